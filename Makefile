@@ -5,6 +5,8 @@
 # make bench   how fast, how much memory; writes test/reports/bench.md
 # make install PREFIX=/usr/local DESTDIR=
 #
+# CUDA is found, not demanded: CUDA=0 builds without it, NVCC=/path/to/nvcc says where it is.
+#
 # Missing Debian packages are installed first where that is possible (see test/setup).
 
 CC       ?= cc
@@ -34,6 +36,26 @@ COMPILE   = $(CC) $(LANGUAGE) $(INCLUDE) $(CPPFLAGS) $(CFLAGS) -ffp-contract=off
 LINK      = $(CC) $(SANITIZERS) $(LDFLAGS)
 LDLIBS   := -larchive -ljansson -lpcre2-8 -lcrypto -lm
 
+# nvcc with cuBLASLt's header beside it, for those GPUs that it knows. SANITIZE=1 goes without.
+NVCC      ?= $(firstword $(shell command -v nvcc) /usr/local/cuda/bin/nvcc)
+CUDA      ?= $(if $(filter 1,$(SANITIZE)),0,1)
+CUDA_HOME := $(abspath $(dir $(realpath $(shell command -v $(NVCC))))/..)
+CUDA_HAS  := $(and $(filter-out 0,$(CUDA)),$(wildcard $(CUDA_HOME)/include/cublasLt.h),\
+               $(shell $(NVCC) --list-gpu-code))
+GPUS      := $(filter $(CUDA_HAS),sm_90 sm_100 sm_120)
+ifneq ($(GPUS),)
+CUDA_LINE := $(GPUS), nvcc $(shell $(NVCC) --version | sed -n 's/.*release \([0-9.]*\).*/\1/p')
+DEVICE    := $(patsubst %.cu,$(OBJ)/%.o,$(wildcard cuda/*.cu))
+CUDA_LIBS := -L$(CUDA_HOME)/lib64 -Wl,-rpath,$(CUDA_HOME)/lib64 -lcublasLt -lcudart_static -ldl -lrt
+NVCCFLAGS ?= -O3 --generate-line-info
+# As above: no contraction, no fast mathematics, subnormals stay.
+COMPILE_CUDA = $(NVCC) -std=c++17 -Xcompiler -Wall,-Wextra,-Werror,-fno-exceptions,-fno-threadsafe-statics $(INCLUDE) \
+    $(foreach gpu,$(GPUS),-gencode arch=$(gpu:sm_%=compute_%),code=$(gpu)) -fmad=false $(NVCCFLAGS) -MMD -MP
+else
+CUDA_LINE := no
+DEVICE    := $(OBJ)/cuda/none.o
+endif
+
 STAGES   := $(patsubst stages/%.c,$(BIN)/%,$(wildcard stages/*.c))
 UNITS    := $(patsubst test/unit/%.c,$(BIN)/test/%,$(wildcard test/unit/*.c))
 TOOLS    := $(patsubst test/%.c,$(BIN)/test/%,$(wildcard test/*.c))
@@ -41,14 +63,21 @@ COMMON   := $(patsubst %.c,$(OBJ)/%.o,$(wildcard common/*.c common/model/*.c))
 
 SETUPS   := setup-build setup-check setup-lint setup-bench
 
-.PHONY: all demo check lint bench install clean $(SETUPS)
-all: $(STAGES) $(TOOLS)
+.PHONY: all cuda demo check lint bench install clean $(SETUPS)
+all: cuda $(STAGES) $(TOOLS)
+
+cuda:
+	@echo "cuda: $(CUDA_LINE)"
 
 $(OBJ)/%.o: %.c | setup-build
 	@mkdir -p $(@D)
 	$(COMPILE) -c -o $@ $<
 
-$(OBJ)/common.a: $(COMMON)
+$(OBJ)/%.o: %.cu | setup-build
+	@mkdir -p $(@D)
+	$(COMPILE_CUDA) -c -o $@ $<
+
+$(OBJ)/common.a: $(COMMON) $(DEVICE)
 	@rm -f $@
 	@ar rcs $@ $^
 
@@ -56,9 +85,9 @@ $(STAGES): $(BIN)/%: $(OBJ)/stages/%.o $(OBJ)/common.a
 	@mkdir -p $(@D)
 	$(LINK) -o $@ $^ $(LDLIBS)
 
-# Programs that run the model: oneDNN for products, OpenMP for threads.
-RUNS_MODEL := amax-calib st-eval test/device test/deepseek_v4 test/forward
-$(RUNS_MODEL:%=$(BIN)/%): LDLIBS += -ldnnl -fopenmp
+# Programs that run the model: oneDNN or cuBLASLt for products, OpenMP for threads.
+RUNS_MODEL := amax-calib st-eval test/cuda test/device test/deepseek_v4 test/forward
+$(RUNS_MODEL:%=$(BIN)/%): LDLIBS += -ldnnl -fopenmp $(CUDA_LIBS)
 
 $(TOOLS): $(BIN)/test/%: $(OBJ)/test/%.o $(OBJ)/common.a
 	@mkdir -p $(@D)

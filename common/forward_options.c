@@ -12,7 +12,8 @@ enum { THREADS_MOST = 1024 };
 
 struct arg *forward_options_args(struct forward_options *o, const struct arg *own)
 {
-    *o = (struct forward_options){.batch = 4, .memory = (uint64_t)4 << 30};
+    *o = (struct forward_options){
+        .device = "cpu", .batch = 4, .memory = (uint64_t)4 << 30};
     const struct arg common[] = {
         {"tokens", ARG_TEXT, &o->tokens, 0, NULL, false},
         {"samples", ARG_NUMBER, &o->samples, 0, NULL, false},
@@ -20,6 +21,7 @@ struct arg *forward_options_args(struct forward_options *o, const struct arg *ow
         {"mtp", ARG_FLAG, &o->mtp, 0, NULL, false},
         {"states-in", ARG_TEXT, &o->states_in, 0, NULL, false},
         {"states-out", ARG_TEXT, &o->states_out, 0, NULL, true},
+        {"device", ARG_CHOICE, &o->device, 0, "cpu|cuda", true},
         {"batch", ARG_NUMBER, &o->batch, 0, NULL, true},
         {"mem", ARG_BYTES, &o->memory, 0, NULL, true},
         {"threads", ARG_NUMBER, &o->threads, 'j', NULL, true},
@@ -64,6 +66,17 @@ static void set_layers(const struct forward_options *o, struct forward *run)
                   run->first);
 }
 
+static struct device *open_device(const struct forward_options *o)
+{
+    const char *why;
+    if (!strcmp(o->device, "cpu"))
+        return device_cpu((unsigned)o->threads);
+    struct device *device = device_cuda(&why);
+    if (!device)
+        die("--device %s: %s", o->device, why);
+    return device;
+}
+
 void forward_options_open(const struct forward_options *o, const struct stage *stage,
                           struct forward *run, struct ts_in *in, struct tokens *tokens,
                           uint64_t shortest)
@@ -77,7 +90,7 @@ void forward_options_open(const struct forward_options *o, const struct stage *s
     set_layers(o, run);
     tokens_load(tokens, o->tokens, forward_vocabulary(in), shortest, o->samples);
     if (!stage->plan)
-        run->device = device_cpu((unsigned)o->threads);
+        run->device = open_device(o);
 }
 
 void forward_options_states(const struct forward_options *o, const struct stage *stage,

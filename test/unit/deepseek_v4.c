@@ -15,6 +15,7 @@
 #include "bf16.h"
 #include "die.h"
 #include "model/deepseek_v4_feed.h"
+#include "on_device.h"
 
 #define FIXTURE "../shared/fixtures/v4-nano/"
 #define STEPS FIXTURE "golden/steps-golden.safetensors"
@@ -35,7 +36,6 @@ static struct device *device;
 static int open_all(void **state)
 {
     (void)state;
-    device = device_cpu(0);
     if (access(STEPS, R_OK))
         return 0;
     golden.in = ts_open(STEPS, NULL);
@@ -49,7 +49,6 @@ static int open_all(void **state)
 static int close_all(void **state)
 {
     (void)state;
-    device->close(device);
     for (size_t i = 0; golden.in && i < golden.toc->count; i++)
         free(golden.data[i]);
     free(golden.data);
@@ -517,6 +516,7 @@ static void project(struct loaded *l, struct mat y, struct mat x)
 
 static void need_fixture(void)
 {
+    need_device(device);
     if (!golden.in) {
         print_message("larger fixture v4-nano is not here\n");
         skip();
@@ -608,5 +608,5 @@ int main(void)
         cmocka_unit_test(blocks_of_128),
         cmocka_unit_test(multi_token_prediction),
     };
-    return cmocka_run_group_tests(tests, open_all, close_all);
+    return run_on_devices(&device, tests, open_all, close_all);
 }

@@ -1,0 +1,14 @@
+/* operand.h: a weight on the GPU, ready for products. For the files of the CUDA device, and for the
+ * test that looks at what a kernel has dequantized. */
+#ifndef OPERAND_H
+#define OPERAND_H
+
+#include "device.h"
+
+struct operand {
+    uint64_t rows, cols;
+    enum dtype dtype; /* BF16 or F32 */
+    void *at;         /* rows x cols, without gaps */
+};
+
+#endif
