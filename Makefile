@@ -93,6 +93,8 @@ $(TOOLS) $(UNITS): UP := ../..
 RUNS_MODEL := amax-calib st-eval test/device test/deepseek_v4 test/forward
 $(RUNS_MODEL:%=$(BIN)/%): LDLIBS += $(if $(filter 0,$(DNNL)),,-ldnnl) -fopenmp
 
+$(BIN)/test/mkckpt: LDLIBS += -fopenmp
+
 $(TOOLS): $(BIN)/test/%: $(OBJ)/test/%.o $(OBJ)/common.a
 	@mkdir -p $(@D)
 	$(LINK) -o $@ $^ $(LDLIBS)
