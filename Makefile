@@ -4,6 +4,9 @@
 # make lint    formatting, static analysis, man pages
 # make bench   how fast, how much memory; writes test/reports/bench.md
 # make install PREFIX=/usr/local DESTDIR=
+# make portable DIST=dist   for machines without our libraries: a folder to copy there
+#
+# DNNL=0 builds without oneDNN: there is no CPU to run models on then, only a GPU.
 #
 # CUDA is found, not demanded: CUDA=0 builds without it, NVCC=/path/to/nvcc says where it is.
 #
@@ -13,9 +16,16 @@ CC       ?= cc
 PREFIX   ?= /usr/local
 DESTDIR  ?=
 SANITIZE ?= 0
+PORTABLE ?= 0
+DNNL     ?= 1
+DIST     ?= dist
 
-# SANITIZE=1 builds beside the ordinary build, not over it.
-ifeq ($(SANITIZE),1)
+# SANITIZE=1 and PORTABLE=1 build beside the ordinary build, not over it.
+ifeq ($(PORTABLE),1)
+BIN := build/portable/bin
+OBJ := build/portable/obj
+CFLAGS ?= -O3
+else ifeq ($(SANITIZE),1)
 BIN := build/sanitize/bin
 OBJ := build/sanitize/obj
 SANITIZERS := -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
@@ -36,6 +46,16 @@ COMPILE   = $(CC) $(LANGUAGE) $(INCLUDE) $(CPPFLAGS) $(CFLAGS) -ffp-contract=off
 LINK      = $(CC) $(SANITIZERS) $(LDFLAGS)
 LDLIBS   := -larchive -ljansson -lpcre2-8 -lcrypto -lm
 
+# Portable: libraries inside, or in lib/ beside bin/. An RPATH, since it holds for what those need in
+# turn, too; a RUNPATH would not. What libarchive has beside tar and zip goes (and with it what that
+# would need), but its reader of zip wants decompressors.
+ifeq ($(PORTABLE),1)
+UP       := ..
+LINK     += -s -Wl,--gc-sections,--disable-new-dtags,-rpath,'$$ORIGIN/$(UP)/lib'
+LDLIBS   := -Wl,-Bstatic -larchive -lnettle -lbz2 -llzma -lzstd -lz -ljansson -lpcre2-8 -lcrypto \
+            -Wl,-Bdynamic -lm
+endif
+
 # nvcc with cuBLASLt's header beside it, for those GPUs that it knows. SANITIZE=1 goes without.
 NVCC      ?= $(firstword $(shell command -v nvcc) /usr/local/cuda/bin/nvcc)
 CUDA      ?= $(if $(filter 1,$(SANITIZE)),0,1)
@@ -43,27 +63,35 @@ CUDA_HOME := $(abspath $(dir $(realpath $(shell command -v $(NVCC))))/..)
 CUDA_HAS  := $(and $(filter-out 0,$(CUDA)),$(wildcard $(CUDA_HOME)/include/cublasLt.h),\
                $(shell $(NVCC) --list-gpu-code))
 GPUS      := $(filter $(CUDA_HAS),sm_90 sm_100 sm_120)
+NVCCFLAGS ?= -O3
 ifneq ($(GPUS),)
 CUDA_LINE := $(GPUS), nvcc $(shell $(NVCC) --version | sed -n 's/.*release \([0-9.]*\).*/\1/p')
-DEVICE    := $(patsubst %.cu,$(OBJ)/%.o,$(wildcard cuda/*.cu))
-CUDA_LIBS := -L$(CUDA_HOME)/lib64 -Wl,-rpath,$(CUDA_HOME)/lib64 -lcublasLt -lcudart_static -ldl -lrt
-NVCCFLAGS ?= -O3 --generate-line-info
-# As above: no contraction, no fast mathematics, subnormals stay.
-COMPILE_CUDA = $(NVCC) -std=c++17 -Xcompiler -Wall,-Wextra,-Werror,-fno-exceptions,-fno-threadsafe-statics $(INCLUDE) \
-    $(foreach gpu,$(GPUS),-gencode arch=$(gpu:sm_%=compute_%),code=$(gpu)) -fmad=false $(NVCCFLAGS) -MMD -MP
+GPU_CODE  := $(foreach gpu,$(GPUS),-gencode arch=$(gpu:sm_%=compute_%),code=$(gpu))
+GPU       := $(filter-out cuda/none.c,$(wildcard cuda/*.c cuda/*.cu))
+CUDA_LIBS := -L$(CUDA_HOME)/lib64 -lcudart_static -ldl -lrt -lpthread
+$(OBJ)/cuda/%.o: INCLUDE += -I$(CUDA_HOME)/include
 else
 CUDA_LINE := no
-DEVICE    := $(OBJ)/cuda/none.o
+GPU       := cuda/none.c
 endif
+# As above: no contraction, no fast mathematics, subnormals stay.
+COMPILE_CUDA = $(NVCC) -std=c++17 -Xcompiler -Wall,-Wextra,-Werror,-fno-exceptions $(GPU_CODE) \
+               -Xcompiler -fno-threadsafe-statics $(INCLUDE) $(NVCCFLAGS) -fmad=false -MMD -MP
 
 STAGES   := $(patsubst stages/%.c,$(BIN)/%,$(wildcard stages/*.c))
 UNITS    := $(patsubst test/unit/%.c,$(BIN)/test/%,$(wildcard test/unit/*.c))
 TOOLS    := $(patsubst test/%.c,$(BIN)/test/%,$(wildcard test/*.c))
-COMMON   := $(patsubst %.c,$(OBJ)/%.o,$(wildcard common/*.c common/model/*.c))
+SOURCES  := $(wildcard common/*.c common/model/*.c)
 
-SETUPS   := setup-build setup-check setup-lint setup-bench
+# The CPU as a device, or what stands in for it.
+NO_CPU   := common/device_cpu_none.c
+CPU      := common/gemm.c $(filter-out $(NO_CPU),$(wildcard common/device_cpu*.c))
+COMMON   := $(filter-out $(if $(filter 0,$(DNNL)),$(CPU),$(NO_CPU)),$(SOURCES))
+COMMON   := $(patsubst %,$(OBJ)/%.o,$(basename $(COMMON) $(GPU)))
 
-.PHONY: all cuda demo check lint bench install clean $(SETUPS)
+SETUPS   := setup-build setup-check setup-lint setup-bench setup-portable
+
+.PHONY: all cuda demo check lint bench install portable clean FORCE $(SETUPS)
 all: cuda $(STAGES) $(TOOLS)
 
 cuda:
@@ -77,17 +105,26 @@ $(OBJ)/%.o: %.cu | setup-build
 	@mkdir -p $(@D)
 	$(COMPILE_CUDA) -c -o $@ $<
 
-$(OBJ)/common.a: $(COMMON) $(DEVICE)
+# What the library is made of; newer than the library if that has changed.
+$(OBJ)/members: FORCE
+	@mkdir -p $(@D)
+	@echo '$(COMMON)' | cmp -s - $@ || echo '$(COMMON)' >$@
+
+$(OBJ)/common.a: $(COMMON) $(OBJ)/members
 	@rm -f $@
-	@ar rcs $@ $^
+	@ar rcs $@ $(COMMON)
 
 $(STAGES): $(BIN)/%: $(OBJ)/stages/%.o $(OBJ)/common.a
 	@mkdir -p $(@D)
 	$(LINK) -o $@ $^ $(LDLIBS)
 
+$(TOOLS) $(UNITS): UP := ../..
+
 # Programs that run the model: oneDNN or cuBLASLt for products, OpenMP for threads.
 RUNS_MODEL := amax-calib st-eval test/cuda test/device test/deepseek_v4 test/forward
-$(RUNS_MODEL:%=$(BIN)/%): LDLIBS += -ldnnl -fopenmp $(CUDA_LIBS)
+$(RUNS_MODEL:%=$(BIN)/%): LDLIBS += $(if $(filter 0,$(DNNL)),,-ldnnl) -fopenmp $(CUDA_LIBS)
+
+$(BIN)/test/mkckpt: LDLIBS += -fopenmp
 
 $(TOOLS): $(BIN)/test/%: $(OBJ)/test/%.o $(OBJ)/common.a
 	@mkdir -p $(@D)
@@ -101,7 +138,7 @@ $(UNITS): $(BIN)/test/%: $(OBJ)/test/unit/%.o $(OBJ)/common.a
 -include $(wildcard $(OBJ)/*/*.d $(OBJ)/*/*/*.d)
 
 $(SETUPS): setup-%:
-	@CC="$(CC)" CPPFLAGS="$(CPPFLAGS)" test/setup $*
+	@CC="$(CC)" CPPFLAGS="$(CPPFLAGS)" DNNL="$(DNNL)" test/setup $*
 
 demo: all
 	@test/demo
@@ -118,5 +155,15 @@ bench: setup-bench all
 install: all
 	@BIN=$(BIN) test/install "$(DESTDIR)" "$(PREFIX)"
 
+# Besides the programs: what test/gpu-check runs there.
+CHECKERS := $(filter test/%,$(RUNS_MODEL)) test/libraries test/mkckpt
+portable: setup-portable
+ifeq ($(PORTABLE),1)
+portable: $(STAGES) $(CHECKERS:%=$(BIN)/%)
+	@BIN=$(BIN) test/portable $(DIST)
+else
+	@$(MAKE) --no-print-directory PORTABLE=1 portable
+endif
+
 clean:
-	rm -rf bin build
+	rm -rf bin build dist

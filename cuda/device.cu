@@ -3,6 +3,8 @@
 
 #include <stdlib.h>
 
+#include "cublaslt.h"
+
 void gpu_check(cudaError_t status, const char *what)
 {
     if (status == cudaErrorMemoryAllocation)
@@ -94,6 +96,11 @@ extern "C" struct device *device_cuda(const char **why)
     cudaError_t status = cudaGetDeviceCount(&count);
     if (status != cudaSuccess || !count) {
         *why = status != cudaSuccess ? cudaGetErrorString(status) : "there is no GPU";
+        return NULL;
+    }
+    char *missing;
+    if (!cublaslt_load(&missing)) {
+        *why = missing; /* for good */
         return NULL;
     }
     struct gpu *gpu = (struct gpu *)xalloc(1, sizeof *gpu);
