@@ -11,9 +11,10 @@
 #include "recipe.h"
 
 static const char usage[] =
-    "usage: amax-calib [-hnqv] --tokens file [--all-experts] [--batch N] [-j N] [--layers A-B]\n"
-    "                  [--mem size] [--mtp] [-o file] [--progress] [--recipe name]\n"
-    "                  [--samples N] [--states-in file] [--states-out file] [stream]\n"
+    "usage: amax-calib [-hnqv] --tokens file [--all-experts] [--batch N] [--device cpu | cuda]\n"
+    "                  [-j N] [--layers A-B] [--mem size] [--mtp] [-o file] [--progress]\n"
+    "                  [--recipe name] [--samples N] [--states-in file] [--states-out file]\n"
+    "                  [stream]\n"
     "\n"
     "Run the model over samples of tokens, layer by layer, while its weights go by, and write the\n"
     "amaxes of its routed experts: the largest magnitude of each weight and of its input. Reads a\n"
@@ -31,6 +32,7 @@ static const char usage[] =
     "      --batch N        samples at a time outside of the experts (default: 4)\n"
     "      --mem SIZE       memory for weights; below two layers they come expert by expert\n"
     "                       (default: 4G)\n"
+    "      --device D       compute on the cpu (default) or on a GPU: cuda\n"
     "  -j, --threads N      threads (default: as many as there are processors)\n"
     "  -n, --plan           write the table only, as if every expert were reached; compute "
     "nothing\n"

@@ -11,10 +11,10 @@
 #include "report.h"
 
 static const char usage[] =
-    "usage: st-eval [-hqv] --tokens file [--arithmetic served | source] [--batch N] [-j N]\n"
-    "               [--json] [--layers A-B] [--mem size] [--mtp] [-o file] [--progress]\n"
-    "               [--samples N] [--save file] [--states-in file] [--states-out file]\n"
-    "               [--top K] [stream]\n"
+    "usage: st-eval [-hqv] --tokens file [--arithmetic served | source] [--batch N]\n"
+    "               [--device cpu | cuda] [-j N] [--json] [--layers A-B] [--mem size] [--mtp]\n"
+    "               [-o file] [--progress] [--samples N] [--save file] [--states-in file]\n"
+    "               [--states-out file] [--top K] [stream]\n"
     "       st-eval --compare [-hq] [--json] [-o file] run run\n"
     "\n"
     "Run the model over samples of tokens and print the mean negative log-likelihood of each next\n"
@@ -42,6 +42,7 @@ static const char usage[] =
     "      --batch N        samples at a time outside of the experts (default: 4)\n"
     "      --mem SIZE       memory for weights; below two layers they come expert by expert\n"
     "                       (default: 4G)\n"
+    "      --device D       compute on the cpu (default) or on a GPU: cuda\n"
     "  -j, --threads N      threads (default: as many as there are processors)\n"
     "  -o, --output F       write to F instead of standard output\n"
     "      --progress       show bytes, rate and time left\n"

@@ -27,17 +27,12 @@ struct array {
 
 typedef void operation(struct device *d, const struct mat *m);
 
-static double value_of(const struct array *a, const void *data, size_t i)
-{
-    return dtype_value(a->dtype, data, i);
-}
-
 static void expect_near(const char *name, const struct array *a, const void *want, const void *got)
 {
     size_t count = (size_t)(a->rows * a->cols);
     double error = 0, size = 0;
     for (size_t i = 0; i < count; i++) {
-        double w = value_of(a, want, i), g = value_of(a, got, i);
+        double w = dtype_value(a->dtype, want, i), g = dtype_value(a->dtype, got, i);
         if (a->nmse == 0 && memcmp((const char *)want + i * dtype_size(a->dtype),
                                    (const char *)got + i * dtype_size(a->dtype),
                                    dtype_size(a->dtype)) != 0)
@@ -46,7 +41,7 @@ static void expect_near(const char *name, const struct array *a, const void *wan
         error += (w - g) * (w - g);
         size += w * w;
     }
-    if (!(error <= a->nmse * size))
+    if (a->nmse > 0 && !(error <= a->nmse * size))
         fail_msg("%s: normalized squared error %g, wanted at most %g", name, error / size, a->nmse);
     if (a->nmse > 0)
         print_message("%s: %.2g\n", name, error / size);
@@ -140,6 +135,9 @@ static struct array result(struct array a, double nmse)
 
 /* BF16 results that differ in a few roundings: one in a thousand by a unit is 1e-8. */
 static const double ROUNDINGS = 1e-7;
+
+/* Tensor cores cut off what lies far below a sum; at 4096 terms, 2e-11 was seen on an H100. */
+static const double TENSOR_CORES = 1e-10;
 
 /* ---- codecs: weights ---- */
 
@@ -503,7 +501,7 @@ static void products(void **state)
     struct array plain[] = {result(f32(203, 26, 0, 1), 0), whole(203, 1028, 3, 2),
                             as_f32(whole(26, 1028, 3, 3)), result(f32(1, 1, 0, 1), 0)};
     COMPARE(multiplies, plain);
-    struct array real[] = {result(f32(203, 336, 0, 1), 1e-12), bf16(203, 4096, 1, 2),
+    struct array real[] = {result(f32(203, 336, 0, 1), TENSOR_CORES), bf16(203, 4096, 1, 2),
                            bf16(336, 4096, 1, 3), result(f32(1, 1, 0, 1), 0)};
     COMPARE(multiplies, real);
     struct array real_plain[] = {result(f32(203, 24, 0, 1), 1e-13), bf16(203, 4096, 1, 2),

@@ -107,7 +107,11 @@ static void expect_bf16(struct mat got, const uint16_t *want, const char *name)
     print_message("%s: %zu of %zu off by more than a unit\n", name, far, count);
 }
 
-static void expect_f32(struct mat got, const float *want, const char *name)
+/* How far F32 results may be off that come of golden inputs; and of BF16 ones that were computed
+ * here, some of which may be a unit off (only MTP's block has no golden input). */
+static const float EXACT = 1e-5F, ROUNDED = 5e-4F;
+
+static void expect_f32(struct mat got, const float *want, const char *name, float bound)
 {
     size_t count = (size_t)(got.rows * got.cols);
     float *value = xalloc(count, sizeof *value), worst = 0;
@@ -115,12 +119,12 @@ static void expect_f32(struct mat got, const float *want, const char *name)
     for (size_t i = 0; i < count; i++)
         worst = fmaxf(worst, fabsf(value[i] - want[i]) / fmaxf(fabsf(want[i]), 1e-30f));
     free(value);
-    if (!(worst <= 1e-5f))
+    if (!(worst <= bound))
         fail_msg("%s: relative error %g", name, (double)worst);
     print_message("%s: relative error %g\n", name, (double)worst);
 }
 
-static void expect(struct mat got, const char *prefix, const char *name)
+static void expect_within(struct mat got, const char *prefix, const char *name, float bound)
 {
     const void *want;
     const struct tensor *tensor = find(prefix, name, &want);
@@ -129,8 +133,13 @@ static void expect(struct mat got, const char *prefix, const char *name)
     if (got.dtype == DTYPE_BF16)
         expect_bf16(got, want, full);
     else
-        expect_f32(got, want, full);
+        expect_f32(got, want, full, bound);
     free(full);
+}
+
+static void expect(struct mat got, const char *prefix, const char *name)
+{
+    expect_within(got, prefix, name, EXACT);
 }
 
 /* ---- a layer of the checkpoint ---- */
@@ -205,8 +214,8 @@ static void test_mix(struct loaded *l, enum v4_slot hc, const char *prefix, cons
     v4_mix(&l->v4, &l->layer, hc, y, post, comb, input);
     char *path = xprintf("%s%s.", prefix, name);
     expect(y, path, "y");
-    expect(post, path, "post");
-    expect(comb, path, "comb");
+    expect_within(post, path, "post", l->layer.mtp ? ROUNDED : EXACT);
+    expect_within(comb, path, "comb", l->layer.mtp ? ROUNDED : EXACT);
     free(path);
     device->drop(device, y);
     device->drop(device, post);
