@@ -253,10 +253,8 @@ static void check_input(struct ts_in *in, const struct options *o)
 
 /* Everything that comes by reference or through the pipe, to the proven end. */
 static void write_all(struct ts_in *in, struct target *target, struct shards *shards,
-                      const struct summary *s, const struct configs *configs,
-                      const struct options *o, const char *hex)
+                      const struct configs *configs, const struct options *o, const char *hex)
 {
-    check_space(s, shards, target, in, o->no_share);
     target_begin(target, hex);
     shards->copier.no_clone = o->no_share;
     shards_create(shards, target, in);
@@ -310,11 +308,12 @@ int main(int argc, char **argv)
         ts_close(in);
         return stage_end(&stage);
     }
+    check_space(&s, &shards, &target, in, o.no_share);
     if (plan)
         while (ts_next(in))
             continue;
     else
-        write_all(in, &target, &shards, &s, &configs, &o, hex);
+        write_all(in, &target, &shards, &configs, &o, hex);
     s.input = json_incref(s.input);
     s.counts = json_deep_copy(ts_end_counts(in));
     char *index = shards_index(ts_toc(in));
