@@ -73,6 +73,13 @@ prepare() {
     done
 }
 
+@test "the history tells tokens by what they are, not by where they lie" {
+    "${calib[@]}" -n --layers 0-0 "$NANO" >"$T/a.ts"
+    mv "$T/tokens.safetensors" "$T/elsewhere.safetensors"
+    amax-calib -n --layers 0-0 --tokens "$T/elsewhere.safetensors" "$NANO" | cmp - "$T/a.ts"
+    [[ $(tar xOf "$T/a.ts" .stream | jq -r '.history[0].tokens') =~ ^[0-9a-f]{64}$ ]]
+}
+
 @test "--all-experts reaches all, changes no routes, and only raises amaxes" {
     "${calib[@]}" --samples 1 "$NANO" >"$T/some.ts"
     "${calib[@]}" --samples 1 --all-experts "$NANO" >"$T/all.ts"
