@@ -4,6 +4,9 @@
 # make lint    formatting, static analysis, man pages
 # make bench   how fast, how much memory; writes test/reports/bench.md
 # make install PREFIX=/usr/local DESTDIR=
+# make portable DIST=dist   for machines without our libraries: a folder to copy there
+#
+# DNNL=0 builds without oneDNN: there is no CPU to run models on then, only a GPU.
 #
 # Missing Debian packages are installed first where that is possible (see test/setup).
 
@@ -11,9 +14,16 @@ CC       ?= cc
 PREFIX   ?= /usr/local
 DESTDIR  ?=
 SANITIZE ?= 0
+PORTABLE ?= 0
+DNNL     ?= 1
+DIST     ?= dist
 
-# SANITIZE=1 builds beside the ordinary build, not over it.
-ifeq ($(SANITIZE),1)
+# SANITIZE=1 and PORTABLE=1 build beside the ordinary build, not over it.
+ifeq ($(PORTABLE),1)
+BIN := build/portable/bin
+OBJ := build/portable/obj
+CFLAGS ?= -O3
+else ifeq ($(SANITIZE),1)
 BIN := build/sanitize/bin
 OBJ := build/sanitize/obj
 SANITIZERS := -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
@@ -34,31 +44,56 @@ COMPILE   = $(CC) $(LANGUAGE) $(INCLUDE) $(CPPFLAGS) $(CFLAGS) -ffp-contract=off
 LINK      = $(CC) $(SANITIZERS) $(LDFLAGS)
 LDLIBS   := -larchive -ljansson -lpcre2-8 -lcrypto -lm
 
+# Portable: libraries inside, or in lib/ beside bin/. An RPATH, since it holds for what those need in
+# turn, too; a RUNPATH would not. What libarchive has beside tar and zip goes (and with it what that
+# would need), but its reader of zip wants decompressors.
+ifeq ($(PORTABLE),1)
+UP       := ..
+LINK     += -s -Wl,--gc-sections,--disable-new-dtags,-rpath,'$$ORIGIN/$(UP)/lib'
+LDLIBS   := -Wl,-Bstatic -larchive -lnettle -lbz2 -llzma -lzstd -lz -ljansson -lpcre2-8 -lcrypto \
+            -Wl,-Bdynamic -lm
+endif
+
 STAGES   := $(patsubst stages/%.c,$(BIN)/%,$(wildcard stages/*.c))
 UNITS    := $(patsubst test/unit/%.c,$(BIN)/test/%,$(wildcard test/unit/*.c))
 TOOLS    := $(patsubst test/%.c,$(BIN)/test/%,$(wildcard test/*.c))
-COMMON   := $(patsubst %.c,$(OBJ)/%.o,$(wildcard common/*.c common/model/*.c))
+SOURCES  := $(wildcard common/*.c common/model/*.c)
 
-SETUPS   := setup-build setup-check setup-lint setup-bench
+# The CPU as a device, or what stands in for it.
+NO_CPU   := common/device_cpu_none.c
+CPU      := common/gemm.c $(filter-out $(NO_CPU),$(wildcard common/device_cpu*.c))
+COMMON   := $(filter-out $(if $(filter 0,$(DNNL)),$(CPU),$(NO_CPU)),$(SOURCES))
+COMMON   := $(COMMON:%.c=$(OBJ)/%.o)
 
-.PHONY: all demo check lint bench install clean $(SETUPS)
+SETUPS   := setup-build setup-check setup-lint setup-bench setup-portable
+
+.PHONY: all demo check lint bench install portable clean FORCE $(SETUPS)
 all: $(STAGES) $(TOOLS)
 
 $(OBJ)/%.o: %.c | setup-build
 	@mkdir -p $(@D)
 	$(COMPILE) -c -o $@ $<
 
-$(OBJ)/common.a: $(COMMON)
+# What the library is made of; newer than the library if that has changed.
+$(OBJ)/members: FORCE
+	@mkdir -p $(@D)
+	@echo '$(COMMON)' | cmp -s - $@ || echo '$(COMMON)' >$@
+
+$(OBJ)/common.a: $(COMMON) $(OBJ)/members
 	@rm -f $@
-	@ar rcs $@ $^
+	@ar rcs $@ $(COMMON)
 
 $(STAGES): $(BIN)/%: $(OBJ)/stages/%.o $(OBJ)/common.a
 	@mkdir -p $(@D)
 	$(LINK) -o $@ $^ $(LDLIBS)
 
+$(TOOLS) $(UNITS): UP := ../..
+
 # Programs that run the model: oneDNN for products, OpenMP for threads.
 RUNS_MODEL := amax-calib st-eval test/device test/deepseek_v4 test/forward
-$(RUNS_MODEL:%=$(BIN)/%): LDLIBS += -ldnnl -fopenmp
+$(RUNS_MODEL:%=$(BIN)/%): LDLIBS += $(if $(filter 0,$(DNNL)),,-ldnnl) -fopenmp
+
+$(BIN)/test/mkckpt: LDLIBS += -fopenmp
 
 $(TOOLS): $(BIN)/test/%: $(OBJ)/test/%.o $(OBJ)/common.a
 	@mkdir -p $(@D)
@@ -72,7 +107,7 @@ $(UNITS): $(BIN)/test/%: $(OBJ)/test/unit/%.o $(OBJ)/common.a
 -include $(wildcard $(OBJ)/*/*.d $(OBJ)/*/*/*.d)
 
 $(SETUPS): setup-%:
-	@CC="$(CC)" CPPFLAGS="$(CPPFLAGS)" test/setup $*
+	@CC="$(CC)" CPPFLAGS="$(CPPFLAGS)" DNNL="$(DNNL)" test/setup $*
 
 demo: all
 	@test/demo
@@ -89,5 +124,15 @@ bench: setup-bench all
 install: all
 	@BIN=$(BIN) test/install "$(DESTDIR)" "$(PREFIX)"
 
+# Besides the programs: what test/gpu-check runs there.
+CHECKERS := $(filter test/%,$(RUNS_MODEL)) test/libraries test/mkckpt
+portable: setup-portable
+ifeq ($(PORTABLE),1)
+portable: $(STAGES) $(CHECKERS:%=$(BIN)/%)
+	@BIN=$(BIN) test/portable $(DIST)
+else
+	@$(MAKE) --no-print-directory PORTABLE=1 portable
+endif
+
 clean:
-	rm -rf bin build
+	rm -rf bin build dist
