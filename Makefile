@@ -44,7 +44,7 @@ INCLUDE  := -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 -Icommon
 LANGUAGE := -std=gnu17 -Wall -Wextra -Werror -fopenmp $(SANITIZERS)
 COMPILE   = $(CC) $(LANGUAGE) $(INCLUDE) $(CPPFLAGS) $(CFLAGS) -ffp-contract=off -MMD -MP
 LINK      = $(CC) $(SANITIZERS) $(LDFLAGS)
-LDLIBS   := -larchive -ljansson -lpcre2-8 -lcrypto -lm
+LDLIBS   := -larchive -ljansson -lpcre2-8 -lcrypto -lxxhash -lm
 
 # Portable: libraries inside, or in lib/ beside bin/. An RPATH, since it holds for what those need in
 # turn, too; a RUNPATH would not. What libarchive has beside tar and zip goes (and with it what that
@@ -52,7 +52,7 @@ LDLIBS   := -larchive -ljansson -lpcre2-8 -lcrypto -lm
 ifeq ($(PORTABLE),1)
 UP       := ..
 LINK     += -s -Wl,--gc-sections,--disable-new-dtags,-rpath,'$$ORIGIN/$(UP)/lib'
-LDLIBS   := -Wl,-Bstatic -larchive -lnettle -lbz2 -llzma -lzstd -lz -ljansson -lpcre2-8 -lcrypto \
+LDLIBS   := -Wl,-Bstatic -larchive -lnettle -lbz2 -llzma -lzstd -lz -ljansson -lpcre2-8 -lcrypto -lxxhash \
             -Wl,-Bdynamic -lm
 endif
 
