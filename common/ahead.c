@@ -5,6 +5,10 @@
 
 #include "die.h"
 
+/* Smaller tensors are read by each rank: sending pieces around would take longer. Pieces are whole
+ * pages. */
+enum { GATHER_LEAST = 1 << 20, PAGE = 4096 };
+
 struct item {
     struct item *next;
     const struct tensor *tensor;
@@ -15,6 +19,7 @@ struct ahead {
     struct ts_in *in;
     const bool *wanted;
     uint64_t budget;
+    struct gather *gather;
     pthread_t thread;
     pthread_mutex_t mutex; /* guards what follows */
     pthread_cond_t changed;
@@ -22,6 +27,33 @@ struct ahead {
     uint64_t waiting; /* bytes */
     bool done, stop;
 };
+
+/* The present tensor's bytes, of which only this rank's piece is read from its file. */
+static void *read_together(struct ahead *ahead, size_t source, uint64_t offset)
+{
+    const struct tensor *tensor = ts_present(ahead->in);
+    uint64_t size = tensor->size, ranks = ranks_count(ahead->gather->ranks);
+    uint64_t piece = (size / ranks + PAGE) / PAGE * PAGE;
+    uint64_t first = ranks_rank(ahead->gather->ranks) * piece, count = piece;
+    char *data = xgrow(NULL, (size_t)ranks, (size_t)piece);
+    first = first < size ? first : size;
+    count = count < size - first ? count : size - first;
+    sources_read(ts_sources(ahead->in), source, offset + first, data + first, (size_t)count,
+                 tensor->name);
+    ahead->gather->all(ahead->gather, data, piece);
+    return data;
+}
+
+static void *read_present(struct ahead *ahead)
+{
+    size_t size = (size_t)ts_present(ahead->in)->size, source;
+    uint64_t offset;
+    if (ahead->gather && size >= GATHER_LEAST && ts_ref(ahead->in, &source, &offset))
+        return read_together(ahead, source, offset);
+    void *data = xgrow(NULL, size, 1);
+    ts_read(ahead->in, data, size);
+    return data;
+}
 
 /* Append an item, once there is room; false if nobody wants it any more. */
 static bool put(struct ahead *ahead, struct item *item)
@@ -33,8 +65,7 @@ static bool put(struct ahead *ahead, struct item *item)
     pthread_mutex_unlock(&ahead->mutex);
     if (stop)
         return false;
-    item->data = xgrow(NULL, (size_t)item->tensor->size, 1);
-    ts_read(ahead->in, item->data, (size_t)item->tensor->size);
+    item->data = read_present(ahead);
     pthread_mutex_lock(&ahead->mutex);
     *ahead->last = item;
     ahead->last = &item->next;
@@ -64,12 +95,14 @@ static void *read_on(void *context)
     return NULL;
 }
 
-struct ahead *ahead_begin(struct ts_in *in, const bool *wanted, uint64_t budget)
+struct ahead *ahead_begin(struct ts_in *in, const bool *wanted, uint64_t budget,
+                          struct gather *gather)
 {
     struct ahead *ahead = xalloc(1, sizeof *ahead);
     ahead->in = in;
     ahead->wanted = wanted;
     ahead->budget = budget;
+    ahead->gather = gather;
     ahead->last = &ahead->first;
     pthread_mutex_init(&ahead->mutex, NULL);
     pthread_cond_init(&ahead->changed, NULL);

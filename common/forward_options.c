@@ -94,7 +94,10 @@ static void share_samples(const struct forward *run, const struct stage *stage,
 {
     const struct toc *toc = ts_toc(run->in);
     char *options = json_text(stage->entry, false, true);
-    char *weights = xprintf("%zu %" PRIu64, toc->count, toc_bytes(toc, true));
+    struct stat status = {0};
+    stat(stage_input(stage), &status); /* the stream's own size tells one of references */
+    char *weights = xprintf("%zu tensors, %" PRIu64 " bytes, %jd", toc->count, toc_bytes(toc, true),
+                            S_ISREG(status.st_mode) ? (intmax_t)status.st_size : 0);
     uint64_t samples = tokens->samples, first, count;
     ranks_agree(run->ranks, "other tokens", tokens->digest);
     ranks_agree(run->ranks, "other weights", weights);

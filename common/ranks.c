@@ -37,6 +37,11 @@ struct ranks *ranks_open(const struct launch *launch)
     return ranks;
 }
 
+unsigned ranks_count(const struct ranks *ranks)
+{
+    return ranks ? ranks->launch.count : 1;
+}
+
 unsigned ranks_rank(const struct ranks *ranks)
 {
     return ranks ? ranks->launch.rank : 0;
@@ -49,7 +54,7 @@ unsigned ranks_local(const struct ranks *ranks)
 
 void ranks_share(const struct ranks *ranks, uint64_t total, uint64_t *first, uint64_t *count)
 {
-    uint64_t all = ranks ? ranks->launch.count : 1, rank = ranks_rank(ranks);
+    uint64_t all = ranks_count(ranks), rank = ranks_rank(ranks);
     uint64_t each = total / all, more = total % all; /* the first ranks have one more */
     *first = rank * each + (rank < more ? rank : more);
     *count = each + (rank < more);

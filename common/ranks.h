@@ -24,7 +24,8 @@ struct ranks *ranks_open(const struct launch *launch);
 /* Wait until all are done, and part. */
 void ranks_close(struct ranks *ranks);
 
-/* This one's number, 0 if it is alone; and among those on this machine. */
+/* How many there are, 1 if this one is alone; its number; and among those on this machine. */
+unsigned ranks_count(const struct ranks *ranks);
 unsigned ranks_rank(const struct ranks *ranks);
 unsigned ranks_local(const struct ranks *ranks);
 

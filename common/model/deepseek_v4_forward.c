@@ -586,7 +586,8 @@ static void pass_begin(struct pass *pass, const struct forward *run)
     pass->group = group_size(pass, run->memory);
     find_embedding(pass);
     uint64_t budget = pass->resident ? run->memory - layer : run->memory;
-    pass->feed = (struct feed){run->in, &pass->weights, ahead_begin(run->in, pass->wanted, budget)};
+    pass->feed = (struct feed){run->in, &pass->weights,
+                               ahead_begin(run->in, pass->wanted, budget, run->gather)};
 }
 
 static void pass_end(struct pass *pass)

@@ -1,0 +1,106 @@
+/* NCCL, found when it is needed (see library.h), gathers what ranks have read. */
+#include <cuda_runtime.h>
+#include <nccl.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "die.h"
+#include "gather.h"
+#include "library.h"
+
+/* The functions of nccl.h that are called here. */
+static struct {
+    __typeof__(&ncclAllGather) all_gather;
+    __typeof__(&ncclCommDestroy) comm_destroy;
+    __typeof__(&ncclCommInitRank) comm_init_rank;
+    __typeof__(&ncclGetErrorString) error_string;
+    __typeof__(&ncclGetUniqueId) unique_id;
+} nccl;
+
+struct nccl_gather {
+    struct gather gather; /* first: a struct gather * is a struct nccl_gather *, too */
+    ncclComm_t group;
+    int gpu;
+    cudaStream_t stream;
+    char *buffer; /* on the GPU */
+    uint64_t size;
+};
+
+static bool load(char **why)
+{
+    const struct library_function functions[] = {
+        {"ncclAllGather", &nccl.all_gather},        {"ncclCommDestroy", &nccl.comm_destroy},
+        {"ncclCommInitRank", &nccl.comm_init_rank}, {"ncclGetErrorString", &nccl.error_string},
+        {"ncclGetUniqueId", &nccl.unique_id},       {NULL, NULL},
+    };
+    return library_load("libnccl.so.2", functions, why);
+}
+
+static void check(ncclResult_t result, const char *what)
+{
+    if (result != ncclSuccess)
+        die("NCCL: %s: %s; NCCL_DEBUG=INFO in the environment makes it say more", what,
+            nccl.error_string(result));
+}
+
+static void check_cuda(cudaError_t status, const char *what)
+{
+    if (status != cudaSuccess)
+        die("CUDA: %s: %s", what, cudaGetErrorString(status));
+}
+
+/* Up with the own piece, around among the GPUs, down with the others'. */
+static void all(struct gather *gather, void *data, uint64_t piece)
+{
+    struct nccl_gather *g = (struct nccl_gather *)gather;
+    uint64_t own = ranks_rank(gather->ranks) * piece, end = ranks_count(gather->ranks) * piece;
+    char *host = data;
+    check_cuda(cudaSetDevice(g->gpu), "device"); /* this may be a thread that never chose one */
+    if (end > g->size) {
+        check_cuda(cudaFree(g->buffer), "memory");
+        check_cuda(cudaMalloc((void **)&g->buffer, end), "memory to gather a tensor in");
+        g->size = end;
+    }
+    check_cuda(
+        cudaMemcpyAsync(g->buffer + own, host + own, piece, cudaMemcpyHostToDevice, g->stream),
+        "gather");
+    check(nccl.all_gather(g->buffer + own, g->buffer, piece, ncclInt8, g->group, g->stream),
+          "gather");
+    check_cuda(cudaMemcpyAsync(host, g->buffer, own, cudaMemcpyDeviceToHost, g->stream), "gather");
+    check_cuda(cudaMemcpyAsync(host + own + piece, g->buffer + own + piece, end - own - piece,
+                               cudaMemcpyDeviceToHost, g->stream),
+               "gather");
+    check_cuda(cudaStreamSynchronize(g->stream), "gather");
+}
+
+static void close_gather(struct gather *gather)
+{
+    struct nccl_gather *g = (struct nccl_gather *)gather;
+    check(nccl.comm_destroy(g->group), "end");
+    check_cuda(cudaFree(g->buffer), "memory");
+    check_cuda(cudaStreamDestroy(g->stream), "stream");
+    free(g);
+}
+
+struct gather *gather_nccl(struct ranks *ranks, char **why)
+{
+    *why = NULL;
+    uint64_t missing = !load(why);
+    ranks_sum(ranks, &missing, 1);
+    if (missing) {
+        if (!*why)
+            *why = xstrdup("another rank has no NCCL");
+        return NULL;
+    }
+    struct nccl_gather *g = xalloc(1, sizeof *g);
+    g->gather = (struct gather){ranks, all, close_gather};
+    ncclUniqueId id = {0};
+    if (!ranks_rank(ranks))
+        check(nccl.unique_id(&id), "start");
+    ranks_broadcast(ranks, &id, sizeof id);
+    check_cuda(cudaGetDevice(&g->gpu), "device");
+    check_cuda(cudaStreamCreateWithFlags(&g->stream, cudaStreamNonBlocking), "stream");
+    check(nccl.comm_init_rank(&g->group, (int)ranks_count(ranks), id, (int)ranks_rank(ranks)),
+          "connecting GPUs");
+    return &g->gather;
+}
