@@ -85,6 +85,28 @@ has_met() {
     cmp "$T/alone.ts" "$T/slurm.ts"
 }
 
+@test "the job script for Slurm: one node of tasks stands in for several" {
+    "${calib[@]}" -q "$NANO" >"$T/alone.ts"
+    mkdir "$T/cluster"
+    cat >"$T/cluster/scontrol" <<'SH'
+#!/bin/sh
+[ "$*" = 'show hostnames here' ] && echo localhost
+SH
+    cat >"$T/cluster/srun" <<'SH'
+#!/bin/bash
+while [[ $1 == -* ]]; do shift; done
+export SLURM_STEP_NUM_TASKS=3 SLURM_STEP_NUM_NODES=3 SLURM_LOCALID=0
+for SLURM_PROCID in 0 1 2; do export SLURM_PROCID && "$@" & done
+wait -n && wait -n && wait -n
+SH
+    chmod +x "$T"/cluster/*
+    env PATH="$T/cluster:$PATH" SLURM_JOB_NODELIST=here SLURM_JOB_ID=$((MASTER_PORT / 2)) SLURM_CPUS_PER_TASK=1 \
+        bash pipelines/slurm/amax-calib.sbatch "$T/tokens.safetensors" "$NANO" "$T/slurm.ts" -q --batch 1
+    cmp "$T/alone.ts" "$T/slurm.ts"
+    run bash pipelines/slurm/amax-calib.sbatch "$T/tokens.safetensors" "$NANO" "$T/slurm.ts"
+    [ "$status" -eq 2 ]
+}
+
 @test "st-eval: the same losses, predictions and samples as one" {
     eval=(st-eval -v -j 1 --mtp --tokens "$T/tokens.safetensors")
     "${eval[@]}" --save "$T/alone.ts" "$NANO" >"$T/alone.out" 2>"$T/alone"
