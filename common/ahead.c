@@ -6,8 +6,8 @@
 #include "die.h"
 
 /* Smaller tensors are read by each rank: sending pieces around would take longer. Pieces are whole
- * pages. */
-enum { GATHER_LEAST = 1 << 20, PAGE = 4096 };
+ * pages. A tensor is read in steps, so that no read takes long. */
+enum { GATHER_LEAST = 1 << 20, PAGE = 4096, STEP = 64 << 20 };
 
 struct item {
     struct item *next;
@@ -19,6 +19,7 @@ struct ahead {
     struct ts_in *in;
     const bool *wanted;
     uint64_t budget;
+    struct ranks *ranks;
     struct gather *gather;
     pthread_t thread;
     pthread_mutex_t mutex; /* guards what follows */
@@ -28,30 +29,54 @@ struct ahead {
     bool done, stop;
 };
 
-/* The present tensor's bytes, of which only this rank's piece is read from its file. */
-static void *read_together(struct ahead *ahead, size_t source, uint64_t offset)
+static uint64_t at_most(uint64_t count, uint64_t most)
 {
-    const struct tensor *tensor = ts_present(ahead->in);
-    uint64_t size = tensor->size, ranks = ranks_count(ahead->gather->ranks);
+    return count < most ? count : most;
+}
+
+/* Where bytes of a tensor lie that comes by reference. */
+struct place {
+    size_t source;
+    uint64_t offset;
+};
+
+/* Read `count` bytes of the present tensor: those at its place, or the next ones. */
+static void read_steps(struct ahead *ahead, const struct place *place, char *data, uint64_t count)
+{
+    const char *name = ts_present(ahead->in)->name;
+    for (uint64_t done = 0, step; done < count; done += step) {
+        step = at_most(count - done, STEP);
+        ranks_reading(ahead->ranks, name);
+        if (place)
+            sources_read(ts_sources(ahead->in), place->source, place->offset + done, data + done,
+                         (size_t)step, name);
+        else
+            ts_read(ahead->in, data + done, (size_t)step);
+    }
+    ranks_reading(ahead->ranks, NULL);
+}
+
+/* The present tensor's bytes, of which only this rank's piece is read from its file. */
+static void *read_together(struct ahead *ahead, struct place place)
+{
+    uint64_t size = ts_present(ahead->in)->size, ranks = ranks_count(ahead->ranks);
     uint64_t piece = (size / ranks + PAGE) / PAGE * PAGE;
-    uint64_t first = ranks_rank(ahead->gather->ranks) * piece, count = piece;
+    uint64_t first = at_most(ranks_rank(ahead->ranks) * piece, size);
     char *data = xgrow(NULL, (size_t)ranks, (size_t)piece);
-    first = first < size ? first : size;
-    count = count < size - first ? count : size - first;
-    sources_read(ts_sources(ahead->in), source, offset + first, data + first, (size_t)count,
-                 tensor->name);
+    place.offset += first;
+    read_steps(ahead, &place, data + first, at_most(piece, size - first));
     ahead->gather->all(ahead->gather, data, piece);
     return data;
 }
 
 static void *read_present(struct ahead *ahead)
 {
-    size_t size = (size_t)ts_present(ahead->in)->size, source;
-    uint64_t offset;
-    if (ahead->gather && size >= GATHER_LEAST && ts_ref(ahead->in, &source, &offset))
-        return read_together(ahead, source, offset);
-    void *data = xgrow(NULL, size, 1);
-    ts_read(ahead->in, data, size);
+    uint64_t size = ts_present(ahead->in)->size;
+    struct place place;
+    if (ahead->gather && size >= GATHER_LEAST && ts_ref(ahead->in, &place.source, &place.offset))
+        return read_together(ahead, place);
+    void *data = xgrow(NULL, (size_t)size, 1);
+    read_steps(ahead, NULL, data, size);
     return data;
 }
 
@@ -96,12 +121,13 @@ static void *read_on(void *context)
 }
 
 struct ahead *ahead_begin(struct ts_in *in, const bool *wanted, uint64_t budget,
-                          struct gather *gather)
+                          struct ranks *ranks, struct gather *gather)
 {
     struct ahead *ahead = xalloc(1, sizeof *ahead);
     ahead->in = in;
     ahead->wanted = wanted;
     ahead->budget = budget;
+    ahead->ranks = ranks;
     ahead->gather = gather;
     ahead->last = &ahead->first;
     pthread_mutex_init(&ahead->mutex, NULL);

@@ -9,8 +9,6 @@
 #include "ranks.h"
 
 struct gather {
-    const struct ranks *ranks;
-
     /* data holds a piece of `piece` bytes for each rank, in their order: this rank's is there, and
      * then all are. Ranks do that for the same tensors in the same order, each from one thread. */
     void (*all)(struct gather *gather, void *data, uint64_t piece);

@@ -210,6 +210,12 @@ void ranks_agree(struct ranks *ranks, const char *what, const char *text)
     ranks_broadcast(ranks, &agreed, 1); /* nobody goes on before */
 }
 
+void ranks_reading(struct ranks *ranks, const char *tensor)
+{
+    if (ranks)
+        watch_reading(ranks->watch, tensor);
+}
+
 void ranks_close(struct ranks *ranks)
 {
     uint64_t done = 1;

@@ -3,8 +3,9 @@
  *
  * They meet at rank 0, by TCP, and from then on watch each other: one that ends early, and one that
  * is not heard of for $SEEKPIPE_RANK_TIMEOUT seconds (30; its machine hangs, is cut off, or it is
- * stopped), ends them all, each with a line that says which. While a run starts, ranks are waited
- * for ten times as long. Machines and network are trusted, as for MPI and NCCL.
+ * stopped) or that waits so long for some bytes of a file, ends them all, each with a line that
+ * says which. While a run starts, ranks are waited for ten times as long. Machines and network are
+ * trusted, as for MPI and NCCL.
  *
  * The functions that put things together are called by all ranks, in the same order, with the same
  * sizes, from one thread. With ranks == NULL, a run of one process, they do nothing. */
@@ -45,6 +46,10 @@ void ranks_broadcast(struct ranks *ranks, void *data, size_t size);
 /* Give rank 0 what the others have: it is called with each one's data, in the order of ranks. */
 void ranks_gather(struct ranks *ranks, const void *data, size_t size,
                   void (*take)(void *context, const void *data, size_t size), void *context);
+
+/* Tell that this rank begins to read some of a tensor's bytes, or (NULL) is done with it: a read
+ * that hangs is not waited for, either. Any one thread may do that. The name must live as long. */
+void ranks_reading(struct ranks *ranks, const char *tensor);
 
 /* End all if `text` is not the same in all ranks; `what` it tells, for the message. */
 void ranks_agree(struct ranks *ranks, const char *what, const char *text);

@@ -36,6 +36,9 @@ struct watch {
     atomic_flag over;        /* a thread is ending the process: others keep still */
     int wake;                /* an event: good-bye is said, and the others' awaited */
     bool leaving;
+    pthread_mutex_t mutex; /* guards what follows */
+    const char *tensor;    /* what is being read, or NULL */
+    double begun;
     pthread_t thread;
 };
 
@@ -66,18 +69,16 @@ static void wait_until_read(const struct watch *watch)
 /* Without exit(): other threads are at work, and would be surprised by its clearing up. */
 _Noreturn void watch_give_up(struct watch *watch, const char *format, ...)
 {
-    while (atomic_flag_test_and_set(&watch->over))
-        pause();
     va_list args;
     va_start(args, format);
+    while (atomic_flag_test_and_set(&watch->over))
+        pause();
     char message[TEXT_MOST] = {BYTE_END};
     vsnprintf(message + 1, sizeof message - 1, format, args);
     va_end(args);
     warn("%s", message + 1);
-    if (watch->meeting->peers && watch->meeting->peer[0].rank) { /* this is rank 0 */
-        tell_all(watch, message, strlen(message));
-        wait_until_read(watch);
-    }
+    tell_all(watch, message, strlen(message));
+    wait_until_read(watch);
     _exit(EXIT_FAILED);
 }
 
@@ -85,6 +86,25 @@ _Noreturn void watch_lost(struct watch *watch, unsigned rank)
 {
     sleep(FAREWELL_SECONDS);
     watch_give_up(watch, "the connection with rank %u broke; all ranks end", rank);
+}
+
+void watch_reading(struct watch *watch, const char *tensor)
+{
+    pthread_mutex_lock(&watch->mutex);
+    watch->tensor = tensor;
+    watch->begun = meet_clock();
+    pthread_mutex_unlock(&watch->mutex);
+}
+
+static void look_at_reading(struct watch *watch)
+{
+    pthread_mutex_lock(&watch->mutex);
+    if (watch->tensor && meet_clock() - watch->begun > watch->silence)
+        watch_give_up(watch,
+                      "%s: reading some of it takes longer than %u seconds; does the disk or "
+                      "the network hang? all ranks end",
+                      watch->tensor, watch->silence);
+    pthread_mutex_unlock(&watch->mutex);
 }
 
 /* What peer i has sent; or that it has ended. */
@@ -132,8 +152,13 @@ static void look_at_all(struct watch *watch, const struct pollfd *polled)
 static void forgive(struct watch *watch, double since)
 {
     double now = meet_clock();
-    for (unsigned i = 0; i < watch->meeting->peers && now - since > watch->silence / 2.0; i++)
+    if (now - since <= watch->silence / 2.0)
+        return;
+    for (unsigned i = 0; i < watch->meeting->peers; i++)
         watch->watched[i].heard = now;
+    pthread_mutex_lock(&watch->mutex);
+    watch->begun = now;
+    pthread_mutex_unlock(&watch->mutex);
 }
 
 static bool all_done(const struct watch *watch)
@@ -171,6 +196,7 @@ static void *run(void *context)
         wait_for(watch, polled, next - now);
         forgive(watch, looked);
         look_at_all(watch, polled);
+        look_at_reading(watch);
         looked = meet_clock();
         if (watch->leaving && end <= 0)
             end = looked + FAREWELL_SECONDS;
@@ -187,6 +213,7 @@ struct watch *watch_begin(const struct meeting *meeting, unsigned silence)
     for (unsigned i = 0; i < meeting->peers; i++)
         watch->watched[i].heard = meet_clock();
     watch->wake = eventfd(0, EFD_CLOEXEC);
+    pthread_mutex_init(&watch->mutex, NULL);
     if (watch->wake < 0)
         die_errno("an event");
     if (pthread_create(&watch->thread, NULL, run, watch))
@@ -202,6 +229,7 @@ void watch_end(struct watch *watch)
     if (write(watch->wake, &one, sizeof one) != (ssize_t)sizeof one)
         die_errno("an event");
     pthread_join(watch->thread, NULL);
+    pthread_mutex_destroy(&watch->mutex);
     close(watch->wake);
     free(watch->watched);
     free(watch);

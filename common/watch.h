@@ -13,6 +13,10 @@ struct watch;
 /* Begin; `silence` is how many seconds are too long. The meeting must last as long. */
 struct watch *watch_begin(const struct meeting *meeting, unsigned silence);
 
+/* This process begins to read some bytes of a tensor, which counts as lost, too, if it takes as
+ * long as a silence; the name must live until NULL tells that it is done. */
+void watch_reading(struct watch *watch, const char *tensor);
+
 /* End this process, and the others with it, for what the text says. */
 _Noreturn void watch_give_up(struct watch *watch, const char *format, ...)
     __attribute__((format(printf, 2, 3)));

@@ -19,6 +19,7 @@ static struct {
 
 struct nccl_gather {
     struct gather gather; /* first: a struct gather * is a struct nccl_gather *, too */
+    const struct ranks *ranks;
     ncclComm_t group;
     int gpu;
     cudaStream_t stream;
@@ -53,7 +54,7 @@ static void check_cuda(cudaError_t status, const char *what)
 static void all(struct gather *gather, void *data, uint64_t piece)
 {
     struct nccl_gather *g = (struct nccl_gather *)gather;
-    uint64_t own = ranks_rank(gather->ranks) * piece, end = ranks_count(gather->ranks) * piece;
+    uint64_t own = ranks_rank(g->ranks) * piece, end = ranks_count(g->ranks) * piece;
     char *host = data;
     check_cuda(cudaSetDevice(g->gpu), "device"); /* this may be a thread that never chose one */
     if (end > g->size) {
@@ -93,7 +94,8 @@ struct gather *gather_nccl(struct ranks *ranks, char **why)
         return NULL;
     }
     struct nccl_gather *g = xalloc(1, sizeof *g);
-    g->gather = (struct gather){ranks, all, close_gather};
+    g->gather = (struct gather){all, close_gather};
+    g->ranks = ranks;
     ncclUniqueId id = {0};
     if (!ranks_rank(ranks))
         check(nccl.unique_id(&id), "start");

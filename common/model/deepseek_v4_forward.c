@@ -587,7 +587,7 @@ static void pass_begin(struct pass *pass, const struct forward *run)
     find_embedding(pass);
     uint64_t budget = pass->resident ? run->memory - layer : run->memory;
     pass->feed = (struct feed){run->in, &pass->weights,
-                               ahead_begin(run->in, pass->wanted, budget, run->gather)};
+                               ahead_begin(run->in, pass->wanted, budget, run->ranks, run->gather)};
 }
 
 static void pass_end(struct pass *pass)

@@ -60,7 +60,7 @@ static unsigned run(unsigned rank, const char *port)
 {
     const struct launch launch = {rank, RANKS, rank, NULL, port};
     struct sharing s = {.ranks = ranks_open(&launch), .truth = ts_open(CHECKPOINT, NULL)};
-    s.gather = (struct gather){.ranks = s.ranks, .all = gather_all};
+    s.gather.all = gather_all;
     struct ts_in *in = ts_open(CHECKPOINT, NULL), *truth = ts_open(CHECKPOINT, NULL);
     bool *wanted = xalloc(ts_toc(in)->count, sizeof *wanted);
     unsigned large = 0;
@@ -68,7 +68,7 @@ static unsigned run(unsigned rank, const char *port)
         wanted[i] = true;
         large += ts_toc(in)->tensor[i].size >= LARGE;
     }
-    struct ahead *ahead = ahead_begin(in, wanted, LARGE, &s.gather);
+    struct ahead *ahead = ahead_begin(in, wanted, LARGE, s.ranks, &s.gather);
     void *data;
     for (const struct tensor *tensor; (tensor = ahead_take(ahead, &data)); free(data)) {
         ts_next(truth);
