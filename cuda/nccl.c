@@ -1,31 +1,25 @@
 /* NCCL, found when it is needed (see library.h), gathers what ranks have read. */
 #include <cuda_runtime.h>
-#include <nccl.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include "die.h"
 #include "gather.h"
 #include "library.h"
 
-/* The functions of nccl.h that are called here. */
-static struct {
-    __typeof__(&ncclAllGather) all_gather;
-    __typeof__(&ncclCommDestroy) comm_destroy;
-    __typeof__(&ncclCommInitRank) comm_init_rank;
-    __typeof__(&ncclGetErrorString) error_string;
-    __typeof__(&ncclGetUniqueId) unique_id;
-} nccl;
-
-struct nccl_gather {
-    struct gather gather; /* first: a struct gather * is a struct nccl_gather *, too */
-    const struct ranks *ranks;
-    ncclComm_t group;
-    int gpu;
-    cudaStream_t stream;
-    char *buffer; /* on the GPU */
-    uint64_t size;
+/* What is needed of NCCL 2's nccl.h, which CUDA's toolkit does not have: results are 0 or the
+ * number of an error, 0 is the type of bytes. */
+struct group;
+struct unique_id {
+    char internal[128];
 };
+static struct {
+    int (*all_gather)(const void *from, void *to, size_t count, int type, struct group *group,
+                      cudaStream_t stream);
+    int (*comm_destroy)(struct group *group);
+    int (*comm_init_rank)(struct group **group, int ranks, struct unique_id id, int rank);
+    const char *(*error_string)(int result);
+    int (*unique_id)(struct unique_id *id);
+} nccl;
 
 static bool load(char **why)
 {
@@ -37,9 +31,9 @@ static bool load(char **why)
     return library_load("libnccl.so.2", functions, why);
 }
 
-static void check(ncclResult_t result, const char *what)
+static void check(int result, const char *what)
 {
-    if (result != ncclSuccess)
+    if (result)
         die("NCCL: %s: %s; NCCL_DEBUG=INFO in the environment makes it say more", what,
             nccl.error_string(result));
 }
@@ -49,6 +43,16 @@ static void check_cuda(cudaError_t status, const char *what)
     if (status != cudaSuccess)
         die("CUDA: %s: %s", what, cudaGetErrorString(status));
 }
+
+struct nccl_gather {
+    struct gather gather; /* first: a struct gather * is a struct nccl_gather *, too */
+    const struct ranks *ranks;
+    struct group *group;
+    int gpu;
+    cudaStream_t stream;
+    char *buffer; /* on the GPU */
+    uint64_t size;
+};
 
 /* Up with the own piece, around among the GPUs, down with the others'. */
 static void all(struct gather *gather, void *data, uint64_t piece)
@@ -65,8 +69,7 @@ static void all(struct gather *gather, void *data, uint64_t piece)
     check_cuda(
         cudaMemcpyAsync(g->buffer + own, host + own, piece, cudaMemcpyHostToDevice, g->stream),
         "gather");
-    check(nccl.all_gather(g->buffer + own, g->buffer, piece, ncclInt8, g->group, g->stream),
-          "gather");
+    check(nccl.all_gather(g->buffer + own, g->buffer, piece, 0, g->group, g->stream), "gather");
     check_cuda(cudaMemcpyAsync(host, g->buffer, own, cudaMemcpyDeviceToHost, g->stream), "gather");
     check_cuda(cudaMemcpyAsync(host + own + piece, g->buffer + own + piece, end - own - piece,
                                cudaMemcpyDeviceToHost, g->stream),
@@ -96,7 +99,7 @@ struct gather *gather_nccl(struct ranks *ranks, char **why)
     struct nccl_gather *g = xalloc(1, sizeof *g);
     g->gather = (struct gather){all, close_gather};
     g->ranks = ranks;
-    ncclUniqueId id = {0};
+    struct unique_id id = {0};
     if (!ranks_rank(ranks))
         check(nccl.unique_id(&id), "start");
     ranks_broadcast(ranks, &id, sizeof id);
