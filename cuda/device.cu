@@ -90,12 +90,16 @@ static void keep_memory(void)
     gpu_check(cudaMemPoolSetAttribute(pool, cudaMemPoolAttrReleaseThreshold, &all), "memory pool");
 }
 
-extern "C" struct device *device_cuda(const char **why)
+extern "C" struct device *device_cuda(unsigned gpu_number, const char **why)
 {
     int count = 0;
     cudaError_t status = cudaGetDeviceCount(&count);
     if (status != cudaSuccess || !count) {
         *why = status != cudaSuccess ? cudaGetErrorString(status) : "there is no GPU";
+        return NULL;
+    }
+    if (gpu_number >= (unsigned)count) {
+        *why = "there are fewer GPUs on this machine than ranks";
         return NULL;
     }
     char *missing;

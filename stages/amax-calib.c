@@ -173,8 +173,9 @@ int main(int argc, char **argv)
     if (!stage.output && isatty(STDOUT_FILENO)) /* not only after hours of work */
         die_usage("standard output is a terminal, and a tensor stream is binary; redirect it, or "
                   "use -o FILE");
+    struct ranks *ranks = forward_options_ranks(&o.forward, &stage);
     struct ts_in *in = ts_open(stage_input(&stage), &stage);
-    forward_options_open(&o.forward, &stage, &run, in, &tokens, 1);
+    forward_options_open(&o.forward, &stage, &run, ranks, in, &tokens, 1);
     json_t *recipe = o.recipe ? recipe_load(o.recipe, ts_model(in)->type) : NULL;
     struct results results = {
         .stage = &stage, .options = &o, .run = &run, .recipe = recipe, .toc = toc_new()};
@@ -196,7 +197,9 @@ int main(int argc, char **argv)
         warn("%" PRIu64 " of %" PRIu64 " experts were reached by no token; amax-merge --fallback "
              "fills in for them",
              results.unreached, results.experts);
-    emit(&results);
+    if (!ranks_rank(ranks))
+        emit(&results);
+    ranks_close(ranks);
     tokens_free(&tokens);
     toc_free(results.toc);
     free(results.value);

@@ -9,6 +9,7 @@ prepare() {
     for source in stages/*.c pipelines/*; do
         name=$(basename "$source" .c)
         case $name in
+        slurm) diff -r "$source" "$usr/share/seekpipe/slurm" ;;
         *.bash) [ -f "$usr/bin/$name" ] ;;
         *) [ -x "$usr/bin/$name" ] ;;
         esac

@@ -647,7 +647,7 @@ static int open_devices(void **state)
     const char *why;
     (void)state;
     cpu = device_cpu(0);
-    cuda = device_cuda(&why);
+    cuda = device_cuda(0, &why);
     return 0;
 }
 

@@ -19,7 +19,7 @@ static inline void need_device(const struct device *device)
     const char *why;
     if (device)
         return;
-    (void)device_cuda(&why);
+    (void)device_cuda(0, &why);
     print_message("no GPU: %s\n", why);
     skip();
 }
@@ -32,7 +32,7 @@ static inline int run_on(const char *name, struct device **device, const struct 
     const char *only = getenv("SEEKPIPE_DEVICE"), *why;
     if (only && strcmp(only, name) != 0)
         return 0;
-    *device = strcmp(name, "cpu") ? device_cuda(&why) : device_cpu(0);
+    *device = strcmp(name, "cpu") ? device_cuda(0, &why) : device_cpu(0);
     int failed = _cmocka_run_group_tests(name, tests, count, setup, teardown);
     if (*device)
         (*device)->close(*device);
