@@ -15,7 +15,7 @@ enum { THREADS_MOST = 1024 };
 struct arg *forward_options_args(struct forward_options *o, const struct arg *own)
 {
     *o = (struct forward_options){
-        .device = "cpu", .batch = 4, .memory = (uint64_t)4 << 30};
+        .device = "cpu", .batch = 4};
     const struct arg common[] = {
         {"tokens", ARG_TEXT, &o->tokens, 0, NULL, true}, /* told by their digest */
         {"samples", ARG_NUMBER, &o->samples, 0, NULL, false},
@@ -143,6 +143,7 @@ void forward_options_open(const struct forward_options *o, const struct stage *s
                             .mtp = o->mtp,
                             .batch = o->batch,
                             .memory = o->memory,
+                            .verbose = stage->verbose,
                             .states_in = o->states_in};
     set_layers(o, run);
     tokens_load(tokens, o->tokens, forward_vocabulary(in), shortest, o->samples);

@@ -51,6 +51,10 @@ int sources_fd(struct sources *sources, size_t i);
 void sources_read(struct sources *sources, size_t i, uint64_t offset, void *data, size_t length,
                   const char *what);
 
+/* The same from a descriptor of the file at `path`. */
+void source_read(int fd, const char *path, uint64_t offset, void *data, size_t length,
+                 const char *what);
+
 /* Check all files that were ever opened once more: end the process if one changed meanwhile. */
 void sources_check(struct sources *sources);
 

@@ -77,29 +77,75 @@ static void pool(struct device *d, struct mat y, struct mat kv, struct mat score
     EACH_ROW(gpu_of(d), pool_row, y.rows, THREADS_MOST, y, kv, score, ape, first, number);
 }
 
+/* ---- products of tiles in shared memory ---- */
+
+/* Four warps share the products of some heads of a token with KEYS keys at a time. */
+enum { KEYS = 32, TILE_THREADS = 128, TILE_WARPS = TILE_THREADS / WARP };
+
+/* Rows of `width` columns in shared memory, whose eights are permuted within a row, so that reading
+ * one column of eight rows meets all banks. */
+static __device__ uint16_t *tile_at(uint16_t *tile, unsigned width, unsigned row, unsigned col)
+{
+    return tile + row * width + ((col / EIGHT ^ (row & 7)) * EIGHT);
+}
+
+/* Four 8 x 8 matrices, rows by the addresses of 8 lanes each. */
+static __device__ void load_matrices(uint32_t *m, const uint16_t *row)
+{
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
+                 : "=r"(m[0]), "=r"(m[1]), "=r"(m[2]), "=r"(m[3])
+                 : "r"(shared_address(row)));
+}
+
+static __device__ void load_transposed(uint32_t *m, const uint16_t *row)
+{
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
+                 : "=r"(m[0]), "=r"(m[1]), "=r"(m[2]), "=r"(m[3])
+                 : "r"(shared_address(row)));
+}
+
+/* c [16, 8] += a [16, 16] · b [16, 8]. */
+static __device__ void multiply(float *c, const uint32_t *a, const uint32_t *b)
+{
+    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 "
+                 "{%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+                 : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+
+/* c [16, 16] in two halves += q [16, width] · key [16, width]ᵀ, of tiles from those rows on. The
+ * sums go into two lots by turns, since a product waits for the one before on the same sum. */
+static __device__ void multiply_rows(float c[2][4], uint16_t *q, unsigned head, uint16_t *key,
+                                     unsigned first, unsigned width)
+{
+    unsigned lane = threadIdx.x % WARP;
+    float odd[2][4] = {};
+#pragma unroll 2
+    for (unsigned k = 0; k < width; k += 32) {
+        uint32_t a[4], b[4], a_odd[4], b_odd[4];
+        unsigned row = first + lane % 8 + lane / 16 * 8, col = k + lane / 8 % 2 * 8;
+        load_matrices(a, tile_at(q, width, head + lane % 16, k + lane / 16 * 8));
+        load_matrices(b, tile_at(key, width, row, col));
+        load_matrices(a_odd, tile_at(q, width, head + lane % 16, k + 16 + lane / 16 * 8));
+        load_matrices(b_odd, tile_at(key, width, row, col + 16));
+        multiply(c[0], a, b);
+        multiply(c[1], a, b + 2);
+        multiply(odd[0], a_odd, b_odd);
+        multiply(odd[1], a_odd, b_odd + 2);
+    }
+    for (unsigned i = 0; i < 8; i++)
+        c[i / 4][i % 4] += odd[i / 4][i % 4];
+}
+
 /* ---- the indexer ---- */
 
-enum { SELECT_THREADS = 128, TOKENS_AT_A_TIME = 2048 };
+enum { TOKENS_AT_A_TIME = 2048, WIDTH_STEP = 64 };
 
 /* Scores as numbers in the same order; they are BF16 values. */
 static __device__ uint16_t order_of(float score)
 {
     uint16_t code = bf16_from_f32(score);
     return code & 0x8000 ? ~code : code | 0x8000;
-}
-
-/* The product of one head's query, in shared memory as F32, and a key. */
-static __device__ float dot(const float *q, const uint16_t *key, unsigned width)
-{
-    float sum = 0, k[EIGHT];
-    for (unsigned i = 0; i < width; i += EIGHT) {
-        load8(k, key + i, width - i);
-#pragma unroll
-        for (unsigned j = 0; j < EIGHT; j++)
-            if (i + j < width)
-                sum = fmaf(q[i + j], k[j], sum);
-    }
-    return sum;
 }
 
 /* How many of `count` numbers are at least `least`, for all threads of the block. */
@@ -127,7 +173,7 @@ static __device__ void select_best(int32_t *selected, uint64_t n, const uint16_t
         return;
     for (unsigned first = 0; first < count; first += WARP) {
         unsigned j = first + lane, below = (1U << lane) - 1;
-        uint32_t number = j < count ? order[j] : 0;
+        uint32_t number = j < count && count > n ? order[j] : 0;
         bool is_above = j < count && count > n && number > least;
         bool is_equal = j < count && !is_above && number >= least;
         unsigned ties = __ballot_sync(~0U, is_equal);
@@ -142,53 +188,92 @@ static __device__ void select_best(int32_t *selected, uint64_t n, const uint16_t
         selected[j] = -1;
 }
 
+/* Scores of a tile of keys. A warp takes every fourth 16 heads; lanes that have the same keys, and
+ * then warps, add up what they have. */
+static __device__ void score_tile(uint16_t *order, unsigned count, uint16_t *query, uint16_t *tile,
+                                  const uint16_t *weight, unsigned heads, unsigned width,
+                                  float (*part)[KEYS])
+{
+    unsigned lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
+    for (unsigned first = 0; first < KEYS; first += 16) {
+        float sum[2][2] = {};
+        for (unsigned head = warp * 16; head < heads; head += TILE_WARPS * 16) {
+            float product[2][4] = {};
+            multiply_rows(product, query, head, tile, first, width);
+            for (unsigned n = 0; n < 2; n++)
+                for (unsigned i = 0; i < 4; i++) {
+                    unsigned h = head + lane / 4 + i / 2 * 8;
+                    float positive = fmaxf(to_bf16(product[n][i]), 0);
+                    if (h < heads)
+                        sum[n][i % 2] += to_bf16(positive * bf16_to_f32(weight[h]));
+                }
+        }
+        for (unsigned n = 0; n < 2; n++)
+            for (unsigned i = 0; i < 2; i++) {
+                for (unsigned step = 4; step < WARP; step *= 2)
+                    sum[n][i] += __shfl_xor_sync(~0U, sum[n][i], step);
+                if (lane < 4)
+                    part[warp][first + n * 8 + lane * 2 + i] = sum[n][i];
+            }
+    }
+    __syncthreads();
+    if (threadIdx.x < count) {
+        float sum = 0;
+        for (unsigned w = 0; w < TILE_WARPS; w++)
+            sum += part[w][threadIdx.x];
+        order[threadIdx.x] = order_of(to_bf16(sum));
+    }
+    __syncthreads();
+}
+
 /* order: room for the numbers of all blocks, for each block of threads. */
-static __global__ void __launch_bounds__(SELECT_THREADS)
+static __global__ void __launch_bounds__(TILE_THREADS)
     select_row(struct mat selected, struct mat q, struct keys keys, struct mat weight,
                uint16_t *order, uint64_t first)
 {
-    extern __shared__ float query[];
+    extern __shared__ __align__(16) char memory[];
+    __shared__ float part[TILE_WARPS][KEYS];
     uint64_t token = first + blockIdx.x;
-    unsigned heads = (unsigned)weight.cols, width = (unsigned)(q.cols / heads);
-    unsigned count = blocks_before(keys, token);
+    unsigned heads = (unsigned)weight.cols, width = (unsigned)(q.cols / heads), eights = width / 8;
+    unsigned count = blocks_before(keys, token), rows = (heads + 15) / 16 * 16;
     uint16_t *own = order + blockIdx.x * keys.compressed.rows;
-    for (unsigned j = threadIdx.x; j < heads * width; j += blockDim.x)
-        query[j] = bf16_to_f32(bf16_row(q, token)[j]);
-    __syncthreads();
-    for (unsigned j = threadIdx.x; j < count; j += blockDim.x) {
-        const uint16_t *key =
-            bf16_row(keys.compressed, (uint64_t)(*i32_row(keys.block, token) + (int)j));
-        float sum = 0;
-        for (unsigned h = 0; h < heads; h++) {
-            float positive = fmaxf(to_bf16(dot(query + h * width, key, width)), 0);
-            sum += to_bf16(positive * bf16_to_f32(bf16_row(weight, token)[h]));
-        }
-        own[j] = order_of(to_bf16(sum));
+    uint16_t *query = (uint16_t *)memory, *tile = query + rows * width;
+    for (unsigned i = threadIdx.x; i < rows * eights && count > selected.cols; i += TILE_THREADS) {
+        unsigned h = i / eights, col = i % eights * 8;
+        copy_async(tile_at(query, width, h, col),
+                   bf16_row(q, token) + (h < heads ? h * width + col : 0), h < heads);
     }
-    __syncthreads();
+    /* Where all are taken, their order does not matter. */
+    for (unsigned j = 0; j < count && count > selected.cols; j += KEYS) {
+        for (unsigned i = threadIdx.x; i < KEYS * eights; i += TILE_THREADS) {
+            unsigned row = i / eights, col = i % eights * 8;
+            unsigned key = (unsigned)*i32_row(keys.block, token) + (j + row < count ? j + row : 0);
+            copy_async(tile_at(tile, width, row, col), bf16_row(keys.compressed, key) + col, true);
+        }
+        copy_commit();
+        copy_wait();
+        __syncthreads();
+        score_tile(own + j, count - j, query, tile, bf16_row(weight, token), heads, width, part);
+    }
     select_best(i32_row(selected, token), selected.cols, own, count);
-}
-
-/* Let a kernel have that much shared memory. */
-static void allow_shared(const void *kernel, size_t bytes)
-{
-    cudaError_t status = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                              (int)bytes);
-    gpu_check(status, "shared memory");
 }
 
 static void select_blocks(struct device *d, struct mat selected, struct mat q,
                           const struct keys *keys, struct mat weight)
 {
     struct gpu *gpu = gpu_of(d);
-    size_t room = (size_t)q.cols * sizeof(float);
+    uint64_t heads = weight.cols, width = q.cols / heads;
+    if (width % WIDTH_STEP)
+        die("CUDA: an indexer has heads of a multiple of %d columns, not of %d", WIDTH_STEP,
+            (int)width);
+    size_t room = (size_t)((heads + 15) / 16 * 16 + KEYS) * (size_t)width * sizeof(uint16_t);
     uint64_t most = q.rows < TOKENS_AT_A_TIME ? q.rows : (uint64_t)TOKENS_AT_A_TIME;
     uint16_t *order = (uint16_t *)gpu_alloc(gpu, most * keys->compressed.rows, sizeof *order);
-    allow_shared((const void *)select_row, room);
+    gpu_allow_shared((const void *)select_row, room);
     for (uint64_t first = 0; first < q.rows; first += most) {
         unsigned tokens = (unsigned)(q.rows - first < most ? q.rows - first : most);
-        select_row<<<tokens, SELECT_THREADS, room, gpu->stream>>>(selected, q, *keys, weight, order,
-                                                                  first);
+        select_row<<<tokens, TILE_THREADS, room, gpu->stream>>>(selected, q, *keys, weight, order,
+                                                                first);
         gpu_check(cudaGetLastError(), "selection of blocks");
     }
     gpu_free(gpu, order);
@@ -196,72 +281,10 @@ static void select_blocks(struct device *d, struct mat selected, struct mat q,
 
 /* ---- attention ---- */
 
-/* Heads and keys at a time. Queries and two tiles of keys of 512 columns fill the 99 KiB of shared
- * memory that every GPU from sm_90 on has. */
-enum { HEADS = 32, KEYS = 32, ATTEND_THREADS = 128, ATTEND_WARPS = ATTEND_THREADS / WARP };
-
-/* Probabilities in shared memory, with a gap behind each row against bank conflicts. */
-enum { P_STRIDE = KEYS + EIGHT };
-
-/* Rows of `width` columns in shared memory, whose eights are permuted within a row, so that reading
- * one column of eight rows meets all banks. */
-static __device__ uint16_t *tile_at(uint16_t *tile, unsigned width, unsigned row, unsigned col)
-{
-    return tile + row * width + ((col / EIGHT ^ (row & 7)) * EIGHT);
-}
-
-static __device__ uint32_t shared_address(const void *p)
-{
-    return (uint32_t)__cvta_generic_to_shared(p);
-}
-
-/* Sixteen bytes to shared memory, while the threads go on; zeros if there is no `from`. */
-static __device__ void copy_async(uint16_t *to, const uint16_t *from, const uint16_t *some)
-{
-    int bytes = from ? 16 : 0;
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(to)),
-                 "l"(from ? from : some), "r"(bytes));
-}
-
-static __device__ void copy_commit(void)
-{
-    asm volatile("cp.async.commit_group;");
-}
-
-/* Wait until at most one group of copies is under way, or none. */
-static __device__ void copy_wait_for_last_but_one(void)
-{
-    asm volatile("cp.async.wait_group 1;");
-}
-
-static __device__ void copy_wait(void)
-{
-    asm volatile("cp.async.wait_group 0;");
-}
-
-/* Four 8 x 8 matrices, rows by the addresses of 8 lanes each. */
-static __device__ void load_matrices(uint32_t *m, const uint16_t *row)
-{
-    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
-                 : "=r"(m[0]), "=r"(m[1]), "=r"(m[2]), "=r"(m[3])
-                 : "r"(shared_address(row)));
-}
-
-static __device__ void load_transposed(uint32_t *m, const uint16_t *row)
-{
-    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
-                 : "=r"(m[0]), "=r"(m[1]), "=r"(m[2]), "=r"(m[3])
-                 : "r"(shared_address(row)));
-}
-
-/* c [16, 8] += a [16, 16] · b [16, 8]. */
-static __device__ void multiply(float *c, const uint32_t *a, const uint32_t *b)
-{
-    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 "
-                 "{%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
-                 : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
-}
+/* Heads at a time. Queries and two tiles of keys of 512 columns fill the 99 KiB of shared memory
+ * that every GPU from sm_90 on has; probabilities have a gap behind each row against bank conflicts.
+ */
+enum { HEADS = 32, P_STRIDE = KEYS + EIGHT };
 
 /* One token's keys: those of the window, then blocks, of which some may be none. */
 struct sight {
@@ -311,38 +334,38 @@ template <unsigned WIDTH> struct attend_room {
     float most[HEADS][2], sum[HEADS][2]; /* of the halves of a tile's keys */
 };
 
-/* Begin to copy a tile of keys. */
+/* Begin to copy a tile of keys. A warp looks up the addresses of all of them, a lane each; returns
+ * which of them are there, a bit each. */
 template <unsigned WIDTH>
-static __device__ void fetch_keys(uint16_t *tile, const struct sight &s, unsigned first)
+static __device__ uint32_t fetch_keys(uint16_t *tile, const struct sight &s, unsigned first)
 {
-    for (unsigned i = threadIdx.x; i < KEYS * WIDTH / EIGHT; i += ATTEND_THREADS) {
-        unsigned row = i / (WIDTH / EIGHT), col = i % (WIDTH / EIGHT) * EIGHT;
-        const uint16_t *key = key_at(s, first + row);
-        copy_async(tile_at(tile, WIDTH, row, col), key ? key + col : NULL, s.window);
+    const uint16_t *own = key_at(s, first + threadIdx.x % WARP);
+    uint32_t there = __ballot_sync(~0U, own != NULL);
+    uint64_t address = (uint64_t)(own ? own : s.window);
+    enum { EIGHTS = WIDTH / EIGHT };
+#pragma unroll 4
+    for (unsigned i = threadIdx.x; i < KEYS * EIGHTS; i += TILE_THREADS) {
+        unsigned row = i / EIGHTS, col = i % EIGHTS * EIGHT;
+        const uint16_t *key = (const uint16_t *)__shfl_sync(~0U, address, row);
+        copy_async(tile_at(tile, WIDTH, row, col), key + col, there >> row & 1);
     }
+    copy_commit();
+    return there;
 }
 
 /* The logits of a warp's 16 heads and 16 keys of a tile, times scale; -infinity for no key. */
 template <unsigned WIDTH>
 static __device__ void logits_of(float logit[2][4], struct attend_room<WIDTH> *room,
-                                 uint16_t *tile, const struct sight &s, unsigned first, float scale)
+                                 uint16_t *tile, uint32_t there, float scale)
 {
-    unsigned lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
-    unsigned head = warp / 2 * 16, key = warp % 2 * 16;
+    unsigned lane = threadIdx.x % WARP, warp = threadIdx.x / WARP, first = warp % 2 * 16;
     for (unsigned i = 0; i < 8; i++)
         logit[i / 4][i % 4] = 0;
-#pragma unroll 4
-    for (unsigned k = 0; k < WIDTH; k += 16) {
-        uint32_t a[4], b[4];
-        load_matrices(a, tile_at(room->q, WIDTH, head + lane % 16, k + lane / 16 * 8));
-        load_matrices(b, tile_at(tile, WIDTH, key + lane % 8 + lane / 16 * 8, k + lane / 8 % 2 * 8));
-        multiply(logit[0], a, b);
-        multiply(logit[1], a, b + 2);
-    }
+    multiply_rows(logit, room->q, warp / 2 * 16, tile, first, WIDTH);
     for (unsigned n = 0; n < 2; n++)
         for (unsigned i = 0; i < 4; i++) {
-            bool there = key_at(s, first + key + n * 8 + lane % 4 * 2 + i % 2);
-            logit[n][i] = there ? logit[n][i] * scale : -INFINITY;
+            bool is_there = there >> (first + n * 8 + lane % 4 * 2 + i % 2) & 1;
+            logit[n][i] = is_there ? logit[n][i] * scale : -INFINITY;
         }
 }
 
@@ -359,42 +382,60 @@ static __device__ float quad_sum(float x)
     return x + __shfl_xor_sync(~0U, x, 2);
 }
 
+/* total += p · tile, for a warp's columns: 32 heads, a quarter of the width. */
+template <unsigned WIDTH>
+static __device__ void add_values(float total[2][WIDTH / TILE_WARPS / 8][4],
+                                  const struct attend_room<WIDTH> *room, uint16_t *tile)
+{
+    enum { COLS = WIDTH / TILE_WARPS };
+    unsigned lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
+    for (unsigned k = 0; k < KEYS; k += 16) {
+        uint32_t a[2][4], b[4];
+        for (unsigned m = 0; m < 2; m++)
+            load_matrices(a[m], room->p + (m * 16 + lane % 16) * P_STRIDE + k + lane / 16 * 8);
+#pragma unroll
+        for (unsigned n = 0; n < COLS / 8; n += 2) {
+            load_transposed(b, tile_at(tile, WIDTH, k + lane % 16,
+                                       warp * COLS + n * 8 + lane / 16 * 8));
+#pragma unroll
+            for (unsigned m = 0; m < 2; m++) {
+                multiply(total[m][n], a[m], b);
+                multiply(total[m][n + 1], a[m], b + 2);
+            }
+        }
+    }
+}
+
 /* HEADS heads of a token. The keys go by twice: first for each head's largest logit, from which
  * probabilities are counted, then for the sums; so they are rounded as if all keys were there at
- * once. Four warps: two halves of the heads times two halves of a tile's keys for logits, a quarter
- * of the columns each for sums. */
+ * once. Two halves of the heads times two halves of a tile's keys are a warp's logits each. */
 template <unsigned WIDTH>
-static __global__ void __launch_bounds__(ATTEND_THREADS, 2)
+static __global__ void __launch_bounds__(TILE_THREADS, 2)
     attend_token(struct mat o, struct mat q, struct keys keys, struct mat sink, float scale)
 {
     extern __shared__ __align__(16) char memory[];
     struct attend_room<WIDTH> *room = (struct attend_room<WIDTH> *)memory;
-    enum { COLS = WIDTH / ATTEND_WARPS, TILES = COLS / 8 };
+    enum { COLS = WIDTH / TILE_WARPS, TILES = COLS / 8 };
     uint64_t token = blockIdx.x;
     unsigned first_head = blockIdx.y * HEADS, heads = (unsigned)sink.cols - first_head;
     unsigned lane = threadIdx.x % WARP, warp = threadIdx.x / WARP, half = warp % 2;
     unsigned row = warp / 2 * 16 + lane / 4; /* of this lane's logits, and 8 below */
     struct sight s = sight_of(keys, token);
     unsigned tiles = (s.count + KEYS - 1) / KEYS;
-    for (unsigned i = threadIdx.x; i < HEADS * WIDTH / EIGHT; i += ATTEND_THREADS) {
+    const uint16_t *own_q = bf16_row(q, token) + (uint64_t)first_head * WIDTH;
+    for (unsigned i = threadIdx.x; i < HEADS * WIDTH / EIGHT; i += TILE_THREADS) {
         unsigned head = i / (WIDTH / EIGHT), col = i % (WIDTH / EIGHT) * EIGHT;
-        const uint16_t *from = bf16_row(q, token) + (first_head + head) * WIDTH + col;
-        copy_async(tile_at(room->q, WIDTH, head, col), head < heads ? from : NULL, bf16_row(q, 0));
+        copy_async(tile_at(room->q, WIDTH, head, col),
+                   own_q + (head < heads ? head * WIDTH + col : 0), head < heads);
     }
-    fetch_keys<WIDTH>(room->key[0], s, 0);
-    copy_commit();
+    uint32_t there = fetch_keys<WIDTH>(room->key[0], s, 0), next = 0;
     float most[2] = {-INFINITY, -INFINITY}, sum[2] = {}, total[2][TILES][4] = {};
-    for (unsigned turn = 0; turn < 2 * tiles; turn++) {
+    for (unsigned turn = 0; turn < 2 * tiles; turn++, there = next) {
         uint16_t *tile = room->key[turn % 2];
-        unsigned first = turn % tiles * KEYS;
-        if (turn + 1 < 2 * tiles) {
-            fetch_keys<WIDTH>(room->key[(turn + 1) % 2], s, (turn + 1) % tiles * KEYS);
-            copy_commit();
-            copy_wait_for_last_but_one();
-        } else {
-            copy_wait();
-        }
-        __syncthreads();
+        copy_wait();
+        __syncthreads(); /* the tile is there, and the one before may be overwritten */
+        if (turn + 1 < 2 * tiles)
+            next = fetch_keys<WIDTH>(room->key[(turn + 1) % 2], s, (turn + 1) % tiles * KEYS);
         if (turn == tiles) { /* the second time: the largest of both halves */
             for (unsigned i = 0; i < 2; i++) {
                 most[i] = quad_max(most[i]);
@@ -406,36 +447,21 @@ static __global__ void __launch_bounds__(ATTEND_THREADS, 2)
                 most[i] = fmaxf(room->most[row + 8 * i][0], room->most[row + 8 * i][1]);
         }
         float logit[2][4];
-        logits_of<WIDTH>(logit, room, tile, s, first, scale);
+        logits_of<WIDTH>(logit, room, tile, there, scale);
         if (turn < tiles) {
             for (unsigned i = 0; i < 8; i++)
                 most[i / 2 % 2] = fmaxf(most[i / 2 % 2], logit[i / 4][i % 4]);
-        } else {
-            for (unsigned n = 0; n < 2; n++)
-                for (unsigned i = 0; i < 4; i++) {
-                    float p = expf(logit[n][i] - most[i / 2]);
-                    sum[i / 2] += p;
-                    room->p[(row + i / 2 * 8) * P_STRIDE + half * 16 + n * 8 + lane % 4 * 2 +
-                            i % 2] = bf16_from_f32(p);
-                }
-            __syncthreads();
-            for (unsigned k = 0; k < KEYS; k += 16) {
-                uint32_t a[2][4], b[4];
-                for (unsigned m = 0; m < 2; m++)
-                    load_matrices(a[m], room->p + (m * 16 + lane % 16) * P_STRIDE + k +
-                                            lane / 16 * 8);
-#pragma unroll
-                for (unsigned n = 0; n < TILES; n += 2) {
-                    load_transposed(b, tile_at(tile, WIDTH, k + lane % 16,
-                                               warp * COLS + n * 8 + lane / 16 * 8));
-                    for (unsigned m = 0; m < 2; m++) {
-                        multiply(total[m][n], a[m], b);
-                        multiply(total[m][n + 1], a[m], b + 2);
-                    }
-                }
-            }
+            continue;
         }
-        __syncthreads(); /* the tile, and the probabilities, may be overwritten */
+        for (unsigned n = 0; n < 2; n++)
+            for (unsigned i = 0; i < 4; i++) {
+                float p = expf(logit[n][i] - most[i / 2]);
+                unsigned col = half * 16 + n * 8 + lane % 4 * 2 + i % 2;
+                sum[i / 2] += p;
+                room->p[(row + i / 2 * 8) * P_STRIDE + col] = bf16_from_f32(p);
+            }
+        __syncthreads();
+        add_values<WIDTH>(total, room, tile);
     }
     for (unsigned i = 0; i < 2; i++) {
         float all = quad_sum(sum[i]);
@@ -454,7 +480,7 @@ static __global__ void __launch_bounds__(ATTEND_THREADS, 2)
                 continue;
             float all = room->sum[head][0] + room->sum[head][1] +
                         expf(f32_row(sink, 0)[first_head + head] - room->most[head][0]);
-            uint16_t *to = bf16_row(o, token) + (first_head + head) * WIDTH + warp * COLS;
+            uint16_t *to = bf16_row(o, token) + (uint64_t)(first_head + head) * WIDTH + warp * COLS;
 #pragma unroll
             for (unsigned n = 0; n < TILES; n++) {
                 uint32_t low = bf16_from_f32(total[m][n][2 * i] / all);
@@ -470,8 +496,8 @@ static void attend_width(struct gpu *gpu, struct mat o, struct mat q, const stru
 {
     size_t room = sizeof(struct attend_room<WIDTH>);
     dim3 jobs((unsigned)q.rows, (unsigned)((sink.cols + HEADS - 1) / HEADS));
-    allow_shared((const void *)attend_token<WIDTH>, room);
-    attend_token<WIDTH><<<jobs, ATTEND_THREADS, room, gpu->stream>>>(o, q, *keys, sink, scale);
+    gpu_allow_shared((const void *)attend_token<WIDTH>, room);
+    attend_token<WIDTH><<<jobs, TILE_THREADS, room, gpu->stream>>>(o, q, *keys, sink, scale);
     gpu_check(cudaGetLastError(), "attention");
 }
 

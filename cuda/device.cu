@@ -14,6 +14,13 @@ void gpu_check(cudaError_t status, const char *what)
         die("CUDA: %s: %s", what, cudaGetErrorString(status));
 }
 
+void gpu_allow_shared(const void *kernel, size_t bytes)
+{
+    gpu_check(
+        cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes),
+        "shared memory");
+}
+
 /* ---- memory ---- */
 
 void *gpu_alloc(struct gpu *gpu, uint64_t count, uint64_t size)
@@ -37,12 +44,18 @@ static struct mat make(struct device *d, enum dtype dtype, uint64_t rows, uint64
     uint64_t count;
     if (!mul_fits(rows, cols, &count))
         die("out of memory");
-    struct mat m = {gpu_alloc(gpu_of(d), count, dtype_size(dtype)), rows, cols, cols, dtype};
+    struct gpu *gpu = gpu_of(d);
+    struct mat m = {NULL, rows, cols, cols, dtype};
+    m.at = dtype == DTYPE_U8 ? gpu_alloc_arriving(gpu, count)
+                             : gpu_alloc(gpu, count, dtype_size(dtype));
     return m;
 }
 
+/* Bytes that were still on their way would come into what has the memory next. */
 static void drop(struct device *d, struct mat m)
 {
+    if (m.dtype == DTYPE_U8 && m.at)
+        gpu_arrive(gpu_of(d));
     gpu_free(gpu_of(d), m.at);
 }
 
@@ -53,17 +66,16 @@ static size_t bytes_of(struct mat m)
     return (size_t)(m.rows * m.cols) * dtype_size(m.dtype);
 }
 
-/* The driver copies pageable memory away before it returns. */
 static void write_mat(struct device *d, struct mat m, const void *data)
 {
-    gpu_check(
-        cudaMemcpyAsync(m.at, data, bytes_of(m), cudaMemcpyHostToDevice, gpu_of(d)->stream),
-        "write");
+    (m.dtype == DTYPE_U8 ? gpu_send : gpu_write)(gpu_of(d), m.at, data, bytes_of(m));
 }
 
 static void read_mat(struct device *d, void *data, struct mat m)
 {
     cudaStream_t stream = gpu_of(d)->stream;
+    if (m.dtype == DTYPE_U8)
+        gpu_arrive(gpu_of(d));
     gpu_check(cudaMemcpyAsync(data, m.at, bytes_of(m), cudaMemcpyDeviceToHost, stream), "read");
     gpu_check(cudaStreamSynchronize(stream), "read");
 }
@@ -75,19 +87,30 @@ static void close_gpu(struct device *d)
     struct gpu *gpu = gpu_of(d);
     gpu_check(cudaStreamSynchronize(gpu->stream), "end");
     gpu_products_end(gpu);
+    gpu_arrivals_end(gpu);
     gpu_check(cudaStreamDestroy(gpu->stream), "end");
     free(gpu);
 }
 
-/* Memory that was given back stays with the process. */
-static void keep_memory(void)
+/* Memory that was given back stays with the process; and weights do not wait for memory that
+ * operations will give back some time. */
+static void keep_memory(int gpu)
 {
-    int device;
     cudaMemPool_t pool;
     uint64_t all = UINT64_MAX;
-    gpu_check(cudaGetDevice(&device), "device");
-    gpu_check(cudaDeviceGetDefaultMemPool(&pool, device), "memory pool");
+    int no = 0;
+    gpu_check(cudaDeviceGetDefaultMemPool(&pool, gpu), "memory pool");
     gpu_check(cudaMemPoolSetAttribute(pool, cudaMemPoolAttrReleaseThreshold, &all), "memory pool");
+    gpu_check(cudaMemPoolSetAttribute(pool, cudaMemPoolReuseAllowInternalDependencies, &no),
+              "memory pool");
+}
+
+/* A third of what is there is for weights. */
+static uint64_t memory_for_weights(void)
+{
+    size_t free, total;
+    gpu_check(cudaMemGetInfo(&free, &total), "memory");
+    return free / 3;
 }
 
 extern "C" struct device *device_cuda(unsigned gpu_number, const char **why)
@@ -108,15 +131,19 @@ extern "C" struct device *device_cuda(unsigned gpu_number, const char **why)
         return NULL;
     }
     struct gpu *gpu = (struct gpu *)xalloc(1, sizeof *gpu);
+    gpu->number = (int)gpu_number;
+    gpu_check(cudaSetDevice(gpu->number), "device");
     gpu_check(cudaStreamCreateWithFlags(&gpu->stream, cudaStreamNonBlocking), "stream");
-    keep_memory();
+    keep_memory(gpu->number);
     struct device *d = &gpu->device;
     d->name = "cuda";
+    d->memory = memory_for_weights();
     d->close = close_gpu;
     d->make = make;
     d->drop = drop;
     d->write = write_mat;
     d->read = read_mat;
+    gpu_arrivals(d);
     gpu_weights(d);
     gpu_products(d);
     gpu_rows(d);

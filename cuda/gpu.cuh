@@ -1,7 +1,8 @@
 /* gpu.cuh: what the files of the CUDA device share (cuda/); nobody else looks here.
  *
- * Everything goes into one stream, so that operations are carried out in the order in which they
- * are called, and memory is the stream's as well: given back, it may serve what is called next.
+ * Operations go into one stream, so that they are carried out in the order in which they are
+ * called, and memory is the stream's as well: given back, it may serve what is called next. Weights
+ * come in a stream of their own, meanwhile; arrivals.cu knows how.
  * One block of threads does a row, with eight columns a thread, and adds up in an order that
  * depends on nothing but the number of columns. */
 #ifndef GPU_CUH
@@ -22,8 +23,10 @@ extern "C" {
 
 struct gpu {
     struct device device; /* first: a struct device * is a struct gpu *, too */
+    int number;
     cudaStream_t stream;
     struct products *products;
+    struct arrivals *arrivals;
 };
 
 static inline struct gpu *gpu_of(struct device *d)
@@ -34,9 +37,23 @@ static inline struct gpu *gpu_of(struct device *d)
 /* End the process if a call failed, or a kernel could not be started; `what` names it. */
 void gpu_check(cudaError_t status, const char *what);
 
+/* Let a kernel have that much dynamic shared memory. */
+void gpu_allow_shared(const void *kernel, size_t bytes);
+
 /* Memory in the order of the stream. */
 void *gpu_alloc(struct gpu *gpu, uint64_t count, uint64_t size);
 void gpu_free(struct gpu *gpu, void *memory);
+
+/* The same for bytes that come in the arrivals' stream. gpu_arrive() lets operations called from
+ * now on wait for what has been sent before; that must be called before the bytes are used, or
+ * given back by gpu_free(). */
+void *gpu_alloc_arriving(struct gpu *gpu, uint64_t bytes);
+void gpu_send(struct gpu *gpu, void *to, const void *data, uint64_t bytes);
+void gpu_arrive(struct gpu *gpu);
+
+/* Bytes from the host's memory, which the caller may use again at once, in the order of
+ * operations. */
+void gpu_write(struct gpu *gpu, void *to, const void *data, uint64_t bytes);
 
 /* Put the operations of a file into the table. */
 void gpu_weights(struct device *d);   /* weights.cu */
@@ -45,9 +62,11 @@ void gpu_copies(struct device *d);    /* copies.cu */
 void gpu_attention(struct device *d); /* attention.cu */
 void gpu_experts(struct device *d);   /* experts.cu */
 
-/* products.cu, which also keeps what cuBLASLt needs. */
+/* These keep something, too: products.cu what cuBLASLt needs, arrivals.cu memory and a stream. */
 void gpu_products(struct device *d);
 void gpu_products_end(struct gpu *gpu);
+void gpu_arrivals(struct device *d);
+void gpu_arrivals_end(struct gpu *gpu);
 
 /* ---- in kernels ---- */
 
@@ -90,11 +109,22 @@ static __device__ inline bool aligned(const void *p)
     return ((uintptr_t)p & 15) == 0;
 }
 
-/* The codes of up to eight columns, `left` of them or more there; 0 for those beyond. */
+/* The codes of eight columns, two a word, the first in its lower half. */
 struct eight {
-    uint16_t code[EIGHT];
+    uint32_t pair[EIGHT / 2];
 };
 
+static __device__ inline uint16_t code_of(const struct eight &x, unsigned i)
+{
+    return (uint16_t)(x.pair[i / 2] >> 16 * (i % 2));
+}
+
+static __device__ inline void put_code(struct eight &x, unsigned i, uint16_t code)
+{
+    x.pair[i / 2] = i % 2 ? x.pair[i / 2] | (uint32_t)code << 16 : code; /* in ascending order */
+}
+
+/* Up to eight of the `left` codes from there on; 0 for those beyond. */
 static __device__ inline struct eight load_codes(const uint16_t *from, uint64_t left)
 {
     struct eight x;
@@ -104,7 +134,7 @@ static __device__ inline struct eight load_codes(const uint16_t *from, uint64_t 
     } else {
 #pragma unroll
         for (unsigned i = 0; i < EIGHT; i++)
-            x.code[i] = i < left ? from[i] : 0;
+            put_code(x, i, i < left ? from[i] : 0);
     }
     return x;
 }
@@ -119,7 +149,7 @@ static __device__ inline void store_codes(uint16_t *to, const struct eight &x, u
 #pragma unroll
         for (unsigned i = 0; i < EIGHT; i++)
             if (i < left)
-                to[i] = x.code[i];
+                to[i] = code_of(x, i);
     }
 }
 
@@ -129,7 +159,7 @@ static __device__ inline void load8(float *x, const uint16_t *from, uint64_t lef
     struct eight codes = load_codes(from, left);
 #pragma unroll
     for (unsigned i = 0; i < EIGHT; i++)
-        x[i] = bf16_to_f32(codes.code[i]);
+        x[i] = bf16_to_f32(code_of(codes, i));
 }
 
 static __device__ inline void store8(uint16_t *to, const float *x, uint64_t left)
@@ -137,7 +167,7 @@ static __device__ inline void store8(uint16_t *to, const float *x, uint64_t left
     struct eight codes;
 #pragma unroll
     for (unsigned i = 0; i < EIGHT; i++)
-        codes.code[i] = bf16_from_f32(x[i]);
+        put_code(codes, i, bf16_from_f32(x[i]));
     store_codes(to, codes, left);
 }
 
@@ -232,14 +262,50 @@ static __device__ inline void keep_most(uint32_t *to, uint32_t magnitude)
         atomicMax(to, magnitude);
 }
 
-/* The largest magnitude among eight, as F32's bits. */
-static __device__ inline uint32_t most_of(const struct eight &x)
+/* The larger magnitudes of two codes each, and F32's bits of the larger of such two. */
+static __device__ inline uint32_t most_of(uint32_t most, const struct eight &x)
 {
-    uint32_t most = 0;
 #pragma unroll
-    for (unsigned i = 0; i < EIGHT; i++)
-        most = max(most, (uint32_t)x.code[i] & 0x7fff);
-    return most << 16;
+    for (unsigned i = 0; i < EIGHT / 2; i++)
+        most = __vmaxu2(most, x.pair[i] & 0x7fff7fff);
+    return most;
+}
+
+static __device__ inline uint32_t larger_of(uint32_t most)
+{
+    return max(most << 16, most & 0xffff0000);
+}
+
+/* ---- copies to shared memory, while the threads go on ---- */
+
+static __device__ inline uint32_t shared_address(const void *p)
+{
+    return (uint32_t)__cvta_generic_to_shared(p);
+}
+
+/* Sixteen bytes; zeros unless `there`, but `from` is an address in any case. */
+static __device__ inline void copy_async(void *to, const void *from, bool there)
+{
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(to)),
+                 "l"(from), "r"(there ? 16 : 0)
+                 : "memory");
+}
+
+/* What was begun since the last time is a group. */
+static __device__ inline void copy_commit(void)
+{
+    asm volatile("cp.async.commit_group;" ::: "memory");
+}
+
+/* Wait for this thread's groups: until at most one is under way, or none. */
+static __device__ inline void copy_wait_for_last_but_one(void)
+{
+    asm volatile("cp.async.wait_group 1;" ::: "memory");
+}
+
+static __device__ inline void copy_wait(void)
+{
+    asm volatile("cp.async.wait_group 0;" ::: "memory");
 }
 
 static __device__ inline float sigmoid(float x)

@@ -8,7 +8,8 @@
 struct operand {
     uint64_t rows, cols;
     enum dtype dtype; /* BF16 or F32 */
-    void *at;         /* rows x cols, without gaps */
+    uint64_t stride;  /* elements from row to row: cols, but for F32 a multiple of 4, with zeros */
+    void *at;
 };
 
 #endif

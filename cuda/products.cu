@@ -150,18 +150,7 @@ static void blas_product(struct gpu *gpu, struct mat y, struct mat x, const stru
 
 enum { F32_ROWS = 8, F32_COLS = 12, F32_THREADS = 256, FOUR = 4 };
 
-/* Four columns, or as many as are left; 0 beyond. */
-static __device__ void load4(float *x, const float *from, uint64_t left)
-{
-    if (left >= FOUR && aligned(from)) {
-        float4 all = *(const float4 *)from;
-        memcpy(x, &all, sizeof all);
-    } else {
-        for (unsigned i = 0; i < FOUR; i++)
-            x[i] = i < left ? from[i] : 0;
-    }
-}
-
+/* Four columns of x, or as many as are left; 0 beyond. */
 static __device__ void load4(float *x, const uint16_t *from, uint64_t left)
 {
     uint16_t code[FOUR] = {};
@@ -176,27 +165,51 @@ static __device__ void load4(float *x, const uint16_t *from, uint64_t left)
         x[i] = bf16_to_f32(code[i]);
 }
 
-/* F32_ROWS rows of x times F32_COLS rows of w: each thread takes every F32_THREADS-th four columns,
- * then the threads' sums are added up. */
-static __global__ void __launch_bounds__(F32_THREADS)
-    f32_product(struct mat y, struct mat x, const float *w)
+/* A thread's part of w's next columns, on its way to shared memory while the one before is
+ * multiplied: four columns of each of F32_COLS rows. */
+struct f32_room {
+    float4 w[2][F32_COLS][F32_THREADS];
+};
+
+static __device__ void fetch_w(float4 (*to)[F32_THREADS], const float *w, uint64_t stride,
+                               uint64_t col, uint64_t rows, uint64_t k)
 {
+    if (k < stride)
+        for (unsigned j = 0; j < F32_COLS; j++)
+            copy_async(&to[j][threadIdx.x], w + min(col + j, rows - 1) * stride + k, true);
+    copy_commit();
+}
+
+/* F32_ROWS rows of x times F32_COLS rows of w, whose rows are filled up with zeros to `stride`
+ * elements, a multiple of four: each thread takes every F32_THREADS-th four columns, then the
+ * threads' sums are added up. */
+static __global__ void __launch_bounds__(F32_THREADS)
+    f32_product(struct mat y, struct mat x, const float *w, uint64_t stride)
+{
+    extern __shared__ __align__(16) char memory[];
+    struct f32_room *room = (struct f32_room *)memory;
     __shared__ float part[F32_THREADS / WARP][F32_ROWS * F32_COLS];
     uint64_t row = (uint64_t)blockIdx.x * F32_ROWS, col = (uint64_t)blockIdx.y * F32_COLS;
     float sum[F32_ROWS][F32_COLS] = {};
-    for (uint64_t k = threadIdx.x * FOUR; k < x.cols; k += F32_THREADS * FOUR) {
-        float a[F32_ROWS][FOUR], b[FOUR];
+    unsigned turn = 0;
+    fetch_w(room->w[0], w, stride, col, y.cols, threadIdx.x * FOUR);
+    for (uint64_t k = threadIdx.x * FOUR; k < x.cols; k += F32_THREADS * FOUR, turn ^= 1) {
+        fetch_w(room->w[turn ^ 1], w, stride, col, y.cols, k + F32_THREADS * FOUR);
+        float a[F32_ROWS][FOUR];
 #pragma unroll
         for (unsigned i = 0; i < F32_ROWS; i++)
             load4(a[i], bf16_row(x, min(row + i, x.rows - 1)) + k, x.cols - k);
+        copy_wait_for_last_but_one();
 #pragma unroll
         for (unsigned j = 0; j < F32_COLS; j++) {
-            load4(b, w + min(col + j, y.cols - 1) * x.cols + k, x.cols - k);
+            float4 b = room->w[turn][j][threadIdx.x];
 #pragma unroll
-            for (unsigned i = 0; i < F32_ROWS; i++)
-#pragma unroll
-                for (unsigned l = 0; l < FOUR; l++)
-                    sum[i][j] = fmaf(a[i][l], b[l], sum[i][j]);
+            for (unsigned i = 0; i < F32_ROWS; i++) {
+                sum[i][j] = fmaf(a[i][0], b.x, sum[i][j]);
+                sum[i][j] = fmaf(a[i][1], b.y, sum[i][j]);
+                sum[i][j] = fmaf(a[i][2], b.z, sum[i][j]);
+                sum[i][j] = fmaf(a[i][3], b.w, sum[i][j]);
+            }
         }
     }
 #pragma unroll
@@ -220,6 +233,16 @@ static __global__ void __launch_bounds__(F32_THREADS)
         bf16_row(y, row + i)[col + j] = bf16_from_f32(all);
 }
 
+static void plain_product(struct gpu *gpu, struct mat y, struct mat x, const struct operand *w)
+{
+    dim3 blocks((unsigned)((y.rows + F32_ROWS - 1) / F32_ROWS),
+                (unsigned)((y.cols + F32_COLS - 1) / F32_COLS));
+    size_t room = sizeof(struct f32_room);
+    gpu_allow_shared((const void *)f32_product, room);
+    f32_product<<<blocks, F32_THREADS, room, gpu->stream>>>(y, x, (const float *)w->at, w->stride);
+    gpu_check(cudaGetLastError(), "F32 product");
+}
+
 /* ---- both ---- */
 
 static void product(struct device *d, struct mat y, struct mat x, const struct operand *w)
@@ -229,14 +252,7 @@ static void product(struct device *d, struct mat y, struct mat x, const struct o
         die("internal: a product of wrong shapes");
     if (!y.rows || !y.cols)
         return;
-    if (w->dtype == DTYPE_BF16) {
-        blas_product(gpu, y, x, w);
-        return;
-    }
-    dim3 blocks((unsigned)((y.rows + F32_ROWS - 1) / F32_ROWS),
-                (unsigned)((y.cols + F32_COLS - 1) / F32_COLS));
-    f32_product<<<blocks, F32_THREADS, 0, gpu->stream>>>(y, x, (const float *)w->at);
-    gpu_check(cudaGetLastError(), "F32 product");
+    (w->dtype == DTYPE_BF16 ? blas_product : plain_product)(gpu, y, x, w);
 }
 
 void gpu_products(struct device *d)

@@ -113,7 +113,8 @@ static __global__ void most_of_row(uint32_t *amax, struct mat x)
         }
     } else {
         EACH_EIGHT(j, x.cols)
-        most = max(most, most_of(load_codes(bf16_row(x, i) + j, x.cols - j)));
+        most = most_of(most, load_codes(bf16_row(x, i) + j, x.cols - j));
+        most = larger_of(most);
     }
     keep_most(amax, most);
 }

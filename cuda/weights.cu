@@ -35,7 +35,7 @@ static __device__ struct eight fp8_eight(const struct packed &p, uint64_t i, uin
         uint32_t code = (uint32_t)(codes >> 8 * k) & 0xff;
         uint16_t nan = (uint16_t)((code & 0x80) << 8 | 0x7fc0); /* products lose a NaN's sign */
         uint16_t value = bf16_from_f32(e4m3_to_f32((uint8_t)code) * s);
-        out.code[k] = (code & 0x7f) == 0x7f ? nan : value;
+        put_code(out, k, (code & 0x7f) == 0x7f ? nan : value);
     }
     return out;
 }
@@ -45,14 +45,32 @@ static __device__ uint32_t load_nibbles(const struct packed &p, uint64_t i, uint
     return *(const uint32_t *)(p.raw + i * p.stride + j / 2);
 }
 
+/* a · b of two BF16 values each. */
+static __device__ uint32_t multiply_pairs(uint32_t a, uint32_t b)
+{
+    uint32_t c;
+    asm("mul.rn.bf16x2 %0, %1, %2;" : "=r"(c) : "r"(a), "r"(b));
+    return c;
+}
+
+/* Nibbles as BF16 are looked up, four at a time, in eight bytes: those of the upper halves of 0, .5,
+ * 1, 1.5, 2, 3, 4, 6, and those of the lower halves. A product with the scale, a power of two that
+ * BF16 has, is the only step that rounds. */
 static __device__ struct eight mxfp4_eight(const struct packed &p, uint64_t i, uint64_t j)
 {
-    uint32_t nibbles = load_nibbles(p, i, j);
-    float s = e8m0_to_f32(p.scale[i * p.scale_cols + j / 32]);
+    uint32_t nibbles = load_nibbles(p, i, j), scale = p.scale[i * p.scale_cols + j / 32];
     struct eight out;
+    scale = scale ? scale << 7 : 0x40;
+    scale |= scale << 16;
 #pragma unroll
-    for (unsigned k = 0; k < EIGHT; k++)
-        out.code[k] = bf16_from_f32(e2m1_to_f32(nibbles >> 4 * k) * s);
+    for (unsigned half = 0; half < 2; half++, nibbles >>= 16) {
+        uint32_t low = __byte_perm(0xc0800000, 0xc0804000, nibbles & 0x7777);
+        uint32_t high = __byte_perm(0x3f3f3f00, 0x40404040, nibbles & 0x7777);
+        uint32_t first = (nibbles & 0x8) << 12 | (nibbles & 0x80) << 24; /* signs */
+        uint32_t second = (nibbles & 0x800) << 4 | (nibbles & 0x8000) << 16;
+        out.pair[2 * half] = multiply_pairs(__byte_perm(low, high, 0x5140) | first, scale);
+        out.pair[2 * half + 1] = multiply_pairs(__byte_perm(low, high, 0x7362) | second, scale);
+    }
     return out;
 }
 
@@ -65,7 +83,7 @@ static __device__ struct eight nvfp4_eight(const struct packed &p, uint64_t i, u
 #pragma unroll
     for (unsigned k = 0; k < EIGHT; k++) {
         unsigned nibble = nibbles >> 4 * k & 15;
-        out.code[k] = bf16_from_f32(e2m1_to_f32(nibble == 8 ? 0 : nibble) * s);
+        put_code(out, k, bf16_from_f32(e2m1_to_f32(nibble == 8 ? 0 : nibble) * s));
     }
     return out;
 }
@@ -76,8 +94,8 @@ static __device__ struct eight f16_eight(const struct packed &p, uint64_t i, uin
 #pragma unroll
     for (unsigned k = 0; k < EIGHT; k++) {
         float value;
-        asm("cvt.f32.f16 %0, %1;" : "=f"(value) : "h"(half.code[k]));
-        out.code[k] = bf16_from_f32(value);
+        asm("cvt.f32.f16 %0, %1;" : "=f"(value) : "h"(code_of(half, k)));
+        put_code(out, k, bf16_from_f32(value));
     }
     return out;
 }
@@ -97,9 +115,9 @@ static __device__ struct eight bf16_eight(const struct packed &p, uint64_t i, ui
         {                                                                                          \
             struct eight x = name##_eight(p, i, j);                                                \
             store_codes(out + i * p.cols + j, x, p.cols - j);                                      \
-            most = max(most, most_of(x));                                                          \
+            most = most_of(most, x);                                                               \
         }                                                                                          \
-        keep_most(amax, most);                                                                     \
+        keep_most(amax, larger_of(most));                                                          \
     }
 DEQUANTIZE(fp8)
 DEQUANTIZE(mxfp4)
@@ -124,28 +142,34 @@ static void dequantize(struct gpu *gpu, struct operand *w, enum format format, e
         EACH_ROW(gpu, bf16, w->rows, threads, out, p, amax);
 }
 
-static void *upload(struct gpu *gpu, const void *data, uint64_t count, uint64_t size)
+static void *upload(struct gpu *gpu, const void *data, uint64_t bytes)
 {
-    void *memory = gpu_alloc(gpu, count, size);
-    gpu_check(cudaMemcpyAsync(memory, data, count * size, cudaMemcpyHostToDevice, gpu->stream),
-              "upload");
+    void *memory = gpu_alloc_arriving(gpu, bytes);
+    gpu_send(gpu, memory, data, bytes);
     return memory;
 }
 
 static struct operand *operand(struct device *d, const struct weight *weight,
                                const struct tensor *tensor, const struct scales *scales,
-                               const void *raw, uint64_t first, uint64_t rows, struct mat amax)
+                               struct mat raw, uint64_t first, uint64_t rows, struct mat amax)
 {
     struct gpu *gpu = gpu_of(d);
     struct operand *w = (struct operand *)xalloc(1, sizeof *w);
-    *w = (struct operand){rows, weight->cols, DTYPE_BF16, NULL};
+    *w = (struct operand){rows, weight->cols, DTYPE_BF16, weight->cols, NULL};
     uint64_t stride = weight_row_bytes(weight, tensor);
-    const uint8_t *from = (const uint8_t *)raw + first * stride;
+    const uint8_t *from = (const uint8_t *)raw.at + first * stride;
     gpu_check(cudaMemsetAsync(amax.at, 0, sizeof(float), gpu->stream), "amax");
     if (tensor->dtype == DTYPE_F32) {
         w->dtype = DTYPE_F32;
-        w->at = upload(gpu, from, rows * w->cols, sizeof(float));
-        struct mat m = {w->at, rows, w->cols, w->cols, DTYPE_F32};
+        w->stride = (w->cols + 3) / 4 * 4;
+        size_t pitch = (size_t)w->stride * sizeof(float);
+        w->at = gpu_alloc(gpu, rows, pitch);
+        gpu_arrive(gpu);
+        gpu_check(cudaMemsetAsync(w->at, 0, rows * pitch, gpu->stream), "F32 weight");
+        gpu_check(cudaMemcpy2DAsync(w->at, pitch, from, stride, stride, rows,
+                                    cudaMemcpyDeviceToDevice, gpu->stream),
+                  "F32 weight");
+        struct mat m = {w->at, rows, w->cols, w->stride, DTYPE_F32};
         d->max_abs(d, amax, m);
         return w;
     }
@@ -155,17 +179,16 @@ static struct operand *operand(struct device *d, const struct weight *weight,
     p.first = first;
     p.scale_cols = scales->cols;
     p.scale_2 = scales->scale_2;
-    p.raw = (uint8_t *)upload(gpu, from, rows, stride);
+    p.raw = from;
+    uint64_t blocks = (weight->rows + FP8_BLOCK - 1) / FP8_BLOCK * scales->cols;
     if (weight->format == FORMAT_FP8)
-        p.fp8 = (float *)upload(gpu, scales->fp8,
-                                (weight->rows + FP8_BLOCK - 1) / FP8_BLOCK * scales->cols,
-                                sizeof(float));
+        p.fp8 = (float *)upload(gpu, scales->fp8, blocks * sizeof(float));
     else if (weight->format != FORMAT_PLAIN)
-        p.scale = (uint8_t *)upload(gpu, (const uint8_t *)scales->raw + first * scales->cols, rows,
-                                    scales->cols);
+        p.scale = (uint8_t *)upload(gpu, (const uint8_t *)scales->raw + first * scales->cols,
+                                    rows * scales->cols);
+    gpu_arrive(gpu);
     w->at = gpu_alloc(gpu, rows * w->cols, sizeof(uint16_t));
     dequantize(gpu, w, weight->format, (enum dtype)tensor->dtype, p, (uint32_t *)amax.at);
-    gpu_free(gpu, (void *)p.raw);
     gpu_free(gpu, (void *)p.fp8);
     gpu_free(gpu, (void *)p.scale);
     return w;

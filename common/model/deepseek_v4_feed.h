@@ -10,6 +10,7 @@ struct feed {
     struct ts_in *in;
     const struct weights *weights;
     struct ahead *ahead;
+    struct device *device; /* where matrices come to */
 };
 
 /* A tensor that was taken: `from` points into it, so it must stay where it is. */
@@ -17,7 +18,7 @@ struct held {
     struct v4_weight from;
     struct scales scales;
     struct weight plain; /* for a tensor that is no X.weight */
-    void *raw;
+    struct arrived arrived;
 };
 
 /* The name of the tensor that comes next, or of the first of its scales; "" at the end. */
@@ -25,7 +26,7 @@ const char *feed_peek(const struct feed *feed);
 
 /* Take the next tensor with its scales; the caller frees it with held_free(). */
 void feed_take(const struct feed *feed, struct held *held);
-void held_free(struct held *held);
+void held_free(const struct feed *feed, struct held *held);
 
 /* Load what comes next of a layer, up to its experts or its end. That must include its slots from
  * `first` to `last`; an unknown tensor ends the process. */

@@ -6,6 +6,7 @@
 
 #include "deepseek_v4_feed.h"
 #include "die.h"
+#include "progress.h"
 #include "states.h"
 
 enum {
@@ -24,18 +25,24 @@ struct pass {
     const struct forward *run;
     struct v4 v4;
     struct weights weights;
-    bool *wanted;
+    bool *wanted, *on_device; /* by line */
     struct feed feed;
-    bool resident;  /* a whole layer's experts lie in memory; else they come one by one */
+    bool resident;  /* a whole layer's experts stay; else they come, and go, one by one */
     uint64_t group; /* samples that go through the experts together */
     struct rows rows;
     struct mat hidden; /* [rows, copies * dim] BF16 */
     struct ts_held *embedding;
 };
 
+/* Seconds so far. */
+struct times {
+    double all, read, upload, wait; /* wait: for weights */
+};
+
 /* A layer while samples go through it. */
 struct layer_pass {
     struct pass *pass;
+    struct times begin;
     struct v4_layer layer;
     struct held *held; /* by expert and matrix, if resident */
     struct mat seen;   /* [experts * V4_EXPERT_MATRICES, V4_SEEN] */
@@ -52,8 +59,7 @@ struct group {
     struct mat weights, experts, all_weights; /* see v4_route() */
     /* Rows by expert: those of expert e from offset[e] to offset[e + 1] - 1. */
     uint64_t *offset;
-    int32_t *row;
-    float *weight;
+    struct mat row, weight; /* [rows * experts_used, 1] I32 and F32 */
 };
 
 /* ---- experts ---- */
@@ -69,19 +75,25 @@ static void sort_rows(struct layer_pass *lp, struct group *g)
     d->read(d, expert, g->experts);
     d->read(d, weight, g->weights);
     g->offset = xalloc((size_t)experts + 2, sizeof *g->offset);
-    g->row = xalloc(count, sizeof *g->row);
-    g->weight = xalloc(count, sizeof *g->weight);
+    int32_t *row = xalloc(count, sizeof *row);
+    float *sorted = xalloc(count, sizeof *sorted);
     for (size_t i = 0; i < count; i++)
         g->offset[expert[i] + 2]++;
     for (uint64_t e = 0; e < experts; e++)
         g->offset[e + 2] += g->offset[e + 1];
     for (size_t i = 0; i < count; i++) { /* offset[e + 1] runs up to where e + 1 begins */
         uint64_t at = g->offset[expert[i] + 1]++;
-        g->row[at] = (int32_t)(i / used);
-        g->weight[at] = weight[i];
+        row[at] = (int32_t)(i / used);
+        sorted[at] = weight[i];
     }
+    g->row = d->make(d, DTYPE_I32, count, 1);
+    g->weight = d->make(d, DTYPE_F32, count, 1);
+    d->write(d, g->row, row);
+    d->write(d, g->weight, sorted);
     free(expert);
     free(weight);
+    free(row);
+    free(sorted);
 }
 
 /* The rows that were routed to an expert. */
@@ -90,17 +102,13 @@ static void run_routed(struct layer_pass *lp, struct group *g, struct v4_linear 
 {
     const struct v4 *v4 = &lp->pass->v4;
     struct device *d = v4->device;
-    struct mat index = d->make(d, DTYPE_I32, count, 1), weight = d->make(d, DTYPE_F32, count, 1);
+    struct mat index = mat_rows(g->row, first, count), weight = mat_rows(g->weight, first, count);
     struct mat x = d->make(d, DTYPE_BF16, count, g->x.cols);
     struct mat y = d->make(d, DTYPE_BF16, count, g->x.cols);
-    d->write(d, index, g->row + first);
-    d->write(d, weight, g->weight + first);
     d->gather(d, x, g->x, index);
     v4_ffn(v4, &linear[V4_W1], &linear[V4_W3], &linear[V4_W2], v4->config.swiglu_limit, y, x,
            weight);
     d->scatter_add(d, g->y, y, index);
-    d->drop(d, index);
-    d->drop(d, weight);
     d->drop(d, x);
     d->drop(d, y);
 }
@@ -133,7 +141,7 @@ static void run_expert(struct layer_pass *lp, struct group *g, uint64_t e)
         v4_load_expert(&pass->v4, &linear[i], &held[i].from,
                        mat_rows(lp->seen, e * V4_EXPERT_MATRICES + i, 1));
     for (unsigned i = 0; i < V4_EXPERT_MATRICES && !pass->resident; i++)
-        held_free(&held[i]);
+        held_free(&pass->feed, &held[i]);
     for (uint64_t i = g->offset[e]; i < g->offset[e + 1]; i += EXPERT_ROWS)
         run_routed(lp, g, linear, i, at_most(g->offset[e + 1] - i, EXPERT_ROWS));
     for (uint64_t i = 0; i < g->all_weights.rows; i += EXPERT_ROWS)
@@ -193,13 +201,11 @@ static void group_begin(struct pass *pass, struct group *g, uint64_t sample, uin
 static void group_end(struct pass *pass, struct group *g)
 {
     struct device *d = pass->v4.device;
-    const struct mat mats[] = {g->x,       g->y,       g->post,       g->comb,
-                               g->weights, g->experts, g->all_weights};
+    const struct mat mats[] = {g->x,       g->y,       g->post,        g->comb, g->row,
+                               g->weights, g->experts, g->all_weights, g->weight};
     for (size_t i = 0; i < sizeof mats / sizeof *mats; i++)
         d->drop(d, mats[i]);
     free(g->offset);
-    free(g->row);
-    free(g->weight);
 }
 
 static void run_group(struct layer_pass *lp, uint64_t sample, uint64_t samples)
@@ -287,6 +293,27 @@ static void report_experts(const struct layer_pass *lp)
     free(magnitude);
 }
 
+/* ---- time ---- */
+
+static struct times times_so_far(const struct pass *pass)
+{
+    struct device *d = pass->v4.device;
+    struct ahead_time ahead = ahead_time(pass->feed.ahead);
+    struct times t = {.read = ahead.reading};
+    d->spent(d, &t.upload, &t.wait);
+    t.wait += ahead.waiting;
+    t.all = now();
+    return t;
+}
+
+static void tell_times(const struct layer_pass *lp)
+{
+    const struct times *from = &lp->begin, til = times_so_far(lp->pass);
+    double all = til.all - from->all, wait = til.wait - from->wait;
+    warn("%s %.3f s: read %.3f, upload %.3f, compute %.3f, wait %.3f", lp->layer.prefix, all,
+         til.read - from->read, til.upload - from->upload, all - wait, wait);
+}
+
 /* ---- layers ---- */
 
 static void layer_begin(struct pass *pass, struct layer_pass *lp, uint64_t number)
@@ -294,7 +321,7 @@ static void layer_begin(struct pass *pass, struct layer_pass *lp, uint64_t numbe
     const struct v4 *v4 = &pass->v4;
     struct device *d = v4->device;
     size_t experts = (size_t)v4->config.experts, matrices = experts * V4_EXPERT_MATRICES;
-    *lp = (struct layer_pass){.pass = pass};
+    *lp = (struct layer_pass){.pass = pass, .begin = times_so_far(pass)};
     v4_layer_begin(v4, &lp->layer, number);
     feed_layer(&pass->feed, v4, &lp->layer, V4_ENORM, V4_SHARED_W2);
     lp->held = xalloc(matrices, sizeof *lp->held);
@@ -313,8 +340,10 @@ static void layer_end(struct layer_pass *lp)
     const struct v4 *v4 = &lp->pass->v4;
     report_layer(lp->pass, &lp->layer);
     report_experts(lp);
+    if (lp->pass->run->verbose)
+        tell_times(lp);
     for (size_t i = 0; i < v4->config.experts * V4_EXPERT_MATRICES; i++)
-        held_free(&lp->held[i]);
+        held_free(&lp->pass->feed, &lp->held[i]);
     v4->device->drop(v4->device, lp->seen);
     free(lp->held);
     free(lp->rows);
@@ -573,21 +602,29 @@ static void pass_begin(struct pass *pass, const struct forward *run)
     weights_find(&pass->weights, toc, ts_name(run->in));
     check_all(pass);
     pass->wanted = xalloc(toc->count, sizeof *pass->wanted);
-    for (size_t i = 0; i < toc->count; i++)
+    pass->on_device = xalloc(toc->count, sizeof *pass->on_device);
+    for (size_t i = 0; i < toc->count; i++) {
+        const struct weight *w = weight_of(&pass->weights, i);
         pass->wanted[i] = is_wanted(pass, toc->tensor[i].name);
+        pass->on_device[i] = w && w->line == i;
+    }
     size_t starts_bytes = ((size_t)tokens->samples + 1) * sizeof *tokens->start;
     size_t id_bytes = (size_t)tokens->start[tokens->samples] * sizeof *tokens->id;
     int32_t *id = xgrow(NULL, id_bytes, 1);
     pass->rows = (struct rows){tokens->samples, xgrow(NULL, starts_bytes, 1), id};
     memcpy(pass->rows.start, tokens->start, starts_bytes);
     memcpy(id, tokens->id, id_bytes);
-    uint64_t layer = largest_layer(pass);
-    pass->resident = run->memory / 2 >= layer;
-    pass->group = group_size(pass, run->memory);
+    uint64_t layer = largest_layer(pass), memory = run->memory ? run->memory : run->device->memory;
+    pass->group = group_size(pass, memory);
+    pass->resident = pass->group < tokens->samples && memory / 2 >= layer;
     find_embedding(pass);
-    uint64_t budget = pass->resident ? run->memory - layer : run->memory;
-    pass->feed = (struct feed){run->in, &pass->weights,
-                               ahead_begin(run->in, pass->wanted, budget, run->ranks, run->gather)};
+    const struct ahead_plan plan = {.wanted = pass->wanted,
+                                    .on_device = pass->on_device,
+                                    .device = run->device,
+                                    .budget = pass->resident ? memory - layer : memory,
+                                    .ranks = run->ranks,
+                                    .gather = run->gather};
+    pass->feed = (struct feed){run->in, &pass->weights, ahead_begin(run->in, &plan), run->device};
 }
 
 static void pass_end(struct pass *pass)
@@ -598,6 +635,7 @@ static void pass_end(struct pass *pass)
     free(pass->rows.start);
     free((int32_t *)pass->rows.id);
     free(pass->wanted);
+    free(pass->on_device);
     weights_free(&pass->weights);
     v4_end(&pass->v4);
 }

@@ -292,7 +292,10 @@ static void rows_do_not_depend_on_each_other(void **state)
     const struct scales none = {0};
     struct mat amax = d->make(d, DTYPE_F32, 1, 1), all = bf16(ROWS, COLS, x);
     struct mat y = d->make(d, DTYPE_F32, ROWS, OUT);
-    struct operand *operand = d->operand(d, &weight, &tensor, &none, code, 0, OUT, amax);
+    struct mat bytes = d->make(d, DTYPE_U8, 1, tensor.size);
+    d->write(d, bytes, code);
+    struct operand *operand = d->operand(d, &weight, &tensor, &none, bytes, 0, OUT, amax);
+    d->drop(d, bytes);
     d->product(d, y, all, operand);
     float *together = xalloc((size_t)ROWS * OUT, sizeof *together), alone[OUT];
     d->read(d, together, y);
