@@ -96,6 +96,15 @@ static bool read_pages(const struct piece *p, char *to)
     return true;
 }
 
+/* Bytes of an item that goes to the device have come. */
+static void look_at(const struct ahead *ahead, const struct item *item, uint64_t at,
+                    const void *bytes, size_t size)
+{
+    uint32_t line = (uint32_t)(item->tensor - ts_toc(ahead->in)->tensor);
+    if (item->on_device && ahead->plan.look)
+        ahead->plan.look(ahead->plan.context, line, at, bytes, size);
+}
+
 static void read_piece(struct ahead *ahead, const struct piece *p)
 {
     struct item *item = p->item;
@@ -106,6 +115,7 @@ static void read_piece(struct ahead *ahead, const struct piece *p)
     bool pages = item->on_device && d->lends_pages && item->direct >= 0;
     if (!pages || !read_pages(p, to))
         source_read(item->fd, item->path, p->offset, to, p->size, item->tensor->name);
+    look_at(ahead, item, p->at, to, p->size);
     if (item->on_device)
         d->take(d, item->to.bytes, p->at, p->size, to);
 }
@@ -196,6 +206,7 @@ static void read_inline(struct ahead *ahead, struct item *item)
         char *to = item->on_device ? d->lend(d, item->to.bytes, at, size, 0)
                                    : (char *)item->to.data + at;
         read_here(ahead, item, NULL, to, size, 0);
+        look_at(ahead, item, at, to, size);
         if (item->on_device)
             d->take(d, item->to.bytes, at, size, to);
         pthread_mutex_lock(&ahead->mutex);
@@ -218,6 +229,7 @@ static void read_together(struct ahead *ahead, struct item *item, struct place p
         read_here(ahead, item, &here, data + at, (size_t)at_most(end - at, DEVICE_PIECE), 0);
     }
     ahead->plan.gather->all(ahead->plan.gather, data, piece);
+    look_at(ahead, item, 0, data, (size_t)size);
     if (item->on_device) {
         ahead->plan.device->write(ahead->plan.device, item->to.bytes, data);
         free(data);

@@ -14,6 +14,9 @@ struct ahead_plan {
     const bool *wanted;
     const bool *on_device; /* of those wanted, which are to come as bytes on the device; or NULL */
     struct device *device; /* for these */
+    /* Called with their bytes as they come, from several threads; or NULL. */
+    void (*look)(void *context, uint32_t line, uint64_t at, const void *bytes, size_t size);
+    void *context;
     uint64_t budget;       /* bytes that may wait to be taken; but one tensor always may */
     struct ranks *ranks;   /* see to it that reads do not hang; or NULL */
     struct gather *gather; /* with it, only this rank's piece is read of large tensors that come by

@@ -96,11 +96,14 @@ struct device {
     void (*take)(struct device *d, struct mat m, uint64_t at, size_t size, void *lent);
 
     /* Rows first … first + rows - 1 of a matrix as it lies in a checkpoint (see weight.h; raw holds
-     * all its bytes, U8) as an operand: dequantized to BF16, or in F32 where it is F32. The largest
-     * magnitude goes into `amax`, [1, 1] F32; NaN or infinity if there is one. */
+     * all its bytes, U8) as an operand: dequantized to BF16, or in F32 where it is F32. `scale`
+     * holds all bytes of its block scales, in the place of scales->raw, if they are a byte each
+     * (MXFP4, NVFP4), and is not looked at otherwise. The largest magnitude goes into `amax`,
+     * [1, 1] F32; NaN or infinity if there is one. */
     struct operand *(*operand)(struct device *d, const struct weight *w,
                                const struct tensor *tensor, const struct scales *scales,
-                               struct mat raw, uint64_t first, uint64_t rows, struct mat amax);
+                               struct mat scale, struct mat raw, uint64_t first, uint64_t rows,
+                               struct mat amax);
     void (*drop_operand)(struct device *d, struct operand *operand);
 
     /* ---- rows ---- */

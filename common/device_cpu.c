@@ -159,7 +159,8 @@ static uint32_t make_tile(const struct operand *w, enum gemm_type type, uint64_t
 
 static struct operand *operand(struct device *d, const struct weight *weight,
                                const struct tensor *tensor, const struct scales *scales,
-                               struct mat raw, uint64_t first, uint64_t rows, struct mat amax)
+                               struct mat scale, struct mat raw, uint64_t first, uint64_t rows,
+                               struct mat amax)
 {
     struct cpu *cpu = cpu_of(d);
     struct operand *w = xalloc(1, sizeof *w);
@@ -178,7 +179,9 @@ static struct operand *operand(struct device *d, const struct weight *weight,
         w->full = gemm_get(cpu->gemms, cpu->type, GEMM_PACKED, GEMM_ROWS, TILE, w->cols);
     w->last = gemm_get(cpu->gemms, cpu->type, GEMM_PACKED, GEMM_ROWS, tile_rows(w, w->tiles - 1),
                        w->cols);
-    struct origin from = {weight, tensor, scales, raw.at, first};
+    struct scales all = *scales;
+    all.raw = scale.at;
+    struct origin from = {weight, tensor, &all, raw.at, first};
     uint32_t most = 0;
 #pragma omp parallel for num_threads(cpu->threads) schedule(static) reduction(max : most)
     for (uint64_t tile = 0; tile < w->tiles; tile++) {

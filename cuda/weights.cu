@@ -142,16 +142,10 @@ static void dequantize(struct gpu *gpu, struct operand *w, enum format format, e
         EACH_ROW(gpu, bf16, w->rows, threads, out, p, amax);
 }
 
-static void *upload(struct gpu *gpu, const void *data, uint64_t bytes)
-{
-    void *memory = gpu_alloc_arriving(gpu, bytes);
-    gpu_send(gpu, memory, data, bytes);
-    return memory;
-}
-
 static struct operand *operand(struct device *d, const struct weight *weight,
                                const struct tensor *tensor, const struct scales *scales,
-                               struct mat raw, uint64_t first, uint64_t rows, struct mat amax)
+                               struct mat scale, struct mat raw, uint64_t first, uint64_t rows,
+                               struct mat amax)
 {
     struct gpu *gpu = gpu_of(d);
     struct operand *w = (struct operand *)xalloc(1, sizeof *w);
@@ -181,16 +175,17 @@ static struct operand *operand(struct device *d, const struct weight *weight,
     p.scale_2 = scales->scale_2;
     p.raw = from;
     uint64_t blocks = (weight->rows + FP8_BLOCK - 1) / FP8_BLOCK * scales->cols;
-    if (weight->format == FORMAT_FP8)
-        p.fp8 = (float *)upload(gpu, scales->fp8, blocks * sizeof(float));
-    else if (weight->format != FORMAT_PLAIN)
-        p.scale = (uint8_t *)upload(gpu, (const uint8_t *)scales->raw + first * scales->cols,
-                                    rows * scales->cols);
+    p.scale = (const uint8_t *)scale.at + first * scales->cols;
+    float *fp8 = NULL;
+    if (weight->format == FORMAT_FP8) {
+        fp8 = (float *)gpu_alloc(gpu, blocks, sizeof *fp8);
+        gpu_write(gpu, fp8, scales->fp8, blocks * sizeof *fp8);
+    }
+    p.fp8 = fp8;
     gpu_arrive(gpu);
     w->at = gpu_alloc(gpu, rows * w->cols, sizeof(uint16_t));
     dequantize(gpu, w, weight->format, (enum dtype)tensor->dtype, p, (uint32_t *)amax.at);
-    gpu_free(gpu, (void *)p.fp8);
-    gpu_free(gpu, (void *)p.scale);
+    gpu_free(gpu, fp8);
     return w;
 }
 

@@ -25,7 +25,12 @@ void feed_take(const struct feed *feed, struct held *held)
         if (w && line != w->line) {
             if (line == w->input_scale)
                 held->from.input_scale = (float)dtype_value(tensor->dtype, arrived.data, 0);
-            scales_keep(&held->scales, w, feed->in, line, arrived.data);
+            if (arrived.bytes.at) { /* checked on its way */
+                held->scales.cols = tensor->dim[1];
+                held->from.scale = arrived.bytes;
+            } else {
+                scales_keep(&held->scales, w, feed->in, line, arrived.data);
+            }
             continue;
         }
         uint64_t rows = tensor->rank == 2 ? tensor->dim[0] : 1;
@@ -47,6 +52,8 @@ void held_free(const struct feed *feed, struct held *held)
     free(held->arrived.data);
     if (held->arrived.bytes.at)
         feed->device->drop(feed->device, held->arrived.bytes);
+    if (held->from.scale.at)
+        feed->device->drop(feed->device, held->from.scale);
     *held = (struct held){0};
 }
 

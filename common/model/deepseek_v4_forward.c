@@ -1,8 +1,10 @@
 /* DeepSeek-V4's forward pass over all samples, layer by layer, while the weights go by. */
+#include <fcntl.h>
 #include <inttypes.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "deepseek_v4_feed.h"
 #include "die.h"
@@ -12,6 +14,7 @@
 enum {
     EXPERT_ROWS = 2048, /* tokens that go through an expert at a time */
     HEAD_ROWS = 256,    /* the same for the vocabulary */
+    EMBEDDING_READERS = 32,
 };
 
 /* Rows of tokens, sample by sample. */
@@ -32,6 +35,9 @@ struct pass {
     struct rows rows;
     struct mat hidden; /* [rows, copies * dim] BF16 */
     struct ts_held *embedding;
+    int embedding_fd; /* of its file, for threads that read beside the feed; -1 if it is inline */
+    const char *embedding_path;
+    uint64_t embedding_offset;
 };
 
 /* Seconds so far. */
@@ -362,7 +368,32 @@ static void run_layer(struct layer_pass *lp)
 
 /* ---- embeddings ---- */
 
-/* y = the embeddings of ids, read from the stream's held tensor, each row when it is needed. */
+/* Open the held tensor's file, if it has one. */
+static void open_embedding(struct pass *pass)
+{
+    struct sources *sources = ts_sources(pass->run->in);
+    size_t source;
+    pass->embedding_fd = -1;
+    if (!pass->embedding ||
+        !ts_held_ref(pass->embedding, &source, &pass->embedding_offset))
+        return;
+    pass->embedding_path = sources->file[source].path;
+    pass->embedding_fd = fcntl(sources_fd(sources, source), F_DUPFD_CLOEXEC, 0);
+    if (pass->embedding_fd < 0)
+        die_errno("%s", pass->embedding_path);
+}
+
+static void read_embedding(const struct pass *pass, uint64_t at, void *raw, size_t size)
+{
+    if (pass->embedding_fd < 0)
+        ts_held_read(pass->embedding, at, raw, size);
+    else
+        source_read(pass->embedding_fd, pass->embedding_path, pass->embedding_offset + at, raw,
+                    size, ts_held_tensor(pass->embedding)->name);
+}
+
+/* y = the embeddings of ids, read from the stream's held tensor, each row when it is needed, and
+ * many at a time, since a disk takes its time for each. */
 static void embed(const struct pass *pass, struct mat y, const int32_t *id)
 {
     const struct tensor *tensor = ts_held_tensor(pass->embedding);
@@ -370,11 +401,13 @@ static void embed(const struct pass *pass, struct mat y, const int32_t *id)
         weight_of(&pass->weights, (size_t)toc_find(ts_toc(pass->run->in), tensor->name));
     const struct scales none = {0};
     size_t row_bytes = (size_t)weight_row_bytes(w, tensor);
-    char *raw = xalloc(row_bytes, 1);
+    char *raw = xalloc((size_t)y.rows, row_bytes);
     uint16_t *rows = xalloc((size_t)(y.rows * y.cols), sizeof *rows);
+#pragma omp parallel for num_threads(pass->embedding_fd < 0 ? 1 : EMBEDDING_READERS)
     for (uint64_t i = 0; i < y.rows; i++) {
-        ts_held_read(pass->embedding, (uint64_t)id[i] * row_bytes, raw, row_bytes);
-        weight_rows(w, tensor, &none, (uint64_t)id[i], 1, raw, rows + i * y.cols);
+        char *own = raw + i * row_bytes;
+        read_embedding(pass, (uint64_t)id[i] * row_bytes, own, row_bytes);
+        weight_rows(w, tensor, &none, (uint64_t)id[i], 1, own, rows + i * y.cols);
     }
     pass->v4.device->write(pass->v4.device, y, rows);
     free(raw);
@@ -593,6 +626,13 @@ static uint64_t group_size(const struct pass *pass, uint64_t memory)
     return pass->run->batch * (batches ? batches : 1);
 }
 
+/* For ahead_plan.look. */
+static void look_at_scale(void *context, uint32_t line, uint64_t at, const void *bytes, size_t size)
+{
+    const struct pass *pass = context;
+    scales_check(weight_of(&pass->weights, line), pass->run->in, line, at, bytes, size);
+}
+
 static void pass_begin(struct pass *pass, const struct forward *run)
 {
     const struct tokens *tokens = run->tokens;
@@ -606,7 +646,8 @@ static void pass_begin(struct pass *pass, const struct forward *run)
     for (size_t i = 0; i < toc->count; i++) {
         const struct weight *w = weight_of(&pass->weights, i);
         pass->wanted[i] = is_wanted(pass, toc->tensor[i].name);
-        pass->on_device[i] = w && w->line == i;
+        bool bytes = w && (w->format == FORMAT_MXFP4 || w->format == FORMAT_NVFP4);
+        pass->on_device[i] = w && (i == w->line || (bytes && i == w->scale));
     }
     size_t starts_bytes = ((size_t)tokens->samples + 1) * sizeof *tokens->start;
     size_t id_bytes = (size_t)tokens->start[tokens->samples] * sizeof *tokens->id;
@@ -618,9 +659,12 @@ static void pass_begin(struct pass *pass, const struct forward *run)
     pass->group = group_size(pass, memory);
     pass->resident = pass->group < tokens->samples && memory / 2 >= layer;
     find_embedding(pass);
+    open_embedding(pass);
     const struct ahead_plan plan = {.wanted = pass->wanted,
                                     .on_device = pass->on_device,
                                     .device = run->device,
+                                    .look = look_at_scale,
+                                    .context = pass,
                                     .budget = pass->resident ? memory - layer : memory,
                                     .ranks = run->ranks,
                                     .gather = run->gather};
@@ -631,6 +675,8 @@ static void pass_end(struct pass *pass)
 {
     ahead_end(pass->feed.ahead);
     ts_release(pass->embedding);
+    if (pass->embedding_fd >= 0)
+        close(pass->embedding_fd);
     pass->v4.device->drop(pass->v4.device, pass->hidden);
     free(pass->rows.start);
     free((int32_t *)pass->rows.id);

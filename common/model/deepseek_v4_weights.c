@@ -219,17 +219,26 @@ static enum activation activation_for(const struct forward *run, enum format for
     return ACTIVATION_FP8;
 }
 
+/* Bytes in memory to the device, or those that are there. */
+static struct mat on_device(struct device *d, const void *raw, uint64_t size, struct mat there)
+{
+    if (!raw)
+        return there;
+    struct mat bytes = d->make(d, DTYPE_U8, 1, size);
+    d->write(d, bytes, raw);
+    return bytes;
+}
+
 /* Groups of rows become operands of their own. */
 static void load_linear(const struct v4 *v4, struct v4_linear *linear, const struct v4_weight *from,
                         uint64_t groups)
 {
     struct device *d = v4->device;
     uint64_t rows = from->weight->rows / groups;
-    struct mat bytes = from->bytes;
-    if (from->raw) {
-        bytes = d->make(d, DTYPE_U8, 1, from->tensor->size);
-        d->write(d, bytes, from->raw);
-    }
+    const struct scales *scales = from->scales;
+    struct mat bytes = on_device(d, from->raw, from->tensor->size, from->bytes);
+    struct mat scale = on_device(d, scales->fp8 ? NULL : scales->raw,
+                                 from->weight->rows * scales->cols, from->scale);
     struct mat parts = d->make(d, DTYPE_F32, groups, 1);
     linear->groups = groups;
     linear->scale_2 = from->input_scale;
@@ -238,12 +247,14 @@ static void load_linear(const struct v4 *v4, struct v4_linear *linear, const str
             linear->module, (double)from->input_scale);
     linear->operand = xalloc((size_t)groups, sizeof *linear->operand);
     for (uint64_t i = 0; i < groups; i++) {
-        linear->operand[i] = d->operand(d, from->weight, from->tensor, from->scales, bytes,
-                                        i * rows, rows, mat_rows(parts, i, 1));
+        linear->operand[i] = d->operand(d, from->weight, from->tensor, scales, scale,
+                                        bytes, i * rows, rows, mat_rows(parts, i, 1));
         d->max_abs(d, mat_cols(linear->seen, V4_SEEN_WEIGHT, 1), mat_rows(parts, i, 1));
     }
     if (from->raw)
         d->drop(d, bytes);
+    if (scale.at != from->scale.at)
+        d->drop(d, scale);
     d->drop(d, parts);
 }
 

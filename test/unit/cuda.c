@@ -155,8 +155,13 @@ static void expect_weight(const char *name, const struct weight *w, const struct
     lent = cuda->lend(cuda, bytes, 0, 5, 0);
     memcpy(lent, raw, 5);
     cuda->take(cuda, bytes, 0, 5, lent);
-    struct operand *on_gpu = cuda->operand(cuda, w, tensor, scales, bytes, first, rows, amax);
+    struct mat scale = cuda->make(cuda, DTYPE_U8, w->rows, scales->cols);
+    if (scales->raw)
+        cuda->write(cuda, scale, scales->raw);
+    struct operand *on_gpu =
+        cuda->operand(cuda, w, tensor, scales, scale, bytes, first, rows, amax);
     cuda->drop(cuda, bytes);
+    cuda->drop(cuda, scale);
     uint16_t *want = xalloc((size_t)count, sizeof *want), *got = xalloc((size_t)count, sizeof *got);
     weight_rows(w, tensor, scales, first, rows,
                 (const char *)raw + first * weight_row_bytes(w, tensor), want);
@@ -479,7 +484,7 @@ static void multiplies(struct device *d, const struct mat *m)
     const struct scales none = {0};
     struct mat bytes = d->make(d, DTYPE_U8, 1, size);
     d->write(d, bytes, raw);
-    struct operand *operand = d->operand(d, &w, &tensor, &none, bytes, 0, rows, m[3]);
+    struct operand *operand = d->operand(d, &w, &tensor, &none, bytes, bytes, 0, rows, m[3]);
     d->drop(d, bytes);
     uint64_t behind = m[0].rows - 1;
     d->product(d, mat_rows(m[0], 1, behind), mat_rows(m[1], 1, behind), operand);

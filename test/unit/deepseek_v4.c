@@ -518,7 +518,7 @@ static void project(struct loaded *l, struct mat y, struct mat x)
     struct mat bytes = device->make(device, DTYPE_U8, 1, held.from.tensor->size);
     device->write(device, bytes, held.from.raw);
     struct operand *w = device->operand(device, held.from.weight, held.from.tensor, &held.scales,
-                                        bytes, 0, y.cols, mat_cols(l->seen, 0, 1));
+                                        bytes, bytes, 0, y.cols, mat_cols(l->seen, 0, 1));
     device->drop(device, bytes);
     device->product(device, y, x, w);
     device->drop_operand(device, w);

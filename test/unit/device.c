@@ -294,7 +294,7 @@ static void rows_do_not_depend_on_each_other(void **state)
     struct mat y = d->make(d, DTYPE_F32, ROWS, OUT);
     struct mat bytes = d->make(d, DTYPE_U8, 1, tensor.size);
     d->write(d, bytes, code);
-    struct operand *operand = d->operand(d, &weight, &tensor, &none, bytes, 0, OUT, amax);
+    struct operand *operand = d->operand(d, &weight, &tensor, &none, bytes, bytes, 0, OUT, amax);
     d->drop(d, bytes);
     d->product(d, y, all, operand);
     float *together = xalloc((size_t)ROWS * OUT, sizeof *together), alone[OUT];
