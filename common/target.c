@@ -303,8 +303,11 @@ bool target_resume(struct target *target, const char *identity, const struct toc
         return true;
     }
     journal_free(&target->journal);
-    if (state == JOURNAL_FOREIGN || count_entries(target->partial) > (state == JOURNAL_CUT))
+    bool others = count_entries(target->partial) > (state != JOURNAL_NONE);
+    if (state == JOURNAL_FOREIGN || (state == JOURNAL_NONE && others))
         die("%s: is in the way: st-write did not make it; move or remove it", target->partial);
+    if (others)
+        die("%s: its journal is damaged; remove the folder (rm -r) to start anew", target->partial);
     return false;
 }
 

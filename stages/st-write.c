@@ -204,19 +204,16 @@ static void write_tensors(struct ts_in *in, struct target *target, struct shards
 }
 
 static void write_all(struct ts_in *in, struct target *target, struct shards *shards,
-                      const struct options *o)
+                      const struct configs *configs, const struct options *o)
 {
-    struct configs configs;
     char *index = shards_index(shards->toc);
-    configs_derive(&configs, in, shards->toc);
     shards->copier.no_share = o->no_share;
     write_tensors(in, target, shards);
-    write_side_files(target, shards, in, &configs);
+    write_side_files(target, shards, in, configs);
     if (o->verify)
         shards_verify(shards, target, in);
     sources_check(ts_sources(in));
-    write_derived(target, &configs, index);
-    configs_free(&configs);
+    write_derived(target, configs, index);
     free(index);
 }
 
@@ -236,6 +233,7 @@ static void write_stream(struct ts_in *in, struct target *target, const struct o
                          const struct stage *stage, double start)
 {
     struct shards shards;
+    struct configs configs;
     struct toc *toc = ts_toc(in);
     char identity[DIGEST_TEXT];
     identity_of(in, identity);
@@ -249,12 +247,14 @@ static void write_stream(struct ts_in *in, struct target *target, const struct o
     if (continued)
         toc = target->journal.toc; /* the stream may bring the shards that are missing only */
     shards_plan(&shards, toc, in);
+    configs_derive(&configs, in, toc);
     struct summary s = {.input = json_incref(json_object_get(ts_header(in), "input")),
                         .output = formats_totals(toc),
                         .file_bytes = shards.bytes,
                         .free_bytes = target_free_bytes(target),
-                        .shards = shards_missing(&shards),
-                        .finished = continued ? shards_resume(&shards, target) : 0};
+                        .shards = shards_missing(&shards)};
+    if (continued)
+        s.finished = shards_resume(&shards, target);
     check_space(&s, &shards, target, in, o->no_share);
     if (stage->plan) {
         while (ts_next(in))
@@ -262,13 +262,14 @@ static void write_stream(struct ts_in *in, struct target *target, const struct o
     } else {
         if (!continued)
             target_begin(target, identity, toc);
-        write_all(in, target, &shards, o);
+        write_all(in, target, &shards, &configs, o);
     }
     s.counts = json_deep_copy(ts_end_counts(in));
     s.shared = shards.copier.shared;
     s.copied = shards.copier.copied;
     s.written = shards.written;
     shards_free(&shards);
+    configs_free(&configs);
     ts_close(in);
     if (!stage->plan)
         target_finish(target);
