@@ -118,6 +118,23 @@ as_undisturbed() {
     [ "$(st-sum "$T/out")" = "$(st-sum "$T/other.ts")" ]
 }
 
+@test "an old checkpoint that could not be removed stays marked, and the next run removes it" {
+    strace -o /dev/null true 2>/dev/null || skip 'strace is missing, or may not trace'
+    for n in $(seq 12); do
+        rm -rf "$T/out" "$T/out.partial"
+        mkdir "$T/out"
+        echo old >"$T/out/m.safetensors"
+        status=0
+        strace -f -o "$T/log" -e trace=getdents64 -e "inject=getdents64:error=EIO:when=$n" \
+            st-write -q --overwrite "$T/out" "$T/a.ts" 2>/dev/null || status=$?
+        # The last ones count entries of what is empty already.
+        [ "$status" = 0 ] || st-write -q --overwrite "$T/out" "$T/a.ts" 2>/dev/null
+        as_undisturbed || { echo "getdents64 $n"; return 1; }
+        grep -q INJECTED "$T/log" || break
+    done
+    [ "$n" -gt 4 ]
+}
+
 @test "what was finished is not written again, what was half written is" {
     dies 1
     before=$(stat -c '%i %y' "$T/out.partial/$first")
