@@ -57,6 +57,24 @@ blame() {
     exit 1
 }
 
+# in_parts N COMMAND...: COMMAND 1/N to COMMAND N/N side by side; exits if one of them fails, when all
+# have ended. Each is a process group of its own, which ends with this script.
+in_parts() {
+    local part failed='' parts=()
+    set -m
+    for ((part = 1; part <= $1; part++)); do
+        "${@:2}" "$part/$1" &
+        parts+=($!)
+    done
+    set +m
+    trap 'kill -- "${parts[@]/#/-}" 2>/dev/null; exit 1' HUP INT TERM
+    for part in "${parts[@]}"; do
+        wait "$part" || failed=yes
+    done
+    trap - HUP INT TERM
+    [ -z "$failed" ] || exit 1
+}
+
 # usage_error MESSAGE: as the programs have it.
 usage_error() {
     echo "$program: $1" >&2
