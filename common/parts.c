@@ -130,7 +130,7 @@ static uint64_t bytes_in(const char *path)
     uint64_t bytes = 0;
     DIR *folder = opendir(path);
     if (!folder)
-        die_errno("%s", path);
+        return 0; /* it may be complete by now, and have another name */
     for (struct dirent *entry; (entry = readdir(folder));)
         if (!fstatat(dirfd(folder), entry->d_name, &status, AT_SYMLINK_NOFOLLOW) &&
             S_ISREG(status.st_mode))
