@@ -98,7 +98,8 @@ char *parts_folder(const char *partial, const char *scope, const char *identity)
     struct part own;
     struct list list;
     if (!skip(&scope, "part ") || !number_parse(&scope, PARTS_MAX, &own.number) ||
-        !skip(&scope, "/") || !number_parse(&scope, PARTS_MAX, &own.of) || *scope)
+        !skip(&scope, "/") || !number_parse(&scope, PARTS_MAX, &own.of) ||
+        (*scope && !skip(&scope, ", shards ")))
         return NULL;
     if (mkdir(partial, 0777) && errno != EEXIST)
         die_errno("%s", partial);
@@ -114,12 +115,13 @@ char *parts_folder(const char *partial, const char *scope, const char *identity)
 }
 
 void parts_leave(const char *folder, const struct stage *stage, struct ts_in *in,
-                 const char *identity)
+                 const struct toc *toc, const char *identity, uint64_t finished)
 {
     char *path = xprintf("%s/%s", folder, table_file);
     struct stage file = {.output = path, .entry = stage->entry, .plan = true};
     json_object_set_new(ts_header(in), "identity", json_string(identity));
-    ts_finish(ts_create(&file, in, ts_toc(in)), in, NULL);
+    json_object_set_new(ts_header(in), "finished", json_integer((json_int_t)finished));
+    ts_finish(ts_create(&file, in, toc), in, NULL);
     free(path);
 }
 
@@ -227,6 +229,7 @@ static void gather_part(struct parts *parts, struct ts_in *in)
     while (ts_next(in))
         continue;
     gather_counts(parts, ts_end_counts(in));
+    parts->finished += (uint64_t)json_integer_value(json_object_get(ts_header(in), "finished"));
 }
 
 void parts_gather(struct parts *parts, const char *partial)

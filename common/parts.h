@@ -17,22 +17,25 @@
 #include "digest.h"
 #include "ts.h"
 
-/* The folder of the part that `scope` ("part 2/3") is, in `partial`, which is made if it is not
- * there; the caller frees it. NULL if the scope is of no part. Parts of another run in `partial`,
- * or in other numbers, end the process. */
+/* The folder of the part that `scope` ("part 2/3", or of a run that goes on with what is missing,
+ * "part 2/3, shards …") is, in `partial`, which is made if it is not there; the caller frees it.
+ * NULL if the scope is of no part. Parts of another run in `partial`, or in other numbers, end the
+ * process. */
 char *parts_folder(const char *partial, const char *scope, const char *identity);
 
 /* Bytes on disk of the files of all parts in `partial`, for plans: room for those to come. */
 uint64_t parts_left_over(const char *partial);
 
-/* All shards of the part `in` are in `folder`: leave its part.ts there. Closes `in`. */
+/* All shards of a part are in `folder`: leave its part.ts there. `toc` is its whole table, of which
+ * `in` may have brought what an earlier run did not finish: `finished` shards. Closes `in`. */
 void parts_leave(const char *folder, const struct stage *stage, struct ts_in *in,
-                 const char *identity);
+                 const struct toc *toc, const char *identity, uint64_t finished);
 
 struct parts {
-    struct ts_in *in; /* one of them, read to its end: header and side files are those of all */
-    struct toc *toc;  /* of the whole, in the model's order */
-    json_t *counts;   /* of all parts together */
+    struct ts_in *in;  /* one of them, read to its end: header and side files are those of all */
+    struct toc *toc;   /* of the whole, in the model's order */
+    json_t *counts;    /* of all parts together, but not of */
+    uint64_t finished; /* shards, which runs wrote that died */
     char identity[DIGEST_TEXT];
 };
 

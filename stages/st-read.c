@@ -54,8 +54,8 @@ static void check_options(struct options *o, const struct stage *stage)
 {
     if (!stage->operands)
         die_usage("which checkpoint? Give its folder");
-    if ((o->layers != NULL) + (o->part != NULL) + (o->shards != NULL) > 1)
-        die_usage("--layers, --part and --shards exclude each other");
+    if (o->layers && (o->part || o->shards))
+        die_usage("--layers does not go with --part and --shards");
     if (o->layers && (!two_numbers(o->layers, '-', &o->first_layer, &o->last_layer) ||
                       o->first_layer > o->last_layer))
         die_usage("--layers: '%s' is not A-B with A <= B", o->layers);
@@ -123,8 +123,8 @@ static bool wanted(const struct options *o, const struct toc *toc, const struct 
     if (o->layers)
         return name_number(&name, "layers.", &layer) && layer >= o->first_layer &&
                layer <= o->last_layer;
-    if (o->part)
-        return tensor->shard >= o->first_shard && tensor->shard < o->end_shard;
+    if (o->part && (tensor->shard < o->first_shard || tensor->shard >= o->end_shard))
+        return false;
     return !o->shards || in_list(o->shards, toc->shard[tensor->shard]);
 }
 
@@ -177,10 +177,11 @@ static struct toc *plan(const struct options *o, struct toc *in, const struct mo
 
 static void set_scope(const struct options *o, json_t *header)
 {
-    char *scope = o->layers   ? xprintf("layers %s", o->layers)
-                  : o->part   ? xprintf("part %s", o->part)
-                  : o->shards ? xprintf("shards %s", o->shards)
-                              : NULL;
+    char *scope = o->layers              ? xprintf("layers %s", o->layers)
+                  : o->part && o->shards ? xprintf("part %s, shards %s", o->part, o->shards)
+                  : o->part              ? xprintf("part %s", o->part)
+                  : o->shards            ? xprintf("shards %s", o->shards)
+                                         : NULL;
     for (char *c = scope; c && (c = strchr(c, '\n'));) /* it is said in messages of one line */
         *c = ',';
     if (scope)

@@ -186,6 +186,11 @@ static void check_input(struct ts_in *in, const struct options *o, bool continue
     bool data = continued || o->part;
     for (size_t i = 0; i < ts_toc(in)->count; i++)
         data |= !ts_toc(in)->tensor[i].context;
+    if (o->part && !continued && strchr(scope, ','))
+        die("%s: brings some shards only (%s), but no run of that part is to be continued; read "
+            "the "
+            "part without --shards",
+            ts_name(in), scope);
     if (!data)
         die("%s: holds no tensor to write; is it the right stream?", ts_name(in));
     if (scope && strcmp(scope, "all") != 0 && !o->partial && !o->part && !continued)
@@ -285,7 +290,7 @@ static void write_stream(struct ts_in *in, struct target *target, const struct o
     s.written = shards.written;
     shards_free(&shards);
     if (o->part && !stage->plan)
-        parts_leave(target->partial, stage, in, identity);
+        parts_leave(target->partial, stage, in, toc, identity, s.finished);
     else
         ts_close(in);
     if (!stage->plan)
@@ -348,7 +353,8 @@ static void write_joined(struct target *target, struct summary *s)
                           .output = formats_totals(parts.toc),
                           .counts = json_incref(parts.counts),
                           .file_bytes = shards.bytes,
-                          .shards = shards.count};
+                          .shards = shards.count,
+                          .finished = parts.finished};
     shards_free(&shards);
     parts_free(&parts);
     journal_note(&target->journal, "joined\n");

@@ -168,6 +168,37 @@ joined() {
     joined
 }
 
+@test "a part that was killed goes on with the shards that it lacks, and is whole" {
+    cast_whole
+    cast_part 1/2
+    st-read --part 2/2 "$NANO" | nvfp4-cast --amax "$T/amax.ts" | head -c -20000 >"$T/cut.ts"
+    run st-write -q --part "$T/out" "$T/cut.ts"
+    [ "$status" -eq 1 ]
+    folder=$(echo "$T"/out.partial/part-2-of-2-*.partial)
+    [ "$(st-write --todo "${folder%.partial}")" = model-00003-of-00003.safetensors ]
+    # Shards that it does not lack do not make it whole.
+    for shards in '' model-00002-of-00003.safetensors; do
+        run bash -c "st-read --part 2/2 --shards '$shards' '$NANO' | nvfp4-cast -q --amax '$T/amax.ts' | st-write -q --part '$T/out'"
+        [ "$status" -eq 1 ]
+        [[ $output == *'1 shards are still missing'* ]]
+    done
+    refused 'part 2 of 2 is not complete' st-write --join "$T/out"
+    st-read --part 2/2 --shards model-00003-of-00003.safetensors "$NANO" |
+        nvfp4-cast -q --amax "$T/amax.ts" | st-write -q --part "$T/out"
+    run st-write --join "$T/out"
+    [ "$status" -eq 0 ]
+    [[ $output == *'1 of 3 shards were finished by an earlier run'* ]]
+    diff -r "$T/whole" "$T/out"
+}
+
+@test "some shards of a part do not begin it" {
+    cast_part 1/2
+    run bash -c "st-read --part 2/2 --shards model-00003-of-00003.safetensors '$NANO' | nvfp4-cast -q --amax '$T/amax.ts' | st-write -q --part '$T/out'"
+    [ "$status" -eq 1 ]
+    [[ $output == *'brings some shards only'* ]]
+    refused 'part 2 of 2 is missing' st-write --join "$T/out"
+}
+
 @test "a shard that is gone, or has another size" {
     cast_part 1/2
     cast_part 2/2
@@ -233,19 +264,38 @@ joined() {
     [ ! -e "$T/out.partial" ]
 }
 
-@test "v4-experts --jobs: the bytes of one job, and what was done is not done again" {
+@test "v4-experts --jobs: the bytes of one job" {
     v4-experts -q --amax "$NANO_AMAX" "$NANO" "$T/whole"
     for jobs in 2 4; do
         v4-experts -q --jobs $jobs --amax "$NANO_AMAX" "$NANO" "$T/out"
         diff -r "$T/whole" "$T/out"
         rm -r "$T/out"
     done
-    # A part fails: the next run does only that.
-    for i in 1 3; do part "$NANO" $i/3 nvfp4-cast -q --zero keep --amax "$T/amax.ts"; done
-    find "$T/out.partial" -name '*.safetensors' -printf '%f %i\n' | sort >"$T/before"
-    v4-experts -q --jobs 3 --amax "$NANO_AMAX" "$NANO" "$T/out"
-    find "$T/out" -name '*.safetensors' -printf '%f %i\n' | sort >"$T/after"
-    [ "$(comm -12 "$T/before" "$T/after" | wc -l)" -eq 2 ]
+    # Parts of other options are refused, complete ones as well.
+    for i in 1 2; do cast_part $i/2; done
+    run v4-experts -q --jobs 2 --zero positive --amax "$NANO_AMAX" "$NANO" "$T/out"
+    [ "$status" -eq 1 ]
+    [[ $output == *'a part of a run with other input or options'* ]]
+    [ ! -e "$T/out" ]
+}
+
+@test "v4-experts --jobs: only what is missing is read again" {
+    v4-experts -q --amax "$NANO_AMAX" "$NANO" "$T/whole"
+    casting=(nvfp4-cast -q --zero keep --amax "$T/amax.ts")
+    part "$NANO" 1/2 "${casting[@]}"
+    st-read --part 2/2 "$NANO" | "${casting[@]}" | head -c -20000 >"$T/cut.ts"
+    run st-write -q --part "$T/out" "$T/cut.ts" # its first shard is finished, its second is not
+    [ "$status" -eq 1 ]
+    find "$T/out.partial" -name 'model-0000[12]*' -printf '%f %i %T@\n' | sort >"$T/before"
+    mkdir "$T/bin"
+    ln -s "$PWD/$BIN"/* "$T/bin"
+    rm "$T/bin/st-read"
+    printf '#!/bin/sh\nprintf "%%s\\n" "$*" >>"%s/read"\nexec "%s/st-read" "$@"\n' "$T" "$PWD/$BIN" >"$T/bin/st-read"
+    chmod +x "$T/bin/st-read"
+    SEEKPIPE_BIN=$T/bin v4-experts -q --jobs 2 --amax "$NANO_AMAX" "$NANO" "$T/out"
+    grep -qx -- "--part 1/2 --shards  $NANO" "$T/read"
+    grep -qx -- "--part 2/2 --shards model-00003-of-00003.safetensors $NANO" "$T/read"
+    find "$T/out" -name 'model-0000[12]*' -printf '%f %i %T@\n' | sort | diff "$T/before" -
     diff -r "$T/whole" "$T/out"
 }
 

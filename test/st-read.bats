@@ -76,6 +76,14 @@ shards_of() {
     done
 }
 
+@test "--part with --shards: those of the part that are listed" {
+    one=model-00001-of-00003.safetensors two=model-00002-of-00003.safetensors
+    [ "$(shards_of 2/2 --shards "$one,$two" "$NANO")" = "$two " ]
+    st-read --part 2/2 --shards '' "$NANO" >"$T/none.ts"
+    [ "$(tar xOf "$T/none.ts" .stream | jq -r .scope)" = 'part 2/2, shards ' ]
+    [ -z "$(tar xOf "$T/none.ts" .toc)" ]
+}
+
 @test "parts of one checkpoint differ in their scope only, beside the table" {
     for i in 1 2; do
         st-read --part $i/2 "$NANO" | tar xOf - .stream | jq -S . >"$T/$i"
@@ -162,7 +170,7 @@ shards_of() {
 
 @test "wrong command lines exit 2" {
     for args in '' '--layers 3-1 x' '--part 0/2 x' '--part 3/2 x' '--layers x x' '--root a=b x' \
-        '--layers 1-2 --part 1/2 x' '--frob x' '--part 1/-2 x' '--part +1/2 x' '--layers 0-1- x' \
+        '--layers 1-2 --part 1/2 x' '--layers 1-2 --shards a x' '--frob x' '--part 1/-2 x' '--part +1/2 x' '--layers 0-1- x' \
         '--part 1/9999999999 x'; do
         # shellcheck disable=SC2086
         run st-read $args
