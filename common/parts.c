@@ -9,6 +9,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "checkpoint.h"
 #include "die.h"
 #include "number.h"
 
@@ -103,6 +104,11 @@ char *parts_folder(const char *partial, const char *scope, const char *identity)
         return NULL;
     if (mkdir(partial, 0777) && errno != EEXIST)
         die_errno("%s", partial);
+    char *journal = xprintf("%s/" CHECKPOINT_JOURNAL, partial);
+    if (!access(journal, F_OK))
+        die("%s: is of a run in one piece, or is being joined; remove it (rm -r) to start anew",
+            partial);
+    free(journal);
     list_parts(&list, partial);
     for (size_t i = 0; i < list.count; i++)
         if (list.part[i].of != own.of || strncmp(list.part[i].run, identity, DIGITS) != 0)
@@ -289,9 +295,11 @@ bool parts_find(const char *partial, const char *shard, uint64_t *size)
     return found;
 }
 
-/* What is in a part's folder moves up, but for its table, which is removed with the folder. */
+/* A part's shards move up; its table is removed with its folder, and so is the journal that is left
+ * of a run which was killed in its last step. */
 static void move_part(const char *partial, const char *name)
 {
+    static const char *const own[] = {table_file, CHECKPOINT_JOURNAL};
     char *folder = xprintf("%s/%s", partial, name);
     DIR *entries = opendir(folder);
     if (!entries)
@@ -311,8 +319,9 @@ static void move_part(const char *partial, const char *name)
         die_errno("%s", folder);
     if (fsync(dirfd(entries)) && errno != EINVAL) /* some filesystems cannot */
         die_errno("%s: syncing it to disk", folder);
-    if (unlinkat(dirfd(entries), table_file, 0) && errno != ENOENT)
-        die_errno("%s/%s", folder, table_file);
+    for (size_t i = 0; i < sizeof own / sizeof *own; i++)
+        if (unlinkat(dirfd(entries), own[i], 0) && errno != ENOENT)
+            die_errno("%s/%s", folder, own[i]);
     closedir(entries);
     if (rmdir(folder))
         die_errno("%s", folder);

@@ -353,6 +353,7 @@ static void write_joined(struct target *target, struct summary *s)
                           .output = formats_totals(parts.toc),
                           .counts = json_incref(parts.counts),
                           .file_bytes = shards.bytes,
+                          .free_bytes = target_free_bytes(target),
                           .shards = shards.count,
                           .finished = parts.finished};
     shards_free(&shards);

@@ -145,6 +145,18 @@ joined() {
     find "$T/out.partial" | sort | diff "$T/before" -
 }
 
+@test "a run in one piece, and parts, do not mix" {
+    nvfp4-cast -q --amax "$T/amax.ts" "$NANO" | head -c -20000 >"$T/cut.ts"
+    run st-write -q "$T/out" "$T/cut.ts"
+    [ "$status" -eq 1 ]
+    find "$T/out.partial" | sort >"$T/before"
+    run cast_part 1/2
+    [ "$status" -eq 1 ]
+    [[ $output == *'is of a run in one piece'* ]]
+    refused 'holds no parts' st-write --join "$T/out"
+    find "$T/out.partial" | sort | diff "$T/before" -
+}
+
 @test "parts that were begun at the same moment, and do not belong together" {
     cast_part 1/2
     mv "$T/out.partial" "$T/kept"
@@ -189,6 +201,24 @@ joined() {
     [ "$status" -eq 0 ]
     [[ $output == *'1 of 3 shards were finished by an earlier run'* ]]
     diff -r "$T/whole" "$T/out"
+}
+
+@test "a part that was killed in its last step is complete" {
+    strace -o /dev/null true 2>/dev/null || skip 'strace is missing, or may not trace'
+    cast_whole
+    cast_part 1/2
+    st-read --part 2/2 "$NANO" | nvfp4-cast --amax "$T/amax.ts" >"$T/2.ts"
+    run strace -f -o "$T/trace" -e trace=unlinkat -e inject=unlinkat:signal=KILL:when=1 \
+        st-write -q --part "$T/out" "$T/2.ts"
+    [ "$status" -eq 137 ]
+    [ -e "$(echo "$T"/out.partial/part-2-of-2-*/.journal)" ]
+    cp -rp "$T/out.partial" "$T/parts"
+    joined
+    # And so it is when it runs again.
+    rm -r "$T/out"
+    mv "$T/parts" "$T/out.partial"
+    cast_part 2/2
+    joined
 }
 
 @test "some shards of a part do not begin it" {
@@ -313,6 +343,34 @@ joined() {
     for jobs in 0 x 1000 -1; do
         run v4-experts --jobs $jobs --amax "$NANO_AMAX" "$NANO" "$T/out"
         [ "$status" -eq 2 ]
+    done
+}
+
+@test "v4-experts --jobs: ended from outside, its parts end with it" {
+    mkdir "$T/bin"
+    ln -s "$PWD/$BIN"/* "$T/bin"
+    rm "$T/bin/nvfp4-cast"
+    # shellcheck disable=SC2016 # for another shell
+    printf '#!/bin/sh\ncase $1 in -n | --zero) [ "$3" != -n ] || exec "%s/nvfp4-cast" "$@" ;; esac\necho >>"%s/begun"\nexec sleep 600\n' \
+        "$PWD/$BIN" "$T" >"$T/bin/nvfp4-cast"
+    chmod +x "$T/bin/nvfp4-cast"
+    SEEKPIPE_BIN=$T/bin v4-experts -q --jobs 2 --amax "$NANO_AMAX" "$NANO" "$T/out" 3>&- &
+    script=$!
+    for ((i = 0; i < 200; i++)); do
+        [ "$(wc -l 2>/dev/null <"$T/begun")" != 2 ] || break
+        sleep 0.1
+    done
+    mapfile -t parts < <(pgrep -P "$script")
+    [ ${#parts[@]} -eq 2 ]
+    kill "$script"
+    run wait "$script"
+    for part in "${parts[@]}"; do
+        for ((i = 0; i < 100; i++)); do
+            kill -0 -- "-$part" 2>/dev/null || break
+            sleep 0.1
+        done
+        run kill -0 -- "-$part"
+        [ "$status" -ne 0 ]
     done
 }
 
