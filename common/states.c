@@ -80,7 +80,7 @@ static void check_lengths(const struct forward *run, struct ts_in *in)
     free(length);
 }
 
-static void check_fingerprint(const struct forward *run, struct ts_in *in)
+void states_check(const struct forward *run, struct ts_in *in)
 {
     char hex[DIGEST_TEXT], found[DIGEST_TEXT];
     const uint64_t size = DIGEST_TEXT - 1;
@@ -105,7 +105,7 @@ void states_load(const struct forward *run, uint64_t copies, uint64_t dim, struc
         } else if (!strcmp(tensor->name, "lengths")) {
             check_lengths(run, in);
         } else if (!strcmp(tensor->name, "fingerprint")) {
-            check_fingerprint(run, in);
+            states_check(run, in);
         }
     }
     if (!found)
@@ -142,21 +142,22 @@ static void write_hidden(const struct forward *run, struct ts_out *out, struct m
     free(sample);
 }
 
-void states_save(const struct forward *run, const struct stage *stage, const char *path,
-                 uint64_t layer, uint64_t copies, struct mat hidden)
+void states_plan(struct toc *toc, const struct forward *run, uint64_t copies, struct mat hidden)
 {
     const struct tokens *tokens = run->tokens;
     const uint64_t shape[] = {tokens->samples, tokens->length, copies, hidden.cols / copies};
     const uint64_t digits = DIGEST_TEXT - 1;
-    struct stage file = {.output = path, .entry = stage->entry};
-    struct toc *toc = toc_new();
     plan(toc, "fingerprint", DTYPE_U8, 1, &digits);
     plan(toc, "layer", DTYPE_I64, 0, NULL);
     plan(toc, "lengths", DTYPE_I32, 1, &tokens->samples);
     plan(toc, "hidden_states", DTYPE_BF16, 4, shape);
-    struct ts_out *out = ts_create(&file, NULL, toc);
+}
+
+void states_write(struct ts_out *out, const struct forward *run, uint64_t layer, struct mat hidden)
+{
+    const struct tokens *tokens = run->tokens;
     char hex[DIGEST_TEXT];
-    ts_put(out, "fingerprint", fingerprint(run, hex), (size_t)digits);
+    ts_put(out, "fingerprint", fingerprint(run, hex), DIGEST_TEXT - 1);
     int64_t number = (int64_t)layer;
     ts_put(out, "layer", &number, sizeof number);
     int32_t *length = xalloc((size_t)tokens->samples, sizeof *length);
@@ -165,6 +166,16 @@ void states_save(const struct forward *run, const struct stage *stage, const cha
     ts_put(out, "lengths", length, (size_t)tokens->samples * sizeof *length);
     free(length);
     write_hidden(run, out, hidden);
+}
+
+void states_save(const struct forward *run, const struct stage *stage, const char *path,
+                 uint64_t layer, uint64_t copies, struct mat hidden)
+{
+    struct stage file = {.output = path, .entry = stage->entry};
+    struct toc *toc = toc_new();
+    states_plan(toc, run, copies, hidden);
+    struct ts_out *out = ts_create(&file, NULL, toc);
+    states_write(out, run, layer, hidden);
     ts_finish(out, NULL, NULL);
     toc_free(toc);
 }

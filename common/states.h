@@ -16,7 +16,15 @@
  */
 void states_load(const struct forward *run, uint64_t copies, uint64_t dim, struct mat hidden);
 
-/* Write them to `path`; `stage` is the program's, for the history. */
+/* The present tensor of `in` is a fingerprint: of the run's, or the process ends. */
+void states_check(const struct forward *run, struct ts_in *in);
+
+/* For a file that holds them and more: append the lines above to its table; write them to a stream
+ * in whose table they come next. */
+void states_plan(struct toc *toc, const struct forward *run, uint64_t copies, struct mat hidden);
+void states_write(struct ts_out *out, const struct forward *run, uint64_t layer, struct mat hidden);
+
+/* Write them alone to `path`; `stage` is the program's, for the history. */
 void states_save(const struct forward *run, const struct stage *stage, const char *path,
                  uint64_t layer, uint64_t copies, struct mat hidden);
 

@@ -321,6 +321,13 @@ bool target_resume(struct target *target, const char *identity, const struct toc
     return false;
 }
 
+void target_adopt(struct target *target)
+{
+    target->folder = lock(target->partial);
+    if (target->folder < 0)
+        die_errno("%s", target->partial);
+}
+
 void target_begin(struct target *target, const char *identity, const struct toc *toc)
 {
     if (target->folder < 0) {

@@ -11,7 +11,7 @@
 #include "ts.h"
 
 static const char usage[] =
-    "usage: st-sum [-hqv] [-c file | --each] [-o file] [--progress] [stream]\n"
+    "usage: st-sum [-hnqv] [-c file | --each] [-o file] [--progress] [stream]\n"
     "\n"
     "Print a SHA-256 digest over all tensors, whatever their order, with their number and bytes: "
     "two\n"
@@ -19,6 +19,7 @@ static const char usage[] =
     "\n"
     "  -c, --check F    compare with F, which --each wrote: what is missing, changed or new?\n"
     "      --each       a line a tensor, tab-separated: SHA-256, name, dtype, shape\n"
+    "  -n, --plan       from the table only: number and bytes, - for digests\n"
     "  -o, --output F   write to F instead of standard output\n"
     "      --progress   show bytes, rate and time left\n"
     "  -q, --quiet      with --check: no lines on standard output\n"
@@ -66,7 +67,20 @@ static void free_lines(struct listing *listing)
     free(listing->line);
 }
 
-/* The present tensor's line: digest of its bytes, name, dtype, shape. */
+static void print_sum(const char *digest, size_t tensors, uint64_t bytes)
+{
+    printf("%s\t%zu tensors\t%" PRIu64 " bytes\n", digest, tensors, bytes);
+}
+
+/* A line of the listing. */
+static char *listing_line(const char *digest, const struct tensor *tensor)
+{
+    char shape[TENSOR_SHAPE_TEXT];
+    return xprintf("%s\t%s\t%s\t%s", digest, tensor->name, dtype_name(tensor->dtype),
+                   tensor_shape(tensor, shape));
+}
+
+/* The present tensor's line, with the digest of its bytes. */
 static char *sum_tensor(struct ts_in *in, char *buffer)
 {
     const struct tensor *tensor = ts_present(in);
@@ -77,15 +91,26 @@ static char *sum_tensor(struct ts_in *in, char *buffer)
         digest_add(digest, buffer, size);
         left -= size;
     }
-    char hex[DIGEST_TEXT], shape[TENSOR_SHAPE_TEXT];
-    return xprintf("%s\t%s\t%s\t%s", digest_end(digest, hex), tensor->name,
-                   dtype_name(tensor->dtype), tensor_shape(tensor, shape));
+    char hex[DIGEST_TEXT];
+    return listing_line(digest_end(digest, hex), tensor);
 }
 
 /* As LC_ALL=C sort has it. */
 static int by_bytes(const void *left, const void *right)
 {
     return strcmp(*(char *const *)left, *(char *const *)right);
+}
+
+/* What can be said without a digest: the same lines, with - in its place. */
+static void print_plan(const struct toc *toc, bool each)
+{
+    for (size_t i = 0; i < toc->count && each; i++) {
+        char *line = listing_line("-", &toc->tensor[i]);
+        puts(line);
+        free(line);
+    }
+    if (!each)
+        print_sum("-", toc->count, toc_bytes(toc, true));
 }
 
 static void sum_listing(struct listing *listing, uint64_t bytes)
@@ -97,7 +122,7 @@ static void sum_listing(struct listing *listing, uint64_t bytes)
         digest_add(digest, "\n", 1);
     }
     char hex[DIGEST_TEXT];
-    printf("%s\t%zu tensors\t%" PRIu64 " bytes\n", digest_end(digest, hex), listing->count, bytes);
+    print_sum(digest_end(digest, hex), listing->count, bytes);
 }
 
 /* ---- --check ---- */
@@ -185,8 +210,8 @@ int main(int argc, char **argv)
     stage_begin(&stage, usage, args, argc, argv, 1);
     if (o.check && o.each)
         die_usage("--check and --each exclude each other");
-    if (stage.plan)
-        die_usage("-n: a plan holds no bytes to sum; st-cmp -n compares plans");
+    if (stage.plan && o.check)
+        die_usage("-n: without bytes there is nothing to check; st-cmp -n compares tables");
     if (o.check && !strcmp(o.check, "-") && !stage_input(&stage))
         die_usage("standard input cannot be both the listing and the stream");
     struct listing listing = {0}, listed = {0};
@@ -197,6 +222,8 @@ int main(int argc, char **argv)
     char *name = xstrdup(ts_name(in));
     report_begin(&stage);
 
+    if (stage.plan)
+        print_plan(ts_toc(in), o.each);
     char *buffer = xgrow(NULL, BUFFER, 1);
     while (ts_next(in)) {
         char *line = sum_tensor(in, buffer);
@@ -208,13 +235,13 @@ int main(int argc, char **argv)
             add_line(&listing, line);
     }
     free(buffer);
-    if (ts_plan_only(in))
+    if (ts_plan_only(in) && !stage.plan)
         die("%s: a plan, without tensors; run the stages before without -n", ts_name(in));
     ts_close(in);
     size_t wrong = 0;
     if (o.check)
         wrong = check_listing(&listing, &listed, &stage);
-    else if (!o.each)
+    else if (!o.each && !stage.plan)
         sum_listing(&listing, bytes);
     if (wrong)
         die("%s: %zu tensors are not as %s lists them", name, wrong, o.check);

@@ -9,6 +9,7 @@ prepare() {
     for source in stages/*.c pipelines/*; do
         name=$(basename "$source" .c)
         case $name in
+        slurm) [ -f "$usr/share/seekpipe/slurm/v4-experts.sbatch" ] ;;
         *.bash) [ -f "$usr/bin/$name" ] ;;
         *) [ -x "$usr/bin/$name" ] ;;
         esac

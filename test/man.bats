@@ -15,7 +15,7 @@ usage() {
 @test "every program has a page whose SYNOPSIS is what -h says" {
     wrong=0
     for source in stages/*.c pipelines/*; do
-        case $source in *.bash) continue ;; esac
+        case $source in *.bash | */slurm) continue ;; esac
         name=$(basename "$source" .c)
         command=$BIN/$name
         [ "${source%%/*}" = stages ] || command=$source
@@ -68,7 +68,7 @@ usage() {
 @test "seekpipe(7) lists every program and pipeline" {
     for source in stages/*.c pipelines/*; do
         name=$(basename "$source" .c)
-        [ "${name%.bash}" != "$name" ] || grep -qx "\.It Xr $name 1" man/seekpipe.7 || missing+=" $name"
+        [ "${name%.bash}" != "$name" ] || [ -d "$source" ] || grep -qx "\.It Xr $name 1" man/seekpipe.7 || missing+=" $name"
     done
     echo "missing:${missing-}"
     [ -z "${missing-}" ]
@@ -115,6 +115,19 @@ given() {
         *article*) exec jq -c '{article: .text}' '$T/given/news.jsonl' ;;
         *) exec cat '$T/given/chats.jsonl' ;;
         esac"
+    # One node, on which tasks run one after the other.
+    cp pipelines/slurm/* "$T/given"
+    stand_in sbatch 'for option; do
+            shift
+            case $option in
+            --array=1-*) tasks=${option#--array=1-} ;;
+            --wrap) exec sh -c "$1" >&2 ;;
+            --*) ;;
+            *) break ;;
+            esac
+        done
+        for task in $(seq "$tasks"); do SLURM_ARRAY_TASK_ID=$task bash "$option" "$@" >&2 || exit; done
+        echo 1'
     # Reads to the end, so that what feeds it does not sometimes die of SIGPIPE.
     stand_in head '/usr/bin/head "$@" && cat >/dev/null'
     # That the checkpoint called "other" differs is the answer, not a failure.
