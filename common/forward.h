@@ -5,6 +5,7 @@
 #define FORWARD_H
 
 #include "device.h"
+#include "gather.h"
 #include "tokens.h"
 #include "ts.h"
 
@@ -30,6 +31,9 @@ struct forward {
     struct ts_in *in; /* the weights, from the beginning; read to its end unless it stops before */
     struct device *device;
     const struct tokens *tokens;
+    struct ranks *ranks;   /* who runs over other samples at the same time, or NULL; what the
+                              functions below are told of layers is of all samples */
+    struct gather *gather; /* how ranks share the reading, or NULL: each reads all */
     enum arithmetic arithmetic;
     bool all_experts;      /* every token goes through every expert as well, for amaxes only */
     bool mtp;              /* the layers that predict further ahead, too */

@@ -4,8 +4,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "die.h"
+#include "json.h"
 #include "states.h"
 
 enum { THREADS_MOST = 1024 };
@@ -44,6 +46,28 @@ void forward_options_check(const struct forward_options *o)
         die_usage("--threads: at most %d", THREADS_MOST);
 }
 
+struct ranks *forward_options_ranks(const struct forward_options *o, struct stage *stage)
+{
+    struct launch launch;
+    struct stat status;
+    const char *input = stage_input(stage);
+    if (!launch_read(&launch))
+        return NULL;
+    if (!input || (!stat(input, &status) && !S_ISDIR(status.st_mode) && !S_ISREG(status.st_mode)))
+        die("each of %u ranks reads the weights, and what comes through a pipe reaches but one; "
+            "name the checkpoint's folder, or a file with the stream",
+            launch.count);
+    if (o->states_in || o->states_out)
+        die_usage("--states-in and --states-out do not go with several ranks: each has the states "
+                  "of its own samples");
+    struct ranks *ranks = ranks_open(&launch);
+    if (launch.rank) {
+        stage->quiet = true;
+        stage->verbose = stage->progress = false;
+    }
+    return ranks;
+}
+
 /* --layers A-B, or all. */
 static void set_layers(const struct forward_options *o, struct forward *run)
 {
@@ -64,12 +88,35 @@ static void set_layers(const struct forward_options *o, struct forward *run)
                   run->first);
 }
 
+/* See that all ranks run the same over the same, and take this one's samples. */
+static void share_samples(const struct forward *run, const struct stage *stage,
+                          struct tokens *tokens)
+{
+    const struct toc *toc = ts_toc(run->in);
+    char *options = json_text(stage->entry, false, true);
+    struct stat status = {0};
+    stat(stage_input(stage), &status); /* the stream's own size tells one of references */
+    char *weights = xprintf("%zu tensors, %" PRIu64 " bytes, %jd", toc->count, toc_bytes(toc, true),
+                            S_ISREG(status.st_mode) ? (intmax_t)status.st_size : 0);
+    uint64_t samples = tokens->samples, first, count;
+    ranks_agree(run->ranks, "other tokens", tokens->digest);
+    ranks_agree(run->ranks, "other weights", weights);
+    ranks_agree(run->ranks, "other options", options);
+    ranks_share(run->ranks, samples, &first, &count);
+    if (!count)
+        die("there are %" PRIu64 " samples only, less than ranks; start fewer", samples);
+    tokens_keep(tokens, first, count);
+    free(options);
+    free(weights);
+}
+
 void forward_options_open(const struct forward_options *o, const struct stage *stage,
-                          struct forward *run, struct ts_in *in, struct tokens *tokens,
-                          uint64_t shortest)
+                          struct forward *run, struct ranks *ranks, struct ts_in *in,
+                          struct tokens *tokens, uint64_t shortest)
 {
     *run = (struct forward){.in = in,
                             .tokens = tokens,
+                            .ranks = ranks,
                             .mtp = o->mtp,
                             .batch = o->batch,
                             .memory = o->memory,
@@ -77,6 +124,8 @@ void forward_options_open(const struct forward_options *o, const struct stage *s
     set_layers(o, run);
     tokens_load(tokens, o->tokens, forward_vocabulary(in), shortest, o->samples);
     json_object_set_new(stage->entry, "tokens", json_string(tokens->digest));
+    if (ranks)
+        share_samples(run, stage, tokens);
     if (!stage->plan)
         run->device = device_cpu((unsigned)o->threads);
 }

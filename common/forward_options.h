@@ -15,13 +15,17 @@ struct forward_options {
  * caller frees the result. */
 struct arg *forward_options_args(struct forward_options *o, const struct arg *own);
 
+/* The other processes that share this run's samples, or NULL if it is alone (see ranks.h): to be
+ * called first of all, and to be ended with ranks_close(). Only rank 0 speaks, unless of errors. */
+struct ranks *forward_options_ranks(const struct forward_options *o, struct stage *stage);
+
 /* Check them, and set up a run over the weights that `in` is: everything but what the program wants
- * to know. Reads the tokens, of samples at least `shortest` long. The caller frees them, and closes
- * the device, which is none with stage->plan. */
+ * to know. Reads the tokens, of samples at least `shortest` long; of several ranks, each has its
+ * share. The caller frees them, and closes the device, which is none with stage->plan. */
 void forward_options_check(const struct forward_options *o);
 void forward_options_open(const struct forward_options *o, const struct stage *stage,
-                          struct forward *run, struct ts_in *in, struct tokens *tokens,
-                          uint64_t shortest);
+                          struct forward *run, struct ranks *ranks, struct ts_in *in,
+                          struct tokens *tokens, uint64_t shortest);
 
 /* For run->states: write them where --states-out says, behind the last layer. */
 void forward_options_states(const struct forward_options *o, const struct stage *stage,

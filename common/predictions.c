@@ -37,6 +37,30 @@ void predictions_free(struct predictions *p)
     *p = (struct predictions){0};
 }
 
+/* A message from one rank: losses, log-probabilities, candidates. */
+static void take_others(void *context, const void *data, size_t size)
+{
+    struct predictions *p = context;
+    uint64_t count = size / sizeof(float) / (1 + 2 * p->top);
+    const float *loss = data, *logprob = loss + count;
+    const int32_t *id = (const int32_t *)(logprob + count * p->top);
+    for (uint64_t i = 0; i < count; i++)
+        predictions_add(p, loss[i], logprob + i * p->top, id + i * p->top);
+}
+
+void predictions_gather(struct predictions *p, struct ranks *ranks)
+{
+    size_t losses = (size_t)p->count, best = (size_t)(p->count * p->top);
+    float *message = xalloc(losses + 2 * best, sizeof *message);
+    if (losses) {
+        memcpy(message, p->loss, losses * sizeof *p->loss);
+        memcpy(message + losses, p->logprob, best * sizeof *p->logprob);
+        memcpy(message + losses + best, p->id, best * sizeof *p->id);
+    }
+    ranks_gather(ranks, message, (losses + 2 * best) * sizeof *message, take_others, p);
+    free(message);
+}
+
 /* ---- streams ---- */
 
 static void plan(struct toc *toc, const char *name, enum dtype dtype, unsigned rank, uint64_t rows,

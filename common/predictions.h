@@ -10,6 +10,7 @@
 
 #include "args.h"
 #include "digest.h"
+#include "ranks.h"
 
 struct predictions {
     char tokens[DIGEST_TEXT];
@@ -24,6 +25,9 @@ struct predictions {
 void predictions_add(struct predictions *p, float loss, const float *logprob, const int32_t *id);
 double predictions_sum(const struct predictions *p); /* of losses */
 void predictions_free(struct predictions *p);
+
+/* Rank 0's, and behind them those of the other ranks. */
+void predictions_gather(struct predictions *p, struct ranks *ranks);
 
 /* To and from a stream; `stage` is the program's, for the history. */
 void predictions_save(const struct predictions *p, const struct stage *stage, const char *path);

@@ -101,6 +101,15 @@ void tokens_load(struct tokens *tokens, const char *path, uint64_t vocabulary, u
     free(name);
 }
 
+void tokens_keep(struct tokens *tokens, uint64_t first, uint64_t count)
+{
+    uint64_t begin = tokens->start[first];
+    for (uint64_t i = 0; i <= count; i++)
+        tokens->start[i] = tokens->start[first + i] - begin;
+    memmove(tokens->id, tokens->id + begin, (size_t)tokens->start[count] * sizeof *tokens->id);
+    tokens->samples = count;
+}
+
 void tokens_free(struct tokens *tokens)
 {
     free(tokens->start);

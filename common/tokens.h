@@ -18,6 +18,10 @@ struct tokens {
  * `shortest` tokens long; else the process ends. At most `most` samples, 0 for all. */
 void tokens_load(struct tokens *tokens, const char *path, uint64_t vocabulary, uint64_t shortest,
                  uint64_t most);
+
+/* Keep `count` samples from `first` on, but the digest of all. */
+void tokens_keep(struct tokens *tokens, uint64_t first, uint64_t count);
+
 void tokens_free(struct tokens *tokens);
 
 #endif

@@ -203,8 +203,11 @@ int main(int argc, char **argv)
     if (!stage.output && isatty(STDOUT_FILENO)) /* not only after hours of work */
         die_usage("standard output is a terminal, and a tensor stream is binary; redirect it, or "
                   "use -o FILE");
+    struct ranks *ranks = forward_options_ranks(&o.forward, &stage);
+    if (ranks && o.resume)
+        die_usage("--resume does not go with several ranks: each has the states of its own samples");
     struct ts_in *in = ts_open(stage_input(&stage), &stage);
-    forward_options_open(&o.forward, &stage, &run, in, &tokens, 1);
+    forward_options_open(&o.forward, &stage, &run, ranks, in, &tokens, 1);
     json_t *recipe = o.recipe ? recipe_load(o.recipe, ts_model(in)->type) : NULL;
     struct results results = {.stage = &stage, .options = &o, .run = &run, .recipe = recipe};
     records_begin(&results.records, "amax.safetensors");
@@ -222,7 +225,9 @@ int main(int argc, char **argv)
         run.device->close(run.device);
     }
     ts_close(in);
-    emit(&results);
+    if (!ranks_rank(ranks))
+        emit(&results);
+    ranks_close(ranks);
     tokens_free(&tokens);
     records_free(&results.records);
     free(args);

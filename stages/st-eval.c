@@ -66,15 +66,22 @@ struct options {
     struct forward_options forward;
 };
 
+/* The losses of one MTP layer. */
+struct mtp_loss {
+    double sum;
+    uint64_t count;
+};
+
 /* What is known of the tokens so far. */
 struct evaluation {
     const struct options *options;
     const struct stage *stage;
     const struct forward *run;
     struct predictions predictions;
-    double *mtp_sum; /* of losses, by layer */
-    uint64_t *mtp_count;
+    struct mtp_loss *mtp;
     uint64_t mtp_layers;
+    uint64_t *length; /* by sample: how many tokens were predicted */
+    uint64_t samples;
 };
 
 /* ---- collecting ---- */
@@ -101,6 +108,16 @@ static uint64_t count_targets(const int32_t *target, uint64_t rows)
     return count;
 }
 
+static void add_mtp(struct evaluation *e, uint64_t layer, struct mtp_loss loss)
+{
+    for (; e->mtp_layers <= layer; e->mtp_layers++) {
+        e->mtp = xgrow(e->mtp, (size_t)e->mtp_layers + 1, sizeof *e->mtp);
+        e->mtp[e->mtp_layers] = (struct mtp_loss){0};
+    }
+    e->mtp[layer].sum += loss.sum;
+    e->mtp[layer].count += loss.count;
+}
+
 static void take_logits(void *context, unsigned mtp, uint64_t first, struct mat logits,
                         const int32_t *target)
 {
@@ -124,17 +141,8 @@ static void take_logits(void *context, unsigned mtp, uint64_t first, struct mat 
     d->read(d, host_number, number);
     double sum =
         add_losses(mtp ? NULL : &e->predictions, host_loss, host_value, host_number, target, rows);
-    if (mtp > e->mtp_layers) {
-        e->mtp_sum = xgrow(e->mtp_sum, mtp, sizeof *e->mtp_sum);
-        e->mtp_count = xgrow(e->mtp_count, mtp, sizeof *e->mtp_count);
-        e->mtp_sum[mtp - 1] = 0;
-        e->mtp_count[mtp - 1] = 0;
-        e->mtp_layers = mtp;
-    }
-    if (mtp) {
-        e->mtp_sum[mtp - 1] += sum;
-        e->mtp_count[mtp - 1] += count_targets(target, rows);
-    }
+    if (mtp)
+        add_mtp(e, mtp - 1, (struct mtp_loss){sum, count_targets(target, rows)});
     free(known);
     free(host_loss);
     free(host_value);
@@ -148,6 +156,39 @@ static void take_states(void *context, uint64_t layer, uint64_t copies, struct m
 {
     struct evaluation *e = context;
     forward_options_states(&e->options->forward, e->stage, e->run, layer, copies, hidden);
+}
+
+/* ---- putting the ranks' together ---- */
+
+static void take_mtp(void *context, const void *data, size_t size)
+{
+    const struct mtp_loss *loss = data;
+    for (size_t i = 0; i < size / sizeof *loss; i++)
+        add_mtp(context, i, loss[i]);
+}
+
+static void take_lengths(void *context, const void *data, size_t size)
+{
+    struct evaluation *e = context;
+    size_t count = size / sizeof *e->length;
+    e->length = xgrow(e->length, (size_t)e->samples + count, sizeof *e->length);
+    memcpy(e->length + e->samples, data, size);
+    e->samples += count;
+}
+
+static void gather(struct evaluation *e)
+{
+    struct ranks *ranks = e->run->ranks;
+    const struct tokens *tokens = e->run->tokens;
+    size_t lengths = (size_t)tokens->samples * sizeof *e->length;
+    uint64_t *length = xalloc(lengths, 1);
+    for (uint64_t s = 0; s < tokens->samples; s++)
+        length[s] = tokens->start[s + 1] - tokens->start[s] - 1;
+    take_lengths(e, length, lengths);
+    ranks_gather(ranks, length, lengths, take_lengths, e);
+    ranks_gather(ranks, e->mtp, (size_t)e->mtp_layers * sizeof *e->mtp, take_mtp, e);
+    predictions_gather(&e->predictions, ranks);
+    free(length);
 }
 
 /* ---- reporting ---- */
@@ -172,14 +213,14 @@ static void print_evaluation(const struct evaluation *e, bool json)
         print_loss("", predictions_sum(p), p->count);
         for (uint64_t i = 0; i < e->mtp_layers; i++) {
             char *what = xprintf("mtp %" PRIu64 ": ", i);
-            print_loss(what, e->mtp_sum[i], e->mtp_count[i]);
+            print_loss(what, e->mtp[i].sum, e->mtp[i].count);
             free(what);
         }
         return;
     }
     json_t *record = loss_record(predictions_sum(p), p->count), *mtp = json_array();
     for (uint64_t i = 0; i < e->mtp_layers; i++)
-        json_array_append_new(mtp, loss_record(e->mtp_sum[i], e->mtp_count[i]));
+        json_array_append_new(mtp, loss_record(e->mtp[i].sum, e->mtp[i].count));
     if (e->mtp_layers)
         json_object_set(record, "mtp", mtp);
     json_decref(mtp);
@@ -189,10 +230,9 @@ static void print_evaluation(const struct evaluation *e, bool json)
 /* With -v: each sample by itself. */
 static void print_samples(const struct evaluation *e)
 {
-    const uint64_t *start = e->run->tokens->start;
     const float *loss = e->predictions.loss;
-    for (uint64_t s = 0; s < e->run->tokens->samples; s++) {
-        uint64_t count = start[s + 1] - start[s] - 1;
+    for (uint64_t s = 0; s < e->samples; s++) {
+        uint64_t count = e->length[s];
         double sum = 0;
         for (uint64_t i = 0; i < count; i++)
             sum += (double)*loss++;
@@ -200,12 +240,23 @@ static void print_samples(const struct evaluation *e)
     }
 }
 
+static void report_all(const struct evaluation *e)
+{
+    if (e->run->head)
+        print_evaluation(e, e->options->json);
+    if (e->run->head && e->stage->verbose)
+        print_samples(e);
+    if (e->options->save)
+        predictions_save(&e->predictions, e->stage, e->options->save);
+}
+
 static int evaluate(const struct options *o, struct stage *stage)
 {
     struct forward run;
     struct tokens tokens;
+    struct ranks *ranks = forward_options_ranks(&o->forward, stage);
     struct ts_in *in = ts_open(stage_input(stage), stage);
-    forward_options_open(&o->forward, stage, &run, in, &tokens, 2);
+    forward_options_open(&o->forward, stage, &run, ranks, in, &tokens, 2);
     struct evaluation e = {.options = o, .stage = stage, .run = &run};
     e.predictions = (struct predictions){.top = o->top};
     if (o->top > forward_vocabulary(in))
@@ -219,20 +270,19 @@ static int evaluate(const struct options *o, struct stage *stage)
     if (!run.head && (o->save || !o->forward.states_out))
         die_usage("--layers: the losses need the last layer, and nothing else is asked for; see "
                   "--states-out");
-    report_begin(stage);
+    if (!ranks_rank(ranks))
+        report_begin(stage);
     forward_run(&run);
     run.device->close(run.device);
     ts_close(in);
 
-    if (run.head)
-        print_evaluation(&e, o->json);
-    if (run.head && stage->verbose)
-        print_samples(&e);
-    if (o->save)
-        predictions_save(&e.predictions, stage, o->save);
+    gather(&e);
+    if (!ranks_rank(ranks))
+        report_all(&e);
+    ranks_close(ranks);
     predictions_free(&e.predictions);
-    free(e.mtp_sum);
-    free(e.mtp_count);
+    free(e.mtp);
+    free(e.length);
     tokens_free(&tokens);
     return report_end(stage);
 }

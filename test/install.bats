@@ -9,7 +9,7 @@ prepare() {
     for source in stages/*.c pipelines/*; do
         name=$(basename "$source" .c)
         case $name in
-        slurm) [ -f "$usr/share/seekpipe/slurm/v4-experts.sbatch" ] ;;
+        slurm) diff -r "$source" "$usr/share/seekpipe/slurm" ;;
         *.bash) [ -f "$usr/bin/$name" ] ;;
         *) [ -x "$usr/bin/$name" ] ;;
         esac

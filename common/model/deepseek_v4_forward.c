@@ -249,11 +249,15 @@ static void report_layer(const struct pass *pass, const struct v4_layer *layer)
 {
     struct device *d = pass->v4.device;
     float magnitude[V4_SLOTS * V4_SEEN];
+    uint64_t rows[V4_SLOTS];
     d->read(d, magnitude, layer->seen);
     for (unsigned i = 0; i < V4_SLOTS; i++)
+        rows[i] = layer->linear[i].rows;
+    ranks_max(pass->run->ranks, magnitude, (size_t)V4_SLOTS * V4_SEEN);
+    ranks_sum(pass->run->ranks, rows, V4_SLOTS);
+    for (unsigned i = 0; i < V4_SLOTS; i++)
         if (layer->linear[i].module)
-            report(pass, layer->linear[i].module, false, layer->linear[i].rows,
-                   magnitude + (size_t)i * V4_SEEN);
+            report(pass, layer->linear[i].module, false, rows[i], magnitude + (size_t)i * V4_SEEN);
 }
 
 static void report_experts(const struct layer_pass *lp)
@@ -262,8 +266,12 @@ static void report_experts(const struct layer_pass *lp)
     const struct pass *pass = lp->pass;
     struct device *d = pass->v4.device;
     uint64_t experts = pass->v4.config.experts;
-    float *magnitude = xalloc((size_t)experts * V4_EXPERT_MATRICES * V4_SEEN, sizeof *magnitude);
+    size_t magnitudes = (size_t)experts * V4_EXPERT_MATRICES * V4_SEEN;
+    float *magnitude = xalloc(magnitudes, sizeof *magnitude);
     d->read(d, magnitude, lp->seen);
+    ranks_max(pass->run->ranks, magnitude, magnitudes);
+    ranks_sum(pass->run->ranks, lp->rows, (size_t)experts);
+    ranks_sum(pass->run->ranks, lp->routed, (size_t)experts);
     for (uint64_t e = 0; e < experts; e++) {
         char *expert = xprintf("%sffn.experts.%" PRIu64, lp->layer.prefix, e);
         for (unsigned i = 0; i < V4_EXPERT_MATRICES; i++) {
@@ -578,7 +586,8 @@ static void pass_begin(struct pass *pass, const struct forward *run)
     pass->group = group_size(pass, run->memory);
     find_embedding(pass);
     uint64_t budget = pass->resident ? run->memory - layer : run->memory;
-    pass->feed = (struct feed){run->in, &pass->weights, ahead_begin(run->in, pass->wanted, budget)};
+    pass->feed = (struct feed){run->in, &pass->weights,
+                               ahead_begin(run->in, pass->wanted, budget, run->ranks, run->gather)};
 }
 
 static void pass_end(struct pass *pass)

@@ -1,0 +1,111 @@
+/* NCCL, found when it is needed (see library.h), gathers what ranks have read. */
+#include <cuda_runtime.h>
+#include <stdlib.h>
+
+#include "die.h"
+#include "gather.h"
+#include "library.h"
+
+/* What is needed of NCCL 2's nccl.h, which CUDA's toolkit does not have: results are 0 or the
+ * number of an error, 0 is the type of bytes. */
+struct group;
+struct unique_id {
+    char internal[128];
+};
+static struct {
+    int (*all_gather)(const void *from, void *to, size_t count, int type, struct group *group,
+                      cudaStream_t stream);
+    int (*comm_destroy)(struct group *group);
+    int (*comm_init_rank)(struct group **group, int ranks, struct unique_id id, int rank);
+    const char *(*error_string)(int result);
+    int (*unique_id)(struct unique_id *id);
+} nccl;
+
+static bool load(char **why)
+{
+    const struct library_function functions[] = {
+        {"ncclAllGather", &nccl.all_gather},        {"ncclCommDestroy", &nccl.comm_destroy},
+        {"ncclCommInitRank", &nccl.comm_init_rank}, {"ncclGetErrorString", &nccl.error_string},
+        {"ncclGetUniqueId", &nccl.unique_id},       {NULL, NULL},
+    };
+    return library_load("libnccl.so.2", functions, why);
+}
+
+static void check(int result, const char *what)
+{
+    if (result)
+        die("NCCL: %s: %s; NCCL_DEBUG=INFO in the environment makes it say more", what,
+            nccl.error_string(result));
+}
+
+static void check_cuda(cudaError_t status, const char *what)
+{
+    if (status != cudaSuccess)
+        die("CUDA: %s: %s", what, cudaGetErrorString(status));
+}
+
+struct nccl_gather {
+    struct gather gather; /* first: a struct gather * is a struct nccl_gather *, too */
+    const struct ranks *ranks;
+    struct group *group;
+    int gpu;
+    cudaStream_t stream;
+    char *buffer; /* on the GPU */
+    uint64_t size;
+};
+
+/* Up with the own piece, around among the GPUs, down with the others'. */
+static void all(struct gather *gather, void *data, uint64_t piece)
+{
+    struct nccl_gather *g = (struct nccl_gather *)gather;
+    uint64_t own = ranks_rank(g->ranks) * piece, end = ranks_count(g->ranks) * piece;
+    char *host = data;
+    check_cuda(cudaSetDevice(g->gpu), "device"); /* this may be a thread that never chose one */
+    if (end > g->size) {
+        check_cuda(cudaFree(g->buffer), "memory");
+        check_cuda(cudaMalloc((void **)&g->buffer, end), "memory to gather a tensor in");
+        g->size = end;
+    }
+    check_cuda(
+        cudaMemcpyAsync(g->buffer + own, host + own, piece, cudaMemcpyHostToDevice, g->stream),
+        "gather");
+    check(nccl.all_gather(g->buffer + own, g->buffer, piece, 0, g->group, g->stream), "gather");
+    check_cuda(cudaMemcpyAsync(host, g->buffer, own, cudaMemcpyDeviceToHost, g->stream), "gather");
+    check_cuda(cudaMemcpyAsync(host + own + piece, g->buffer + own + piece, end - own - piece,
+                               cudaMemcpyDeviceToHost, g->stream),
+               "gather");
+    check_cuda(cudaStreamSynchronize(g->stream), "gather");
+}
+
+static void close_gather(struct gather *gather)
+{
+    struct nccl_gather *g = (struct nccl_gather *)gather;
+    check(nccl.comm_destroy(g->group), "end");
+    check_cuda(cudaFree(g->buffer), "memory");
+    check_cuda(cudaStreamDestroy(g->stream), "stream");
+    free(g);
+}
+
+struct gather *gather_nccl(struct ranks *ranks, char **why)
+{
+    *why = NULL;
+    uint64_t missing = !load(why);
+    ranks_sum(ranks, &missing, 1);
+    if (missing) {
+        if (!*why)
+            *why = xstrdup("another rank has no NCCL");
+        return NULL;
+    }
+    struct nccl_gather *g = xalloc(1, sizeof *g);
+    g->gather = (struct gather){all, close_gather};
+    g->ranks = ranks;
+    struct unique_id id = {0};
+    if (!ranks_rank(ranks))
+        check(nccl.unique_id(&id), "start");
+    ranks_broadcast(ranks, &id, sizeof id);
+    check_cuda(cudaGetDevice(&g->gpu), "device");
+    check_cuda(cudaStreamCreateWithFlags(&g->stream, cudaStreamNonBlocking), "stream");
+    check(nccl.comm_init_rank(&g->group, (int)ranks_count(ranks), id, (int)ranks_rank(ranks)),
+          "connecting GPUs");
+    return &g->gather;
+}
