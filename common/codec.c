@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "codec_x86.h"
+#include "die.h"
 #include "fp8.h"
 #include "mxfp4.h"
 
@@ -40,4 +41,12 @@ const struct codec *codec_best(void)
             return codec;
     }
     return &portable;
+}
+
+const struct codec *codec_chosen(const char *name)
+{
+    const struct codec *codec = name ? codec_named(name) : codec_best();
+    if (!codec)
+        die_usage("--cpu: this processor has no %s", name);
+    return codec;
 }

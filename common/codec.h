@@ -38,4 +38,7 @@ const struct codec *codec_named(const char *name);
 /* The fastest one that this processor can run. */
 const struct codec *codec_best(void);
 
+/* What --cpu says, or the fastest for NULL. One that cannot run here is a usage error. */
+const struct codec *codec_chosen(const char *name);
+
 #endif

@@ -176,16 +176,20 @@ AVX2 static inline void store_low_bytes(uint8_t *to, __m256i lane)
 AVX2 static void scales_row(uint8_t *scale, const uint16_t *w, size_t cols, float scale_2)
 {
     const __m256 one = _mm256_set1_ps(1), zero = _mm256_setzero_ps();
+    const __m256 infinity = _mm256_set1_ps(INFINITY);
+    const __m256i not_finite = _mm256_set1_epi32(NVFP4_NOT_FINITE);
     size_t blocks = cols / NVFP4_BLOCK, block = 0;
     for (; block + 8 <= blocks; block += 8, w += (size_t)8 * NVFP4_BLOCK) {
         float amax[8];
         for (size_t i = 0; i < 8; i++)
             amax[i] = block_amax(w + i * NVFP4_BLOCK);
-        __m256 s = _mm256_div_ps(_mm256_loadu_ps(amax), _mm256_set1_ps(E2M1_MAX * scale_2));
+        __m256 most = _mm256_loadu_ps(amax);
+        __m256 s = _mm256_div_ps(most, _mm256_set1_ps(E2M1_MAX * scale_2));
         s = _mm256_blendv_ps(s, one, _mm256_cmp_ps(s, zero, _CMP_EQ_OQ));
         s = _mm256_max_ps(s, _mm256_set1_ps(E4M3_MIN_SUBNORMAL));
         s = _mm256_min_ps(s, _mm256_set1_ps(E4M3_MAX));
-        store_low_bytes(scale + block, e4m3_codes(s));
+        __m256i finite = _mm256_castps_si256(_mm256_cmp_ps(most, infinity, _CMP_LT_OQ));
+        store_low_bytes(scale + block, _mm256_blendv_epi8(not_finite, e4m3_codes(s), finite));
     }
     nvfp4_scales_row(scale + block, w, cols - block * NVFP4_BLOCK, scale_2);
 }

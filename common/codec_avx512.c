@@ -147,17 +147,21 @@ AVX512 static inline __m512i e4m3_codes(__m512 value)
 
 AVX512 static void scales_row(uint8_t *scale, const uint16_t *w, size_t cols, float scale_2)
 {
+    const __m512i not_finite = _mm512_set1_epi32(NVFP4_NOT_FINITE);
     size_t blocks = cols / NVFP4_BLOCK, block = 0;
     for (; block + 16 <= blocks; block += 16, w += (size_t)16 * NVFP4_BLOCK) {
         float amax[16];
         for (size_t i = 0; i < 16; i++)
             amax[i] = block_amax(w + i * NVFP4_BLOCK);
-        __m512 s = _mm512_div_ps(_mm512_loadu_ps(amax), _mm512_set1_ps(E2M1_MAX * scale_2));
+        __m512 most = _mm512_loadu_ps(amax);
+        __m512 s = _mm512_div_ps(most, _mm512_set1_ps(E2M1_MAX * scale_2));
         __mmask16 is_zero = _mm512_cmp_ps_mask(s, _mm512_setzero_ps(), _CMP_EQ_OQ);
         s = _mm512_mask_mov_ps(s, is_zero, _mm512_set1_ps(1));
         s = _mm512_max_ps(s, _mm512_set1_ps(E4M3_MIN_SUBNORMAL));
         s = _mm512_min_ps(s, _mm512_set1_ps(E4M3_MAX));
-        _mm_storeu_si128((void *)(scale + block), _mm512_cvtepi32_epi8(e4m3_codes(s)));
+        __mmask16 finite = _mm512_cmp_ps_mask(most, _mm512_set1_ps(INFINITY), _CMP_LT_OQ);
+        __m512i code = _mm512_mask_mov_epi32(not_finite, finite, e4m3_codes(s));
+        _mm_storeu_si128((void *)(scale + block), _mm512_cvtepi32_epi8(code));
     }
     nvfp4_scales_row(scale + block, w, cols - block * NVFP4_BLOCK, scale_2);
 }

@@ -1,8 +1,8 @@
 #include "recode.h"
 
-#include "bf16.h"
+#include <string.h>
+
 #include "codec.h"
-#include "e2m1.h"
 #include "mxfp4.h"
 
 /* All sixteen nibbles, but those whose magnitude is above `largest` are 0. */
@@ -35,8 +35,6 @@ void recode_init(struct recode *recode, const struct codec *codec, float scale_2
                 recode->map[8 * e8m0 + largest].low[nibble] = (uint8_t)now;
                 recode->map[8 * e8m0 + largest].high[nibble] = (uint8_t)(now << 4);
             }
-            if (bf16_not_finite(w[largest * NVFP4_BLOCK + largest]))
-                scale[largest] = RECODE_INFINITE;
         }
     }
 }

@@ -10,10 +10,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum {
-    RECODE_PAIRS = 255 * 8, /* scale byte * 8 + largest magnitude code */
-    RECODE_INFINITE = 0x7f, /* an E4M3 NaN: what recode.scale is where an element is infinite */
-};
+enum { RECODE_PAIRS = 255 * 8 }; /* scale byte * 8 + largest magnitude code */
 
 struct codec;
 
@@ -28,8 +25,8 @@ struct recode {
 void recode_init(struct recode *recode, const struct codec *codec, float scale_2);
 
 /* One row. packed: 16 bytes for each of `blocks` MXFP4 blocks; e8m0: their scales, none 255. scale:
- * 2 * blocks E4M3 codes out, RECODE_INFINITE where the block holds an element that is infinite in
- * BF16 (such a weight cannot be packed). out: the new nibbles, 16 bytes a block; may be packed. */
+ * 2 * blocks E4M3 codes out, NVFP4_NOT_FINITE where the block holds an element that is infinite in
+ * BF16. out: the new nibbles, 16 bytes a block; may be packed. */
 void recode_row(uint8_t *out, uint8_t *scale, const struct recode *recode, const uint8_t *packed,
                 const uint8_t *e8m0, size_t blocks);
 
