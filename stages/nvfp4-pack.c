@@ -11,8 +11,8 @@
 #include "to_nvfp4.h"
 
 static const char usage[] =
-    "usage: nvfp4-pack [-hnqv] --amax file [-o file] [--progress] [--recipe name]\n"
-    "                  [stream]\n"
+    "usage: nvfp4-pack [-hnqv] --amax file [--cpu portable | avx2 | avx512] [-j N] [-o file]\n"
+    "                  [--progress] [--recipe name] [stream]\n"
     "\n"
     "Quantize the weights that a recipe names to NVFP4: BF16 ones, and FP8 and MXFP4 ones as if\n"
     "fp8-dequant and mxfp4-unpack had run before. The scale of a tensor comes from its weight "
@@ -22,9 +22,11 @@ static const char usage[] =
     "a file or standard input, or a checkpoint's folder.\n"
     "\n"
     "      --amax F         amax stream (from amax-merge); -n does without\n"
+    "      --cpu WHICH      instructions to use (default: the fastest; all give the same bytes)\n"
     "      --recipe NAME    which weights: a recipe of the model, or a file with a '/' in its "
     "name\n"
     "                       (default: experts)\n"
+    "  -j, --threads N      threads (default: as many as there are processors)\n"
     "  -n, --plan           write the table only, no tensors\n"
     "  -o, --output F       write to F instead of standard output\n"
     "      --progress       show bytes, rate and time left\n"

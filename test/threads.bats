@@ -1,0 +1,90 @@
+load common
+load craft
+
+# The five stages that convert weights, with what they need to run over the bundled checkpoint.
+prepare() {
+    amaxes "$T/amax.ts"
+    nvfp4-cast --amax "$T/amax.ts" -o "$T/nvfp4.ts" "$NANO"
+    stages=(
+        "fp8-dequant '$NANO'"
+        "mxfp4-unpack '$NANO'"
+        "nvfp4-unpack '$T/nvfp4.ts'"
+        "nvfp4-pack --amax '$T/amax.ts' '$NANO'"
+        "nvfp4-cast --amax '$T/amax.ts' '$NANO'"
+        "nvfp4-cast --amax '$T/amax.ts' --zero positive '$NANO'"
+    )
+}
+
+@test "any number of threads gives the same stream, to the last byte" {
+    for stage in "${stages[@]}"; do
+        pipeline "$stage >'$T/a.ts'"
+        for threads in 1 2 3 8 32; do
+            pipeline "$stage -j $threads >'$T/b.ts'"
+            cmp "$T/a.ts" "$T/b.ts" || { echo "$stage -j $threads" && return 1; }
+        done
+    done
+}
+
+@test "any instructions give the same stream, to the last byte" {
+    for stage in "${stages[@]}"; do
+        pipeline "$stage --cpu portable >'$T/a.ts'"
+        for cpu in avx2 avx512; do
+            grep -qw "${cpu/avx512/avx512bw}" /proc/cpuinfo || continue
+            pipeline "$stage --cpu $cpu >'$T/b.ts'"
+            cmp "$T/a.ts" "$T/b.ts" || { echo "$stage --cpu $cpu" && return 1; }
+        done
+    done
+}
+
+@test "blocks out of range, zero scale bytes and the like: the same for any threads and instructions" {
+    fixtures v4-mini
+    amaxes "$T/mini.ts" layer-max "$FIXTURES/golden/amax"
+    for stage in nvfp4-pack nvfp4-cast 'nvfp4-cast --zero positive'; do
+        pipeline "$stage --amax '$T/mini.ts' -j 1 --cpu portable '$FIXTURES/ckpt' >'$T/a.ts'"
+        pipeline "$stage --amax '$T/mini.ts' -j 5 '$FIXTURES/ckpt' >'$T/b.ts'"
+        cmp "$T/a.ts" "$T/b.ts"
+    done
+}
+
+@test "inline tensors pass in order among those that are converted" {
+    st-read --inline -o "$T/inline.ts" "$NANO"
+    pipeline "mxfp4-unpack '$NANO' | st-sum >'$T/a'"
+    pipeline "mxfp4-unpack -j 1 '$T/inline.ts' | st-sum >'$T/b'"
+    pipeline "mxfp4-unpack -j 7 - <'$T/inline.ts' | st-sum >'$T/c'"
+    cmp "$T/a" "$T/b"
+    cmp "$T/a" "$T/c"
+}
+
+@test "the first weight that cannot be packed is the one that is named, whatever came first" {
+    st-read --inline -o "$T/in.ts" "$NANO"
+    pipeline "mxfp4-unpack '$T/in.ts' >'$T/bf16.ts'"
+    # Two BF16 NaN, far apart in the same matrix.
+    tensor=layers.1.ffn.experts.3.w2.weight
+    offset=$(tar -tRf "$T/bf16.ts" | awk -v name="$tensor" '$3 == name { print ($2 + 0 + 1) * 512 }')
+    for at in 40000 10; do
+        printf '\377\377' | dd of="$T/bf16.ts" bs=1 seek=$((offset + at)) conv=notrunc status=none
+    done
+    for threads in 1 2 9; do
+        run -1 bash -c "nvfp4-pack -j $threads --amax '$T/amax.ts' '$T/bf16.ts' 2>&1 >/dev/null"
+        [[ $output == *"$tensor: row 0, column 5 is NaN or infinite"* ]]
+    done
+}
+
+@test "a source that is cut while threads are at work: one line, no valid end" {
+    st-read -o "$T/in.ts" --inline "$NANO"
+    head -c 3000000 "$T/in.ts" >"$T/cut.ts"
+    for threads in 1 4; do
+        run -1 bash -c "mxfp4-unpack -j $threads '$T/cut.ts' 2>&1 >'$T/out.ts'"
+        [ "${#lines[@]}" = 1 ]
+        [[ $output == *"make it anew"* ]]
+        run -1 st-ls "$T/out.ts"
+    done
+}
+
+@test "wrong -j and --cpu are usage errors" {
+    for stage in "${stages[@]}"; do
+        for option in '-j 33' '-j x' '-j' '--cpu sse2' '--cpu'; do
+            run -2 bash -c "$stage $option"
+        done
+    done
+}
