@@ -65,8 +65,8 @@ prepare() {
         printf '\377\377' | dd of="$T/bf16.ts" bs=1 seek=$((offset + at)) conv=notrunc status=none
     done
     for threads in 1 2 9; do
-        run -1 bash -c "nvfp4-pack -j $threads --amax '$T/amax.ts' '$T/bf16.ts' 2>&1 >/dev/null"
-        [[ $output == *"$tensor: row 0, column 5 is NaN or infinite"* ]]
+        refused "$tensor: row 0, column 5 is NaN or infinite" \
+            nvfp4-pack -j $threads --amax "$T/amax.ts" "$T/bf16.ts"
     done
 }
 
@@ -74,17 +74,17 @@ prepare() {
     st-read -o "$T/in.ts" --inline "$NANO"
     head -c 3000000 "$T/in.ts" >"$T/cut.ts"
     for threads in 1 4; do
-        run -1 bash -c "mxfp4-unpack -j $threads '$T/cut.ts' 2>&1 >'$T/out.ts'"
-        [ "${#lines[@]}" = 1 ]
-        [[ $output == *"make it anew"* ]]
-        run -1 st-ls "$T/out.ts"
+        refused 'make it anew' mxfp4-unpack -j $threads "$T/cut.ts"
+        mxfp4-unpack -j $threads "$T/cut.ts" >"$T/out.ts" 2>/dev/null || true
+        refused 'make it anew' st-ls "$T/out.ts"
     done
 }
 
 @test "wrong -j and --cpu are usage errors" {
     for stage in "${stages[@]}"; do
         for option in '-j 33' '-j x' '-j' '--cpu sse2' '--cpu'; do
-            run -2 bash -c "$stage $option"
+            run bash -c "$stage $option"
+            [ "$status" -eq 2 ]
         done
     done
 }
