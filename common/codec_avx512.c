@@ -36,35 +36,54 @@ AVX512 static inline __m512 e4m3_values(__m512i code)
     return _mm512_castsi512_ps(_mm512_or_si512(value, sign));
 }
 
-/* 32 elements under one scale. */
-AVX512 static inline void dequant_32(uint16_t *out, const uint8_t *w, __m512 scale)
+/* BF16 words of all 128 magnitudes. */
+AVX512 static inline void e4m3_words(__m512i *word)
 {
-    __m512 left = e4m3_values(_mm512_cvtepu8_epi32(_mm_loadu_si128((const void *)w)));
-    __m512 right = e4m3_values(_mm512_cvtepu8_epi32(_mm_loadu_si128((const void *)(w + 16))));
-    __m512i low = _mm512_srli_epi32(round_bf16(_mm512_mul_ps(left, scale)), 16);
-    __m512i high = _mm512_srli_epi32(round_bf16(_mm512_mul_ps(right, scale)), 16);
     const __m512i order = _mm512_setr_epi64(0, 2, 4, 6, 1, 3, 5, 7);
-    _mm512_storeu_si512(out, _mm512_permutexvar_epi64(order, _mm512_packus_epi32(low, high)));
+    __m512i code = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    for (int i = 0; i < 4; i++) {
+        __m512i pair[2];
+        for (int j = 0; j < 2; j++) {
+            pair[j] = _mm512_srli_epi32(_mm512_castps_si512(e4m3_values(code)), 16);
+            code = _mm512_add_epi32(code, _mm512_set1_epi32(16));
+        }
+        word[i] = _mm512_permutexvar_epi64(order, _mm512_packus_epi32(pair[0], pair[1]));
+    }
 }
 
-AVX512 static inline size_t nan_of_32(const uint8_t *w)
+/* 32 elements under one scale; returns how many are NaN. */
+AVX512 static inline size_t dequant_32(uint16_t *out, const uint8_t *w, __m512 scale,
+                                       const __m512i *word)
 {
     const __m256i most = _mm256_set1_epi8(0x7f);
-    __m256i magnitude = _mm256_and_si256(_mm256_loadu_si256((const void *)w), most);
-    __mmask32 nan = _mm256_cmpeq_epi8_mask(magnitude, most);
+    __m256i byte = _mm256_loadu_si256((const void *)w);
+    __m512i code = _mm512_cvtepu8_epi16(byte);
+    __m512i low = _mm512_permutex2var_epi16(word[0], code, word[1]); /* by six bits of the code */
+    __m512i high = _mm512_permutex2var_epi16(word[2], code, word[3]);
+    __mmask32 is_high = _mm512_test_epi16_mask(code, _mm512_set1_epi16(0x40));
+    __m512i sign = _mm512_and_si512(_mm512_slli_epi16(code, 8), _mm512_set1_epi16(INT16_MIN));
+    __m512i value = _mm512_or_si512(_mm512_mask_mov_epi16(low, is_high, high), sign);
+    /* Two halves as F32, in an order that the last step undoes. */
+    __m512i left = _mm512_unpacklo_epi16(_mm512_setzero_si512(), value);
+    __m512i right = _mm512_unpackhi_epi16(_mm512_setzero_si512(), value);
+    left = round_bf16(_mm512_mul_ps(_mm512_castsi512_ps(left), scale));
+    right = round_bf16(_mm512_mul_ps(_mm512_castsi512_ps(right), scale));
+    _mm512_storeu_si512(
+        out, _mm512_packus_epi32(_mm512_srli_epi32(left, 16), _mm512_srli_epi32(right, 16)));
+    __mmask32 nan = _mm256_cmpeq_epi8_mask(_mm256_and_si256(byte, most), most);
     return nan ? (size_t)__builtin_popcount(nan) : 0;
 }
 
 AVX512 static size_t fp8_row(uint16_t *out, const uint8_t *w, const float *scale, size_t cols,
                              size_t block)
 {
+    __m512i word[4];
+    e4m3_words(word);
     size_t nan = 0;
     for (size_t first = 0; first < cols; first += block, scale++) {
         size_t end = cols - first < block ? cols : first + block, j = first;
-        for (; j + 32 <= end; j += 32) {
-            dequant_32(out + j, w + j, _mm512_set1_ps(*scale));
-            nan += nan_of_32(w + j);
-        }
+        for (; j + 32 <= end; j += 32)
+            nan += dequant_32(out + j, w + j, _mm512_set1_ps(*scale), word);
         nan += fp8_dequant_row(out + j, w + j, scale, end - j, block);
     }
     return nan;
