@@ -57,7 +57,7 @@ static void free_matrix(void *context)
 }
 
 /* The present tensor band by band, so that memory does not grow with it. */
-static void convert_matrix(struct flow *flow, struct ts_in *in, struct matrix *m)
+static void convert_matrix(struct flow *flow, struct matrix *m)
 {
     const struct weight *w = m->w;
     uint64_t most = weight_band(w, m->tensor), row_bytes = weight_row_bytes(w, m->tensor);
@@ -72,7 +72,7 @@ static void convert_matrix(struct flow *flow, struct ts_in *in, struct matrix *m
         band->of = m;
         band->first = first;
         band->rows = rows;
-        ts_read(in, band->raw, band->raw_size);
+        flow_read(flow, first * row_bytes);
         flow_give(flow);
         first += rows;
     } while (first < w->rows);
@@ -115,7 +115,7 @@ int dequantize_main(enum format format, const char *usage, int argc, char **argv
         matrix->w = w;
         matrix->tensor = tensor;
         matrix->nan = &nan;
-        convert_matrix(flow, in, matrix);
+        convert_matrix(flow, matrix);
         matrix = NULL;
         converted++;
     }

@@ -15,7 +15,7 @@ struct piece {
     bool begins;
     char name[TENSOR_NAME_MAX + 1];
     size_t raw_room, out_room;
-    const struct tensor *tensor; /* REFERENCE */
+    const struct tensor *tensor; /* REFERENCE, or BAND whose raw is still to be read, else NULL */
     size_t source;
     uint64_t offset;
     void (*done)(void *context); /* CALL */
@@ -31,8 +31,11 @@ struct flow {
 
 static void compute(void *context, void *item)
 {
+    struct flow *flow = context;
     struct piece *piece = item;
-    (void)context;
+    if (piece->tensor)
+        sources_read(ts_sources(flow->in), piece->source, piece->offset, piece->band.raw,
+                     piece->band.raw_size, piece->tensor->name);
     piece->band.convert(&piece->band);
 }
 
@@ -87,6 +90,7 @@ struct band *flow_band(struct flow *flow, const char *name, size_t raw_size, siz
     struct piece *piece = flow->piece = inorder_piece(flow->line);
     piece->kind = BAND;
     piece->begins = name != NULL;
+    piece->tensor = NULL;
     if (name)
         memcpy(piece->name, name, strlen(name) + 1);
     void *raw = room_for(piece->band.raw, &piece->raw_room, raw_size);
@@ -98,6 +102,40 @@ struct band *flow_band(struct flow *flow, const char *name, size_t raw_size, siz
 void flow_give(struct flow *flow)
 {
     inorder_give(flow->line, flow->piece->band.convert != NULL);
+}
+
+/* Raw is to be read from a file, at `offset` of what lies at `start` there. */
+static void read_later(struct flow *flow, const struct tensor *tensor, size_t source,
+                       uint64_t start, uint64_t offset)
+{
+    struct piece *piece = flow->piece;
+    if (piece->band.raw_size > tensor->size || offset > tensor->size - piece->band.raw_size)
+        die("%s: %s: read beyond its end", ts_name(flow->in), tensor->name);
+    piece->tensor = tensor;
+    piece->source = source;
+    piece->offset = start + offset;
+}
+
+void flow_read(struct flow *flow, uint64_t offset)
+{
+    size_t source;
+    uint64_t start;
+    struct band *band = &flow->piece->band;
+    if (ts_ref(flow->in, &source, &start))
+        read_later(flow, ts_present(flow->in), source, start, offset);
+    else
+        ts_read(flow->in, band->raw, band->raw_size);
+}
+
+void flow_read_held(struct flow *flow, struct ts_held *held, uint64_t offset)
+{
+    size_t source;
+    uint64_t start;
+    struct band *band = &flow->piece->band;
+    if (ts_held_ref(held, &source, &start))
+        read_later(flow, ts_held_tensor(held), source, start, offset);
+    else
+        ts_held_read(held, offset, band->raw, band->raw_size);
 }
 
 static void pass_reference(struct flow *flow, const struct tensor *tensor, size_t source,

@@ -1,6 +1,7 @@
-/* flow.h: a stage's output, made by several threads: the stage's own reads on in the input, others
- * convert what it read, and one writes, in order. So reading runs ahead of converting, and both of
- * writing, by a few bands. The output is the same for any number of threads.
+/* flow.h: a stage's output, made by several threads: the stage's own goes on in the input, others
+ * read what lies in files and convert it, and one writes, in order. So reading runs ahead of
+ * converting, and both of writing, by a few bands. The output is the same for any number of
+ * threads.
  *
  *     struct flow *flow = flow_begin(out, in, threads);
  *     while ((tensor = ts_next(in)))
@@ -35,6 +36,13 @@ struct flow *flow_begin(struct ts_out *out, struct ts_in *in, unsigned threads);
  * the tensor `name`, or with NULL one that goes on. The caller fills it, then gives it. */
 struct band *flow_band(struct flow *flow, const char *name, size_t raw_size, size_t out_size);
 void flow_give(struct flow *flow);
+
+/* Fill raw of a band that has convert() with bytes of the present (or a held) tensor, from byte
+ * `offset` on. What came by reference is read later, on the thread that converts: several reads
+ * at once keep a disk busier than one that runs ahead did when measured, with and without telling
+ * the kernel by posix_fadvise(). What comes inline is read now, and must be read in order. */
+void flow_read(struct flow *flow, uint64_t offset);
+void flow_read_held(struct flow *flow, struct ts_held *held, uint64_t offset);
 
 /* Emit the present (or a held) tensor unchanged as the line that is due, as ts_pass() does. */
 void flow_pass(struct flow *flow);

@@ -312,7 +312,7 @@ void to_nvfp4_bands(struct to_nvfp4 *job, const struct member *member, const cha
         band->first = first;
         band->rows = rows;
         if (raw_row)
-            ts_held_read(member->held, first * raw_row, band->raw, band->raw_size);
+            flow_read_held(job->flow, member->held, first * raw_row);
         flow_give(job->flow);
         first += rows;
     } while (first < member->w->rows);
