@@ -18,6 +18,7 @@ struct piece {
     const struct tensor *tensor; /* REFERENCE, or BAND whose raw is still to be read, else NULL */
     size_t source;
     uint64_t offset;
+    const void *data;            /* BAND: the caller's bytes, if not the band's own */
     void (*done)(void *context); /* CALL */
     void *context;
 };
@@ -46,8 +47,12 @@ static void write_band(struct flow *flow, struct piece *piece)
         band->check(band);
     if (piece->begins)
         ts_begin(flow->out, piece->name);
-    ts_write(flow->out, band->convert ? band->out : band->raw,
-             band->convert ? band->out_size : band->raw_size);
+    if (piece->data)
+        ts_write(flow->out, piece->data, band->raw_size);
+    else if (band->convert)
+        ts_write(flow->out, band->out, band->out_size);
+    else
+        ts_write(flow->out, band->raw, band->raw_size);
 }
 
 static void finish(void *context, void *item)
@@ -91,6 +96,7 @@ struct band *flow_band(struct flow *flow, const char *name, size_t raw_size, siz
     piece->kind = BAND;
     piece->begins = name != NULL;
     piece->tensor = NULL;
+    piece->data = NULL;
     if (name)
         memcpy(piece->name, name, strlen(name) + 1);
     void *raw = room_for(piece->band.raw, &piece->raw_room, raw_size);
@@ -196,6 +202,14 @@ void flow_put(struct flow *flow, const char *name, const void *data, size_t size
 {
     struct band *band = flow_band(flow, name, size, 0);
     memcpy(band->raw, data, size);
+    flow_give(flow);
+}
+
+void flow_put_from(struct flow *flow, const char *name, const void *data, size_t size)
+{
+    struct band *band = flow_band(flow, name, 0, 0);
+    flow->piece->data = data;
+    band->raw_size = size;
     flow_give(flow);
 }
 

@@ -48,8 +48,10 @@ void flow_read_held(struct flow *flow, struct ts_held *held, uint64_t offset);
 void flow_pass(struct flow *flow);
 void flow_pass_held(struct flow *flow, struct ts_held *held);
 
-/* Emit a whole small tensor, whose bytes are copied. */
+/* Emit a whole tensor from memory: its bytes are copied, for small ones; or they are complete when
+ * all that was given before is written, and stay until this is, too. */
 void flow_put(struct flow *flow, const char *name, const void *data, size_t size);
+void flow_put_from(struct flow *flow, const char *name, const void *data, size_t size);
 
 /* Call done(context) when all that was given before is written, on the thread that writes. */
 void flow_after(struct flow *flow, void (*done)(void *context), void *context);

@@ -319,6 +319,14 @@ void to_nvfp4_bands(struct to_nvfp4 *job, const struct member *member, const cha
     free(name);
 }
 
+void to_nvfp4_put_from(struct to_nvfp4 *job, const struct member *member, const char *which,
+                       const void *data, size_t size)
+{
+    char *name = xprintf("%s.%s", member->module, which);
+    flow_put_from(job->flow, name, data, size);
+    free(name);
+}
+
 void to_nvfp4_finish(struct to_nvfp4 *job, json_t *counts)
 {
     json_object_set_new(counts, "weights", json_integer((json_int_t)job->tally.weights));

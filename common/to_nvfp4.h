@@ -82,6 +82,10 @@ void to_nvfp4_scales(struct to_nvfp4 *job, const struct group *group, const stru
 void to_nvfp4_bands(struct to_nvfp4 *job, const struct member *member, const char *which,
                     const struct band *like, uint64_t most, uint64_t raw_row, uint64_t out_row);
 
+/* Emit X.weight_scale or X.weight from memory, as flow_put_from() does. */
+void to_nvfp4_put_from(struct to_nvfp4 *job, const struct member *member, const char *which,
+                       const void *data, size_t size);
+
 /* Finish the streams and free everything. Takes over `counts` (an object of the stage's own). */
 void to_nvfp4_finish(struct to_nvfp4 *job, json_t *counts);
 

@@ -1,5 +1,6 @@
 /* nvfp4-pack: BF16, FP8 or MXFP4 weights become NVFP4, quantized against a per-tensor amax. */
 #include <inttypes.h>
+#include <malloc.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -38,6 +39,8 @@ static const char usage[] =
     "Examples:\n"
     "  st-read DeepSeek-V4 | nvfp4-pack --amax amax.ts | st-write DeepSeek-V4-NVFP4\n"
     "  st-read DeepSeek-V4 | mxfp4-unpack | nvfp4-pack --amax amax.ts | st-write out\n";
+
+enum { KEEP_MOST = 16 << 20 }; /* bytes of one matrix's codes; an expert of V4-Pro has 11 MB */
 
 struct options {
     struct to_nvfp4_options common;
@@ -92,6 +95,7 @@ struct packing {
     const struct member *member;
     float scale_2;
     struct recode *recode; /* of MXFP4, which needs no BF16; else NULL */
+    uint8_t *packed;       /* all codes, made with the scales; NULL if they are too many to keep */
 };
 
 /* What a thread needs beside a band: a row as BF16, or what would be written of it. */
@@ -157,7 +161,8 @@ static void make_scales(struct band *band)
     room_begin(&room, p->member->w);
     for (uint64_t i = 0; i < band->rows && !band->found[0]; i++) {
         uint8_t *scale = (uint8_t *)band->out + i * blocks;
-        pack_row(band, i, &room, scale, NULL);
+        size_t at = (size_t)((band->first + i) * (p->member->w->cols / 2));
+        pack_row(band, i, &room, scale, p->packed ? p->packed + at : NULL);
         if (memchr(scale, NVFP4_NOT_FINITE, blocks))
             find_not_finite(band, i, &room);
     }
@@ -187,11 +192,12 @@ static void free_packing(void *context)
 {
     struct packing *p = context;
     free(p->recode);
+    free(p->packed);
     free(p);
 }
 
-/* The scales come before the codes in a stream, so the rows are gone through twice: that keeps
- * memory at a few bands, whatever the matrix. */
+/* The scales come before the codes in a stream. So the codes are kept meanwhile, or made in a
+ * second turn if they are many: memory is bounded, whatever the matrix. */
 static void pack_member(struct to_nvfp4 *job, const struct group *group,
                         const struct member *member, float scale_2)
 {
@@ -202,12 +208,18 @@ static void pack_member(struct to_nvfp4 *job, const struct group *group,
         p->recode = xgrow(NULL, 1, sizeof *p->recode);
         recode_init(p->recode, job->codec, scale_2);
     }
+    uint64_t bytes = w->rows * (w->cols / 2); /* of a planned tensor: does not overflow */
+    if (bytes <= KEEP_MOST)
+        p->packed = xgrow(NULL, (size_t)bytes, 1);
     uint64_t most = weight_band(w, member->tensor), raw_row = weight_row_bytes(w, member->tensor);
     struct band scales = {.convert = make_scales, .check = check_finite, .of = p};
     struct band nibbles = {.convert = make_nibbles, .of = p};
     to_nvfp4_scales(job, group, member, scale_2);
     to_nvfp4_bands(job, member, "weight_scale", &scales, most, raw_row, w->cols / NVFP4_BLOCK);
-    to_nvfp4_bands(job, member, "weight", &nibbles, most, raw_row, w->cols / 2);
+    if (p->packed)
+        to_nvfp4_put_from(job, member, "weight", p->packed, (size_t)bytes);
+    else
+        to_nvfp4_bands(job, member, "weight", &nibbles, most, raw_row, w->cols / 2);
     flow_after(job->flow, free_packing, p);
 }
 
@@ -252,6 +264,9 @@ int main(int argc, char **argv)
     struct stage stage;
     struct to_nvfp4 job;
     stage_begin(&stage, usage, args, argc, argv, 1);
+    /* One matrix is like the next: what was freed stays, or the kernel would clear pages anew. */
+    mallopt(M_MMAP_THRESHOLD, 2 * KEEP_MOST);
+    mallopt(M_TRIM_THRESHOLD, 4 * KEEP_MOST);
     o.verbose = stage.verbose;
     to_nvfp4_begin(&job, &stage, &o.common, convertible);
     to_nvfp4_run(&job, pack_group, &o);

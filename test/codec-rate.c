@@ -1,8 +1,8 @@
 /* codec-rate [-j N] [--cpu NAME]: how fast the codecs are over memory, beside a memory copy.
  *
  * N threads at once (default 2), each on rows of its own that together are far larger than caches.
- * A line for the memory copy and for each codec: its name, and bytes read plus bytes written in a
- * second, by all threads, the best of several rounds. */
+ * A line for the memory copy and for each codec: its name; bytes read plus bytes written in a
+ * second, by all threads, the best of several rounds; elements in a second. */
 #include <getopt.h>
 #include <pthread.h>
 #include <stdio.h>
@@ -101,16 +101,17 @@ static void cast_scales(struct room *room)
 static const struct {
     const char *name;
     work *work;
-    double bytes; /* in + out for an element */
+    double bytes;    /* in + out for one of ROWS * COLS */
+    double elements; /* of a weight that one stands for */
 } tasks[] = {
-    {"memory copy", copy, 2},
-    {"fp8-dequant", fp8_dequant, 1 + 2},
-    {"mxfp4-unpack", mxfp4_unpack, 0.5 + 1.0 / 32 + 2},
-    {"nvfp4-unpack", nvfp4_unpack, 0.5 + 1.0 / 16 + 2},
-    {"nvfp4-pack of BF16", nvfp4_pack, 2 + 0.5 + 1.0 / 16},
-    {"nvfp4-pack of FP8", nvfp4_pack_fp8, 1 + 0.5 + 1.0 / 16},
-    {"nvfp4-pack of MXFP4", nvfp4_pack_mxfp4, 0.5 + 1.0 / 32 + 0.5 + 1.0 / 16},
-    {"scales of the cast", cast_scales, 1 + 2},
+    {"memcpy", copy, 2, 1},
+    {"fp8-dequant", fp8_dequant, 1 + 2, 1},
+    {"mxfp4-unpack", mxfp4_unpack, 0.5 + 1.0 / 32 + 2, 1},
+    {"nvfp4-unpack", nvfp4_unpack, 0.5 + 1.0 / 16 + 2, 1},
+    {"pack-bf16", nvfp4_pack, 2 + 0.5 + 1.0 / 16, 1},
+    {"pack-fp8", nvfp4_pack_fp8, 1 + 0.5 + 1.0 / 16, 1},
+    {"pack-mxfp4", nvfp4_pack_mxfp4, 0.5 + 1.0 / 32 + 0.5 + 1.0 / 16, 1},
+    {"cast-scales", cast_scales, 1 + 2, MXFP4_BLOCK},
 };
 
 static double now(void)
@@ -204,7 +205,9 @@ int main(int argc, char **argv)
             double seconds = round_of(tasks[task].work, room, threads);
             least = seconds < least ? seconds : least;
         }
-        printf("%s\t%.0f\n", tasks[task].name, tasks[task].bytes * ROWS * COLS * threads / least);
+        double rate = (double)ROWS * COLS * threads / least;
+        printf("%s\t%.0f\t%.0f\n", tasks[task].name, tasks[task].bytes * rate,
+               tasks[task].elements * rate);
     }
     return 0;
 }
