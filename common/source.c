@@ -35,7 +35,7 @@ static struct source *append(struct sources *sources, const char *label)
 {
     if (!sources->labels) {
         sources->labels = names_new();
-        sources->mutex = xalloc(1, sizeof *sources->mutex);
+        sources->mutex = xalloc(1, sizeof(pthread_mutex_t));
         pthread_mutex_init(sources->mutex, NULL);
     }
     if (names_add(sources->labels, label) != sources->count)

@@ -25,6 +25,22 @@ prepare() {
     done
 }
 
+@test "st-sum: the same sums in the same order for any number of threads" {
+    # Large and small tensors, by reference and inline.
+    "$BIN/test/mkckpt" --fill --model flash --layers 1 --set n_routed_experts=2 --set vocab_size=4096 \
+        --set num_nextn_predict_layers=0 "$T/ckpt"
+    fp8-dequant -o "$T/mixed.ts" "$T/ckpt"
+    for input in "$NANO" "$T/ckpt" "$T/mixed.ts"; do
+        st-sum --each -j 1 "$input" >"$T/a"
+        [ "$(cut -f2 "$T/a")" = "$(st-ls --tsv "$input" | cut -f1)" ]
+        for threads in 2 9; do
+            st-sum --each -j $threads "$input" >"$T/b"
+            cmp "$T/a" "$T/b"
+        done
+        [ "$(st-sum -j 1 "$input")" = "$(st-sum -j 5 "$input")" ]
+    done
+}
+
 @test "any instructions give the same stream, to the last byte" {
     for stage in "${stages[@]}"; do
         pipeline "$stage --cpu portable >'$T/a.ts'"
