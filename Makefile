@@ -2,7 +2,7 @@
 # make demo    the main job, on a small checkpoint that lies in test/data
 # make check   every test; SANITIZE=1 with address and undefined-behaviour sanitizers
 # make lint    formatting, static analysis, man pages
-# make bench   how fast, how much memory; writes test/reports/bench.md
+# make bench   how fast, how much memory; writes test/reports/bench.md; PEER=1 beside Model Optimizer
 # make install PREFIX=/usr/local DESTDIR=
 # make portable DIST=dist   for machines without our libraries: a folder to copy there
 #
@@ -119,7 +119,7 @@ lint: setup-lint
 	@INCLUDE="$(INCLUDE)" test/lint
 
 bench: setup-bench all
-	@test/bench
+	@PEER=$(PEER) test/bench
 
 install: all
 	@BIN=$(BIN) test/install "$(DESTDIR)" "$(PREFIX)"

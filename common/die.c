@@ -18,9 +18,16 @@ static void say(const char *format, va_list args, const char *tail)
     free(message);
 }
 
+/* Another thread that comes here later waits until the process is gone: exit() is not for two. */
+static void be_the_first(void)
+{
+    flockfile(stderr);
+}
+
 _Noreturn void die(const char *format, ...)
 {
     va_list args;
+    be_the_first();
     va_start(args, format);
     say(format, args, NULL);
     va_end(args);
@@ -31,6 +38,7 @@ _Noreturn void die_errno(const char *format, ...)
 {
     const char *reason = strerror(errno);
     va_list args;
+    be_the_first();
     va_start(args, format);
     say(format, args, reason);
     va_end(args);
@@ -40,6 +48,7 @@ _Noreturn void die_errno(const char *format, ...)
 _Noreturn void die_usage(const char *format, ...)
 {
     va_list args;
+    be_the_first();
     va_start(args, format);
     say(format, args, NULL);
     va_end(args);
