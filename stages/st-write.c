@@ -217,27 +217,25 @@ static void write_tensors(struct ts_in *in, struct target *target, struct shards
 }
 
 /* Beside the shards: side files, configurations, and the index, which comes last. */
-static void write_rest(struct ts_in *in, struct target *target, struct shards *shards)
+static void write_rest(struct ts_in *in, struct target *target, struct shards *shards,
+                       const struct configs *configs)
 {
-    struct configs configs;
     char *index = shards_index(shards->toc);
-    configs_derive(&configs, in, shards->toc);
-    write_side_files(target, shards, in, &configs);
+    write_side_files(target, shards, in, configs);
     sources_check(ts_sources(in));
-    write_derived(target, &configs, index);
-    configs_free(&configs);
+    write_derived(target, configs, index);
     free(index);
 }
 
 static void write_all(struct ts_in *in, struct target *target, struct shards *shards,
-                      const struct options *o)
+                      const struct configs *configs, const struct options *o)
 {
     shards->copier.no_share = o->no_share;
     write_tensors(in, target, shards);
     if (o->verify)
         shards_verify(shards, target, in);
     if (!o->part)
-        write_rest(in, target, shards);
+        write_rest(in, target, shards, configs);
 }
 
 static void say(const struct summary *s, const char *path, const struct options *o,
@@ -256,6 +254,7 @@ static void write_stream(struct ts_in *in, struct target *target, const struct o
                          const struct stage *stage, double start)
 {
     struct shards shards;
+    struct configs configs;
     struct toc *toc = ts_toc(in);
     char identity[DIGEST_TEXT];
     identity_of(in, identity);
@@ -269,12 +268,14 @@ static void write_stream(struct ts_in *in, struct target *target, const struct o
     if (continued)
         toc = target->journal.toc; /* the stream may bring the shards that are missing only */
     shards_plan(&shards, toc, in);
+    configs_derive(&configs, in, toc);
     struct summary s = {.input = json_incref(json_object_get(ts_header(in), "input")),
                         .output = formats_totals(toc),
                         .file_bytes = shards.bytes,
                         .free_bytes = target_free_bytes(target),
-                        .shards = shards_missing(&shards),
-                        .finished = continued ? shards_resume(&shards, target) : 0};
+                        .shards = shards_missing(&shards)};
+    if (continued)
+        s.finished = shards_resume(&shards, target);
     check_space(&s, &shards, target, in, o->no_share);
     if (stage->plan) {
         while (ts_next(in))
@@ -282,13 +283,14 @@ static void write_stream(struct ts_in *in, struct target *target, const struct o
     } else {
         if (!continued)
             target_begin(target, identity, toc);
-        write_all(in, target, &shards, o);
+        write_all(in, target, &shards, &configs, o);
     }
     s.counts = json_deep_copy(ts_end_counts(in));
     s.shared = shards.copier.shared;
     s.copied = shards.copier.copied;
     s.written = shards.written;
     shards_free(&shards);
+    configs_free(&configs);
     if (o->part && !stage->plan)
         parts_leave(target->partial, stage, in, toc, identity, s.finished);
     else
@@ -339,8 +341,10 @@ static void write_joined(struct target *target, struct summary *s)
 {
     struct parts parts;
     struct shards shards;
+    struct configs configs;
     parts_gather(&parts, target->partial);
     shards_plan(&shards, parts.toc, parts.in);
+    configs_derive(&configs, parts.in, parts.toc);
     check_shards(&shards, target->partial);
     if (target->journal.fd < 0)
         target_begin(target, parts.identity, parts.toc);
@@ -348,7 +352,8 @@ static void write_joined(struct target *target, struct summary *s)
         die("%s: its parts are not of the run that its journal is of; remove it (rm -r) to start "
             "anew",
             target->partial);
-    write_rest(parts.in, target, &shards);
+    write_rest(parts.in, target, &shards, &configs);
+    configs_free(&configs);
     *s = (struct summary){.input = json_incref(json_object_get(ts_header(parts.in), "input")),
                           .output = formats_totals(parts.toc),
                           .counts = json_incref(parts.counts),
