@@ -49,7 +49,7 @@ static void write_band(struct flow *flow, struct piece *piece)
         ts_begin(flow->out, piece->name);
     if (piece->data)
         ts_write(flow->out, piece->data, band->raw_size);
-    else if (band->convert)
+    else if (band->out_size)
         ts_write(flow->out, band->out, band->out_size);
     else
         ts_write(flow->out, band->raw, band->raw_size);

@@ -19,7 +19,8 @@ struct flow;
 /* A piece of a tensor's bytes on its way. */
 struct band {
     /* What the stage fills in, beside raw; all of it is 0 before. */
-    void (*convert)(struct band *band); /* raw to out, on any thread; NULL: raw is written */
+    void (*convert)(struct band *band); /* raw to out, on any thread; or in raw, if out_size is 0;
+                                         * NULL if raw is right as it is */
     void (*check)(struct band *band);   /* before it is written, in order; may end the process */
     void *of;                           /* what the band is of */
     uint64_t first, rows;               /* and which part of that */

@@ -106,7 +106,9 @@ char *parts_folder(const char *partial, const char *scope, const char *identity)
         die_errno("%s", partial);
     char *journal = xprintf("%s/" CHECKPOINT_JOURNAL, partial);
     if (!access(journal, F_OK))
-        die("%s: is of a run in one piece, or is being joined; remove it (rm -r) to start anew",
+        die("%s: is of a run in one piece, or is being joined (--join goes on); remove it (rm -r) "
+            "to "
+            "start anew",
             partial);
     free(journal);
     list_parts(&list, partial);

@@ -34,8 +34,8 @@ void parts_leave(const char *folder, const struct stage *stage, struct ts_in *in
 struct parts {
     struct ts_in *in;  /* one of them, read to its end: header and side files are those of all */
     struct toc *toc;   /* of the whole, in the model's order */
-    json_t *counts;    /* of all parts together, but not of */
-    uint64_t finished; /* shards, which runs wrote that died */
+    json_t *counts;    /* of all parts together */
+    uint64_t finished; /* shards that were written by runs which died: they are not counted */
     char identity[DIGEST_TEXT];
 };
 

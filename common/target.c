@@ -321,11 +321,18 @@ bool target_resume(struct target *target, const char *identity, const struct toc
     return false;
 }
 
-void target_adopt(struct target *target)
+bool target_adopt(struct target *target)
 {
     target->folder = lock(target->partial);
     if (target->folder < 0)
-        die_errno("%s", target->partial);
+        die_errno("%s: st-write --part writes parts there", target->partial);
+    enum journal_state state = journal_read(&target->journal, target->folder, target->partial);
+    if (state == JOURNAL_WHOLE)
+        return true;
+    if (state == JOURNAL_FOREIGN)
+        die("%s: is in the way: st-write did not make it; move or remove it", target->partial);
+    journal_free(&target->journal);
+    return false;
 }
 
 void target_begin(struct target *target, const char *identity, const struct toc *toc)

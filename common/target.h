@@ -48,8 +48,9 @@ bool target_resume(struct target *target, const char *identity, const struct toc
  * target_adopt(): begin it. */
 void target_begin(struct target *target, const char *identity, const struct toc *toc);
 
-/* Lock a DST.partial that is there without a journal (parts.h), for target_begin(). */
-void target_adopt(struct target *target);
+/* Lock a DST.partial in which there are parts (parts.h), and read its journal. False if none was
+ * begun, or not to its end: then it is for target_begin() to begin. */
+bool target_adopt(struct target *target);
 
 /* Create (or open again, with truncate == false) a file in it for writing; `name` may hold '/'; its
  * folders are made. */

@@ -105,9 +105,8 @@ static void make_nibbles(struct band *band)
 {
     const struct casting *c = band->of;
     uint64_t row_bytes = c->member->w->cols / 2, blocks = c->member->w->cols / MXFP4_BLOCK;
-    memcpy(band->out, band->raw, band->out_size);
     for (uint64_t i = 0; i < band->rows; i++)
-        nvfp4_cast_nibbles_row((uint8_t *)band->out + i * row_bytes, e8m0_of(c, band->first + i),
+        nvfp4_cast_nibbles_row((uint8_t *)band->raw + i * row_bytes, e8m0_of(c, band->first + i),
                                (size_t)blocks, c->k_max, c->options->zero_positive);
 }
 
@@ -140,8 +139,8 @@ static void cast_member(struct to_nvfp4 *job, const struct group *group,
     to_nvfp4_bands(job, member, "weight_scale", &scales, most, 0, 2 * blocks);
     if (o->zero_positive ||
         nvfp4_cast_any_out_of_range(member->scales.raw, (size_t)(w->rows * blocks), k_max))
-        to_nvfp4_bands(job, member, "weight", &nibbles, weight_band(w, member->tensor), w->cols / 2,
-                       w->cols / 2);
+        to_nvfp4_bands(job, member, "weight", &nibbles, 4 * weight_band(w, member->tensor),
+                       w->cols / 2, 0);
     else
         flow_pass_held(job->flow, member->held);
     flow_after(job->flow, count_member, c);

@@ -372,20 +372,11 @@ static void join(struct target *target, const struct options *o, const struct st
                  double start)
 {
     struct summary s = {0};
-    char *journal = xprintf("%s/" CHECKPOINT_JOURNAL, target->partial);
-    bool begun = !access(journal, F_OK);
-    free(journal);
     if (target_in_place(target) && target_was_done(target, NULL, NULL)) {
         warn("%s: an earlier run had completed it but for its journal", target->path);
         return;
     }
-    if (access(target->partial, F_OK))
-        die_errno("%s: st-write --part writes parts there", target->partial);
-    if (begun)
-        target_resume(target, NULL, NULL);
-    else
-        target_adopt(target);
-    if (!begun || !journal_find(&target->journal, "joined"))
+    if (!target_adopt(target) || !journal_find(&target->journal, "joined"))
         write_joined(target, &s);
     parts_move_up(target->partial);
     target_finish(target);
@@ -437,7 +428,8 @@ int main(int argc, char **argv)
         target_check(&target, o.overwrite,
                      json_string_value(json_object_get(ts_header(in), "source")), ts_sources(in));
         if (o.part && !stage.plan && !enter_part(&target, in)) {
-            warn("%s: this part is complete", target.path);
+            if (!stage.quiet)
+                warn("%s: this part is complete", target.path);
             ts_close(in);
         } else {
             write_stream(in, &target, &o, &stage, start);

@@ -249,8 +249,8 @@ joined() {
     for i in 1 2; do cast_part $i/2; done
     cp -rp "$T/out.partial" "$T/parts"
     killed=0
-    for call in fsync rename,renameat2 unlinkat,unlink rmdir; do
-        for ((when = 1; when < 30; when++)); do
+    for call in write,pwrite64 fsync rename,renameat2 unlinkat rmdir; do
+        for ((when = 1; when < 60; when++)); do
             rm -rf "$T/out" "$T/out.partial"
             cp -rp "$T/parts" "$T/out.partial"
             status=0
@@ -268,7 +268,7 @@ joined() {
         [ $when -gt 1 ]
     done
     echo "$killed"
-    [ $killed -gt 15 ]
+    [ $killed -gt 30 ]
 }
 
 @test "the summary is that of one run" {
