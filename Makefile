@@ -1,6 +1,9 @@
 # make [all]   build the programs into bin/
 # make demo    the main job, on a small checkpoint that lies in test/data
-# make check   every test; SANITIZE=1 with address and undefined-behaviour sanitizers
+# make check   every test; SANITIZE=1 with address and undefined-behaviour sanitizers, SANITIZE=thread
+#              with the thread sanitizer (CC=clang)
+# make fuzz    feed the parsers with changed input, RUNS=10000000 each; writes test/reports/fuzz.md
+# make coverage  what part of the code the tests run (CC=clang); writes test/reports/coverage.md
 # make lint    formatting, static analysis, man pages
 # make bench   how fast, how much memory; writes test/reports/bench.md
 # make install PREFIX=/usr/local DESTDIR=
@@ -12,19 +15,24 @@ PREFIX   ?= /usr/local
 DESTDIR  ?=
 SANITIZE ?= 0
 
-# SANITIZE=1 builds beside the ordinary build, not over it.
-ifeq ($(SANITIZE),1)
-BIN := build/sanitize/bin
-OBJ := build/sanitize/obj
-SANITIZERS := -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
-# gcc's shared libubsan cannot report into a file (see test/check).
-SANITIZERS += $(if $(findstring Free Software,$(shell $(CC) --version)),-static-libubsan)
-CFLAGS ?= -O1 -g
-else
+# Builds with SANITIZE=… lie beside the ordinary build, not over it.
+ifeq ($(SANITIZE),0)
 BIN := bin
 OBJ := build/obj
 CFLAGS ?= -O3 -g
+else
+BIN := build/sanitize-$(SANITIZE)/bin
+OBJ := build/sanitize-$(SANITIZE)/obj
+CFLAGS ?= -O1 -g
 endif
+SANITIZE_1      := -fsanitize=address,undefined -fno-sanitize-recover=all
+# gcc's shared libubsan cannot report into a file (see test/check).
+SANITIZE_1      += $(if $(findstring Free Software,$(shell $(CC) --version)),-static-libubsan)
+SANITIZE_thread := -fsanitize=thread
+SANITIZE_fuzz   := -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all
+# No sanitizer: what ran is counted.
+SANITIZE_coverage := -fprofile-instr-generate -fcoverage-mapping
+SANITIZERS      := $(SANITIZE_$(SANITIZE)) $(if $(SANITIZE:0=),-fno-omit-frame-pointer)
 
 # CFLAGS, CPPFLAGS and LDFLAGS are the user's. What the code needs stays, whatever they are.
 # Contraction off: every product and sum is rounded, as the formats' contract says.
@@ -37,11 +45,13 @@ LDLIBS   := -larchive -ljansson -lpcre2-8 -lcrypto -lm
 STAGES   := $(patsubst stages/%.c,$(BIN)/%,$(wildcard stages/*.c))
 UNITS    := $(patsubst test/unit/%.c,$(BIN)/test/%,$(wildcard test/unit/*.c))
 TOOLS    := $(patsubst test/%.c,$(BIN)/test/%,$(wildcard test/*.c))
+FUZZERS  := $(patsubst test/fuzz/%.c,$(BIN)/fuzz/%,$(filter-out %/fuzz.c,$(wildcard test/fuzz/*.c)))
 COMMON   := $(patsubst %.c,$(OBJ)/%.o,$(wildcard common/*.c common/model/*.c))
 
-SETUPS   := setup-build setup-check setup-lint setup-bench
+SETUPS   := setup-build setup-check setup-lint setup-bench setup-fuzz
 
-.PHONY: all demo check lint bench install clean $(SETUPS)
+.PHONY: all demo check fuzz coverage lint bench install clean $(SETUPS)
+.PHONY: fuzzers fuzzers-here fuzzers-covered
 all: $(STAGES) $(TOOLS)
 
 $(OBJ)/%.o: %.c | setup-build
@@ -69,6 +79,20 @@ $(UNITS): $(BIN)/test/%: $(OBJ)/test/unit/%.o $(OBJ)/common.a
 	@mkdir -p $(@D)
 	$(LINK) -o $@ $^ -lcmocka $(LDLIBS)
 
+# Fuzzers: `make fuzzers`, by clang. What ends a process comes back to them (see test/fuzz/fuzz.h).
+WRAPPED := die die_errno die_usage warn
+$(BIN)/fuzz/pt: WRAPPED += archive_read_support_format_zip_seekable
+$(FUZZERS): $(BIN)/fuzz/%: $(OBJ)/test/fuzz/%.o $(OBJ)/test/fuzz/fuzz.o $(OBJ)/common.a
+	@mkdir -p $(@D)
+	$(LINK) -fsanitize=fuzzer $(WRAPPED:%=-Wl,--wrap=%) -o $@ $^ $(LDLIBS)
+
+fuzzers-here: $(FUZZERS)
+fuzzers fuzzers-covered: setup-fuzz
+fuzzers:
+	@+$(MAKE) --no-print-directory SANITIZE=fuzz CC=clang fuzzers-here
+fuzzers-covered:
+	@+$(MAKE) --no-print-directory SANITIZE=coverage CC=clang fuzzers-here
+
 -include $(wildcard $(OBJ)/*/*.d $(OBJ)/*/*/*.d)
 
 $(SETUPS): setup-%:
@@ -77,8 +101,11 @@ $(SETUPS): setup-%:
 demo: all
 	@test/demo
 
-check: setup-check all $(UNITS)
+check: setup-check all $(UNITS) fuzzers
 	@BIN=$(BIN) test/check
+
+fuzz: fuzzers fuzzers-covered
+	@test/fuzz/run
 
 lint: setup-lint
 	@INCLUDE="$(INCLUDE)" test/lint

@@ -12,6 +12,10 @@ static void say(const char *format, va_list args, const char *tail)
     char *message;
     if (vasprintf(&message, format, args) < 0)
         message = NULL;
+    /* Whatever text from outside is in it: no second line, no escape sequences. */
+    for (char *p = message; p && *p; p++)
+        if ((unsigned char)*p < ' ' || *p == 0x7f)
+            *p = '?';
     fflush(stdout);
     fprintf(stderr, "%s: %s%s%s\n", program_invocation_short_name, message ? message : format,
             tail ? ": " : "", tail ? tail : "");

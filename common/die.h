@@ -1,7 +1,8 @@
 /* die.h: how a program of this project speaks of trouble.
  *
  * A filter has nothing to undo: the layer above the parsers ends the process with one line,
- * "program: message", that names tensor, file and offset and says what to do next. */
+ * "program: message", that names tensor, file and offset and says what to do next. Control
+ * characters in a message (names and texts come from outside) are shown as '?'. */
 #ifndef DIE_H
 #define DIE_H
 
