@@ -40,7 +40,7 @@ INCLUDE  := -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 -Icommon
 LANGUAGE := -std=gnu17 -Wall -Wextra -Werror -fopenmp $(SANITIZERS)
 COMPILE   = $(CC) $(LANGUAGE) $(INCLUDE) $(CPPFLAGS) $(CFLAGS) -ffp-contract=off -MMD -MP
 LINK      = $(CC) $(SANITIZERS) $(LDFLAGS)
-LDLIBS   := -larchive -ljansson -lpcre2-8 -lcrypto -lm
+LDLIBS   := -larchive -ljansson -lpcre2-8 -lcrypto -lxxhash -lm
 
 STAGES   := $(patsubst stages/%.c,$(BIN)/%,$(wildcard stages/*.c))
 UNITS    := $(patsubst test/unit/%.c,$(BIN)/test/%,$(wildcard test/unit/*.c))

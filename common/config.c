@@ -21,11 +21,10 @@ static int by_text(const void *a, const void *b)
 
 /* {module: {"quant_algo": "NVFP4", "group_size": 16}}, sorted: one entry for all the routed experts
  * of a layer, one for each other matrix. */
-static json_t *quantized_layers(struct ts_in *in)
+static json_t *quantized_layers(const struct model *model, const struct toc *toc)
 {
     char **name = NULL;
     size_t count = 0;
-    const struct toc *toc = ts_toc(in);
     for (size_t i = 0; i < toc->count; i++) {
         char module[TENSOR_NAME_MAX + 1], experts[TENSOR_NAME_MAX + 1];
         char projection[TENSOR_NAME_MAX + 1];
@@ -35,7 +34,7 @@ static json_t *quantized_layers(struct ts_in *in)
         if (tensor->context || format_of(tensor) != FORMAT_NVFP4)
             continue;
         weight_module(tensor, module);
-        bool is_expert = ts_model(in)->expert(module, experts, projection, &layer, &expert, &mtp);
+        bool is_expert = model->expert(module, experts, projection, &layer, &expert, &mtp);
         const char *key = is_expert ? experts : module;
         if (count && !strcmp(name[count - 1], key))
             continue;
@@ -150,17 +149,16 @@ static char *dequantized_config(json_t *config, bool any_quantized)
     return config_text(config, false);
 }
 
-void configs_derive(struct configs *configs, struct ts_in *in)
+void configs_derive(struct configs *configs, struct ts_in *in, const struct toc *toc)
 {
     bool used[FORMAT_COUNT + 1] = {false};
-    const struct toc *toc = ts_toc(in);
     *configs = (struct configs){0};
     for (size_t i = 0; i < toc->count; i++)
         used[format_of(&toc->tensor[i])] = true;
     json_t *quant = json_object_get(ts_header(in), "quant");
     json_t *config = ts_file_json(in, "config.json");
     if (used[FORMAT_NVFP4] && json_object_get(quant, "recipe")) {
-        json_t *layers = quantized_layers(in);
+        json_t *layers = quantized_layers(ts_model(in), toc);
         configs->hf_quant = nvfp4_hf_quant(quant, layers);
         if (config)
             configs->config = nvfp4_config(config, quant, layers);

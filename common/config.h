@@ -17,9 +17,10 @@ struct configs {
     bool keep_hf_quant; /* the side file of that name stays as it is */
 };
 
-/* Derive both from the outgoing stream: its table, its header's `quant`, its config.json. A stream
- * whose formats no stage changed keeps both. The caller frees it with configs_free(). */
-void configs_derive(struct configs *configs, struct ts_in *in);
+/* Derive both from the outgoing stream: its header's `quant`, its config.json, and the table of the
+ * whole checkpoint, of which the stream may bring a part. A stream whose formats no stage changed
+ * keeps both. The caller frees it with configs_free(). */
+void configs_derive(struct configs *configs, struct ts_in *in, const struct toc *toc);
 void configs_free(struct configs *configs);
 
 #endif

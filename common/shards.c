@@ -1,13 +1,16 @@
 #include "shards.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
+#include "checksum.h"
 #include "die.h"
+#include "names.h"
 #include "safetensors.h"
 
 enum { BUFFER = 1 << 20 };
@@ -46,12 +49,10 @@ static bool is_shard_name(const char *name)
     return length > tail && !strcmp(name + length - tail, suffix);
 }
 
-void shards_plan(struct shards *shards, struct ts_in *in)
+void shards_list(struct shards *shards, struct toc *toc)
 {
-    const struct toc *toc = ts_toc(in);
     *shards = (struct shards){.toc = toc, .count = toc->shards, .current = NO_SHARD, .fd = -1};
     shards->shard = xalloc(toc->shards, sizeof *shards->shard);
-    shards->offset = xalloc(toc->count, sizeof *shards->offset);
     for (size_t i = 0; i < toc->count; i++)
         shards->shard[toc->tensor[i].shard].count += !toc->tensor[i].context;
     for (size_t i = 0; i < toc->shards; i++) {
@@ -63,6 +64,13 @@ void shards_plan(struct shards *shards, struct ts_in *in)
         if (!toc->tensor[i].context)
             shard->line[shard->left++] = (uint32_t)i;
     }
+}
+
+void shards_plan(struct shards *shards, struct toc *toc, struct ts_in *in)
+{
+    shards_list(shards, toc);
+    shards->offset = xalloc(toc->count, sizeof *shards->offset);
+    shards->proof = xalloc(toc->count, sizeof *shards->proof);
     for (size_t i = 0; i < toc->shards; i++) {
         struct shard *shard = &shards->shard[i];
         uint64_t header_size;
@@ -78,96 +86,228 @@ void shards_plan(struct shards *shards, struct ts_in *in)
     }
 }
 
+/* ---- what an earlier run finished ---- */
+
+/* Each shard's last word in the journal: its note, or none. */
+static void read_notes(struct shards *shards, const char *notes)
+{
+    static const char done[] = "shard\t", redo[] = "redo\t";
+    for (const char *line = notes; line && *line; line = strchr(line, '\n') + 1) {
+        bool is_done = !strncmp(line, done, sizeof done - 1);
+        if (!is_done && strncmp(line, redo, sizeof redo - 1) != 0)
+            continue;
+        const char *name = strchr(line, '\t') + 1;
+        size_t length = strcspn(name, "\t\n");
+        int64_t i = names_find(shards->toc->shard_names, name, length);
+        if (i < 0)
+            continue;
+        struct shard *shard = &shards->shard[i];
+        free(shard->note);
+        shard->note = NULL;
+        if (is_done && name[length] == '\t') {
+            const char *note = name + length + 1;
+            shard->note = xprintf("%.*s", (int)strcspn(note, "\n"), note);
+        }
+    }
+}
+
+size_t shards_resume(struct shards *shards, const struct target *target)
+{
+    size_t finished = 0;
+    read_notes(shards, target->journal.notes);
+    for (size_t i = 0; i < shards->count; i++) {
+        struct shard *shard = &shards->shard[i];
+        struct stat status;
+        if (!shard->note)
+            continue;
+        if (!target_stat(target, shard->name, &status) || !finished_holds(shard->note, &status)) {
+            free(shard->note);
+            shard->note = NULL;
+        }
+        finished += shard->note != NULL;
+    }
+    return finished;
+}
+
+static bool is_missing(const struct shard *shard)
+{
+    return shard->count && !shard->note;
+}
+
+size_t shards_missing(const struct shards *shards)
+{
+    size_t missing = 0;
+    for (size_t i = 0; i < shards->count; i++)
+        missing += is_missing(&shards->shard[i]);
+    return missing;
+}
+
+uint64_t shards_to_write(const struct shards *shards)
+{
+    uint64_t bytes = 0;
+    for (size_t i = 0; i < shards->count; i++)
+        bytes += is_missing(&shards->shard[i]) ? shards->shard[i].size : 0;
+    return bytes;
+}
+
 uint64_t shards_left_over(const struct shards *shards, const struct target *target)
 {
     uint64_t bytes = 0;
     for (size_t i = 0; i < shards->count; i++)
-        bytes += target_holds(target, shards->shard[i].name);
+        bytes += is_missing(&shards->shard[i]) ? target_holds(target, shards->shard[i].name) : 0;
     return bytes;
 }
 
-void shards_create(struct shards *shards, struct target *target, struct ts_in *in)
+/* ---- writing ---- */
+
+/* Begin the file that is open. */
+static void create(struct shards *shards, const struct target *target, const struct shard *shard,
+                   struct ts_in *in)
 {
-    shards->target = target;
-    for (size_t i = 0; i < shards->count; i++) {
-        struct shard *shard = &shards->shard[i];
-        char *header;
-        uint64_t header_size;
-        if (!shard->count)
-            continue;
-        layout(shards, shard, in, &header, &header_size);
-        int fd = target_open(target, shard->name, true);
-        if (ftruncate(fd, (off_t)shard->size))
-            die_errno("%s/%s: making it %" PRIu64 " bytes long", target->partial, shard->name,
-                      shard->size);
-        write_at(fd, 0, header, header_size, shard->name);
-        shards->written += header_size;
-        target_close(fd, shard->name, false);
-        free(header);
-    }
+    char *header;
+    uint64_t header_size;
+    layout(shards, shard, in, &header, &header_size);
+    if (ftruncate(shards->fd, (off_t)shard->size))
+        die_errno("%s/%s: making it %" PRIu64 " bytes long", target->partial, shard->name,
+                  shard->size);
+    write_at(shards->fd, 0, header, header_size, shard->name);
+    shards->written += header_size;
+    free(header);
 }
 
 /* One shard is open at a time: tensors come in the model's order, which is nearly that of shards.
  */
-static void open_shard(struct shards *shards, uint32_t shard)
+static void open_shard(struct shards *shards, struct target *target, uint32_t i, struct ts_in *in)
 {
-    if (shards->current == shard)
+    const struct shard *shard = &shards->shard[i];
+    bool begins = shard->left == shard->count;
+    if (shards->current == i)
         return;
     if (shards->current != NO_SHARD)
         target_close(shards->fd, shards->shard[shards->current].name, false);
-    shards->fd = target_open(shards->target, shards->shard[shard].name, false);
-    shards->current = shard;
+    shards->fd = target_open(target, shard->name, begins);
+    shards->current = i;
+    if (begins)
+        create(shards, target, shard, in);
 }
 
-static void write_through_memory(struct shards *shards, struct ts_in *in, uint64_t offset,
-                                 const char *what)
+/* Returns the checksum of what was written. */
+static uint64_t write_through_memory(struct shards *shards, struct ts_in *in, uint64_t offset,
+                                     const char *what)
 {
     const struct tensor *tensor = ts_present(in);
+    struct checksum *checksum = checksum_new();
     char *buffer = xgrow(NULL, BUFFER, 1);
     for (uint64_t done = 0; done < tensor->size;) {
         size_t size = tensor->size - done < BUFFER ? (size_t)(tensor->size - done) : BUFFER;
         ts_read(in, buffer, size);
+        checksum_add(checksum, buffer, size);
         write_at(shards->fd, offset + done, buffer, size, what);
         done += size;
     }
     shards->written += tensor->size;
     free(buffer);
+    return checksum_end(checksum);
 }
 
-void shards_write(struct shards *shards, struct ts_in *in)
+/* All of the current shard is written: onto the disk, then into the journal, unless a file that it
+ * was made from changed meanwhile. */
+static void finish_shard(struct shards *shards, struct target *target, struct ts_in *in)
 {
-    const struct tensor *tensor = ts_present(in);
-    size_t source;
-    uint64_t from, to = shards->offset[tensor - shards->toc->tensor];
+    struct shard *shard = &shards->shard[shards->current];
+    struct stat status;
+    if (fsync(shards->fd) || fstat(shards->fd, &status))
+        die_errno("%s: syncing it to disk", shard->name);
+    target_close(shards->fd, shard->name, false);
+    shards->current = NO_SHARD;
+    sources_check(ts_sources(in));
+    char *line = finished_note(shard->name, &status, ts_sources(in), shards->proof, shard->line,
+                               shard->count);
+    journal_note(&target->journal, line);
+    read_notes(shards, line);
+    free(line);
+}
+
+void shards_write(struct shards *shards, struct target *target, struct ts_in *in, size_t line)
+{
+    const struct tensor *tensor = &shards->toc->tensor[line];
     struct shard *shard = &shards->shard[tensor->shard];
-    char *what = xprintf("%s, to %s/%s", tensor->name, shards->target->partial, shard->name);
-    open_shard(shards, tensor->shard);
-    if (ts_ref(in, &source, &from))
+    if (shard->note)
+        return;
+    size_t source;
+    uint64_t from, to = shards->offset[line];
+    char *what = xprintf("%s, to %s/%s", tensor->name, target->partial, shard->name);
+    open_shard(shards, target, tensor->shard, in);
+    if (ts_ref(in, &source, &from)) {
         copy_range(&shards->copier, sources_fd(ts_sources(in), source), from, shards->fd, to,
                    tensor->size, what);
-    else
-        write_through_memory(shards, in, to, what);
-    free(what);
-    if (--shard->left == 0) {
-        target_close(shards->fd, shard->name, true);
-        shards->current = NO_SHARD;
+        shards->proof[line] = (struct proof){(uint32_t)source, from};
+    } else {
+        uint64_t sum = write_through_memory(shards, in, to, what);
+        shards->proof[line] = (struct proof){PROOF_CHECKSUM, sum};
     }
+    free(what);
+    if (--shard->left == 0)
+        finish_shard(shards, target, in);
 }
 
-void shards_finish(struct shards *shards)
+/* ---- reading again ---- */
+
+/* NULL, or what is wrong with the file (the caller frees it). */
+static char *verify_shard(struct shards *shards, const struct shard *shard, struct ts_in *in,
+                          int fd)
 {
-    for (size_t i = 0; i < shards->count; i++)
-        if (shards->shard[i].left)
-            die("internal: shard %s lacks %zu tensors", shards->shard[i].name,
-                shards->shard[i].left);
+    struct stat status;
+    char *header;
+    uint64_t header_size, at;
+    if (fstat(fd, &status))
+        die_errno("%s", shard->name);
+    if ((uint64_t)status.st_size != shard->size)
+        return xprintf("it has %jd bytes, not %" PRIu64, (intmax_t)status.st_size, shard->size);
+    layout(shards, shard, in, &header, &header_size);
+    char *found = xgrow(NULL, (size_t)header_size, 1);
+    read_at(fd, 0, found, header_size, shard->name);
+    bool same = !memcmp(found, header, (size_t)header_size);
+    free(found);
+    free(header);
+    if (!same)
+        return xstrdup("its header is not what was written");
+    const struct tensor *tensor = finished_verify(shard->note, fd, ts_sources(in), shards->toc,
+                                                  shard->line, shard->count, shards->offset, &at);
+    return tensor ? xprintf("tensor %s is not what was written, at offset %" PRIu64 " or behind",
+                            tensor->name, at)
+                  : NULL;
+}
+
+void shards_verify(struct shards *shards, struct target *target, struct ts_in *in)
+{
+    for (size_t i = 0; i < shards->count; i++) {
+        const struct shard *shard = &shards->shard[i];
+        if (!shard->count)
+            continue;
+        int fd = target_open(target, shard->name, false);
+        posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED); /* the disk is asked, not the page cache */
+        char *wrong = verify_shard(shards, shard, in, fd);
+        target_close(fd, shard->name, false);
+        if (!wrong)
+            continue;
+        char *line = xprintf("redo\t%s\n", shard->name);
+        journal_note(&target->journal, line);
+        die("%s/%s: %s: is the disk or the memory failing? Run the same command again, which "
+            "writes this shard anew",
+            target->partial, shard->name, wrong);
+    }
 }
 
 void shards_free(struct shards *shards)
 {
-    for (size_t i = 0; i < shards->count; i++)
+    for (size_t i = 0; i < shards->count; i++) {
         free(shards->shard[i].line);
+        free(shards->shard[i].note);
+    }
     free(shards->shard);
     free(shards->offset);
+    free(shards->proof);
 }
 
 char *shards_index(struct toc *toc)

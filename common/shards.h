@@ -1,49 +1,64 @@
-/* shards.h: the safetensors files of a checkpoint, written tensor by tensor in any order. */
+/* shards.h: the safetensors files of a checkpoint, written tensor by tensor in any order, and those
+ * that an earlier run finished, which are not written again. */
 #ifndef SHARDS_H
 #define SHARDS_H
 
 #include "copy.h"
+#include "finished.h"
 #include "target.h"
 #include "ts.h"
 
 struct shard {
     const char *name;
     uint32_t *line; /* its lines of the table, data only */
-    size_t count;
-    size_t left;   /* tensors still to be written; 0: complete and on disk */
-    uint64_t size; /* bytes of the file */
+    size_t count;   /* 0: context only, no file */
+    size_t left;    /* tensors still to be written */
+    uint64_t size;  /* bytes of the file */
+    char *note;     /* of the journal, from SIZE on; NULL until it is whole and on disk */
 };
 
 struct shards {
-    const struct toc *toc;
+    struct toc *toc;
     struct shard *shard;
     size_t count;
-    uint64_t *offset; /* by line of the table */
-    uint64_t bytes;   /* of all files */
-    uint64_t written; /* bytes that came through memory, headers among them */
-    struct target *target;
+    uint64_t *offset;    /* by line of the table */
+    struct proof *proof; /* by line of the table: of what was written */
+    uint64_t bytes;      /* of all files */
+    uint64_t written;    /* bytes that came through memory, headers among them */
     struct copier copier;
     uint32_t current; /* the shard that is open, or UINT32_MAX */
     int fd;
 };
 
-/* Lay out a file for each shard that has data: sizes and offsets. Nothing is written. Whole pages
- * of a shard lie as in the source file of the same label, if there is one, so that they can be
- * shared. The caller frees it with shards_free(). */
-void shards_plan(struct shards *shards, struct ts_in *in);
+/* The shards of a table, which must live as long. The caller frees them with shards_free(). */
+void shards_list(struct shards *shards, struct toc *toc);
 
-/* Bytes on disk of the shards that an earlier run left in the target: they are written over. */
+/* The same, with a layout for each file: sizes and offsets. Nothing is written. Whole pages of a
+ * shard lie as in the source file of the same label in `in`, if there is one, so that they can be
+ * shared. */
+void shards_plan(struct shards *shards, struct toc *toc, struct ts_in *in);
+
+/* Give the shards that are finished by the target's journal their notes; returns how many. */
+size_t shards_resume(struct shards *shards, const struct target *target);
+
+/* Bytes of the files that are not finished, and how many of them an earlier run left on the disk,
+ * to be written over. */
+uint64_t shards_to_write(const struct shards *shards);
 uint64_t shards_left_over(const struct shards *shards, const struct target *target);
 
-/* Create all files in the target: full size, header in place. */
-void shards_create(struct shards *shards, struct target *target, struct ts_in *in);
+/* Write the present tensor of `in` as that line of the table, unless its shard is finished: shared
+ * or copied if it comes by reference, else through memory. The file is made with its first tensor
+ * (full size, header in place); with its last one it is synced, closed, and noted in the target's
+ * journal. The target is the same in all calls. */
+void shards_write(struct shards *shards, struct target *target, struct ts_in *in, size_t line);
 
-/* Write the present tensor of `in`: copied or shared if it comes by reference, else through memory.
- * A shard that is complete is synced and closed. */
-void shards_write(struct shards *shards, struct ts_in *in);
+/* How many files are not finished. */
+size_t shards_missing(const struct shards *shards);
 
-/* End the process if a shard is not complete. */
-void shards_finish(struct shards *shards);
+/* Read all files again, from the disk, and compare them with what the journal says of them. One
+ * that differs is noted as one to be written anew, and ends the process. */
+void shards_verify(struct shards *shards, struct target *target, struct ts_in *in);
+
 void shards_free(struct shards *shards);
 
 /* The text of model.safetensors.index.json: total_size and weight_map. The caller frees it; NULL

@@ -11,14 +11,10 @@
 
 #include "die.h"
 #include "json.h"
+#include "mtime.h"
 #include "names.h"
 
 enum { MAX_OPEN = 16 };
-
-static int64_t mtime_of(const struct stat *status)
-{
-    return (int64_t)status->st_mtim.tv_sec * 1000000000 + status->st_mtim.tv_nsec;
-}
 
 void sources_free(struct sources *sources)
 {
@@ -77,7 +73,7 @@ size_t sources_add(struct sources *sources, const char *label, const char *path)
     struct source *file = append(sources, label);
     file->path = real;
     file->size = (uint64_t)status.st_size;
-    file->mtime_ns = mtime_of(&status);
+    file->mtime_ns = mtime_ns(&status);
     return sources->count - 1;
 }
 
@@ -136,7 +132,7 @@ static void check_unchanged(const struct source *file, const struct stat *status
         die("%s: changed since the stream was made: size is %jd, was %" PRIu64
             "; run the pipeline again from st-read",
             file->path, (intmax_t)status->st_size, file->size);
-    if (mtime_of(status) != file->mtime_ns)
+    if (mtime_ns(status) != file->mtime_ns)
         die("%s: changed since the stream was made (modification time differs); run the pipeline "
             "again from st-read",
             file->path);

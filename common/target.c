@@ -19,7 +19,8 @@
 #include "copy.h"
 #include "die.h"
 
-static const char journal[] = CHECKPOINT_JOURNAL;
+static const char journal_name[] = CHECKPOINT_JOURNAL;
+enum { WALK_FILES = 16 };
 
 /* "inside" or "equal to": whether `path` lies below the folder of `length` bytes. */
 static bool is_below(const char *path, const char *folder, size_t length)
@@ -55,8 +56,9 @@ static void check_sources(const struct target *target, const char *source,
     }
 }
 
-static bool is_empty(const char *path)
+static size_t count_entries(const char *path)
 {
+    enum { DOTS = 2 }; /* . and .. */
     DIR *folder = opendir(path);
     if (!folder)
         die_errno("%s", path);
@@ -66,7 +68,7 @@ static bool is_empty(const char *path)
     if (errno)
         die_errno("%s", path);
     closedir(folder);
-    return entries <= 2; /* . and .. */
+    return entries - DOTS;
 }
 
 /* True if the folder holds an entry that fnmatch(3) finds. */
@@ -86,9 +88,9 @@ static bool holds(const char *path, const char *pattern)
  * somebody's other files. */
 static void check_present(const struct target *target)
 {
-    if (is_empty(target->path))
+    if (!count_entries(target->path))
         return;
-    if (!target->overwrite && !holds(target->path, journal))
+    if (!target->overwrite && !target_in_place(target))
         die("%s: is not empty; choose another folder, or --overwrite it", target->path);
     if (target->overwrite && !holds(target->path, "*.safetensors"))
         die("%s: is no checkpoint (no .safetensors file in it); --overwrite replaces nothing else: "
@@ -96,10 +98,8 @@ static void check_present(const struct target *target)
             target->path);
 }
 
-void target_check(struct target *target, const char *path, bool overwrite, const char *source,
-                  const struct sources *sources)
+void target_name(struct target *target, const char *path)
 {
-    signal(SIGXFSZ, SIG_IGN); /* a file size limit is an error like others: EFBIG */
     size_t length = strlen(path);
     while (length > 1 && path[length - 1] == '/')
         length--;
@@ -122,8 +122,7 @@ void target_check(struct target *target, const char *path, bool overwrite, const
         die_usage("%s: name the folder itself, not '.', '..' or '/'", path);
     char *above =
         slash ? xprintf("%.*s", (int)(slash == clean ? 1 : slash - clean), clean) : xstrdup(".");
-    *target =
-        (struct target){.parent = realpath(above, NULL), .folder = -1, .overwrite = overwrite};
+    *target = (struct target){.parent = realpath(above, NULL), .folder = -1, .journal.fd = -1};
     if (!target->parent)
         die_errno("%s: the folder to write into", above);
     target->path = xprintf("%s/%s", strcmp(target->parent, "/") ? target->parent : "", base);
@@ -132,60 +131,152 @@ void target_check(struct target *target, const char *path, bool overwrite, const
     free(clean);
     if (exists && !S_ISDIR(status.st_mode))
         die("%s: exists and is no folder", target->path);
+}
+
+void target_check(struct target *target, bool overwrite, const char *source,
+                  const struct sources *sources)
+{
+    signal(SIGXFSZ, SIG_IGN); /* a file size limit is an error like others: EFBIG */
+    target->overwrite = overwrite;
     check_sources(target, source, sources);
-    if (exists)
+    if (!access(target->path, F_OK))
         check_present(target);
 }
 
-static void lock(struct target *target)
+/* Open and lock a folder of an st-write; -1 if there is none. */
+static int lock(const char *path)
 {
     struct stat opened, named;
-    target->folder = open(target->partial, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
-    if (target->folder < 0)
-        die_errno("%s", target->partial);
-    if (flock(target->folder, LOCK_EX | LOCK_NB)) {
+    int folder = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+    if (folder < 0 && errno == ENOENT)
+        return -1;
+    if (folder < 0)
+        die_errno("%s", path);
+    if (flock(folder, LOCK_EX | LOCK_NB)) {
         if (errno == EWOULDBLOCK)
-            die("%s: another st-write is at work in it", target->partial);
-        die_errno("%s", target->partial);
+            die("%s: another st-write is at work in it", path);
+        die_errno("%s", path);
     }
     /* The other one may have finished and renamed it between our open and our lock. */
-    if (fstat(target->folder, &opened) || stat(target->partial, &named) ||
-        opened.st_ino != named.st_ino || opened.st_dev != named.st_dev)
-        die("%s: another st-write was at work in it; run this again", target->partial);
+    if (fstat(folder, &opened) || stat(path, &named) || opened.st_ino != named.st_ino ||
+        opened.st_dev != named.st_dev)
+        die("%s: another st-write was at work in it; run this again", path);
+    return folder;
 }
 
-/* What is in the journal that an earlier run left, without the newline; NULL if there is none. */
-static char *read_journal(int folder, const char *path)
+static void sync_folder(const char *path)
 {
-    char text[256];
-    int fd = openat(folder, journal, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
-    if (fd < 0 && errno == ENOENT)
-        return NULL;
-    ssize_t got = fd < 0 ? -1 : read(fd, text, sizeof text - 1);
-    if (got < 0)
-        die_errno("%s/%s", path, journal);
-    close(fd);
-    text[got] = 0;
-    text[strcspn(text, "\n")] = 0;
-    return xstrdup(text);
+    int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0 || (fsync(fd) && errno != EINVAL) || close(fd))
+        die_errno("%s: syncing it to disk", path);
 }
 
-bool target_was_done(const struct target *target, const char *fingerprint)
+/* ---- the end of a run, and of one that was killed there ---- */
+
+static int remove_entry(const char *path, const struct stat *status, int type, struct FTW *walk)
 {
-    int folder = open(target->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (folder < 0 && errno == ENOENT)
-        return false;
+    (void)status;
+    (void)type;
+    if (walk->level == 0 || (walk->level == 1 && !strcmp(path + walk->base, journal_name)))
+        return 0; /* last, so that a folder that is half gone says what it is */
+    return remove(path);
+}
+
+/* If what lies at DST.partial says that it is the old checkpoint: remove it. True if it was
+ * replaced by the run of `identity` and `toc`. */
+static bool remove_replaced(const struct target *target, const char *identity,
+                            const struct toc *toc)
+{
+    struct journal journal;
+    int folder = lock(target->partial);
     if (folder < 0)
-        die_errno("%s", target->path);
-    char *before = read_journal(folder, target->path);
-    bool done = before && !strcmp(before, fingerprint);
-    if (before && !done && !target->overwrite)
-        die("%s: is not empty; choose another folder, or --overwrite it", target->path);
-    if (done && (unlinkat(folder, journal, 0) || fsync(folder)))
-        die_errno("%s/%s", target->path, journal);
-    free(before);
+        return false;
+    bool replaced = journal_read(&journal, folder, target->partial) == JOURNAL_WHOLE &&
+                    journal_find(&journal, "replaced");
+    bool ours = replaced && journal_is_of(&journal, identity, toc);
+    if (replaced &&
+        (nftw(target->partial, remove_entry, WALK_FILES, FTW_PHYS | FTW_DEPTH | FTW_MOUNT) ||
+         unlinkat(folder, journal_name, 0) || rmdir(target->partial)))
+        die_errno("%s: the new checkpoint is in place, but the old one, moved here, could not be "
+                  "removed; remove it (rm -r)",
+                  target->partial);
+    journal_free(&journal);
     close(folder);
-    return done;
+    return ours;
+}
+
+/* Have the old checkpoint, which now lies at DST.partial, say so. */
+static void mark_replaced(const struct target *target, const char *identity, const struct toc *toc)
+{
+    struct journal mark;
+    int folder = lock(target->partial);
+    if (folder < 0 || (unlinkat(folder, journal_name, 0) && errno != ENOENT))
+        die_errno("%s", target->partial);
+    journal_begin(&mark, folder, target->partial, identity, toc);
+    journal_note(&mark, "replaced\n");
+    journal_free(&mark);
+    close(folder);
+}
+
+/* How a journal names the folder that will be replaced. */
+static char *replaces_note(const struct stat *status)
+{
+    return xprintf("replaces\t%ju\t%ju\n", (uintmax_t)status->st_dev, (uintmax_t)status->st_ino);
+}
+
+/* True if DST.partial is the folder that the journal of DST says it replaces. */
+static bool is_replaced(const struct target *target, const struct journal *journal)
+{
+    struct stat status;
+    const char *found = journal_find(journal, "replaces");
+    if (!found || lstat(target->partial, &status))
+        return false;
+    char *own = replaces_note(&status);
+    bool same = !strncmp(found - strlen("replaces"), own, strlen(own));
+    free(own);
+    return same;
+}
+
+/* The last step: DST is whole and in place, and is a checkpoint without its journal. */
+static void remove_journal(const struct target *target, int folder)
+{
+    if (unlinkat(folder, journal_name, 0) || (fsync(folder) && errno != EINVAL))
+        die_errno("%s/%s", target->path, journal_name);
+}
+
+/* The first half of target_was_done(): the journal in DST. */
+static bool settle(const struct target *target, const char *identity, const struct toc *toc)
+{
+    struct journal journal;
+    int folder = lock(target->path);
+    if (folder < 0)
+        return false;
+    enum journal_state state = journal_read(&journal, folder, target->path);
+    bool whole = state == JOURNAL_WHOLE && journal_find(&journal, "whole");
+    bool ours = whole && journal_is_of(&journal, identity, toc);
+    if (state == JOURNAL_WHOLE && !whole)
+        die("%s: holds what a run of st-write left half done; move it back to %s to continue it",
+            target->path, target->partial);
+    if (state != JOURNAL_NONE && !ours && !target->overwrite)
+        die("%s: is not empty; choose another folder, or --overwrite it", target->path);
+    if (whole && is_replaced(target, &journal))
+        mark_replaced(target, journal.identity, journal.toc);
+    if (whole)
+        remove_journal(target, folder);
+    journal_free(&journal);
+    close(folder);
+    return ours;
+}
+
+bool target_was_done(const struct target *target, const char *identity, const struct toc *toc)
+{
+    bool done = settle(target, identity, toc);
+    return remove_replaced(target, identity, toc) || done;
+}
+
+bool target_in_place(const struct target *target)
+{
+    return !access(target->path, F_OK) && holds(target->path, journal_name);
 }
 
 bool target_can_share(const struct target *target, int fd)
@@ -198,25 +289,35 @@ bool target_can_share(const struct target *target, int fd)
     return can;
 }
 
-void target_begin(struct target *target, const char *fingerprint)
+bool target_resume(struct target *target, const char *identity, const struct toc *toc)
 {
-    bool existed = mkdir(target->partial, 0777) != 0;
-    if (existed && errno != EEXIST)
+    target->folder = lock(target->partial);
+    if (target->folder < 0)
+        return false;
+    enum journal_state state = journal_read(&target->journal, target->folder, target->partial);
+    if (state == JOURNAL_WHOLE) {
+        if (!journal_is_of(&target->journal, identity, toc))
+            die("%s: was left by a run with other input or options; remove it (rm -r) to start "
+                "anew",
+                target->partial);
+        return true;
+    }
+    journal_free(&target->journal);
+    if (state == JOURNAL_FOREIGN || count_entries(target->partial) > (state == JOURNAL_CUT))
+        die("%s: is in the way: st-write did not make it; move or remove it", target->partial);
+    return false;
+}
+
+void target_begin(struct target *target, const char *identity, const struct toc *toc)
+{
+    if (target->folder < 0) {
+        if (mkdir(target->partial, 0777))
+            die_errno("%s", target->partial);
+        target->folder = lock(target->partial);
+    }
+    if (target->folder < 0)
         die_errno("%s", target->partial);
-    lock(target);
-    char *before = read_journal(target->folder, target->partial);
-    if (existed && !before && !is_empty(target->partial))
-        die("%s: is in the way: st-write did not make it, or did not get to remove what "
-            "--overwrite "
-            "replaced; move or remove it",
-            target->partial);
-    if (before && strcmp(before, fingerprint) != 0)
-        die("%s: was left by a run with other input or options; remove it (rm -r) to start anew",
-            target->partial);
-    free(before);
-    char *line = xprintf("%s\n", fingerprint);
-    target_put(target, journal, line, strlen(line));
-    free(line);
+    journal_begin(&target->journal, target->folder, target->partial, identity, toc);
 }
 
 static void make_folders(struct target *target, const char *name)
@@ -255,27 +356,25 @@ void target_close(int fd, const char *name, bool sync)
 void target_put(struct target *target, const char *name, const char *data, uint64_t size)
 {
     int fd = target_open(target, name, true);
-    for (uint64_t done = 0; done < size;) {
-        ssize_t put = write(fd, data + done, (size_t)(size - done));
-        if (put < 0 && errno == EINTR)
-            continue;
-        if (put <= 0)
-            die_errno("%s/%s", target->partial, name);
-        done += (uint64_t)put;
-    }
+    char *what = xprintf("%s/%s", target->partial, name);
+    write_at(fd, 0, data, size, what);
+    free(what);
     target_close(fd, name, true);
+}
+
+bool target_stat(const struct target *target, const char *name, struct stat *status)
+{
+    char *path = xprintf("%s/%s", target->partial, name);
+    bool found = !lstat(path, status);
+    free(path);
+    return found;
 }
 
 uint64_t target_holds(const struct target *target, const char *name)
 {
     enum { BLOCK = 512 }; /* of st_blocks */
     struct stat status;
-    char *path = xprintf("%s/%s", target->partial, name);
-    bool found = !lstat(path, &status);
-    free(path);
-    if (!found)
-        return 0;
-    return (uint64_t)status.st_blocks * BLOCK;
+    return target_stat(target, name, &status) ? (uint64_t)status.st_blocks * BLOCK : 0;
 }
 
 uint64_t target_free_bytes(const struct target *target)
@@ -284,13 +383,6 @@ uint64_t target_free_bytes(const struct target *target)
     if (statvfs(target->parent, &status))
         die_errno("%s", target->parent);
     return (uint64_t)status.f_bavail * status.f_frsize;
-}
-
-static void sync_folder(const char *path)
-{
-    int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (fd < 0 || (fsync(fd) && errno != EINVAL) || close(fd))
-        die_errno("%s: syncing it to disk", path);
 }
 
 static int sync_entry(const char *path, const struct stat *status, int type, struct FTW *walk)
@@ -302,43 +394,32 @@ static int sync_entry(const char *path, const struct stat *status, int type, str
     return 0;
 }
 
-static int remove_entry(const char *path, const struct stat *status, int type, struct FTW *walk)
-{
-    (void)status;
-    (void)type;
-    (void)walk;
-    return remove(path);
-}
-
-/* The old checkpoint, which now lies at DST.partial. */
-static void remove_old(const struct target *target)
-{
-    enum { WALK_FILES = 16 };
-    if (nftw(target->partial, remove_entry, WALK_FILES, FTW_PHYS | FTW_DEPTH | FTW_MOUNT))
-        die_errno("%s: the new checkpoint is in place, but the old one, moved here, could not be "
-                  "removed; remove it (rm -r)",
-                  target->partial);
-}
-
 void target_finish(struct target *target)
 {
-    enum { WALK_FILES = 16 };
     if (nftw(target->partial, sync_entry, WALK_FILES, FTW_PHYS | FTW_DEPTH))
         die_errno("%s", target->partial);
     struct stat status;
     bool exchange = target->overwrite && !lstat(target->path, &status);
+    if (exchange) {
+        char *note = replaces_note(&status);
+        journal_note(&target->journal, note);
+        free(note);
+    }
+    journal_note(&target->journal, "whole\n");
     if (renameat2(AT_FDCWD, target->partial, AT_FDCWD, target->path,
                   exchange ? RENAME_EXCHANGE : 0))
         die_errno("%s: renaming %s to it", target->path, target->partial);
     sync_folder(target->parent);
-    /* Only now, so that whatever is called DST.partial says whose it is; target_was_done() finds
-     * what a kill right here leaves. */
-    if (unlinkat(target->folder, journal, 0))
-        die_errno("%s/%s", target->path, journal);
-    sync_folder(target->path);
-    if (exchange)
-        remove_old(target);
     close(target->folder);
+    target->folder = -1;
+    target_was_done(target, NULL, NULL); /* the rest, as after a kill right here */
+}
+
+void target_free(struct target *target)
+{
+    if (target->folder >= 0)
+        close(target->folder);
+    journal_free(&target->journal);
     free(target->path);
     free(target->partial);
     free(target->parent);

@@ -212,6 +212,31 @@ int64_t toc_find(struct toc *toc, const char *name)
     return (int64_t)*slot_of(toc, toc->index, name, -1) - 1;
 }
 
+static bool same_line(const struct toc *a, size_t i, const struct toc *b, size_t j)
+{
+    const struct tensor *x = &a->tensor[i], *y = &b->tensor[j];
+    return x->context == y->context && !strcmp(x->name, y->name) && tensor_same_form(x, y) &&
+           !strcmp(a->shard[x->shard], b->shard[y->shard]);
+}
+
+uint32_t *toc_lines_in(const struct toc *part, const struct toc *whole)
+{
+    uint32_t *line = xalloc(part->count, sizeof *line);
+    size_t at = 0;
+    for (size_t i = 0; i < part->count; i++) {
+        if (part->tensor[i].context)
+            continue;
+        while (at < whole->count && !same_line(whole, at, part, i))
+            at++;
+        if (at == whole->count) {
+            free(line);
+            return NULL;
+        }
+        line[i] = (uint32_t)at++;
+    }
+    return line;
+}
+
 uint64_t toc_bytes(const struct toc *toc, bool context)
 {
     uint64_t bytes = 0;

@@ -61,6 +61,10 @@ const char *toc_check_unique(struct toc *toc, size_t *line);
 /* The first line with that name, or -1. */
 int64_t toc_find(struct toc *toc, const char *name);
 
+/* Where the lines of `part` that are data are in `whole`, with the same form, shard and use, and in
+ * the same order: by part's lines; the caller frees it. NULL if one is not there. */
+uint32_t *toc_lines_in(const struct toc *part, const struct toc *whole);
+
 /* Payload bytes of all lines that are data, and with context too if asked. */
 uint64_t toc_bytes(const struct toc *toc, bool context);
 

@@ -28,6 +28,16 @@ common_option() {
     esac
 }
 
+# resume DESTINATION: if a run died there, only what it left to do is read: the shards in ${part[@]},
+# options of st-read. What else stands in the way, st-write says.
+part=()
+resume() {
+    local missing
+    if [ -z "${plan[*]}" ] && missing=$(st-write --todo "$1" 2>/dev/null); then
+        part=(--shards "$missing")
+    fi
+}
+
 # blame "${PIPESTATUS[*]}" STAGE...: after a pipeline that failed, say which stage failed first and
 # exit. SIGPIPE (141) only says that a later stage went away.
 blame() {

@@ -20,7 +20,7 @@ static const char usage[] =
     "      --inline         put the bytes into the stream, for streams that leave the machine\n"
     "      --layers A-B     only layers A to B, and nothing outside of layers\n"
     "      --part I/N       only the shards of part I of N (1 to N)\n"
-    "      --shards LIST    only these shards (names, comma-separated)\n"
+    "      --shards LIST    only these shards (names, commas or newlines between)\n"
     "      --root OLD=NEW   references below folder OLD point below NEW (a saved stream moved)\n"
     "  -n, --plan           write the table only, no tensors\n"
     "  -o, --output F       write to F instead of standard output\n"
@@ -65,11 +65,14 @@ static void check_options(struct options *o, const struct stage *stage)
         die_usage("--root: '%s' is not OLD=NEW, both absolute folders", o->root);
 }
 
+/* What parts names in a list: st-write --todo gives them one a line. */
+static const char separators[] = ",\n";
+
 static bool in_list(const char *list, const char *name)
 {
     size_t length = strlen(name);
-    for (const char *p = list; p; p = strchr(p, ','), p = p ? p + 1 : NULL)
-        if (!strncmp(p, name, length) && (p[length] == ',' || !p[length]))
+    for (const char *p = list; p; p = strpbrk(p, separators), p = p ? p + 1 : NULL)
+        if (strcspn(p, separators) == length && !strncmp(p, name, length))
             return true;
     return false;
 }
@@ -77,7 +80,8 @@ static bool in_list(const char *list, const char *name)
 static void check_shards_exist(const char *list, const struct toc *toc)
 {
     char *copy = xstrdup(list);
-    for (char *save, *name = strtok_r(copy, ",", &save); name; name = strtok_r(NULL, ",", &save)) {
+    for (char *save, *name = strtok_r(copy, separators, &save); name;
+         name = strtok_r(NULL, separators, &save)) {
         bool found = false;
         for (size_t i = 0; i < toc->shards; i++)
             found |= !strcmp(toc->shard[i], name);
@@ -152,6 +156,8 @@ static void set_scope(const struct options *o, json_t *header)
                   : o->part   ? xprintf("part %s", o->part)
                   : o->shards ? xprintf("shards %s", o->shards)
                               : NULL;
+    for (char *c = scope; c && (c = strchr(c, '\n'));) /* it is said in messages of one line */
+        *c = ',';
     if (scope)
         json_object_set_new(header, "scope", json_string(scope));
     free(scope);
@@ -204,7 +210,7 @@ int main(int argc, char **argv)
     if (o.shards)
         check_shards_exist(o.shards, ts_toc(in));
     struct toc *toc = plan(&o, ts_toc(in), ts_model(in));
-    if (!toc->count)
+    if (!toc->count && !(o.shards && !*o.shards)) /* none at all may be wanted: side files only */
         die("%s: no tensor is in that part of it", ts_name(in));
     set_scope(&o, ts_header(in));
     struct ts_out *out = ts_create(&stage, in, toc);

@@ -57,21 +57,6 @@ load common
     diff <(digests "$T/old" | grep -c BF16) <(fp8-dequant "$NANO" | digests /dev/stdin | grep -c BF16)
 }
 
-@test "killed between the last rename and the end: the same command finds it done" {
-    st-read "$NANO" >"$T/a.ts"
-    head -c 400000 "$T/a.ts" >"$T/cut.ts"
-    run st-write "$T/out" "$T/cut.ts"
-    [ "$status" -eq 1 ]
-    cp "$T/out.partial/.journal" "$T/journal"
-    st-write -q "$T/out" "$T/a.ts"
-    cp "$T/journal" "$T/out/.journal" # as a kill right there would leave it
-    run st-sum "$T/out"
-    [ "$status" -eq 1 ]
-    st-write "$T/out" "$T/a.ts"
-    [ ! -e "$T/out/.journal" ]
-    st-cmp "$NANO" "$T/out"
-}
-
 @test "an empty folder is as good as none" {
     mkdir "$T/out"
     pipeline "st-read '$NANO' | st-write -q '$T/out'"

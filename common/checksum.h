@@ -1,0 +1,16 @@
+/* checksum.h: XXH3-64 (https://xxhash.com), through libxxhash: as fast as memory, and good against
+ * accidents, not against people. */
+#ifndef CHECKSUM_H
+#define CHECKSUM_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+struct checksum;
+
+/* Begin a checksum; add bytes, any number of times; end it, which frees it. */
+struct checksum *checksum_new(void);
+void checksum_add(struct checksum *checksum, const void *data, size_t size);
+uint64_t checksum_end(struct checksum *checksum);
+
+#endif

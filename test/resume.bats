@@ -1,0 +1,412 @@
+# Runs of st-write that die, and the same command again: the files are those of a run that nothing
+# disturbed, and nothing is written twice that was on the disk already.
+# shellcheck disable=SC2016 # for the inner shell
+
+load common
+load craft
+
+PATH=$PWD/pipelines:$PATH
+
+prepare() {
+    amaxes "$T/amax.ts"
+    # Bytes of both kinds, by reference and inline.
+    nvfp4-cast --amax "$T/amax.ts" -o "$T/a.ts" "$NANO"
+    st-write -q "$T/whole" "$T/a.ts"
+    first=model-00001-of-00003.safetensors
+    second=model-00002-of-00003.safetensors
+    third=model-00003-of-00003.safetensors
+}
+
+# killed CALL N COMMAND...: COMMAND, killed with SIGKILL at its N-th system call CALL; skips the test where
+# there is no strace, or no permission to trace.
+killed() {
+    strace -o /dev/null true 2>/dev/null || skip 'strace is missing, or may not trace'
+    local status=0
+    strace -f -o /dev/null -e "trace=$1" -e "inject=$1:signal=KILL:when=$2" "${@:3}" 2>/dev/null || status=$?
+    [ "$status" = 137 ] || { echo "not killed at $1 $2: exit $status"; return 1; }
+}
+
+# calls COMMAND...: lines "CALL COUNT" of what it writes by.
+calls() {
+    strace -o /dev/null true 2>/dev/null || skip 'strace is missing, or may not trace'
+    strace -f -o "$T/log" -e trace="$writing" "$@" 2>/dev/null
+    grep -oE '^[0-9]+ +[a-z0-9_]+\(' "$T/log" | grep -oE '[a-z0-9_]+\($' | tr -d '(' | sort | uniq -c |
+        awk '{ print $2, $1 }'
+}
+writing=openat,write,pwrite64,ftruncate,fallocate,fsync,copy_file_range,ioctl,mkdir,mkdirat,rename,renameat,renameat2,unlink,unlinkat,rmdir
+
+# some COUNT: the first, the last, and a few of 1 to COUNT.
+some() {
+    awk -v n="$1" 'BEGIN { for (i = 0; i <= 3; i++) print 1 + int((n - 1) * i / 3) }' | sort -nu
+}
+
+# dies N: a run that is killed when N shards are finished, into $T/out.
+dies() {
+    # A note of a shard is what is synced behind it; so are the first of the journal and its folder.
+    killed fsync $((2 + 2 * $1 + 1)) st-write -q "$T/out" "$T/a.ts"
+    [ ! -e "$T/out" ]
+    [ "$(grep -ac ^shard "$T/out.partial/.journal")" = "$1" ]
+}
+
+# as_undisturbed: $T/out is, and nothing else is left.
+as_undisturbed() {
+    diff -r "$T/whole" "$T/out"
+    [ ! -e "$T/out.partial" ]
+}
+
+@test "killed anywhere: nothing looks whole that is not, and the same command ends it" {
+    calls st-write -q "$T/out" "$T/a.ts" >"$T/calls"
+    as_undisturbed
+    while read -r call count; do
+        for n in $(some "$count"); do
+            rm -rf "$T/out" "$T/out.partial"
+            killed "$call" "$n" st-write -q "$T/out" "$T/a.ts"
+            if [ -e "$T/out" ]; then
+                diff -r -x .journal "$T/whole" "$T/out"
+                [ ! -e "$T/out/.journal" ] || refused 'did not finish' st-sum "$T/out"
+            fi
+            st-write -q "$T/out" "$T/a.ts" 2>"$T/said" || {
+                # When the very last thing was done.
+                [ -e "$T/out" ] && [ ! -e "$T/out/.journal" ]
+                grep -q 'is not empty' "$T/said"
+            }
+            as_undisturbed || { echo "killed at $call $n"; return 1; }
+        done
+    done <"$T/calls"
+}
+
+@test "killed anywhere with --overwrite: the old one or the new one, and the old one goes" {
+    prepare_old() {
+        rm -rf "$T/out" "$T/out.partial"
+        mkdir -p "$T/out/folder"
+        echo old >"$T/out/m.safetensors"
+        echo old >"$T/out/folder/file"
+    }
+    prepare_old
+    calls st-write -q --overwrite "$T/out" "$T/a.ts" >"$T/calls"
+    as_undisturbed
+    while read -r call count; do
+        case $call in pwrite64 | copy_file_range | openat | ioctl) continue ;; esac
+        # The end is what differs.
+        for n in $(seq $((count > 6 ? count - 5 : 1)) "$count"); do
+            prepare_old
+            killed "$call" "$n" st-write -q --overwrite "$T/out" "$T/a.ts"
+            if [ -e "$T/out/m.safetensors" ]; then
+                [ "$(cat "$T/out/m.safetensors" "$T/out/folder/file")" = $'old\nold' ]
+                [ ! -e "$T/out/.journal" ]
+            else
+                diff -r -x .journal "$T/whole" "$T/out"
+            fi
+            st-write -q --overwrite "$T/out" "$T/a.ts" 2>/dev/null
+            as_undisturbed || { echo "killed at $call $n"; return 1; }
+        done
+    done <"$T/calls"
+}
+
+@test "the old checkpoint that a killed --overwrite left is removed by any later run" {
+    mkdir "$T/out"
+    echo old >"$T/out/m.safetensors"
+    # Two files are removed with -at; the third one is the mark itself.
+    killed unlinkat 3 st-write -q --overwrite "$T/out" "$T/a.ts"
+    diff -r "$T/whole" "$T/out"
+    grep -q ^replaced "$T/out.partial/.journal"
+    refused 'did not finish' st-sum "$T/out.partial"
+    [ -z "$(st-write --todo "$T/out")" ]
+    fp8-dequant -o "$T/other.ts" "$NANO"
+    st-write -q --overwrite "$T/out" "$T/other.ts"
+    [ ! -e "$T/out.partial" ]
+    [ "$(st-sum "$T/out")" = "$(st-sum "$T/other.ts")" ]
+}
+
+@test "what was finished is not written again, what was half written is" {
+    dies 1
+    before=$(stat -c '%i %y' "$T/out.partial/$first")
+    st-write --json "$T/out" "$T/a.ts" >"$T/json" 2>"$T/said"
+    grep -q '^1 of 3 shards were finished by an earlier run' "$T/said"
+    [ "$(jq -c '[.shards, .finished_shards]' "$T/json")" = '[3,1]' ]
+    [ "$before" = "$(stat -c '%i %y' "$T/out/$first")" ]
+    as_undisturbed
+}
+
+@test "a finished shard that was touched since is written again" {
+    for harm in 'touch "$file"' 'truncate -s -1 "$file"' 'rm "$file"' 'rm "$file"; mkdir "$file"'; do
+        dies 2
+        [ "$(st-write --todo "$T/out")" = "$third" ]
+        file=$T/out.partial/$first bash -c "$harm"
+        [ "$(st-write --todo "$T/out")" = "$first"$'\n'"$third" ]
+        if [ -d "$T/out.partial/$first" ]; then
+            refused 'Is a directory' st-write "$T/out" "$T/a.ts"
+            rmdir "$T/out.partial/$first"
+        fi
+        st-write -q "$T/out" "$T/a.ts"
+        as_undisturbed
+        rm -r "$T/out"
+    done
+}
+
+# flip FILE OFFSET: change a byte so that size and mtime stay.
+flip() {
+    touch -r "$1" "$T/time"
+    printf "%b" "\\x$(printf %02x $(($(od -An -tu1 -j "$2" -N 1 "$1") ^ 16)))" |
+        dd of="$1" bs=1 seek="$2" conv=notrunc status=none
+    touch -r "$T/time" "$1"
+}
+
+# at SHARD TENSOR: where its first byte lies.
+at() {
+    local n
+    n=$(od -An -tu8 -N8 "$T/whole/$1")
+    echo $((8 + n + $(tail -c +9 "$T/whole/$1" | head -c "$n" | jq ".[\"$2\"].data_offsets[0]")))
+}
+
+@test "--verify finds a flipped byte in what came by reference, inline, and in a header" {
+    st-write -q --verify "$T/out" "$T/a.ts"
+    as_undisturbed
+    for tensor in layers.0.ffn.experts.3.w1.weight layers.0.ffn.experts.3.w1.weight_scale ''; do
+        rm -r "$T/out"
+        dies 2
+        shard=$(st-ls --tsv "$T/whole" | awk -F'\t' -v t="${tensor:-embed.weight}" '$1 == t { print $5 }')
+        [ "$shard" != "$third" ]
+        offset=20
+        [ -z "$tensor" ] || offset=$(($(at "$shard" "$tensor") + 100))
+        flip "$T/out.partial/$shard" "$offset"
+        # Nothing that costs no reading finds it.
+        [ "$(st-write --todo "$T/out")" = "$third" ]
+        refused "out\.partial/$shard: ${tensor:+tensor }${tensor:-its header} is not what was written.*Run the same command again" \
+            st-write --verify "$T/out" "$T/a.ts"
+        [ ! -e "$T/out" ]
+        [ "$(st-write --todo "$T/out")" = "$shard" ]
+        st-write -q --verify "$T/out" "$T/a.ts"
+        as_undisturbed
+    done
+}
+
+@test "--todo names what is missing, st-read --shards brings just that" {
+    run st-write --todo "$T/out"
+    [ "$status" -eq 1 ]
+    [[ $output == *'out.partial: is not there: no run is to be continued'* ]]
+    for n in 0 1 2 3; do
+        rm -rf "$T/out"
+        dies "$n"
+        st-write --todo "$T/out" >"$T/todo"
+        [ "$(wc -l <"$T/todo")" = $((3 - n)) ]
+        st-read --shards "$(cat "$T/todo")" "$NANO" | nvfp4-cast -q --amax "$T/amax.ts" >"$T/rest.ts"
+        diff <(tar xOf "$T/rest.ts" .toc | awk -F'\t' '$5 == "data" { print $4 }' | sort -u) "$T/todo"
+        st-write -q "$T/out" "$T/rest.ts"
+        as_undisturbed
+    done
+}
+
+@test "--todo: one shard after the other" {
+    dies 1
+    [ "$(st-write --todo "$T/out")" = "$second"$'\n'"$third" ]
+    st-read --shards "$third" "$NANO" | nvfp4-cast --amax "$T/amax.ts" >"$T/third.ts"
+    refused 'out\.partial: 1 shards are still missing' st-write "$T/out" "$T/third.ts"
+    [ "$(st-write --todo "$T/out")" = "$second" ]
+    st-read --part 2/3 "$NANO" | nvfp4-cast --amax "$T/amax.ts" >"$T/second.ts"
+    st-write -q "$T/out" "$T/second.ts"
+    as_undisturbed
+}
+
+@test "--todo: in place but for the end, or at work" {
+    killed unlinkat 1 st-write -q "$T/out" "$T/a.ts"
+    [ -e "$T/out/.journal" ]
+    [ -z "$(st-write --todo "$T/out")" ]
+    st-read --shards '' "$NANO" | nvfp4-cast -q --amax "$T/amax.ts" >"$T/rest.ts"
+    run st-write "$T/out" "$T/rest.ts"
+    [ "$status" -eq 0 ]
+    [[ $output == *'an earlier run had completed it but for its journal'* ]]
+    as_undisturbed
+    rm -r "$T/out"
+    dies 1
+    exec 5<"$T/out.partial"
+    flock 5
+    refused 'out\.partial: another st-write is at work in it' st-write --todo "$T/out"
+    exec 5<&-
+}
+
+@test "w1 and w3 in different shards: the missing half brings its partner along as context" {
+    st-read --inline "$NANO" >"$T/inline.ts"
+    mkdir "$T/tree"
+    tar xf "$T/inline.ts" -C "$T/tree"
+    # w3 of layer 0 moves to the third shard.
+    awk -F'\t' -v OFS='\t' -v to="$third" '$1 ~ /^layers\.0\.ffn\.experts\.[0-9]+\.w3\./ { $4 = to } 1' \
+        "$T/tree/.toc" >"$T/toc"
+    mv "$T/toc" "$T/tree/.toc"
+    tar tf "$T/inline.ts" >"$T/order"
+    tar -C "$T/tree" --format=ustar --no-recursion -cf "$T/moved.ts" -T "$T/order"
+    st-write -q "$T/source" "$T/moved.ts"
+    nvfp4-cast --amax "$T/amax.ts" -o "$T/a.ts" "$T/source"
+    rm -r "$T/whole"
+    st-write -q "$T/whole" "$T/a.ts"
+    dies 1
+    st-read --shards "$(st-write --todo "$T/out")" "$T/source" | nvfp4-cast --amax "$T/amax.ts" >"$T/rest.ts"
+    tar xOf "$T/rest.ts" .toc | grep -q context
+    st-write -q "$T/out" "$T/rest.ts"
+    as_undisturbed
+}
+
+@test "other input, options or shards are refused, and harm nothing" {
+    cp -rp "$NANO" "$T/source"
+    nvfp4-cast --amax "$T/amax.ts" -o "$T/a.ts" "$T/source"
+    dies 1
+    cp -r "$T/out.partial" "$T/before"
+    other='out\.partial: was left by a run with other input or options; remove it'
+    nvfp4-cast --amax "$T/amax.ts" --zero positive -o "$T/b.ts" "$T/source"
+    refused "$other" st-write "$T/out" "$T/b.ts"
+    nvfp4-cast --amax "$T/amax.ts" -o "$T/b.ts" "$NANO"
+    refused "$other" st-write "$T/out" "$T/b.ts"
+    st-read --layers 0-1 "$T/source" | nvfp4-cast --amax "$T/amax.ts" >"$T/b.ts"
+    refused "$other" st-write --partial "$T/out" "$T/b.ts"
+    # A table that was changed by hand.
+    mkdir "$T/tree"
+    tar xf "$T/a.ts" -C "$T/tree"
+    sed -i "s/$third/$second/" "$T/tree/.toc"
+    tar tf "$T/a.ts" >"$T/order"
+    tar -C "$T/tree" --format=ustar --no-recursion -cf "$T/b.ts" -T "$T/order"
+    refused "$other" st-write "$T/out" "$T/b.ts"
+    diff -r "$T/before" "$T/out.partial"
+    touch "$T/source/$first"
+    nvfp4-cast --amax "$T/amax.ts" -o "$T/b.ts" "$T/source"
+    refused "$other" st-write "$T/out" "$T/b.ts"
+    touch -r "$NANO/$first" "$T/source/$first"
+    st-write -q "$T/out" "$T/a.ts"
+    as_undisturbed
+}
+
+@test "a part that was not whole for itself needs --partial, and not again to be continued" {
+    st-read --part 1/2 "$NANO" | nvfp4-cast --amax "$T/amax.ts" >"$T/a.ts"
+    refused 'is only a part of a checkpoint' st-write "$T/out" "$T/a.ts"
+    [ ! -e "$T/out.partial" ]
+    rm -r "$T/whole"
+    st-write -q --partial "$T/whole" "$T/a.ts"
+    killed fsync 5 st-write -q --partial "$T/out" "$T/a.ts"
+    st-write -q "$T/out" "$T/a.ts"
+    as_undisturbed
+}
+
+@test "a journal that was cut, anywhere" {
+    dies 2
+    cp -rp "$T/out.partial" "$T/left"
+    size=$(stat -c %s "$T/left/.journal")
+    table=$(grep -anm 1 ^shard "$T/left/.journal" | cut -d: -f1)
+    table=$(head -n $((table - 1)) "$T/left/.journal" | wc -c)
+    for n in "$table" $((table + 10)) $((size - 1)); do
+        rm -rf "$T/out" "$T/out.partial"
+        cp -rp "$T/left" "$T/out.partial"
+        truncate -s "$n" "$T/out.partial/.journal"
+        # As a file system may leave it that lost its power.
+        [ "$n" != "$table" ] || truncate -s +100 "$T/out.partial/.journal"
+        run st-write -q --json "$T/out" "$T/a.ts"
+        [ "$status" -eq 0 ]
+        [ "$(jq .finished_shards <<<"$output")" = $((n == size - 1)) ]
+        as_undisturbed
+    done
+    # Before the first note nothing but the journal is there.
+    for n in 0 5 50 1000 $((table - 1)); do
+        rm -rf "$T/out"
+        mkdir "$T/out.partial"
+        head -c "$n" "$T/left/.journal" >"$T/out.partial/.journal"
+        refused 'not there: no run is to be continued' st-write --todo "$T/out"
+        st-write -q "$T/out" "$T/a.ts"
+        as_undisturbed
+    done
+}
+
+@test "journals that are none, or where they do not belong" {
+    mkdir "$T/out.partial"
+    echo mine >"$T/out.partial/.journal"
+    refused 'in the way: st-write did not make it' st-write "$T/out" "$T/a.ts"
+    [ "$(cat "$T/out.partial/.journal")" = mine ]
+    rm "$T/out.partial/.journal"
+    ln -s /dev/zero "$T/out.partial/.journal"
+    refused 'journal' st-write "$T/out" "$T/a.ts"
+    rm "$T/out.partial/.journal"
+    mkfifo "$T/out.partial/.journal"
+    refused 'journal|in the way' st-write "$T/out" "$T/a.ts"
+    rm -r "$T/out.partial"
+    # A run that is half done, renamed by hand, must not be taken for one that is whole.
+    dies 2
+    mv "$T/out.partial" "$T/out"
+    for options in '' --overwrite; do
+        # shellcheck disable=SC2086
+        refused 'out: holds what a run of st-write left half done; move it back to .*out\.partial' \
+            st-write $options "$T/out" "$T/a.ts"
+    done
+    mv "$T/out" "$T/out.partial"
+    # Nonsense behind the table: those shards are written again.
+    printf 'shard\t%s\t1\t2\nshard\t\nredo\nshard\tnope\t1\t2\n\n\t\nshard' "$first" >>"$T/out.partial/.journal"
+    [ "$(st-write --todo "$T/out")" = "$first"$'\n'"$third" ]
+    st-write -q --verify "$T/out" "$T/a.ts"
+    as_undisturbed
+}
+
+@test "proofs that are none are found by --verify" {
+    for proof in 's/\t[^\t]*$//' 's/\t[^\t]*$/\tnope@1/' 's/@\([0-9]*\)\t/@1\1\t/' 's/$/\t/' 's/@[0-9]*\t/@99999999999999999999\t/'; do
+        dies 1
+        sed -i "/^shard/{$proof}" "$T/out.partial/.journal"
+        st-write -q --verify "$T/out" "$T/a.ts" 2>"$T/said" || {
+            [ "$(wc -l <"$T/said")" = 1 ]
+            st-write -q --verify "$T/out" "$T/a.ts"
+        }
+        as_undisturbed
+        rm -r "$T/out"
+    done
+}
+
+# logged: a folder of programs on which $SEEKPIPE_BIN can be set, which notes how st-read is called.
+logged() {
+    mkdir "$T/bin"
+    ln -s "$PWD/$BIN"/* "$T/bin"
+    rm "$T/bin/st-read"
+    printf '#!/bin/sh\necho "$@" >>"%s/read"\nexec "%s/st-read" "$@"\n' "$T" "$PWD/$BIN" >"$T/bin/st-read"
+    chmod +x "$T/bin/st-read"
+    export SEEKPIPE_BIN=$T/bin
+}
+
+@test "the pipelines read only what is missing" {
+    logged
+    rm -r "$T/whole"
+    v4-experts -q --amax "$NANO_AMAX" "$NANO" "$T/whole"
+    grep -qx "$NANO" "$T/read"
+    nvfp4-cast --amax "$T/amax.ts" --zero keep -o "$T/a.ts" "$NANO"
+    dies 2
+    : >"$T/read"
+    v4-experts -q --amax "$NANO_AMAX" "$NANO" "$T/out"
+    grep -qx -- "--shards $third $NANO" "$T/read"
+    as_undisturbed
+    rm -r "$T/whole" "$T/out"
+    v4-bf16 -q "$NANO" "$T/whole"
+    fp8-dequant "$NANO" | mxfp4-unpack >"$T/a.ts"
+    dies 0
+    rm -r "$T/out.partial"
+    st-read "$NANO" | fp8-dequant | mxfp4-unpack >"$T/a.ts"
+    dies 3
+    : >"$T/read"
+    v4-bf16 -q "$NANO" "$T/out"
+    grep -qx -- "--shards  $NANO" "$T/read"
+    as_undisturbed
+    # A plan looks at all of it, and at nothing that was left.
+    rm -r "$T/out"
+    dies 1
+    v4-bf16 -n "$NANO" "$T/out" | grep -q '^out '
+}
+
+@test "st-read --shards: commas or newlines, or no shard at all" {
+    st-read --shards "$first,$third" "$NANO" >"$T/a.ts"
+    st-read --shards "$first"$'\n'"$third" "$NANO" >"$T/b.ts"
+    cmp <(tar xOf "$T/a.ts" .toc) <(tar xOf "$T/b.ts" .toc)
+    [ "$(tar xOf "$T/b.ts" .stream | jq -r .scope)" = "shards $first,$third" ]
+    st-read --shards '' "$NANO" >"$T/c.ts"
+    [ -z "$(tar xOf "$T/c.ts" .toc)" ]
+    refused 'holds no tensor to write' st-write --partial "$T/out" "$T/c.ts"
+}
+
+@test "--todo and --verify: command lines" {
+    run st-write --todo
+    [ "$status" -eq 2 ]
+    run st-write --todo "$T/out" "$T/a.ts"
+    [ "$status" -eq 2 ]
+    run st-write --todo /
+    [ "$status" -eq 2 ]
+}
