@@ -3,6 +3,7 @@
 # make check   every test; SANITIZE=1 with address and undefined-behaviour sanitizers, SANITIZE=thread
 #              with the thread sanitizer (CC=clang)
 # make fuzz    feed the parsers with changed input, RUNS=10000000 each; writes test/reports/fuzz.md
+# make torture  harm the programs in every way, and see what is left; writes test/reports/torture.md
 # make coverage  what part of the code the tests run (CC=clang); writes test/reports/coverage.md
 # make lint    formatting, static analysis, man pages
 # make bench   how fast, how much memory; writes test/reports/bench.md
@@ -50,8 +51,8 @@ COMMON   := $(patsubst %.c,$(OBJ)/%.o,$(wildcard common/*.c common/model/*.c))
 
 SETUPS   := setup-build setup-check setup-lint setup-bench setup-fuzz
 
-.PHONY: all demo check fuzz coverage lint bench install clean $(SETUPS)
-.PHONY: fuzzers fuzzers-here fuzzers-covered
+.PHONY: all demo check fuzz torture coverage lint bench install clean $(SETUPS)
+.PHONY: fuzzers fuzzers-here fuzzers-covered coverage-here
 all: $(STAGES) $(TOOLS)
 
 $(OBJ)/%.o: %.c | setup-build
@@ -101,11 +102,24 @@ $(SETUPS): setup-%:
 demo: all
 	@test/demo
 
-check: setup-check all $(UNITS) fuzzers
+check: setup-check all $(UNITS) $(BIN)/test/short.so fuzzers
 	@BIN=$(BIN) test/check
+
+# Preloaded by test/torture, for reads and writes that move less than they should.
+$(BIN)/test/short.so: test/torture/short.c | setup-build
+	@mkdir -p $(@D)
+	$(CC) -std=gnu17 -Wall -Wextra -Werror -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 -O2 -shared -fPIC -o $@ $<
+
+torture: setup-check setup-bench all $(BIN)/test/short.so
+	@test/torture/run
 
 fuzz: fuzzers fuzzers-covered
 	@test/fuzz/run
+
+coverage: setup-check setup-fuzz
+	@+$(MAKE) --no-print-directory SANITIZE=coverage CC=clang coverage-here
+coverage-here: all $(UNITS) $(FUZZERS)
+	@test/coverage
 
 lint: setup-lint
 	@INCLUDE="$(INCLUDE)" test/lint

@@ -62,7 +62,7 @@ static void read_checkpoint(void *context)
     struct ts_in *in = ts_open(context, NULL);
     while (ts_next(in))
         continue;
-    configs_derive(&configs, in);
+    configs_derive(&configs, in, ts_toc(in));
     configs_free(&configs);
     v4_config_read(&dimensions, in);
     v4_config_free(&dimensions);

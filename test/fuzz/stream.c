@@ -113,7 +113,7 @@ static void read_stream(void *context)
             left -= size;
         }
     struct configs configs;
-    configs_derive(&configs, in);
+    configs_derive(&configs, in, ts_toc(in));
     configs_free(&configs);
     ts_close(in);
 }
