@@ -1,13 +1,16 @@
 # make [all]   build the programs into bin/
 # make demo    the main job, on a small checkpoint that lies in test/data
 # make check   every test; SANITIZE=1 with address and undefined-behaviour sanitizers, SANITIZE=thread
-#              with the thread sanitizer (CC=clang)
+#              CC=clang with the thread sanitizer
 # make fuzz    feed the parsers with changed input, RUNS=10000000 each; writes test/reports/fuzz.md
-# make torture  harm the programs in every way, and see what is left; writes test/reports/torture.md
-# make coverage  what part of the code the tests run (CC=clang); writes test/reports/coverage.md
+# make torture harm the programs in every way, see what is left; writes test/reports/torture.md
+# make coverage  what the tests run of the code; writes test/reports/coverage.md
 # make lint    formatting, static analysis, man pages
 # make bench   how fast, how much memory; writes test/reports/bench.md
 # make install PREFIX=/usr/local DESTDIR=
+# make portable DIST=dist   for machines without our libraries: a folder to copy there
+#
+# DNNL=0 builds without oneDNN: there is no CPU to run models on then, only a GPU.
 #
 # Missing Debian packages are installed first where that is possible (see test/setup).
 
@@ -15,9 +18,16 @@ CC       ?= cc
 PREFIX   ?= /usr/local
 DESTDIR  ?=
 SANITIZE ?= 0
+PORTABLE ?= 0
+DNNL     ?= 1
+DIST     ?= dist
 
-# Builds with SANITIZE=… lie beside the ordinary build, not over it.
-ifeq ($(SANITIZE),0)
+# Builds with SANITIZE=… and PORTABLE=1 lie beside the ordinary build, not over it.
+ifeq ($(PORTABLE),1)
+BIN := build/portable/bin
+OBJ := build/portable/obj
+CFLAGS ?= -O3
+else ifeq ($(SANITIZE),0)
 BIN := bin
 OBJ := build/obj
 CFLAGS ?= -O3 -g
@@ -30,6 +40,7 @@ SANITIZE_1      := -fsanitize=address,undefined -fno-sanitize-recover=all
 # gcc's shared libubsan cannot report into a file (see test/check).
 SANITIZE_1      += $(if $(findstring Free Software,$(shell $(CC) --version)),-static-libubsan)
 SANITIZE_thread := -fsanitize=thread
+# The fuzzers' own.
 SANITIZE_fuzz   := -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all
 # No sanitizer: what ran is counted.
 SANITIZE_coverage := -fprofile-instr-generate -fcoverage-mapping
@@ -43,15 +54,31 @@ COMPILE   = $(CC) $(LANGUAGE) $(INCLUDE) $(CPPFLAGS) $(CFLAGS) -ffp-contract=off
 LINK      = $(CC) $(SANITIZERS) $(LDFLAGS)
 LDLIBS   := -larchive -ljansson -lpcre2-8 -lcrypto -lxxhash -lm
 
+# Portable: libraries inside, or in lib/ beside bin/. An RPATH, since it holds for what those need in
+# turn, too; a RUNPATH would not. What libarchive has beside tar and zip goes (and with it what that
+# would need), but its reader of zip wants decompressors.
+ifeq ($(PORTABLE),1)
+UP       := ..
+LINK     += -s -Wl,--gc-sections,--disable-new-dtags,-rpath,'$$ORIGIN/$(UP)/lib'
+LDLIBS   := -Wl,-Bstatic -larchive -lnettle -lbz2 -llzma -lzstd -lz -ljansson -lpcre2-8 -lcrypto -lxxhash \
+            -Wl,-Bdynamic -lm
+endif
+
 STAGES   := $(patsubst stages/%.c,$(BIN)/%,$(wildcard stages/*.c))
 UNITS    := $(patsubst test/unit/%.c,$(BIN)/test/%,$(wildcard test/unit/*.c))
 TOOLS    := $(patsubst test/%.c,$(BIN)/test/%,$(wildcard test/*.c))
 FUZZERS  := $(patsubst test/fuzz/%.c,$(BIN)/fuzz/%,$(filter-out %/fuzz.c,$(wildcard test/fuzz/*.c)))
-COMMON   := $(patsubst %.c,$(OBJ)/%.o,$(wildcard common/*.c common/model/*.c))
+SOURCES  := $(wildcard common/*.c common/model/*.c)
 
-SETUPS   := setup-build setup-check setup-lint setup-bench setup-fuzz
+# The CPU as a device, or what stands in for it.
+NO_CPU   := common/device_cpu_none.c
+CPU      := common/gemm.c $(filter-out $(NO_CPU),$(wildcard common/device_cpu*.c))
+COMMON   := $(filter-out $(if $(filter 0,$(DNNL)),$(CPU),$(NO_CPU)),$(SOURCES))
+COMMON   := $(COMMON:%.c=$(OBJ)/%.o)
 
-.PHONY: all demo check fuzz torture coverage lint bench install clean $(SETUPS)
+SETUPS   := setup-build setup-check setup-lint setup-bench setup-fuzz setup-portable
+
+.PHONY: all demo check fuzz torture coverage lint bench install portable clean FORCE $(SETUPS)
 .PHONY: fuzzers fuzzers-here fuzzers-covered coverage-here
 all: $(STAGES) $(TOOLS)
 
@@ -59,17 +86,26 @@ $(OBJ)/%.o: %.c | setup-build
 	@mkdir -p $(@D)
 	$(COMPILE) -c -o $@ $<
 
-$(OBJ)/common.a: $(COMMON)
+# What the library is made of; newer than the library if that has changed.
+$(OBJ)/members: FORCE
+	@mkdir -p $(@D)
+	@echo '$(COMMON)' | cmp -s - $@ || echo '$(COMMON)' >$@
+
+$(OBJ)/common.a: $(COMMON) $(OBJ)/members
 	@rm -f $@
-	@ar rcs $@ $^
+	@ar rcs $@ $(COMMON)
 
 $(STAGES): $(BIN)/%: $(OBJ)/stages/%.o $(OBJ)/common.a
 	@mkdir -p $(@D)
 	$(LINK) -o $@ $^ $(LDLIBS)
 
+$(TOOLS) $(UNITS): UP := ../..
+
 # Programs that run the model: oneDNN for products, OpenMP for threads.
 RUNS_MODEL := amax-calib st-eval test/device test/deepseek_v4 test/forward
-$(RUNS_MODEL:%=$(BIN)/%): LDLIBS += -ldnnl -fopenmp
+$(RUNS_MODEL:%=$(BIN)/%): LDLIBS += $(if $(filter 0,$(DNNL)),,-ldnnl) -fopenmp
+
+$(BIN)/test/mkckpt: LDLIBS += -fopenmp
 
 $(TOOLS): $(BIN)/test/%: $(OBJ)/test/%.o $(OBJ)/common.a
 	@mkdir -p $(@D)
@@ -97,7 +133,7 @@ fuzzers-covered:
 -include $(wildcard $(OBJ)/*/*.d $(OBJ)/*/*/*.d)
 
 $(SETUPS): setup-%:
-	@CC="$(CC)" CPPFLAGS="$(CPPFLAGS)" test/setup $*
+	@CC="$(CC)" CPPFLAGS="$(CPPFLAGS)" DNNL="$(DNNL)" test/setup $*
 
 demo: all
 	@test/demo
@@ -130,5 +166,15 @@ bench: setup-bench all
 install: all
 	@BIN=$(BIN) test/install "$(DESTDIR)" "$(PREFIX)"
 
+# Besides the programs: what test/gpu-check runs there.
+CHECKERS := $(filter test/%,$(RUNS_MODEL)) test/libraries test/mkckpt
+portable: setup-portable
+ifeq ($(PORTABLE),1)
+portable: $(STAGES) $(CHECKERS:%=$(BIN)/%)
+	@BIN=$(BIN) test/portable $(DIST)
+else
+	@$(MAKE) --no-print-directory PORTABLE=1 portable
+endif
+
 clean:
-	rm -rf bin build
+	rm -rf bin build dist

@@ -115,6 +115,8 @@ struct amaxes *amaxes_load(const char *path)
 
 void amaxes_free(struct amaxes *amaxes)
 {
+    if (!amaxes)
+        return;
     arena_free(amaxes->arena);
     json_decref(amaxes->counts);
     free(amaxes->amax);

@@ -14,7 +14,7 @@ struct arg *forward_options_args(struct forward_options *o, const struct arg *ow
 {
     *o = (struct forward_options){.batch = 4, .memory = (uint64_t)4 << 30};
     const struct arg common[] = {
-        {"tokens", ARG_TEXT, &o->tokens, 0, NULL, false},
+        {"tokens", ARG_TEXT, &o->tokens, 0, NULL, true}, /* told by their digest */
         {"samples", ARG_NUMBER, &o->samples, 0, NULL, false},
         {"layers", ARG_TEXT, &o->layers, 0, NULL, false},
         {"mtp", ARG_FLAG, &o->mtp, 0, NULL, false},
@@ -76,6 +76,7 @@ void forward_options_open(const struct forward_options *o, const struct stage *s
                             .states_in = o->states_in};
     set_layers(o, run);
     tokens_load(tokens, o->tokens, forward_vocabulary(in), shortest, o->samples);
+    json_object_set_new(stage->entry, "tokens", json_string(tokens->digest));
     if (!stage->plan)
         run->device = device_cpu((unsigned)o->threads);
 }

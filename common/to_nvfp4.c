@@ -85,9 +85,9 @@ static void select_weights(struct to_nvfp4 *job, const bool *convertible)
 static float input_amax(struct to_nvfp4 *job, const struct weight *w)
 {
     char module[TENSOR_NAME_MAX + 1];
-    float amax;
+    float amax = 0;
     const struct tensor *tensor = &ts_toc(job->in)->tensor[w->line];
-    if (!amaxes_find(job->amaxes, weight_module(tensor, module), AMAX_INPUT, &amax))
+    if (job->amaxes && !amaxes_find(job->amaxes, weight_module(tensor, module), AMAX_INPUT, &amax))
         die("%s: %s has no input amax: no calibration token reached it; amax-merge --fallback "
             "layer-max fills in",
             ts_name(job->in), module);
@@ -137,11 +137,12 @@ void to_nvfp4_begin(struct to_nvfp4 *job, const struct stage *stage,
                     const struct to_nvfp4_options *options, const bool *convertible)
 {
     *job = (struct to_nvfp4){.quiet = stage->quiet};
-    if (!options->amax)
+    if (!options->amax && !stage->plan)
         die_usage("--amax FILE is needed: the input scales come from a calibration");
     char hex[DIGEST_TEXT];
-    job->amaxes = amaxes_load(options->amax);
-    json_object_set_new(stage->entry, "amax", json_string(amaxes_digest(job->amaxes, hex)));
+    job->amaxes = options->amax ? amaxes_load(options->amax) : NULL;
+    if (job->amaxes)
+        json_object_set_new(stage->entry, "amax", json_string(amaxes_digest(job->amaxes, hex)));
     job->in = ts_open(stage_input(stage), stage);
     json_t *header = ts_header(job->in);
     job->recipe =
@@ -292,7 +293,8 @@ void to_nvfp4_finish(struct to_nvfp4 *job, json_t *counts)
     json_object_set_new(counts, "experts",
                         json_pack("{s:I, s:I, s:I}", "hash", (json_int_t)job->tally.hash, "score",
                                   (json_int_t)job->tally.score, "mtp", (json_int_t)job->tally.mtp));
-    json_object_set(counts, "amax", (json_t *)amaxes_counts(job->amaxes));
+    if (job->amaxes)
+        json_object_set(counts, "amax", (json_t *)amaxes_counts(job->amaxes));
     if (!job->tally.weights && !ts_plan_only(job->in) && !job->quiet)
         warn("nothing to do: the recipe names no matrix of this stream that could become NVFP4");
     ts_finish(job->out, job->in, counts);

@@ -30,7 +30,7 @@ struct group {
     struct member member[GROUP_MAX];
 };
 
-/* Options that both programs have. */
+/* Options that both programs have. A plan can do without amaxes. */
 struct to_nvfp4_options {
     const char *recipe, *amax;
 };
@@ -40,7 +40,7 @@ struct to_nvfp4 {
     struct ts_out *out;
     struct toc *toc; /* outgoing */
     struct weights weights;
-    struct amaxes *amaxes;
+    struct amaxes *amaxes; /* NULL: a plan without them */
     json_t *recipe;
     bool *selected;    /* by matrix: becomes NVFP4 */
     uint32_t *partner; /* by matrix: the other half's index, or WEIGHT_NONE */

@@ -60,7 +60,7 @@ uint32_t utf8_decode(const char *text)
     return (p[0] & 0x07U) << 18 | (p[1] & 0x3fU) << 12 | (p[2] & 0x3fU) << 6 | (p[3] & 0x3fU);
 }
 
-size_t utf8_encode(uint32_t code, char *out)
+size_t utf8_put(uint32_t code, char *out)
 {
     if (code < 0x80) {
         out[0] = (char)code;

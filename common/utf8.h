@@ -18,7 +18,7 @@ size_t utf8_valid(const char *text, size_t length);
 uint32_t utf8_decode(const char *text);
 
 /* Code point to bytes: writes 1 to 4, returns how many. */
-size_t utf8_encode(uint32_t code, char *out);
+size_t utf8_put(uint32_t code, char *out);
 
 /* A copy with every broken character replaced by U+FFFD. The caller frees *out, which has a 0
  * behind. Returns its length. */

@@ -39,7 +39,8 @@ resume() {
 }
 
 # blame "${PIPESTATUS[*]}" STAGE...: after a pipeline that failed, say which stage failed first and
-# exit. SIGPIPE (141) only says that a later stage went away.
+# exit: 2 if it did not like an option that was passed on. SIGPIPE (141) only says that a later stage
+# went away.
 blame() {
     local status statuses stage
     read -ra statuses <<<"$1"
@@ -48,11 +49,11 @@ blame() {
         stage=$1
         shift
         if [ "$status" -ne 0 ] && [ "$status" -ne 141 ]; then
-            echo "$program: $stage failed (exit $status); nothing was put in place" >&2
-            exit 1
+            echo "$program: $stage failed (exit $status); no checkpoint was put in place" >&2
+            exit $((status == 2 ? 2 : 1))
         fi
     done
-    echo "$program: a stage was cut off; nothing was put in place" >&2
+    echo "$program: a stage was cut off; no checkpoint was put in place" >&2
     exit 1
 }
 

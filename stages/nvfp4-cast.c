@@ -19,7 +19,7 @@ static const char usage[] =
     "quantized anew. Reads a tensor stream from a file or standard input, or a checkpoint's "
     "folder.\n"
     "\n"
-    "      --amax F         amax stream with the input amaxes (from amax-merge)\n"
+    "      --amax F         amax stream with the input amaxes (from amax-merge); -n does without\n"
     "      --recipe NAME    which weights: a recipe of the model, or a file with a '/' in its "
     "name\n"
     "                       (default: experts)\n"

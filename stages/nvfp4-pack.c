@@ -20,7 +20,7 @@ static const char usage[] =
     "from\n"
     "a file or standard input, or a checkpoint's folder.\n"
     "\n"
-    "      --amax F         amax stream (from amax-merge)\n"
+    "      --amax F         amax stream (from amax-merge); -n does without\n"
     "      --recipe NAME    which weights: a recipe of the model, or a file with a '/' in its "
     "name\n"
     "                       (default: experts)\n"

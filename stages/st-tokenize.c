@@ -191,8 +191,8 @@ static void add_source(struct job *job, const char *path, size_t samples)
     free(name);
 }
 
-/* All rows of one file, at most `limit`. */
-static void tokenize(struct job *job, const char *path, enum samples_format format, size_t limit)
+/* All rows of one file, at most `limit`; how many there were. */
+static size_t tokenize(struct job *job, const char *path, enum samples_format format, size_t limit)
 {
     const struct options *o = job->o;
     size_t before = job->rows.count, end = limit < SIZE_MAX - before ? before + limit : SIZE_MAX;
@@ -222,12 +222,10 @@ static void tokenize(struct job *job, const char *path, enum samples_format form
         cut_rows(job, &ids, row_bos, end, true);
 
     size_t found = job->rows.count - before;
-    if (limit != SIZE_MAX && found < limit && !job->stage->quiet)
-        warn("%s: %zu samples%s, wanted %zu", samples_name(samples), found,
-             o->full ? " of full length" : "", limit);
     add_source(job, samples_name(samples), found);
     samples_close(samples);
     free(ids.id);
+    return found;
 }
 
 static bool ends_with(const char *text, const char *end)
@@ -245,25 +243,24 @@ static enum samples_format format_of(const struct options *o, const char *path)
     return lines ? SAMPLES_JSONL : SAMPLES_TEXT;
 }
 
-/* The numbers of --samples, at most one a file, in memory that the caller frees; the last one
- * counts for all files that follow. */
-static size_t *limits_of(const char *list, size_t files, size_t *count)
+/* At most so many rows of each file, as --samples has it: its last number also counts for the files
+ * that follow. The caller frees it. */
+static size_t *limits_of(const char *list, size_t files)
 {
-    size_t *limit = xalloc(files, sizeof *limit);
-    *count = 0;
-    for (const char *at = list; at; (*count)++) {
+    size_t *limit = xalloc(files, sizeof *limit), count = 0;
+    for (const char *at = list; at; count++) {
         char *end;
         errno = 0;
         unsigned long long number = strtoull(at, &end, 10);
         if (errno || *at < '0' || *at > '9' || number < 1 || (*end && *end != ','))
             die_usage("--samples: '%s' is not a number above 0, or several with commas", at);
-        if (*count == files)
+        if (count == files)
             die_usage("--samples: more numbers than files");
-        limit[*count] = (size_t)number;
+        limit[count] = (size_t)number;
         at = *end ? end + 1 : NULL;
     }
-    if (!list)
-        limit[(*count)++] = SIZE_MAX;
+    for (; count < files; count++)
+        limit[count] = count ? limit[count - 1] : SIZE_MAX;
     return limit;
 }
 
@@ -283,19 +280,24 @@ static void tokenize_all(struct job *job)
     static char *standard_input[] = {"-"};
     const struct stage *stage = job->stage;
     char **path = stage->operands ? stage->operand : standard_input;
-    size_t files = stage->operands ? (size_t)stage->operands : 1, limits;
-    size_t *limit = limits_of(job->o->samples, files, &limits);
+    size_t files = stage->operands ? (size_t)stage->operands : 1;
+    size_t *limit = limits_of(job->o->samples, files), *found = xalloc(files, sizeof *found);
+    const char *full = job->o->full ? " of full length" : "";
     for (size_t i = 0; i < files; i++) {
         const char *name = strcmp(path[i], "-") ? path[i] : NULL;
         enum samples_format format = format_of(job->o, name);
         if (format == SAMPLES_TEXT && !job->o->length)
             die_usage("plain text has no samples of its own: give --length");
-        tokenize(job, name, format, limit[i < limits ? i : limits - 1]);
+        found[i] = tokenize(job, name, format, limit[i]);
     }
-    free(limit);
     if (!job->rows.count)
-        die("no sample%s in the input (%" PRIu64 " empty, %" PRIu64 " too short)",
-            job->o->full ? " of full length" : "", job->empty, job->too_short);
+        die("%s: no sample%s in %s (%" PRIu64 " empty, %" PRIu64 " too short)", path[0], full,
+            files > 1 ? "it and the other files" : "it", job->empty, job->too_short);
+    for (size_t i = 0; i < files && !stage->quiet; i++)
+        if (limit[i] != SIZE_MAX && found[i] < limit[i])
+            warn("%s: %zu samples%s, wanted %zu", path[i], found[i], full, limit[i]);
+    free(found);
+    free(limit);
 }
 
 /* ---- rows to a stream ---- */

@@ -255,11 +255,11 @@ static void write_stream(struct ts_in *in, struct target *target, const struct o
                         .free_bytes = target_free_bytes(target),
                         .shards = shards_missing(&shards),
                         .finished = continued ? shards_resume(&shards, target) : 0};
+    check_space(&s, &shards, target, in, o->no_share);
     if (stage->plan) {
         while (ts_next(in))
             continue;
     } else {
-        check_space(&s, &shards, target, in, o->no_share);
         if (!continued)
             target_begin(target, identity, toc);
         write_all(in, target, &shards, o);

@@ -73,6 +73,13 @@ prepare() {
     done
 }
 
+@test "the history tells tokens by what they are, not by where they lie" {
+    "${calib[@]}" -n --layers 0-0 "$NANO" >"$T/a.ts"
+    mv "$T/tokens.safetensors" "$T/elsewhere.safetensors"
+    amax-calib -n --layers 0-0 --tokens "$T/elsewhere.safetensors" "$NANO" | cmp - "$T/a.ts"
+    [[ $(tar xOf "$T/a.ts" .stream | jq -r '.history[0].tokens') =~ ^[0-9a-f]{64}$ ]]
+}
+
 @test "--all-experts reaches all, changes no routes, and only raises amaxes" {
     "${calib[@]}" --samples 1 "$NANO" >"$T/some.ts"
     "${calib[@]}" --samples 1 --all-experts "$NANO" >"$T/all.ts"
@@ -121,13 +128,28 @@ prepare() {
     refused 'wanted a model of type deepseek_v4, got other' "${calib[@]}" "$T/ckpt"
 }
 
-@test "NaN in a weight is named with its layer and module" {
+# spoil TENSOR BYTES: in a copy of the checkpoint, what its first bytes become.
+spoil() {
+    rm -rf "$T/ckpt"
     cp -r "$NANO" "$T/ckpt"
     chmod -R u+w "$T/ckpt"
-    place=$(st-read "$NANO" | tar tvf - | sed -n 's/.* layers\.2\.attn\.wkv\.weight -> //p')
+    place=$(st-read "$NANO" | tar tvf - | sed -n "s/.* $1 -> //p")
     file=${place%@*} offset=${place#*@}
-    printf '\177' | dd of="$T/ckpt/$file" bs=1 seek="${offset%+*}" conv=notrunc status=none
+    # shellcheck disable=SC2059 # escapes
+    printf "$2" | dd of="$T/ckpt/$file" bs=1 seek="${offset%+*}" conv=notrunc status=none
+}
+
+@test "NaN and infinity are named with layer and module: in a weight, in a scale, in what came of them" {
+    spoil 'layers\.2\.attn\.wkv\.weight' '\177'
     refused 'layers.2.attn.wkv: its weight holds NaN' "${calib[@]}" "$T/ckpt"
+    spoil 'layers\.1\.ffn\.experts\.3\.w1\.scale' '\376'
+    refused 'layers.1.ffn.experts.3.w1: its weight holds NaN or infinity' "${calib[@]}" "$T/ckpt"
+    spoil 'layers\.1\.ffn\.experts\.3\.w1\.scale' '\377'
+    refused 'layers.1.ffn.experts.3.w1.scale: element 0 .* is the E8M0 code 255, NaN' "${calib[@]}" "$T/ckpt"
+    spoil 'layers\.1\.ffn_norm\.weight' '\177\177' # the largest BF16 there is
+    refused 'layers.1.ffn.gate: its input holds NaN or infinity' "${calib[@]}" "$T/ckpt"
+    spoil 'layers\.3\.attn_norm\.weight' '\377\177'
+    refused 'layers.3.attn_norm.weight: element 0 is NaN or infinite' "${calib[@]}" "$T/ckpt"
 }
 
 @test "hidden states of other tokens, another layer or none are refused" {

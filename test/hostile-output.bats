@@ -275,6 +275,7 @@ on_disk() {
         set -e
         refused "disk/out: 12\.[0-9] MB are needed, 8\.[0-9] MB are free; make room, or choose another disk" \
             st-write "$T/disk/out" "$T/a.ts"
+        refused "disk/out: 12\.[0-9] MB are needed" st-write -n "$T/disk/out" "$T/a.ts"
         [ ! -e "$T/disk/out" ]
         [ -z "$(find "$T/disk" -name "*.safetensors")" ]
         refused "b\.ts: 12[0-9]* bytes are needed, 8[0-9]* are free; make room, or choose another disk" \

@@ -52,11 +52,13 @@ usage() {
 
 @test "every option that -h explains is in the page" {
     wrong=0
-    for source in stages/*.c; do
+    for source in stages/*.c pipelines/*; do
         name=$(basename "$source" .c)
+        command=$BIN/$name
+        [ "${source%%/*}" = stages ] || command=$source
         [ -f "man/$name.1" ] || continue
         mandoc -T ascii "man/$name.1" | sed 's/.\x08//g' >"$T/page"
-        for option in $("$BIN/$name" -h | grep -oE '^ +(-[a-zA-Z], )?--[a-z-]+' | grep -oE -- '--[a-z-]+'); do
+        for option in $("$command" -h | grep -oE '^ +(-[a-zA-Z], )?--[a-z-]+' | grep -oE -- '--[a-z-]+'); do
             grep -qF -- "$option" "$T/page" || { echo "$name: $option is not in its page" && wrong=1; }
         done
     done
@@ -82,7 +84,8 @@ given() {
     cp -r "$NANO" "$T/given/copy"
     cp -r "$NANO_AMAX" "$T/given/dumps"
     cp -r "$NANO_AMAX-mp2" "$T/given/amax-mp2"
-    cp test/data/text/calib-prose.jsonl "$T/given/news.jsonl"
+    head -n 2 test/data/text/calib-prose.jsonl >"$T/given/news.jsonl"
+    head -n 2 test/data/text/eval.jsonl >"$T/given/eval.jsonl"
     cp test/data/tokenizer/chat.jsonl "$T/given/chats.jsonl"
     jq -r .text test/data/text/eval.jsonl >"$T/given/book.txt"
     jq -c '{summary: .text}' test/data/text/eval.jsonl | gzip >"$T/given/web.jsonl.zst"
@@ -107,6 +110,11 @@ given() {
     # Another host is this one, its home the folder of the example.
     stand_in ssh 'shift; exec sh -c "$*"'
     stand_in zstd 'case ${1-} in -d) exec gzip -dc ;; *) exec gzip -c ;; esac'
+    # Parquet files of texts that are here as JSON lines.
+    stand_in duckdb "case \"\$*\" in
+        *article*) exec jq -c '{article: .text}' '$T/given/news.jsonl' ;;
+        *) exec cat '$T/given/chats.jsonl' ;;
+        esac"
     # Reads to the end, so that what feeds it does not sometimes die of SIGPIPE.
     stand_in head '/usr/bin/head "$@" && cat >/dev/null'
     # That the checkpoint called "other" differs is the answer, not a failure.

@@ -2,6 +2,7 @@
 # mkckpt
 
 load common
+load craft
 
 prepare() {
     PATH=$PWD/$BIN/test:$PATH
@@ -66,6 +67,36 @@ header() {
     [[ $output != *NaN* ]]
 }
 
+@test "filled: the same bytes for any number of threads" {
+    mkckpt --model tiny --fill -j 1 "$T/a"
+    mkckpt --model tiny --fill -j 3 "$T/b"
+    diff -r "$T/a" "$T/b"
+}
+
+@test "filled: a model that runs, its activations about 1, its tokens spread over all experts" {
+    mkckpt --model tiny --ratios 4,128,4 --set num_hash_layers=1 --fill "$T/a"
+    jq -e '.compress_ratios == [4, 128, 4, 0] and .num_hidden_layers == 3' "$T/a/config.json"
+    safetensors "$T/tokens.safetensors" '{"input_ids":{"dtype":"I32","shape":[4,64],"data_offsets":[0,1024]}}' \
+        "$(for ((i = 0; i < 256; i++)); do printf '\\x%02x\\x%02x\\x00\\x00' $((i * 37 % 256)) $((i % 4)); done)"
+    amax-calib -q --mtp --tokens "$T/tokens.safetensors" "$T/a" >"$T/amax.ts"
+    # 256 tokens, 2 of 8 experts each: 64 to an expert, about.
+    st-stat --tsv "$T/amax.ts" >"$T/stat"
+    awk -F'\t' '/\.tokens/ { n++; if ($7 < 16 || $7 > 256) wrong = 1 } END { exit wrong || n != 32 }' "$T/stat"
+    awk -F'\t' '/w[13]_input/ { n++; if ($7 < 2 || $7 > 20) wrong = 1 } END { exit wrong || n != 64 }' "$T/stat"
+}
+
+@test "filled: a token's experts by hash are different ones" {
+    mkckpt --model tiny --set num_experts_per_tok=8 --fill "$T/a"
+    mkckpt --model tiny --set num_experts_per_tok=3 --fill "$T/b"
+    for ckpt in a b; do
+        st-read --inline "$T/$ckpt" | tar xOf - layers.1.ffn.gate.tid2eid >"$T/$ckpt.ids"
+    done
+    od -An -v -td8 -w64 "$T/a.ids" >"$T/a.rows"
+    od -An -v -td8 -w24 "$T/b.ids" >"$T/b.rows"
+    [ "$(wc -l <"$T/a.rows")" -eq 1024 ]
+    awk '{ split("", seen); for (i = 1; i <= NF; i++) if (seen[$i]++ || $i >= 8) exit 1 }' "$T/a.rows" "$T/b.rows"
+}
+
 @test "scales only: sane scales, weights that are zero" {
     mkckpt --model tiny --scales --amax "$T/amax.ts" "$T/a"
     run pipeline "nvfp4-cast --amax '$T/amax.ts' '$T/a' | st-write '$T/out'"
@@ -91,8 +122,11 @@ header() {
     [[ $output == *none.json* ]]
     run mkckpt --model tiny --set vocab_size=many "$T/a"
     [ "$status" = 2 ]
-    run mkckpt --model tiny --layers 5 "$T/a"
-    [ "$status" = 2 ]
+    for options in '--layers 5' '--ratios 4;128' '--ratios 4,' '-j 0'; do
+        # shellcheck disable=SC2086 # a list of options
+        run mkckpt --model tiny $options "$T/a"
+        [ "$status" = 2 ]
+    done
     mkdir "$T/there"
     run mkckpt --model tiny "$T/there"
     [ "$status" = 1 ]

@@ -1,6 +1,7 @@
 /* mkckpt: a synthetic DeepSeek-V4 checkpoint for tests and measurements. Names, shapes, dtypes,
  * shards and the order of tensors in them are those of the releases; the numbers are zeros that
- * take no disk space, or random.
+ * take no disk space, or random: such that the model runs, with activations about 1 throughout and
+ * tokens spread over experts.
  *
  * What the layout follows:
  *   names, dtypes, shapes   DeepSeek's V4-Flash release, inference/model.py; the published listing
@@ -11,29 +12,35 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <omp.h>
+
 #include "amax.h"
 #include "copy.h"
 #include "die.h"
 #include "json.h"
+#include "number.h"
 #include "ts.h"
 #include "weight.h"
 
 static const char usage[] =
-    "usage: mkckpt [-hqv] [--amax file] [--fill | --scales] [--layers n] [--model name | file]\n"
-    "              [--set key=n] ... [--shards n] dir\n"
+    "usage: mkckpt [-hqv] [--amax file] [--fill | --scales] [-j n] [--layers n]\n"
+    "              [--model name | file] [--ratios list] [--set key=n] ... [--shards n] dir\n"
     "\n"
     "Make a checkpoint with DeepSeek-V4's tensors in a new folder: zeros that take no disk space.\n"
     "\n"
     "      --amax FILE    write an amax stream of all its experts, too\n"
     "      --fill         random numbers instead of zeros: they do take space\n"
+    "  -j, --threads N    threads that fill (default: as many as there are processors)\n"
     "      --layers N     the first N layers (and MTP) only; short for --set num_hidden_layers=N\n"
     "      --model NAME   dimensions: pro, flash (default), tiny, or a config.json\n"
+    "      --ratios LIST  other layers: one for each ratio of compression, as 4,128\n"
     "      --scales       random E8M0 scales, a sixteenth of the bytes; all else stays zero\n"
     "      --set KEY=N    change a number of config.json\n"
     "      --shards N     N files of about the same size, instead of one a layer\n"
@@ -43,9 +50,9 @@ static const char usage[] =
     "      --version      the version\n";
 
 struct options {
-    const char *amax, *model;
+    const char *amax, *model, *ratios;
     struct arg_list set;
-    uint64_t layers, shards;
+    uint64_t layers, shards, threads;
     bool fill, scales;
 };
 
@@ -135,6 +142,26 @@ static void config_limit(json_t *config, json_int_t layers)
     for (; all > layers; all--)
         json_array_remove(ratios, (size_t)all - 1);
     json_object_set_new(config, "num_hidden_layers", json_integer(layers));
+}
+
+/* Layers of these ratios instead; MTP blocks keep theirs. */
+static void config_ratios(json_t *config, const char *list)
+{
+    size_t all = (size_t)json_integer_value(json_object_get(config, "num_hidden_layers"));
+    json_t *old = json_object_get(config, "compress_ratios"), *ratios = json_array();
+    for (const char *p = list;; p++) {
+        uint64_t ratio;
+        if (!number_parse(&p, UINT16_MAX, &ratio) || (*p && *p != ','))
+            die_usage("--ratios: '%s' is not a list of numbers, as 4,128", list);
+        json_array_append_new(ratios, json_integer((json_int_t)ratio));
+        if (!*p)
+            break;
+    }
+    json_object_set_new(config, "num_hidden_layers",
+                        json_integer((json_int_t)json_array_size(ratios)));
+    for (size_t i = all; i < json_array_size(old); i++)
+        json_array_append(ratios, json_array_get(old, i));
+    json_object_set_new(config, "compress_ratios", ratios);
 }
 
 static void config_change(json_t *config, const char *change)
@@ -400,68 +427,152 @@ static char *make_header(const struct tensor **tensor, size_t count, uint64_t *s
     return text;
 }
 
-/* splitmix64 (Steele, Lea, Flood 2014). */
-static uint64_t next_random(uint64_t *state)
+/* ---- numbers ---- */
+
+/* splitmix64 (Steele, Lea, Flood 2014), at any place of its sequence. */
+static uint64_t random_at(uint64_t seed, uint64_t place)
 {
-    uint64_t z = *state += 0x9e3779b97f4a7c15;
+    uint64_t z = seed + (place + 1) * 0x9e3779b97f4a7c15;
     z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9;
     z = (z ^ z >> 27) * 0x94d049bb133111eb;
     return z ^ z >> 31;
 }
 
-/* Random bits become sane numbers: no NaN, exponents near those of trained weights. */
-static void make_sane(enum dtype dtype, uint64_t *words, size_t count, uint64_t experts)
+static uint64_t seed_of(const char *name)
 {
-    uint8_t *byte = (uint8_t *)words;
-    for (size_t i = 0; i < count; i++)
-        if (dtype == DTYPE_I64) /* tid2eid */
-            words[i] %= experts;
-        else if (dtype == DTYPE_F32)
-            words[i] = (words[i] & 0x80ffffff80ffffff) | 0x3c0000003c000000;
-        else if (dtype == DTYPE_BF16)
-            words[i] = (words[i] & 0x80ff80ff80ff80ff) | 0x3c003c003c003c00;
-    for (size_t i = 0; i < 8 * count; i++)
-        if (dtype == DTYPE_F8_E8M0)
-            byte[i] = (uint8_t)(118 + byte[i] % 7);
-        else if (dtype == DTYPE_F8_E4M3)
-            byte[i] -= (byte[i] & 0x7f) == 0x7f;
+    uint64_t seed = 0;
+    for (const char *p = name; *p; p++)
+        seed = seed * 31 + (uint8_t)*p;
+    return seed;
 }
 
-/* The same bytes for the same name, wherever the tensor lies. */
-static void fill_tensor(int fd, uint64_t at, const struct tensor *tensor, uint64_t experts)
+/* For rows of `cols` numbers that have the root mean square `rms`: the exponent of a factor that
+ * makes the products of such rows with inputs about 1 about 1 again. */
+static int factor_exponent(uint64_t cols, double rms)
 {
-    enum { WORDS = 1 << 17 };
-    uint64_t *words = xalloc(WORDS, sizeof *words), state = 0;
-    for (const char *p = tensor->name; *p; p++)
-        state = state * 31 + (uint8_t)*p;
-    for (uint64_t done = 0; done < tensor->size;) {
-        uint64_t left = tensor->size - done, size = WORDS * sizeof *words;
-        if (size > left)
-            size = left;
-        for (size_t i = 0; i < (size + 7) / 8; i++)
-            words[i] = next_random(&state);
-        make_sane(tensor->dtype, words, (size_t)(size + 7) / 8, experts);
-        write_at(fd, at + done, words, size, tensor->name);
-        done += size;
+    return (int)lround(-log2(rms * sqrt((double)cols)));
+}
+
+/* The same for the codes of a quantized weight, which are all equally likely. */
+static int scale_exponent(const struct tensor *weight)
+{
+    return weight->dtype == DTYPE_I8 ? factor_exponent(2 * weight->dim[1], 2.926)
+                                     : factor_exponent(weight->dim[1], 107.2);
+}
+
+/* What random bits become: an element is bits & keep, plus base, and has the sign of bits & sign.
+ */
+struct form {
+    uint64_t keep, base, sign;
+};
+
+#define BYTES(x) ((uint64_t)(x)*0x0101010101010101)
+#define HALVES(x) ((uint64_t)(x)*0x0001000100010001)
+#define WORDS(x) ((uint64_t)(x)*0x0000000100000001)
+
+/* Numbers like those of trained weights: norms a little above 1, matrices of BF16 and F32 in two
+ * binades (rms 2.415 times the smaller), scales of E8M0 in four (of rms 1.15, from a quarter to
+ * twice what scale_exponent() says), hyper-connections' scales from 1/4 to 1. */
+static struct form form_of(const struct tensor *tensor)
+{
+    bool vector = tensor->rank == 1;
+    int exponent = vector ? -7 : factor_exponent(tensor->dim[1], 2.415);
+    size_t length = strlen(tensor->name);
+    switch (tensor->dtype) {
+    case DTYPE_F8_E8M0: /* its weight is the table's next line */
+        return (struct form){BYTES(3), BYTES(127 - 2 + scale_exponent(tensor + 1)), 0};
+    case DTYPE_BF16:
+        if (vector)
+            return (struct form){HALVES(0x000f), HALVES(0x3f80), 0};
+        return (struct form){HALVES(0x00ff), HALVES((127 + exponent) << 7), HALVES(0x8000)};
+    case DTYPE_F32:
+        if (length > 6 && !strcmp(tensor->name + length - 6, "_scale"))
+            return (struct form){WORDS(0x00ffffff), WORDS((127 - 2) << 23), 0};
+        return (struct form){WORDS(0x00ffffff), WORDS((127 + exponent) << 23), WORDS(0x80000000)};
+    default: /* codes */
+        return (struct form){UINT64_MAX, 0, 0};
     }
-    free(words);
+}
+
+/* Element `place` of tid2eid [vocabulary, used]: a token's experts are different ones. */
+static uint64_t hash_expert(uint64_t seed, uint64_t place, uint64_t used, uint64_t experts)
+{
+    uint64_t bits = random_at(seed, place / used);
+    uint64_t steps = used > 1 && experts >= used ? (experts - 1) / (used - 1) : 1;
+    uint64_t step = 1 + (bits >> 32) % steps;
+    return ((bits & UINT32_MAX) + place % used * step) % experts;
+}
+
+enum { PIECE = 1 << 20 };
+
+/* What one thread fills at a time: PIECE bytes of a tensor, or what is left, from `first` on. */
+struct piece {
+    const struct tensor *tensor;
+    uint64_t first, at; /* in the tensor, in the file */
+};
+
+/* The same bytes for the same name, wherever the tensor lies and whoever fills it. */
+static void fill_piece(int fd, const struct piece *piece, uint64_t *words, uint64_t experts)
+{
+    const struct tensor *tensor = piece->tensor;
+    uint64_t size = tensor->size - piece->first, seed = seed_of(tensor->name);
+    size = size < PIECE ? size : PIECE;
+    uint64_t first = piece->first / sizeof *words, count = (size + 7) / sizeof *words;
+    const struct form form = form_of(tensor);
+    for (uint64_t i = 0; i < count; i++) {
+        uint64_t bits = random_at(seed, first + i);
+        words[i] = tensor->dtype == DTYPE_I64
+                       ? hash_expert(seed, first + i, tensor->dim[1], experts)
+                       : ((bits & form.keep) + form.base) | (bits & form.sign);
+    }
+    uint8_t *byte = (uint8_t *)words;
+    for (uint64_t i = 0; i < size && tensor->dtype == DTYPE_F8_E4M3; i++)
+        byte[i] -= (byte[i] & 0x7f) == 0x7f; /* NaN */
+    write_at(fd, piece->at, words, size, tensor->name);
+}
+
+static void fill_shard(int fd, const struct piece *piece, size_t count, unsigned threads,
+                       uint64_t experts)
+{
+#pragma omp parallel num_threads(threads)
+    {
+        uint64_t *words = xalloc(PIECE, 1);
+#pragma omp for schedule(dynamic)
+        for (size_t i = 0; i < count; i++)
+            fill_piece(fd, &piece[i], words, experts);
+        free(words);
+    }
+}
+
+static bool is_filled(const struct options *o, const struct tensor *tensor)
+{
+    return o->fill || (o->scales && tensor->dtype == DTYPE_F8_E8M0);
 }
 
 static void write_shard(int folder, const char *name, const struct tensor **tensor, size_t count,
                         const struct options *o, uint64_t experts)
 {
     uint64_t at;
+    size_t pieces = 0;
     qsort(tensor, count, sizeof *tensor, by_dtype_and_name);
     char *header = make_header(tensor, count, &at);
     int fd = openat(folder, name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
     if (fd < 0)
         die_errno("%s", name);
     write_at(fd, 0, header, at, name);
+    for (size_t i = 0; i < count; i++)
+        pieces += (size_t)(tensor[i]->size + PIECE - 1) / PIECE;
+    struct piece *piece = xalloc(pieces, sizeof *piece);
+    pieces = 0;
     for (size_t i = 0; i < count; at += tensor[i++]->size)
-        if (o->fill || (o->scales && tensor[i]->dtype == DTYPE_F8_E8M0))
-            fill_tensor(fd, at, tensor[i], experts);
-    if (ftruncate(fd, (off_t)at) || close(fd))
+        for (uint64_t first = 0; first < tensor[i]->size && is_filled(o, tensor[i]); first += PIECE)
+            piece[pieces++] = (struct piece){tensor[i], first, at + first};
+    if (ftruncate(fd, (off_t)at))
         die_errno("%s", name);
+    fill_shard(fd, piece, pieces, (unsigned)o->threads, experts);
+    if (close(fd))
+        die_errno("%s", name);
+    free(piece);
     free(header);
 }
 
@@ -518,10 +629,10 @@ static void write_checkpoint(const struct plan *plan, const struct options *o, j
 /* ---- amaxes ---- */
 
 /* Both amaxes of every routed expert but MTP's, as a calibration gives them. The weight's is the
- * largest that --fill makes: 6 * 2^(124-127). */
+ * largest that --fill makes: 6 times the largest scale. */
 static void write_amaxes(struct stage *stage, const struct toc *toc, const char *path)
 {
-    static const float value[] = {[AMAX_INPUT] = 3.0f, [AMAX_WEIGHT] = 0.75f};
+    float *value = xalloc(2 * toc->count, sizeof *value);
     struct toc *out_toc = toc_new();
     struct tensor line = {.dtype = DTYPE_F32, .shard = toc_shard(out_toc, "amax.safetensors")};
     for (size_t i = 0; i < toc->count; i++) {
@@ -531,6 +642,8 @@ static void write_amaxes(struct stage *stage, const struct toc *toc, const char 
             continue;
         for (int which = AMAX_INPUT; which <= AMAX_WEIGHT; which++) {
             char *name = amax_name(module, (enum amax_which)which);
+            value[out_toc->count] =
+                which == AMAX_INPUT ? 3 : ldexpf(6, scale_exponent(&toc->tensor[i]) + 1);
             line.name = name;
             const char *error = toc_add(out_toc, &line);
             if (error)
@@ -541,22 +654,25 @@ static void write_amaxes(struct stage *stage, const struct toc *toc, const char 
     stage->output = path;
     struct ts_out *out = ts_create(stage, NULL, out_toc);
     for (size_t i = 0; i < out_toc->count; i++)
-        ts_put(out, out_toc->tensor[i].name, &value[i % 2], sizeof *value);
+        ts_put(out, out_toc->tensor[i].name, &value[i], sizeof *value);
     ts_finish(out, NULL, NULL);
     toc_free(out_toc);
+    free(value);
 }
 
 int main(int argc, char **argv)
 {
-    struct options o = {.model = "flash"};
+    struct options o = {.model = "flash", .threads = (uint64_t)omp_get_num_procs()};
     const struct arg args[] = {
         {"amax", ARG_TEXT, &o.amax, 0, NULL, true},
         {"fill", ARG_FLAG, &o.fill, 0, NULL, true},
         {"layers", ARG_NUMBER, &o.layers, 0, NULL, true},
         {"model", ARG_TEXT, &o.model, 0, NULL, true},
+        {"ratios", ARG_TEXT, &o.ratios, 0, NULL, true},
         {"scales", ARG_FLAG, &o.scales, 0, NULL, true},
         {"set", ARG_LIST, &o.set, 0, NULL, true},
         {"shards", ARG_NUMBER, &o.shards, 0, NULL, true},
+        {"threads", ARG_NUMBER, &o.threads, 'j', NULL, true},
         {0},
     };
     struct stage stage;
@@ -565,7 +681,11 @@ int main(int argc, char **argv)
     if (!stage.operands)
         die_usage("into which folder?");
     const char *path = stage.operand[0];
+    if (o.threads < 1 || o.threads > 1024)
+        die_usage("--threads: from 1 to 1024");
     json_t *config = config_load(o.model);
+    if (o.ratios)
+        config_ratios(config, o.ratios);
     if (o.layers)
         config_limit(config, (json_int_t)o.layers);
     for (size_t i = 0; i < o.set.count; i++)

@@ -124,6 +124,11 @@ larger_input_amax() {
     pipeline "st-read '$NANO' | nvfp4-cast --amax '$T/amax.ts' >'$T/run.ts'"
     cmp <(tar xOf "$T/plan.ts" .toc) <(tar xOf "$T/run.ts" .toc)
     [ "$(tar xOf "$T/plan.ts" .end | jq -c '[.tensors, .plan]')" = '[0,true]' ]
+    # Nor the amaxes, before there are any.
+    for program in nvfp4-cast nvfp4-pack; do
+        "$program" -n --amax "$T/amax.ts" "$NANO" | tar xOf - .toc >"$T/with"
+        "$program" -n "$NANO" | tar xOf - .toc | cmp - "$T/with"
+    done
 }
 
 @test "without --amax, or with a wrong choice: usage" {

@@ -359,7 +359,7 @@ logged() {
     mkdir "$T/bin"
     ln -s "$PWD/$BIN"/* "$T/bin"
     rm "$T/bin/st-read"
-    printf '#!/bin/sh\necho "$@" >>"%s/read"\nexec "%s/st-read" "$@"\n' "$T" "$PWD/$BIN" >"$T/bin/st-read"
+    printf '#!/bin/sh\nprintf "%%s\\n" "$*" >>"%s/read"\nexec "%s/st-read" "$@"\n' "$T" "$PWD/$BIN" >"$T/bin/st-read"
     chmod +x "$T/bin/st-read"
     export SEEKPIPE_BIN=$T/bin
 }

@@ -259,11 +259,14 @@ END
 
 @test "nothing to tokenize" {
     : >"$T/a.jsonl"
-    fails 'no sample in the input' "$T/a.jsonl"
+    fails "$T/a.jsonl: no sample in it" "$T/a.jsonl"
+    fails "$T/a.jsonl: no sample in it" --samples 9 "$T/a.jsonl"
+    fails "$T/a.jsonl: no sample in it and the other files" "$T/a.jsonl" "$T/a.jsonl"
+    fails '-: no sample in it' - <"$T/a.jsonl"
     line a >"$T/b.jsonl"
     run tokenize -o "$T/out" --full --length 100 "$T/b.jsonl"
     [ "$status" = 1 ]
-    [[ $output == *'no sample of full length in the input (0 empty, 1 too short)' ]]
+    [[ $output == *'no sample of full length in it (0 empty, 1 too short)' ]]
 }
 
 @test "tokenizers: a file, one without a configuration, unknown parts, none" {

@@ -1,4 +1,6 @@
-# The whole recipe, against what Model Optimizer's quantize_to_nvfp4.py wrote.
+# The whole recipe, against what Model Optimizer's quantize_to_nvfp4.py wrote; with a calibration of our
+# own, against the programs one by one.
+# shellcheck disable=SC2030,SC2031 # each test is a subshell
 load common
 
 PATH=$PWD/pipelines:$PATH
@@ -71,10 +73,9 @@ as_reference() {
 }
 
 @test "--dry-run prints the plan that a run then follows, and writes nothing" {
-    run v4-experts --amax "$NANO_AMAX" --dry-run "$NANO" "$T/out"
+    run v4-experts --amax "$NANO_AMAX" --summary "$T/summary" --dry-run "$NANO" "$T/out"
     [ "$status" -eq 0 ]
-    [ ! -e "$T/out" ]
-    [ ! -e "$T/out.partial" ]
+    [ "$(ls "$T")" = '' ]
     [[ $output == *free* ]]
     plan=$(grep -E '^(in|out|files) ' <<<"$output")
     run v4-experts --amax "$NANO_AMAX" "$NANO" "$T/out"
@@ -125,6 +126,174 @@ as_reference() {
     diff <(digests "$T/out") <(golden "$FIXTURES/golden/bf16.tsv")
 }
 
+# ---- calibrations of our own ----
+
+TEXT=$PWD/test/data/text
+small=(--samples 2 --length 40) # enough for a program, if not for a model
+
+# fails WORDS...: v4-experts with these arguments exits 1, a line holds the words, and nothing is there.
+fails() {
+    local words=$1
+    shift
+    run v4-experts "$@" "$T/out"
+    echo "$output"
+    [ "$status" -eq 1 ]
+    [[ $output == *"$words"* ]]
+    [[ ${lines[-1]} == 'v4-experts: '*' failed (exit 1); no checkpoint was put in place' ]]
+    [ ! -e "$T/out" ]
+    [ ! -e "$T/out.partial" ]
+}
+
+# A copy of the bundled checkpoint, to spoil.
+copy() {
+    cp -r "$NANO" "$T/source"
+    chmod -R u+w "$T/source"
+}
+
+@test "--calib, --eval: what the programs give one by one" {
+    v4-experts "${small[@]}" --calib "$TEXT/calib-prose.jsonl" --calib "$TEXT/calib-code.jsonl" \
+        --save-amax "$T/kept.ts" --eval "$TEXT/eval.jsonl" "$NANO" "$T/out" >"$T/found" 2>"$T/log"
+    tokenize=(st-tokenize -q --tokenizer "$NANO" "${small[@]}")
+    "${tokenize[@]}" "$TEXT"/calib-{prose,code}.jsonl >"$T/calib.ts"
+    amax-calib -q --tokens "$T/calib.ts" "$NANO" >"$T/calib-amax.ts"
+    cmp "$T/kept.ts" "$T/calib-amax.ts"
+    amax-merge -q --model "$NANO" --fallback layer-max "$T/calib-amax.ts" >"$T/amax.ts"
+    nvfp4-cast --amax "$T/amax.ts" "$NANO" | st-write -q "$T/wanted"
+    st-cmp "$T/wanted" "$T/out"
+
+    "${tokenize[@]}" "$TEXT/eval.jsonl" >"$T/eval.ts"
+    {
+        echo "source: $(st-eval --tokens "$T/eval.ts" --save "$T/source.ts" "$NANO")"
+        echo "result: $(st-eval --tokens "$T/eval.ts" --save "$T/result.ts" "$T/out")"
+        echo "result against source: $(st-eval --compare "$T/source.ts" "$T/result.ts")"
+    } | diff - "$T/found"
+    grep -qx 'st-tokenize: 4 samples, 160 tokens, the longest 40' "$T/log"
+    grep -q 'experts were reached by no token' "$T/log"
+
+    # The calibration that was kept, by another command.
+    v4-experts -q --amax "$T/kept.ts" "$NANO" "$T/again" 2>"$T/log"
+    st-cmp "$T/out" "$T/again"
+    [ ! -s "$T/log" ]
+}
+
+@test "texts as operands, samples of each, -q, --all-experts, --lossy" {
+    jq -r .text "$TEXT/calib-prose.jsonl" >"$T/a.txt"
+    cp "$TEXT/calib-code.jsonl" "$T/b.jsonl"
+    run v4-experts -q --samples 1,2 --length 30 --all-experts --lossy --fallback none \
+        --eval "$TEXT/eval.jsonl" --save-amax "$T/kept.ts" --calib "$T/a.txt" "$T/b.jsonl" "$NANO" "$T/out"
+    [ "$status" -eq 0 ]
+    [ "${#lines[@]}" -eq 3 ]
+    [[ ${lines[1]} =~ ^result:\ mean\ nll\ [0-9.]+\ perplexity\ [0-9.]+\ tokens\ 58$ ]]
+    [[ ${lines[2]} =~ ^result\ against\ source:\ KL\ divergence\ 0\.[0-9]+\ top-1\ agreement\ [0-9.]+% ]]
+    st-tokenize -q --tokenizer "$NANO" --length 30 --samples 1,2 "$T/a.txt" "$T/b.jsonl" >"$T/calib.ts"
+    amax-calib -q --all-experts --tokens "$T/calib.ts" "$NANO" | cmp - "$T/kept.ts"
+    amax-merge --fallback none --model "$NANO" "$T/kept.ts" >"$T/amax.ts"
+    nvfp4-pack --amax "$T/amax.ts" "$NANO" | st-write -q "$T/wanted"
+    st-cmp "$T/wanted" "$T/out"
+}
+
+@test "--calib --dry-run: the plan that a run follows; nothing is computed or written" {
+    own=(--calib "$TEXT/calib-prose.jsonl" --eval "$TEXT/eval.jsonl" --save-amax "$T/kept.ts" "${small[@]}")
+    run v4-experts --dry-run "${own[@]}" "$NANO" "$T/out"
+    [ "$status" -eq 0 ]
+    [[ $output == *free* && $output != *nll* ]]
+    [ "$(ls "$T")" = '' ]
+    plan=$(grep -E '^(in|out|files) ' <<<"$output")
+    run v4-experts "${own[@]}" "$NANO" "$T/out"
+    [ "$plan" = "$(grep -E '^(in|out|files) ' <<<"$output")" ]
+}
+
+@test "texts that are none: missing, empty, in another encoding, no JSON" {
+    : >"$T/empty.jsonl"
+    printf '{"text": ""}\n\n' >"$T/blank.jsonl"
+    printf 'caf\xe9 au lait\n' >"$T/latin.txt"
+    iconv -t UTF-16 "$TEXT/eval.jsonl" >"$T/wide.jsonl"
+    echo 'once upon a time' >"$T/prose.jsonl"
+    echo '{"body": "once"}' >"$T/field.jsonl"
+    for text in 'none.txt: No such file' 'empty.jsonl: no sample in it' \
+        'blank.jsonl: no sample in it (1 empty, 0 too short)' \
+        'latin.txt: line 1, offset 3: not UTF-8 (byte 0xe9)' 'wide.jsonl: line 1, offset 0: not UTF-8' \
+        "prose.jsonl: line 1: " 'field.jsonl: line 1: wanted text'; do
+        fails "st-tokenize: $T/$text" --calib "$T/${text%%:*}" "$NANO"
+        [ "${#lines[@]}" -eq 2 ]
+        fails "st-tokenize: $T/$text" --amax "$NANO_AMAX" --eval "$T/${text%%:*}" "$NANO"
+    done
+    fails "$T: Is a directory" --calib "$T" "$NANO"
+}
+
+@test "one word is text enough" {
+    echo '{"text": "a"}' >"$T/a.jsonl"
+    run v4-experts --calib "$T/a.jsonl" --eval "$T/a.jsonl" "$NANO" "$T/out"
+    [ "$status" -eq 0 ]
+    [[ $output == *'38 of 64 experts were reached by no token'*' tokens 1' ]]
+}
+
+@test "tokenizers: none, one with a part that is not known, one of another model" {
+    copy
+    echo '{"text": "a <other> b"}' >"$T/a.jsonl"
+    own=(--calib "$T/a.jsonl" "$T/source")
+    rm "$T/source/tokenizer.json"
+    fails "$T/source/tokenizer.json: No such file" "${own[@]}"
+    change() {
+        jq -c "$1" "$NANO/tokenizer.json" >"$T/source/tokenizer.json"
+    }
+    change '.normalizer = {type: "NFC"}'
+    fails "$T/source/tokenizer.json: normalizer: 'NFC' is not supported" "${own[@]}"
+    change '.pre_tokenizer.pretokenizers[0] = {type: "Digits"}'
+    fails "$T/source/tokenizer.json: pre_tokenizer: 'Digits' is not supported" "${own[@]}"
+    change '.model.type = "Unigram"'
+    fails "$T/source/tokenizer.json: model: wanted BPE, got 'Unigram'" "${own[@]}"
+    change '.added_tokens += [{id: 5000, content: "<other>"}]'
+    fails "id 5000 is not in the model's vocabulary of 4096; tokenize with the tokenizer of this" "${own[@]}"
+}
+
+@test "other architectures are refused" {
+    copy
+    sed -i 's/deepseek_v4/deepseek_v9/' "$T/source/config.json"
+    fails 'wanted a model of type deepseek_v4, got deepseek_v9' --calib "$TEXT/eval.jsonl" "$T/source"
+}
+
+@test "DeepSeek-V3 is refused" {
+    fixtures v3-nano
+    fails 'wanted a model of type deepseek_v4, got deepseek_v3' --calib "$TEXT/eval.jsonl" "$FIXTURES/ckpt"
+}
+
+@test "what can be known beforehand is: destination, folders, missing tensors" {
+    mkdir "$T/used"
+    : >"$T/used/file"
+    run v4-experts --calib "$TEXT/calib-prose.jsonl" --save-amax "$T/kept.ts" "$NANO" "$T/used"
+    [ "$status" -eq 1 ]
+    [[ $output == *'used: is not empty'*'st-write failed'* ]]
+    [ ! -e "$T/kept.ts" ]
+    for option in --save-amax --summary; do
+        run v4-experts --calib "$TEXT/calib-prose.jsonl" "$option" "$T/none/file" "$NANO" "$T/out"
+        [ "$status" -eq 2 ]
+        [[ $output == *"$T/none/file: its folder is not there"* ]]
+    done
+    copy
+    rm "$T/source/model-00003-of-00003.safetensors"
+    fails "model-00003-of-00003.safetensors" --calib "$TEXT/eval.jsonl" "$T/source"
+}
+
+@test "NaN that the calibration meets, and one that only the judgement does" {
+    copy
+    spoil() { # TENSOR: its first byte
+        local place file offset
+        place=$(st-read "$NANO" | tar tvf - | sed -n "s/.* $1 -> //p")
+        file=${place%@*} offset=${place#*@}
+        printf '\177' | dd of="$T/source/$file" bs=1 seek="${offset%+*}" conv=notrunc status=none
+    }
+    spoil 'mtp\.0\.enorm\.weight' # not looked at
+    v4-experts -q "${small[@]}" --calib "$TEXT/eval.jsonl" "$T/source" "$T/out"
+    rm -r "$T/out"
+    spoil 'layers\.2\.attn\.wkv\.weight'
+    fails 'amax-calib: layers.2.attn.wkv: its weight holds NaN' \
+        "${small[@]}" --calib "$TEXT/calib-code.jsonl" --save-amax "$T/kept.ts" "$T/source"
+    [ ! -e "$T/kept.ts" ]
+    fails 'st-eval: layers.2.attn.wkv: its weight holds NaN' \
+        "${small[@]}" --amax "$NANO_AMAX" --eval "$TEXT/eval.jsonl" "$T/source"
+}
+
 @test "wrong command lines exit 2" {
     run v4-experts "$NANO" "$T/out"
     [ "$status" -eq 2 ]
@@ -132,6 +301,18 @@ as_reference() {
     [ "$status" -eq 2 ]
     run v4-experts --frob
     [ "$status" -eq 2 ]
+    own=(--calib "$TEXT/eval.jsonl")
+    for options in "--amax $NANO_AMAX ${own[*]}" "--amax $NANO_AMAX --all-experts" \
+        "--amax $NANO_AMAX --save-amax $T/a" "--lossy --zero=keep --zero=positive ${own[*]}" \
+        "${own[*]} --length 1" "${own[*]} --samples 0" "${own[*]} --samples 1,2"; do
+        # shellcheck disable=SC2086 # a list
+        run v4-experts $options "$NANO" "$T/out"
+        echo "$options: $output"
+        [ "$status" -eq 2 ]
+    done
+    run v4-experts "${own[@]}" "$NANO"
+    [ "$status" -eq 2 ]
+    [ ! -e "$T/out" ]
     run v4-bf16 "$NANO"
     [ "$status" -eq 2 ]
 }

@@ -432,7 +432,7 @@ static bool matches(const char *text, uint32_t code)
 {
     struct pattern *pattern;
     char character[4];
-    size_t start, end, size = utf8_encode(code, character);
+    size_t start, end, size = utf8_put(code, character);
     assert_null(pattern_new(&pattern, text, strlen(text)));
     bool found = pattern_find(pattern, character, size, 0, &start, &end) == PATTERN_FOUND;
     pattern_free(pattern);
@@ -493,7 +493,7 @@ static void utf8(void **state)
     for (uint32_t code = 0; code < 0x110000; code++) {
         char bytes[8];
         bool valid;
-        size_t size = utf8_encode(code, bytes);
+        size_t size = utf8_put(code, bytes);
         assert_int_equal(utf8_step(bytes, size, &valid) == size && valid,
                          code < 0xd800 || code > 0xdfff);
         assert_int_equal(utf8_decode(bytes), code);
