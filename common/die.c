@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 static void say(const char *format, va_list args, const char *tail)
 {
@@ -22,13 +23,22 @@ static void say(const char *format, va_list args, const char *tail)
     free(message);
 }
 
+/* exit() calls what libraries want done at the end, which crashes where another thread still uses
+ * them (oneDNN): only the main thread ends in that way. */
+_Noreturn static void leave(int status)
+{
+    if (gettid() == getpid())
+        exit(status);
+    _exit(status);
+}
+
 _Noreturn void die(const char *format, ...)
 {
     va_list args;
     va_start(args, format);
     say(format, args, NULL);
     va_end(args);
-    exit(EXIT_FAILED);
+    leave(EXIT_FAILED);
 }
 
 _Noreturn void die_errno(const char *format, ...)
@@ -38,7 +48,7 @@ _Noreturn void die_errno(const char *format, ...)
     va_start(args, format);
     say(format, args, reason);
     va_end(args);
-    exit(EXIT_FAILED);
+    leave(EXIT_FAILED);
 }
 
 _Noreturn void die_usage(const char *format, ...)
@@ -48,7 +58,7 @@ _Noreturn void die_usage(const char *format, ...)
     say(format, args, NULL);
     va_end(args);
     fprintf(stderr, "Try '%s --help'.\n", program_invocation_short_name);
-    exit(EXIT_USAGE);
+    leave(EXIT_USAGE);
 }
 
 void warn(const char *format, ...)

@@ -14,7 +14,8 @@
 enum { EXIT_FAILED = 1, EXIT_USAGE = 2 };
 
 /* Print "program: message" on standard error and exit with EXIT_FAILED. Never returns.
- * (st-cmp, whose 1 means "differs", turns it into 2 by an exit handler.) */
+ * (st-cmp, whose 1 means "differs", turns it into 2 by an exit handler; only the
+ * main thread runs those.) */
 _Noreturn void die(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
 /* As die(), with ": " and strerror(errno) behind the message. */
