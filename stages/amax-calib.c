@@ -205,7 +205,8 @@ int main(int argc, char **argv)
                   "use -o FILE");
     struct ranks *ranks = forward_options_ranks(&o.forward, &stage);
     if (ranks && o.resume)
-        die_usage("--resume does not go with several ranks: each has the states of its own samples");
+        die_usage(
+            "--resume does not go with several ranks: each has the states of its own samples");
     struct ts_in *in = ts_open(stage_input(&stage), &stage);
     forward_options_open(&o.forward, &stage, &run, ranks, in, &tokens, 1);
     json_t *recipe = o.recipe ? recipe_load(o.recipe, ts_model(in)->type) : NULL;
