@@ -15,28 +15,25 @@ static void nibbles_up_to(uint8_t *packed, unsigned largest)
     }
 }
 
+/* All there is makes one row, of a block for each pair. */
 void recode_init(struct recode *recode, const struct codec *codec, float scale_2)
 {
-    enum { COLS = 8 * NVFP4_BLOCK }; /* all there is under one scale byte */
-    for (size_t e8m0 = 0; e8m0 < 255; e8m0++) {
-        uint8_t in[COLS / 2], out[COLS / 2], scales[COLS / MXFP4_BLOCK];
-        uint8_t *scale = recode->scale + 8 * e8m0;
-        uint16_t w[COLS];
-        memset(scales, (int)e8m0, sizeof scales);
-        for (size_t largest = 0; largest < 8; largest++)
-            nibbles_up_to(in + largest * NVFP4_BLOCK / 2, (unsigned)largest);
-        codec->mxfp4_unpack_row(w, in, scales, COLS);
-        codec->nvfp4_scales_row(scale, w, COLS, scale_2);
-        codec->nvfp4_nibbles_row(out, scale, w, COLS, scale_2);
-        for (size_t largest = 0; largest < 8; largest++) {
-            const uint8_t *block = out + largest * NVFP4_BLOCK / 2;
-            for (unsigned nibble = 0; nibble < 16; nibble++) {
-                unsigned now = block[nibble / 2] >> 4 * (nibble % 2) & 15;
-                recode->map[8 * e8m0 + largest].low[nibble] = (uint8_t)now;
-                recode->map[8 * e8m0 + largest].high[nibble] = (uint8_t)(now << 4);
-            }
+    enum { COLS = RECODE_PAIRS * NVFP4_BLOCK, BYTES = NVFP4_BLOCK / 2 };
+    uint8_t packed[COLS / 2], e8m0[COLS / MXFP4_BLOCK];
+    uint16_t w[COLS];
+    for (size_t pair = 0; pair < RECODE_PAIRS; pair++)
+        nibbles_up_to(packed + pair * BYTES, pair % 8);
+    for (size_t block = 0; block < COLS / MXFP4_BLOCK; block++)
+        e8m0[block] = (uint8_t)(block / 4);
+    codec->mxfp4_unpack_row(w, packed, e8m0, COLS);
+    codec->nvfp4_scales_row(recode->scale, w, COLS, scale_2);
+    codec->nvfp4_nibbles_row(packed, recode->scale, w, COLS, scale_2);
+    for (size_t pair = 0; pair < RECODE_PAIRS; pair++)
+        for (unsigned nibble = 0; nibble < 16; nibble++) {
+            unsigned now = packed[pair * BYTES + nibble / 2] >> 4 * (nibble % 2) & 15;
+            recode->map[pair].low[nibble] = (uint8_t)now;
+            recode->map[pair].high[nibble] = (uint8_t)(now << 4);
         }
-    }
 }
 
 static unsigned largest_code(const uint8_t *packed)
