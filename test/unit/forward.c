@@ -236,11 +236,11 @@ static void take_losses(void *context, unsigned mtp, uint64_t first, struct mat 
     free(got);
 }
 
-static void losses_of_nano(void **state)
+static void test_losses(const char *model, uint64_t count)
 {
-    (void)state;
-    need("v4-nano");
-    float *want = read_tensor(FIXTURES "v4-nano/golden/eval-golden.safetensors", "nll");
+    need(model);
+    char *golden = xprintf(FIXTURES "%s/golden/eval-golden.safetensors", model);
+    float *want = read_tensor(golden, "nll");
     struct losses losses = {.want = want};
     struct tokens tokens;
     struct forward run = {.last = 3,
@@ -248,15 +248,28 @@ static void losses_of_nano(void **state)
                           .arithmetic = ARITHMETIC_SERVED,
                           .context = &losses,
                           .logits = take_losses};
-    run_over(&run, "v4-nano", "eval-ids.safetensors", 0, &tokens);
+    run_over(&run, model, "eval-ids.safetensors", 0, &tokens);
     finish(&run, &tokens);
-    assert_int_equal(losses.count, 32 * 255);
+    assert_int_equal(losses.count, count);
     double mean = losses.sum / (double)losses.count,
            each = losses.difference / (double)losses.count;
-    print_message("losses: mean %.4f, each %.4f\n", mean, each);
+    print_message("%s: losses: mean %.4f, each %.4f\n", model, mean, each);
     assert_true(fabs(mean) <= 0.01);
     assert_true(each <= 0.075);
     free(want);
+    free(golden);
+}
+
+static void losses_of_nano(void **state)
+{
+    (void)state;
+    test_losses("v4-nano", 8160);
+}
+
+static void losses_of_mini(void **state)
+{
+    (void)state;
+    test_losses("v4-mini", 12256);
 }
 
 /* ---- amaxes ---- */
@@ -300,29 +313,42 @@ static void take_amax(void *context, const struct linear_seen *seen)
         dump->worst_of_first = fmax(dump->worst_of_first, error);
 }
 
-static void amaxes_of_nano(void **state)
+/* `inputs` golden amaxes of inputs, of all experts that a token reaches. */
+static void test_amaxes(const char *model, uint64_t inputs)
 {
-    (void)state;
-    need("v4-nano");
+    need(model);
     struct dump dump = {.toc = toc_new()};
     struct tokens tokens;
-    char *error = pt_read(&dump.pt, FIXTURES "v4-nano/golden/amax/amax_dict_rank0-mp1.pt", dump.toc,
-                          toc_shard(dump.toc, "amax"));
+    char *path = xprintf(FIXTURES "%s/golden/amax/amax_dict_rank0-mp1.pt", model);
+    char *error = pt_read(&dump.pt, path, dump.toc, toc_shard(dump.toc, "amax"));
     assert_null(error);
     struct forward run = {.last = 3, .context = &dump, .linear = take_amax};
-    run_over(&run, "v4-nano", "calib-ids.safetensors", 0, &tokens);
+    run_over(&run, model, "calib-ids.safetensors", 0, &tokens);
     finish(&run, &tokens);
     double mean = dump.sum / (double)dump.inputs, near = (double)dump.near / (double)dump.inputs;
-    print_message(
-        "amaxes: mean error %.4f, %.1f%% within 5%%, worst %.3f, in the first block %.3f\n", mean,
-        100 * near, dump.worst, dump.worst_of_first);
-    assert_int_equal(dump.inputs, 189);
+    print_message("%s: amaxes: mean error %.4f, %.1f%% within 5%%, worst %.3f, in the first block "
+                  "%.4f\n",
+                  model, mean, 100 * near, dump.worst, dump.worst_of_first);
+    assert_int_equal(dump.inputs, inputs);
     assert_true(mean <= 0.006);
     assert_true(near >= 0.97);
     assert_true(dump.worst <= 0.15);
     assert_true(dump.worst_of_first <= 0.01);
     pt_free(&dump.pt);
     toc_free(dump.toc);
+    free(path);
+}
+
+static void amaxes_of_nano(void **state)
+{
+    (void)state;
+    test_amaxes("v4-nano", 189);
+}
+
+static void amaxes_of_mini(void **state)
+{
+    (void)state;
+    test_amaxes("v4-mini", 384);
 }
 
 int main(void)
@@ -331,7 +357,9 @@ int main(void)
         cmocka_unit_test(blocks_of_nano),
         cmocka_unit_test(blocks_of_mini),
         cmocka_unit_test(losses_of_nano),
+        cmocka_unit_test(losses_of_mini),
         cmocka_unit_test(amaxes_of_nano),
+        cmocka_unit_test(amaxes_of_mini),
     };
     return cmocka_run_group_tests(tests, open_device, close_device);
 }
