@@ -345,14 +345,21 @@ static void amaxes_of_nano(void **state)
     test_amaxes("v4-nano", 189);
 }
 
+/* One of them, that of layers.3.ffn.experts.25.w2, hangs on a router's tie: for token 325 of sample
+ * 16, the last expert chosen in layer 2 and the first one left differ by 0.002 of a score of 0.7,
+ * which another order of sums in any product before can turn round. With the products of BF16 and
+ * of AVX-512 it is chosen as in the dump; with AVX2's it is not, and that amax is 15.8 % off. */
 static void amaxes_of_mini(void **state)
 {
     (void)state;
     test_amaxes("v4-mini", 384);
 }
 
-int main(void)
+/* With an argument: only the tests whose names match this pattern. */
+int main(int argc, char **argv)
 {
+    if (argc > 1)
+        cmocka_set_test_filter(argv[1]);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(blocks_of_nano),
         cmocka_unit_test(blocks_of_mini),
