@@ -81,9 +81,8 @@ void forward_options_open(const struct forward_options *o, const struct stage *s
 }
 
 void forward_options_states(const struct forward_options *o, const struct stage *stage,
-                            const struct forward *run, uint64_t layer, uint64_t copies,
-                            struct mat hidden)
+                            const struct forward *run, const struct states *states)
 {
-    if (o->states_out && layer == run->last)
-        states_save(run, stage, o->states_out, layer, copies, hidden);
+    if (o->states_out && states->layer == run->last)
+        states_save(run, stage, o->states_out, states);
 }

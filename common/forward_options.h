@@ -25,7 +25,6 @@ void forward_options_open(const struct forward_options *o, const struct stage *s
 
 /* For run->states: write them where --states-out says, behind the last layer. */
 void forward_options_states(const struct forward_options *o, const struct stage *stage,
-                            const struct forward *run, uint64_t layer, uint64_t copies,
-                            struct mat hidden);
+                            const struct forward *run, const struct states *states);
 
 #endif

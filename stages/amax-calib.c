@@ -114,10 +114,10 @@ static void take_routed(void *context, const char *expert, uint64_t tokens)
         warn("%s: no token reached it", expert);
 }
 
-static void take_states(void *context, uint64_t layer, uint64_t copies, struct mat hidden)
+static void take_states(void *context, const struct states *states)
 {
     struct results *r = context;
-    forward_options_states(&r->options->forward, r->stage, r->run, layer, copies, hidden);
+    forward_options_states(&r->options->forward, r->stage, r->run, states);
 }
 
 /* What a run would record if every expert were reached. */

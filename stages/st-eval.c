@@ -144,10 +144,10 @@ static void take_logits(void *context, unsigned mtp, uint64_t first, struct mat 
         d->drop(d, mats[i]);
 }
 
-static void take_states(void *context, uint64_t layer, uint64_t copies, struct mat hidden)
+static void take_states(void *context, const struct states *states)
 {
     struct evaluation *e = context;
-    forward_options_states(&e->options->forward, e->stage, e->run, layer, copies, hidden);
+    forward_options_states(&e->options->forward, e->stage, e->run, states);
 }
 
 /* ---- reporting ---- */

@@ -12,6 +12,24 @@ const char *feed_peek(const struct feed *feed)
     return tensor ? tensor->name : "";
 }
 
+size_t feed_digested(const struct tensor *tensor)
+{
+    const char *expert = strstr(tensor->name, ".ffn.experts.");
+    if (expert && strncmp(expert, ".ffn.experts.0.", strlen(".ffn.experts.0.")) != 0)
+        return 0;
+    return tensor->size < FEED_DIGESTED ? (size_t)tensor->size : FEED_DIGESTED;
+}
+
+void feed_digest(struct digest *digest, const struct tensor *tensor, const void *data)
+{
+    char shape[TENSOR_SHAPE_TEXT];
+    char *line = xprintf("%s %s %s\n", tensor->name, dtype_name(tensor->dtype),
+                         tensor_shape(tensor, shape));
+    digest_add(digest, line, strlen(line));
+    digest_add(digest, data, feed_digested(tensor));
+    free(line);
+}
+
 void feed_take(const struct feed *feed, struct held *held)
 {
     *held = (struct held){.from.scales = &held->scales};
@@ -20,6 +38,8 @@ void feed_take(const struct feed *feed, struct held *held)
         const struct tensor *tensor = ahead_take(feed->ahead, &data);
         if (!tensor)
             die("%s: the weights end too early", ts_name(feed->in));
+        if (feed->digest)
+            feed_digest(feed->digest, tensor, data);
         uint32_t line = (uint32_t)(tensor - ts_toc(feed->in)->tensor);
         const struct weight *w = weight_of(feed->weights, line);
         if (w && line != w->line) {

@@ -124,14 +124,14 @@ struct block {
     const char *model;
 };
 
-static void take_block(void *context, uint64_t layer, uint64_t copies, struct mat hidden)
+static void take_block(void *context, const struct states *states)
 {
+    struct mat hidden = states->hidden;
     const struct block *block = context;
     size_t count = (size_t)(hidden.rows * hidden.cols);
     uint16_t *got = xalloc(count, sizeof *got);
-    (void)copies;
     device->read(device, got, hidden);
-    char *what = xprintf("%s, block %d", block->model, (int)layer);
+    char *what = xprintf("%s, block %d", block->model, (int)states->layer);
     expect_near(got, block->want, (size_t)hidden.rows, (size_t)hidden.cols, what);
     free(what);
     free(got);
