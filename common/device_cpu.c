@@ -225,8 +225,8 @@ static void packed_product(struct cpu *cpu, struct mat y, struct mat x, const st
     free(a);
 }
 
-/* Summed in double and rounded once: of all orders in which others sum up in F32, that is nearest to
- * each. In lanes, which compilers vectorize without changing the order. */
+/* Summed in double and rounded once: of all orders in which others sum up in F32, that is nearest
+ * to each. In lanes, which compilers vectorize without changing the order. */
 static float dot(const float *a, const float *b, uint64_t count)
 {
     enum { LANES = 8 };

@@ -34,9 +34,9 @@ struct arg *forward_options_args(struct forward_options *o, const struct arg *ow
     return args;
 }
 
-void forward_options_check(const struct forward_options *o)
+void forward_options_check(const struct forward_options *o, bool over_tokens)
 {
-    if (!o->tokens)
+    if (over_tokens && !o->tokens)
         die_usage("--tokens is needed: what the model runs over");
     if (!o->batch)
         die_usage("--batch: at least 1 sample");
@@ -75,7 +75,8 @@ void forward_options_open(const struct forward_options *o, const struct stage *s
                             .memory = o->memory,
                             .states_in = o->states_in};
     set_layers(o, run);
-    tokens_load(tokens, o->tokens, forward_vocabulary(in), shortest, o->samples);
+    if (tokens)
+        tokens_load(tokens, o->tokens, forward_vocabulary(in), shortest, o->samples);
     if (!stage->plan)
         run->device = device_cpu((unsigned)o->threads);
 }

@@ -16,9 +16,9 @@ struct forward_options {
 struct arg *forward_options_args(struct forward_options *o, const struct arg *own);
 
 /* Check them, and set up a run over the weights that `in` is: everything but what the program wants
- * to know. Reads the tokens, of samples at least `shortest` long. The caller frees them, and closes
- * the device, which is none with stage->plan. */
-void forward_options_check(const struct forward_options *o);
+ * to know. Reads the tokens, of samples at least `shortest` long, but if `tokens` is NULL. The
+ * caller frees them, and closes the device, which is none with stage->plan. */
+void forward_options_check(const struct forward_options *o, bool over_tokens);
 void forward_options_open(const struct forward_options *o, const struct stage *stage,
                           struct forward *run, struct ts_in *in, struct tokens *tokens,
                           uint64_t shortest);

@@ -167,7 +167,7 @@ int main(int argc, char **argv)
     struct tokens tokens;
     struct arg *args = forward_options_args(&o.forward, own);
     stage_begin(&stage, usage, args, argc, argv, 1);
-    forward_options_check(&o.forward);
+    forward_options_check(&o.forward, true);
     if (!stage.output && isatty(STDOUT_FILENO)) /* not only after hours of work */
         die_usage("standard output is a terminal, and a tensor stream is binary; redirect it, or "
                   "use -o FILE");

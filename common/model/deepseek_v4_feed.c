@@ -23,8 +23,8 @@ size_t feed_digested(const struct tensor *tensor)
 void feed_digest(struct digest *digest, const struct tensor *tensor, const void *data)
 {
     char shape[TENSOR_SHAPE_TEXT];
-    char *line = xprintf("%s %s %s\n", tensor->name, dtype_name(tensor->dtype),
-                         tensor_shape(tensor, shape));
+    char *line =
+        xprintf("%s %s %s\n", tensor->name, dtype_name(tensor->dtype), tensor_shape(tensor, shape));
     digest_add(digest, line, strlen(line));
     digest_add(digest, data, feed_digested(tensor));
     free(line);

@@ -29,7 +29,7 @@ struct pass {
     bool resident;  /* a whole layer's experts lie in memory; else they come one by one */
     uint64_t group; /* samples that go through the experts together */
     struct rows rows;
-    struct mat hidden; /* [rows, copies * dim] BF16 */
+    struct mat hidden;        /* [rows, copies * dim] BF16 */
     char digest[DIGEST_TEXT]; /* of the layers so far, see forward.h, states */
     struct ts_held *embedding;
 };

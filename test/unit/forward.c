@@ -361,12 +361,9 @@ int main(int argc, char **argv)
     if (argc > 1)
         cmocka_set_test_filter(argv[1]);
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(blocks_of_nano),
-        cmocka_unit_test(blocks_of_mini),
-        cmocka_unit_test(losses_of_nano),
-        cmocka_unit_test(losses_of_mini),
-        cmocka_unit_test(amaxes_of_nano),
-        cmocka_unit_test(amaxes_of_mini),
+        cmocka_unit_test(blocks_of_nano), cmocka_unit_test(blocks_of_mini),
+        cmocka_unit_test(losses_of_nano), cmocka_unit_test(losses_of_mini),
+        cmocka_unit_test(amaxes_of_nano), cmocka_unit_test(amaxes_of_mini),
     };
     return cmocka_run_group_tests(tests, open_device, close_device);
 }
