@@ -109,7 +109,7 @@ bool resume_load(const struct resume *resume, struct forward *run, struct record
 /* ---- writing ---- */
 
 void resume_save(const struct resume *resume, const struct forward *run, const struct stage *stage,
-                 uint64_t layer, uint64_t copies, struct mat hidden, const struct records *records)
+                 const struct states *states, const struct records *records)
 {
     if (!resume->file)
         return;
@@ -117,13 +117,13 @@ void resume_save(const struct resume *resume, const struct forward *run, const s
     struct tensor line = {
         .name = "options", .dtype = DTYPE_U8, .rank = 1, .dim = {DIGEST_TEXT - 1}};
     struct toc *toc = toc_new();
-    states_plan(toc, run, copies, hidden);
+    states_plan(toc, run, states);
     line.shard = toc_shard(toc, "options.safetensors");
     toc_add(toc, &line);
     for (size_t i = 0; i < records->toc->count; i++)
         toc_copy(toc, records->toc, i);
     struct ts_out *out = ts_create(&file, NULL, toc);
-    states_write(out, run, layer, hidden);
+    states_write(out, run, states);
     ts_put(out, line.name, resume->options, DIGEST_TEXT - 1);
     records_write(records, out);
     ts_finish(out, NULL, NULL);

@@ -2,7 +2,7 @@
  * a file of a folder: the hidden states, and all that was recorded so far. The file is a tensor
  * stream, which is replaced as a whole (written beside it, synced, renamed):
  *
- *   fingerprint, layer, lengths, hidden_states   as in states.h
+ *   fingerprint, layer, weights, lengths, hidden_states   as in states.h
  *   options                                      U8 [64]: a digest of what else decides the result
  *   the records                                  scalars */
 #ifndef RESUME_H
@@ -29,9 +29,9 @@ void resume_begin(struct resume *resume, const char *folder, const char *options
  * weights, tokens, arithmetic or options ends the process. */
 bool resume_load(const struct resume *resume, struct forward *run, struct records *records);
 
-/* Replace the file: `layer` is done. */
+/* Replace the file: a layer is done. */
 void resume_save(const struct resume *resume, const struct forward *run, const struct stage *stage,
-                 uint64_t layer, uint64_t copies, struct mat hidden, const struct records *records);
+                 const struct states *states, const struct records *records);
 
 /* The result is out: remove the file, and what a write that was cut off left. The folder stays. */
 void resume_end(struct resume *resume);

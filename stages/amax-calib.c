@@ -102,11 +102,11 @@ static void take_routed(void *context, const char *expert, uint64_t tokens)
         warn("%s: no token reached it", expert);
 }
 
-static void take_states(void *context, uint64_t layer, uint64_t copies, struct mat hidden)
+static void take_states(void *context, const struct states *states)
 {
     struct results *r = context;
-    forward_options_states(&r->options->forward, r->stage, r->run, layer, copies, hidden);
-    resume_save(&r->resume, r->run, r->stage, layer, copies, hidden, &r->records);
+    forward_options_states(&r->options->forward, r->stage, r->run, states);
+    resume_save(&r->resume, r->run, r->stage, states, &r->records);
 }
 
 /* What a run would record if every expert were reached. */
@@ -197,7 +197,7 @@ int main(int argc, char **argv)
     struct tokens tokens;
     struct arg *args = forward_options_args(&o.forward, own);
     stage_begin(&stage, usage, args, argc, argv, 1);
-    forward_options_check(&o.forward);
+    forward_options_check(&o.forward, true);
     if (o.resume && o.forward.states_in)
         die_usage("--resume and --states-in exclude each other: it begins with states of its own");
     if (!stage.output && isatty(STDOUT_FILENO)) /* not only after hours of work */

@@ -29,7 +29,8 @@ struct pass {
     bool resident;  /* a whole layer's experts lie in memory; else they come one by one */
     uint64_t group; /* samples that go through the experts together */
     struct rows rows;
-    struct mat hidden; /* [rows, copies * dim] BF16 */
+    struct mat hidden;        /* [rows, copies * dim] BF16 */
+    char digest[DIGEST_TEXT]; /* of the layers so far, see forward.h, states */
     struct ts_held *embedding;
 };
 
@@ -289,12 +290,21 @@ static void report_experts(const struct layer_pass *lp)
 
 /* ---- layers ---- */
 
+/* A layer's digest begins with that of the layers before it. */
+static struct digest *digest_begin(const struct pass *pass)
+{
+    struct digest *digest = digest_new();
+    digest_add(digest, pass->digest, strlen(pass->digest));
+    return digest;
+}
+
 static void layer_begin(struct pass *pass, struct layer_pass *lp, uint64_t number)
 {
     const struct v4 *v4 = &pass->v4;
     struct device *d = v4->device;
     size_t experts = (size_t)v4->config.experts, matrices = experts * V4_EXPERT_MATRICES;
     *lp = (struct layer_pass){.pass = pass};
+    pass->feed.digest = digest_begin(pass);
     v4_layer_begin(v4, &lp->layer, number);
     feed_layer(&pass->feed, v4, &lp->layer, V4_ENORM, V4_SHARED_W2);
     lp->held = xalloc(matrices, sizeof *lp->held);
@@ -310,8 +320,11 @@ static void layer_begin(struct pass *pass, struct layer_pass *lp, uint64_t numbe
 
 static void layer_end(struct layer_pass *lp)
 {
-    const struct v4 *v4 = &lp->pass->v4;
-    report_layer(lp->pass, &lp->layer);
+    struct pass *pass = lp->pass;
+    const struct v4 *v4 = &pass->v4;
+    digest_end(pass->feed.digest, pass->digest);
+    pass->feed.digest = NULL;
+    report_layer(pass, &lp->layer);
     report_experts(lp);
     for (size_t i = 0; i < v4->config.experts * V4_EXPERT_MATRICES; i++)
         held_free(&lp->held[i]);
@@ -534,6 +547,39 @@ static void find_embedding(struct pass *pass)
     }
 }
 
+/* The line of the table that comes next, or NULL. */
+static const struct tensor *next_line(struct ts_in *in)
+{
+    const struct toc *toc = ts_toc(in);
+    const struct tensor *present = ts_present(in);
+    size_t line = present ? (size_t)(present - toc->tensor) + 1 : 0;
+    return line < toc->count ? &toc->tensor[line] : NULL;
+}
+
+/* Read over a layer that comes before the first one, for the digest only. */
+static void skip_layer(struct pass *pass, uint64_t layer)
+{
+    struct ts_in *in = pass->run->in;
+    struct digest *digest = digest_begin(pass);
+    char *data = xalloc(FEED_DIGESTED, 1);
+    for (const struct tensor *tensor; (tensor = next_line(in));) {
+        const char *name = tensor->name;
+        uint32_t number;
+        bool in_layer = name_number(&name, "layers.", &number);
+        if (pass->wanted[tensor - ts_toc(in)->tensor] || (in_layer && number > layer))
+            break;
+        ts_next(in);
+        if (in_layer && number == layer) {
+            size_t line = (size_t)(tensor - ts_toc(in)->tensor);
+            size_t size = feed_digested(&pass->weights, line, tensor);
+            ts_read(in, data, size);
+            feed_digest(digest, tensor, data, size);
+        }
+    }
+    free(data);
+    digest_end(digest, pass->digest);
+}
+
 /* Bytes of the largest layer. */
 static uint64_t largest_layer(const struct pass *pass)
 {
@@ -585,9 +631,13 @@ static void pass_begin(struct pass *pass, const struct forward *run)
     pass->resident = run->memory / 2 >= layer;
     pass->group = group_size(pass, run->memory);
     find_embedding(pass);
+    for (uint64_t i = 0; i < run->first; i++)
+        skip_layer(pass, i);
     uint64_t budget = pass->resident ? run->memory - layer : run->memory;
-    pass->feed = (struct feed){run->in, &pass->weights,
-                               ahead_begin(run->in, pass->wanted, budget, run->ranks, run->gather)};
+    pass->feed =
+        (struct feed){.in = run->in,
+                      .weights = &pass->weights,
+                      .ahead = ahead_begin(run->in, pass->wanted, budget, run->ranks, run->gather)};
 }
 
 static void pass_end(struct pass *pass)
@@ -612,7 +662,7 @@ void deepseek_v4_forward(const struct forward *run)
     pass.hidden =
         d->make(d, DTYPE_BF16, run->tokens->start[run->tokens->samples], c->copies * c->dim);
     if (run->states_in)
-        states_load(run, c->copies, c->dim, pass.hidden);
+        states_load(run, &(struct states){run->first - 1, c->copies, pass.hidden, pass.digest});
     else
         embed_all(&pass);
     for (uint64_t i = run->first; i <= run->last; i++) {
@@ -620,7 +670,7 @@ void deepseek_v4_forward(const struct forward *run)
         run_layer(&lp);
         layer_end(&lp);
         if (run->states)
-            run->states(run->context, i, c->copies, pass.hidden);
+            run->states(run->context, &(struct states){i, c->copies, pass.hidden, pass.digest});
     }
     struct v4_layer head;
     v4_layer_begin(&pass.v4, &head, UINT64_MAX);

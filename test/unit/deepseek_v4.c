@@ -157,8 +157,9 @@ static void load(struct loaded *l, uint64_t number, const char *prefix)
     l->wanted = xalloc(toc->count, sizeof *l->wanted);
     for (size_t i = 0; i < toc->count; i++)
         l->wanted[i] = !strncmp(toc->tensor[i].name, prefix, strlen(prefix));
-    l->feed = (struct feed){l->run.in, &l->weights,
-                            ahead_begin(l->run.in, l->wanted, 1 << 20, NULL, NULL)};
+    l->feed = (struct feed){.in = l->run.in,
+                            .weights = &l->weights,
+                            .ahead = ahead_begin(l->run.in, l->wanted, 1 << 20, NULL, NULL)};
     v4_begin(&l->v4, &l->run, 256);
     v4_layer_begin(&l->v4, &l->layer, number);
     v4_layer_check(&l->v4, &l->layer, &l->weights, true);
