@@ -51,7 +51,8 @@ static bool is_shard_name(const char *name)
 
 void shards_list(struct shards *shards, struct toc *toc)
 {
-    *shards = (struct shards){.toc = toc, .count = toc->shards, .current = NO_SHARD, .fd = -1};
+    *shards = (struct shards){
+        .toc = toc, .count = toc->shards, .current = NO_SHARD, .fd = -1, .syncing.shard = NO_SHARD};
     shards->shard = xalloc(toc->shards, sizeof *shards->shard);
     for (size_t i = 0; i < toc->count; i++)
         shards->shard[toc->tensor[i].shard].count += !toc->tensor[i].context;
@@ -210,22 +211,42 @@ static uint64_t write_through_memory(struct shards *shards, struct ts_in *in, ui
     return checksum_end(checksum);
 }
 
-/* All of the current shard is written: onto the disk, then into the journal, unless a file that it
- * was made from changed meanwhile. */
-static void finish_shard(struct shards *shards, struct target *target, struct ts_in *in)
+static void *sync_file(void *context)
 {
-    struct shard *shard = &shards->shard[shards->current];
+    struct syncing *syncing = context;
+    syncing->error = fsync(syncing->fd) ? errno : 0;
+    return NULL;
+}
+
+void shards_sync(struct shards *shards, struct target *target, struct ts_in *in)
+{
+    struct syncing *syncing = &shards->syncing;
     struct stat status;
-    if (fsync(shards->fd) || fstat(shards->fd, &status))
-        die_errno("%s: syncing it to disk", shard->name);
-    target_close(shards->fd, shard->name, false);
-    shards->current = NO_SHARD;
-    sources_check(ts_sources(in));
+    if (syncing->shard == NO_SHARD)
+        return;
+    const struct shard *shard = &shards->shard[syncing->shard];
+    syncing->shard = NO_SHARD;
+    pthread_join(syncing->thread, NULL);
+    errno = syncing->error;
+    if (errno || fstat(syncing->fd, &status))
+        die_errno("%s/%s: syncing it to disk", target->partial, shard->name);
+    target_close(syncing->fd, shard->name, false);
+    sources_check(ts_sources(in)); /* else it may be made of two states of a file */
     char *line = finished_note(shard->name, &status, ts_sources(in), shards->proof, shard->line,
                                shard->count);
     journal_note(&target->journal, line);
     read_notes(shards, line);
     free(line);
+}
+
+/* All of the current shard is written. */
+static void begin_sync(struct shards *shards, struct target *target, struct ts_in *in)
+{
+    shards_sync(shards, target, in);
+    shards->syncing = (struct syncing){.shard = shards->current, .fd = shards->fd};
+    shards->current = NO_SHARD;
+    if (pthread_create(&shards->syncing.thread, NULL, sync_file, &shards->syncing))
+        die("cannot start a thread; are there too many processes?");
 }
 
 void shards_write(struct shards *shards, struct target *target, struct ts_in *in, size_t line)
@@ -248,7 +269,7 @@ void shards_write(struct shards *shards, struct target *target, struct ts_in *in
     }
     free(what);
     if (--shard->left == 0)
-        finish_shard(shards, target, in);
+        begin_sync(shards, target, in);
 }
 
 /* ---- reading again ---- */

@@ -3,6 +3,8 @@
 #ifndef SHARDS_H
 #define SHARDS_H
 
+#include <pthread.h>
+
 #include "copy.h"
 #include "finished.h"
 #include "target.h"
@@ -17,6 +19,15 @@ struct shard {
     char *note;     /* of the journal, from SIZE on; NULL until it is whole and on disk */
 };
 
+/* A shard that is complete, on its way to the disk: a thread waits for that, while the next one is
+ * read. */
+struct syncing {
+    pthread_t thread;
+    uint32_t shard; /* UINT32_MAX: none */
+    int fd;
+    int error; /* errno of fsync(), or 0 */
+};
+
 struct shards {
     struct toc *toc;
     struct shard *shard;
@@ -28,6 +39,7 @@ struct shards {
     struct copier copier;
     uint32_t current; /* the shard that is open, or UINT32_MAX */
     int fd;
+    struct syncing syncing;
 };
 
 /* The shards of a table, which must live as long. The caller frees them with shards_free(). */
@@ -48,9 +60,13 @@ uint64_t shards_left_over(const struct shards *shards, const struct target *targ
 
 /* Write the present tensor of `in` as that line of the table, unless its shard is finished: shared
  * or copied if it comes by reference, else through memory. The file is made with its first tensor
- * (full size, header in place); with its last one it is synced, closed, and noted in the target's
- * journal. The target is the same in all calls. */
+ * (full size, header in place); with its last one it begins to be synced. The target is the same in
+ * all calls. */
 void shards_write(struct shards *shards, struct target *target, struct ts_in *in, size_t line);
+
+/* Wait until the last complete shard is synced, and note it in the target's journal; shards_write()
+ * does so with those before. */
+void shards_sync(struct shards *shards, struct target *target, struct ts_in *in);
 
 /* How many files are not finished. */
 size_t shards_missing(const struct shards *shards);

@@ -207,6 +207,7 @@ static void write_tensors(struct ts_in *in, struct target *target, struct shards
         if (!tensor->context)
             shards_write(shards, target, in, line[tensor - ts_toc(in)->tensor]);
     free(line);
+    shards_sync(shards, target, in);
     if (ts_plan_only(in))
         die("%s: is a plan, without tensors; run its stages without -n", ts_name(in));
     size_t missing = shards_missing(shards);
