@@ -15,6 +15,7 @@ struct shard {
     uint32_t *line; /* its lines of the table, data only */
     size_t count;   /* 0: context only, no file */
     size_t left;    /* tensors still to be written */
+    bool made;      /* its file, by this run */
     uint64_t size;  /* bytes of the file */
     char *note;     /* of the journal, from SIZE on; NULL until it is whole and on disk */
 };
@@ -28,6 +29,18 @@ struct syncing {
     int error; /* errno of fsync(), or 0 */
 };
 
+/* References that wait to be copied, while the kernel reads ahead what they refer to: tensors come
+ * in the model's order, which leaps about in the source's files. */
+enum { WAITING_MAX = 64, WAITING_BYTES = 64 << 20 };
+struct waiting {
+    struct {
+        size_t line, source;
+        uint64_t from;
+    } range[WAITING_MAX]; /* a ring */
+    size_t first, count;
+    uint64_t bytes;
+};
+
 struct shards {
     struct toc *toc;
     struct shard *shard;
@@ -39,6 +52,7 @@ struct shards {
     struct copier copier;
     uint32_t current; /* the shard that is open, or UINT32_MAX */
     int fd;
+    struct waiting waiting;
     struct syncing syncing;
 };
 
@@ -64,9 +78,9 @@ uint64_t shards_left_over(const struct shards *shards, const struct target *targ
  * all calls. */
 void shards_write(struct shards *shards, struct target *target, struct ts_in *in, size_t line);
 
-/* Wait until the last complete shard is synced, and note it in the target's journal; shards_write()
- * does so with those before. */
-void shards_sync(struct shards *shards, struct target *target, struct ts_in *in);
+/* All was written: copy what waits for it, and see the last shards synced and noted in the target's
+ * journal. */
+void shards_end(struct shards *shards, struct target *target, struct ts_in *in);
 
 /* How many files are not finished. */
 size_t shards_missing(const struct shards *shards);

@@ -151,7 +151,9 @@ static void write_side_file(struct target *target, struct shards *shards, struct
         return;
     }
     int fd = target_open(target, name, true);
-    copy_range(&shards->copier, sources_fd(ts_sources(in), source), offset, fd, 0, size, name);
+    int from = sources_fd(ts_sources(in), source);
+    if (!share_range(&shards->copier, from, offset, fd, 0, size, name))
+        copy_range(&shards->copier, from, offset, fd, 0, size, name);
     target_close(fd, name, true);
 }
 
@@ -207,7 +209,7 @@ static void write_tensors(struct ts_in *in, struct target *target, struct shards
         if (!tensor->context)
             shards_write(shards, target, in, line[tensor - ts_toc(in)->tensor]);
     free(line);
-    shards_sync(shards, target, in);
+    shards_end(shards, target, in);
     if (ts_plan_only(in))
         die("%s: is a plan, without tensors; run its stages without -n", ts_name(in));
     size_t missing = shards_missing(shards);
