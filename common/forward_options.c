@@ -126,7 +126,7 @@ void forward_options_open(const struct forward_options *o, const struct stage *s
         tokens_load(tokens, o->tokens, forward_vocabulary(in), shortest, o->samples);
         json_object_set_new(stage->entry, "tokens", json_string(tokens->digest));
     }
-    if (ranks)
+    if (tokens && ranks)
         share_samples(run, stage, tokens);
     if (!stage->plan)
         run->device = device_cpu((unsigned)o->threads);
