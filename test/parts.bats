@@ -28,6 +28,17 @@ cast_part() {
     part "$NANO" "$1" nvfp4-cast -q --amax "$T/amax.ts"
 }
 
+# half STAGE...: part 2 of 2 of $T/out, killed when the first of its two shards is finished.
+half() {
+    strace -o /dev/null true 2>/dev/null || skip 'strace is missing, or may not trace'
+    st-read --part 2/2 "$NANO" | "$@" >"$T/2.ts"
+    # What its first thread syncs: the journal, its folder, the first note.
+    run strace -f -o /dev/null -e trace=fsync -e inject=fsync:signal=KILL:when=3 \
+        st-write -q --part "$T/out" "$T/2.ts"
+    [ "$status" -eq 137 ]
+    [ "$(grep -ac ^shard "$T"/out.partial/part-2-of-2-*.partial/.journal)" = 1 ]
+}
+
 # joined: $T/out is joined, whole, and what $T/whole is; nothing else is left.
 joined() {
     st-write -q --join "$T/out"
@@ -183,9 +194,7 @@ joined() {
 @test "a part that was killed goes on with the shards that it lacks, and is whole" {
     cast_whole
     cast_part 1/2
-    st-read --part 2/2 "$NANO" | nvfp4-cast --amax "$T/amax.ts" | head -c -20000 >"$T/cut.ts"
-    run st-write -q --part "$T/out" "$T/cut.ts"
-    [ "$status" -eq 1 ]
+    half nvfp4-cast -q --amax "$T/amax.ts"
     folder=$(echo "$T"/out.partial/part-2-of-2-*.partial)
     [ "$(st-write --todo "${folder%.partial}")" = model-00003-of-00003.safetensors ]
     # Shards that it does not lack do not make it whole.
@@ -313,9 +322,7 @@ joined() {
     v4-experts -q --amax "$NANO_AMAX" "$NANO" "$T/whole"
     casting=(nvfp4-cast -q --zero keep --amax "$T/amax.ts")
     part "$NANO" 1/2 "${casting[@]}"
-    st-read --part 2/2 "$NANO" | "${casting[@]}" | head -c -20000 >"$T/cut.ts"
-    run st-write -q --part "$T/out" "$T/cut.ts" # its first shard is finished, its second is not
-    [ "$status" -eq 1 ]
+    half "${casting[@]}"
     find "$T/out.partial" -name 'model-0000[12]*' -printf '%f %i %T@\n' | sort >"$T/before"
     mkdir "$T/bin"
     ln -s "$PWD/$BIN"/* "$T/bin"
