@@ -2,7 +2,7 @@
 
 Runs them, as its examples/deepseek/deepseek_v4/quantize_to_nvfp4.py does, on an FP8 and on an MXFP4
 matrix of a DeepSeek-V4 checkpoint, in memory. Prints a line for each job: its name, and how many
-elements are done in a second, the median of several runs.
+elements are done in a second, the median of several runs, on two threads.
 test/bench calls it, and sets up what it needs."""
 
 import statistics
@@ -71,6 +71,7 @@ def nvfp4_to_bf16(packed):
 
 
 def main():
+    torch.set_num_threads(2)
     fp8, mxfp4 = load(sys.argv[1])
     bf16 = mxfp4_to_bf16(*mxfp4)
     scale_2 = bf16.abs().max().float() / (6 * 448)
