@@ -1,8 +1,12 @@
 # make [all]   build the programs into bin/
 # make demo    the main job, on a small checkpoint that lies in test/data
-# make check   every test; SANITIZE=1 with address and undefined-behaviour sanitizers
+# make check   every test; SANITIZE=1 with address and undefined-behaviour sanitizers, SANITIZE=thread
+#              CC=clang with the thread sanitizer
+# make fuzz    feed the parsers with changed input, RUNS=10000000 each; writes test/reports/fuzz.md
+# make torture harm the programs in every way, see what is left; writes test/reports/torture.md
+# make coverage  what the tests run of the code; writes test/reports/coverage.md
 # make lint    formatting, static analysis, man pages
-# make bench   how fast, how much memory; writes test/reports/bench.md
+# make bench   how fast, how much memory; writes test/reports/bench.md; PEER=1 beside Model Optimizer
 # make install PREFIX=/usr/local DESTDIR=
 # make portable DIST=dist   for machines without our libraries: a folder to copy there
 #
@@ -20,23 +24,29 @@ PORTABLE ?= 0
 DNNL     ?= 1
 DIST     ?= dist
 
-# SANITIZE=1 and PORTABLE=1 build beside the ordinary build, not over it.
+# Builds with SANITIZE=… and PORTABLE=1 lie beside the ordinary build, not over it.
 ifeq ($(PORTABLE),1)
 BIN := build/portable/bin
 OBJ := build/portable/obj
 CFLAGS ?= -O3
-else ifeq ($(SANITIZE),1)
-BIN := build/sanitize/bin
-OBJ := build/sanitize/obj
-SANITIZERS := -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
-# gcc's shared libubsan cannot report into a file (see test/check).
-SANITIZERS += $(if $(findstring Free Software,$(shell $(CC) --version)),-static-libubsan)
-CFLAGS ?= -O1 -g
-else
+else ifeq ($(SANITIZE),0)
 BIN := bin
 OBJ := build/obj
 CFLAGS ?= -O3 -g
+else
+BIN := build/sanitize-$(SANITIZE)/bin
+OBJ := build/sanitize-$(SANITIZE)/obj
+CFLAGS ?= -O1 -g
 endif
+SANITIZE_1      := -fsanitize=address,undefined -fno-sanitize-recover=all
+# gcc's shared libubsan cannot report into a file (see test/check).
+SANITIZE_1      += $(if $(findstring Free Software,$(shell $(CC) --version)),-static-libubsan)
+SANITIZE_thread := -fsanitize=thread
+# The fuzzers' own.
+SANITIZE_fuzz   := -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all
+# No sanitizer: what ran is counted.
+SANITIZE_coverage := -fprofile-instr-generate -fcoverage-mapping
+SANITIZERS      := $(SANITIZE_$(SANITIZE)) $(if $(SANITIZE:0=),-fno-omit-frame-pointer)
 
 # CFLAGS, CPPFLAGS and LDFLAGS are the user's. What the code needs stays, whatever they are.
 # Contraction off: every product and sum is rounded, as the formats' contract says.
@@ -81,6 +91,7 @@ COMPILE_CUDA = $(NVCC) -std=c++17 -Xcompiler -Wall,-Wextra,-Werror,-fno-exceptio
 STAGES   := $(patsubst stages/%.c,$(BIN)/%,$(wildcard stages/*.c))
 UNITS    := $(patsubst test/unit/%.c,$(BIN)/test/%,$(wildcard test/unit/*.c))
 TOOLS    := $(patsubst test/%.c,$(BIN)/test/%,$(wildcard test/*.c))
+FUZZERS  := $(patsubst test/fuzz/%.c,$(BIN)/fuzz/%,$(filter-out %/fuzz.c,$(wildcard test/fuzz/*.c)))
 SOURCES  := $(wildcard common/*.c common/model/*.c)
 
 # The CPU as a device, or what stands in for it.
@@ -89,9 +100,10 @@ CPU      := common/gemm.c $(filter-out $(NO_CPU),$(wildcard common/device_cpu*.c
 COMMON   := $(filter-out $(if $(filter 0,$(DNNL)),$(CPU),$(NO_CPU)),$(SOURCES))
 COMMON   := $(patsubst %,$(OBJ)/%.o,$(basename $(COMMON) $(GPU)))
 
-SETUPS   := setup-build setup-check setup-lint setup-bench setup-portable
+SETUPS   := setup-build setup-check setup-lint setup-bench setup-fuzz setup-portable
 
-.PHONY: all cuda demo check lint bench install portable clean FORCE $(SETUPS)
+.PHONY: all cuda demo check fuzz torture coverage lint bench install portable clean FORCE $(SETUPS)
+.PHONY: fuzzers fuzzers-here fuzzers-covered coverage-here
 all: cuda $(STAGES) $(TOOLS)
 
 cuda:
@@ -135,6 +147,20 @@ $(UNITS): $(BIN)/test/%: $(OBJ)/test/unit/%.o $(OBJ)/common.a
 	@mkdir -p $(@D)
 	$(LINK) -o $@ $^ -lcmocka $(LDLIBS)
 
+# Fuzzers: `make fuzzers`, by clang. What ends a process comes back to them (see test/fuzz/fuzz.h).
+WRAPPED := die die_errno die_usage warn
+$(BIN)/fuzz/pt: WRAPPED += archive_read_support_format_zip_seekable
+$(FUZZERS): $(BIN)/fuzz/%: $(OBJ)/test/fuzz/%.o $(OBJ)/test/fuzz/fuzz.o $(OBJ)/common.a
+	@mkdir -p $(@D)
+	$(LINK) -fsanitize=fuzzer $(WRAPPED:%=-Wl,--wrap=%) -o $@ $^ $(LDLIBS)
+
+fuzzers-here: $(FUZZERS)
+fuzzers fuzzers-covered: setup-fuzz
+fuzzers:
+	@+$(MAKE) --no-print-directory SANITIZE=fuzz CC=clang fuzzers-here
+fuzzers-covered:
+	@+$(MAKE) --no-print-directory SANITIZE=coverage CC=clang fuzzers-here
+
 -include $(wildcard $(OBJ)/*/*.d $(OBJ)/*/*/*.d)
 
 $(SETUPS): setup-%:
@@ -143,14 +169,30 @@ $(SETUPS): setup-%:
 demo: all
 	@test/demo
 
-check: setup-check all $(UNITS)
+check: setup-check all $(UNITS) $(BIN)/test/short.so fuzzers
 	@BIN=$(BIN) test/check
+
+# Preloaded by test/torture, for reads and writes that move less than they should.
+$(BIN)/test/short.so: test/torture/short.c | setup-build
+	@mkdir -p $(@D)
+	$(CC) -std=gnu17 -Wall -Wextra -Werror -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 -O2 -shared -fPIC -o $@ $<
+
+torture: setup-check setup-bench all $(BIN)/test/short.so
+	@test/torture/run
+
+fuzz: fuzzers fuzzers-covered
+	@test/fuzz/run
+
+coverage: setup-check setup-fuzz
+	@+$(MAKE) --no-print-directory SANITIZE=coverage CC=clang coverage-here
+coverage-here: all $(UNITS) $(FUZZERS)
+	@test/coverage
 
 lint: setup-lint
 	@INCLUDE="$(INCLUDE)" test/lint
 
 bench: setup-bench all
-	@test/bench
+	@PEER=$(PEER) test/bench
 
 install: all
 	@BIN=$(BIN) test/install "$(DESTDIR)" "$(PREFIX)"

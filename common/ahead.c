@@ -5,6 +5,7 @@
 #include <inttypes.h>
 #include <pthread.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "die.h"
@@ -97,9 +98,14 @@ static bool read_pages(const struct piece *p, char *to)
 }
 
 /* Bytes of an item that goes to the device have come. */
-static void look_at(const struct ahead *ahead, const struct item *item, uint64_t at,
-                    const void *bytes, size_t size)
+static void look_at(const struct ahead *ahead, struct item *item, uint64_t at, const void *bytes,
+                    size_t size)
 {
+    if (item->on_device && !at) {
+        size_t head = (size_t)at_most(size, AHEAD_HEAD);
+        item->to.head = xgrow(NULL, head, 1);
+        memcpy(item->to.head, bytes, head);
+    }
     uint32_t line = (uint32_t)(item->tensor - ts_toc(ahead->in)->tensor);
     if (item->on_device && ahead->plan.look)
         ahead->plan.look(ahead->plan.context, line, at, bytes, size);
@@ -159,10 +165,8 @@ struct place {
 static void list_pieces(struct ahead *ahead, struct item *item, const struct place *place)
 {
     struct sources *sources = ts_sources(ahead->in);
-    item->fd = fcntl(sources_fd(sources, place->source), F_DUPFD_CLOEXEC, 0);
+    item->fd = sources_dup(sources, place->source);
     item->path = sources->file[place->source].path;
-    if (item->fd < 0)
-        die_errno("%s", item->path);
     if (item->on_device && ahead->plan.device->lends_pages) {
         char *self = xprintf("/proc/self/fd/%d", item->fd);
         item->direct = open(self, O_RDONLY | O_DIRECT | O_CLOEXEC);
@@ -396,6 +400,7 @@ void ahead_end(struct ahead *ahead)
     struct arrived rest;
     while (ahead_take(ahead, &rest)) {
         free(rest.data);
+        free(rest.head);
         if (rest.bytes.at)
             ahead->plan.device->drop(ahead->plan.device, rest.bytes);
     }

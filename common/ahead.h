@@ -23,10 +23,13 @@ struct ahead_plan {
                               reference; or NULL */
 };
 
-/* A tensor's bytes, which are the caller's then: in memory to be freed, or a matrix of U8. */
+/* A tensor's bytes, which are the caller's then: in memory to be freed, or a matrix of U8 with a
+ * copy of its first bytes in memory to be freed, at most AHEAD_HEAD of them. */
+enum { AHEAD_HEAD = 4096 };
 struct arrived {
     void *data;
     struct mat bytes;
+    void *head;
 };
 
 /* Read on in `in` from where it is. Until ahead_end(), nobody else reads from it. */

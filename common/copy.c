@@ -92,8 +92,8 @@ static void copy_by_hand(int in, uint64_t in_offset, int out, uint64_t out_offse
     free(buffer);
 }
 
-static void copy_plain(struct copier *copier, int in, uint64_t in_offset, int out,
-                       uint64_t out_offset, uint64_t length, const char *what)
+void copy_range(struct copier *copier, int in, uint64_t in_offset, int out, uint64_t out_offset,
+                uint64_t length, const char *what)
 {
     copier->copied += length;
     while (length) {
@@ -124,22 +124,22 @@ static void check_sample(int in, uint64_t in_end, int out, uint64_t out_end, con
             what, out_end - PAGE + same);
 }
 
-void copy_range(struct copier *copier, int in, uint64_t in_offset, int out, uint64_t out_offset,
-                uint64_t length, const char *what)
+bool share_range(struct copier *copier, int in, uint64_t in_offset, int out, uint64_t out_offset,
+                 uint64_t length, const char *what)
 {
     uint64_t head = (PAGE - in_offset % PAGE) % PAGE;
-    if (!copier->no_share && in_offset % PAGE == out_offset % PAGE && length >= head + PAGE) {
-        uint64_t middle = (length - head) / PAGE * PAGE, done = head + middle;
-        if (clone_range(in, in_offset + head, out, out_offset + head, middle)) {
-            copier->shared += middle;
-            if (copier->clones++ % CLONES_PER_SAMPLE == 0)
-                check_sample(in, in_offset + done, out, out_offset + done, what);
-            copy_plain(copier, in, in_offset, out, out_offset, head, what);
-            copy_plain(copier, in, in_offset + done, out, out_offset + done, length - done, what);
-            return;
-        }
+    if (copier->no_share || in_offset % PAGE != out_offset % PAGE || length < head + PAGE)
+        return false;
+    uint64_t middle = (length - head) / PAGE * PAGE, done = head + middle;
+    if (!clone_range(in, in_offset + head, out, out_offset + head, middle)) {
         if (errno == ENOSPC || errno == EDQUOT || errno == EIO)
             die_errno("%s: sharing its pages", what);
+        return false;
     }
-    copy_plain(copier, in, in_offset, out, out_offset, length, what);
+    copier->shared += middle;
+    if (copier->clones++ % CLONES_PER_SAMPLE == 0)
+        check_sample(in, in_offset + done, out, out_offset + done, what);
+    copy_range(copier, in, in_offset, out, out_offset, head, what);
+    copy_range(copier, in, in_offset + done, out, out_offset + done, length - done, what);
+    return true;
 }

@@ -1,10 +1,11 @@
 /* copy.h: ranges of files shared with their source where the filesystem can, else copied inside the
  * kernel, else read and written.
  *
- * copy_file_range(2) is what cp uses. On ext4 with an empty page cache (1.5 GB, medians) it took
- * 0.95 s, read() and write() by 1 MiB, which the kernel's own readahead overlaps, as long, a second
- * thread for the reads no less, O_DIRECT on both sides 1.9 s; where servers hold the files (NFS,
- * SMB) it sends no byte over the network. So there is no O_DIRECT here, and no thread. */
+ * copy_file_range(2) is what cp uses. On ext4 with an empty page cache (1.5 GB, one file, medians)
+ * it took 0.95 s, read() and write() by 1 MiB as long, a second thread for the reads no less,
+ * O_DIRECT on both sides 1.9 s; where servers hold the files (NFS, SMB) it sends no byte over the
+ * network. So there is no O_DIRECT here, and no thread. What counts is that the kernel knows in
+ * time what will be read next (shards.h). */
 #ifndef COPY_H
 #define COPY_H
 
@@ -20,10 +21,14 @@ struct copier {
     bool no_share;   /* set to forbid sharing */
 };
 
-/* Copy `length` bytes from `in` at in_offset to `out` at out_offset. Where both lie at the same
- * place in a page, the whole pages in the middle are cloned if the filesystem can; of every 64th
- * clone the last page is read back and compared. `what` names the tensor in errors, which end the
- * process. */
+/* Share `length` bytes of `in` at in_offset with `out` at out_offset: where both lie at the same
+ * place in a page, the whole pages in the middle are cloned, and what is around them is copied; of
+ * every 64th clone the last page is read back and compared. False, with nothing done, if the
+ * filesystem cannot. `what` names the tensor in errors, which end the process. */
+bool share_range(struct copier *copier, int in, uint64_t in_offset, int out, uint64_t out_offset,
+                 uint64_t length, const char *what);
+
+/* Copy such a range; sharing it was tried. */
 void copy_range(struct copier *copier, int in, uint64_t in_offset, int out, uint64_t out_offset,
                 uint64_t length, const char *what);
 

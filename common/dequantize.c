@@ -4,6 +4,8 @@
 #include <stdlib.h>
 
 #include "die.h"
+#include "flow.h"
+#include "inorder.h"
 
 static struct toc *plan(const struct toc *in, const struct weights *weights, enum format format)
 {
@@ -25,49 +27,99 @@ static struct toc *plan(const struct toc *in, const struct weights *weights, enu
     return out;
 }
 
-/* Band by band, so that memory does not grow with the tensor. */
-static size_t convert(struct ts_out *out, struct ts_in *in, const struct weight *w,
-                      const struct scales *scales)
+/* A matrix on its way. */
+struct matrix {
+    const struct codec *codec;
+    const struct weight *w;
+    const struct tensor *tensor;
+    struct scales scales;
+    uint64_t *nan; /* all there were */
+};
+
+static void convert(struct band *band)
 {
-    const struct tensor *tensor = ts_present(in);
-    uint64_t band = weight_band(w, tensor), row_bytes = weight_row_bytes(w, tensor);
-    char *raw = xalloc((size_t)band, (size_t)row_bytes);
-    uint16_t *rows = xalloc((size_t)(band * w->cols), sizeof *rows);
-    size_t nan = 0;
-    ts_begin(out, tensor->name);
-    for (uint64_t first = 0; first < w->rows; first += band) {
-        uint64_t count = w->rows - first < band ? w->rows - first : band;
-        ts_read(in, raw, (size_t)(count * row_bytes));
-        nan += weight_rows(w, tensor, scales, first, count, raw, rows);
-        ts_write(out, rows, (size_t)(count * w->cols) * sizeof *rows);
-    }
-    free(raw);
-    free(rows);
-    return nan;
+    const struct matrix *m = band->of;
+    band->found[0] = weight_rows_by(m->codec, m->w, m->tensor, &m->scales, band->first, band->rows,
+                                    band->raw, band->out);
+}
+
+static void count_nan(struct band *band)
+{
+    const struct matrix *m = band->of;
+    *m->nan += band->found[0];
+}
+
+static void free_matrix(void *context)
+{
+    struct matrix *m = context;
+    scales_free(&m->scales);
+    free(m);
+}
+
+/* The present tensor band by band, so that memory does not grow with it. */
+static void convert_matrix(struct flow *flow, struct matrix *m)
+{
+    const struct weight *w = m->w;
+    uint64_t most = weight_band(w, m->tensor), row_bytes = weight_row_bytes(w, m->tensor);
+    uint64_t first = 0;
+    do { /* at least one: a tensor may be empty */
+        uint64_t rows = w->rows - first < most ? w->rows - first : most;
+        struct band *band =
+            flow_band(flow, first ? NULL : m->tensor->name, (size_t)(rows * row_bytes),
+                      (size_t)(rows * w->cols) * sizeof(uint16_t));
+        band->convert = convert;
+        band->check = count_nan;
+        band->of = m;
+        band->first = first;
+        band->rows = rows;
+        flow_read(flow, first * row_bytes);
+        flow_give(flow);
+        first += rows;
+    } while (first < w->rows);
+    flow_after(flow, free_matrix, m);
 }
 
 int dequantize_main(enum format format, const char *usage, int argc, char **argv)
 {
+    const char *cpu = NULL;
+    uint64_t threads = 0;
+    const struct arg args[] = {
+        {"cpu", ARG_CHOICE, &cpu, 0, CODEC_NAMES, true},
+        {"threads", ARG_NUMBER, &threads, 'j', NULL, true},
+        {0},
+    };
     struct stage stage;
-    stage_begin(&stage, usage, NULL, argc, argv, 1);
+    stage_begin(&stage, usage, args, argc, argv, 1);
+    const struct codec *codec = codec_chosen(cpu);
+    unsigned workers = inorder_threads(threads);
     struct ts_in *in = ts_open(stage_input(&stage), &stage);
     struct weights weights;
     weights_find(&weights, ts_toc(in), ts_name(in));
     struct toc *toc = plan(ts_toc(in), &weights, format);
     struct ts_out *out = ts_create(&stage, in, toc);
+    struct flow *flow = flow_begin(out, in, workers);
 
-    struct scales scales = {0};
+    struct matrix *matrix = NULL; /* whose scales came, and itself is to come */
     uint64_t converted = 0, nan = 0;
     for (const struct tensor *tensor; (tensor = ts_next(in));) {
         const struct weight *w = weight_of(&weights, (size_t)(tensor - ts_toc(in)->tensor));
         if (!w || w->format != format) {
-            ts_pass(out, in);
-        } else if (!scales_take(&scales, w, in)) {
-            nan += convert(out, in, w, &scales);
-            converted++;
-            scales_free(&scales);
+            flow_pass(flow);
+            continue;
         }
+        if (!matrix)
+            matrix = xalloc(1, sizeof *matrix);
+        if (scales_take(&matrix->scales, w, in))
+            continue;
+        matrix->codec = codec;
+        matrix->w = w;
+        matrix->tensor = tensor;
+        matrix->nan = &nan;
+        convert_matrix(flow, matrix);
+        matrix = NULL;
+        converted++;
     }
+    flow_end(flow);
     if (nan && !stage.quiet)
         warn("%" PRIu64 " FP8 NaN became BF16 NaN", nan);
     if (stage.verbose)

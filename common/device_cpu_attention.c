@@ -62,14 +62,17 @@ static uint64_t pooled_tokens(struct pooled *token, struct mat kv, struct mat sc
 
 static float pool_channel(const struct pooled *token, uint64_t count, uint64_t j)
 {
-    float most = -INFINITY, sum = 0, pooled = 0;
+    float most = -INFINITY;
+    double sum = 0, pooled = 0; /* see device_cpu_rows.c */
     for (uint64_t i = 0; i < count; i++)
         most = fmaxf(most, token[i].score[j] + token[i].ape[j]);
     for (uint64_t i = 0; i < count; i++)
-        sum += expf(token[i].score[j] + token[i].ape[j] - most);
-    for (uint64_t i = 0; i < count; i++)
-        pooled += token[i].kv[j] * (expf(token[i].score[j] + token[i].ape[j] - most) / sum);
-    return pooled;
+        sum += (double)expf(token[i].score[j] + token[i].ape[j] - most);
+    for (uint64_t i = 0; i < count; i++) {
+        float share = expf(token[i].score[j] + token[i].ape[j] - most) / (float)sum;
+        pooled += (double)(token[i].kv[j] * share);
+    }
+    return (float)pooled;
 }
 
 static void pool(struct device *d, struct mat y, struct mat kv, struct mat score, struct mat ape,
@@ -271,15 +274,16 @@ static uint64_t gather_keys(const struct attention *a, uint64_t token, char *to)
 static float probabilities(const struct attention *a, const float *logit, uint16_t *rounded,
                            uint64_t count, float sink)
 {
-    float most = -INFINITY, sum = 0;
+    float most = -INFINITY;
+    double sum = 0; /* see device_cpu_rows.c */
     for (uint64_t j = 0; j < count; j++)
         most = fmaxf(most, logit[j] * a->scale);
     for (uint64_t j = 0; j < count; j++) {
         float p = expf(logit[j] * a->scale - most);
-        sum += p;
+        sum += (double)p;
         rounded[j] = bf16_from_f32(p);
     }
-    return sum + expf(sink - most);
+    return (float)(sum + (double)expf(sink - most));
 }
 
 static void attend_token(const struct attention *a, struct attention_room *room, uint16_t *o,

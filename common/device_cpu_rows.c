@@ -11,31 +11,22 @@
 #define PRAGMA(x) _Pragma(#x)
 #define PARALLEL(x) PRAGMA(x)
 
-/* Sums go into LANES partial sums, which compilers vectorize without changing the order. */
-enum { LANES = 16 };
-
-static float sum_lanes(const float *lane)
-{
-    float sum = 0;
-    for (int i = 0; i < LANES; i++)
-        sum += lane[i];
-    return sum;
-}
+/* Sums over a row are taken in double and rounded once to F32: of all orders in which others sum
+ * up, that is nearest to each. In LANES partial sums, which compilers vectorize without changing
+ * the order. */
+enum { LANES = 8 };
 
 static float mean_square(const uint16_t *x, uint64_t count)
 {
-    float lane[LANES] = {0};
-    uint64_t i = 0;
-    for (; i + LANES <= count; i += LANES)
-        for (int j = 0; j < LANES; j++) {
-            float value = bf16_to_f32(x[i + (uint64_t)j]);
+    double lane[LANES] = {0}, sum = 0;
+    for (uint64_t i = 0; i < count; i += LANES)
+        for (uint64_t j = 0; j < LANES && i + j < count; j++) {
+            double value = (double)bf16_to_f32(x[i + j]);
             lane[j] += value * value;
         }
-    for (int j = 0; i < count; i++, j++) {
-        float value = bf16_to_f32(x[i]);
-        lane[j] += value * value;
-    }
-    return sum_lanes(lane) / (float)count;
+    for (int j = 0; j < LANES; j++)
+        sum += lane[j];
+    return (float)sum / (float)count;
 }
 
 static float sigmoid(float x)
@@ -149,10 +140,10 @@ static float to_bf16(float value)
 
 static void unit_head(uint16_t *x, uint64_t width, float eps)
 {
-    float sum = 0;
+    double sum = 0;
     for (uint64_t j = 0; j < width; j++)
-        sum += to_bf16(bf16_to_f32(x[j]) * bf16_to_f32(x[j]));
-    float mean = to_bf16(sum / (float)width);
+        sum += (double)to_bf16(bf16_to_f32(x[j]) * bf16_to_f32(x[j]));
+    float mean = to_bf16((float)sum / (float)width);
     float scale = to_bf16(1 / sqrtf(to_bf16(mean + eps)));
     for (uint64_t j = 0; j < width; j++)
         x[j] = bf16_from_f32(bf16_to_f32(x[j]) * scale);

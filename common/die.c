@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 static void say(const char *format, va_list args, const char *tail)
 {
@@ -12,39 +13,61 @@ static void say(const char *format, va_list args, const char *tail)
     char *message;
     if (vasprintf(&message, format, args) < 0)
         message = NULL;
+    /* Whatever text from outside is in it: no second line, no escape sequences. */
+    for (char *p = message; p && *p; p++)
+        if ((unsigned char)*p < ' ' || *p == 0x7f)
+            *p = '?';
     fflush(stdout);
     fprintf(stderr, "%s: %s%s%s\n", program_invocation_short_name, message ? message : format,
             tail ? ": " : "", tail ? tail : "");
     free(message);
 }
 
+/* Another thread that comes here later waits until the process is gone: exit() is not for two. */
+static void be_the_first(void)
+{
+    flockfile(stderr);
+}
+
+/* exit() calls what libraries want done at the end, which crashes where another thread still uses
+ * them (oneDNN): only the main thread ends in that way. */
+_Noreturn static void leave(int status)
+{
+    if (gettid() == getpid())
+        exit(status);
+    _exit(status);
+}
+
 _Noreturn void die(const char *format, ...)
 {
     va_list args;
+    be_the_first();
     va_start(args, format);
     say(format, args, NULL);
     va_end(args);
-    exit(EXIT_FAILED);
+    leave(EXIT_FAILED);
 }
 
 _Noreturn void die_errno(const char *format, ...)
 {
     const char *reason = strerror(errno);
     va_list args;
+    be_the_first();
     va_start(args, format);
     say(format, args, reason);
     va_end(args);
-    exit(EXIT_FAILED);
+    leave(EXIT_FAILED);
 }
 
 _Noreturn void die_usage(const char *format, ...)
 {
     va_list args;
+    be_the_first();
     va_start(args, format);
     say(format, args, NULL);
     va_end(args);
     fprintf(stderr, "Try '%s --help'.\n", program_invocation_short_name);
-    exit(EXIT_USAGE);
+    leave(EXIT_USAGE);
 }
 
 void warn(const char *format, ...)

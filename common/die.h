@@ -1,7 +1,8 @@
 /* die.h: how a program of this project speaks of trouble.
  *
  * A filter has nothing to undo: the layer above the parsers ends the process with one line,
- * "program: message", that names tensor, file and offset and says what to do next. */
+ * "program: message", that names tensor, file and offset and says what to do next. Control
+ * characters in a message (names and texts come from outside) are shown as '?'. */
 #ifndef DIE_H
 #define DIE_H
 
@@ -13,7 +14,8 @@
 enum { EXIT_FAILED = 1, EXIT_USAGE = 2 };
 
 /* Print "program: message" on standard error and exit with EXIT_FAILED. Never returns.
- * (st-cmp, whose 1 means "differs", turns it into 2 by an exit handler.) */
+ * (st-cmp, whose 1 means "differs", turns it into 2 by an exit handler; only the main thread runs
+ * those.) Of several threads that call it, the first one speaks. */
 _Noreturn void die(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
 /* As die(), with ": " and strerror(errno) behind the message. */

@@ -26,6 +26,15 @@ struct linear_seen {
     float weight_amax;
 };
 
+/* Hidden states behind a layer. */
+struct states {
+    uint64_t layer, copies;
+    struct mat hidden;   /* [tokens, copies * dim] BF16 */
+    const char *weights; /* a digest that tells the layers so far from another checkpoint's: of the
+                            table's lines, and the first bytes of each tensor that is no matrix,
+                            scales too. The same however the weights come, and for a copy. */
+};
+
 /* What a run does and wants to know. Calls come in the order of the model. */
 struct forward {
     struct ts_in *in; /* the weights, from the beginning; read to its end unless it stops before */
@@ -46,8 +55,8 @@ struct forward {
     void *context;         /* for the functions, which may be NULL: */
     void (*linear)(void *context, const struct linear_seen *seen);
     void (*routed)(void *context, const char *expert, uint64_t tokens);
-    /* The hidden states behind `layer`, [tokens, copies * dim] BF16 of the device's. */
-    void (*states)(void *context, uint64_t layer, uint64_t copies, struct mat hidden);
+    /* The hidden states behind a layer. */
+    void (*states)(void *context, const struct states *states);
     /* Logits of what follows the tokens from `first` on, and what does follow, -1 behind a sample's
      * last token. mtp > 0: what the mtp-th of those layers predicts, that many tokens further
      * ahead; each sample has that many tokens less. */

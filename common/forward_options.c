@@ -38,9 +38,9 @@ struct arg *forward_options_args(struct forward_options *o, const struct arg *ow
     return args;
 }
 
-void forward_options_check(const struct forward_options *o)
+void forward_options_check(const struct forward_options *o, bool over_tokens)
 {
-    if (!o->tokens)
+    if (over_tokens && !o->tokens)
         die_usage("--tokens is needed: what the model runs over");
     if (!o->batch)
         die_usage("--batch: at least 1 sample");
@@ -146,18 +146,19 @@ void forward_options_open(const struct forward_options *o, const struct stage *s
                             .verbose = stage->verbose,
                             .states_in = o->states_in};
     set_layers(o, run);
-    tokens_load(tokens, o->tokens, forward_vocabulary(in), shortest, o->samples);
-    json_object_set_new(stage->entry, "tokens", json_string(tokens->digest));
-    if (ranks)
+    if (tokens) {
+        tokens_load(tokens, o->tokens, forward_vocabulary(in), shortest, o->samples);
+        json_object_set_new(stage->entry, "tokens", json_string(tokens->digest));
+    }
+    if (tokens && ranks)
         share_samples(run, stage, tokens);
     if (!stage->plan)
         open_device(o, run);
 }
 
 void forward_options_states(const struct forward_options *o, const struct stage *stage,
-                            const struct forward *run, uint64_t layer, uint64_t copies,
-                            struct mat hidden)
+                            const struct forward *run, const struct states *states)
 {
-    if (o->states_out && layer == run->last)
-        states_save(run, stage, o->states_out, layer, copies, hidden);
+    if (o->states_out && states->layer == run->last)
+        states_save(run, stage, o->states_out, states);
 }

@@ -36,10 +36,9 @@ static bool parse(struct journal *journal, size_t size)
     journal->notes = table + table_size;
     journal->toc = toc_new();
     char *error = toc_parse(journal->toc, table, (size_t)table_size);
-    if (error)
-        die("%s: its table: %s; it is damaged: remove the folder to start anew", journal->path,
-            error);
-    return true;
+    bool whole = !error;
+    free(error);
+    return whole;
 }
 
 enum journal_state journal_read(struct journal *journal, int folder, const char *path)

@@ -34,7 +34,7 @@ struct journal {
 enum journal_state {
     JOURNAL_NONE,    /* no such file */
     JOURNAL_FOREIGN, /* a file of that name that is no journal */
-    JOURNAL_CUT,     /* one whose writer died before its first note: nothing else was written */
+    JOURNAL_CUT,     /* one whose writer died before its first note, when nothing else was there */
     JOURNAL_WHOLE,
 };
 

@@ -26,6 +26,8 @@ static float block_amax(const uint16_t *w)
 
 static uint8_t block_scale(float amax, float scale_2)
 {
+    if (!isfinite(amax))
+        return NVFP4_NOT_FINITE;
     float s = amax / (E2M1_MAX * scale_2);
     if (s == 0)
         s = 1;
@@ -110,6 +112,15 @@ float nvfp4_cast_scale_2(int k_max)
 static bool out_of_range(uint8_t e8m0, int k_max)
 {
     return k_max - (e8m0 - E8M0_BIAS) > NVFP4_CAST_RANGE;
+}
+
+bool nvfp4_cast_any_out_of_range(const uint8_t *e8m0, size_t n, int k_max)
+{
+    uint8_t least = UINT8_MAX;
+    for (size_t i = 0; i < n; i++)
+        if (e8m0[i] < least)
+            least = e8m0[i];
+    return n && out_of_range(least, k_max);
 }
 
 void nvfp4_cast_scales_row(uint8_t *scale, const uint8_t *e8m0, size_t blocks, int k_max,

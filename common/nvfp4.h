@@ -16,9 +16,10 @@
 /* scale_2 = amax / (6 * 448); also what turns an input amax into input_scale. */
 float nvfp4_scale_2(float amax);
 
-/* The block scales of one row. w: cols finite BF16 values; scale_2 > 0; scale: cols / 16 E4M3 codes
- * out. Per block s = block_amax / (6 * scale_2), 0 becomes 1, clamped to [2^-9, 448], rounded to
- * E4M3. */
+/* The block scales of one row. w: cols BF16 values; scale_2 > 0; scale: cols / 16 E4M3 codes out.
+ * Per block s = block_amax / (6 * scale_2), 0 becomes 1, clamped to [2^-9, 448], rounded to E4M3.
+ * A block that holds NaN or an infinity, which cannot be packed, gives NVFP4_NOT_FINITE. */
+#define NVFP4_NOT_FINITE 0x7f /* the E4M3 code of NaN */
 void nvfp4_scales_row(uint8_t *scale, const uint16_t *w, size_t cols, float scale_2);
 
 /* The nibbles of one row under given block scales: e2m1(w / (f32(scale) * scale_2)). packed: cols /
@@ -42,6 +43,9 @@ void nvfp4_unpack_row(uint16_t *out, const uint8_t *packed, const uint8_t *scale
 /* k_max of n E8M0 codes: the largest non-zero one less 127, or -127 if all are zero. None is 255.
  */
 int nvfp4_cast_k_max(const uint8_t *e8m0, size_t n);
+
+/* True if one of n E8M0 codes is so far below k_max that its block's nibbles must change. */
+bool nvfp4_cast_any_out_of_range(const uint8_t *e8m0, size_t n, int k_max);
 
 /* scale_2 = 2^(k_max - 8); subnormal below k_max = -118. */
 float nvfp4_cast_scale_2(int k_max);

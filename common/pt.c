@@ -42,14 +42,19 @@ static bool packing_known(struct archive *zip)
 }
 
 /* Read the bytes of an entry whose header was read, with room for one more: its end, where the CRC
- * is checked, must be seen. */
+ * is checked, must be seen. Memory grows with what comes, not with what is announced. */
 static char *read_data(struct archive *zip, struct pt_entry *entry)
 {
-    uint64_t at = 0;
+    uint64_t at = 0, room = 0;
     la_ssize_t got;
-    entry->data = xgrow(NULL, (size_t)entry->size + 1, 1);
     do {
-        got = archive_read_data(zip, entry->data + at, (size_t)(entry->size + 1 - at));
+        if (at == room) {
+            room = room ? 2 * room : BLOCK;
+            if (room > entry->size)
+                room = entry->size + 1;
+            entry->data = xgrow(entry->data, (size_t)room, 1);
+        }
+        got = archive_read_data(zip, entry->data + at, (size_t)(room - at));
         at += got > 0 ? (uint64_t)got : 0;
     } while (got > 0 && at <= entry->size);
     if (got < 0)

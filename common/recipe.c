@@ -19,7 +19,7 @@ static char *recipes_folder(void)
     if (length < 0)
         die_errno("/proc/self/exe");
     program[length] = 0;
-    /* bin/program, or build/sanitize/bin/program: look upwards. */
+    /* bin/program, or build/sanitize-1/bin/program: look upwards. */
     for (char *slash; (slash = strrchr(program, '/'));) {
         static const char *const places[] = {"recipes", "share/seekpipe/recipes"};
         *slash = 0;

@@ -165,7 +165,10 @@ char *safetensors_read(int fd, uint64_t file_size, struct toc *toc, uint32_t sha
     unsigned char raw[8] = {0};
     struct header_reader reader = {.fd = fd, .at = 0, .end = 8};
     uint64_t length = 0;
-    if (fill_from_header(&reader, (char *)raw, 8) != 8)
+    size_t there = 0;
+    for (size_t got; (got = fill_from_header(&reader, (char *)raw + there, 8 - there)) > 0;)
+        there += got;
+    if (there != 8)
         return reader.error ? xprintf("%s", strerror(reader.error))
                             : xprintf("shorter than the 8 bytes of a safetensors header");
     for (int i = 8; i-- > 0;)

@@ -51,7 +51,8 @@ static bool is_shard_name(const char *name)
 
 void shards_list(struct shards *shards, struct toc *toc)
 {
-    *shards = (struct shards){.toc = toc, .count = toc->shards, .current = NO_SHARD, .fd = -1};
+    *shards = (struct shards){
+        .toc = toc, .count = toc->shards, .current = NO_SHARD, .fd = -1, .syncing.shard = NO_SHARD};
     shards->shard = xalloc(toc->shards, sizeof *shards->shard);
     for (size_t i = 0; i < toc->count; i++)
         shards->shard[toc->tensor[i].shard].count += !toc->tensor[i].context;
@@ -179,16 +180,16 @@ static void create(struct shards *shards, const struct target *target, const str
  */
 static void open_shard(struct shards *shards, struct target *target, uint32_t i, struct ts_in *in)
 {
-    const struct shard *shard = &shards->shard[i];
-    bool begins = shard->left == shard->count;
+    struct shard *shard = &shards->shard[i];
     if (shards->current == i)
         return;
     if (shards->current != NO_SHARD)
         target_close(shards->fd, shards->shard[shards->current].name, false);
-    shards->fd = target_open(target, shard->name, begins);
+    shards->fd = target_open(target, shard->name, !shard->made);
     shards->current = i;
-    if (begins)
+    if (!shard->made)
         create(shards, target, shard, in);
+    shard->made = true;
 }
 
 /* Returns the checksum of what was written. */
@@ -210,17 +211,28 @@ static uint64_t write_through_memory(struct shards *shards, struct ts_in *in, ui
     return checksum_end(checksum);
 }
 
-/* All of the current shard is written: onto the disk, then into the journal, unless a file that it
- * was made from changed meanwhile. */
-static void finish_shard(struct shards *shards, struct target *target, struct ts_in *in)
+static void *sync_file(void *context)
 {
-    struct shard *shard = &shards->shard[shards->current];
+    struct syncing *syncing = context;
+    syncing->error = fsync(syncing->fd) ? errno : 0;
+    return NULL;
+}
+
+/* Wait until the last complete shard is synced, and note it in the journal. */
+static void end_sync(struct shards *shards, struct target *target, struct ts_in *in)
+{
+    struct syncing *syncing = &shards->syncing;
     struct stat status;
-    if (fsync(shards->fd) || fstat(shards->fd, &status))
-        die_errno("%s: syncing it to disk", shard->name);
-    target_close(shards->fd, shard->name, false);
-    shards->current = NO_SHARD;
-    sources_check(ts_sources(in));
+    if (syncing->shard == NO_SHARD)
+        return;
+    const struct shard *shard = &shards->shard[syncing->shard];
+    syncing->shard = NO_SHARD;
+    pthread_join(syncing->thread, NULL);
+    errno = syncing->error;
+    if (errno || fstat(syncing->fd, &status))
+        die_errno("%s/%s: syncing it to disk", target->partial, shard->name);
+    target_close(syncing->fd, shard->name, false);
+    sources_check(ts_sources(in)); /* else it may be made of two states of a file */
     char *line = finished_note(shard->name, &status, ts_sources(in), shards->proof, shard->line,
                                shard->count);
     journal_note(&target->journal, line);
@@ -228,27 +240,96 @@ static void finish_shard(struct shards *shards, struct target *target, struct ts
     free(line);
 }
 
+/* All of the current shard is written. */
+static void begin_sync(struct shards *shards, struct target *target, struct ts_in *in)
+{
+    end_sync(shards, target, in);
+    shards->syncing = (struct syncing){.shard = shards->current, .fd = shards->fd};
+    shards->current = NO_SHARD;
+    if (pthread_create(&shards->syncing.thread, NULL, sync_file, &shards->syncing))
+        die("cannot start a thread; are there too many processes?");
+}
+
+/* A tensor was written to the shard that is open. */
+static void count_written(struct shards *shards, struct target *target, struct ts_in *in)
+{
+    if (--shards->shard[shards->current].left == 0)
+        begin_sync(shards, target, in);
+}
+
+static char *describe(const struct target *target, const struct tensor *tensor,
+                      const struct shard *shard)
+{
+    return xprintf("%s, to %s/%s", tensor->name, target->partial, shard->name);
+}
+
+/* Copy the reference that has waited longest. */
+static void copy_first(struct shards *shards, struct target *target, struct ts_in *in)
+{
+    struct waiting *waiting = &shards->waiting;
+    size_t line = waiting->range[waiting->first].line;
+    const struct tensor *tensor = &shards->toc->tensor[line];
+    char *what = describe(target, tensor, &shards->shard[tensor->shard]);
+    open_shard(shards, target, tensor->shard, in);
+    copy_range(&shards->copier, sources_fd(ts_sources(in), waiting->range[waiting->first].source),
+               waiting->range[waiting->first].from, shards->fd, shards->offset[line], tensor->size,
+               what);
+    free(what);
+    waiting->first = (waiting->first + 1) % WAITING_MAX;
+    waiting->count--;
+    waiting->bytes -= tensor->size;
+    count_written(shards, target, in);
+}
+
+/* Have the kernel read what is referred to (of a large one the beginning), and copy it later. */
+static void put_off(struct shards *shards, struct target *target, struct ts_in *in, size_t line,
+                    size_t source, uint64_t from)
+{
+    struct waiting *waiting = &shards->waiting;
+    uint64_t size = shards->toc->tensor[line].size;
+    while (waiting->count == WAITING_MAX ||
+           (waiting->count && waiting->bytes + size > WAITING_BYTES))
+        copy_first(shards, target, in);
+    posix_fadvise(sources_fd(ts_sources(in), source), (off_t)from,
+                  size < WAITING_BYTES ? (off_t)size : WAITING_BYTES, POSIX_FADV_WILLNEED);
+    size_t i = (waiting->first + waiting->count++) % WAITING_MAX;
+    waiting->range[i].line = line;
+    waiting->range[i].source = source;
+    waiting->range[i].from = from;
+    waiting->bytes += size;
+}
+
 void shards_write(struct shards *shards, struct target *target, struct ts_in *in, size_t line)
 {
     const struct tensor *tensor = &shards->toc->tensor[line];
-    struct shard *shard = &shards->shard[tensor->shard];
-    if (shard->note)
-        return;
+    const struct shard *shard = &shards->shard[tensor->shard];
     size_t source;
     uint64_t from, to = shards->offset[line];
-    char *what = xprintf("%s, to %s/%s", tensor->name, target->partial, shard->name);
+    if (shard->note)
+        return;
+    char *what = describe(target, tensor, shard);
+    bool written = true;
     open_shard(shards, target, tensor->shard, in);
     if (ts_ref(in, &source, &from)) {
-        copy_range(&shards->copier, sources_fd(ts_sources(in), source), from, shards->fd, to,
-                   tensor->size, what);
         shards->proof[line] = (struct proof){(uint32_t)source, from};
+        written = share_range(&shards->copier, sources_fd(ts_sources(in), source), from, shards->fd,
+                              to, tensor->size, what);
+        if (!written)
+            put_off(shards, target, in, line, source, from);
     } else {
         uint64_t sum = write_through_memory(shards, in, to, what);
         shards->proof[line] = (struct proof){PROOF_CHECKSUM, sum};
     }
     free(what);
-    if (--shard->left == 0)
-        finish_shard(shards, target, in);
+    if (written)
+        count_written(shards, target, in);
+}
+
+void shards_end(struct shards *shards, struct target *target, struct ts_in *in)
+{
+    while (shards->waiting.count)
+        copy_first(shards, target, in);
+    end_sync(shards, target, in);
 }
 
 /* ---- reading again ---- */

@@ -3,6 +3,8 @@
 #ifndef SHARDS_H
 #define SHARDS_H
 
+#include <pthread.h>
+
 #include "copy.h"
 #include "finished.h"
 #include "target.h"
@@ -13,8 +15,30 @@ struct shard {
     uint32_t *line; /* its lines of the table, data only */
     size_t count;   /* 0: context only, no file */
     size_t left;    /* tensors still to be written */
+    bool made;      /* its file, by this run */
     uint64_t size;  /* bytes of the file */
     char *note;     /* of the journal, from SIZE on; NULL until it is whole and on disk */
+};
+
+/* A shard that is complete, on its way to the disk: a thread waits for that, while the next one is
+ * read. */
+struct syncing {
+    pthread_t thread;
+    uint32_t shard; /* UINT32_MAX: none */
+    int fd;
+    int error; /* errno of fsync(), or 0 */
+};
+
+/* References that wait to be copied, while the kernel reads ahead what they refer to: tensors come
+ * in the model's order, which leaps about in the source's files. */
+enum { WAITING_MAX = 64, WAITING_BYTES = 64 << 20 };
+struct waiting {
+    struct {
+        size_t line, source;
+        uint64_t from;
+    } range[WAITING_MAX]; /* a ring */
+    size_t first, count;
+    uint64_t bytes;
 };
 
 struct shards {
@@ -28,6 +52,8 @@ struct shards {
     struct copier copier;
     uint32_t current; /* the shard that is open, or UINT32_MAX */
     int fd;
+    struct waiting waiting;
+    struct syncing syncing;
 };
 
 /* The shards of a table, which must live as long. The caller frees them with shards_free(). */
@@ -48,9 +74,13 @@ uint64_t shards_left_over(const struct shards *shards, const struct target *targ
 
 /* Write the present tensor of `in` as that line of the table, unless its shard is finished: shared
  * or copied if it comes by reference, else through memory. The file is made with its first tensor
- * (full size, header in place); with its last one it is synced, closed, and noted in the target's
- * journal. The target is the same in all calls. */
+ * (full size, header in place); with its last one it begins to be synced. The target is the same in
+ * all calls. */
 void shards_write(struct shards *shards, struct target *target, struct ts_in *in, size_t line);
+
+/* All was written: copy what waits for it, and see the last shards synced and noted in the target's
+ * journal. */
+void shards_end(struct shards *shards, struct target *target, struct ts_in *in);
 
 /* How many files are not finished. */
 size_t shards_missing(const struct shards *shards);

@@ -26,14 +26,18 @@ void sources_free(struct sources *sources)
         free(file->path);
     }
     free(sources->file);
+    free(sources->mutex);
     names_free(sources->labels);
     *sources = (struct sources){0};
 }
 
 static struct source *append(struct sources *sources, const char *label)
 {
-    if (!sources->labels)
+    if (!sources->labels) {
         sources->labels = names_new();
+        sources->mutex = xalloc(1, sizeof(pthread_mutex_t));
+        pthread_mutex_init(sources->mutex, NULL);
+    }
     if (names_add(sources->labels, label) != sources->count)
         die("%s: two files of that name; rename one of them", label);
     sources->file = xgrow(sources->file, sources->count + 1, sizeof *sources->file);
@@ -142,7 +146,8 @@ static void close_oldest(struct sources *sources)
 {
     struct source *oldest = NULL;
     for (size_t i = 0; i < sources->count; i++)
-        if (sources->file[i].fd >= 0 && (!oldest || sources->file[i].used < oldest->used))
+        if (sources->file[i].fd >= 0 && !sources->file[i].readers &&
+            (!oldest || sources->file[i].used < oldest->used))
             oldest = &sources->file[i];
     if (oldest) {
         close(oldest->fd);
@@ -176,6 +181,32 @@ int sources_fd(struct sources *sources, size_t i)
     return file->fd;
 }
 
+/* A descriptor that stays open until end_reading(). */
+static int begin_reading(struct sources *sources, size_t i)
+{
+    pthread_mutex_lock(sources->mutex);
+    int fd = sources_fd(sources, i);
+    sources->file[i].readers++;
+    pthread_mutex_unlock(sources->mutex);
+    return fd;
+}
+
+static void end_reading(struct sources *sources, size_t i)
+{
+    pthread_mutex_lock(sources->mutex);
+    sources->file[i].readers--;
+    pthread_mutex_unlock(sources->mutex);
+}
+
+int sources_dup(struct sources *sources, size_t i)
+{
+    int fd = fcntl(begin_reading(sources, i), F_DUPFD_CLOEXEC, 0);
+    if (fd < 0)
+        die_errno("%s", sources->file[i].path);
+    end_reading(sources, i);
+    return fd;
+}
+
 void source_read(int fd, const char *path, uint64_t offset, void *data, size_t length,
                  const char *what)
 {
@@ -196,8 +227,9 @@ void source_read(int fd, const char *path, uint64_t offset, void *data, size_t l
 void sources_read(struct sources *sources, size_t i, uint64_t offset, void *data, size_t length,
                   const char *what)
 {
-    int fd = sources_fd(sources, i);
+    int fd = begin_reading(sources, i);
     source_read(fd, sources->file[i].path, offset, data, length, what);
+    end_reading(sources, i);
 }
 
 void sources_check(struct sources *sources)

@@ -7,6 +7,7 @@
 #define SOURCE_H
 
 #include <jansson.h>
+#include <pthread.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -19,6 +20,7 @@ struct source {
     uint32_t phase;   /* offset modulo 4096 of its whole-page tensors: what st-write aligns to */
     int fd;           /* -1 if not open */
     uint64_t used;    /* when last, for closing the oldest */
+    unsigned readers; /* threads that read from fd just now */
     bool opened;      /* was it ever? */
 };
 
@@ -28,6 +30,7 @@ struct sources {
     struct names *labels; /* their numbers are indices of file[] */
     uint64_t clock;
     size_t open;
+    pthread_mutex_t *mutex; /* guards what opens and closes */
 };
 
 void sources_free(struct sources *sources);
@@ -47,11 +50,15 @@ int64_t sources_find(const struct sources *sources, const char *label, size_t le
  * not regular, or changed. */
 int sources_fd(struct sources *sources, size_t i);
 
-/* Read exactly `length` bytes at `offset`. `what` names the tensor in errors. */
+/* Read exactly `length` bytes at `offset`. `what` names the tensor in errors. Several threads may
+ * do this at a time, while none calls another function. */
 void sources_read(struct sources *sources, size_t i, uint64_t offset, void *data, size_t length,
                   const char *what);
 
-/* The same from a descriptor of the file at `path`. */
+/* A descriptor of file i that is the caller's, to be closed. Any thread may ask for one. */
+int sources_dup(struct sources *sources, size_t i);
+
+/* The same as sources_read() from a descriptor of the file at `path`. */
 void source_read(int fd, const char *path, uint64_t offset, void *data, size_t length,
                  const char *what);
 

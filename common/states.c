@@ -41,13 +41,14 @@ static void check_present(struct ts_in *in, enum dtype dtype, unsigned rank, con
             dtype_name(tensor->dtype), tensor_shape(tensor, got));
 }
 
-static void read_hidden(const struct forward *run, struct ts_in *in, uint64_t copies, uint64_t dim,
-                        struct mat hidden)
+static void read_hidden(const struct forward *run, struct ts_in *in, const struct states *states)
 {
     const struct tokens *tokens = run->tokens;
-    const uint64_t shape[] = {tokens->samples, tokens->length, copies, dim};
+    struct mat hidden = states->hidden;
+    const uint64_t shape[] = {tokens->samples, tokens->length, states->copies,
+                              hidden.cols / states->copies};
     check_present(in, DTYPE_BF16, 4, shape);
-    size_t size = (size_t)(tokens->length * copies * dim) * sizeof(uint16_t);
+    size_t size = (size_t)(tokens->length * hidden.cols) * sizeof(uint16_t);
     void *sample = xalloc(size, 1);
     for (uint64_t i = 0; i < tokens->samples; i++) {
         ts_read(in, sample, size);
@@ -57,15 +58,15 @@ static void read_hidden(const struct forward *run, struct ts_in *in, uint64_t co
     free(sample);
 }
 
-static void check_layer(const struct forward *run, struct ts_in *in)
+static void check_layer(struct ts_in *in, const struct states *states)
 {
     check_present(in, DTYPE_I64, 0, NULL);
     int64_t layer;
     ts_read(in, &layer, sizeof layer);
-    if (layer + 1 != (int64_t)run->first)
+    if (layer != (int64_t)states->layer)
         die("%s: these are the states behind layer %" PRId64 ", so go on with layer %" PRId64
             ", not %" PRIu64,
-            ts_name(in), layer, layer + 1, run->first);
+            ts_name(in), layer, layer + 1, states->layer + 1);
 }
 
 static void check_lengths(const struct forward *run, struct ts_in *in)
@@ -80,32 +81,40 @@ static void check_lengths(const struct forward *run, struct ts_in *in)
     free(length);
 }
 
-static void check_fingerprint(const struct forward *run, struct ts_in *in)
+static void check_digest(struct ts_in *in, const char *wanted, const char *what)
 {
-    char hex[DIGEST_TEXT], found[DIGEST_TEXT];
-    const uint64_t size = DIGEST_TEXT - 1;
-    check_present(in, DTYPE_U8, 1, &size);
-    ts_read(in, found, DIGEST_TEXT - 1);
-    if (memcmp(fingerprint(run, hex), found, DIGEST_TEXT - 1) != 0)
-        die("%s: these states were made of other tokens, of another config.json, or with other "
-            "arithmetic; begin anew",
-            ts_name(in));
+    char found[DIGEST_TEXT - 1];
+    const uint64_t digits = sizeof found;
+    check_present(in, DTYPE_U8, 1, &digits);
+    ts_read(in, found, sizeof found);
+    if (memcmp(found, wanted, sizeof found) != 0)
+        die("%s: these states were made %s; begin anew", ts_name(in), what);
 }
 
-void states_load(const struct forward *run, uint64_t copies, uint64_t dim, struct mat hidden)
+void states_check(const struct forward *run, struct ts_in *in)
+{
+    char hex[DIGEST_TEXT];
+    check_digest(in, fingerprint(run, hex),
+                 "of other tokens, of another config.json, or with other arithmetic");
+}
+
+void states_load(const struct forward *run, const struct states *states)
 {
     struct ts_in *in = ts_open(run->states_in, NULL);
     bool found = false;
     for (const struct tensor *tensor; (tensor = ts_next(in));) {
         if (!strcmp(tensor->name, "hidden_states")) {
-            read_hidden(run, in, copies, dim, hidden);
+            read_hidden(run, in, states);
             found = true;
         } else if (!strcmp(tensor->name, "layer")) {
-            check_layer(run, in);
+            check_layer(in, states);
         } else if (!strcmp(tensor->name, "lengths")) {
             check_lengths(run, in);
         } else if (!strcmp(tensor->name, "fingerprint")) {
-            check_fingerprint(run, in);
+            states_check(run, in);
+        } else if (!strcmp(tensor->name, "weights")) {
+            check_digest(in, states->weights,
+                         "with other weights than the layers before have here");
         }
     }
     if (!found)
@@ -142,29 +151,43 @@ static void write_hidden(const struct forward *run, struct ts_out *out, struct m
     free(sample);
 }
 
-void states_save(const struct forward *run, const struct stage *stage, const char *path,
-                 uint64_t layer, uint64_t copies, struct mat hidden)
+void states_plan(struct toc *toc, const struct forward *run, const struct states *states)
 {
     const struct tokens *tokens = run->tokens;
-    const uint64_t shape[] = {tokens->samples, tokens->length, copies, hidden.cols / copies};
+    const uint64_t shape[] = {tokens->samples, tokens->length, states->copies,
+                              states->hidden.cols / states->copies};
     const uint64_t digits = DIGEST_TEXT - 1;
-    struct stage file = {.output = path, .entry = stage->entry};
-    struct toc *toc = toc_new();
     plan(toc, "fingerprint", DTYPE_U8, 1, &digits);
     plan(toc, "layer", DTYPE_I64, 0, NULL);
+    plan(toc, "weights", DTYPE_U8, 1, &digits);
     plan(toc, "lengths", DTYPE_I32, 1, &tokens->samples);
     plan(toc, "hidden_states", DTYPE_BF16, 4, shape);
-    struct ts_out *out = ts_create(&file, NULL, toc);
+}
+
+void states_write(struct ts_out *out, const struct forward *run, const struct states *states)
+{
+    const struct tokens *tokens = run->tokens;
     char hex[DIGEST_TEXT];
-    ts_put(out, "fingerprint", fingerprint(run, hex), (size_t)digits);
-    int64_t number = (int64_t)layer;
-    ts_put(out, "layer", &number, sizeof number);
+    ts_put(out, "fingerprint", fingerprint(run, hex), DIGEST_TEXT - 1);
+    int64_t layer = (int64_t)states->layer;
+    ts_put(out, "layer", &layer, sizeof layer);
+    ts_put(out, "weights", states->weights, DIGEST_TEXT - 1);
     int32_t *length = xalloc((size_t)tokens->samples, sizeof *length);
     for (uint64_t i = 0; i < tokens->samples; i++)
         length[i] = (int32_t)length_of(tokens, i);
     ts_put(out, "lengths", length, (size_t)tokens->samples * sizeof *length);
     free(length);
-    write_hidden(run, out, hidden);
+    write_hidden(run, out, states->hidden);
+}
+
+void states_save(const struct forward *run, const struct stage *stage, const char *path,
+                 const struct states *states)
+{
+    struct stage file = {.output = path, .entry = stage->entry};
+    struct toc *toc = toc_new();
+    states_plan(toc, run, states);
+    struct ts_out *out = ts_create(&file, NULL, toc);
+    states_write(out, run, states);
     ts_finish(out, NULL, NULL);
     toc_free(toc);
 }

@@ -182,6 +182,18 @@ static int remove_entry(const char *path, const struct stat *status, int type, s
     return remove(path);
 }
 
+/* The mark, which is its journal, goes last. */
+static bool remove_folder(const char *path, int folder)
+{
+    if (nftw(path, remove_entry, WALK_FILES, FTW_PHYS | FTW_DEPTH | FTW_MOUNT))
+        return false;
+    if (count_entries(path) > 1) { /* nftw() passes over what it could not read */
+        errno = ENOTEMPTY;
+        return false;
+    }
+    return !unlinkat(folder, journal_name, 0) && !rmdir(path);
+}
+
 /* If what lies at DST.partial says that it is the old checkpoint: remove it. True if it was
  * replaced by the run of `identity` and `toc`. */
 static bool remove_replaced(const struct target *target, const char *identity,
@@ -194,9 +206,7 @@ static bool remove_replaced(const struct target *target, const char *identity,
     bool replaced = journal_read(&journal, folder, target->partial) == JOURNAL_WHOLE &&
                     journal_find(&journal, "replaced");
     bool ours = replaced && journal_is_of(&journal, identity, toc);
-    if (replaced &&
-        (nftw(target->partial, remove_entry, WALK_FILES, FTW_PHYS | FTW_DEPTH | FTW_MOUNT) ||
-         unlinkat(folder, journal_name, 0) || rmdir(target->partial)))
+    if (replaced && !remove_folder(target->partial, folder))
         die_errno("%s: the new checkpoint is in place, but the old one, moved here, could not be "
                   "removed; remove it (rm -r)",
                   target->partial);
@@ -303,8 +313,25 @@ bool target_resume(struct target *target, const char *identity, const struct toc
         return true;
     }
     journal_free(&target->journal);
-    if (state == JOURNAL_FOREIGN || count_entries(target->partial) > (state == JOURNAL_CUT))
+    bool others = count_entries(target->partial) > (state != JOURNAL_NONE);
+    if (state == JOURNAL_FOREIGN || (state == JOURNAL_NONE && others))
         die("%s: is in the way: st-write did not make it; move or remove it", target->partial);
+    if (others)
+        die("%s: its journal is damaged; remove the folder (rm -r) to start anew", target->partial);
+    return false;
+}
+
+bool target_adopt(struct target *target)
+{
+    target->folder = lock(target->partial);
+    if (target->folder < 0)
+        die_errno("%s: st-write --part writes parts there", target->partial);
+    enum journal_state state = journal_read(&target->journal, target->folder, target->partial);
+    if (state == JOURNAL_WHOLE)
+        return true;
+    if (state == JOURNAL_FOREIGN)
+        die("%s: is in the way: st-write did not make it; move or remove it", target->partial);
+    journal_free(&target->journal);
     return false;
 }
 

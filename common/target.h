@@ -44,8 +44,13 @@ bool target_can_share(const struct target *target, int fd);
  * process: its table must have all the stream's lines. NULL and NULL: any. */
 bool target_resume(struct target *target, const char *identity, const struct toc *toc);
 
-/* After target_resume() gave false: make and lock DST.partial, begin its journal. */
+/* After target_resume() gave false: make and lock DST.partial, begin its journal. After
+ * target_adopt(): begin it. */
 void target_begin(struct target *target, const char *identity, const struct toc *toc);
+
+/* Lock a DST.partial in which there are parts (parts.h), and read its journal. False if none was
+ * begun, or not to its end: then it is for target_begin() to begin. */
+bool target_adopt(struct target *target);
 
 /* Create (or open again, with truncate == false) a file in it for writing; `name` may hold '/'; its
  * folders are made. */

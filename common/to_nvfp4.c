@@ -6,6 +6,7 @@
 
 #include "die.h"
 #include "digest.h"
+#include "inorder.h"
 #include "nvfp4.h"
 #include "recipe.h"
 
@@ -136,7 +137,8 @@ static uint64_t read_hash_layers(struct ts_in *in)
 void to_nvfp4_begin(struct to_nvfp4 *job, const struct stage *stage,
                     const struct to_nvfp4_options *options, const bool *convertible)
 {
-    *job = (struct to_nvfp4){.quiet = stage->quiet};
+    *job = (struct to_nvfp4){.quiet = stage->quiet, .codec = codec_chosen(options->cpu)};
+    unsigned threads = inorder_threads(options->threads);
     if (!options->amax && !stage->plan)
         die_usage("--amax FILE is needed: the input scales come from a calibration");
     char hex[DIGEST_TEXT];
@@ -157,6 +159,7 @@ void to_nvfp4_begin(struct to_nvfp4 *job, const struct stage *stage,
         json_object_set(quant, keys[i], json_object_get(job->recipe, keys[i]));
     job->hash_layers = read_hash_layers(job->in);
     job->out = ts_create(stage, job->in, job->toc);
+    job->flow = flow_begin(job->out, job->in, threads);
 }
 
 /* ---- the run ---- */
@@ -176,12 +179,14 @@ static void add_member(struct to_nvfp4 *job, struct group *group, uint32_t index
         group->input_amax = amax;
 }
 
-static void begin_group(struct to_nvfp4 *job, struct group *group, uint32_t index)
+static struct group *begin_group(struct to_nvfp4 *job, uint32_t index)
 {
-    *group = (struct group){.first = SIZE_MAX};
+    struct group *group = xalloc(1, sizeof *group);
+    group->first = SIZE_MAX;
     add_member(job, group, index);
     if (job->partner[index] != WEIGHT_NONE)
         add_member(job, group, job->partner[index]);
+    return group;
 }
 
 static void hold_line(struct to_nvfp4 *job, struct group *group, size_t line)
@@ -200,6 +205,14 @@ static void hold_line(struct to_nvfp4 *job, struct group *group, size_t line)
     }
 }
 
+static void free_group(void *context)
+{
+    struct group *group = context;
+    for (unsigned i = 0; i < group->members; i++)
+        scales_free(&group->member[i].scales);
+    free(group);
+}
+
 static void end_group(struct to_nvfp4 *job, struct group *group, to_nvfp4_convert *convert,
                       void *context)
 {
@@ -207,40 +220,38 @@ static void end_group(struct to_nvfp4 *job, struct group *group, to_nvfp4_conver
     for (unsigned i = 0; i < group->members; i++) {
         ts_release(group->member[i].held);
         ts_release(group->member[i].held_scale);
-        scales_free(&group->member[i].scales);
     }
+    flow_after(job->flow, free_group, group);
 }
 
 void to_nvfp4_pass(struct to_nvfp4 *job, const struct member *member)
 {
     if (member->held_scale)
-        ts_pass_held(job->out, job->in, member->held_scale);
-    ts_pass_held(job->out, job->in, member->held);
+        flow_pass_held(job->flow, member->held_scale);
+    flow_pass_held(job->flow, member->held);
 }
 
 void to_nvfp4_run(struct to_nvfp4 *job, to_nvfp4_convert *convert, void *context)
 {
-    struct group *group = xalloc(1, sizeof *group);
-    bool open = false;
+    struct group *group = NULL; /* that is open */
     for (const struct tensor *tensor; (tensor = ts_next(job->in));) {
         size_t line = (size_t)(tensor - ts_toc(job->in)->tensor);
         uint32_t index = job->weights.of_line[line];
         bool grouped =
             index != WEIGHT_NONE && (job->selected[index] || job->partner[index] != WEIGHT_NONE);
         if (!grouped) {
-            ts_pass(job->out, job->in);
+            flow_pass(job->flow);
             continue;
         }
-        if (!open)
-            begin_group(job, group, index);
-        open = true;
+        if (!group)
+            group = begin_group(job, index);
         hold_line(job, group, line);
         if (line == group->last) {
             end_group(job, group, convert, context);
-            open = false;
+            group = NULL;
         }
     }
-    free(group);
+    flow_end(job->flow);
 }
 
 /* ---- output ---- */
@@ -266,10 +277,11 @@ static void count_member(struct to_nvfp4 *job, const struct member *member)
         job->tally.score++;
 }
 
-void to_nvfp4_begin_tensor(struct to_nvfp4 *job, const struct member *member, const char *which)
+static void put_scalar(struct to_nvfp4 *job, const struct member *member, const char *which,
+                       float value)
 {
     char *name = xprintf("%s.%s", member->module, which);
-    ts_begin(job->out, name);
+    flow_put(job->flow, name, &value, sizeof value);
     free(name);
 }
 
@@ -280,11 +292,39 @@ void to_nvfp4_scales(struct to_nvfp4 *job, const struct group *group, const stru
     if (input_scale == 0)
         die("%s: %s: its input amax of %g is too small for an input_scale; calibrate again",
             ts_name(job->in), member->module, (double)group->input_amax);
-    to_nvfp4_begin_tensor(job, member, "input_scale");
-    ts_write(job->out, &input_scale, sizeof input_scale);
-    to_nvfp4_begin_tensor(job, member, "weight_scale_2");
-    ts_write(job->out, &scale_2, sizeof scale_2);
+    put_scalar(job, member, "input_scale", input_scale);
+    put_scalar(job, member, "weight_scale_2", scale_2);
     count_member(job, member);
+}
+
+void to_nvfp4_bands(struct to_nvfp4 *job, const struct member *member, const char *which,
+                    const struct band *like, uint64_t most, uint64_t raw_row, uint64_t out_row)
+{
+    char *name = xprintf("%s.%s", member->module, which);
+    uint64_t first = 0, rows;
+    do { /* at least one: a tensor may be empty */
+        rows = member->w->rows - first < most ? member->w->rows - first : most;
+        struct band *band = flow_band(job->flow, first ? NULL : name, (size_t)(rows * raw_row),
+                                      (size_t)(rows * out_row));
+        band->convert = like->convert;
+        band->check = like->check;
+        band->of = like->of;
+        band->first = first;
+        band->rows = rows;
+        if (raw_row)
+            flow_read_held(job->flow, member->held, first * raw_row);
+        flow_give(job->flow);
+        first += rows;
+    } while (first < member->w->rows);
+    free(name);
+}
+
+void to_nvfp4_put_from(struct to_nvfp4 *job, const struct member *member, const char *which,
+                       const void *data, size_t size)
+{
+    char *name = xprintf("%s.%s", member->module, which);
+    flow_put_from(job->flow, name, data, size);
+    free(name);
 }
 
 void to_nvfp4_finish(struct to_nvfp4 *job, json_t *counts)

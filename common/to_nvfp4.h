@@ -9,6 +9,7 @@
 #define TO_NVFP4_H
 
 #include "amax.h"
+#include "flow.h"
 #include "weight.h"
 
 enum { GROUP_MAX = 2, GROUP_LINES_MAX = 2 * GROUP_MAX };
@@ -32,12 +33,15 @@ struct group {
 
 /* Options that both programs have. A plan can do without amaxes. */
 struct to_nvfp4_options {
-    const char *recipe, *amax;
+    const char *recipe, *amax, *cpu;
+    uint64_t threads;
 };
 
 struct to_nvfp4 {
     struct ts_in *in;
     struct ts_out *out;
+    struct flow *flow; /* to out */
+    const struct codec *codec;
     struct toc *toc; /* outgoing */
     struct weights weights;
     struct amaxes *amaxes; /* NULL: a plan without them */
@@ -58,9 +62,10 @@ struct to_nvfp4 {
 void to_nvfp4_begin(struct to_nvfp4 *job, const struct stage *stage,
                     const struct to_nvfp4_options *options, const bool *convertible);
 
-/* Run all tensors through: groups go to `convert`, which must emit each member in order: one that
- * is context with to_nvfp4_pass(), the others with to_nvfp4_scales(), weight_scale and weight;
- * everything else passes. */
+/* Run all tensors through: groups go to `convert`, which must give the flow each member in order:
+ * one that is context with to_nvfp4_pass(), the others with to_nvfp4_scales(), weight_scale and
+ * weight; everything else passes. What is held of a group lives until convert() returns, the rest
+ * of it until all that it gave the flow is written; when the function returns, that is all. */
 typedef void to_nvfp4_convert(struct to_nvfp4 *job, struct group *group, void *context);
 void to_nvfp4_run(struct to_nvfp4 *job, to_nvfp4_convert *convert, void *context);
 
@@ -71,8 +76,15 @@ void to_nvfp4_pass(struct to_nvfp4 *job, const struct member *member);
 void to_nvfp4_scales(struct to_nvfp4 *job, const struct group *group, const struct member *member,
                      float scale_2);
 
-/* Begin X.weight_scale or X.weight ("weight_scale", "weight"). */
-void to_nvfp4_begin_tensor(struct to_nvfp4 *job, const struct member *member, const char *which);
+/* Emit X.weight_scale or X.weight ("weight_scale", "weight") in bands, all of which are as `like`
+ * is (convert, check and of), of `most` rows at most. A row has raw_row bytes of the weight as it
+ * lies (0: convert() needs none), and out_row bytes to write. */
+void to_nvfp4_bands(struct to_nvfp4 *job, const struct member *member, const char *which,
+                    const struct band *like, uint64_t most, uint64_t raw_row, uint64_t out_row);
+
+/* Emit X.weight_scale or X.weight from memory, as flow_put_from() does. */
+void to_nvfp4_put_from(struct to_nvfp4 *job, const struct member *member, const char *which,
+                       const void *data, size_t size);
 
 /* Finish the streams and free everything. Takes over `counts` (an object of the stage's own). */
 void to_nvfp4_finish(struct to_nvfp4 *job, json_t *counts);

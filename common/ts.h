@@ -110,11 +110,15 @@ struct ts_out *ts_create(const struct stage *stage, struct ts_in *in, const stru
 /* The line of the table that comes next, or NULL. */
 const struct tensor *ts_due(const struct ts_out *out);
 
-/* Emit the present (or a held) tensor's bytes unchanged as the line that is due, by reference if
- * they came so (inline all the same with stage->embed). Name, dtype and shape are the due line's;
- * sizes must be equal. */
+/* Emit the present tensor's bytes unchanged as the line that is due, by reference if they came so
+ * (inline all the same with stage->embed). Name, dtype and shape are the due line's; sizes must be
+ * equal. */
 void ts_pass(struct ts_out *out, struct ts_in *in);
-void ts_pass_held(struct ts_out *out, struct ts_in *in, struct ts_held *held);
+
+/* The same for a tensor that came by reference to that place, whichever is present by now. Reads
+ * nothing, so that another thread may read from `in` meanwhile. */
+void ts_pass_reference(struct ts_out *out, struct ts_in *in, const struct tensor *tensor,
+                       size_t source, uint64_t offset);
 
 /* Emit the line that is due, which must be called `name`, inline: begin, its bytes in pieces, as
  * many as the table says; or all at once. */

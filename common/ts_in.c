@@ -172,10 +172,17 @@ static char *read_named_entry(struct ts_in *in, const char *name, uint64_t max, 
                      xprintf("%" PRId64 " bytes, more than the %" PRIu64 " allowed; not a tensor "
                              "stream, or damaged",
                              bytes, max));
-    char *data = xgrow(NULL, (size_t)bytes + 1, 1);
-    read_entry(in, data, (size_t)bytes, name);
-    data[bytes] = 0;
-    *size = (size_t)bytes;
+    /* Memory grows with what comes, not with what is announced. */
+    char *data = xgrow(NULL, 1, 1);
+    for (*size = 0; *size < (size_t)bytes;) {
+        size_t piece = (size_t)bytes - *size, most = *size < BUFFER ? BUFFER : *size;
+        if (piece > most)
+            piece = most;
+        data = xgrow(data, *size + piece + 1, 1);
+        read_entry(in, data + *size, piece, name);
+        *size += piece;
+    }
+    data[*size] = 0;
     entry_used(in);
     return data;
 }

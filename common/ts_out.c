@@ -192,29 +192,15 @@ static const struct tensor *take_due(struct ts_out *out, const char *name)
     return due;
 }
 
-/* Copies the next `size` bytes of a tensor that passes. */
-typedef void copy_bytes(void *from, uint64_t at, void *data, size_t size);
-
-static void copy_present(void *from, uint64_t at, void *data, size_t size)
-{
-    (void)at; /* a stream comes in order */
-    ts_read(from, data, size);
-}
-
-static void copy_held(void *from, uint64_t at, void *data, size_t size)
-{
-    ts_held_read(from, at, data, size);
-}
-
-static void pass_bytes(struct ts_out *out, const struct tensor *due, copy_bytes *copy, void *from)
+static void pass_bytes(struct ts_out *out, const struct tensor *due, struct ts_in *in)
 {
     begin_entry(out, due->name, due->size);
     char *buffer = xgrow(NULL, BLOCK, 1);
-    for (uint64_t at = 0; at < due->size;) {
-        size_t size = due->size - at < BLOCK ? (size_t)(due->size - at) : BLOCK;
-        copy(from, at, buffer, size);
+    for (uint64_t left = due->size; left;) {
+        size_t size = left < BLOCK ? (size_t)left : BLOCK;
+        ts_read(in, buffer, size);
         write_data(out, buffer, size);
-        at += size;
+        left -= size;
     }
     free(buffer);
 }
@@ -227,26 +213,22 @@ static const struct tensor *take_due_like(struct ts_out *out, const struct tenso
     return due;
 }
 
+void ts_pass_reference(struct ts_out *out, struct ts_in *in, const struct tensor *tensor,
+                       size_t source, uint64_t offset)
+{
+    const struct tensor *due = take_due_like(out, tensor);
+    write_reference(out, due->name, &ts_sources(in)->file[source], offset, due->size);
+}
+
 void ts_pass(struct ts_out *out, struct ts_in *in)
 {
     size_t source;
     uint64_t offset;
-    const struct tensor *due = take_due_like(out, ts_present(in));
+    const struct tensor *tensor = ts_present(in);
     if (ts_ref(in, &source, &offset) && !out->stage->embed)
-        write_reference(out, due->name, &ts_sources(in)->file[source], offset, due->size);
+        ts_pass_reference(out, in, tensor, source, offset);
     else
-        pass_bytes(out, due, copy_present, in);
-}
-
-void ts_pass_held(struct ts_out *out, struct ts_in *in, struct ts_held *held)
-{
-    size_t source;
-    uint64_t offset;
-    const struct tensor *due = take_due_like(out, ts_held_tensor(held));
-    if (ts_held_ref(held, &source, &offset) && !out->stage->embed)
-        write_reference(out, due->name, &ts_sources(in)->file[source], offset, due->size);
-    else
-        pass_bytes(out, due, copy_held, held);
+        pass_bytes(out, take_due_like(out, tensor), in);
 }
 
 void ts_begin(struct ts_out *out, const char *name)

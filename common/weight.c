@@ -9,11 +9,9 @@
 #include "die.h"
 #include "e4m3.h"
 #include "e8m0.h"
-#include "fp8.h"
 #include "mxfp4.h"
-#include "nvfp4.h"
 
-enum { BAND_BYTES = 4 << 20, ROW_BYTES_MAX = 128 << 20 };
+enum { BAND_BYTES = 2 << 20, ROW_BYTES_MAX = 16 << 20 };
 
 const char *const weight_suffix[WEIGHT_SUFFIXES] = {
     ".input_scale", ".weight_scale_2", ".weight_scale", ".weight_scale_inv", ".scale", ".weight"};
@@ -338,6 +336,13 @@ static void plain_row(enum dtype dtype, const char *raw, uint64_t cols, uint16_t
 size_t weight_rows(const struct weight *w, const struct tensor *tensor, const struct scales *scales,
                    uint64_t first, uint64_t rows, const void *raw, uint16_t *out)
 {
+    return weight_rows_by(codec_best(), w, tensor, scales, first, rows, raw, out);
+}
+
+size_t weight_rows_by(const struct codec *codec, const struct weight *w,
+                      const struct tensor *tensor, const struct scales *scales, uint64_t first,
+                      uint64_t rows, const void *raw, uint16_t *out)
+{
     const char *in = raw;
     const uint8_t *block = scales->raw; /* NULL for PLAIN */
     uint64_t row_bytes = weight_row_bytes(w, tensor);
@@ -350,13 +355,14 @@ size_t weight_rows(const struct weight *w, const struct tensor *tensor, const st
             plain_row(tensor->dtype, in, w->cols, out);
             break;
         case FORMAT_FP8:
-            nan += fp8_dequant_row(out, codes, scales->fp8 + scale, (size_t)w->cols, FP8_BLOCK);
+            nan +=
+                codec->fp8_dequant_row(out, codes, scales->fp8 + scale, (size_t)w->cols, FP8_BLOCK);
             break;
         case FORMAT_MXFP4:
-            mxfp4_unpack_row(out, codes, block + scale, (size_t)w->cols);
+            codec->mxfp4_unpack_row(out, codes, block + scale, (size_t)w->cols);
             break;
         case FORMAT_NVFP4:
-            nvfp4_unpack_row(out, codes, block + scale, (size_t)w->cols, scales->scale_2);
+            codec->nvfp4_unpack_row(out, codes, block + scale, (size_t)w->cols, scales->scale_2);
             break;
         case FORMAT_COUNT:
             break;

@@ -16,6 +16,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "codec.h"
 #include "toc.h"
 #include "ts.h"
 
@@ -102,11 +103,16 @@ void scales_check(const struct weight *w, struct ts_in *in, uint32_t line, uint6
 size_t weight_rows(const struct weight *w, const struct tensor *tensor, const struct scales *scales,
                    uint64_t first, uint64_t rows, const void *raw, uint16_t *out);
 
+/* The same by a codec of one's choice. */
+size_t weight_rows_by(const struct codec *codec, const struct weight *w,
+                      const struct tensor *tensor, const struct scales *scales, uint64_t first,
+                      uint64_t rows, const void *raw, uint16_t *out);
+
 /* Bytes of one row as it lies. */
 uint64_t weight_row_bytes(const struct weight *w, const struct tensor *tensor);
 
-/* How many rows make a band of some 4 MiB of BF16: at least 1. Ends the process if one row alone is
- * beyond 128 MiB. */
+/* How many rows make a band of some 2 MiB of BF16: at least 1. Ends the process if one row alone is
+ * beyond 16 MiB. */
 uint64_t weight_band(const struct weight *w, const struct tensor *tensor);
 
 #endif

@@ -38,6 +38,17 @@ resume() {
     fi
 }
 
+# resume_part I/N DESTINATION: the same for a part; one that is complete has nothing left to do.
+resume_part() {
+    local folder
+    for folder in "$2".partial/part-"${1/\//-of-}"-*; do
+        case $folder in
+        *.partial) resume "${folder%.partial}" ;;
+        *) [ ! -d "$folder" ] || part=(--shards '') ;;
+        esac
+    done
+}
+
 # blame "${PIPESTATUS[*]}" STAGE...: after a pipeline that failed, say which stage failed first and
 # exit: 2 if it did not like an option that was passed on. SIGPIPE (141) only says that a later stage
 # went away.
@@ -55,6 +66,24 @@ blame() {
     done
     echo "$program: a stage was cut off; no checkpoint was put in place" >&2
     exit 1
+}
+
+# in_parts N COMMAND...: COMMAND 1/N to COMMAND N/N side by side; exits if one of them fails, when all
+# have ended. Each is a process group of its own, which ends with this script.
+in_parts() {
+    local i failed='' running=()
+    set -m
+    for ((i = 1; i <= $1; i++)); do
+        "${@:2}" "$i/$1" &
+        running+=($!)
+    done
+    set +m
+    trap 'kill -- "${running[@]/#/-}" 2>/dev/null; exit 1' HUP INT TERM
+    for i in "${running[@]}"; do
+        wait "$i" || failed=yes
+    done
+    trap - HUP INT TERM
+    [ -z "$failed" ] || exit 1
 }
 
 # usage_error MESSAGE: as the programs have it.

@@ -8,13 +8,15 @@
 #include "amax.h"
 #include "die.h"
 #include "forward_options.h"
+#include "json.h"
 #include "recipe.h"
+#include "resume.h"
 
 static const char usage[] =
     "usage: amax-calib [-hnqv] --tokens file [--all-experts] [--batch N] [--device cpu | cuda]\n"
     "                  [-j N] [--layers A-B] [--mem size] [--mtp] [-o file] [--progress]\n"
-    "                  [--recipe name] [--samples N] [--states-in file] [--states-out file]\n"
-    "                  [stream]\n"
+    "                  [--recipe name] [--resume dir] [--samples N] [--states-in file]\n"
+    "                  [--states-out file] [stream]\n"
     "\n"
     "Run the model over samples of tokens, layer by layer, while its weights go by, and write the\n"
     "amaxes of its routed experts: the largest magnitude of each weight and of its input. Reads a\n"
@@ -26,6 +28,9 @@ static const char usage[] =
     "      --all-experts    send every token through every expert as well, for amaxes only\n"
     "      --mtp            run the multi-token prediction layers, too\n"
     "      --recipe NAME    also the matrices that this recipe quantizes\n"
+    "      --resume DIR     keep in DIR what the last finished layer left, so that the same "
+    "command\n"
+    "                       goes on there if it is killed\n"
     "      --layers A-B     only layers A to B\n"
     "      --states-in F    begin with the hidden states in F instead of the embeddings\n"
     "      --states-out F   write the hidden states behind the last layer to F\n"
@@ -48,43 +53,27 @@ static const char usage[] =
     "  amax-calib --tokens calib.ts --layers 0-1 --states-out 1.ts DeepSeek-V4 >first.ts\n";
 
 struct options {
-    const char *recipe;
+    const char *recipe, *resume;
     bool all_experts;
     struct forward_options forward;
 };
 
-/* The amax stream, kept until the last layer is done: only then it is known what is in it. */
+/* The amax stream is kept until the last layer is done: only then it is known what is in it. */
 struct results {
     const struct stage *stage;
     const struct options *options;
     const struct forward *run;
     const json_t *recipe; /* or NULL */
-    struct toc *toc;
-    int64_t *value; /* by line: tokens, or an amax in the first four bytes */
-    size_t capacity;
-    uint64_t experts, unreached;
+    struct resume resume;
+    struct records records;
 };
 
 /* ---- collecting ---- */
 
-static void add(struct results *r, const char *name, enum dtype dtype, const void *value)
-{
-    struct tensor line = {.name = name, .dtype = (uint8_t)dtype};
-    line.shard = toc_shard(r->toc, "amax.safetensors");
-    const char *error = toc_add(r->toc, &line);
-    if (error)
-        die("%s: %s", name, error);
-    if (!r->value || r->toc->count > r->capacity) {
-        r->capacity = 2 * r->toc->count;
-        r->value = xgrow(r->value, r->capacity, sizeof *r->value);
-    }
-    memcpy(&r->value[r->toc->count - 1], value, dtype_size(dtype));
-}
-
 static void add_amax(struct results *r, const char *module, enum amax_which which, float amax)
 {
     char *name = amax_name(module, which);
-    add(r, name, DTYPE_F32, &amax);
+    records_add(&r->records, name, DTYPE_F32, &amax);
     free(name);
 }
 
@@ -108,18 +97,17 @@ static void take_routed(void *context, const char *expert, uint64_t tokens)
     struct results *r = context;
     int64_t count = (int64_t)tokens;
     char *name = xprintf("%s.tokens", expert);
-    add(r, name, DTYPE_I64, &count);
+    records_add(&r->records, name, DTYPE_I64, &count);
     free(name);
-    r->experts++;
-    r->unreached += !tokens;
     if (!tokens && r->stage->verbose)
         warn("%s: no token reached it", expert);
 }
 
-static void take_states(void *context, uint64_t layer, uint64_t copies, struct mat hidden)
+static void take_states(void *context, const struct states *states)
 {
     struct results *r = context;
-    forward_options_states(&r->options->forward, r->stage, r->run, layer, copies, hidden);
+    forward_options_states(&r->options->forward, r->stage, r->run, states);
+    resume_save(&r->resume, r->run, r->stage, states, &r->records);
 }
 
 /* What a run would record if every expert were reached. */
@@ -146,14 +134,54 @@ static void plan(struct results *r, struct ts_in *in)
     weights_free(&weights);
 }
 
+/* ---- going on ---- */
+
+/* What decides the result, and the states file that is written on the way, as a text. */
+static char *deciding_options(const struct results *r)
+{
+    const struct options *o = r->options;
+    json_t *options = json_pack(
+        "{s:s, s:b, s:b, s:I, s:I, s:s*, s:O*}", "version", SEEKPIPE_VERSION, "all_experts",
+        (int)o->all_experts, "mtp", (int)r->run->mtp, "first", (json_int_t)r->run->first, "last",
+        (json_int_t)r->run->last, "states_out", o->forward.states_out, "recipe", r->recipe);
+    if (!options)
+        die("out of memory");
+    char *text = json_text(options, false, true);
+    json_decref(options);
+    return text;
+}
+
+/* Begin, or go on where an earlier run was cut off. */
+static void resume(struct results *r, struct forward *run)
+{
+    char *options = deciding_options(r);
+    resume_begin(&r->resume, r->options->resume, options);
+    free(options);
+    if (resume_load(&r->resume, run, &r->records) && !r->stage->quiet)
+        warn("%s: layers up to %" PRIu64 " are done; going on behind them", r->resume.file,
+             run->first - 1);
+}
+
+/* ---- output ---- */
+
 static void emit(struct results *r)
 {
-    struct ts_out *out = ts_create(r->stage, NULL, r->toc);
-    for (size_t i = 0; i < r->toc->count && !r->stage->plan; i++)
-        ts_put(out, r->toc->tensor[i].name, &r->value[i], (size_t)r->toc->tensor[i].size);
+    const struct records *records = &r->records;
+    json_int_t experts = 0, unreached = 0;
+    for (size_t i = 0; i < records->toc->count; i++)
+        if (records->toc->tensor[i].dtype == DTYPE_I64) { /* tokens of an expert */
+            experts++;
+            unreached += !records->value[i];
+        }
+    if (unreached && !r->stage->quiet)
+        warn("%" PRId64 " of %" PRId64 " experts were reached by no token; amax-merge --fallback "
+             "fills in for them",
+             (int64_t)unreached, (int64_t)experts);
+    struct ts_out *out = ts_create(r->stage, NULL, records->toc);
+    if (!r->stage->plan)
+        records_write(records, out);
     ts_finish(out, NULL,
-              json_pack("{s:I, s:I}", "experts", (json_int_t)r->experts, "experts_unreached",
-                        (json_int_t)r->unreached));
+              json_pack("{s:I, s:I}", "experts", experts, "experts_unreached", unreached));
 }
 
 int main(int argc, char **argv)
@@ -162,6 +190,7 @@ int main(int argc, char **argv)
     const struct arg own[] = {
         {"all-experts", ARG_FLAG, &o.all_experts, 0, NULL, false},
         {"recipe", ARG_TEXT, &o.recipe, 0, NULL, false},
+        {"resume", ARG_TEXT, &o.resume, 0, NULL, true},
         {0},
     };
     struct stage stage;
@@ -169,16 +198,21 @@ int main(int argc, char **argv)
     struct tokens tokens;
     struct arg *args = forward_options_args(&o.forward, own);
     stage_begin(&stage, usage, args, argc, argv, 1);
-    forward_options_check(&o.forward);
+    forward_options_check(&o.forward, true);
+    if (o.resume && o.forward.states_in)
+        die_usage("--resume and --states-in exclude each other: it begins with states of its own");
     if (!stage.output && isatty(STDOUT_FILENO)) /* not only after hours of work */
         die_usage("standard output is a terminal, and a tensor stream is binary; redirect it, or "
                   "use -o FILE");
     struct ranks *ranks = forward_options_ranks(&o.forward, &stage);
+    if (ranks && o.resume)
+        die_usage(
+            "--resume does not go with several ranks: each has the states of its own samples");
     struct ts_in *in = ts_open(stage_input(&stage), &stage);
     forward_options_open(&o.forward, &stage, &run, ranks, in, &tokens, 1);
     json_t *recipe = o.recipe ? recipe_load(o.recipe, ts_model(in)->type) : NULL;
-    struct results results = {
-        .stage = &stage, .options = &o, .run = &run, .recipe = recipe, .toc = toc_new()};
+    struct results results = {.stage = &stage, .options = &o, .run = &run, .recipe = recipe};
+    records_begin(&results.records, "amax.safetensors");
     run.arithmetic = ARITHMETIC_CALIBRATION;
     run.all_experts = o.all_experts;
     run.context = &results;
@@ -188,22 +222,19 @@ int main(int argc, char **argv)
     if (stage.plan) {
         plan(&results, in);
     } else {
+        resume(&results, &run);
         forward_run(&run);
         run.device->close(run.device);
     }
     ts_close(in);
-
-    if (results.unreached && !stage.quiet)
-        warn("%" PRIu64 " of %" PRIu64 " experts were reached by no token; amax-merge --fallback "
-             "fills in for them",
-             results.unreached, results.experts);
     if (!ranks_rank(ranks))
         emit(&results);
     ranks_close(ranks);
     tokens_free(&tokens);
-    toc_free(results.toc);
-    free(results.value);
+    records_free(&results.records);
     free(args);
     json_decref(recipe);
-    return stage_end(&stage);
+    int code = stage_end(&stage);
+    resume_end(&results.resume); /* now that all is out */
+    return code;
 }

@@ -207,6 +207,18 @@ static void check_collisions(const struct table *table)
                 name_of(table, &table->entry[i]));
 }
 
+/* The output's history goes on from the first stream's; this program's entry keeps the others'. */
+static void keep_history(const struct stage *stage, struct ts_in *in)
+{
+    json_t *streams = json_object_get(stage->entry, "with");
+    if (!streams)
+        json_object_set_new(stage->entry, "with", streams = json_array());
+    json_array_append_new(streams, json_pack("{s:O, s:O*}", "history",
+                                             json_object_get(ts_header(in), "history"), "counts",
+                                             ts_end_counts(in)));
+}
+
+/* Returns the first one, still open. */
 static struct ts_in *read_all(struct table *table, struct stage *stage)
 {
     size_t streams = stage->operands ? (size_t)stage->operands : 1, shards = 0;
@@ -224,10 +236,12 @@ static struct ts_in *read_all(struct table *table, struct stage *stage)
         shard = xgrow(shard, shards + toc->shards, sizeof *shard);
         for (size_t j = 0; j < toc->shards; j++)
             shard[shards++] = xstrdup(toc->shard[j]);
-        if (i == 0)
+        if (i == 0) {
             first = in;
-        else
-            ts_close(in);
+            continue;
+        }
+        keep_history(stage, in);
+        ts_close(in);
     }
     check_ranks(shard, shards);
     check_collisions(table);

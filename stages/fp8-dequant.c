@@ -3,11 +3,14 @@
 #include "dequantize.h"
 
 static const char usage[] =
-    "usage: fp8-dequant [-hnqv] [-o file] [--progress] [stream]\n"
+    "usage: fp8-dequant [-hnqv] [--cpu portable | avx2 | avx512] [-j N] [-o file] [--progress]\n"
+    "                   [stream]\n"
     "\n"
     "Turn FP8 (E4M3) weights with scales per 128 x 128 block into BF16; everything else passes.\n"
     "Reads a tensor stream from a file or standard input, or a checkpoint's folder.\n"
     "\n"
+    "      --cpu WHICH  instructions to use (default: the fastest; all give the same bytes)\n"
+    "  -j, --threads N  threads (default: as many as there are processors)\n"
     "  -n, --plan       write the table only, no tensors\n"
     "  -o, --output F   write to F instead of standard output\n"
     "      --progress   show bytes, rate and time left\n"

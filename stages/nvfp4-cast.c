@@ -9,8 +9,8 @@
 #include "to_nvfp4.h"
 
 static const char usage[] =
-    "usage: nvfp4-cast [-hnqv] --amax file [-o file] [--progress] [--recipe name]\n"
-    "                  [--zero keep | positive] [stream]\n"
+    "usage: nvfp4-cast [-hnqv] --amax file [--cpu portable | avx2 | avx512] [-j N] [-o file]\n"
+    "                  [--progress] [--recipe name] [--zero keep | positive] [stream]\n"
     "\n"
     "Turn the MXFP4 weights that a recipe names into NVFP4. Both formats have the same 4-bit "
     "codes;\n"
@@ -20,11 +20,13 @@ static const char usage[] =
     "folder.\n"
     "\n"
     "      --amax F         amax stream with the input amaxes (from amax-merge); -n does without\n"
+    "      --cpu WHICH      instructions to use (default: the fastest; all give the same bytes)\n"
     "      --recipe NAME    which weights: a recipe of the model, or a file with a '/' in its "
     "name\n"
     "                       (default: experts)\n"
     "      --zero WHICH     keep: codes 8, -0.0, stay (default); positive: they become 0, which\n"
     "                       gives the bytes of Model Optimizer and rewrites all weights\n"
+    "  -j, --threads N      threads (default: as many as there are processors)\n"
     "  -n, --plan           write the table only, no tensors\n"
     "  -o, --output F       write to F instead of standard output\n"
     "      --progress       show bytes, rate and time left\n"
@@ -36,6 +38,8 @@ static const char usage[] =
     "Examples:\n"
     "  st-read DeepSeek-V4 | nvfp4-cast --amax amax.ts | st-write DeepSeek-V4-NVFP4\n"
     "  nvfp4-cast -n --amax amax.ts DeepSeek-V4 | st-ls\n";
+
+enum { SCALES_BAND = 1 << 20 }; /* bytes of scales that are cast at a time */
 
 struct options {
     struct to_nvfp4_options common;
@@ -64,60 +68,82 @@ static void refuse_infinite(struct to_nvfp4 *job, const struct member *member, u
     }
 }
 
-static void write_weight_scale(struct to_nvfp4 *job, const struct member *member, int k_max,
-                               struct nvfp4_cast_count *count)
+/* A member on its way. */
+struct casting {
+    const struct to_nvfp4 *job;
+    const struct member *member;
+    int k_max;
+    struct options *options;
+    struct nvfp4_cast_count count;
+};
+
+static const uint8_t *e8m0_of(const struct casting *c, uint64_t row)
 {
-    const struct weight *w = member->w;
-    uint64_t blocks = w->cols / MXFP4_BLOCK;
-    uint8_t *row = xalloc((size_t)(2 * blocks), 1);
-    to_nvfp4_begin_tensor(job, member, "weight_scale");
-    for (uint64_t i = 0; i < w->rows; i++) {
-        nvfp4_cast_scales_row(row, (const uint8_t *)member->scales.raw + i * blocks, (size_t)blocks,
-                              k_max, count);
-        ts_write(job->out, row, (size_t)(2 * blocks));
-    }
-    free(row);
+    return (const uint8_t *)c->member->scales.raw + row * (c->member->w->cols / MXFP4_BLOCK);
 }
 
-static void rewrite_weight(struct to_nvfp4 *job, const struct member *member, int k_max,
-                           bool zero_positive)
+static void make_scales(struct band *band)
 {
-    const struct weight *w = member->w;
-    uint64_t blocks = w->cols / MXFP4_BLOCK, row_bytes = w->cols / 2;
-    uint64_t band = weight_band(w, member->tensor);
-    uint8_t *rows = xalloc((size_t)band, (size_t)row_bytes);
-    to_nvfp4_begin_tensor(job, member, "weight");
-    for (uint64_t first = 0; first < w->rows; first += band) {
-        uint64_t count = w->rows - first < band ? w->rows - first : band;
-        ts_held_read(member->held, first * row_bytes, rows, (size_t)(count * row_bytes));
-        for (uint64_t i = 0; i < count; i++)
-            nvfp4_cast_nibbles_row(rows + i * row_bytes,
-                                   (const uint8_t *)member->scales.raw + (first + i) * blocks,
-                                   (size_t)blocks, k_max, zero_positive);
-        ts_write(job->out, rows, (size_t)(count * row_bytes));
-    }
-    free(rows);
+    const struct casting *c = band->of;
+    struct nvfp4_cast_count count = {0};
+    size_t blocks = (size_t)(band->rows * (c->member->w->cols / MXFP4_BLOCK));
+    c->job->codec->nvfp4_cast_scales_row(band->out, e8m0_of(c, band->first), blocks, c->k_max,
+                                         &count);
+    band->found[0] = count.lossy;
+    band->found[1] = count.rewrite;
+}
+
+static void count_scales(struct band *band)
+{
+    struct casting *c = band->of;
+    c->count.blocks += band->rows * (c->member->w->cols / MXFP4_BLOCK);
+    c->count.lossy += band->found[0];
+    c->count.rewrite += band->found[1];
+}
+
+static void make_nibbles(struct band *band)
+{
+    const struct casting *c = band->of;
+    uint64_t row_bytes = c->member->w->cols / 2, blocks = c->member->w->cols / MXFP4_BLOCK;
+    for (uint64_t i = 0; i < band->rows; i++)
+        nvfp4_cast_nibbles_row((uint8_t *)band->raw + i * row_bytes, e8m0_of(c, band->first + i),
+                               (size_t)blocks, c->k_max, c->options->zero_positive);
+}
+
+static void count_member(void *context)
+{
+    struct casting *c = context;
+    struct options *o = c->options;
+    if (c->count.rewrite && o->verbose)
+        warn("%s: %" PRIu64 " of %" PRIu64 " blocks are out of range and were quantized anew",
+             c->member->tensor->name, c->count.rewrite, c->count.blocks);
+    o->total.blocks += c->count.blocks;
+    o->total.lossy += c->count.lossy;
+    o->total.rewrite += c->count.rewrite;
+    free(c);
 }
 
 static void cast_member(struct to_nvfp4 *job, const struct group *group,
                         const struct member *member, int k_max, struct options *o)
 {
-    struct nvfp4_cast_count count = {0};
-    uint8_t *row = xalloc((size_t)(member->w->cols / 2), 1);
+    const struct weight *w = member->w;
+    struct casting *c = xalloc(1, sizeof *c);
+    *c = (struct casting){.job = job, .member = member, .k_max = k_max, .options = o};
+    uint8_t *row = xalloc((size_t)(w->cols / 2), 1);
     refuse_infinite(job, member, row);
     free(row);
+    uint64_t blocks = w->cols / MXFP4_BLOCK, most = blocks ? 1 + SCALES_BAND / blocks : 1;
+    struct band scales = {.convert = make_scales, .check = count_scales, .of = c};
+    struct band nibbles = {.convert = make_nibbles, .of = c};
     to_nvfp4_scales(job, group, member, nvfp4_cast_scale_2(k_max));
-    write_weight_scale(job, member, k_max, &count);
-    if (count.rewrite || o->zero_positive)
-        rewrite_weight(job, member, k_max, o->zero_positive);
+    to_nvfp4_bands(job, member, "weight_scale", &scales, most, 0, 2 * blocks);
+    if (o->zero_positive ||
+        nvfp4_cast_any_out_of_range(member->scales.raw, (size_t)(w->rows * blocks), k_max))
+        to_nvfp4_bands(job, member, "weight", &nibbles, 4 * weight_band(w, member->tensor),
+                       w->cols / 2, 0);
     else
-        ts_pass_held(job->out, job->in, member->held);
-    if (count.rewrite && o->verbose)
-        warn("%s: %" PRIu64 " of %" PRIu64 " blocks are out of range and were quantized anew",
-             member->tensor->name, count.rewrite, count.blocks);
-    o->total.blocks += count.blocks;
-    o->total.lossy += count.lossy;
-    o->total.rewrite += count.rewrite;
+        flow_pass_held(job->flow, member->held);
+    flow_after(job->flow, count_member, c);
 }
 
 static void cast_group(struct to_nvfp4 *job, struct group *group, void *context)
@@ -142,7 +168,9 @@ int main(int argc, char **argv)
     struct options o = {.common.recipe = "experts", .zero = "keep"};
     const struct arg args[] = {
         {"amax", ARG_TEXT, &o.common.amax, 0, NULL, true}, /* told by its digest */
+        {"cpu", ARG_CHOICE, &o.common.cpu, 0, CODEC_NAMES, true},
         {"recipe", ARG_TEXT, &o.common.recipe, 0, NULL, false},
+        {"threads", ARG_NUMBER, &o.common.threads, 'j', NULL, true},
         {"zero", ARG_CHOICE, &o.zero, 0, "keep|positive", false},
         {0},
     };

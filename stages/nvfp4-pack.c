@@ -1,17 +1,19 @@
 /* nvfp4-pack: BF16, FP8 or MXFP4 weights become NVFP4, quantized against a per-tensor amax. */
 #include <inttypes.h>
+#include <malloc.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "bf16.h"
 #include "die.h"
+#include "mxfp4.h"
 #include "nvfp4.h"
 #include "to_nvfp4.h"
 
 static const char usage[] =
-    "usage: nvfp4-pack [-hnqv] --amax file [-o file] [--progress] [--recipe name]\n"
-    "                  [stream]\n"
+    "usage: nvfp4-pack [-hnqv] --amax file [--cpu portable | avx2 | avx512] [-j N] [-o file]\n"
+    "                  [--progress] [--recipe name] [stream]\n"
     "\n"
     "Quantize the weights that a recipe names to NVFP4: BF16 ones, and FP8 and MXFP4 ones as if\n"
     "fp8-dequant and mxfp4-unpack had run before. The scale of a tensor comes from its weight "
@@ -21,9 +23,11 @@ static const char usage[] =
     "a file or standard input, or a checkpoint's folder.\n"
     "\n"
     "      --amax F         amax stream (from amax-merge); -n does without\n"
+    "      --cpu WHICH      instructions to use (default: the fastest; all give the same bytes)\n"
     "      --recipe NAME    which weights: a recipe of the model, or a file with a '/' in its "
     "name\n"
     "                       (default: experts)\n"
+    "  -j, --threads N      threads (default: as many as there are processors)\n"
     "  -n, --plan           write the table only, no tensors\n"
     "  -o, --output F       write to F instead of standard output\n"
     "      --progress       show bytes, rate and time left\n"
@@ -36,61 +40,41 @@ static const char usage[] =
     "  st-read DeepSeek-V4 | nvfp4-pack --amax amax.ts | st-write DeepSeek-V4-NVFP4\n"
     "  st-read DeepSeek-V4 | mxfp4-unpack | nvfp4-pack --amax amax.ts | st-write out\n";
 
+enum { KEEP_MOST = 16 << 20 }; /* bytes of one matrix's codes; an expert of V4-Pro has 11 MB */
+
 struct options {
     struct to_nvfp4_options common;
     bool verbose;
     uint64_t synthesized, zero;
 };
 
-/* Runs `use` over all rows of a member as BF16, band by band. */
-typedef void use_rows(void *context, const uint16_t *rows, uint64_t first, uint64_t count);
-
-static void each_band(const struct member *member, use_rows *use, void *context)
-{
-    const struct weight *w = member->w;
-    uint64_t band = weight_band(w, member->tensor);
-    uint64_t row_bytes = weight_row_bytes(w, member->tensor);
-    char *raw = xalloc((size_t)band, (size_t)row_bytes);
-    uint16_t *rows = xalloc((size_t)(band * w->cols), sizeof *rows);
-    for (uint64_t first = 0; first < w->rows; first += band) {
-        uint64_t count = w->rows - first < band ? w->rows - first : band;
-        ts_held_read(member->held, first * row_bytes, raw, (size_t)(count * row_bytes));
-        weight_rows(w, member->tensor, &member->scales, first, count, raw, rows);
-        use(context, rows, first, count);
-    }
-    free(raw);
-    free(rows);
-}
-
 /* ---- the amax of a weight ---- */
 
-struct largest {
-    const struct member *member;
-    uint16_t magnitude; /* BF16 magnitudes order as integers */
-};
-
-static void find_largest(void *context, const uint16_t *rows, uint64_t first, uint64_t count)
+static float largest_magnitude(const struct to_nvfp4 *job, const struct member *member)
 {
-    struct largest *largest = context;
-    size_t n = (size_t)(count * largest->member->w->cols);
-    (void)first;
-    for (size_t i = 0; i < n; i++)
-        if ((rows[i] & 0x7fff) > largest->magnitude)
-            largest->magnitude = rows[i] & 0x7fff;
-}
-
-static float largest_magnitude(const struct member *member)
-{
-    struct largest largest = {.member = member};
-    each_band(member, find_largest, &largest);
-    return bf16_to_f32(largest.magnitude);
+    const struct weight *w = member->w;
+    uint64_t most = weight_band(w, member->tensor), row_bytes = weight_row_bytes(w, member->tensor);
+    char *raw = xalloc((size_t)most, (size_t)row_bytes);
+    uint16_t *out = xalloc((size_t)(most * w->cols), sizeof *out);
+    uint16_t largest = 0; /* BF16 magnitudes order as integers */
+    for (uint64_t first = 0; first < w->rows; first += most) {
+        uint64_t rows = w->rows - first < most ? w->rows - first : most;
+        ts_held_read(member->held, first * row_bytes, raw, (size_t)(rows * row_bytes));
+        weight_rows_by(job->codec, w, member->tensor, &member->scales, first, rows, raw, out);
+        for (size_t i = 0; i < rows * w->cols; i++)
+            if ((out[i] & 0x7fff) > largest)
+                largest = out[i] & 0x7fff;
+    }
+    free(raw);
+    free(out);
+    return bf16_to_f32(largest);
 }
 
 static float weight_amax(struct to_nvfp4 *job, const struct member *member, struct options *o)
 {
     float amax;
     if (amaxes_find(job->amaxes, member->module, AMAX_WEIGHT, &amax)) {
-        if (amax == 0 && largest_magnitude(member) != 0)
+        if (amax == 0 && largest_magnitude(job, member) != 0)
             die("%s: %s: its weight amax is 0, but the weight is not; the amaxes are of another "
                 "checkpoint",
                 ts_name(job->in), member->tensor->name);
@@ -100,60 +84,143 @@ static float weight_amax(struct to_nvfp4 *job, const struct member *member, stru
         o->synthesized++;
     if (o->verbose)
         warn("%s: no weight amax in the amax stream; taken from the weight", member->tensor->name);
-    return largest_magnitude(member);
+    return largest_magnitude(job, member);
 }
 
 /* ---- quantization ---- */
 
+/* A member on its way. */
 struct packing {
-    struct to_nvfp4 *job;
+    const struct to_nvfp4 *job;
     const struct member *member;
     float scale_2;
-    uint8_t *scale, *packed; /* of one row */
+    struct recode *recode; /* of MXFP4, which needs no BF16; else NULL */
+    uint8_t *packed;       /* all codes, made with the scales; NULL if they are too many to keep */
 };
 
-static void write_scales(void *context, const uint16_t *rows, uint64_t first, uint64_t count)
+/* What a thread needs beside a band: a row as BF16, or what would be written of it. */
+struct room {
+    uint16_t *row;
+    uint8_t *scale, *packed;
+};
+
+static void room_begin(struct room *room, const struct weight *w)
 {
-    struct packing *p = context;
-    size_t cols = (size_t)p->member->w->cols;
-    for (uint64_t i = 0; i < count; i++) {
-        const uint16_t *row = rows + i * cols;
-        for (size_t j = 0; j < cols; j++)
-            if (bf16_not_finite(row[j]))
-                die("%s: %s: row %" PRIu64 ", column %zu is NaN or infinite; such a weight cannot "
-                    "be packed",
-                    ts_name(p->job->in), p->member->tensor->name, first + i, j);
-        nvfp4_scales_row(p->scale, row, cols, p->scale_2);
-        ts_write(p->job->out, p->scale, cols / NVFP4_BLOCK);
-    }
+    room->row = xgrow(NULL, (size_t)w->cols, sizeof *room->row);
+    room->packed = (uint8_t *)room->row; /* never both */
+    room->scale = xgrow(NULL, (size_t)w->cols / NVFP4_BLOCK, 1);
 }
 
-static void write_nibbles(void *context, const uint16_t *rows, uint64_t first, uint64_t count)
+static void room_end(struct room *room)
 {
-    struct packing *p = context;
-    size_t cols = (size_t)p->member->w->cols;
-    (void)first;
-    for (uint64_t i = 0; i < count; i++) {
-        nvfp4_pack_row(p->packed, p->scale, rows + i * cols, cols, p->scale_2);
-        ts_write(p->job->out, p->packed, cols / 2);
-    }
+    free(room->row);
+    free(room->scale);
 }
 
-/* The scales come before the codes in a stream, so the rows are gone through twice: that keeps
- * memory at one band, whatever the matrix. */
+/* Quantize row i of a band: scales into `scale`; the codes into `packed`, unless that is NULL. */
+static void pack_row(const struct band *band, uint64_t i, struct room *room, uint8_t *scale,
+                     uint8_t *packed)
+{
+    const struct packing *p = band->of;
+    const struct weight *w = p->member->w;
+    const struct codec *codec = p->job->codec;
+    const uint8_t *raw = (const uint8_t *)band->raw + i * weight_row_bytes(w, p->member->tensor);
+    size_t cols = (size_t)w->cols, blocks = cols / MXFP4_BLOCK;
+    if (p->recode) {
+        const uint8_t *e8m0 = (const uint8_t *)p->member->scales.raw + (band->first + i) * blocks;
+        codec->recode_row(packed ? packed : room->packed, scale, p->recode, raw, e8m0, blocks);
+        return;
+    }
+    weight_rows_by(codec, w, p->member->tensor, &p->member->scales, band->first + i, 1, raw,
+                   room->row);
+    codec->nvfp4_scales_row(scale, room->row, cols, p->scale_2);
+    if (packed)
+        codec->nvfp4_nibbles_row(packed, scale, room->row, cols, p->scale_2);
+}
+
+/* found: 1 + the row with the first element that is not finite, and its column. */
+static void find_not_finite(struct band *band, uint64_t i, struct room *room)
+{
+    const struct packing *p = band->of;
+    const struct weight *w = p->member->w;
+    const char *raw = (const char *)band->raw + i * weight_row_bytes(w, p->member->tensor);
+    weight_rows_by(p->job->codec, w, p->member->tensor, &p->member->scales, band->first + i, 1, raw,
+                   room->row);
+    size_t j = 0;
+    while (!bf16_not_finite(room->row[j]))
+        j++;
+    band->found[0] = 1 + band->first + i;
+    band->found[1] = j;
+}
+
+static void make_scales(struct band *band)
+{
+    const struct packing *p = band->of;
+    size_t blocks = (size_t)p->member->w->cols / NVFP4_BLOCK;
+    struct room room;
+    room_begin(&room, p->member->w);
+    for (uint64_t i = 0; i < band->rows && !band->found[0]; i++) {
+        uint8_t *scale = (uint8_t *)band->out + i * blocks;
+        size_t at = (size_t)((band->first + i) * (p->member->w->cols / 2));
+        pack_row(band, i, &room, scale, p->packed ? p->packed + at : NULL);
+        if (memchr(scale, NVFP4_NOT_FINITE, blocks))
+            find_not_finite(band, i, &room);
+    }
+    room_end(&room);
+}
+
+static void check_finite(struct band *band)
+{
+    const struct packing *p = band->of;
+    if (band->found[0])
+        die("%s: %s: row %" PRIu64 ", column %" PRIu64 " is NaN or infinite; such a weight cannot "
+            "be packed",
+            ts_name(p->job->in), p->member->tensor->name, band->found[0] - 1, band->found[1]);
+}
+
+static void make_nibbles(struct band *band)
+{
+    const struct packing *p = band->of;
+    struct room room;
+    room_begin(&room, p->member->w);
+    for (uint64_t i = 0; i < band->rows; i++)
+        pack_row(band, i, &room, room.scale, (uint8_t *)band->out + i * (p->member->w->cols / 2));
+    room_end(&room);
+}
+
+static void free_packing(void *context)
+{
+    struct packing *p = context;
+    free(p->recode);
+    free(p->packed);
+    free(p);
+}
+
+/* The scales come before the codes in a stream. So the codes are kept meanwhile, or made in a
+ * second turn if they are many: memory is bounded, whatever the matrix. */
 static void pack_member(struct to_nvfp4 *job, const struct group *group,
                         const struct member *member, float scale_2)
 {
-    struct packing p = {.job = job, .member = member, .scale_2 = scale_2};
-    p.scale = xalloc((size_t)(member->w->cols / NVFP4_BLOCK), 1);
-    p.packed = xalloc((size_t)(member->w->cols / 2), 1);
+    const struct weight *w = member->w;
+    struct packing *p = xalloc(1, sizeof *p);
+    *p = (struct packing){.job = job, .member = member, .scale_2 = scale_2};
+    if (w->format == FORMAT_MXFP4) {
+        p->recode = xgrow(NULL, 1, sizeof *p->recode);
+        recode_init(p->recode, job->codec, scale_2);
+    }
+    uint64_t bytes = w->rows * (w->cols / 2); /* of a planned tensor: does not overflow */
+    if (bytes <= KEEP_MOST)
+        p->packed = xgrow(NULL, (size_t)bytes, 1);
+    uint64_t most = weight_band(w, member->tensor), raw_row = weight_row_bytes(w, member->tensor);
+    struct band scales = {.convert = make_scales, .check = check_finite, .of = p};
+    struct band nibbles = {.convert = make_nibbles, .of = p};
     to_nvfp4_scales(job, group, member, scale_2);
-    to_nvfp4_begin_tensor(job, member, "weight_scale");
-    each_band(member, write_scales, &p);
-    to_nvfp4_begin_tensor(job, member, "weight");
-    each_band(member, write_nibbles, &p);
-    free(p.scale);
-    free(p.packed);
+    to_nvfp4_bands(job, member, "weight_scale", &scales, most, raw_row, w->cols / NVFP4_BLOCK);
+    if (p->packed)
+        to_nvfp4_put_from(job, member, "weight", p->packed, (size_t)bytes);
+    else
+        to_nvfp4_bands(job, member, "weight", &nibbles, most, raw_row, w->cols / 2);
+    flow_after(job->flow, free_packing, p);
 }
 
 static void pack_group(struct to_nvfp4 *job, struct group *group, void *context)
@@ -187,7 +254,9 @@ int main(int argc, char **argv)
     struct options o = {.common.recipe = "experts"};
     const struct arg args[] = {
         {"amax", ARG_TEXT, &o.common.amax, 0, NULL, true}, /* told by its digest */
+        {"cpu", ARG_CHOICE, &o.common.cpu, 0, CODEC_NAMES, true},
         {"recipe", ARG_TEXT, &o.common.recipe, 0, NULL, false},
+        {"threads", ARG_NUMBER, &o.common.threads, 'j', NULL, true},
         {0},
     };
     static const bool convertible[FORMAT_COUNT] = {
@@ -195,6 +264,9 @@ int main(int argc, char **argv)
     struct stage stage;
     struct to_nvfp4 job;
     stage_begin(&stage, usage, args, argc, argv, 1);
+    /* One matrix is like the next: what was freed stays, or the kernel would clear pages anew. */
+    mallopt(M_MMAP_THRESHOLD, 2 * KEEP_MOST);
+    mallopt(M_TRIM_THRESHOLD, 4 * KEEP_MOST);
     o.verbose = stage.verbose;
     to_nvfp4_begin(&job, &stage, &o.common, convertible);
     to_nvfp4_run(&job, pack_group, &o);

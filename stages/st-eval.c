@@ -4,11 +4,15 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "die.h"
 #include "forward_options.h"
+#include "greedy.h"
 #include "predictions.h"
 #include "report.h"
+#include "tokenizer.h"
+#include "utf8.h"
 
 static const char usage[] =
     "usage: st-eval [-hqv] --tokens file [--arithmetic served | source] [--batch N]\n"
@@ -16,6 +20,8 @@ static const char usage[] =
     "               [-o file] [--progress] [--samples N] [--save file] [--states-in file]\n"
     "               [--states-out file] [--top K] [stream]\n"
     "       st-eval --compare [-hq] [--json] [-o file] run run\n"
+    "       st-eval --generate text [-hq] [--arithmetic served | source] [--count N] [-j N]\n"
+    "               [--json] [--mem size] [-o file] [--progress] stream\n"
     "\n"
     "Run the model over samples of tokens and print the mean negative log-likelihood of each next\n"
     "token, and the perplexity. NVFP4 weights see NVFP4 activations, as in serving. Reads a "
@@ -35,6 +41,10 @@ static const char usage[] =
     "the\n"
     "                       second from the first, agreement of the best token, ratio of "
     "perplexities\n"
+    "      --generate TEXT  go on with a text, each time by the likeliest token, and print all; "
+    "this\n"
+    "                       reads the weights once a token\n"
+    "      --count N        how many tokens, unless the text ends before (default: 64)\n"
     "      --json           print an object of JSON\n"
     "      --layers A-B     only layers A to B; no losses unless B is the last one\n"
     "      --states-in F    begin with the hidden states in F instead of the embeddings\n"
@@ -55,14 +65,15 @@ static const char usage[] =
     "  st-eval --tokens eval.ts DeepSeek-V4\n"
     "  st-eval --tokens eval.ts --save before.ts DeepSeek-V4\n"
     "  st-eval --tokens eval.ts --save after.ts DeepSeek-V4-NVFP4\n"
-    "  st-eval --compare before.ts after.ts\n";
+    "  st-eval --compare before.ts after.ts\n"
+    "  st-eval --generate 'The first thing to do' --count 16 DeepSeek-V4-NVFP4\n";
 
 /* Beyond this, a list of the best tokens is no list any more. */
 enum { TOP_MOST = 1024 };
 
 struct options {
-    const char *arithmetic, *save;
-    uint64_t top;
+    const char *arithmetic, *save, *generate;
+    uint64_t top, count;
     bool compare, json;
     struct forward_options forward;
 };
@@ -153,10 +164,10 @@ static void take_logits(void *context, unsigned mtp, uint64_t first, struct mat 
         d->drop(d, mats[i]);
 }
 
-static void take_states(void *context, uint64_t layer, uint64_t copies, struct mat hidden)
+static void take_states(void *context, const struct states *states)
 {
     struct evaluation *e = context;
-    forward_options_states(&e->options->forward, e->stage, e->run, layer, copies, hidden);
+    forward_options_states(&e->options->forward, e->stage, e->run, states);
 }
 
 /* ---- putting the ranks' together ---- */
@@ -251,6 +262,11 @@ static void report_all(const struct evaluation *e)
         predictions_save(&e->predictions, e->stage, e->options->save);
 }
 
+static enum arithmetic arithmetic_of(const struct options *o)
+{
+    return strcmp(o->arithmetic, "source") ? ARITHMETIC_SERVED : ARITHMETIC_SOURCE;
+}
+
 static int evaluate(const struct options *o, struct stage *stage)
 {
     struct forward run;
@@ -263,7 +279,7 @@ static int evaluate(const struct options *o, struct stage *stage)
     if (o->top > forward_vocabulary(in))
         e.predictions.top = forward_vocabulary(in);
     memcpy(e.predictions.tokens, tokens.digest, DIGEST_TEXT);
-    run.arithmetic = !strcmp(o->arithmetic, "source") ? ARITHMETIC_SOURCE : ARITHMETIC_SERVED;
+    run.arithmetic = arithmetic_of(o);
     run.head = run.last + 1 == forward_layers(in);
     run.context = &e;
     run.logits = take_logits;
@@ -315,14 +331,158 @@ static int compare(const struct options *o, struct stage *stage)
     return report_end(stage);
 }
 
+/* ---- --generate ---- */
+
+/* A text that grows, and how much of it is printed. */
+struct text {
+    const struct tokenizer *tokenizer;
+    uint64_t first; /* 1 if the text begins with a token that is not printed */
+    size_t printed;
+};
+
+static char *text_of(const struct text *text, const struct ids *ids, size_t *length)
+{
+    char *all;
+    const int32_t *id = ids->id + text->first;
+    size_t count = ids->count - text->first, good;
+    good = tokenizer_decode(text->tokenizer, id, count, &all, length);
+    if (good < count)
+        die("the model came up with token %" PRId32 ", which its tokenizer.json does not have",
+            id[good]);
+    return all;
+}
+
+/* All that is new; but not yet, unless it is the end, a character of which bytes may be missing. */
+static void print_new(struct text *text, const struct ids *ids, bool end)
+{
+    static const char broken[] = "\xEF\xBF\xBD";
+    const size_t size = sizeof broken - 1;
+    size_t length;
+    char *all = text_of(text, ids, &length);
+    while (!end && length >= text->printed + size && !memcmp(all + length - size, broken, size))
+        length -= size;
+    fwrite(all + text->printed, 1, length - text->printed, stdout);
+    fflush(stdout);
+    text->printed = length;
+    free(all);
+}
+
+static void print_token(void *context, const struct ids *ids)
+{
+    print_new(context, ids, false);
+}
+
+static void keep_quiet(void *context, const struct ids *ids)
+{
+    (void)context;
+    (void)ids;
+}
+
+/* The ids of a prompt, behind the token that begins texts. */
+static struct ids encode(struct tokenizer *tokenizer, const char *prompt)
+{
+    struct ids ids = {0};
+    int32_t bos = tokenizer_bos(tokenizer);
+    if (bos >= 0)
+        ids_add(&ids, bos);
+    char *error = tokenizer_encode(tokenizer, prompt, strlen(prompt), SIZE_MAX, &ids);
+    if (error)
+        die("--generate: %s", error);
+    if (!ids.count)
+        die_usage("--generate: no text to go on with");
+    return ids;
+}
+
+/* A side file's text, which the caller frees, or NULL. */
+static char *side_file(struct ts_in *in, const char *name, uint64_t *size)
+{
+    for (size_t i = 0; i < ts_files(in); i++)
+        if (!strcmp(ts_file(in, i, size), name))
+            return ts_file_read(in, i);
+    return NULL;
+}
+
+/* The tokenizer that comes with the weights. */
+static struct tokenizer *tokenizer_of(struct ts_in *in)
+{
+    struct tokenizer *tokenizer;
+    uint64_t size;
+    char *text = side_file(in, "tokenizer.json", &size);
+    if (!text)
+        die("%s: no tokenizer.json in it; --generate needs one", ts_name(in));
+    char *error = tokenizer_parse(&tokenizer, text, (size_t)size);
+    if (error)
+        die("%s: tokenizer.json: %s", ts_name(in), error);
+    free(text);
+    text = side_file(in, "tokenizer_config.json", &size);
+    error = text ? tokenizer_configure(tokenizer, text, (size_t)size) : NULL;
+    if (error)
+        die("%s: tokenizer_config.json: %s", ts_name(in), error);
+    free(text);
+    return tokenizer;
+}
+
+static void check_generate(const struct options *o, const struct stage *stage)
+{
+    const struct forward_options *f = &o->forward;
+    const char *path = stage_input(stage);
+    struct stat status;
+    if (f->tokens || f->samples || f->layers || f->mtp || f->states_in || f->states_out || o->save)
+        die_usage("--generate takes none of the options for tokens and layers");
+    if (!path || (!stat(path, &status) && !S_ISREG(status.st_mode) && !S_ISDIR(status.st_mode)))
+        die_usage("--generate reads the weights once a token: give a checkpoint's folder, or a "
+                  "stream in a file, not a pipe");
+    if (utf8_valid(o->generate, strlen(o->generate)) < strlen(o->generate))
+        die_usage("--generate: wanted text in UTF-8");
+}
+
+static int generate(const struct options *o, struct stage *stage)
+{
+    check_generate(o, stage);
+    struct forward run;
+    struct ts_in *in = ts_open(stage_input(stage), NULL);
+    struct tokenizer *tokenizer = tokenizer_of(in);
+    struct ids ids = encode(tokenizer, o->generate);
+    struct text text = {.tokenizer = tokenizer, .first = tokenizer_bos(tokenizer) >= 0};
+    forward_options_open(&o->forward, stage, &run, NULL, in, NULL, 0);
+    run.arithmetic = arithmetic_of(o);
+    ts_close(in);
+    uint64_t prompt = ids.count;
+    report_begin(stage);
+    if (!o->json)
+        print_new(&text, &ids, false);
+    greedy_continue(&(struct greedy){.path = stage_input(stage),
+                                     .count = o->count,
+                                     .end = tokenizer_eos(tokenizer),
+                                     .context = &text,
+                                     .added = o->json ? keep_quiet : print_token},
+                    &run, stage, &ids);
+    if (o->json) {
+        size_t length;
+        char *all = text_of(&text, &ids, &length);
+        report_record(REPORT_JSON, json_pack("{s:s%, s:I}", "text", all, length, "tokens",
+                                             (json_int_t)(ids.count - prompt)));
+        free(all);
+    } else {
+        print_new(&text, &ids, true);
+        putchar('\n');
+    }
+    run.device->close(run.device);
+    tokenizer_free(tokenizer);
+    free(ids.id);
+    return report_end(stage);
+}
+
 int main(int argc, char **argv)
 {
-    struct options o = {.arithmetic = "served", .top = 32};
+    struct options o = {.arithmetic = "served", .top = 32, .count = 64};
     const struct arg own[] = {
         {"arithmetic", ARG_CHOICE, &o.arithmetic, 0, "served|source", false},
         {"save", ARG_TEXT, &o.save, 0, NULL, true},
         {"top", ARG_NUMBER, &o.top, 0, NULL, false},
         {"compare", ARG_FLAG, &o.compare, 0, NULL, false},
+        {"generate", ARG_TEXT, &o.generate, 0, NULL, false},
+        {"count", ARG_NUMBER, &o.count, 0, NULL, false},
         {"json", ARG_FLAG, &o.json, 0, NULL, true},
         {0},
     };
@@ -335,9 +495,11 @@ int main(int argc, char **argv)
         die_usage("--top: from 1 to %d", TOP_MOST);
     if (!o.compare && stage.operands > 1)
         die_usage("one checkpoint at a time; --compare takes two runs");
+    if (o.compare && o.generate)
+        die_usage("--compare and --generate are two things to do; one at a time");
     if (!o.compare)
-        forward_options_check(&o.forward);
-    int status = (o.compare ? compare : evaluate)(&o, &stage);
+        forward_options_check(&o.forward, !o.generate);
+    int status = (o.compare ? compare : o.generate ? generate : evaluate)(&o, &stage);
     free(args);
     return status;
 }

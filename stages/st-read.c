@@ -19,7 +19,7 @@ static const char usage[] =
     "\n"
     "      --inline         put the bytes into the stream, for streams that leave the machine\n"
     "      --layers A-B     only layers A to B, and nothing outside of layers\n"
-    "      --part I/N       only the shards of part I of N (1 to N)\n"
+    "      --part I/N       only the shards of part I of N (1 to N), of about equal bytes\n"
     "      --shards LIST    only these shards (names, commas or newlines between)\n"
     "      --root OLD=NEW   references below folder OLD point below NEW (a saved stream moved)\n"
     "  -n, --plan           write the table only, no tensors\n"
@@ -39,6 +39,7 @@ struct options {
     const char *layers, *part, *shards, *root;
     bool embed;
     uint64_t first_layer, last_layer, part_index, parts;
+    size_t first_shard, end_shard; /* of the part */
 };
 
 /* "A-B" or "I/N": two numbers around a separator. */
@@ -53,8 +54,8 @@ static void check_options(struct options *o, const struct stage *stage)
 {
     if (!stage->operands)
         die_usage("which checkpoint? Give its folder");
-    if ((o->layers != NULL) + (o->part != NULL) + (o->shards != NULL) > 1)
-        die_usage("--layers, --part and --shards exclude each other");
+    if (o->layers && (o->part || o->shards))
+        die_usage("--layers does not go with --part and --shards");
     if (o->layers && (!two_numbers(o->layers, '-', &o->first_layer, &o->last_layer) ||
                       o->first_layer > o->last_layer))
         die_usage("--layers: '%s' is not A-B with A <= B", o->layers);
@@ -91,6 +92,30 @@ static void check_shards_exist(const char *list, const struct toc *toc)
     free(copy);
 }
 
+/* The shards of the part: a run of them, with about as many bytes as the others have. Only parts
+ * beyond the number of shards are empty. Every machine finds the same parts. */
+static void find_part(struct options *o, const struct toc *toc)
+{
+    uint64_t *bytes = xalloc(toc->shards, sizeof *bytes), taken = 0;
+    double all = (double)toc_bytes(toc, true);
+    for (size_t i = 0; i < toc->count; i++)
+        bytes[toc->tensor[i].shard] += toc->tensor[i].size;
+    size_t end = o->end_shard = 0;
+    for (uint64_t part = 1; part <= o->part_index; part++) {
+        uint64_t after = o->parts - part;
+        double share = all / (double)o->parts * (double)part;
+        o->first_shard = end;
+        if (end == toc->shards)
+            break;
+        do /* the next one, too, if that comes closer to a fair share */
+            taken += bytes[end++];
+        while (toc->shards - end > after &&
+               (!after || (double)taken + (double)bytes[end] / 2 <= share));
+        o->end_shard = end;
+    }
+    free(bytes);
+}
+
 static bool wanted(const struct options *o, const struct toc *toc, const struct tensor *tensor)
 {
     const char *name = tensor->name;
@@ -98,8 +123,8 @@ static bool wanted(const struct options *o, const struct toc *toc, const struct 
     if (o->layers)
         return name_number(&name, "layers.", &layer) && layer >= o->first_layer &&
                layer <= o->last_layer;
-    if (o->part) /* shards in equal runs */
-        return (uint64_t)tensor->shard * o->parts / toc->shards == o->part_index - 1;
+    if (o->part && (tensor->shard < o->first_shard || tensor->shard >= o->end_shard))
+        return false;
     return !o->shards || in_list(o->shards, toc->shard[tensor->shard]);
 }
 
@@ -152,10 +177,11 @@ static struct toc *plan(const struct options *o, struct toc *in, const struct mo
 
 static void set_scope(const struct options *o, json_t *header)
 {
-    char *scope = o->layers   ? xprintf("layers %s", o->layers)
-                  : o->part   ? xprintf("part %s", o->part)
-                  : o->shards ? xprintf("shards %s", o->shards)
-                              : NULL;
+    char *scope = o->layers              ? xprintf("layers %s", o->layers)
+                  : o->part && o->shards ? xprintf("part %s, shards %s", o->part, o->shards)
+                  : o->part              ? xprintf("part %s", o->part)
+                  : o->shards            ? xprintf("shards %s", o->shards)
+                                         : NULL;
     for (char *c = scope; c && (c = strchr(c, '\n'));) /* it is said in messages of one line */
         *c = ',';
     if (scope)
@@ -195,7 +221,8 @@ int main(int argc, char **argv)
     const struct arg args[] = {
         {"inline", ARG_FLAG, &o.embed, 0, NULL, true},
         {"layers", ARG_TEXT, &o.layers, 0, NULL, false},
-        {"part", ARG_TEXT, &o.part, 0, NULL, false},
+        {"part", ARG_TEXT, &o.part, 0, NULL,
+         true}, /* the scope tells it; parts agree on the rest */
         {"shards", ARG_TEXT, &o.shards, 0, NULL, false},
         {"root", ARG_TEXT, &o.root, 0, NULL, true},
         {0},
@@ -209,8 +236,11 @@ int main(int argc, char **argv)
         move_root(&o, ts_sources(in));
     if (o.shards)
         check_shards_exist(o.shards, ts_toc(in));
+    if (o.part)
+        find_part(&o, ts_toc(in));
     struct toc *toc = plan(&o, ts_toc(in), ts_model(in));
-    if (!toc->count && !(o.shards && !*o.shards)) /* none at all may be wanted: side files only */
+    bool may_be_empty = o.part || (o.shards && !*o.shards); /* side files only */
+    if (!toc->count && !may_be_empty)
         die("%s: no tensor is in that part of it", ts_name(in));
     set_scope(&o, ts_header(in));
     struct ts_out *out = ts_create(&stage, in, toc);

@@ -11,7 +11,8 @@
 #include "values.h"
 
 static const char usage[] =
-    "usage: st-stat [-hq] [--hist] [--json | --tsv] [-o file] [--progress] [--values] [stream]\n"
+    "usage: st-stat [-hnq] [--hist] [--json | --tsv] [-o file] [--progress] [--values]\n"
+    "               [stream]\n"
     "\n"
     "A line a tensor: smallest, largest, largest absolute and mean value of its elements (without\n"
     "NaN and infinities), how many are zero, NaN or infinite; and a closing line with totals.\n"
@@ -22,6 +23,7 @@ static const char usage[] =
     "      --tsv        the same as --json, tab-separated\n"
     "      --values     FP8, MXFP4 and NVFP4 matrices as their scales make them, in BF16; without\n"
     "                   it, elements as they lie (bytes of packed 4-bit weights)\n"
+    "  -n, --plan       from the table only: no lines but the closing one\n"
     "  -o, --output F   write to F instead of standard output\n"
     "      --progress   show bytes, rate and time left\n"
     "  -q, --quiet      no head and no closing line\n"
@@ -228,6 +230,19 @@ static void print_text(const struct options *o, const struct tensor *form, const
         print_bars(stat);
 }
 
+/* The closing line, as far as the table tells. */
+static void print_plan(const struct values *values, const struct toc *toc)
+{
+    uint64_t tensors = 0, elements = 0;
+    struct tensor form;
+    for (size_t i = 0; i < toc->count; i++)
+        if (values_form_of(values, i, &form)) {
+            tensors++;
+            elements += form.size / dtype_size(form.dtype);
+        }
+    printf("%" PRIu64 " tensors, %" PRIu64 " elements\n", tensors, elements);
+}
+
 int main(int argc, char **argv)
 {
     struct options o = {0};
@@ -241,8 +256,6 @@ int main(int argc, char **argv)
     struct stage stage;
     stage_begin(&stage, usage, args, argc, argv, 1);
     o.form = report_form(o.tsv, o.json);
-    if (stage.plan)
-        die_usage("-n: a plan holds no values; st-ls -n lists what it holds");
     struct ts_in *in = ts_open(stage_input(&stage), &stage);
     struct values *values = values_new(in, o.values);
     struct stat *stat = xalloc(1, sizeof *stat);
@@ -250,6 +263,9 @@ int main(int argc, char **argv)
     uint64_t tensors = 0, elements = 0, nan = 0, infinite = 0;
     report_begin(&stage);
 
+    if (frame && stage.plan)
+        print_plan(values, ts_toc(in));
+    frame &= !stage.plan;
     if (frame)
         print_head();
     for (; values_next(values); tensors++) {
@@ -262,7 +278,7 @@ int main(int argc, char **argv)
         nan += stat->nan;
         infinite += stat->infinite;
     }
-    if (ts_plan_only(in))
+    if (ts_plan_only(in) && !stage.plan)
         die("%s: a plan, without tensors; run the stages before without -n", ts_name(in));
     values_free(values);
     ts_close(in);

@@ -7,11 +7,12 @@
 
 #include "die.h"
 #include "digest.h"
+#include "inorder.h"
 #include "report.h"
 #include "ts.h"
 
 static const char usage[] =
-    "usage: st-sum [-hqv] [-c file | --each] [-o file] [--progress] [stream]\n"
+    "usage: st-sum [-hnqv] [-c file | --each] [-j N] [-o file] [--progress] [stream]\n"
     "\n"
     "Print a SHA-256 digest over all tensors, whatever their order, with their number and bytes: "
     "two\n"
@@ -19,6 +20,8 @@ static const char usage[] =
     "\n"
     "  -c, --check F    compare with F, which --each wrote: what is missing, changed or new?\n"
     "      --each       a line a tensor, tab-separated: SHA-256, name, dtype, shape\n"
+    "  -j, --threads N  threads (default: as many as there are processors)\n"
+    "  -n, --plan       from the table only: number and bytes, - for digests\n"
     "  -o, --output F   write to F instead of standard output\n"
     "      --progress   show bytes, rate and time left\n"
     "  -q, --quiet      with --check: no lines on standard output\n"
@@ -36,6 +39,7 @@ enum { BUFFER = 1 << 20 };
 struct options {
     const char *check;
     bool each;
+    uint64_t threads;
 };
 
 /* Lines of a listing. */
@@ -66,26 +70,112 @@ static void free_lines(struct listing *listing)
     free(listing->line);
 }
 
-/* The present tensor's line: digest of its bytes, name, dtype, shape. */
-static char *sum_tensor(struct ts_in *in, char *buffer)
+static void print_sum(const char *digest, size_t tensors, uint64_t bytes)
 {
-    const struct tensor *tensor = ts_present(in);
+    printf("%s\t%zu tensors\t%" PRIu64 " bytes\n", digest, tensors, bytes);
+}
+
+/* A line of the listing. */
+static char *listing_line(const char *digest, const struct tensor *tensor)
+{
+    char shape[TENSOR_SHAPE_TEXT];
+    return xprintf("%s\t%s\t%s\t%s", digest, tensor->name, dtype_name(tensor->dtype),
+                   tensor_shape(tensor, shape));
+}
+
+/* What threads share. */
+struct summing {
+    struct ts_in *in;
+    bool each;
+    struct listing listing;
+};
+
+/* A tensor on its way. */
+struct sum {
+    const struct tensor *tensor;
+    bool by_reference;
+    size_t source;
+    uint64_t offset;
+    char *buffer; /* BUFFER bytes, kept */
+    char *line;   /* what comes of it */
+};
+
+static void sum_tensor(void *context, void *piece)
+{
+    const struct summing *s = context;
+    struct sum *sum = piece;
+    const struct tensor *tensor = sum->tensor;
     struct digest *digest = digest_new();
-    for (uint64_t left = tensor->size; left;) {
-        size_t size = left < BUFFER ? (size_t)left : BUFFER;
-        ts_read(in, buffer, size);
-        digest_add(digest, buffer, size);
-        left -= size;
+    for (uint64_t done = 0; done < tensor->size;) {
+        size_t size = tensor->size - done < BUFFER ? (size_t)(tensor->size - done) : BUFFER;
+        if (sum->by_reference)
+            sources_read(ts_sources(s->in), sum->source, sum->offset + done, sum->buffer, size,
+                         tensor->name);
+        else
+            ts_read(s->in, sum->buffer, size);
+        digest_add(digest, sum->buffer, size);
+        done += size;
     }
-    char hex[DIGEST_TEXT], shape[TENSOR_SHAPE_TEXT];
-    return xprintf("%s\t%s\t%s\t%s", digest_end(digest, hex), tensor->name,
-                   dtype_name(tensor->dtype), tensor_shape(tensor, shape));
+    char hex[DIGEST_TEXT];
+    sum->line = listing_line(digest_end(digest, hex), tensor);
+}
+
+static void take_line(void *context, void *piece)
+{
+    struct summing *s = context;
+    struct sum *sum = piece;
+    if (s->each) {
+        puts(sum->line);
+        free(sum->line);
+    } else {
+        add_line(&s->listing, sum->line);
+    }
+}
+
+static void free_sum(void *piece)
+{
+    struct sum *sum = piece;
+    free(sum->buffer);
+}
+
+/* Large tensors in files are summed side by side; what is small, or comes inline, is summed here.
+ */
+static void sum_all(struct summing *s, unsigned threads)
+{
+    struct inorder *line = inorder_begin(threads, sizeof(struct sum), sum_tensor, take_line, s);
+    while (ts_next(s->in)) {
+        struct sum *sum = inorder_piece(line);
+        sum->tensor = ts_present(s->in);
+        sum->by_reference = ts_ref(s->in, &sum->source, &sum->offset);
+        if (!sum->buffer)
+            sum->buffer = xgrow(NULL, BUFFER, 1);
+        bool large = sum->by_reference && sum->tensor->size >= BUFFER;
+        if (!large)
+            sum_tensor(s, sum);
+        if (!large && inorder_idle(line))
+            take_line(s, sum);
+        else
+            inorder_give(line, large);
+    }
+    inorder_end(line, free_sum);
 }
 
 /* As LC_ALL=C sort has it. */
 static int by_bytes(const void *left, const void *right)
 {
     return strcmp(*(char *const *)left, *(char *const *)right);
+}
+
+/* What can be said without a digest: the same lines, with - in its place. */
+static void print_plan(const struct toc *toc, bool each)
+{
+    for (size_t i = 0; i < toc->count && each; i++) {
+        char *line = listing_line("-", &toc->tensor[i]);
+        puts(line);
+        free(line);
+    }
+    if (!each)
+        print_sum("-", toc->count, toc_bytes(toc, true));
 }
 
 static void sum_listing(struct listing *listing, uint64_t bytes)
@@ -97,7 +187,7 @@ static void sum_listing(struct listing *listing, uint64_t bytes)
         digest_add(digest, "\n", 1);
     }
     char hex[DIGEST_TEXT];
-    printf("%s\t%zu tensors\t%" PRIu64 " bytes\n", digest_end(digest, hex), listing->count, bytes);
+    print_sum(digest_end(digest, hex), listing->count, bytes);
 }
 
 /* ---- --check ---- */
@@ -179,17 +269,19 @@ int main(int argc, char **argv)
     const struct arg args[] = {
         {"check", ARG_TEXT, &o.check, 'c', NULL, false},
         {"each", ARG_FLAG, &o.each, 0, NULL, false},
+        {"threads", ARG_NUMBER, &o.threads, 'j', NULL, true},
         {0},
     };
     struct stage stage;
     stage_begin(&stage, usage, args, argc, argv, 1);
     if (o.check && o.each)
         die_usage("--check and --each exclude each other");
-    if (stage.plan)
-        die_usage("-n: a plan holds no bytes to sum; st-cmp -n compares plans");
+    if (stage.plan && o.check)
+        die_usage("-n: without bytes there is nothing to check; st-cmp -n compares tables");
     if (o.check && !strcmp(o.check, "-") && !stage_input(&stage))
         die_usage("standard input cannot be both the listing and the stream");
-    struct listing listing = {0}, listed = {0};
+    unsigned threads = inorder_threads(o.threads);
+    struct listing listed = {0};
     if (o.check)
         read_listing(&listed, o.check);
     struct ts_in *in = ts_open(stage_input(&stage), &stage);
@@ -197,29 +289,22 @@ int main(int argc, char **argv)
     char *name = xstrdup(ts_name(in));
     report_begin(&stage);
 
-    char *buffer = xgrow(NULL, BUFFER, 1);
-    while (ts_next(in)) {
-        char *line = sum_tensor(in, buffer);
-        if (o.each)
-            puts(line);
-        if (o.each)
-            free(line);
-        else
-            add_line(&listing, line);
-    }
-    free(buffer);
-    if (ts_plan_only(in))
+    struct summing summing = {.in = in, .each = o.each};
+    if (stage.plan)
+        print_plan(ts_toc(in), o.each);
+    sum_all(&summing, threads);
+    if (ts_plan_only(in) && !stage.plan)
         die("%s: a plan, without tensors; run the stages before without -n", ts_name(in));
     ts_close(in);
     size_t wrong = 0;
     if (o.check)
-        wrong = check_listing(&listing, &listed, &stage);
-    else if (!o.each)
-        sum_listing(&listing, bytes);
+        wrong = check_listing(&summing.listing, &listed, &stage);
+    else if (!o.each && !stage.plan)
+        sum_listing(&summing.listing, bytes);
     if (wrong)
         die("%s: %zu tensors are not as %s lists them", name, wrong, o.check);
     free(name);
-    free_lines(&listing);
+    free_lines(&summing.listing);
     free_lines(&listed);
     return report_end(&stage);
 }

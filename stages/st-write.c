@@ -10,6 +10,7 @@
 #include "die.h"
 #include "digest.h"
 #include "json.h"
+#include "parts.h"
 #include "progress.h"
 #include "shards.h"
 #include "summary.h"
@@ -18,8 +19,8 @@
 #include "weight.h"
 
 static const char usage[] =
-    "usage: st-write [-hnqv] [--json] [--no-share] [--overwrite] [--partial] [--progress]\n"
-    "                [--todo] [--verify] dir [stream]\n"
+    "usage: st-write [-hnqv] [--join] [--json] [--no-share] [--overwrite] [--part | --partial]\n"
+    "                [--progress] [--todo] [--verify] dir [stream]\n"
     "\n"
     "Write a tensor stream as a checkpoint: safetensors shards under their own names, the index,\n"
     "config.json and hf_quant_config.json for the formats that arrived, all side files. What "
@@ -30,9 +31,13 @@ static const char usage[] =
     "run\n"
     "that died is continued by the same command.\n"
     "\n"
+    "      --join           put the parts that --part wrote together; no stream is read\n"
     "      --json           print the summary as JSON on standard output\n"
     "      --no-share       copy; never share disk space with the source\n"
     "      --overwrite      replace DIR if it is not empty, at the very end\n"
+    "      --part           the stream is a part (st-read --part) of what becomes DIR: others may "
+    "be\n"
+    "                       written at the same time, also by other machines, until --join\n"
     "      --partial        accept a stream that is only a part of a checkpoint\n"
     "  -n, --plan           say what would be written, write nothing\n"
     "      --progress       show bytes, rate and time left (on a terminal it is the default)\n"
@@ -49,7 +54,7 @@ static const char usage[] =
     "  st-write -n DeepSeek-V4-bf16 bf16.ts\n";
 
 struct options {
-    bool json, no_share, overwrite, partial, todo, verify;
+    bool join, json, no_share, overwrite, part, partial, todo, verify;
 };
 
 /* ---- one run, or several ---- */
@@ -121,7 +126,8 @@ static void check_space(const struct summary *s, const struct shards *shards,
     char needed[BYTES_TEXT], there[BYTES_TEXT];
     struct sources *sources = ts_sources(in);
     uint64_t least = shards_to_write(shards);
-    uint64_t available = s->free_bytes + shards_left_over(shards, target);
+    uint64_t available =
+        s->free_bytes + shards_left_over(shards, target) + parts_left_over(target->partial);
     if (least > available && !no_share && sources->count &&
         target_can_share(target, sources_fd(sources, 0)))
         for (size_t i = 0; i < sources->count; i++)
@@ -145,7 +151,9 @@ static void write_side_file(struct target *target, struct shards *shards, struct
         return;
     }
     int fd = target_open(target, name, true);
-    copy_range(&shards->copier, sources_fd(ts_sources(in), source), offset, fd, 0, size, name);
+    int from = sources_fd(ts_sources(in), source);
+    if (!share_range(&shards->copier, from, offset, fd, 0, size, name))
+        copy_range(&shards->copier, from, offset, fd, 0, size, name);
     target_close(fd, name, true);
 }
 
@@ -172,17 +180,24 @@ static void write_derived(struct target *target, const struct configs *configs, 
         target_put(target, "model.safetensors.index.json", index, strlen(index));
 }
 
-/* A run that is `continued` has been allowed its part already, and may lack the last step only. */
+/* A part may be empty. A run that is `continued` has been allowed its part already, and may lack
+ * the last step only. */
 static void check_input(struct ts_in *in, const struct options *o, bool continued)
 {
     const char *scope = json_string_value(json_object_get(ts_header(in), "scope"));
-    bool data = continued;
+    bool data = continued || o->part;
     for (size_t i = 0; i < ts_toc(in)->count; i++)
         data |= !ts_toc(in)->tensor[i].context;
+    if (o->part && !continued && strchr(scope, ','))
+        die("%s: brings some shards only (%s), but no run of that part is to be continued; read "
+            "the "
+            "part without --shards",
+            ts_name(in), scope);
     if (!data)
         die("%s: holds no tensor to write; is it the right stream?", ts_name(in));
-    if (scope && strcmp(scope, "all") != 0 && !o->partial && !continued)
-        die("%s: is only a part of a checkpoint (%s); --partial writes it all the same",
+    if (scope && strcmp(scope, "all") != 0 && !o->partial && !o->part && !continued)
+        die("%s: is only a part of a checkpoint (%s); --part writes it as one of several, "
+            "--partial all the same",
             ts_name(in), scope);
 }
 
@@ -194,6 +209,7 @@ static void write_tensors(struct ts_in *in, struct target *target, struct shards
         if (!tensor->context)
             shards_write(shards, target, in, line[tensor - ts_toc(in)->tensor]);
     free(line);
+    shards_end(shards, target, in);
     if (ts_plan_only(in))
         die("%s: is a plan, without tensors; run its stages without -n", ts_name(in));
     size_t missing = shards_missing(shards);
@@ -203,21 +219,26 @@ static void write_tensors(struct ts_in *in, struct target *target, struct shards
             target->partial, missing);
 }
 
-static void write_all(struct ts_in *in, struct target *target, struct shards *shards,
-                      const struct options *o)
+/* Beside the shards: side files, configurations, and the index, which comes last. */
+static void write_rest(struct ts_in *in, struct target *target, struct shards *shards,
+                       const struct configs *configs)
 {
-    struct configs configs;
     char *index = shards_index(shards->toc);
-    configs_derive(&configs, in, shards->toc);
+    write_side_files(target, shards, in, configs);
+    sources_check(ts_sources(in));
+    write_derived(target, configs, index);
+    free(index);
+}
+
+static void write_all(struct ts_in *in, struct target *target, struct shards *shards,
+                      const struct configs *configs, const struct options *o)
+{
     shards->copier.no_share = o->no_share;
     write_tensors(in, target, shards);
-    write_side_files(target, shards, in, &configs);
     if (o->verify)
         shards_verify(shards, target, in);
-    sources_check(ts_sources(in));
-    write_derived(target, &configs, index);
-    configs_free(&configs);
-    free(index);
+    if (!o->part)
+        write_rest(in, target, shards, configs);
 }
 
 static void say(const struct summary *s, const char *path, const struct options *o,
@@ -236,6 +257,7 @@ static void write_stream(struct ts_in *in, struct target *target, const struct o
                          const struct stage *stage, double start)
 {
     struct shards shards;
+    struct configs configs;
     struct toc *toc = ts_toc(in);
     char identity[DIGEST_TEXT];
     identity_of(in, identity);
@@ -249,12 +271,14 @@ static void write_stream(struct ts_in *in, struct target *target, const struct o
     if (continued)
         toc = target->journal.toc; /* the stream may bring the shards that are missing only */
     shards_plan(&shards, toc, in);
+    configs_derive(&configs, in, toc);
     struct summary s = {.input = json_incref(json_object_get(ts_header(in), "input")),
                         .output = formats_totals(toc),
                         .file_bytes = shards.bytes,
                         .free_bytes = target_free_bytes(target),
-                        .shards = shards_missing(&shards),
-                        .finished = continued ? shards_resume(&shards, target) : 0};
+                        .shards = shards_missing(&shards)};
+    if (continued)
+        s.finished = shards_resume(&shards, target);
     check_space(&s, &shards, target, in, o->no_share);
     if (stage->plan) {
         while (ts_next(in))
@@ -262,14 +286,18 @@ static void write_stream(struct ts_in *in, struct target *target, const struct o
     } else {
         if (!continued)
             target_begin(target, identity, toc);
-        write_all(in, target, &shards, o);
+        write_all(in, target, &shards, &configs, o);
     }
     s.counts = json_deep_copy(ts_end_counts(in));
     s.shared = shards.copier.shared;
     s.copied = shards.copier.copied;
     s.written = shards.written;
     shards_free(&shards);
-    ts_close(in);
+    configs_free(&configs);
+    if (o->part && !stage->plan)
+        parts_leave(target->partial, stage, in, toc, identity, s.finished);
+    else
+        ts_close(in);
     if (!stage->plan)
         target_finish(target);
     s.seconds = now() - start;
@@ -279,13 +307,99 @@ static void write_stream(struct ts_in *in, struct target *target, const struct o
     json_decref(s.counts);
 }
 
+/* ---- parts ---- */
+
+/* The folder of the part that the stream is takes the place of the whole's; false if that part is
+ * complete already. */
+static bool enter_part(struct target *target, struct ts_in *in)
+{
+    const char *scope = json_string_value(json_object_get(ts_header(in), "scope"));
+    char identity[DIGEST_TEXT];
+    char *folder = parts_folder(target->partial, scope, identity_of(in, identity));
+    if (!folder)
+        die("%s: is no part of a checkpoint (%s); st-read --part makes one", ts_name(in), scope);
+    target_free(target);
+    target_name(target, folder);
+    free(folder);
+    if (!access(target->path, F_OK) && !target_in_place(target))
+        return false;
+    target_check(target, false, NULL, ts_sources(in));
+    return true;
+}
+
+static void check_shards(const struct shards *shards, const char *partial)
+{
+    for (size_t i = 0; i < shards->count; i++) {
+        const struct shard *shard = &shards->shard[i];
+        uint64_t size = 0;
+        bool found = !shard->count || parts_find(partial, shard->name, &size);
+        if (!found || size != shard->size)
+            die("%s: %s: wanted %" PRIu64 " bytes, %s; remove its part, and run that again",
+                partial, shard->name, shard->size, found ? "it has others" : "it is not there");
+    }
+}
+
+/* All that the whole has beside the shards, from what the parts left. */
+static void write_joined(struct target *target, struct summary *s)
+{
+    struct parts parts;
+    struct shards shards;
+    struct configs configs;
+    parts_gather(&parts, target->partial);
+    shards_plan(&shards, parts.toc, parts.in);
+    configs_derive(&configs, parts.in, parts.toc);
+    check_shards(&shards, target->partial);
+    if (target->journal.fd < 0)
+        target_begin(target, parts.identity, parts.toc);
+    else if (!journal_is_of(&target->journal, parts.identity, parts.toc))
+        die("%s: its parts are not of the run that its journal is of; remove it (rm -r) to start "
+            "anew",
+            target->partial);
+    write_rest(parts.in, target, &shards, &configs);
+    configs_free(&configs);
+    *s = (struct summary){.input = json_incref(json_object_get(ts_header(parts.in), "input")),
+                          .output = formats_totals(parts.toc),
+                          .counts = json_incref(parts.counts),
+                          .file_bytes = shards.bytes,
+                          .free_bytes = target_free_bytes(target),
+                          .shards = shards.count,
+                          .finished = parts.finished};
+    shards_free(&shards);
+    parts_free(&parts);
+    journal_note(&target->journal, "joined\n");
+}
+
+/* Parts become the whole. The journal is begun when all of them are there, and says "joined" when
+ * only shards are left to move. */
+static void join(struct target *target, const struct options *o, const struct stage *stage,
+                 double start)
+{
+    struct summary s = {0};
+    if (target_in_place(target) && target_was_done(target, NULL, NULL)) {
+        warn("%s: an earlier run had completed it but for its journal", target->path);
+        return;
+    }
+    if (!target_adopt(target) || !journal_find(&target->journal, "joined"))
+        write_joined(target, &s);
+    parts_move_up(target->partial);
+    target_finish(target);
+    s.seconds = now() - start;
+    if (s.output)
+        say(&s, target->path, o, stage);
+    json_decref(s.input);
+    json_decref(s.output);
+    json_decref(s.counts);
+}
+
 int main(int argc, char **argv)
 {
     struct options o = {0};
     const struct arg args[] = {
+        {"join", ARG_FLAG, &o.join, 0, NULL, true},
         {"json", ARG_FLAG, &o.json, 0, NULL, true},
         {"no-share", ARG_FLAG, &o.no_share, 0, NULL, true},
         {"overwrite", ARG_FLAG, &o.overwrite, 0, NULL, true},
+        {"part", ARG_FLAG, &o.part, 0, NULL, true},
         {"partial", ARG_FLAG, &o.partial, 0, NULL, true},
         {"todo", ARG_FLAG, &o.todo, 0, NULL, true},
         {"verify", ARG_FLAG, &o.verify, 0, NULL, true},
@@ -299,18 +413,31 @@ int main(int argc, char **argv)
         die_usage("into which folder?");
     if (stage.output)
         die_usage("-o does not go with st-write; the folder is its operand");
-    if (o.todo && stage.operands > 1)
-        die_usage("--todo reads no stream");
+    if (o.part + o.partial + o.join + o.todo > 1)
+        die_usage("--part, --partial, --join and --todo exclude each other");
+    if ((o.join || o.todo) && (stage.operands > 1 || stage.plan))
+        die_usage("--%s reads no stream, and has no plan", o.join ? "join" : "todo");
     if (o.todo) {
         print_todo(stage.operand[0]);
         return stage_end(&stage);
     }
     stage.progress |= isatty(STDERR_FILENO) && !stage.quiet; /* always the last one */
-    struct ts_in *in = ts_open(stage.operands > 1 ? stage.operand[1] : NULL, &stage);
     target_name(&target, stage.operand[0]);
-    target_check(&target, o.overwrite, json_string_value(json_object_get(ts_header(in), "source")),
-                 ts_sources(in));
-    write_stream(in, &target, &o, &stage, start);
+    if (o.join) {
+        target_check(&target, o.overwrite, NULL, &(struct sources){0});
+        join(&target, &o, &stage, start);
+    } else {
+        struct ts_in *in = ts_open(stage.operands > 1 ? stage.operand[1] : NULL, &stage);
+        target_check(&target, o.overwrite,
+                     json_string_value(json_object_get(ts_header(in), "source")), ts_sources(in));
+        if (o.part && !stage.plan && !enter_part(&target, in)) {
+            if (!stage.quiet)
+                warn("%s: this part is complete", target.path);
+            ts_close(in);
+        } else {
+            write_stream(in, &target, &o, &stage, start);
+        }
+    }
     target_free(&target);
     return stage_end(&stage);
 }

@@ -163,6 +163,26 @@ spoil() {
     refused 'hidden_states: wanted BF16 .5,150,4,256., got BF16 .1,1,4,1.' "${calib[@]}" --layers 2-3 --states-in "$T/bare.safetensors" "$NANO"
 }
 
+@test "hidden states go on with a copy of the checkpoint, and a stream of any kind, but no other weights" {
+    "${calib[@]}" --layers 0-1 --states-out "$T/states.ts" "$NANO" >"$T/first.ts"
+    rest=("${calib[@]}" --layers 2-3 --states-in "$T/states.ts")
+    "${rest[@]}" "$NANO" >"$T/second.ts"
+    cp -r "$NANO" "$T/ckpt"
+    chmod -R u+w "$T/ckpt"
+    "${rest[@]}" "$T/ckpt" >"$T/copy.ts"
+    st-read --inline "$T/ckpt" | tee "$T/inline.ts" | "${rest[@]}" --mem 100K >"$T/pipe.ts"
+    "${rest[@]}" "$T/inline.ts" >"$T/file.ts"
+    for other in copy pipe file; do cmp "$T/second.ts" "$T/$other.ts"; done
+    # The first scale of a weight in layer 1; then a cast.
+    place=$(st-read "$T/ckpt" | tar tvf - | sed -n 's/.* layers\.1\.attn\.wkv\.scale -> //p')
+    file=$T/ckpt/${place%@*} offset=${place#*@} offset=${offset%+*}
+    byte=$(od -An -tu1 -j "$offset" -N 1 "$file")
+    printf '%b' "\\x$(printf %02x $((byte ^ 1)))" | dd of="$file" bs=1 seek="$offset" conv=notrunc status=none
+    refused 'other weights' "${rest[@]}" "$T/ckpt"
+    amaxes "$T/amax.ts"
+    refused 'other weights' "${rest[@]}" <(nvfp4-cast --amax "$T/amax.ts" "$NANO")
+}
+
 @test "usage: no tokens, no samples at a time, layers that do not begin at 0" {
     run amax-calib "$NANO"
     [ "$status" -eq 2 ]

@@ -191,3 +191,19 @@ prepare() {
         [[ $output == *pt-read* ]]
     done
 }
+
+@test "the history of every stream is kept, and what its stages counted" {
+    st-grep -o "$T/a.ts" 'layers\.[01]\.' "$T/dump.ts"
+    st-grep -o "$T/b.ts" 'layers\.2\.' "$T/dump.ts"
+    st-grep -o "$T/c.ts" -V 'layers\.[012]\.' "$T/dump.ts"
+    amax-merge -q --fallback layer-max -o "$T/amax.ts" "$T"/{a,b,c}.ts
+    st-ls --header "$T/amax.ts" >"$T/header"
+    jq -e '[.history[].program] == ["pt-read", "st-grep", "amax-merge"]' "$T/header"
+    jq -e '.history[1].options == ["--regexp=layers\\.[01]\\."]' "$T/header"
+    jq -e '[.history[2].with[].history[1].options[-1]] ==
+        ["--regexp=layers\\.2\\.", "--regexp=layers\\.[012]\\."]' "$T/header"
+    jq -e '.history[2].with | all(.counts | type == "array")' "$T/header"
+    # Of one stream there is nothing more to keep.
+    amax-merge -q --fallback layer-max "$T/dump.ts" | st-ls --header - |
+        jq -e '.history[-1] | has("with") | not'
+}

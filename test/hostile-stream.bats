@@ -431,7 +431,8 @@ during() {
     # More than a pipe and the reader's buffer hold: what is taken shows that b was read.
     { begin && reference b m.safetensors@2+6 && tar_entry z 8388608 && head -c 8388608 /dev/zero; } >&5
     $change
-    finish >&5
+    # It may see the change before, and read no more.
+    (trap '' PIPE; finish >&5 2>/dev/null) || true
     exec 5>&-
     wait "$last" || status=$?
     rm "$T/fifo"

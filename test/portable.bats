@@ -105,7 +105,13 @@ pretend() {
     mkdir -p "$T/pretend"/{bin/test,test,tree/test/data}
     cp test/gpu-check "$T/pretend/test/"
     for program in bin/st-read bin/test/libraries; do script "$T/pretend/$program" true; done
-    check=("$T/pretend/test/gpu-check" "$T/pretend/tree")
+    gpus 0
+    check=(env PATH="$T/pretend:$PATH" "$T/pretend/test/gpu-check" "$T/pretend/tree")
+}
+
+# gpus N: nvidia-smi finds so many.
+gpus() {
+    script "$T/pretend/nvidia-smi" "[ \"\$1\" != -L ] || seq -f 'GPU %g: pretended' $1"
 }
 
 # script FILE LINE...
@@ -134,9 +140,12 @@ script() {
 ok 1 - a: one
 ok 2 - a: two # SKIP 
 ok 3 - b: data
-1..3
+ok 4 - amax-calib: a GPU finds what the CPU finds # SKIP GPUs: 0, needs 1
+ok 5 - st-eval: losses on a GPU are those on the CPU # SKIP GPUs: 0, needs 1
+ok 6 - amax-calib: two GPUs find what one finds # SKIP GPUs: 0, needs 2
+1..6
 TAP
-    [[ $output == *'# b: error 5'*'# 2 passed, 0 failed, 1 skipped' ]]
+    [[ $output == *'# b: error 5'*'# 2 passed, 0 failed, 4 skipped' ]]
 }
 
 @test "gpu-check: a test that fails, and programs that die, fail it" {
@@ -146,6 +155,33 @@ TAP
         run "${check[@]}"
         [ "$status" -eq 1 ]
         [[ $output == *'not ok '* ]]
-        [[ $output == *' 1 failed, 0 skipped' ]]
+        [[ $output == *' 1 failed, 3 skipped' ]]
     done
+}
+
+# The CPU stands in for two GPUs: it has the programs' --device from this one.
+@test "gpu-check: whole programs, on two GPUs; results that are off fail" {
+    pretend
+    gpus 2
+    cp -rL test/data "$T/pretend/tree/test/"
+    # shellcheck disable=SC2016 # for the stand-ins
+    for program in amax-calib st-eval; do
+        script "$T/pretend/bin/$program" \
+            'for word; do shift; case $word in cpu | cuda | --device) ;; *) set -- "$@" "$word" ;; esac; done' \
+            "exec '$PWD/$BIN/$program' -j 1 \"\$@\""
+    done
+    cp "$BIN/st-stat" "$T/pretend/bin/"
+    run "${check[@]}"
+    echo "$output"
+    [ "$status" -eq 0 ]
+    [[ $output == *'not a bit differs'*'ok 3 - amax-calib: two GPUs'*'# 3 passed, 0 failed, 0 skipped' ]]
+
+    # shellcheck disable=SC2016
+    script "$T/pretend/bin/amax-calib" \
+        'for word; do shift; [ "$word" = cuda ] && more=--all-experts; case $word in cpu | cuda | --device) ;; *) set -- "$@" "$word" ;; esac; done' \
+        "exec '$PWD/$BIN/amax-calib' -j 1 \$more \"\$@\""
+    run "${check[@]}"
+    echo "$output"
+    [ "$status" -eq 1 ]
+    [[ $output == *'not ok 1 - amax-calib: a GPU'*'ok 2 - '* ]]
 }

@@ -14,6 +14,7 @@ teardown() {
     jobs=$(jobs -p)
     # shellcheck disable=SC2086 # a list
     [ -z "$jobs" ] || kill -9 $jobs 2>/dev/null || true
+    [ -z "${net-}" ] || { ip netns del "$net.0"; ip netns del "$net.1"; }
     rm -rf "$T"
 }
 
@@ -211,6 +212,35 @@ SH
     ended 1
     [ "$codes" = 1 ]
     grep -q 'rank 0' "$T/1"
+}
+
+# two_machines: a network each, connected by a cable, rank 0's called 10.9.0.1; or false if that is not allowed here.
+two_machines() {
+    ip netns add "seekpipe$$.0" && net=seekpipe$$ && ip netns add "$net.1" &&
+        ip link add cable netns "$net.0" type veth peer name cable netns "$net.1" || return
+    for r in 0 1; do
+        ip -n "$net.$r" addr add "10.9.0.$((r + 1))/24" dev cable
+        ip -n "$net.$r" link set cable up
+    done
+    export MASTER_ADDR=10.9.0.1
+} 2>/dev/null
+
+@test "two machines find what one finds; cut off from each other, both end" {
+    two_machines || skip 'no right to make networks, or no ip(8)'
+    "${calib[@]}" -q "$NANO" >"$T/alone.ts"
+    for r in 0 1; do rank $r 2 ip netns exec "$net.$r" "${calib[@]}" -q -o "$T/two.ts" "$NANO"; done
+    ended 0 1
+    cmp "$T/alone.ts" "$T/two.ts"
+    patience 2
+    mkfifo "$T/never"
+    rank 0 2 ip netns exec "$net.0" amax-calib --tokens "$T/never" "$NANO"
+    rank 1 2 ip netns exec "$net.1" "${calib[@]}" "$NANO"
+    becomes has_met "${pid[0]}"
+    ip -n "$net.1" link set cable down
+    ended 0 1
+    [ "$codes" = '1 1' ]
+    grep -q 'rank 1 has not been heard of' "$T/0"
+    grep -q 'rank 0 has not been heard of' "$T/1"
 }
 
 @test "a rank that does not come, and a rank 0 that does not" {

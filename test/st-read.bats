@@ -1,4 +1,5 @@
 load common
+load craft
 
 @test "the model's order: embeddings, layers, norm, head, MTP; scales before weights; w1 w3 w2" {
     st-read "$NANO" | tar xOf - .toc | cut -f1 >"$T/names"
@@ -47,6 +48,48 @@ load common
         n=$((n + $(st-read --part $i/2 "$NANO" | tar xOf - .toc | grep -c 'data$')))
     done
     [ "$n" -eq 667 ]
+}
+
+# shards_of PART FILE...: the shards that this part has.
+shards_of() {
+    st-read --part "$1" "${@:2}" | tar xOf - .toc | cut -f4 | uniq | tr '\n' ' '
+}
+
+@test "parts are runs of shards of about equal bytes, and empty only beyond the number of shards" {
+    bytes=([1]=100 120 90 600 80)
+    for shard in 1 2 3 4 5; do
+        safetensors "$T/$shard.safetensors" \
+            "{\"t$shard\":{\"dtype\":\"U8\",\"shape\":[${bytes[shard]}],\"data_offsets\":[0,${bytes[shard]}]}}" \
+            "$(printf '\\0%.0s' $(seq "${bytes[shard]}"))"
+    done
+    part() { shards_of "$1" "$T"/[1-5].safetensors | sed 's/\.safetensors//g'; }
+    [ "$(part 1/2)/$(part 2/2)" = '1 2 3 /4 5 ' ]
+    [ "$(part 1/3)/$(part 2/3)/$(part 3/3)" = '1 2 3 /4 /5 ' ]
+    [ "$(part 1/4)/$(part 2/4)/$(part 3/4)/$(part 4/4)" = '1 2 /3 /4 /5 ' ]
+    for parts in 1 2 3 4 5 6 7; do
+        for ((i = 1; i <= parts; i++)); do
+            part $i/$parts >"$T/part"
+            [ "$(wc -w <"$T/part")" -gt 0 ] || [ $i -gt 5 ]
+            cat "$T/part"
+        done >"$T/all"
+        [ "$(cat "$T/all")" = '1 2 3 4 5 ' ]
+    done
+}
+
+@test "--part with --shards: those of the part that are listed" {
+    one=model-00001-of-00003.safetensors two=model-00002-of-00003.safetensors
+    [ "$(shards_of 2/2 --shards "$one,$two" "$NANO")" = "$two " ]
+    st-read --part 2/2 --shards '' "$NANO" >"$T/none.ts"
+    [ "$(tar xOf "$T/none.ts" .stream | jq -r .scope)" = 'part 2/2, shards ' ]
+    [ -z "$(tar xOf "$T/none.ts" .toc)" ]
+}
+
+@test "parts of one checkpoint differ in their scope only, beside the table" {
+    for i in 1 2; do
+        st-read --part $i/2 "$NANO" | tar xOf - .stream | jq -S . >"$T/$i"
+    done
+    run diff "$T/1" "$T/2"
+    [ "$(grep '^[<>]' <<<"$output")" = $'<   "scope": "part 1/2",\n>   "scope": "part 2/2",' ]
 }
 
 @test "what lies apart from a wanted weight travels along as context" {
@@ -127,7 +170,7 @@ load common
 
 @test "wrong command lines exit 2" {
     for args in '' '--layers 3-1 x' '--part 0/2 x' '--part 3/2 x' '--layers x x' '--root a=b x' \
-        '--layers 1-2 --part 1/2 x' '--frob x' '--part 1/-2 x' '--part +1/2 x' '--layers 0-1- x' \
+        '--layers 1-2 --part 1/2 x' '--layers 1-2 --shards a x' '--frob x' '--part 1/-2 x' '--part +1/2 x' '--layers 0-1- x' \
         '--part 1/9999999999 x'; do
         # shellcheck disable=SC2086
         run st-read $args

@@ -124,12 +124,21 @@ stat_is() {
     pipeline "st-read --inline '$NANO' | st-stat --values --tsv" | diff "$T/wanted" -
 }
 
+@test "-n: how many tensors and elements, as in the closing line" {
+    for values in '' --values; do
+        # shellcheck disable=SC2086
+        whole=$(st-stat $values "$NANO" | tail -n 1)
+        # shellcheck disable=SC2086
+        [ "$(st-stat -n $values "$NANO"), 0 NaN, 0 infinite" = "$whole" ]
+        [ "$(pipeline "st-read -n '$NANO' | st-stat -n $values"), 0 NaN, 0 infinite" = "$whole" ]
+    done
+    [ -z "$(st-stat -n --json "$NANO")" ]
+}
+
 @test "plans, cut streams, full disks, wrong usage" {
     run pipeline "st-read -n '$NANO' | st-stat"
     [ "$status" = 1 ]
     [[ $output == *'a plan, without tensors'* ]]
-    run st-stat -n "$NANO"
-    [ "$status" = 2 ]
     run st-stat --json --tsv "$NANO"
     [ "$status" = 2 ]
     pipeline "st-read --inline '$NANO' | head -c 3000000 >'$T/cut.ts'" || true

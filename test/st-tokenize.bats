@@ -290,6 +290,9 @@ END
 
     jq -c '.normalizer = {type: "NFKC"}' "$NANO/tokenizer.json" >"$T/tokenizer.json"
     fails "$T/tokenizer.json: normalizer: 'NFKC' is not supported" --tokenizer "$T" "$T/a.jsonl"
+    # Nothing from a file reaches the terminal but as text of one line.
+    jq '.normalizer = {type: "Sequence", normalizers: [{type: "\u001b[31m\nred"}]}' "$NANO/tokenizer.json" >"$T/tokenizer.json"
+    fails "$T/tokenizer.json: normalizer: '?[31m?red' is not supported" --tokenizer "$T" "$T/a.jsonl"
     head -c 1000 "$NANO/tokenizer.json" >"$T/tokenizer.json"
     fails "$T/tokenizer.json: line " --tokenizer "$T" "$T/a.jsonl"
     rm "$T/tokenizer.json"

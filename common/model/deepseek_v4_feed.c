@@ -12,6 +12,24 @@ const char *feed_peek(const struct feed *feed)
     return tensor ? tensor->name : "";
 }
 
+size_t feed_digested(const struct weights *weights, size_t line, const struct tensor *tensor)
+{
+    const struct weight *w = weight_of(weights, line);
+    if (w && w->line == line)
+        return 0;
+    return tensor->size < FEED_DIGESTED ? (size_t)tensor->size : FEED_DIGESTED;
+}
+
+void feed_digest(struct digest *digest, const struct tensor *tensor, const void *data, size_t size)
+{
+    char shape[TENSOR_SHAPE_TEXT];
+    char *line =
+        xprintf("%s %s %s\n", tensor->name, dtype_name(tensor->dtype), tensor_shape(tensor, shape));
+    digest_add(digest, line, strlen(line));
+    digest_add(digest, data, size);
+    free(line);
+}
+
 void feed_take(const struct feed *feed, struct held *held)
 {
     *held = (struct held){.from.scales = &held->scales};
@@ -21,6 +39,10 @@ void feed_take(const struct feed *feed, struct held *held)
         if (!tensor)
             die("%s: the weights end too early", ts_name(feed->in));
         uint32_t line = (uint32_t)(tensor - ts_toc(feed->in)->tensor);
+        if (feed->digest)
+            feed_digest(feed->digest, tensor, arrived.data ? arrived.data : arrived.head,
+                        feed_digested(feed->weights, line, tensor));
+        free(arrived.head);
         const struct weight *w = weight_of(feed->weights, line);
         if (w && line != w->line) {
             if (line == w->input_scale)

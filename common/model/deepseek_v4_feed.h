@@ -5,13 +5,23 @@
 
 #include "ahead.h"
 #include "deepseek_v4.h"
+#include "digest.h"
 
 struct feed {
     struct ts_in *in;
     const struct weights *weights;
     struct ahead *ahead;
     struct device *device; /* where matrices come to */
+    struct digest *digest; /* of what was taken, see feed_digest(); or NULL */
 };
+
+/* Add a tensor to the digest that tells one checkpoint's layers from another's (see forward.h,
+ * states), of which `data` holds its first `size` bytes: feed_digested() of that line of the table,
+ * none of a matrix, at most FEED_DIGESTED of its scales and of all else. Any training changes
+ * those, and they are so few that reading them once more costs nothing. */
+enum { FEED_DIGESTED = AHEAD_HEAD };
+size_t feed_digested(const struct weights *weights, size_t line, const struct tensor *tensor);
+void feed_digest(struct digest *digest, const struct tensor *tensor, const void *data, size_t size);
 
 /* A tensor that was taken: `from` points into it, so it must stay where it is. */
 struct held {

@@ -33,7 +33,8 @@ struct pass {
     bool resident;  /* a whole layer's experts stay; else they come, and go, one by one */
     uint64_t group; /* samples that go through the experts together */
     struct rows rows;
-    struct mat hidden; /* [rows, copies * dim] BF16 */
+    struct mat hidden;        /* [rows, copies * dim] BF16 */
+    char digest[DIGEST_TEXT]; /* of the layers so far, see forward.h, states */
     struct ts_held *embedding;
     int embedding_fd; /* of its file, for threads that read beside the feed; -1 if it is inline */
     const char *embedding_path;
@@ -322,12 +323,21 @@ static void tell_times(const struct layer_pass *lp)
 
 /* ---- layers ---- */
 
+/* A layer's digest begins with that of the layers before it. */
+static struct digest *digest_begin(const struct pass *pass)
+{
+    struct digest *digest = digest_new();
+    digest_add(digest, pass->digest, strlen(pass->digest));
+    return digest;
+}
+
 static void layer_begin(struct pass *pass, struct layer_pass *lp, uint64_t number)
 {
     const struct v4 *v4 = &pass->v4;
     struct device *d = v4->device;
     size_t experts = (size_t)v4->config.experts, matrices = experts * V4_EXPERT_MATRICES;
     *lp = (struct layer_pass){.pass = pass, .begin = times_so_far(pass)};
+    pass->feed.digest = digest_begin(pass);
     v4_layer_begin(v4, &lp->layer, number);
     feed_layer(&pass->feed, v4, &lp->layer, V4_ENORM, V4_SHARED_W2);
     lp->held = xalloc(matrices, sizeof *lp->held);
@@ -343,8 +353,11 @@ static void layer_begin(struct pass *pass, struct layer_pass *lp, uint64_t numbe
 
 static void layer_end(struct layer_pass *lp)
 {
-    const struct v4 *v4 = &lp->pass->v4;
-    report_layer(lp->pass, &lp->layer);
+    struct pass *pass = lp->pass;
+    const struct v4 *v4 = &pass->v4;
+    digest_end(pass->feed.digest, pass->digest);
+    pass->feed.digest = NULL;
+    report_layer(pass, &lp->layer);
     report_experts(lp);
     if (lp->pass->run->verbose)
         tell_times(lp);
@@ -378,9 +391,7 @@ static void open_embedding(struct pass *pass)
         !ts_held_ref(pass->embedding, &source, &pass->embedding_offset))
         return;
     pass->embedding_path = sources->file[source].path;
-    pass->embedding_fd = fcntl(sources_fd(sources, source), F_DUPFD_CLOEXEC, 0);
-    if (pass->embedding_fd < 0)
-        die_errno("%s", pass->embedding_path);
+    pass->embedding_fd = sources_dup(sources, source);
 }
 
 static void read_embedding(const struct pass *pass, uint64_t at, void *raw, size_t size)
@@ -596,6 +607,39 @@ static void find_embedding(struct pass *pass)
     }
 }
 
+/* The line of the table that comes next, or NULL. */
+static const struct tensor *next_line(struct ts_in *in)
+{
+    const struct toc *toc = ts_toc(in);
+    const struct tensor *present = ts_present(in);
+    size_t line = present ? (size_t)(present - toc->tensor) + 1 : 0;
+    return line < toc->count ? &toc->tensor[line] : NULL;
+}
+
+/* Read over a layer that comes before the first one, for the digest only. */
+static void skip_layer(struct pass *pass, uint64_t layer)
+{
+    struct ts_in *in = pass->run->in;
+    struct digest *digest = digest_begin(pass);
+    char *data = xalloc(FEED_DIGESTED, 1);
+    for (const struct tensor *tensor; (tensor = next_line(in));) {
+        const char *name = tensor->name;
+        uint32_t number;
+        bool in_layer = name_number(&name, "layers.", &number);
+        if (pass->wanted[tensor - ts_toc(in)->tensor] || (in_layer && number > layer))
+            break;
+        ts_next(in);
+        if (in_layer && number == layer) {
+            size_t line = (size_t)(tensor - ts_toc(in)->tensor);
+            size_t size = feed_digested(&pass->weights, line, tensor);
+            ts_read(in, data, size);
+            feed_digest(digest, tensor, data, size);
+        }
+    }
+    free(data);
+    digest_end(digest, pass->digest);
+}
+
 /* Bytes of the largest layer. */
 static uint64_t largest_layer(const struct pass *pass)
 {
@@ -668,7 +712,12 @@ static void pass_begin(struct pass *pass, const struct forward *run)
                                     .budget = pass->resident ? memory - layer : memory,
                                     .ranks = run->ranks,
                                     .gather = run->gather};
-    pass->feed = (struct feed){run->in, &pass->weights, ahead_begin(run->in, &plan), run->device};
+    for (uint64_t i = 0; i < run->first; i++)
+        skip_layer(pass, i);
+    pass->feed = (struct feed){.in = run->in,
+                               .weights = &pass->weights,
+                               .ahead = ahead_begin(run->in, &plan),
+                               .device = run->device};
 }
 
 static void pass_end(struct pass *pass)
@@ -696,7 +745,7 @@ void deepseek_v4_forward(const struct forward *run)
     pass.hidden =
         d->make(d, DTYPE_BF16, run->tokens->start[run->tokens->samples], c->copies * c->dim);
     if (run->states_in)
-        states_load(run, c->copies, c->dim, pass.hidden);
+        states_load(run, &(struct states){run->first - 1, c->copies, pass.hidden, pass.digest});
     else
         embed_all(&pass);
     for (uint64_t i = run->first; i <= run->last; i++) {
@@ -704,7 +753,7 @@ void deepseek_v4_forward(const struct forward *run)
         run_layer(&lp);
         layer_end(&lp);
         if (run->states)
-            run->states(run->context, i, c->copies, pass.hidden);
+            run->states(run->context, &(struct states){i, c->copies, pass.hidden, pass.digest});
     }
     struct v4_layer head;
     v4_layer_begin(&pass.v4, &head, UINT64_MAX);

@@ -112,14 +112,14 @@ struct block {
     const char *model;
 };
 
-static void take_block(void *context, uint64_t layer, uint64_t copies, struct mat hidden)
+static void take_block(void *context, const struct states *states)
 {
+    struct mat hidden = states->hidden;
     const struct block *block = context;
     size_t count = (size_t)(hidden.rows * hidden.cols);
     uint16_t *got = xalloc(count, sizeof *got);
-    (void)copies;
     device->read(device, got, hidden);
-    char *what = xprintf("%s, block %d", block->model, (int)layer);
+    char *what = xprintf("%s, block %d", block->model, (int)states->layer);
     expect_near(got, block->want, (size_t)hidden.rows, (size_t)hidden.cols, what);
     free(what);
     free(got);
@@ -224,11 +224,11 @@ static void take_losses(void *context, unsigned mtp, uint64_t first, struct mat 
     free(got);
 }
 
-static void losses_of_nano(void **state)
+static void test_losses(const char *model, uint64_t count)
 {
-    (void)state;
-    need("v4-nano");
-    float *want = read_tensor(FIXTURES "v4-nano/golden/eval-golden.safetensors", "nll");
+    need(model);
+    char *golden = xprintf(FIXTURES "%s/golden/eval-golden.safetensors", model);
+    float *want = read_tensor(golden, "nll");
     struct losses losses = {.want = want};
     struct tokens tokens;
     struct forward run = {.last = 3,
@@ -236,15 +236,28 @@ static void losses_of_nano(void **state)
                           .arithmetic = ARITHMETIC_SERVED,
                           .context = &losses,
                           .logits = take_losses};
-    run_over(&run, "v4-nano", "eval-ids.safetensors", 0, &tokens);
+    run_over(&run, model, "eval-ids.safetensors", 0, &tokens);
     finish(&run, &tokens);
-    assert_int_equal(losses.count, 32 * 255);
+    assert_int_equal(losses.count, count);
     double mean = losses.sum / (double)losses.count,
            each = losses.difference / (double)losses.count;
-    print_message("losses: mean %.4f, each %.4f\n", mean, each);
+    print_message("%s: losses: mean %.4f, each %.4f\n", model, mean, each);
     assert_true(fabs(mean) <= 0.01);
     assert_true(each <= 0.075);
     free(want);
+    free(golden);
+}
+
+static void losses_of_nano(void **state)
+{
+    (void)state;
+    test_losses("v4-nano", 8160);
+}
+
+static void losses_of_mini(void **state)
+{
+    (void)state;
+    test_losses("v4-mini", 12256);
 }
 
 /* ---- amaxes ---- */
@@ -288,38 +301,57 @@ static void take_amax(void *context, const struct linear_seen *seen)
         dump->worst_of_first = fmax(dump->worst_of_first, error);
 }
 
-static void amaxes_of_nano(void **state)
+/* `inputs` golden amaxes of inputs, of all experts that a token reaches. */
+static void test_amaxes(const char *model, uint64_t inputs)
 {
-    (void)state;
-    need("v4-nano");
+    need(model);
     struct dump dump = {.toc = toc_new()};
     struct tokens tokens;
-    char *error = pt_read(&dump.pt, FIXTURES "v4-nano/golden/amax/amax_dict_rank0-mp1.pt", dump.toc,
-                          toc_shard(dump.toc, "amax"));
+    char *path = xprintf(FIXTURES "%s/golden/amax/amax_dict_rank0-mp1.pt", model);
+    char *error = pt_read(&dump.pt, path, dump.toc, toc_shard(dump.toc, "amax"));
     assert_null(error);
     struct forward run = {.last = 3, .context = &dump, .linear = take_amax};
-    run_over(&run, "v4-nano", "calib-ids.safetensors", 0, &tokens);
+    run_over(&run, model, "calib-ids.safetensors", 0, &tokens);
     finish(&run, &tokens);
     double mean = dump.sum / (double)dump.inputs, near = (double)dump.near / (double)dump.inputs;
-    print_message(
-        "amaxes: mean error %.4f, %.1f%% within 5%%, worst %.3f, in the first block %.3f\n", mean,
-        100 * near, dump.worst, dump.worst_of_first);
-    assert_int_equal(dump.inputs, 189);
+    print_message("%s: amaxes: mean error %.4f, %.1f%% within 5%%, worst %.3f, in the first block "
+                  "%.4f\n",
+                  model, mean, 100 * near, dump.worst, dump.worst_of_first);
+    assert_int_equal(dump.inputs, inputs);
     assert_true(mean <= 0.006);
     assert_true(near >= 0.97);
     assert_true(dump.worst <= 0.15);
     assert_true(dump.worst_of_first <= 0.01);
     pt_free(&dump.pt);
     toc_free(dump.toc);
+    free(path);
 }
 
-int main(void)
+static void amaxes_of_nano(void **state)
 {
+    (void)state;
+    test_amaxes("v4-nano", 189);
+}
+
+/* One of them, that of layers.3.ffn.experts.25.w2, hangs on a router's tie: for token 325 of sample
+ * 16, the last expert chosen in layer 2 and the first one left differ by 0.002 of a score of 0.7,
+ * which another order of sums in any product before can turn round. With the products of BF16 and
+ * of AVX-512 it is chosen as in the dump; with AVX2's it is not, and that amax is 15.8 % off. */
+static void amaxes_of_mini(void **state)
+{
+    (void)state;
+    test_amaxes("v4-mini", 384);
+}
+
+/* With an argument: only the tests whose names match this pattern. */
+int main(int argc, char **argv)
+{
+    if (argc > 1)
+        cmocka_set_test_filter(argv[1]);
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(blocks_of_nano),
-        cmocka_unit_test(blocks_of_mini),
-        cmocka_unit_test(losses_of_nano),
-        cmocka_unit_test(amaxes_of_nano),
+        cmocka_unit_test(blocks_of_nano), cmocka_unit_test(blocks_of_mini),
+        cmocka_unit_test(losses_of_nano), cmocka_unit_test(losses_of_mini),
+        cmocka_unit_test(amaxes_of_nano), cmocka_unit_test(amaxes_of_mini),
     };
     return run_on_devices(&device, tests, NULL, NULL);
 }

@@ -213,6 +213,25 @@ static int close_file(void **state)
     return close(*(int *)*state);
 }
 
+/* What cannot be read, and a size that is not the file's. */
+static void unreadable(void **state)
+{
+    int fd = *(int *)*state;
+    unsigned char bytes[FILE_SIZE];
+    struct toc *toc = toc_new();
+    uint64_t *offset = NULL;
+    char *error = safetensors_read(-1, FILE_SIZE, toc, toc_shard(toc, "s"), &offset);
+    assert_string_equal(error, "Bad file descriptor");
+    free(error);
+    make_file(bytes);
+    put_file(fd, bytes, sizeof bytes);
+    error = safetensors_read(fd, 4, toc, toc_shard(toc, "s"), &offset);
+    assert_non_null(strstr(error, "but the file has 4 (truncated?)"));
+    free(error);
+    free(offset);
+    toc_free(toc);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -220,6 +239,7 @@ int main(void)
         cmocka_unit_test(cut_at_every_byte),
         cmocka_unit_test(cut_header_at_every_byte),
         cmocka_unit_test(every_byte_changed),
+        cmocka_unit_test(unreadable),
         cmocka_unit_test(layouts_read_back),
         cmocka_unit_test(data_begin_at_the_phase),
     };

@@ -52,6 +52,48 @@ static void text_and_back(void **state)
     toc_free(toc);
 }
 
+static void lines_of_a_part(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *text;
+        int64_t line[3]; /* -1: context, of which nothing is said */
+        bool there;
+    } parts[] = {
+        {"", {0}, true},
+        {"b\tI64\t[0]\tn.safetensors\tdata\n", {2}, true},
+        {"b\tI64\t[1,2,3,4,5,6,7,8]\tm.safetensors\tdata\n", {3}, true},
+        {"a.weight\tBF16\t[2048,4096]\tm.safetensors\tdata\n"
+         "x\tBF16\t[1]\tx.safetensors\tcontext\n"
+         "b\tI64\t[1,2,3,4,5,6,7,8]\tm.safetensors\tdata\n",
+         {0, -1, 3},
+         true},
+        {"a.scale\tF8_E8M0\t[]\tm.safetensors\tdata\n", {0}, false}, /* it is context there */
+        {"b\tI64\t[1]\tn.safetensors\tdata\n", {0}, false},
+        {"b\tF64\t[0]\tn.safetensors\tdata\n", {0}, false},
+        {"b\tI64\t[0]\to.safetensors\tdata\n", {0}, false},
+        {"c\tI64\t[0]\tn.safetensors\tdata\n", {0}, false},
+        {"b\tI64\t[0]\tn.safetensors\tdata\n" /* another order */
+         "a.weight\tBF16\t[2048,4096]\tm.safetensors\tdata\n",
+         {0},
+         false},
+    };
+    struct toc *whole = toc_new();
+    assert_null(parse(whole, table, sizeof table - 1));
+    for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) {
+        struct toc *part = toc_new();
+        assert_null(parse(part, parts[i].text, strlen(parts[i].text)));
+        uint32_t *line = toc_lines_in(part, whole);
+        assert_int_equal(line != NULL, parts[i].there);
+        for (size_t j = 0; line && j < part->count; j++)
+            if (parts[i].line[j] >= 0)
+                assert_int_equal(line[j], parts[i].line[j]);
+        free(line);
+        toc_free(part);
+    }
+    toc_free(whole);
+}
+
 /* The line "NAME DTYPE SHAPE SHARD USE" is refused for a reason with `words`. */
 static void refused(const char *line, const char *words)
 {
@@ -265,15 +307,11 @@ static void sums_of_sizes_saturate(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(text_and_back),
-        cmocka_unit_test(malformed_lines),
-        cmocka_unit_test(nul_bytes),
-        cmocka_unit_test(cut_at_every_byte),
-        cmocka_unit_test(every_byte_changed),
-        cmocka_unit_test(longest_names),
-        cmocka_unit_test(many_names),
-        cmocka_unit_test(many_shards),
-        cmocka_unit_test(sums_of_sizes_saturate),
+        cmocka_unit_test(text_and_back),     cmocka_unit_test(lines_of_a_part),
+        cmocka_unit_test(malformed_lines),   cmocka_unit_test(nul_bytes),
+        cmocka_unit_test(cut_at_every_byte), cmocka_unit_test(every_byte_changed),
+        cmocka_unit_test(longest_names),     cmocka_unit_test(many_names),
+        cmocka_unit_test(many_shards),       cmocka_unit_test(sums_of_sizes_saturate),
     };
     return cmocka_run_group_tests_name("toc", tests, NULL, NULL);
 }

@@ -1,0 +1,145 @@
+#include "resume.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "die.h"
+#include "states.h"
+
+static const char name[] = "calibration.ts", partial[] = "calibration.ts.partial";
+
+void resume_begin(struct resume *resume, const char *folder, const char *options)
+{
+    *resume = (struct resume){0};
+    if (!folder)
+        return;
+    if (mkdir(folder, 0777) && errno != EEXIST)
+        die_errno("%s", folder);
+    resume->folder = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (resume->folder < 0)
+        die_errno("%s", folder);
+    if (flock(resume->folder, LOCK_EX | LOCK_NB)) {
+        if (errno == EWOULDBLOCK)
+            die("%s: another program is at work in it; wait for it, or choose another folder",
+                folder);
+        die_errno("%s", folder);
+    }
+    resume->file = xprintf("%s/%s", folder, name);
+    struct digest *digest = digest_new();
+    digest_add(digest, options, strlen(options));
+    digest_end(digest, resume->options);
+}
+
+/* ---- reading ---- */
+
+static void refuse(struct ts_in *in)
+{
+    die("%s: %s: is nothing that --resume writes; choose another folder", ts_name(in),
+        ts_present(in)->name);
+}
+
+static void check_options(const struct resume *resume, struct ts_in *in)
+{
+    char found[DIGEST_TEXT - 1];
+    if (ts_present(in)->size != sizeof found)
+        refuse(in);
+    ts_read(in, found, sizeof found);
+    if (memcmp(found, resume->options, sizeof found) != 0)
+        die("%s: was left by a run with other options, or by another version (st-ls --header shows "
+            "which); give the same, or remove it to begin anew",
+            ts_name(in));
+}
+
+static uint64_t read_layer(struct ts_in *in, const struct forward *run)
+{
+    int64_t layer;
+    if (ts_present(in)->size != sizeof layer)
+        refuse(in);
+    ts_read(in, &layer, sizeof layer);
+    if (layer < (int64_t)run->first || layer > (int64_t)run->last)
+        refuse(in);
+    return (uint64_t)layer;
+}
+
+static void read_record(struct ts_in *in, struct records *records)
+{
+    const struct tensor *tensor = ts_present(in);
+    int64_t value;
+    if (tensor->rank || tensor->size > sizeof value)
+        refuse(in);
+    ts_read(in, &value, (size_t)tensor->size);
+    records_add(records, tensor->name, tensor->dtype, &value);
+}
+
+bool resume_load(const struct resume *resume, struct forward *run, struct records *records)
+{
+    struct stat status;
+    if (!resume->file || fstatat(resume->folder, name, &status, 0))
+        return false;
+    struct ts_in *in = ts_open(resume->file, NULL);
+    bool options = false, layer = false;
+    uint64_t done = 0;
+    for (const struct tensor *tensor; (tensor = ts_next(in));) {
+        if (!strcmp(tensor->name, "fingerprint")) {
+            states_check(run, in);
+        } else if (!strcmp(tensor->name, "options")) {
+            check_options(resume, in);
+            options = true;
+        } else if (!strcmp(tensor->name, "layer")) {
+            done = read_layer(in, run);
+            layer = true;
+        } else if (!strcmp(ts_toc(in)->shard[tensor->shard], records->shard)) {
+            read_record(in, records);
+        }
+    }
+    if (!options || !layer)
+        die("%s: is nothing that --resume writes; choose another folder", ts_name(in));
+    ts_close(in);
+    run->first = done + 1;
+    run->states_in = resume->file;
+    return true;
+}
+
+/* ---- writing ---- */
+
+void resume_save(const struct resume *resume, const struct forward *run, const struct stage *stage,
+                 const struct states *states, const struct records *records)
+{
+    if (!resume->file)
+        return;
+    struct stage file = {.output = resume->file, .entry = stage->entry};
+    struct tensor line = {
+        .name = "options", .dtype = DTYPE_U8, .rank = 1, .dim = {DIGEST_TEXT - 1}};
+    struct toc *toc = toc_new();
+    states_plan(toc, run, states);
+    line.shard = toc_shard(toc, "options.safetensors");
+    toc_add(toc, &line);
+    for (size_t i = 0; i < records->toc->count; i++)
+        toc_copy(toc, records->toc, i);
+    struct ts_out *out = ts_create(&file, NULL, toc);
+    states_write(out, run, states);
+    ts_put(out, line.name, resume->options, DIGEST_TEXT - 1);
+    records_write(records, out);
+    ts_finish(out, NULL, NULL);
+    toc_free(toc);
+    if (fsync(resume->folder) && errno != EINVAL) /* some filesystems cannot */
+        die_errno("%s", resume->file);
+}
+
+void resume_end(struct resume *resume)
+{
+    if (!resume->file)
+        return;
+    const char *const names[] = {name, partial};
+    for (size_t i = 0; i < 2; i++)
+        if (unlinkat(resume->folder, names[i], 0) && errno != ENOENT)
+            die_errno("%s: the result is whole; remove this folder yourself", resume->file);
+    close(resume->folder);
+    free(resume->file);
+}

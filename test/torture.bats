@@ -1,0 +1,36 @@
+# A little of each kind of harm; `make torture` does all of it. What holds is in test/torture/common.bash.
+
+load common
+
+# harm KIND [OPTION...]: there are no faults.
+harm() {
+    [ "$BIN" = bin ] || skip "tortured without sanitizers, which strace and limits disturb"
+    TMPDIR=$T run "test/torture/$1" "${@:2}"
+    echo "$output"
+    [ "$status" -ne 3 ] || skip "cannot mount images here"
+    [ "$status" -eq 0 ]
+}
+
+@test "system calls fail, reads and writes move less" {
+    harm calls 2
+}
+
+@test "killed at calls that write, and at random moments" {
+    harm kills 3 6
+}
+
+@test "stages are killed, stopped, or nobody reads" {
+    harm signals 2
+}
+
+@test "limits on files, full outputs" {
+    harm limits 2
+}
+
+@test "the source changes meanwhile" {
+    harm sources 3
+}
+
+@test "full disks, and disks that are cut off" {
+    harm disks 2
+}

@@ -1,0 +1,142 @@
+/* Work on several threads, finished in order. */
+#include "inorder.h"
+
+#include <sched.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdlib.h>
+
+#include <cmocka.h>
+
+struct piece {
+    uint64_t number, square;
+    bool computes;
+    char *memory; /* of its last use */
+};
+
+struct seen {
+    uint64_t finished, computed;
+};
+
+/* Some pieces take much longer than others. */
+static void compute(void *context, void *item)
+{
+    struct piece *piece = item;
+    (void)context;
+    for (uint64_t i = 0; i < piece->number % 7 * 20; i++)
+        sched_yield();
+    piece->square = piece->number * piece->number;
+}
+
+static void finish(void *context, void *item)
+{
+    struct piece *piece = item;
+    struct seen *seen = context;
+    assert_int_equal(piece->number, seen->finished);
+    assert_int_equal(piece->square, piece->computes ? piece->number * piece->number : 0);
+    seen->computed += piece->computes;
+    seen->finished++;
+}
+
+static void release(void *item)
+{
+    struct piece *piece = item;
+    free(piece->memory);
+}
+
+static void give(struct inorder *line, uint64_t number, bool computes)
+{
+    struct piece *piece = inorder_piece(line);
+    if (!piece->memory)
+        piece->memory = malloc(1);
+    piece->number = number;
+    piece->square = 0;
+    piece->computes = computes;
+    inorder_give(line, computes);
+}
+
+static void run(unsigned threads, uint64_t pieces, unsigned every)
+{
+    struct seen seen = {0};
+    struct inorder *line = inorder_begin(threads, sizeof(struct piece), compute, finish, &seen);
+    uint64_t computes = 0;
+    for (uint64_t i = 0; i < pieces; i++) {
+        computes += i % every == 0;
+        give(line, i, i % every == 0);
+    }
+    inorder_end(line, release);
+    assert_int_equal(seen.finished, pieces);
+    assert_int_equal(seen.computed, computes);
+}
+
+static void everything_is_finished_in_order(void **state)
+{
+    (void)state;
+    for (unsigned threads = 1; threads <= 9; threads += 2)
+        for (unsigned every = 1; every <= 6; every++) {
+            run(threads, 0, every);
+            run(threads, 1, every);
+            run(threads, 1000, every);
+        }
+    run(INORDER_THREADS_MOST, 1000, 1);
+    run(2, 1000, 1000); /* hardly any to compute */
+}
+
+/* What the other thread did is seen once the line is idle. */
+static void idle_means_finished(void **state)
+{
+    (void)state;
+    struct seen seen = {0};
+    struct inorder *line = inorder_begin(3, sizeof(struct piece), compute, finish, &seen);
+    assert_true(inorder_idle(line));
+    for (uint64_t i = 0; i < 200; i++) {
+        give(line, i, i % 3 != 0);
+        if (i % 5 == 0) {
+            while (!inorder_idle(line))
+                sched_yield();
+            assert_int_equal(seen.finished, i + 1);
+        }
+    }
+    inorder_end(line, release);
+}
+
+static void pieces_are_few(void **state)
+{
+    (void)state;
+    enum { MOST = 100 };
+    const void *known[MOST];
+    size_t count = 0;
+    struct seen seen = {0};
+    struct inorder *line = inorder_begin(4, sizeof(struct piece), compute, finish, &seen);
+    for (uint64_t i = 0; i < 2000; i++) {
+        const void *piece = inorder_piece(line);
+        size_t j = 0;
+        while (j < count && known[j] != piece)
+            j++;
+        if (j == count && count < MOST)
+            known[count++] = piece;
+        give(line, i, true);
+    }
+    inorder_end(line, release);
+    assert_in_range(count, 2, 2 * 4);
+}
+
+static void threads_by_default(void **state)
+{
+    (void)state;
+    assert_in_range(inorder_threads(0), 1, INORDER_THREADS_MOST);
+    assert_int_equal(inorder_threads(1), 1);
+    assert_int_equal(inorder_threads(INORDER_THREADS_MOST), INORDER_THREADS_MOST);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(everything_is_finished_in_order),
+        cmocka_unit_test(idle_means_finished),
+        cmocka_unit_test(pieces_are_few),
+        cmocka_unit_test(threads_by_default),
+    };
+    return cmocka_run_group_tests_name("inorder", tests, NULL, NULL);
+}
