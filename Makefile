@@ -91,6 +91,7 @@ COMPILE_CUDA = $(NVCC) -std=c++17 -Xcompiler -Wall,-Wextra,-Werror,-fno-exceptio
 STAGES   := $(patsubst stages/%.c,$(BIN)/%,$(wildcard stages/*.c))
 UNITS    := $(patsubst test/unit/%.c,$(BIN)/test/%,$(wildcard test/unit/*.c))
 TOOLS    := $(patsubst test/%.c,$(BIN)/test/%,$(wildcard test/*.c))
+TOOLS    := $(filter-out $(if $(filter 0,$(DNNL)),%/gemm-rate),$(TOOLS))
 FUZZERS  := $(patsubst test/fuzz/%.c,$(BIN)/fuzz/%,$(filter-out %/fuzz.c,$(wildcard test/fuzz/*.c)))
 SOURCES  := $(wildcard common/*.c common/model/*.c)
 
@@ -137,6 +138,7 @@ RUNS_MODEL := amax-calib st-eval test/cuda test/device test/deepseek_v4 test/for
 $(RUNS_MODEL:%=$(BIN)/%): LDLIBS += $(if $(filter 0,$(DNNL)),,-ldnnl) -fopenmp $(CUDA_LIBS)
 
 $(BIN)/test/mkckpt: LDLIBS += -fopenmp
+$(BIN)/test/gemm-rate: LDLIBS += -ldnnl -fopenmp
 
 $(TOOLS): $(BIN)/test/%: $(OBJ)/test/%.o $(OBJ)/common.a
 	@mkdir -p $(@D)
