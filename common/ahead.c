@@ -201,12 +201,14 @@ static void read_here(struct ahead *ahead, struct item *item, const struct place
     pthread_mutex_unlock(&ahead->mutex);
 }
 
-/* The present tensor, which comes inline: its bytes in order. */
+/* The present tensor, which comes inline: its bytes in order. With the last of them, the item is the
+ * taker's. */
 static void read_inline(struct ahead *ahead, struct item *item)
 {
     struct device *d = ahead->plan.device;
-    for (uint64_t at = 0; at < item->tensor->size; at += DEVICE_PIECE) {
-        size_t size = (size_t)at_most(item->tensor->size - at, DEVICE_PIECE);
+    const uint64_t all = item->tensor->size;
+    for (uint64_t at = 0; at < all; at += DEVICE_PIECE) {
+        size_t size = (size_t)at_most(all - at, DEVICE_PIECE);
         char *to = item->on_device ? d->lend(d, item->to.bytes, at, size, 0)
                                    : (char *)item->to.data + at;
         read_here(ahead, item, NULL, to, size, 0);
@@ -280,7 +282,7 @@ static void read_present(struct ahead *ahead, const struct tensor *tensor)
         read_together(ahead, item, place);
     else if (there && tensor->size)
         list_pieces(ahead, item, &place);
-    else
+    else if (tensor->size) /* or it may be taken already */
         read_inline(ahead, item);
 }
 
