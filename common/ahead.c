@@ -209,8 +209,8 @@ static void read_inline(struct ahead *ahead, struct item *item)
     const uint64_t all = item->tensor->size;
     for (uint64_t at = 0; at < all; at += DEVICE_PIECE) {
         size_t size = (size_t)at_most(all - at, DEVICE_PIECE);
-        char *to = item->on_device ? d->lend(d, item->to.bytes, at, size, 0)
-                                   : (char *)item->to.data + at;
+        char *to =
+            item->on_device ? d->lend(d, item->to.bytes, at, size, 0) : (char *)item->to.data + at;
         read_here(ahead, item, NULL, to, size, 0);
         look_at(ahead, item, at, to, size);
         if (item->on_device)
@@ -267,8 +267,8 @@ static void read_present(struct ahead *ahead, const struct tensor *tensor)
     bool there = ts_ref(ahead->in, &place.source, &place.offset);
     bool together = ahead->plan.gather && tensor->size >= GATHER_LEAST && there;
     *item = (struct item){.tensor = tensor, .left = tensor->size, .fd = -1, .direct = -1};
-    item->on_device = ahead->plan.on_device &&
-                      ahead->plan.on_device[tensor - ts_toc(ahead->in)->tensor];
+    item->on_device =
+        ahead->plan.on_device && ahead->plan.on_device[tensor - ts_toc(ahead->in)->tensor];
     if (item->on_device)
         item->to.bytes = d->make(d, DTYPE_U8, 1, tensor->size);
     else if (!together)

@@ -208,7 +208,7 @@ static void group_begin(struct pass *pass, struct group *g, uint64_t sample, uin
 static void group_end(struct pass *pass, struct group *g)
 {
     struct device *d = pass->v4.device;
-    const struct mat mats[] = {g->x,       g->y,       g->post,        g->comb, g->row,
+    const struct mat mats[] = {g->x,       g->y,       g->post,        g->comb,  g->row,
                                g->weights, g->experts, g->all_weights, g->weight};
     for (size_t i = 0; i < sizeof mats / sizeof *mats; i++)
         d->drop(d, mats[i]);
@@ -387,8 +387,7 @@ static void open_embedding(struct pass *pass)
     struct sources *sources = ts_sources(pass->run->in);
     size_t source;
     pass->embedding_fd = -1;
-    if (!pass->embedding ||
-        !ts_held_ref(pass->embedding, &source, &pass->embedding_offset))
+    if (!pass->embedding || !ts_held_ref(pass->embedding, &source, &pass->embedding_offset))
         return;
     pass->embedding_path = sources->file[source].path;
     pass->embedding_fd = sources_dup(sources, source);

@@ -247,8 +247,8 @@ static void load_linear(const struct v4 *v4, struct v4_linear *linear, const str
             linear->module, (double)from->input_scale);
     linear->operand = xalloc((size_t)groups, sizeof *linear->operand);
     for (uint64_t i = 0; i < groups; i++) {
-        linear->operand[i] = d->operand(d, from->weight, from->tensor, scales, scale,
-                                        bytes, i * rows, rows, mat_rows(parts, i, 1));
+        linear->operand[i] = d->operand(d, from->weight, from->tensor, scales, scale, bytes,
+                                        i * rows, rows, mat_rows(parts, i, 1));
         d->max_abs(d, mat_cols(linear->seen, V4_SEEN_WEIGHT, 1), mat_rows(parts, i, 1));
     }
     if (from->raw)

@@ -33,9 +33,9 @@ static void expect_near(const char *name, const struct array *a, const void *wan
     double error = 0, size = 0;
     for (size_t i = 0; i < count; i++) {
         double w = dtype_value(a->dtype, want, i), g = dtype_value(a->dtype, got, i);
-        if (a->nmse == 0 && memcmp((const char *)want + i * dtype_size(a->dtype),
-                                   (const char *)got + i * dtype_size(a->dtype),
-                                   dtype_size(a->dtype)) != 0)
+        if (a->nmse == 0 &&
+            memcmp((const char *)want + i * dtype_size(a->dtype),
+                   (const char *)got + i * dtype_size(a->dtype), dtype_size(a->dtype)) != 0)
             fail_msg("%s: row %zu, column %zu: cpu %.9g, cuda %.9g", name, i / (size_t)a->cols,
                      i % (size_t)a->cols, w, g);
         error += (w - g) * (w - g);
@@ -598,8 +598,11 @@ static void selection(void **state)
     (void)state;
     need_device(cuda);
     for (uint64_t n = 1; n <= blocks_of(4); n += n < 8 ? 1 : 13) {
-        struct array m[] = {result(i32(TOKENS, n, 1, 1), 0), whole(TOKENS, 3 * 64, 1, 2),
-                            whole(blocks_of(4), 64, 1, 3), positions(), first_blocks(4),
+        struct array m[] = {result(i32(TOKENS, n, 1, 1), 0),
+                            whole(TOKENS, 3 * 64, 1, 2),
+                            whole(blocks_of(4), 64, 1, 3),
+                            positions(),
+                            first_blocks(4),
                             whole(TOKENS, 3, 1, 4)};
         COMPARE(selects, m);
     }
@@ -679,12 +682,18 @@ static int close_devices(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(fp8_weights),       cmocka_unit_test(fp4_weights),
-        cmocka_unit_test(plain_weights),     cmocka_unit_test(activations),
-        cmocka_unit_test(moving),            cmocka_unit_test(norms_and_turns),
-        cmocka_unit_test(hyper_connections), cmocka_unit_test(experts),
-        cmocka_unit_test(losses),            cmocka_unit_test(products),
-        cmocka_unit_test(compression),       cmocka_unit_test(selection),
+        cmocka_unit_test(fp8_weights),
+        cmocka_unit_test(fp4_weights),
+        cmocka_unit_test(plain_weights),
+        cmocka_unit_test(activations),
+        cmocka_unit_test(moving),
+        cmocka_unit_test(norms_and_turns),
+        cmocka_unit_test(hyper_connections),
+        cmocka_unit_test(experts),
+        cmocka_unit_test(losses),
+        cmocka_unit_test(products),
+        cmocka_unit_test(compression),
+        cmocka_unit_test(selection),
         cmocka_unit_test(attention),
     };
     return cmocka_run_group_tests(tests, open_devices, close_devices);

@@ -167,9 +167,9 @@ static void load(struct loaded *l, uint64_t number, const char *prefix)
         l->wanted[i] = !strncmp(toc->tensor[i].name, prefix, strlen(prefix));
     const struct ahead_plan plan = {.wanted = l->wanted, .device = device, .budget = 1 << 20};
     l->feed = (struct feed){.in = l->run.in,
-                             .weights = &l->weights,
-                             .ahead = ahead_begin(l->run.in, &plan),
-                             .device = device};
+                            .weights = &l->weights,
+                            .ahead = ahead_begin(l->run.in, &plan),
+                            .device = device};
     v4_begin(&l->v4, &l->run, 256);
     v4_layer_begin(&l->v4, &l->layer, number);
     v4_layer_check(&l->v4, &l->layer, &l->weights, true);
