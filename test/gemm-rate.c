@@ -56,7 +56,10 @@ static void ours_begin(struct ours *o, unsigned threads, struct shape s, const u
                                   .dtype = DTYPE_BF16};
     const struct scales none = {0};
     struct mat amax = d->make(d, DTYPE_F32, 1, 1);
-    o->weight = d->operand(d, &weight, &tensor, &none, b, 0, s.out, amax);
+    struct mat bytes = d->make(d, DTYPE_U8, 1, tensor.size);
+    d->write(d, bytes, b);
+    o->weight = d->operand(d, &weight, &tensor, &none, bytes, bytes, 0, s.out, amax);
+    d->drop(d, bytes);
     d->drop(d, amax);
     o->x = d->make(d, DTYPE_BF16, s.rows, s.in);
     o->y = d->make(d, DTYPE_BF16, s.rows, s.out);
