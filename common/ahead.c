@@ -201,8 +201,8 @@ static void read_here(struct ahead *ahead, struct item *item, const struct place
     pthread_mutex_unlock(&ahead->mutex);
 }
 
-/* The present tensor, which comes inline: its bytes in order. With the last of them, the item is the
- * taker's. */
+/* The present tensor, which comes inline: its bytes in order. With the last of them, the item is
+ * the taker's. */
 static void read_inline(struct ahead *ahead, struct item *item)
 {
     struct device *d = ahead->plan.device;

@@ -239,8 +239,8 @@ struct device {
 /* The processor, through oneDNN; `threads` of 0: as many as there are processors. */
 struct device *device_cpu(unsigned threads);
 
-/* GPU number `gpu` of those that the process sees, through CUDA; NULL if there is none, or the build
- * has no CUDA, and *why says which. */
+/* GPU number `gpu` of those that the process sees, through CUDA; NULL if there is none, or the
+ * build has no CUDA, and *why says which. */
 struct device *device_cuda(unsigned gpu, const char **why);
 
 #endif

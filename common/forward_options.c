@@ -14,8 +14,7 @@ enum { THREADS_MOST = 1024 };
 
 struct arg *forward_options_args(struct forward_options *o, const struct arg *own)
 {
-    *o = (struct forward_options){
-        .device = "cpu", .batch = 4};
+    *o = (struct forward_options){.device = "cpu", .batch = 4};
     const struct arg common[] = {
         {"tokens", ARG_TEXT, &o->tokens, 0, NULL, true}, /* told by their digest */
         {"samples", ARG_NUMBER, &o->samples, 0, NULL, false},
