@@ -116,7 +116,8 @@ SH
     [ "$codes" = '0 0 0' ]
     cmp "$T/alone.ts" "$T/three.ts"
     cmp "$T/alone.out" "$T/0.out"
-    diff "$T/alone" <(sed 's/^st-eval\[0\]/st-eval/' "$T/0")
+    # All but the seconds that a layer took.
+    diff <(grep -v ' s: read ' "$T/alone") <(sed 's/^st-eval\[0\]/st-eval/' "$T/0" | grep -v ' s: read ')
     [ ! -s "$T/1.out" ] && [ ! -s "$T/1" ]
 }
 
