@@ -198,7 +198,7 @@ SH
 }
 
 @test "a rank that is stopped ends the others, and itself when it goes on" {
-    patience 2
+    patience 5
     mkfifo "$T/never"
     rank 0 3 "${calib[@]}" "$NANO"
     rank 1 3 amax-calib --tokens "$T/never" "$NANO"
@@ -208,7 +208,7 @@ SH
     ended 0 2
     kill -CONT "${pid[1]}"
     [ "$codes" = '1 1' ]
-    grep -q 'rank 1 has not been heard of for 2 seconds' "$T/0"
+    grep -q 'rank 1 has not been heard of for 5 seconds' "$T/0"
     grep -q 'rank 0 says: rank 1 has not been heard of' "$T/2"
     ended 1
     [ "$codes" = 1 ]
