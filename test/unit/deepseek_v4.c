@@ -493,7 +493,8 @@ static struct held take_tensor(const char *name, struct weights *weights, struct
                 .weight = weight_of(weights, (size_t)(tensor - ts_toc(*in)->tensor)),
                 .raw = held.arrived.data};
         }
-    assert_non_null(held.from.raw);
+    if (!held.from.tensor)
+        die("%s: no tensor %s", CHECKPOINT, name);
     return held;
 }
 
