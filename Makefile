@@ -12,6 +12,8 @@
 #
 # DNNL=0 builds without oneDNN: there is no CPU to run models on then, only a GPU.
 #
+# CUDA is found, not demanded: CUDA=0 builds without it, NVCC=/path/to/nvcc says where it is.
+#
 # Missing Debian packages are installed first where that is possible (see test/setup).
 
 CC       ?= cc
@@ -64,9 +66,32 @@ LDLIBS   := -Wl,-Bstatic -larchive -lnettle -lbz2 -llzma -lzstd -lz -ljansson -l
             -Wl,-Bdynamic -lm
 endif
 
+# nvcc with cuBLASLt's header beside it, for those GPUs that it knows. SANITIZE=1 goes without.
+NVCC      ?= $(firstword $(shell command -v nvcc) /usr/local/cuda/bin/nvcc)
+CUDA      ?= $(if $(filter 1,$(SANITIZE)),0,1)
+CUDA_HOME := $(abspath $(dir $(realpath $(shell command -v $(NVCC))))/..)
+CUDA_HAS  := $(and $(filter-out 0,$(CUDA)),$(wildcard $(CUDA_HOME)/include/cublasLt.h),\
+               $(shell $(NVCC) --list-gpu-code))
+GPUS      := $(filter $(CUDA_HAS),sm_90 sm_100 sm_120)
+NVCCFLAGS ?= -O3
+ifneq ($(GPUS),)
+CUDA_LINE := $(GPUS), nvcc $(shell $(NVCC) --version | sed -n 's/.*release \([0-9.]*\).*/\1/p')
+GPU_CODE  := $(foreach gpu,$(GPUS),-gencode arch=$(gpu:sm_%=compute_%),code=$(gpu))
+GPU       := $(filter-out cuda/none.c,$(wildcard cuda/*.c cuda/*.cu))
+CUDA_LIBS := -L$(CUDA_HOME)/lib64 -lcudart_static -ldl -lrt -lpthread
+$(OBJ)/cuda/%.o: INCLUDE += -I$(CUDA_HOME)/include
+else
+CUDA_LINE := no
+GPU       := cuda/none.c
+endif
+# As above: no contraction, no fast mathematics, subnormals stay.
+COMPILE_CUDA = $(NVCC) -std=c++17 -Xcompiler -Wall,-Wextra,-Werror,-fno-exceptions $(GPU_CODE) \
+               -Xcompiler -fno-threadsafe-statics $(INCLUDE) $(NVCCFLAGS) -fmad=false -MMD -MP
+
 STAGES   := $(patsubst stages/%.c,$(BIN)/%,$(wildcard stages/*.c))
 UNITS    := $(patsubst test/unit/%.c,$(BIN)/test/%,$(wildcard test/unit/*.c))
 TOOLS    := $(patsubst test/%.c,$(BIN)/test/%,$(wildcard test/*.c))
+TOOLS    := $(filter-out $(if $(filter 0,$(DNNL)),%/gemm-rate),$(TOOLS))
 FUZZERS  := $(patsubst test/fuzz/%.c,$(BIN)/fuzz/%,$(filter-out %/fuzz.c,$(wildcard test/fuzz/*.c)))
 SOURCES  := $(wildcard common/*.c common/model/*.c)
 
@@ -74,17 +99,24 @@ SOURCES  := $(wildcard common/*.c common/model/*.c)
 NO_CPU   := common/device_cpu_none.c
 CPU      := common/gemm.c $(filter-out $(NO_CPU),$(wildcard common/device_cpu*.c))
 COMMON   := $(filter-out $(if $(filter 0,$(DNNL)),$(CPU),$(NO_CPU)),$(SOURCES))
-COMMON   := $(COMMON:%.c=$(OBJ)/%.o)
+COMMON   := $(patsubst %,$(OBJ)/%.o,$(basename $(COMMON) $(GPU)))
 
 SETUPS   := setup-build setup-check setup-lint setup-bench setup-fuzz setup-portable
 
-.PHONY: all demo check fuzz torture coverage lint bench install portable clean FORCE $(SETUPS)
+.PHONY: all cuda demo check fuzz torture coverage lint bench install portable clean FORCE $(SETUPS)
 .PHONY: fuzzers fuzzers-here fuzzers-covered coverage-here
-all: $(STAGES) $(TOOLS)
+all: cuda $(STAGES) $(TOOLS)
+
+cuda:
+	@echo "cuda: $(CUDA_LINE)"
 
 $(OBJ)/%.o: %.c | setup-build
 	@mkdir -p $(@D)
 	$(COMPILE) -c -o $@ $<
+
+$(OBJ)/%.o: %.cu | setup-build
+	@mkdir -p $(@D)
+	$(COMPILE_CUDA) -c -o $@ $<
 
 # What the library is made of; newer than the library if that has changed.
 $(OBJ)/members: FORCE
@@ -101,11 +133,12 @@ $(STAGES): $(BIN)/%: $(OBJ)/stages/%.o $(OBJ)/common.a
 
 $(TOOLS) $(UNITS): UP := ../..
 
-# Programs that run the model: oneDNN for products, OpenMP for threads.
-RUNS_MODEL := amax-calib st-eval test/device test/deepseek_v4 test/forward
-$(RUNS_MODEL:%=$(BIN)/%): LDLIBS += $(if $(filter 0,$(DNNL)),,-ldnnl) -fopenmp
+# Programs that run the model: oneDNN or cuBLASLt for products, OpenMP for threads.
+RUNS_MODEL := amax-calib st-eval test/cuda test/device test/deepseek_v4 test/forward
+$(RUNS_MODEL:%=$(BIN)/%): LDLIBS += $(if $(filter 0,$(DNNL)),,-ldnnl) -fopenmp $(CUDA_LIBS)
 
 $(BIN)/test/mkckpt: LDLIBS += -fopenmp
+$(BIN)/test/gemm-rate: LDLIBS += -ldnnl -fopenmp
 
 $(TOOLS): $(BIN)/test/%: $(OBJ)/test/%.o $(OBJ)/common.a
 	@mkdir -p $(@D)

@@ -1,31 +1,53 @@
 #include "ahead.h"
 
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
 #include <pthread.h>
 #include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
 
 #include "die.h"
+#include "progress.h"
 
-/* Smaller tensors are read by each rank: sending pieces around would take longer. Pieces are whole
- * pages. A tensor is read in steps, so that no read takes long. */
-enum { GATHER_LEAST = 1 << 20, PAGE = 4096, STEP = 64 << 20 };
+/* Smaller tensors are read by each rank: sending pieces around would take longer. Pieces of ranks
+ * are whole pages. */
+enum { GATHER_LEAST = 1 << 20, PAGE = 4096 };
+
+/* How many pieces are read at a time: what disk arrays need to be busy. */
+enum { READERS = 8 };
 
 struct item {
     struct item *next;
     const struct tensor *tensor;
-    void *data;
+    struct arrived to;
+    bool on_device;
+    uint64_t left;  /* bytes that have not come yet */
+    int fd, direct; /* of the file that it lies in, or -1; direct: for O_DIRECT, or -1 */
+    const char *path;
+};
+
+/* Some of an item's bytes, which lie at `offset` of its file. */
+struct piece {
+    struct piece *next;
+    struct item *item;
+    uint64_t at, offset;
+    size_t size;
 };
 
 struct ahead {
     struct ts_in *in;
-    const bool *wanted;
-    uint64_t budget;
-    struct ranks *ranks;
-    struct gather *gather;
-    pthread_t thread;
+    struct ahead_plan plan;
+    pthread_t lister, reader[READERS];
     pthread_mutex_t mutex; /* guards what follows */
     pthread_cond_t changed;
     struct item *first, **last;
+    struct piece *first_piece, **last_piece;
     uint64_t waiting; /* bytes */
+    unsigned busy;    /* reads under way */
+    double since;     /* when the first of them began */
+    struct ahead_time time;
     bool done, stop;
 };
 
@@ -34,84 +56,245 @@ static uint64_t at_most(uint64_t count, uint64_t most)
     return count < most ? count : most;
 }
 
+/* ---- reading ---- */
+
+/* With the mutex held, each: reads begin and end. */
+static void read_begins(struct ahead *ahead, const char *name)
+{
+    if (!ahead->busy++)
+        ahead->since = now();
+    ranks_reading(ahead->plan.ranks, name);
+}
+
+static void read_ends(struct ahead *ahead, struct item *item, uint64_t size)
+{
+    if (!--ahead->busy) {
+        ahead->time.reading += now() - ahead->since;
+        ranks_reading(ahead->plan.ranks, NULL);
+    }
+    item->left -= size;
+    if (!item->left && item->fd >= 0) {
+        close(item->fd);
+        if (item->direct >= 0)
+            close(item->direct);
+    }
+    pthread_cond_broadcast(&ahead->changed);
+}
+
+/* Bytes of a piece by whole pages, which `to` has around it. False if the file system cannot. */
+static bool read_pages(const struct piece *p, char *to)
+{
+    size_t phase = (size_t)(p->offset % PAGE), size = (phase + p->size + PAGE - 1) / PAGE * PAGE;
+    for (size_t done = 0; done < phase + p->size;) {
+        ssize_t got = pread(p->item->direct, to - phase + done, size - done,
+                            (off_t)(p->offset - phase + done));
+        if (got < 0 && errno == EINTR)
+            continue;
+        if (got <= 0 || (got % PAGE && done + (size_t)got < phase + p->size))
+            return false; /* the other way finds out what is wrong */
+        done += (size_t)got;
+    }
+    return true;
+}
+
+/* Bytes of an item that goes to the device have come. */
+static void look_at(const struct ahead *ahead, struct item *item, uint64_t at, const void *bytes,
+                    size_t size)
+{
+    if (item->on_device && !at) {
+        size_t head = (size_t)at_most(size, AHEAD_HEAD);
+        item->to.head = xgrow(NULL, head, 1);
+        memcpy(item->to.head, bytes, head);
+    }
+    uint32_t line = (uint32_t)(item->tensor - ts_toc(ahead->in)->tensor);
+    if (item->on_device && ahead->plan.look)
+        ahead->plan.look(ahead->plan.context, line, at, bytes, size);
+}
+
+static void read_piece(struct ahead *ahead, const struct piece *p)
+{
+    struct item *item = p->item;
+    struct device *d = ahead->plan.device;
+    char *to = item->on_device
+                   ? d->lend(d, item->to.bytes, p->at, p->size, (size_t)(p->offset % PAGE))
+                   : (char *)item->to.data + p->at;
+    bool pages = item->on_device && d->lends_pages && item->direct >= 0;
+    if (!pages || !read_pages(p, to))
+        source_read(item->fd, item->path, p->offset, to, p->size, item->tensor->name);
+    look_at(ahead, item, p->at, to, p->size);
+    if (item->on_device)
+        d->take(d, item->to.bytes, p->at, p->size, to);
+}
+
+/* A reader's thread. */
+static void *read_pieces(void *context)
+{
+    struct ahead *ahead = context;
+    pthread_mutex_lock(&ahead->mutex);
+    for (;;) {
+        struct piece *p = ahead->first_piece;
+        if (!p && (ahead->done || ahead->stop))
+            break;
+        if (!p) {
+            pthread_cond_wait(&ahead->changed, &ahead->mutex);
+            continue;
+        }
+        ahead->first_piece = p->next;
+        if (!ahead->first_piece)
+            ahead->last_piece = &ahead->first_piece;
+        read_begins(ahead, p->item->tensor->name);
+        pthread_mutex_unlock(&ahead->mutex);
+        read_piece(ahead, p);
+        pthread_mutex_lock(&ahead->mutex);
+        read_ends(ahead, p->item, p->size);
+        free(p);
+    }
+    pthread_mutex_unlock(&ahead->mutex);
+    return NULL;
+}
+
+/* ---- listing: the stream's thread ---- */
+
 /* Where bytes of a tensor lie that comes by reference. */
 struct place {
     size_t source;
     uint64_t offset;
 };
 
-/* Read `count` bytes of the present tensor: those at its place, or the next ones. */
-static void read_steps(struct ahead *ahead, const struct place *place, char *data, uint64_t count)
+/* Leave the present tensor to the readers. */
+static void list_pieces(struct ahead *ahead, struct item *item, const struct place *place)
 {
-    const char *name = ts_present(ahead->in)->name;
-    for (uint64_t done = 0, step; done < count; done += step) {
-        step = at_most(count - done, STEP);
-        ranks_reading(ahead->ranks, name);
-        if (place)
-            sources_read(ts_sources(ahead->in), place->source, place->offset + done, data + done,
-                         (size_t)step, name);
-        else
-            ts_read(ahead->in, data + done, (size_t)step);
+    struct sources *sources = ts_sources(ahead->in);
+    item->fd = sources_dup(sources, place->source);
+    item->path = sources->file[place->source].path;
+    if (item->on_device && ahead->plan.device->lends_pages) {
+        char *self = xprintf("/proc/self/fd/%d", item->fd);
+        item->direct = open(self, O_RDONLY | O_DIRECT | O_CLOEXEC);
+        free(self);
     }
-    ranks_reading(ahead->ranks, NULL);
+    pthread_mutex_lock(&ahead->mutex);
+    for (uint64_t at = 0; at < item->tensor->size; at += DEVICE_PIECE) {
+        struct piece *p = xalloc(1, sizeof *p);
+        *p = (struct piece){.item = item, .at = at, .offset = place->offset + at};
+        p->size = (size_t)at_most(item->tensor->size - at, DEVICE_PIECE);
+        *ahead->last_piece = p;
+        ahead->last_piece = &p->next;
+    }
+    pthread_cond_broadcast(&ahead->changed);
+    pthread_mutex_unlock(&ahead->mutex);
 }
 
-/* The present tensor's bytes, of which only this rank's piece is read from its file. */
-static void *read_together(struct ahead *ahead, struct place place)
-{
-    uint64_t size = ts_present(ahead->in)->size, ranks = ranks_count(ahead->ranks);
-    uint64_t piece = (size / ranks + PAGE) / PAGE * PAGE;
-    uint64_t first = at_most(ranks_rank(ahead->ranks) * piece, size);
-    char *data = xgrow(NULL, (size_t)ranks, (size_t)piece);
-    place.offset += first;
-    read_steps(ahead, &place, data + first, at_most(piece, size - first));
-    ahead->gather->all(ahead->gather, data, piece);
-    return data;
-}
-
-static void *read_present(struct ahead *ahead)
-{
-    uint64_t size = ts_present(ahead->in)->size;
-    struct place place;
-    if (ahead->gather && size >= GATHER_LEAST && ts_ref(ahead->in, &place.source, &place.offset))
-        return read_together(ahead, place);
-    void *data = xgrow(NULL, (size_t)size, 1);
-    read_steps(ahead, NULL, data, size);
-    return data;
-}
-
-/* Append an item, once there is room; false if nobody wants it any more. */
-static bool put(struct ahead *ahead, struct item *item)
+/* The present tensor's next `size` bytes, or those at their place. */
+static void read_here(struct ahead *ahead, struct item *item, const struct place *place, char *to,
+                      size_t size, uint64_t counted)
 {
     pthread_mutex_lock(&ahead->mutex);
-    while (!ahead->stop && ahead->first && ahead->waiting + item->tensor->size > ahead->budget)
+    read_begins(ahead, item->tensor->name);
+    pthread_mutex_unlock(&ahead->mutex);
+    if (place)
+        sources_read(ts_sources(ahead->in), place->source, place->offset, to, size,
+                     item->tensor->name);
+    else
+        ts_read(ahead->in, to, size);
+    pthread_mutex_lock(&ahead->mutex);
+    read_ends(ahead, item, counted);
+    pthread_mutex_unlock(&ahead->mutex);
+}
+
+/* The present tensor, which comes inline: its bytes in order. With the last of them, the item is
+ * the taker's. */
+static void read_inline(struct ahead *ahead, struct item *item)
+{
+    struct device *d = ahead->plan.device;
+    const uint64_t all = item->tensor->size;
+    for (uint64_t at = 0; at < all; at += DEVICE_PIECE) {
+        size_t size = (size_t)at_most(all - at, DEVICE_PIECE);
+        char *to =
+            item->on_device ? d->lend(d, item->to.bytes, at, size, 0) : (char *)item->to.data + at;
+        read_here(ahead, item, NULL, to, size, 0);
+        look_at(ahead, item, at, to, size);
+        if (item->on_device)
+            d->take(d, item->to.bytes, at, size, to);
+        pthread_mutex_lock(&ahead->mutex);
+        item->left -= size;
+        pthread_cond_broadcast(&ahead->changed);
+        pthread_mutex_unlock(&ahead->mutex);
+    }
+}
+
+/* The present tensor, of which only this rank's piece is read from its file. */
+static void read_together(struct ahead *ahead, struct item *item, struct place place)
+{
+    uint64_t size = item->tensor->size, ranks = ranks_count(ahead->plan.ranks);
+    uint64_t piece = (size / ranks + PAGE) / PAGE * PAGE;
+    uint64_t first = at_most(ranks_rank(ahead->plan.ranks) * piece, size);
+    uint64_t end = at_most(first + piece, size);
+    char *data = xgrow(NULL, (size_t)ranks, (size_t)piece);
+    for (uint64_t at = first; at < end; at += DEVICE_PIECE) {
+        struct place here = {place.source, place.offset + at};
+        read_here(ahead, item, &here, data + at, (size_t)at_most(end - at, DEVICE_PIECE), 0);
+    }
+    ahead->plan.gather->all(ahead->plan.gather, data, piece);
+    look_at(ahead, item, 0, data, (size_t)size);
+    if (item->on_device) {
+        ahead->plan.device->write(ahead->plan.device, item->to.bytes, data);
+        free(data);
+    } else {
+        item->to.data = data;
+    }
+    pthread_mutex_lock(&ahead->mutex);
+    item->left = 0;
+    pthread_cond_broadcast(&ahead->changed);
+    pthread_mutex_unlock(&ahead->mutex);
+}
+
+/* Wait for room; false if nobody wants more. */
+static bool wait_for_room(struct ahead *ahead, uint64_t size)
+{
+    pthread_mutex_lock(&ahead->mutex);
+    while (!ahead->stop && ahead->first && ahead->waiting + size > ahead->plan.budget)
         pthread_cond_wait(&ahead->changed, &ahead->mutex);
     bool stop = ahead->stop;
     pthread_mutex_unlock(&ahead->mutex);
-    if (stop)
-        return false;
-    item->data = read_present(ahead);
+    return !stop;
+}
+
+static void read_present(struct ahead *ahead, const struct tensor *tensor)
+{
+    struct item *item = xalloc(1, sizeof *item);
+    struct device *d = ahead->plan.device;
+    struct place place;
+    bool there = ts_ref(ahead->in, &place.source, &place.offset);
+    bool together = ahead->plan.gather && tensor->size >= GATHER_LEAST && there;
+    *item = (struct item){.tensor = tensor, .left = tensor->size, .fd = -1, .direct = -1};
+    item->on_device =
+        ahead->plan.on_device && ahead->plan.on_device[tensor - ts_toc(ahead->in)->tensor];
+    if (item->on_device)
+        item->to.bytes = d->make(d, DTYPE_U8, 1, tensor->size);
+    else if (!together)
+        item->to.data = xgrow(NULL, (size_t)tensor->size, 1);
     pthread_mutex_lock(&ahead->mutex);
     *ahead->last = item;
     ahead->last = &item->next;
-    ahead->waiting += item->tensor->size;
-    pthread_cond_broadcast(&ahead->changed);
+    ahead->waiting += tensor->size;
     pthread_mutex_unlock(&ahead->mutex);
-    return true;
+    if (together)
+        read_together(ahead, item, place);
+    else if (there && tensor->size)
+        list_pieces(ahead, item, &place);
+    else if (tensor->size) /* or it may be taken already */
+        read_inline(ahead, item);
 }
 
 static void *read_on(void *context)
 {
     struct ahead *ahead = context;
     for (const struct tensor *tensor; (tensor = ts_next(ahead->in));) {
-        if (!ahead->wanted[tensor - ts_toc(ahead->in)->tensor])
+        if (!ahead->plan.wanted[tensor - ts_toc(ahead->in)->tensor])
             continue;
-        struct item *item = xalloc(1, sizeof *item);
-        item->tensor = tensor;
-        if (!put(ahead, item)) {
-            free(item);
+        if (!wait_for_room(ahead, tensor->size))
             break;
-        }
+        read_present(ahead, tensor);
     }
     pthread_mutex_lock(&ahead->mutex);
     ahead->done = true;
@@ -120,43 +303,52 @@ static void *read_on(void *context)
     return NULL;
 }
 
-struct ahead *ahead_begin(struct ts_in *in, const bool *wanted, uint64_t budget,
-                          struct ranks *ranks, struct gather *gather)
+/* ---- taking ---- */
+
+static void start(pthread_t *thread, void *(*run)(void *), struct ahead *ahead)
+{
+    if (pthread_create(thread, NULL, run, ahead))
+        die("cannot start a thread; are there too many processes?");
+}
+
+struct ahead *ahead_begin(struct ts_in *in, const struct ahead_plan *plan)
 {
     struct ahead *ahead = xalloc(1, sizeof *ahead);
     ahead->in = in;
-    ahead->wanted = wanted;
-    ahead->budget = budget;
-    ahead->ranks = ranks;
-    ahead->gather = gather;
+    ahead->plan = *plan;
     ahead->last = &ahead->first;
+    ahead->last_piece = &ahead->first_piece;
     pthread_mutex_init(&ahead->mutex, NULL);
     pthread_cond_init(&ahead->changed, NULL);
-    if (pthread_create(&ahead->thread, NULL, read_on, ahead))
-        die("cannot start a thread; are there too many processes?");
+    start(&ahead->lister, read_on, ahead);
+    for (unsigned i = 0; i < READERS; i++)
+        start(&ahead->reader[i], read_pieces, ahead);
     return ahead;
 }
 
-/* With the mutex held: the first item, waiting for it; NULL at the end. */
-static struct item *first_item(struct ahead *ahead)
+/* With the mutex held: the first item, waiting for it, and with `whole` for all its bytes; NULL at
+ * the end. */
+static struct item *first_item(struct ahead *ahead, bool whole)
 {
-    while (!ahead->first && !ahead->done)
+    double begin = now();
+    while (ahead->first ? whole && ahead->first->left : !ahead->done)
         pthread_cond_wait(&ahead->changed, &ahead->mutex);
+    ahead->time.waiting += now() - begin;
     return ahead->first;
 }
 
 const struct tensor *ahead_peek(struct ahead *ahead)
 {
     pthread_mutex_lock(&ahead->mutex);
-    struct item *item = first_item(ahead);
+    struct item *item = first_item(ahead, false);
     pthread_mutex_unlock(&ahead->mutex);
     return item ? item->tensor : NULL;
 }
 
-const struct tensor *ahead_take(struct ahead *ahead, void **data)
+const struct tensor *ahead_take(struct ahead *ahead, struct arrived *to)
 {
     pthread_mutex_lock(&ahead->mutex);
-    struct item *item = first_item(ahead);
+    struct item *item = first_item(ahead, true);
     if (item) {
         ahead->first = item->next;
         if (!ahead->first)
@@ -168,21 +360,52 @@ const struct tensor *ahead_take(struct ahead *ahead, void **data)
     if (!item)
         return NULL;
     const struct tensor *tensor = item->tensor;
-    *data = item->data;
+    *to = item->to;
     free(item);
     return tensor;
+}
+
+struct ahead_time ahead_time(struct ahead *ahead)
+{
+    pthread_mutex_lock(&ahead->mutex);
+    struct ahead_time time = ahead->time;
+    if (ahead->busy)
+        time.reading += now() - ahead->since;
+    pthread_mutex_unlock(&ahead->mutex);
+    return time;
+}
+
+/* Pieces that nobody began to read count as read. */
+static void forget_pieces(struct ahead *ahead)
+{
+    for (struct piece *p; (p = ahead->first_piece); free(p)) {
+        ahead->first_piece = p->next;
+        ahead->busy++;
+        read_ends(ahead, p->item, p->size);
+    }
+    ahead->last_piece = &ahead->first_piece;
 }
 
 void ahead_end(struct ahead *ahead)
 {
     pthread_mutex_lock(&ahead->mutex);
     ahead->stop = true;
+    forget_pieces(ahead);
     pthread_cond_broadcast(&ahead->changed);
     pthread_mutex_unlock(&ahead->mutex);
-    pthread_join(ahead->thread, NULL);
-    void *data;
-    while (ahead_take(ahead, &data))
-        free(data);
+    pthread_join(ahead->lister, NULL);
+    pthread_mutex_lock(&ahead->mutex);
+    forget_pieces(ahead); /* those that were listed meanwhile */
+    pthread_mutex_unlock(&ahead->mutex);
+    for (unsigned i = 0; i < READERS; i++)
+        pthread_join(ahead->reader[i], NULL);
+    struct arrived rest;
+    while (ahead_take(ahead, &rest)) {
+        free(rest.data);
+        free(rest.head);
+        if (rest.bytes.at)
+            ahead->plan.device->drop(ahead->plan.device, rest.bytes);
+    }
     pthread_mutex_destroy(&ahead->mutex);
     pthread_cond_destroy(&ahead->changed);
     free(ahead);

@@ -28,7 +28,7 @@ struct mat {
     void *at; /* an address in the device's memory: nobody but the device looks there */
     uint64_t rows, cols;
     uint64_t stride;  /* elements from one row to the next */
-    enum dtype dtype; /* BF16, F32 or I32 */
+    enum dtype dtype; /* BF16, F32 or I32; U8 for a weight's bytes as they lie in a checkpoint */
 };
 
 /* `count` rows or columns from `first` on, and a matrix without gaps whose rows are cut into, or
@@ -65,8 +65,13 @@ struct keys {
     uint64_t ratio;        /* tokens a block */
 };
 
+/* How many bytes of a weight are lent at a time, at most: see lend(). */
+enum { DEVICE_PIECE = 8 << 20 };
+
 struct device {
     const char *name;
+    uint64_t memory;  /* bytes for weights that wait or are in use, unless the user says how many */
+    bool lends_pages; /* see lend() */
 
     void (*close)(struct device *d);
 
@@ -82,12 +87,23 @@ struct device {
     void (*write)(struct device *d, struct mat m, const void *data);
     void (*read)(struct device *d, void *data, struct mat m);
 
+    /* Weights come while operations run: lend() gives memory for `size` bytes of m, a matrix of U8,
+     * from its byte `at` on; take() is told that they are there, and has its memory back. Any
+     * thread may call these two, and make() and drop() for U8; operations wait for what was taken
+     * before they were called. With lends_pages, the memory lies `phase` bytes behind the beginning
+     * of a page of 4096, and the pages at its ends may be overwritten: what O_DIRECT needs. */
+    void *(*lend)(struct device *d, struct mat m, uint64_t at, size_t size, size_t phase);
+    void (*take)(struct device *d, struct mat m, uint64_t at, size_t size, void *lent);
+
     /* Rows first … first + rows - 1 of a matrix as it lies in a checkpoint (see weight.h; raw holds
-     * all of it) as an operand: dequantized to BF16, or in F32 where it is F32. The largest
-     * magnitude goes into `amax`, [1, 1] F32; NaN or infinity if there is one. */
+     * all its bytes, U8) as an operand: dequantized to BF16, or in F32 where it is F32. `scale`
+     * holds all bytes of its block scales, in the place of scales->raw, if they are a byte each
+     * (MXFP4, NVFP4), and is not looked at otherwise. The largest magnitude goes into `amax`,
+     * [1, 1] F32; NaN or infinity if there is one. */
     struct operand *(*operand)(struct device *d, const struct weight *w,
                                const struct tensor *tensor, const struct scales *scales,
-                               const void *raw, uint64_t first, uint64_t rows, struct mat amax);
+                               struct mat scale, struct mat raw, uint64_t first, uint64_t rows,
+                               struct mat amax);
     void (*drop_operand)(struct device *d, struct operand *operand);
 
     /* ---- rows ---- */
@@ -204,6 +220,12 @@ struct device {
     void (*weigh)(struct device *d, struct mat weight, struct mat scores, struct mat experts,
                   bool normalize, float scale);
 
+    /* ---- time ---- */
+
+    /* Seconds so far that weights took on their way to the device, and that operations waited for
+     * them there: 0 where a device has them at once. Waits as read() does. */
+    void (*spent)(struct device *d, double *upload, double *wait);
+
     /* ---- results ---- */
 
     /* nll [rows, 1] F32 = -log softmax(logits)[target], target [rows, 1] I32. */
@@ -216,5 +238,9 @@ struct device {
 
 /* The processor, through oneDNN; `threads` of 0: as many as there are processors. */
 struct device *device_cpu(unsigned threads);
+
+/* GPU number `gpu` of those that the process sees, through CUDA; NULL if there is none, or the
+ * build has no CUDA, and *why says which. */
+struct device *device_cuda(unsigned gpu, const char **why);
 
 #endif

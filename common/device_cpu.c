@@ -45,6 +45,30 @@ static void read_mat(struct device *d, void *data, struct mat m)
     memcpy(data, m.at, bytes(m));
 }
 
+/* Bytes go where they belong at once. */
+static void *lend(struct device *d, struct mat m, uint64_t at, size_t size, size_t phase)
+{
+    (void)d;
+    (void)size;
+    (void)phase;
+    return (char *)m.at + at;
+}
+
+static void take(struct device *d, struct mat m, uint64_t at, size_t size, void *lent)
+{
+    (void)d;
+    (void)m;
+    (void)at;
+    (void)size;
+    (void)lent;
+}
+
+static void spent(struct device *d, double *upload, double *wait)
+{
+    (void)d;
+    *upload = *wait = 0;
+}
+
 /* ---- operands ---- */
 
 /* A weight is kept in tiles of columns of the result, packed: a tile stays in the cache while all
@@ -135,7 +159,8 @@ static uint32_t make_tile(const struct operand *w, enum gemm_type type, uint64_t
 
 static struct operand *operand(struct device *d, const struct weight *weight,
                                const struct tensor *tensor, const struct scales *scales,
-                               const void *raw, uint64_t first, uint64_t rows, struct mat amax)
+                               struct mat scale, struct mat raw, uint64_t first, uint64_t rows,
+                               struct mat amax)
 {
     struct cpu *cpu = cpu_of(d);
     struct operand *w = xalloc(1, sizeof *w);
@@ -143,7 +168,7 @@ static struct operand *operand(struct device *d, const struct weight *weight,
     if (tensor->dtype == DTYPE_F32) {
         size_t count = (size_t)(rows * w->cols);
         w->plain = gemm_alloc(count, sizeof *w->plain);
-        memcpy(w->plain, (const float *)raw + first * w->cols, count * sizeof *w->plain);
+        memcpy(w->plain, (const float *)raw.at + first * w->cols, count * sizeof *w->plain);
         uint32_t most = magnitude_f32(w->plain, count);
         memcpy(amax.at, &most, sizeof most);
         return w;
@@ -154,7 +179,9 @@ static struct operand *operand(struct device *d, const struct weight *weight,
         w->full = gemm_get(cpu->gemms, cpu->type, GEMM_PACKED, GEMM_ROWS, TILE, w->cols);
     w->last = gemm_get(cpu->gemms, cpu->type, GEMM_PACKED, GEMM_ROWS, tile_rows(w, w->tiles - 1),
                        w->cols);
-    struct origin from = {weight, tensor, scales, raw, first};
+    struct scales all = *scales;
+    all.raw = scale.at;
+    struct origin from = {weight, tensor, &all, raw.at, first};
     uint32_t most = 0;
 #pragma omp parallel for num_threads(cpu->threads) schedule(static) reduction(max : most)
     for (uint64_t tile = 0; tile < w->tiles; tile++) {
@@ -295,11 +322,15 @@ struct device *device_cpu(unsigned threads)
     cpu->type = gemm_bf16() ? GEMM_BF16 : GEMM_F32;
     struct device *d = &cpu->device;
     d->name = "cpu";
+    d->memory = (uint64_t)4 << 30;
     d->close = close_cpu;
     d->make = make;
     d->drop = drop;
     d->write = write_mat;
     d->read = read_mat;
+    d->lend = lend;
+    d->take = take;
+    d->spent = spent;
     d->operand = operand;
     d->drop_operand = drop_operand;
     d->product = product;

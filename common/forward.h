@@ -47,8 +47,9 @@ struct forward {
     bool all_experts;      /* every token goes through every expert as well, for amaxes only */
     bool mtp;              /* the layers that predict further ahead, too */
     bool head;             /* losses are wanted */
+    bool verbose;          /* say where each layer's time went */
     uint64_t batch;        /* samples at a time outside of experts; at least 1 */
-    uint64_t memory;       /* bytes for weights that wait or are in use */
+    uint64_t memory;       /* bytes for weights that wait or are in use; 0: the device's own wish */
     uint64_t first, last;  /* layers; UINT64_MAX for the last one there is */
     const char *states_in; /* hidden states to begin with instead of the embeddings, or NULL */
     void *context;         /* for the functions, which may be NULL: */

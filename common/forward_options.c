@@ -14,7 +14,7 @@ enum { THREADS_MOST = 1024 };
 
 struct arg *forward_options_args(struct forward_options *o, const struct arg *own)
 {
-    *o = (struct forward_options){.batch = 4, .memory = (uint64_t)4 << 30};
+    *o = (struct forward_options){.device = "cpu", .batch = 4};
     const struct arg common[] = {
         {"tokens", ARG_TEXT, &o->tokens, 0, NULL, true}, /* told by their digest */
         {"samples", ARG_NUMBER, &o->samples, 0, NULL, false},
@@ -22,6 +22,7 @@ struct arg *forward_options_args(struct forward_options *o, const struct arg *ow
         {"mtp", ARG_FLAG, &o->mtp, 0, NULL, false},
         {"states-in", ARG_TEXT, &o->states_in, 0, NULL, false},
         {"states-out", ARG_TEXT, &o->states_out, 0, NULL, true},
+        {"device", ARG_CHOICE, &o->device, 0, "cpu|cuda", true},
         {"batch", ARG_NUMBER, &o->batch, 0, NULL, true},
         {"mem", ARG_BYTES, &o->memory, 0, NULL, true},
         {"threads", ARG_NUMBER, &o->threads, 'j', NULL, true},
@@ -88,6 +89,27 @@ static void set_layers(const struct forward_options *o, struct forward *run)
                   run->first);
 }
 
+/* The device; and ranks that have a GPU each share the reading. */
+static void open_device(const struct forward_options *o, struct forward *run)
+{
+    const char *why;
+    char *no_gather;
+    if (!strcmp(o->device, "cpu")) {
+        run->device = device_cpu((unsigned)o->threads);
+        return;
+    }
+    run->device = device_cuda(ranks_local(run->ranks), &why);
+    if (!run->device)
+        die("--device %s: %s", o->device, why);
+    if (ranks_count(run->ranks) == 1)
+        return;
+    run->gather = gather_nccl(run->ranks, &no_gather);
+    if (!run->gather) {
+        warn("each rank reads all of the weights: %s", no_gather);
+        free(no_gather);
+    }
+}
+
 /* See that all ranks run the same over the same, and take this one's samples. */
 static void share_samples(const struct forward *run, const struct stage *stage,
                           struct tokens *tokens)
@@ -120,6 +142,7 @@ void forward_options_open(const struct forward_options *o, const struct stage *s
                             .mtp = o->mtp,
                             .batch = o->batch,
                             .memory = o->memory,
+                            .verbose = stage->verbose,
                             .states_in = o->states_in};
     set_layers(o, run);
     if (tokens) {
@@ -129,7 +152,7 @@ void forward_options_open(const struct forward_options *o, const struct stage *s
     if (tokens && ranks)
         share_samples(run, stage, tokens);
     if (!stage->plan)
-        run->device = device_cpu((unsigned)o->threads);
+        open_device(o, run);
 }
 
 void forward_options_states(const struct forward_options *o, const struct stage *stage,

@@ -6,7 +6,7 @@
 #include "forward.h"
 
 struct forward_options {
-    const char *tokens, *layers, *states_in, *states_out;
+    const char *device, *tokens, *layers, *states_in, *states_out;
     uint64_t samples, batch, memory, threads;
     bool mtp;
 };

@@ -198,22 +198,37 @@ static void end_reading(struct sources *sources, size_t i)
     pthread_mutex_unlock(sources->mutex);
 }
 
-void sources_read(struct sources *sources, size_t i, uint64_t offset, void *data, size_t length,
-                  const char *what)
+int sources_dup(struct sources *sources, size_t i)
 {
-    int fd = begin_reading(sources, i);
+    int fd = fcntl(begin_reading(sources, i), F_DUPFD_CLOEXEC, 0);
+    if (fd < 0)
+        die_errno("%s", sources->file[i].path);
+    end_reading(sources, i);
+    return fd;
+}
+
+void source_read(int fd, const char *path, uint64_t offset, void *data, size_t length,
+                 const char *what)
+{
     for (size_t done = 0; done < length;) {
         ssize_t got = pread(fd, (char *)data + done, length - done, (off_t)(offset + done));
         if (got < 0 && errno == EINTR)
             continue;
         if (got < 0)
-            die_errno("%s: %s: offset %" PRIu64, sources->file[i].path, what, offset + done);
+            die_errno("%s: %s: offset %" PRIu64, path, what, offset + done);
         if (got == 0)
             die("%s: %s: file ends at offset %" PRIu64 ", wanted %zu bytes more: it changed "
                 "meanwhile; run the pipeline again from st-read",
-                sources->file[i].path, what, offset + done, length - done);
+                path, what, offset + done, length - done);
         done += (size_t)got;
     }
+}
+
+void sources_read(struct sources *sources, size_t i, uint64_t offset, void *data, size_t length,
+                  const char *what)
+{
+    int fd = begin_reading(sources, i);
+    source_read(fd, sources->file[i].path, offset, data, length, what);
     end_reading(sources, i);
 }
 

@@ -55,6 +55,13 @@ int sources_fd(struct sources *sources, size_t i);
 void sources_read(struct sources *sources, size_t i, uint64_t offset, void *data, size_t length,
                   const char *what);
 
+/* A descriptor of file i that is the caller's, to be closed. Any thread may ask for one. */
+int sources_dup(struct sources *sources, size_t i);
+
+/* The same as sources_read() from a descriptor of the file at `path`. */
+void source_read(int fd, const char *path, uint64_t offset, void *data, size_t length,
+                 const char *what);
+
 /* Check all files that were ever opened once more: end the process if one changed meanwhile. */
 void sources_check(struct sources *sources);
 

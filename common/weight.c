@@ -242,11 +242,22 @@ static void refuse(struct ts_in *in, const struct tensor *tensor, uint64_t i, co
         ts_name(in), tensor->name, i, i * dtype_size(tensor->dtype), what);
 }
 
-static void check_e8m0(struct ts_in *in, const struct tensor *tensor, const uint8_t *code)
+void scales_check(const struct weight *w, struct ts_in *in, uint32_t line, uint64_t at,
+                  const void *raw, size_t size)
 {
-    const uint8_t *nan = memchr(code, E8M0_NAN, (size_t)tensor->size);
-    if (nan)
-        refuse(in, tensor, (uint64_t)(nan - code), "the E8M0 code 255, NaN");
+    const struct tensor *tensor = &ts_toc(in)->tensor[line];
+    const uint8_t *code = raw;
+    if (line != w->scale)
+        return;
+    if (tensor->dtype == DTYPE_F8_E8M0) {
+        const uint8_t *nan = memchr(code, E8M0_NAN, size);
+        if (nan)
+            refuse(in, tensor, at + (uint64_t)(nan - code), "the E8M0 code 255, NaN");
+    } else if (w->format == FORMAT_NVFP4) {
+        for (size_t i = 0; i < size; i++)
+            if (code[i] % 128 == 127)
+                refuse(in, tensor, at + i, "an E4M3 NaN");
+    }
 }
 
 static void keep_block_scale(struct scales *scales, const struct weight *w, struct ts_in *in,
@@ -255,8 +266,7 @@ static void keep_block_scale(struct scales *scales, const struct weight *w, stru
     size_t n = (size_t)(tensor->size / dtype_size(tensor->dtype));
     scales->raw = raw;
     scales->cols = tensor->dim[1];
-    if (tensor->dtype == DTYPE_F8_E8M0)
-        check_e8m0(in, tensor, raw);
+    scales_check(w, in, w->scale, 0, raw, (size_t)tensor->size);
     if (w->format == FORMAT_FP8) {
         scales->fp8 = xalloc(n, sizeof *scales->fp8);
         for (size_t i = 0; i < n; i++) {
@@ -264,10 +274,6 @@ static void keep_block_scale(struct scales *scales, const struct weight *w, stru
             if (!isfinite(scales->fp8[i]))
                 refuse(in, tensor, i, "not finite");
         }
-    } else if (w->format == FORMAT_NVFP4) {
-        for (size_t i = 0; i < n; i++)
-            if (((uint8_t *)raw)[i] % 128 == 127)
-                refuse(in, tensor, i, "an E4M3 NaN");
     }
 }
 

@@ -92,6 +92,11 @@ void scales_keep(struct scales *scales, const struct weight *w, struct ts_in *in
                  void *raw);
 void scales_free(struct scales *scales);
 
+/* The check alone, for a scale that is not kept here, if it is a byte per block (MXFP4, NVFP4): of
+ * its bytes from `at` on. */
+void scales_check(const struct weight *w, struct ts_in *in, uint32_t line, uint64_t at,
+                  const void *raw, size_t size);
+
 /* Rows first … first + rows - 1 as BF16: raw holds their bytes as they lie, out gets rows * cols
  * values. PLAIN: BF16 is copied, F32 and F16 rounded. Returns the number of NaN codes among FP8
  * elements. */

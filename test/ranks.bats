@@ -116,7 +116,8 @@ SH
     [ "$codes" = '0 0 0' ]
     cmp "$T/alone.ts" "$T/three.ts"
     cmp "$T/alone.out" "$T/0.out"
-    diff "$T/alone" <(sed 's/^st-eval\[0\]/st-eval/' "$T/0")
+    # All but the seconds that a layer took.
+    diff <(grep -v ' s: read ' "$T/alone") <(sed 's/^st-eval\[0\]/st-eval/' "$T/0" | grep -v ' s: read ')
     [ ! -s "$T/1.out" ] && [ ! -s "$T/1" ]
 }
 
@@ -197,7 +198,7 @@ SH
 }
 
 @test "a rank that is stopped ends the others, and itself when it goes on" {
-    patience 2
+    patience 5
     mkfifo "$T/never"
     rank 0 3 "${calib[@]}" "$NANO"
     rank 1 3 amax-calib --tokens "$T/never" "$NANO"
@@ -207,7 +208,7 @@ SH
     ended 0 2
     kill -CONT "${pid[1]}"
     [ "$codes" = '1 1' ]
-    grep -q 'rank 1 has not been heard of for 2 seconds' "$T/0"
+    grep -q 'rank 1 has not been heard of for 5 seconds' "$T/0"
     grep -q 'rank 0 says: rank 1 has not been heard of' "$T/2"
     ended 1
     [ "$codes" = 1 ]

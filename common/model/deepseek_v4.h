@@ -130,7 +130,9 @@ struct v4_weight {
     const struct weight *weight; /* for products */
     const struct scales *scales;
     float input_scale; /* NVFP4; else 0 */
-    const void *raw;
+    const void *raw;   /* its bytes in memory, or else on the device: */
+    struct mat bytes;
+    struct mat scale; /* the same for its scales->raw */
 };
 
 /* ---- the model ---- */

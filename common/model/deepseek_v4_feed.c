@@ -34,18 +34,25 @@ void feed_take(const struct feed *feed, struct held *held)
 {
     *held = (struct held){.from.scales = &held->scales};
     for (;;) {
-        void *data;
-        const struct tensor *tensor = ahead_take(feed->ahead, &data);
+        struct arrived arrived;
+        const struct tensor *tensor = ahead_take(feed->ahead, &arrived);
         if (!tensor)
             die("%s: the weights end too early", ts_name(feed->in));
         uint32_t line = (uint32_t)(tensor - ts_toc(feed->in)->tensor);
         if (feed->digest)
-            feed_digest(feed->digest, tensor, data, feed_digested(feed->weights, line, tensor));
+            feed_digest(feed->digest, tensor, arrived.data ? arrived.data : arrived.head,
+                        feed_digested(feed->weights, line, tensor));
+        free(arrived.head);
         const struct weight *w = weight_of(feed->weights, line);
         if (w && line != w->line) {
             if (line == w->input_scale)
-                held->from.input_scale = (float)dtype_value(tensor->dtype, data, 0);
-            scales_keep(&held->scales, w, feed->in, line, data);
+                held->from.input_scale = (float)dtype_value(tensor->dtype, arrived.data, 0);
+            if (arrived.bytes.at) { /* checked on its way */
+                held->scales.cols = tensor->dim[1];
+                held->from.scale = arrived.bytes;
+            } else {
+                scales_keep(&held->scales, w, feed->in, line, arrived.data);
+            }
             continue;
         }
         uint64_t rows = tensor->rank == 2 ? tensor->dim[0] : 1;
@@ -54,15 +61,21 @@ void feed_take(const struct feed *feed, struct held *held)
             .format = FORMAT_PLAIN, .line = line, .rows = rows, .cols = rows ? count / rows : 0};
         held->from.weight = w ? w : &held->plain;
         held->from.tensor = tensor;
-        held->from.raw = held->raw = data;
+        held->from.raw = arrived.data;
+        held->from.bytes = arrived.bytes;
+        held->arrived = arrived;
         return;
     }
 }
 
-void held_free(struct held *held)
+void held_free(const struct feed *feed, struct held *held)
 {
     scales_free(&held->scales);
-    free(held->raw);
+    free(held->arrived.data);
+    if (held->arrived.bytes.at)
+        feed->device->drop(feed->device, held->arrived.bytes);
+    if (held->from.scale.at)
+        feed->device->drop(feed->device, held->from.scale);
     *held = (struct held){0};
 }
 
@@ -86,7 +99,7 @@ void feed_layer(const struct feed *feed, const struct v4 *v4, struct v4_layer *l
             die("%s: %s: the forward pass does not know this tensor, so its results would be wrong",
                 ts_name(feed->in), held.from.tensor->name);
         v4_load(v4, layer, slot, &held.from);
-        held_free(&held);
+        held_free(feed, &held);
     }
     free(experts);
     for (unsigned i = first; i <= last; i++)

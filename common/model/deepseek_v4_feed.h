@@ -11,6 +11,7 @@ struct feed {
     struct ts_in *in;
     const struct weights *weights;
     struct ahead *ahead;
+    struct device *device; /* where matrices come to */
     struct digest *digest; /* of what was taken, see feed_digest(); or NULL */
 };
 
@@ -18,7 +19,7 @@ struct feed {
  * states), of which `data` holds its first `size` bytes: feed_digested() of that line of the table,
  * none of a matrix, at most FEED_DIGESTED of its scales and of all else. Any training changes
  * those, and they are so few that reading them once more costs nothing. */
-enum { FEED_DIGESTED = 4096 };
+enum { FEED_DIGESTED = AHEAD_HEAD };
 size_t feed_digested(const struct weights *weights, size_t line, const struct tensor *tensor);
 void feed_digest(struct digest *digest, const struct tensor *tensor, const void *data, size_t size);
 
@@ -27,7 +28,7 @@ struct held {
     struct v4_weight from;
     struct scales scales;
     struct weight plain; /* for a tensor that is no X.weight */
-    void *raw;
+    struct arrived arrived;
 };
 
 /* The name of the tensor that comes next, or of the first of its scales; "" at the end. */
@@ -35,7 +36,7 @@ const char *feed_peek(const struct feed *feed);
 
 /* Take the next tensor with its scales; the caller frees it with held_free(). */
 void feed_take(const struct feed *feed, struct held *held);
-void held_free(struct held *held);
+void held_free(const struct feed *feed, struct held *held);
 
 /* Load what comes next of a layer, up to its experts or its end. That must include its slots from
  * `first` to `last`; an unknown tensor ends the process. */

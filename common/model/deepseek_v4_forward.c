@@ -1,16 +1,20 @@
 /* DeepSeek-V4's forward pass over all samples, layer by layer, while the weights go by. */
+#include <fcntl.h>
 #include <inttypes.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "deepseek_v4_feed.h"
 #include "die.h"
+#include "progress.h"
 #include "states.h"
 
 enum {
     EXPERT_ROWS = 2048, /* tokens that go through an expert at a time */
     HEAD_ROWS = 256,    /* the same for the vocabulary */
+    EMBEDDING_READERS = 32,
 };
 
 /* Rows of tokens, sample by sample. */
@@ -24,19 +28,28 @@ struct pass {
     const struct forward *run;
     struct v4 v4;
     struct weights weights;
-    bool *wanted;
+    bool *wanted, *on_device; /* by line */
     struct feed feed;
-    bool resident;  /* a whole layer's experts lie in memory; else they come one by one */
+    bool resident;  /* a whole layer's experts stay; else they come, and go, one by one */
     uint64_t group; /* samples that go through the experts together */
     struct rows rows;
     struct mat hidden;        /* [rows, copies * dim] BF16 */
     char digest[DIGEST_TEXT]; /* of the layers so far, see forward.h, states */
     struct ts_held *embedding;
+    int embedding_fd; /* of its file, for threads that read beside the feed; -1 if it is inline */
+    const char *embedding_path;
+    uint64_t embedding_offset;
+};
+
+/* Seconds so far. */
+struct times {
+    double all, read, upload, wait; /* wait: for weights */
 };
 
 /* A layer while samples go through it. */
 struct layer_pass {
     struct pass *pass;
+    struct times begin;
     struct v4_layer layer;
     struct held *held; /* by expert and matrix, if resident */
     struct mat seen;   /* [experts * V4_EXPERT_MATRICES, V4_SEEN] */
@@ -53,8 +66,7 @@ struct group {
     struct mat weights, experts, all_weights; /* see v4_route() */
     /* Rows by expert: those of expert e from offset[e] to offset[e + 1] - 1. */
     uint64_t *offset;
-    int32_t *row;
-    float *weight;
+    struct mat row, weight; /* [rows * experts_used, 1] I32 and F32 */
 };
 
 /* ---- experts ---- */
@@ -70,19 +82,25 @@ static void sort_rows(struct layer_pass *lp, struct group *g)
     d->read(d, expert, g->experts);
     d->read(d, weight, g->weights);
     g->offset = xalloc((size_t)experts + 2, sizeof *g->offset);
-    g->row = xalloc(count, sizeof *g->row);
-    g->weight = xalloc(count, sizeof *g->weight);
+    int32_t *row = xalloc(count, sizeof *row);
+    float *sorted = xalloc(count, sizeof *sorted);
     for (size_t i = 0; i < count; i++)
         g->offset[expert[i] + 2]++;
     for (uint64_t e = 0; e < experts; e++)
         g->offset[e + 2] += g->offset[e + 1];
     for (size_t i = 0; i < count; i++) { /* offset[e + 1] runs up to where e + 1 begins */
         uint64_t at = g->offset[expert[i] + 1]++;
-        g->row[at] = (int32_t)(i / used);
-        g->weight[at] = weight[i];
+        row[at] = (int32_t)(i / used);
+        sorted[at] = weight[i];
     }
+    g->row = d->make(d, DTYPE_I32, count, 1);
+    g->weight = d->make(d, DTYPE_F32, count, 1);
+    d->write(d, g->row, row);
+    d->write(d, g->weight, sorted);
     free(expert);
     free(weight);
+    free(row);
+    free(sorted);
 }
 
 /* The rows that were routed to an expert. */
@@ -91,17 +109,13 @@ static void run_routed(struct layer_pass *lp, struct group *g, struct v4_linear 
 {
     const struct v4 *v4 = &lp->pass->v4;
     struct device *d = v4->device;
-    struct mat index = d->make(d, DTYPE_I32, count, 1), weight = d->make(d, DTYPE_F32, count, 1);
+    struct mat index = mat_rows(g->row, first, count), weight = mat_rows(g->weight, first, count);
     struct mat x = d->make(d, DTYPE_BF16, count, g->x.cols);
     struct mat y = d->make(d, DTYPE_BF16, count, g->x.cols);
-    d->write(d, index, g->row + first);
-    d->write(d, weight, g->weight + first);
     d->gather(d, x, g->x, index);
     v4_ffn(v4, &linear[V4_W1], &linear[V4_W3], &linear[V4_W2], v4->config.swiglu_limit, y, x,
            weight);
     d->scatter_add(d, g->y, y, index);
-    d->drop(d, index);
-    d->drop(d, weight);
     d->drop(d, x);
     d->drop(d, y);
 }
@@ -134,7 +148,7 @@ static void run_expert(struct layer_pass *lp, struct group *g, uint64_t e)
         v4_load_expert(&pass->v4, &linear[i], &held[i].from,
                        mat_rows(lp->seen, e * V4_EXPERT_MATRICES + i, 1));
     for (unsigned i = 0; i < V4_EXPERT_MATRICES && !pass->resident; i++)
-        held_free(&held[i]);
+        held_free(&pass->feed, &held[i]);
     for (uint64_t i = g->offset[e]; i < g->offset[e + 1]; i += EXPERT_ROWS)
         run_routed(lp, g, linear, i, at_most(g->offset[e + 1] - i, EXPERT_ROWS));
     for (uint64_t i = 0; i < g->all_weights.rows; i += EXPERT_ROWS)
@@ -194,13 +208,11 @@ static void group_begin(struct pass *pass, struct group *g, uint64_t sample, uin
 static void group_end(struct pass *pass, struct group *g)
 {
     struct device *d = pass->v4.device;
-    const struct mat mats[] = {g->x,       g->y,       g->post,       g->comb,
-                               g->weights, g->experts, g->all_weights};
+    const struct mat mats[] = {g->x,       g->y,       g->post,        g->comb,  g->row,
+                               g->weights, g->experts, g->all_weights, g->weight};
     for (size_t i = 0; i < sizeof mats / sizeof *mats; i++)
         d->drop(d, mats[i]);
     free(g->offset);
-    free(g->row);
-    free(g->weight);
 }
 
 static void run_group(struct layer_pass *lp, uint64_t sample, uint64_t samples)
@@ -288,6 +300,27 @@ static void report_experts(const struct layer_pass *lp)
     free(magnitude);
 }
 
+/* ---- time ---- */
+
+static struct times times_so_far(const struct pass *pass)
+{
+    struct device *d = pass->v4.device;
+    struct ahead_time ahead = ahead_time(pass->feed.ahead);
+    struct times t = {.read = ahead.reading};
+    d->spent(d, &t.upload, &t.wait);
+    t.wait += ahead.waiting;
+    t.all = now();
+    return t;
+}
+
+static void tell_times(const struct layer_pass *lp)
+{
+    const struct times *from = &lp->begin, til = times_so_far(lp->pass);
+    double all = til.all - from->all, wait = til.wait - from->wait;
+    warn("%s %.3f s: read %.3f, upload %.3f, compute %.3f, wait %.3f", lp->layer.prefix, all,
+         til.read - from->read, til.upload - from->upload, all - wait, wait);
+}
+
 /* ---- layers ---- */
 
 /* A layer's digest begins with that of the layers before it. */
@@ -303,7 +336,7 @@ static void layer_begin(struct pass *pass, struct layer_pass *lp, uint64_t numbe
     const struct v4 *v4 = &pass->v4;
     struct device *d = v4->device;
     size_t experts = (size_t)v4->config.experts, matrices = experts * V4_EXPERT_MATRICES;
-    *lp = (struct layer_pass){.pass = pass};
+    *lp = (struct layer_pass){.pass = pass, .begin = times_so_far(pass)};
     pass->feed.digest = digest_begin(pass);
     v4_layer_begin(v4, &lp->layer, number);
     feed_layer(&pass->feed, v4, &lp->layer, V4_ENORM, V4_SHARED_W2);
@@ -326,8 +359,10 @@ static void layer_end(struct layer_pass *lp)
     pass->feed.digest = NULL;
     report_layer(pass, &lp->layer);
     report_experts(lp);
+    if (lp->pass->run->verbose)
+        tell_times(lp);
     for (size_t i = 0; i < v4->config.experts * V4_EXPERT_MATRICES; i++)
-        held_free(&lp->held[i]);
+        held_free(&lp->pass->feed, &lp->held[i]);
     v4->device->drop(v4->device, lp->seen);
     free(lp->held);
     free(lp->rows);
@@ -346,7 +381,29 @@ static void run_layer(struct layer_pass *lp)
 
 /* ---- embeddings ---- */
 
-/* y = the embeddings of ids, read from the stream's held tensor, each row when it is needed. */
+/* Open the held tensor's file, if it has one. */
+static void open_embedding(struct pass *pass)
+{
+    struct sources *sources = ts_sources(pass->run->in);
+    size_t source;
+    pass->embedding_fd = -1;
+    if (!pass->embedding || !ts_held_ref(pass->embedding, &source, &pass->embedding_offset))
+        return;
+    pass->embedding_path = sources->file[source].path;
+    pass->embedding_fd = sources_dup(sources, source);
+}
+
+static void read_embedding(const struct pass *pass, uint64_t at, void *raw, size_t size)
+{
+    if (pass->embedding_fd < 0)
+        ts_held_read(pass->embedding, at, raw, size);
+    else
+        source_read(pass->embedding_fd, pass->embedding_path, pass->embedding_offset + at, raw,
+                    size, ts_held_tensor(pass->embedding)->name);
+}
+
+/* y = the embeddings of ids, read from the stream's held tensor, each row when it is needed, and
+ * many at a time, since a disk takes its time for each. */
 static void embed(const struct pass *pass, struct mat y, const int32_t *id)
 {
     const struct tensor *tensor = ts_held_tensor(pass->embedding);
@@ -354,11 +411,13 @@ static void embed(const struct pass *pass, struct mat y, const int32_t *id)
         weight_of(&pass->weights, (size_t)toc_find(ts_toc(pass->run->in), tensor->name));
     const struct scales none = {0};
     size_t row_bytes = (size_t)weight_row_bytes(w, tensor);
-    char *raw = xalloc(row_bytes, 1);
+    char *raw = xalloc((size_t)y.rows, row_bytes);
     uint16_t *rows = xalloc((size_t)(y.rows * y.cols), sizeof *rows);
+#pragma omp parallel for num_threads(pass->embedding_fd < 0 ? 1 : EMBEDDING_READERS)
     for (uint64_t i = 0; i < y.rows; i++) {
-        ts_held_read(pass->embedding, (uint64_t)id[i] * row_bytes, raw, row_bytes);
-        weight_rows(w, tensor, &none, (uint64_t)id[i], 1, raw, rows + i * y.cols);
+        char *own = raw + i * row_bytes;
+        read_embedding(pass, (uint64_t)id[i] * row_bytes, own, row_bytes);
+        weight_rows(w, tensor, &none, (uint64_t)id[i], 1, own, rows + i * y.cols);
     }
     pass->v4.device->write(pass->v4.device, y, rows);
     free(raw);
@@ -610,6 +669,13 @@ static uint64_t group_size(const struct pass *pass, uint64_t memory)
     return pass->run->batch * (batches ? batches : 1);
 }
 
+/* For ahead_plan.look. */
+static void look_at_scale(void *context, uint32_t line, uint64_t at, const void *bytes, size_t size)
+{
+    const struct pass *pass = context;
+    scales_check(weight_of(&pass->weights, line), pass->run->in, line, at, bytes, size);
+}
+
 static void pass_begin(struct pass *pass, const struct forward *run)
 {
     const struct tokens *tokens = run->tokens;
@@ -619,35 +685,51 @@ static void pass_begin(struct pass *pass, const struct forward *run)
     weights_find(&pass->weights, toc, ts_name(run->in));
     check_all(pass);
     pass->wanted = xalloc(toc->count, sizeof *pass->wanted);
-    for (size_t i = 0; i < toc->count; i++)
+    pass->on_device = xalloc(toc->count, sizeof *pass->on_device);
+    for (size_t i = 0; i < toc->count; i++) {
+        const struct weight *w = weight_of(&pass->weights, i);
         pass->wanted[i] = is_wanted(pass, toc->tensor[i].name);
+        bool bytes = w && (w->format == FORMAT_MXFP4 || w->format == FORMAT_NVFP4);
+        pass->on_device[i] = w && (i == w->line || (bytes && i == w->scale));
+    }
     size_t starts_bytes = ((size_t)tokens->samples + 1) * sizeof *tokens->start;
     size_t id_bytes = (size_t)tokens->start[tokens->samples] * sizeof *tokens->id;
     int32_t *id = xgrow(NULL, id_bytes, 1);
     pass->rows = (struct rows){tokens->samples, xgrow(NULL, starts_bytes, 1), id};
     memcpy(pass->rows.start, tokens->start, starts_bytes);
     memcpy(id, tokens->id, id_bytes);
-    uint64_t layer = largest_layer(pass);
-    pass->resident = run->memory / 2 >= layer;
-    pass->group = group_size(pass, run->memory);
+    uint64_t layer = largest_layer(pass), memory = run->memory ? run->memory : run->device->memory;
+    pass->group = group_size(pass, memory);
+    pass->resident = pass->group < tokens->samples && memory / 2 >= layer;
     find_embedding(pass);
+    open_embedding(pass);
+    const struct ahead_plan plan = {.wanted = pass->wanted,
+                                    .on_device = pass->on_device,
+                                    .device = run->device,
+                                    .look = look_at_scale,
+                                    .context = pass,
+                                    .budget = pass->resident ? memory - layer : memory,
+                                    .ranks = run->ranks,
+                                    .gather = run->gather};
     for (uint64_t i = 0; i < run->first; i++)
         skip_layer(pass, i);
-    uint64_t budget = pass->resident ? run->memory - layer : run->memory;
-    pass->feed =
-        (struct feed){.in = run->in,
-                      .weights = &pass->weights,
-                      .ahead = ahead_begin(run->in, pass->wanted, budget, run->ranks, run->gather)};
+    pass->feed = (struct feed){.in = run->in,
+                               .weights = &pass->weights,
+                               .ahead = ahead_begin(run->in, &plan),
+                               .device = run->device};
 }
 
 static void pass_end(struct pass *pass)
 {
     ahead_end(pass->feed.ahead);
     ts_release(pass->embedding);
+    if (pass->embedding_fd >= 0)
+        close(pass->embedding_fd);
     pass->v4.device->drop(pass->v4.device, pass->hidden);
     free(pass->rows.start);
     free((int32_t *)pass->rows.id);
     free(pass->wanted);
+    free(pass->on_device);
     weights_free(&pass->weights);
     v4_end(&pass->v4);
 }

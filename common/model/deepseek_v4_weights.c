@@ -219,12 +219,26 @@ static enum activation activation_for(const struct forward *run, enum format for
     return ACTIVATION_FP8;
 }
 
+/* Bytes in memory to the device, or those that are there. */
+static struct mat on_device(struct device *d, const void *raw, uint64_t size, struct mat there)
+{
+    if (!raw)
+        return there;
+    struct mat bytes = d->make(d, DTYPE_U8, 1, size);
+    d->write(d, bytes, raw);
+    return bytes;
+}
+
 /* Groups of rows become operands of their own. */
 static void load_linear(const struct v4 *v4, struct v4_linear *linear, const struct v4_weight *from,
                         uint64_t groups)
 {
     struct device *d = v4->device;
     uint64_t rows = from->weight->rows / groups;
+    const struct scales *scales = from->scales;
+    struct mat bytes = on_device(d, from->raw, from->tensor->size, from->bytes);
+    struct mat scale = on_device(d, scales->fp8 ? NULL : scales->raw,
+                                 from->weight->rows * scales->cols, from->scale);
     struct mat parts = d->make(d, DTYPE_F32, groups, 1);
     linear->groups = groups;
     linear->scale_2 = from->input_scale;
@@ -233,10 +247,14 @@ static void load_linear(const struct v4 *v4, struct v4_linear *linear, const str
             linear->module, (double)from->input_scale);
     linear->operand = xalloc((size_t)groups, sizeof *linear->operand);
     for (uint64_t i = 0; i < groups; i++) {
-        linear->operand[i] = d->operand(d, from->weight, from->tensor, from->scales, from->raw,
+        linear->operand[i] = d->operand(d, from->weight, from->tensor, scales, scale, bytes,
                                         i * rows, rows, mat_rows(parts, i, 1));
         d->max_abs(d, mat_cols(linear->seen, V4_SEEN_WEIGHT, 1), mat_rows(parts, i, 1));
     }
+    if (from->raw)
+        d->drop(d, bytes);
+    if (scale.at != from->scale.at)
+        d->drop(d, scale);
     d->drop(d, parts);
 }
 
@@ -281,15 +299,29 @@ static int32_t *load_table(const struct v4 *v4, const struct v4_piece *p,
     return table;
 }
 
+/* Numbers, which are looked at here wherever they came to. */
+static void load_numbers(const struct v4 *v4, struct v4_layer *layer, enum v4_slot slot,
+                         const struct v4_weight *from)
+{
+    const struct v4_piece *p = &layer->piece[slot];
+    void *copy = from->raw ? NULL : xalloc((size_t)from->tensor->size, 1);
+    const void *raw = from->raw ? from->raw : copy;
+    if (copy)
+        v4->device->read(v4->device, copy, from->bytes);
+    if (p->kind == V4_TABLE)
+        layer->table = load_table(v4, p, from->tensor, raw);
+    else
+        layer->vector[slot] = load_vector(v4, p, from->tensor, raw);
+    free(copy);
+}
+
 void v4_load(const struct v4 *v4, struct v4_layer *layer, enum v4_slot slot,
              const struct v4_weight *from)
 {
     const struct v4_piece *p = &layer->piece[slot];
     struct v4_linear *linear = &layer->linear[slot];
-    if (p->kind == V4_TABLE) {
-        layer->table = load_table(v4, p, from->tensor, from->raw);
-    } else if (p->kind == V4_VECTOR) {
-        layer->vector[slot] = load_vector(v4, p, from->tensor, from->raw);
+    if (p->kind == V4_TABLE || p->kind == V4_VECTOR) {
+        load_numbers(v4, layer, slot, from);
     } else if (is_product(p->kind)) {
         bool shared = slot == V4_SHARED_W1 || slot == V4_SHARED_W3 || slot == V4_SHARED_W2;
         linear->module = module_of(from->tensor);

@@ -68,12 +68,14 @@ static unsigned run(unsigned rank, const char *port)
         wanted[i] = true;
         large += ts_toc(in)->tensor[i].size >= LARGE;
     }
-    struct ahead *ahead = ahead_begin(in, wanted, LARGE, s.ranks, &s.gather);
-    void *data;
-    for (const struct tensor *tensor; (tensor = ahead_take(ahead, &data)); free(data)) {
+    const struct ahead_plan plan = {
+        .wanted = wanted, .budget = LARGE, .ranks = s.ranks, .gather = &s.gather};
+    struct ahead *ahead = ahead_begin(in, &plan);
+    struct arrived to;
+    for (const struct tensor *tensor; (tensor = ahead_take(ahead, &to)); free(to.data)) {
         ts_next(truth);
         void *whole = ts_read_all(truth);
-        s.wrong += memcmp(data, whole, (size_t)tensor->size) != 0;
+        s.wrong += memcmp(to.data, whole, (size_t)tensor->size) != 0;
         free(whole);
     }
     ahead_end(ahead);

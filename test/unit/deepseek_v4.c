@@ -15,6 +15,7 @@
 #include "bf16.h"
 #include "die.h"
 #include "model/deepseek_v4_feed.h"
+#include "on_device.h"
 
 #define FIXTURE "../shared/fixtures/v4-nano/"
 #define STEPS FIXTURE "golden/steps-golden.safetensors"
@@ -35,7 +36,6 @@ static struct device *device;
 static int open_all(void **state)
 {
     (void)state;
-    device = device_cpu(0);
     if (access(STEPS, R_OK))
         return 0;
     golden.in = ts_open(STEPS, NULL);
@@ -49,7 +49,6 @@ static int open_all(void **state)
 static int close_all(void **state)
 {
     (void)state;
-    device->close(device);
     for (size_t i = 0; golden.in && i < golden.toc->count; i++)
         free(golden.data[i]);
     free(golden.data);
@@ -108,7 +107,11 @@ static void expect_bf16(struct mat got, const uint16_t *want, const char *name)
     print_message("%s: %zu of %zu off by more than a unit\n", name, far, count);
 }
 
-static void expect_f32(struct mat got, const float *want, const char *name)
+/* How far F32 results may be off that come of golden inputs; and on a GPU, of BF16 ones that were
+ * computed there, some of which may be a unit off (only MTP's block has no golden input). */
+static const float EXACT = 1e-5F, ROUNDED = 0x1p-9F;
+
+static void expect_f32(struct mat got, const float *want, const char *name, float bound)
 {
     size_t count = (size_t)(got.rows * got.cols);
     float *value = xalloc(count, sizeof *value), worst = 0;
@@ -116,12 +119,12 @@ static void expect_f32(struct mat got, const float *want, const char *name)
     for (size_t i = 0; i < count; i++)
         worst = fmaxf(worst, fabsf(value[i] - want[i]) / fmaxf(fabsf(want[i]), 1e-30f));
     free(value);
-    if (!(worst <= 1e-5f))
+    if (!(worst <= bound))
         fail_msg("%s: relative error %g", name, (double)worst);
     print_message("%s: relative error %g\n", name, (double)worst);
 }
 
-static void expect(struct mat got, const char *prefix, const char *name)
+static void expect_within(struct mat got, const char *prefix, const char *name, float bound)
 {
     const void *want;
     const struct tensor *tensor = find(prefix, name, &want);
@@ -130,8 +133,13 @@ static void expect(struct mat got, const char *prefix, const char *name)
     if (got.dtype == DTYPE_BF16)
         expect_bf16(got, want, full);
     else
-        expect_f32(got, want, full);
+        expect_f32(got, want, full, bound);
     free(full);
+}
+
+static void expect(struct mat got, const char *prefix, const char *name)
+{
+    expect_within(got, prefix, name, EXACT);
 }
 
 /* ---- a layer of the checkpoint ---- */
@@ -157,9 +165,11 @@ static void load(struct loaded *l, uint64_t number, const char *prefix)
     l->wanted = xalloc(toc->count, sizeof *l->wanted);
     for (size_t i = 0; i < toc->count; i++)
         l->wanted[i] = !strncmp(toc->tensor[i].name, prefix, strlen(prefix));
+    const struct ahead_plan plan = {.wanted = l->wanted, .device = device, .budget = 1 << 20};
     l->feed = (struct feed){.in = l->run.in,
                             .weights = &l->weights,
-                            .ahead = ahead_begin(l->run.in, l->wanted, 1 << 20, NULL, NULL)};
+                            .ahead = ahead_begin(l->run.in, &plan),
+                            .device = device};
     v4_begin(&l->v4, &l->run, 256);
     v4_layer_begin(&l->v4, &l->layer, number);
     v4_layer_check(&l->v4, &l->layer, &l->weights, true);
@@ -172,7 +182,7 @@ static void load(struct loaded *l, uint64_t number, const char *prefix)
         feed_expert(&l->feed, &l->layer, e, held);
         for (unsigned i = 0; i < V4_EXPERT_MATRICES; i++) {
             v4_load_expert(&l->v4, &l->expert[e][i], &held[i].from, l->seen);
-            held_free(&held[i]);
+            held_free(&l->feed, &held[i]);
         }
     }
 }
@@ -208,8 +218,9 @@ static void test_mix(struct loaded *l, enum v4_slot hc, const char *prefix, cons
     v4_mix(&l->v4, &l->layer, hc, y, post, comb, input);
     char *path = xprintf("%s%s.", prefix, name);
     expect(y, path, "y");
-    expect(post, path, "post");
-    expect(comb, path, "comb");
+    float off = l->layer.mtp && strcmp(device->name, "cpu") != 0 ? ROUNDED : EXACT;
+    expect_within(post, path, "post", off);
+    expect_within(comb, path, "comb", off);
     free(path);
     device->drop(device, y);
     device->drop(device, post);
@@ -476,13 +487,13 @@ static struct held take_tensor(const char *name, struct weights *weights, struct
     weights_find(weights, ts_toc(*in), CHECKPOINT);
     for (const struct tensor *tensor; (tensor = ts_next(*in));)
         if (!strcmp(tensor->name, name)) {
-            held.raw = ts_read_all(*in);
+            held.arrived.data = ts_read_all(*in);
             held.from = (struct v4_weight){
                 .tensor = tensor,
                 .weight = weight_of(weights, (size_t)(tensor - ts_toc(*in)->tensor)),
-                .raw = held.raw};
+                .raw = held.arrived.data};
         }
-    assert_non_null(held.raw);
+    assert_non_null(held.from.raw);
     return held;
 }
 
@@ -495,8 +506,8 @@ static void embed(struct loaded *l, struct mat y, const int32_t *id)
     uint64_t cols = l->v4.config.dim;
     for (uint64_t i = 0; i < y.rows; i++)
         device->write(device, mat_rows(y, i, 1),
-                      (const uint16_t *)held.raw + (uint64_t)id[i] * cols);
-    held_free(&held);
+                      (const uint16_t *)held.from.raw + (uint64_t)id[i] * cols);
+    held_free(&l->feed, &held);
     weights_free(&weights);
     ts_close(in);
 }
@@ -508,17 +519,21 @@ static void project(struct loaded *l, struct mat y, struct mat x)
     struct weights weights;
     struct held held = take_tensor("head.weight", &weights, &in);
     held.from.scales = &held.scales;
+    struct mat bytes = device->make(device, DTYPE_U8, 1, held.from.tensor->size);
+    device->write(device, bytes, held.from.raw);
     struct operand *w = device->operand(device, held.from.weight, held.from.tensor, &held.scales,
-                                        held.raw, 0, y.cols, mat_cols(l->seen, 0, 1));
+                                        bytes, bytes, 0, y.cols, mat_cols(l->seen, 0, 1));
+    device->drop(device, bytes);
     device->product(device, y, x, w);
     device->drop_operand(device, w);
-    held_free(&held);
+    held_free(&l->feed, &held);
     weights_free(&weights);
     ts_close(in);
 }
 
 static void need_fixture(void)
 {
+    need_device(device);
     if (!golden.in) {
         print_message("larger fixture v4-nano is not here\n");
         skip();
@@ -610,5 +625,5 @@ int main(void)
         cmocka_unit_test(blocks_of_128),
         cmocka_unit_test(multi_token_prediction),
     };
-    return cmocka_run_group_tests(tests, open_all, close_all);
+    return run_on_devices(&device, tests, open_all, close_all);
 }

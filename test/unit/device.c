@@ -1,4 +1,4 @@
-/* The CPU as a device: operations alone, on inputs made for it, where a test of a whole model
+/* Devices: operations alone, on inputs made for it, where a test of a whole model
  * cannot see what is wrong; and that rows give the same bits wherever they stand. */
 #include "device.h"
 
@@ -16,22 +16,9 @@
 #include "die.h"
 #include "e2m1.h"
 #include "e4m3.h"
+#include "on_device.h"
 
 static struct device *d;
-
-static int open_device(void **state)
-{
-    (void)state;
-    d = device_cpu(2);
-    return 0;
-}
-
-static int close_device(void **state)
-{
-    (void)state;
-    d->close(d);
-    return 0;
-}
 
 static struct mat f32(uint64_t rows, uint64_t cols, const float *value)
 {
@@ -105,6 +92,7 @@ static void expected_comb(const float *logit, unsigned iterations, double eps,
 static void sinkhorn_turns_as_often_as_it_should(void **state)
 {
     (void)state;
+    need_device(d);
     static const float scale[] = {0.5F, 2, 3};
     float mix[MIXES], base[MIXES];
     uint32_t seed = 5;
@@ -151,6 +139,7 @@ static void sinkhorn_turns_as_often_as_it_should(void **state)
 static void copies_mix_the_right_way_round(void **state)
 {
     (void)state;
+    need_device(d);
     static const float x[] = {1, 2}, y[] = {10}, post[] = {3, 5}, comb[] = {7, 11, 13, 17};
     struct mat copies = bf16(1, 2, x), out = bf16(1, 1, y), p = f32(1, 2, post),
                c = f32(1, 4, comb);
@@ -169,6 +158,7 @@ static void copies_mix_the_right_way_round(void **state)
 static void swiglu_cuts_gate_above_and_up_at_both_ends(void **state)
 {
     (void)state;
+    need_device(d);
     static const float gate[] = {-20, 20, 3, 3, 10, 1}, up[] = {1, 1, 20, -20, -10, 0.5F};
     enum { COUNT = sizeof gate / sizeof *gate };
     static const float weight[] = {0.75F};
@@ -198,6 +188,7 @@ static void swiglu_cuts_gate_above_and_up_at_both_ends(void **state)
 static void bias_chooses_but_does_not_weigh(void **state)
 {
     (void)state;
+    need_device(d);
     static const float score[] = {0.5F, 0.25F, 0.5F, 0.125F}, bias[] = {0, 0, 0, 1};
     struct mat s = f32(1, 4, score), b = f32(1, 4, bias);
     struct mat experts = d->make(d, DTYPE_I32, 1, 2), weight = d->make(d, DTYPE_F32, 1, 2);
@@ -262,6 +253,7 @@ static void activations_are_those_of_the_codecs(void **state)
 static void hadamard_is_its_own_inverse(void **state)
 {
     (void)state;
+    need_device(d);
     enum { WIDTH = 64 };
     float x[WIDTH] = {0};
     x[5] = 8;
@@ -285,6 +277,7 @@ static void hadamard_is_its_own_inverse(void **state)
 static void rows_do_not_depend_on_each_other(void **state)
 {
     (void)state;
+    need_device(d);
     enum { ROWS = 150, COLS = 384, OUT = 300 };
     float *w = noises((size_t)OUT * COLS, 1), *x = noises((size_t)ROWS * COLS, 2);
     uint16_t *code = xalloc((size_t)OUT * COLS, sizeof *code);
@@ -299,7 +292,10 @@ static void rows_do_not_depend_on_each_other(void **state)
     const struct scales none = {0};
     struct mat amax = d->make(d, DTYPE_F32, 1, 1), all = bf16(ROWS, COLS, x);
     struct mat y = d->make(d, DTYPE_F32, ROWS, OUT);
-    struct operand *operand = d->operand(d, &weight, &tensor, &none, code, 0, OUT, amax);
+    struct mat bytes = d->make(d, DTYPE_U8, 1, tensor.size);
+    d->write(d, bytes, code);
+    struct operand *operand = d->operand(d, &weight, &tensor, &none, bytes, bytes, 0, OUT, amax);
+    d->drop(d, bytes);
     d->product(d, y, all, operand);
     float *together = xalloc((size_t)ROWS * OUT, sizeof *together), alone[OUT];
     d->read(d, together, y);
@@ -334,6 +330,7 @@ static void rows_do_not_depend_on_each_other(void **state)
 static void the_largest_magnitude_keeps_nan(void **state)
 {
     (void)state;
+    need_device(d);
     const float x[] = {1, -3, 2}, bad[] = {1, -INFINITY, NAN}, zero = 0;
     struct mat amax = f32(1, 1, &zero), a = bf16(1, 3, x), b = bf16(1, 3, bad);
     float got;
@@ -361,5 +358,5 @@ int main(void)
         cmocka_unit_test(rows_do_not_depend_on_each_other),
         cmocka_unit_test(the_largest_magnitude_keeps_nan),
     };
-    return cmocka_run_group_tests(tests, open_device, close_device);
+    return run_on_devices(&d, tests, NULL, NULL);
 }

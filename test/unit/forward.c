@@ -19,28 +19,16 @@
 #include "amax.h"
 #include "bf16.h"
 #include "die.h"
+#include "on_device.h"
 #include "pt.h"
 
 #define FIXTURES "../shared/fixtures/"
 
 static struct device *device;
 
-static int open_device(void **state)
-{
-    (void)state;
-    device = device_cpu(0);
-    return 0;
-}
-
-static int close_device(void **state)
-{
-    (void)state;
-    device->close(device);
-    return 0;
-}
-
 static void need(const char *model)
 {
+    need_device(device);
     char *path = xprintf(FIXTURES "%s/golden", model);
     bool there = !access(path, R_OK);
     free(path);
@@ -365,5 +353,5 @@ int main(int argc, char **argv)
         cmocka_unit_test(losses_of_nano), cmocka_unit_test(losses_of_mini),
         cmocka_unit_test(amaxes_of_nano), cmocka_unit_test(amaxes_of_mini),
     };
-    return cmocka_run_group_tests(tests, open_device, close_device);
+    return run_on_devices(&device, tests, NULL, NULL);
 }

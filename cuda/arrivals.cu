@@ -1,0 +1,211 @@
+/* The GPU as a device: how weights get there. A ring of page-locked pieces of memory is lent to those
+ * who read; each goes to the GPU in a stream of its own, beside the operations. */
+#include "gpu.cuh"
+
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* A piece has room for pages at both ends. What is smaller than SMALL the driver takes away at
+ * once, without a piece. */
+enum { PIECES = 32, PAGE = 4096, PIECE_ROOM = DEVICE_PIECE + 2 * PAGE, SMALL = 32 << 10 };
+
+struct sent {
+    char *memory;
+    bool lent, used;       /* to a reader now; ever */
+    cudaEvent_t from, til; /* its way to the GPU */
+};
+
+/* Operations that wait for weights. */
+struct stall {
+    cudaEvent_t from, til;
+};
+
+struct arrivals {
+    cudaStream_t stream;
+    char *memory;
+    pthread_mutex_t mutex; /* guards what follows */
+    pthread_cond_t given_back;
+    struct sent piece[PIECES];
+    unsigned next;
+    double upload; /* seconds */
+    /* Of the thread of operations alone: */
+    cudaEvent_t arrived;
+    struct stall *stall;
+    size_t stalls, stalls_used;
+    double wait; /* seconds */
+};
+
+static void event_new(cudaEvent_t *event, unsigned flags)
+{
+    gpu_check(cudaEventCreateWithFlags(event, flags), "event");
+}
+
+/* Seconds between two events that have happened. */
+static double seconds(cudaEvent_t from, cudaEvent_t til)
+{
+    float milliseconds;
+    gpu_check(cudaEventElapsedTime(&milliseconds, from, til), "event");
+    return (double)milliseconds / 1000;
+}
+
+/* ---- pieces ---- */
+
+/* The piece that was sent longest ago. */
+static struct sent *piece_take(struct arrivals *a)
+{
+    pthread_mutex_lock(&a->mutex);
+    while (a->piece[a->next].lent)
+        pthread_cond_wait(&a->given_back, &a->mutex);
+    struct sent *piece = &a->piece[a->next];
+    a->next = (a->next + 1) % PIECES;
+    piece->lent = true;
+    pthread_mutex_unlock(&a->mutex);
+    if (piece->used) {
+        gpu_check(cudaEventSynchronize(piece->til), "upload");
+        pthread_mutex_lock(&a->mutex);
+        a->upload += seconds(piece->from, piece->til);
+        pthread_mutex_unlock(&a->mutex);
+    }
+    piece->used = true;
+    return piece;
+}
+
+static void piece_send(struct arrivals *a, struct sent *piece, cudaStream_t stream, void *to,
+                       const void *from, size_t size)
+{
+    /* The events and the copy between them, as one. */
+    pthread_mutex_lock(&a->mutex);
+    gpu_check(cudaEventRecord(piece->from, stream), "upload");
+    gpu_check(cudaMemcpyAsync(to, from, size, cudaMemcpyHostToDevice, stream), "upload");
+    gpu_check(cudaEventRecord(piece->til, stream), "upload");
+    piece->lent = false;
+    pthread_cond_broadcast(&a->given_back);
+    pthread_mutex_unlock(&a->mutex);
+}
+
+static void *lend(struct device *d, struct mat m, uint64_t at, size_t size, size_t phase)
+{
+    struct gpu *gpu = gpu_of(d);
+    (void)m;
+    (void)at;
+    if (size > DEVICE_PIECE || phase >= PAGE)
+        die("internal: a piece of %zu bytes", size);
+    gpu_check(cudaSetDevice(gpu->number), "device"); /* maybe this thread's first call */
+    return piece_take(gpu->arrivals)->memory + phase;
+}
+
+static void take(struct device *d, struct mat m, uint64_t at, size_t size, void *lent)
+{
+    struct arrivals *a = gpu_of(d)->arrivals;
+    struct sent *piece = &a->piece[((char *)lent - a->memory) / PIECE_ROOM];
+    piece_send(a, piece, a->stream, (char *)m.at + at, lent, size);
+}
+
+static void write_pieces(struct gpu *gpu, cudaStream_t stream, void *to, const void *data,
+                         uint64_t bytes)
+{
+    struct arrivals *a = gpu->arrivals;
+    if (bytes <= SMALL) {
+        gpu_check(cudaMemcpyAsync(to, data, bytes, cudaMemcpyHostToDevice, stream), "write");
+        return;
+    }
+    for (uint64_t at = 0; at < bytes; at += DEVICE_PIECE) {
+        size_t size = bytes - at < DEVICE_PIECE ? (size_t)(bytes - at) : (size_t)DEVICE_PIECE;
+        struct sent *piece = piece_take(a);
+        memcpy(piece->memory, (const char *)data + at, size);
+        piece_send(a, piece, stream, (char *)to + at, piece->memory, size);
+    }
+}
+
+void gpu_write(struct gpu *gpu, void *to, const void *data, uint64_t bytes)
+{
+    write_pieces(gpu, gpu->stream, to, data, bytes);
+}
+
+/* ---- the stream ---- */
+
+void *gpu_alloc_arriving(struct gpu *gpu, uint64_t bytes)
+{
+    void *memory = NULL;
+    gpu_check(cudaSetDevice(gpu->number), "device");
+    gpu_check(cudaMallocAsync(&memory, bytes ? bytes : 1, gpu->arrivals->stream),
+              "memory for weights");
+    return memory;
+}
+
+void gpu_send(struct gpu *gpu, void *to, const void *data, uint64_t bytes)
+{
+    write_pieces(gpu, gpu->arrivals->stream, to, data, bytes);
+}
+
+void gpu_arrive(struct gpu *gpu)
+{
+    struct arrivals *a = gpu->arrivals;
+    if (a->stalls_used == a->stalls) {
+        a->stall = (struct stall *)xgrow(a->stall, ++a->stalls, sizeof *a->stall);
+        event_new(&a->stall[a->stalls_used].from, cudaEventDefault);
+        event_new(&a->stall[a->stalls_used].til, cudaEventDefault);
+    }
+    struct stall *stall = &a->stall[a->stalls_used++];
+    gpu_check(cudaEventRecord(a->arrived, a->stream), "upload");
+    gpu_check(cudaEventRecord(stall->from, gpu->stream), "upload");
+    gpu_check(cudaStreamWaitEvent(gpu->stream, a->arrived, 0), "upload");
+    gpu_check(cudaEventRecord(stall->til, gpu->stream), "upload");
+}
+
+static void spent(struct device *d, double *upload, double *wait)
+{
+    struct gpu *gpu = gpu_of(d);
+    struct arrivals *a = gpu->arrivals;
+    gpu_check(cudaStreamSynchronize(gpu->stream), "wait");
+    for (size_t i = 0; i < a->stalls_used; i++)
+        a->wait += seconds(a->stall[i].from, a->stall[i].til);
+    a->stalls_used = 0;
+    pthread_mutex_lock(&a->mutex);
+    *upload = a->upload;
+    pthread_mutex_unlock(&a->mutex);
+    *wait = a->wait;
+}
+
+void gpu_arrivals(struct device *d)
+{
+    struct arrivals *a = (struct arrivals *)xalloc(1, sizeof *a);
+    pthread_mutex_init(&a->mutex, NULL);
+    pthread_cond_init(&a->given_back, NULL);
+    gpu_check(cudaStreamCreateWithFlags(&a->stream, cudaStreamNonBlocking), "stream");
+    gpu_check(cudaHostAlloc((void **)&a->memory, (size_t)PIECES * PIECE_ROOM, cudaHostAllocDefault),
+              "page-locked memory");
+    event_new(&a->arrived, cudaEventDisableTiming);
+    for (unsigned i = 0; i < PIECES; i++) {
+        a->piece[i].memory = a->memory + (size_t)i * PIECE_ROOM;
+        event_new(&a->piece[i].from, cudaEventDefault);
+        event_new(&a->piece[i].til, cudaEventDefault);
+    }
+    gpu_of(d)->arrivals = a;
+    d->lends_pages = true;
+    d->lend = lend;
+    d->take = take;
+    d->spent = spent;
+}
+
+void gpu_arrivals_end(struct gpu *gpu)
+{
+    struct arrivals *a = gpu->arrivals;
+    gpu_check(cudaStreamSynchronize(a->stream), "end");
+    for (unsigned i = 0; i < PIECES; i++) {
+        gpu_check(cudaEventDestroy(a->piece[i].from), "end");
+        gpu_check(cudaEventDestroy(a->piece[i].til), "end");
+    }
+    for (size_t i = 0; i < a->stalls; i++) {
+        gpu_check(cudaEventDestroy(a->stall[i].from), "end");
+        gpu_check(cudaEventDestroy(a->stall[i].til), "end");
+    }
+    gpu_check(cudaEventDestroy(a->arrived), "end");
+    gpu_check(cudaFreeHost(a->memory), "end");
+    gpu_check(cudaStreamDestroy(a->stream), "end");
+    pthread_mutex_destroy(&a->mutex);
+    pthread_cond_destroy(&a->given_back);
+    free(a->stall);
+    free(a);
+}

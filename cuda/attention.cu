@@ -1,0 +1,528 @@
+/* The GPU as a device: attention. A token is one job: its heads are the rows of its products, and
+ * the keys that it sees come together in shared memory, so that its result depends on nothing else.
+ */
+#include "gpu.cuh"
+
+/* How many blocks of its sample a token can see: those that end at or before it. */
+static __device__ unsigned blocks_before(const struct keys &keys, uint64_t token)
+{
+    return keys.ratio ? (unsigned)(*i32_row(keys.position, token) + 1) / (unsigned)keys.ratio : 0;
+}
+
+/* ---- compression ---- */
+
+/* The tokens of a block, those of the block before it first where blocks overlap: each one's score,
+ * and its kv. */
+struct pooled {
+    const float *kv, *score, *ape;
+    uint64_t kv_stride, score_stride, ape_stride;
+    unsigned tokens;
+};
+
+static __device__ float pooled_score(const struct pooled &p, unsigned i)
+{
+    return p.score[i * p.score_stride] + p.ape[i * p.ape_stride];
+}
+
+static __device__ float pooled_most(const struct pooled &p)
+{
+    float most = -INFINITY;
+    for (unsigned i = 0; i < p.tokens; i++)
+        most = fmaxf(most, pooled_score(p, i));
+    return most;
+}
+
+static __device__ float pooled_sum(const struct pooled &p, float most)
+{
+    float sum = 0;
+    for (unsigned i = 0; i < p.tokens; i++)
+        sum += expf(pooled_score(p, i) - most);
+    return sum;
+}
+
+static __device__ float pooled_value(const struct pooled &p, float most, float sum)
+{
+    float value = 0;
+    for (unsigned i = 0; i < p.tokens; i++)
+        value += p.kv[i * p.kv_stride] * (expf(pooled_score(p, i) - most) / sum);
+    return value;
+}
+
+static __global__ void pool_row(struct mat y, struct mat kv, struct mat score, struct mat ape,
+                                struct mat first, struct mat number)
+{
+    uint64_t b = blockIdx.x, row = (uint64_t)*i32_row(first, b);
+    unsigned ratio = (unsigned)ape.rows;
+    bool overlap = kv.cols == 2 * y.cols, has_before = overlap && *i32_row(number, b) > 0;
+    for (uint64_t j = threadIdx.x; j < y.cols; j += blockDim.x) {
+        uint64_t at = overlap ? y.cols + j : j;
+        struct pooled own = {f32_row(kv, row) + at, f32_row(score, row) + at, f32_row(ape, 0) + at,
+                             kv.stride,             score.stride,             ape.stride,
+                             ratio};
+        struct pooled before = own;
+        before.tokens = has_before ? ratio : 0;
+        before.kv -= y.cols + ratio * kv.stride;
+        before.score -= y.cols + ratio * score.stride;
+        before.ape -= y.cols;
+        float most = fmaxf(pooled_most(before), pooled_most(own));
+        float sum = pooled_sum(before, most) + pooled_sum(own, most);
+        bf16_row(y, b)[j] =
+            bf16_from_f32(pooled_value(before, most, sum) + pooled_value(own, most, sum));
+    }
+}
+
+static void pool(struct device *d, struct mat y, struct mat kv, struct mat score, struct mat ape,
+                 struct mat first, struct mat number)
+{
+    EACH_ROW(gpu_of(d), pool_row, y.rows, THREADS_MOST, y, kv, score, ape, first, number);
+}
+
+/* ---- products of tiles in shared memory ---- */
+
+/* Four warps share the products of some heads of a token with KEYS keys at a time. */
+enum { KEYS = 32, TILE_THREADS = 128, TILE_WARPS = TILE_THREADS / WARP };
+
+/* Rows of `width` columns in shared memory, whose eights are permuted within a row, so that reading
+ * one column of eight rows meets all banks. */
+static __device__ uint16_t *tile_at(uint16_t *tile, unsigned width, unsigned row, unsigned col)
+{
+    return tile + row * width + ((col / EIGHT ^ (row & 7)) * EIGHT);
+}
+
+/* Four 8 x 8 matrices, rows by the addresses of 8 lanes each. */
+static __device__ void load_matrices(uint32_t *m, const uint16_t *row)
+{
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
+                 : "=r"(m[0]), "=r"(m[1]), "=r"(m[2]), "=r"(m[3])
+                 : "r"(shared_address(row)));
+}
+
+static __device__ void load_transposed(uint32_t *m, const uint16_t *row)
+{
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
+                 : "=r"(m[0]), "=r"(m[1]), "=r"(m[2]), "=r"(m[3])
+                 : "r"(shared_address(row)));
+}
+
+/* c [16, 8] += a [16, 16] · b [16, 8]. */
+static __device__ void multiply(float *c, const uint32_t *a, const uint32_t *b)
+{
+    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 "
+                 "{%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+                 : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+
+/* c [16, 16] in two halves += q [16, width] · key [16, width]ᵀ, of tiles from those rows on. The
+ * sums go into two lots by turns, since a product waits for the one before on the same sum. */
+static __device__ void multiply_rows(float c[2][4], uint16_t *q, unsigned head, uint16_t *key,
+                                     unsigned first, unsigned width)
+{
+    unsigned lane = threadIdx.x % WARP;
+    float odd[2][4] = {};
+#pragma unroll 2
+    for (unsigned k = 0; k < width; k += 32) {
+        uint32_t a[4], b[4], a_odd[4], b_odd[4];
+        unsigned row = first + lane % 8 + lane / 16 * 8, col = k + lane / 8 % 2 * 8;
+        load_matrices(a, tile_at(q, width, head + lane % 16, k + lane / 16 * 8));
+        load_matrices(b, tile_at(key, width, row, col));
+        load_matrices(a_odd, tile_at(q, width, head + lane % 16, k + 16 + lane / 16 * 8));
+        load_matrices(b_odd, tile_at(key, width, row, col + 16));
+        multiply(c[0], a, b);
+        multiply(c[1], a, b + 2);
+        multiply(odd[0], a_odd, b_odd);
+        multiply(odd[1], a_odd, b_odd + 2);
+    }
+    for (unsigned i = 0; i < 8; i++)
+        c[i / 4][i % 4] += odd[i / 4][i % 4];
+}
+
+/* ---- the indexer ---- */
+
+enum { TOKENS_AT_A_TIME = 2048, WIDTH_STEP = 64 };
+
+/* Scores as numbers in the same order; they are BF16 values. */
+static __device__ uint16_t order_of(float score)
+{
+    uint16_t code = bf16_from_f32(score);
+    return code & 0x8000 ? ~code : code | 0x8000;
+}
+
+/* How many of `count` numbers are at least `least`, for all threads of the block. */
+static __device__ unsigned count_from(const uint16_t *order, unsigned count, uint32_t least)
+{
+    unsigned found = 0;
+    for (unsigned j = threadIdx.x; j < count; j += blockDim.x)
+        found += order[j] >= least;
+    return (unsigned)block_sum((float)found); /* exact: below 2^24 */
+}
+
+/* The positions of the n best of `count` numbers, ascending, of equal ones the first; -1 behind. */
+static __device__ void select_best(int32_t *selected, uint64_t n, const uint16_t *order,
+                                   unsigned count)
+{
+    uint32_t least = 0; /* the largest number that n or more reach, found bit by bit */
+    if (count > n)
+        for (uint32_t bit = 0x8000; bit; bit >>= 1)
+            if (count_from(order, count, least | bit) >= n)
+                least |= bit;
+    /* All above it, and as many that equal it as are still wanted; a warp puts them in order. */
+    unsigned above = count > n ? count_from(order, count, least + 1) : 0, taken = 0;
+    unsigned equal = count > n ? (unsigned)n - above : count, lane = threadIdx.x;
+    if (threadIdx.x >= WARP)
+        return;
+    for (unsigned first = 0; first < count; first += WARP) {
+        unsigned j = first + lane, below = (1U << lane) - 1;
+        uint32_t number = j < count && count > n ? order[j] : 0;
+        bool is_above = j < count && count > n && number > least;
+        bool is_equal = j < count && !is_above && number >= least;
+        unsigned ties = __ballot_sync(~0U, is_equal);
+        bool take = is_above || (is_equal && __popc(ties & below) < (int)equal);
+        unsigned takes = __ballot_sync(~0U, take);
+        if (take)
+            selected[taken + __popc(takes & below)] = (int32_t)j;
+        taken += __popc(takes);
+        equal -= min(equal, (unsigned)__popc(ties));
+    }
+    for (uint64_t j = taken + lane; j < n; j += WARP)
+        selected[j] = -1;
+}
+
+/* Scores of a tile of keys. A warp takes every fourth 16 heads; lanes that have the same keys, and
+ * then warps, add up what they have. */
+static __device__ void score_tile(uint16_t *order, unsigned count, uint16_t *query, uint16_t *tile,
+                                  const uint16_t *weight, unsigned heads, unsigned width,
+                                  float (*part)[KEYS])
+{
+    unsigned lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
+    for (unsigned first = 0; first < KEYS; first += 16) {
+        float sum[2][2] = {};
+        for (unsigned head = warp * 16; head < heads; head += TILE_WARPS * 16) {
+            float product[2][4] = {};
+            multiply_rows(product, query, head, tile, first, width);
+            for (unsigned n = 0; n < 2; n++)
+                for (unsigned i = 0; i < 4; i++) {
+                    unsigned h = head + lane / 4 + i / 2 * 8;
+                    float positive = fmaxf(to_bf16(product[n][i]), 0);
+                    if (h < heads)
+                        sum[n][i % 2] += to_bf16(positive * bf16_to_f32(weight[h]));
+                }
+        }
+        for (unsigned n = 0; n < 2; n++)
+            for (unsigned i = 0; i < 2; i++) {
+                for (unsigned step = 4; step < WARP; step *= 2)
+                    sum[n][i] += __shfl_xor_sync(~0U, sum[n][i], step);
+                if (lane < 4)
+                    part[warp][first + n * 8 + lane * 2 + i] = sum[n][i];
+            }
+    }
+    __syncthreads();
+    if (threadIdx.x < count) {
+        float sum = 0;
+        for (unsigned w = 0; w < TILE_WARPS; w++)
+            sum += part[w][threadIdx.x];
+        order[threadIdx.x] = order_of(to_bf16(sum));
+    }
+    __syncthreads();
+}
+
+/* order: room for the numbers of all blocks, for each block of threads. */
+static __global__ void __launch_bounds__(TILE_THREADS)
+    select_row(struct mat selected, struct mat q, struct keys keys, struct mat weight,
+               uint16_t *order, uint64_t first)
+{
+    extern __shared__ __align__(16) char memory[];
+    __shared__ float part[TILE_WARPS][KEYS];
+    uint64_t token = first + blockIdx.x;
+    unsigned heads = (unsigned)weight.cols, width = (unsigned)(q.cols / heads), eights = width / 8;
+    unsigned count = blocks_before(keys, token), rows = (heads + 15) / 16 * 16;
+    uint16_t *own = order + blockIdx.x * keys.compressed.rows;
+    uint16_t *query = (uint16_t *)memory, *tile = query + rows * width;
+    for (unsigned i = threadIdx.x; i < rows * eights && count > selected.cols; i += TILE_THREADS) {
+        unsigned h = i / eights, col = i % eights * 8;
+        copy_async(tile_at(query, width, h, col),
+                   bf16_row(q, token) + (h < heads ? h * width + col : 0), h < heads);
+    }
+    /* Where all are taken, their order does not matter. */
+    for (unsigned j = 0; j < count && count > selected.cols; j += KEYS) {
+        for (unsigned i = threadIdx.x; i < KEYS * eights; i += TILE_THREADS) {
+            unsigned row = i / eights, col = i % eights * 8;
+            unsigned key = (unsigned)*i32_row(keys.block, token) + (j + row < count ? j + row : 0);
+            copy_async(tile_at(tile, width, row, col), bf16_row(keys.compressed, key) + col, true);
+        }
+        copy_commit();
+        copy_wait();
+        __syncthreads();
+        score_tile(own + j, count - j, query, tile, bf16_row(weight, token), heads, width, part);
+    }
+    select_best(i32_row(selected, token), selected.cols, own, count);
+}
+
+static void select_blocks(struct device *d, struct mat selected, struct mat q,
+                          const struct keys *keys, struct mat weight)
+{
+    struct gpu *gpu = gpu_of(d);
+    uint64_t heads = weight.cols, width = q.cols / heads;
+    if (width % WIDTH_STEP)
+        die("CUDA: an indexer has heads of a multiple of %d columns, not of %d", WIDTH_STEP,
+            (int)width);
+    size_t room = (size_t)((heads + 15) / 16 * 16 + KEYS) * (size_t)width * sizeof(uint16_t);
+    uint64_t most = q.rows < TOKENS_AT_A_TIME ? q.rows : (uint64_t)TOKENS_AT_A_TIME;
+    uint16_t *order = (uint16_t *)gpu_alloc(gpu, most * keys->compressed.rows, sizeof *order);
+    gpu_allow_shared((const void *)select_row, room);
+    for (uint64_t first = 0; first < q.rows; first += most) {
+        unsigned tokens = (unsigned)(q.rows - first < most ? q.rows - first : most);
+        select_row<<<tokens, TILE_THREADS, room, gpu->stream>>>(selected, q, *keys, weight, order,
+                                                                first);
+        gpu_check(cudaGetLastError(), "selection of blocks");
+    }
+    gpu_free(gpu, order);
+}
+
+/* ---- attention ---- */
+
+/* Heads at a time. Queries and two tiles of keys of 512 columns fill the 99 KiB of shared memory
+ * that every GPU from sm_90 on has; probabilities have a gap behind each row against bank conflicts.
+ */
+enum { HEADS = 32, P_STRIDE = KEYS + EIGHT };
+
+/* One token's keys: those of the window, then blocks, of which some may be none. */
+struct sight {
+    const uint16_t *window, *block; /* the first key in the window; the sample's first block */
+    uint64_t window_stride, block_stride;
+    unsigned seen, count;    /* keys in the window; all */
+    const int32_t *selected; /* or NULL: all blocks in order */
+};
+
+static __device__ const uint16_t *key_at(const struct sight &s, unsigned i)
+{
+    if (i >= s.count)
+        return NULL;
+    if (i < s.seen)
+        return s.window + i * s.window_stride;
+    int32_t block = s.selected ? s.selected[i - s.seen] : (int32_t)(i - s.seen);
+    return block < 0 ? NULL : s.block + (uint64_t)block * s.block_stride;
+}
+
+static __device__ struct sight sight_of(const struct keys &keys, uint64_t token)
+{
+    unsigned position = (unsigned)*i32_row(keys.position, token);
+    unsigned seen = position + 1 < keys.sliding ? position + 1 : (unsigned)keys.sliding;
+    unsigned blocks = keys.selected.cols ? 0 : blocks_before(keys, token);
+    struct sight s = {};
+    if (keys.ratio && keys.selected.cols) {
+        s.selected = i32_row(keys.selected, token);
+        for (unsigned i = threadIdx.x % WARP; i < keys.selected.cols; i += WARP)
+            blocks = s.selected[i] >= 0 ? i + 1 : blocks;
+        blocks = warp_max((uint32_t)blocks); /* those behind are none */
+    }
+    s.window = bf16_row(keys.window, token + 1 - seen);
+    s.window_stride = keys.window.stride;
+    if (blocks)
+        s.block = bf16_row(keys.compressed, (uint64_t)*i32_row(keys.block, token));
+    s.block_stride = keys.compressed.stride;
+    s.seen = seen;
+    s.count = seen + blocks;
+    return s;
+}
+
+/* Shared memory of one block of threads. */
+template <unsigned WIDTH> struct attend_room {
+    uint16_t q[HEADS * WIDTH];
+    uint16_t key[2][KEYS * WIDTH];
+    uint16_t p[HEADS * P_STRIDE];
+    float most[HEADS][2], sum[HEADS][2]; /* of the halves of a tile's keys */
+};
+
+/* Begin to copy a tile of keys. A warp looks up the addresses of all of them, a lane each; returns
+ * which of them are there, a bit each. */
+template <unsigned WIDTH>
+static __device__ uint32_t fetch_keys(uint16_t *tile, const struct sight &s, unsigned first)
+{
+    const uint16_t *own = key_at(s, first + threadIdx.x % WARP);
+    uint32_t there = __ballot_sync(~0U, own != NULL);
+    uint64_t address = (uint64_t)(own ? own : s.window);
+    enum { EIGHTS = WIDTH / EIGHT };
+#pragma unroll 4
+    for (unsigned i = threadIdx.x; i < KEYS * EIGHTS; i += TILE_THREADS) {
+        unsigned row = i / EIGHTS, col = i % EIGHTS * EIGHT;
+        const uint16_t *key = (const uint16_t *)__shfl_sync(~0U, address, row);
+        copy_async(tile_at(tile, WIDTH, row, col), key + col, there >> row & 1);
+    }
+    copy_commit();
+    return there;
+}
+
+/* The logits of a warp's 16 heads and 16 keys of a tile, times scale; -infinity for no key. */
+template <unsigned WIDTH>
+static __device__ void logits_of(float logit[2][4], struct attend_room<WIDTH> *room,
+                                 uint16_t *tile, uint32_t there, float scale)
+{
+    unsigned lane = threadIdx.x % WARP, warp = threadIdx.x / WARP, first = warp % 2 * 16;
+    for (unsigned i = 0; i < 8; i++)
+        logit[i / 4][i % 4] = 0;
+    multiply_rows(logit, room->q, warp / 2 * 16, tile, first, WIDTH);
+    for (unsigned n = 0; n < 2; n++)
+        for (unsigned i = 0; i < 4; i++) {
+            bool is_there = there >> (first + n * 8 + lane % 4 * 2 + i % 2) & 1;
+            logit[n][i] = is_there ? logit[n][i] * scale : -INFINITY;
+        }
+}
+
+/* The larger, and the sum, of what the four lanes of a row have. */
+static __device__ float quad_max(float x)
+{
+    x = fmaxf(x, __shfl_xor_sync(~0U, x, 1));
+    return fmaxf(x, __shfl_xor_sync(~0U, x, 2));
+}
+
+static __device__ float quad_sum(float x)
+{
+    x += __shfl_xor_sync(~0U, x, 1);
+    return x + __shfl_xor_sync(~0U, x, 2);
+}
+
+/* total += p · tile, for a warp's columns: 32 heads, a quarter of the width. */
+template <unsigned WIDTH>
+static __device__ void add_values(float total[2][WIDTH / TILE_WARPS / 8][4],
+                                  const struct attend_room<WIDTH> *room, uint16_t *tile)
+{
+    enum { COLS = WIDTH / TILE_WARPS };
+    unsigned lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
+    for (unsigned k = 0; k < KEYS; k += 16) {
+        uint32_t a[2][4], b[4];
+        for (unsigned m = 0; m < 2; m++)
+            load_matrices(a[m], room->p + (m * 16 + lane % 16) * P_STRIDE + k + lane / 16 * 8);
+#pragma unroll
+        for (unsigned n = 0; n < COLS / 8; n += 2) {
+            load_transposed(b, tile_at(tile, WIDTH, k + lane % 16,
+                                       warp * COLS + n * 8 + lane / 16 * 8));
+#pragma unroll
+            for (unsigned m = 0; m < 2; m++) {
+                multiply(total[m][n], a[m], b);
+                multiply(total[m][n + 1], a[m], b + 2);
+            }
+        }
+    }
+}
+
+/* HEADS heads of a token. The keys go by twice: first for each head's largest logit, from which
+ * probabilities are counted, then for the sums; so they are rounded as if all keys were there at
+ * once. Two halves of the heads times two halves of a tile's keys are a warp's logits each. */
+template <unsigned WIDTH>
+static __global__ void __launch_bounds__(TILE_THREADS, 2)
+    attend_token(struct mat o, struct mat q, struct keys keys, struct mat sink, float scale)
+{
+    extern __shared__ __align__(16) char memory[];
+    struct attend_room<WIDTH> *room = (struct attend_room<WIDTH> *)memory;
+    enum { COLS = WIDTH / TILE_WARPS, TILES = COLS / 8 };
+    uint64_t token = blockIdx.x;
+    unsigned first_head = blockIdx.y * HEADS, heads = (unsigned)sink.cols - first_head;
+    unsigned lane = threadIdx.x % WARP, warp = threadIdx.x / WARP, half = warp % 2;
+    unsigned row = warp / 2 * 16 + lane / 4; /* of this lane's logits, and 8 below */
+    struct sight s = sight_of(keys, token);
+    unsigned tiles = (s.count + KEYS - 1) / KEYS;
+    const uint16_t *own_q = bf16_row(q, token) + (uint64_t)first_head * WIDTH;
+    for (unsigned i = threadIdx.x; i < HEADS * WIDTH / EIGHT; i += TILE_THREADS) {
+        unsigned head = i / (WIDTH / EIGHT), col = i % (WIDTH / EIGHT) * EIGHT;
+        copy_async(tile_at(room->q, WIDTH, head, col),
+                   own_q + (head < heads ? head * WIDTH + col : 0), head < heads);
+    }
+    uint32_t there = fetch_keys<WIDTH>(room->key[0], s, 0), next = 0;
+    float most[2] = {-INFINITY, -INFINITY}, sum[2] = {}, total[2][TILES][4] = {};
+    for (unsigned turn = 0; turn < 2 * tiles; turn++, there = next) {
+        uint16_t *tile = room->key[turn % 2];
+        copy_wait();
+        __syncthreads(); /* the tile is there, and the one before may be overwritten */
+        if (turn + 1 < 2 * tiles)
+            next = fetch_keys<WIDTH>(room->key[(turn + 1) % 2], s, (turn + 1) % tiles * KEYS);
+        if (turn == tiles) { /* the second time: the largest of both halves */
+            for (unsigned i = 0; i < 2; i++) {
+                most[i] = quad_max(most[i]);
+                if (lane % 4 == 0)
+                    room->most[row + 8 * i][half] = most[i];
+            }
+            __syncthreads();
+            for (unsigned i = 0; i < 2; i++)
+                most[i] = fmaxf(room->most[row + 8 * i][0], room->most[row + 8 * i][1]);
+        }
+        float logit[2][4];
+        logits_of<WIDTH>(logit, room, tile, there, scale);
+        if (turn < tiles) {
+            for (unsigned i = 0; i < 8; i++)
+                most[i / 2 % 2] = fmaxf(most[i / 2 % 2], logit[i / 4][i % 4]);
+            continue;
+        }
+        for (unsigned n = 0; n < 2; n++)
+            for (unsigned i = 0; i < 4; i++) {
+                float p = expf(logit[n][i] - most[i / 2]);
+                unsigned col = half * 16 + n * 8 + lane % 4 * 2 + i % 2;
+                sum[i / 2] += p;
+                room->p[(row + i / 2 * 8) * P_STRIDE + col] = bf16_from_f32(p);
+            }
+        __syncthreads();
+        add_values<WIDTH>(total, room, tile);
+    }
+    for (unsigned i = 0; i < 2; i++) {
+        float all = quad_sum(sum[i]);
+        if (lane % 4 == 0) {
+            room->sum[row + 8 * i][half] = all;
+            room->most[row + 8 * i][half] = most[i];
+        }
+    }
+    __syncthreads();
+#pragma unroll
+    for (unsigned m = 0; m < 2; m++)
+#pragma unroll
+        for (unsigned i = 0; i < 2; i++) {
+            unsigned head = m * 16 + i * 8 + lane / 4;
+            if (head >= heads)
+                continue;
+            float all = room->sum[head][0] + room->sum[head][1] +
+                        expf(f32_row(sink, 0)[first_head + head] - room->most[head][0]);
+            uint16_t *to = bf16_row(o, token) + (uint64_t)(first_head + head) * WIDTH + warp * COLS;
+#pragma unroll
+            for (unsigned n = 0; n < TILES; n++) {
+                uint32_t low = bf16_from_f32(total[m][n][2 * i] / all);
+                uint32_t high = bf16_from_f32(total[m][n][2 * i + 1] / all);
+                *(uint32_t *)(to + n * 8 + lane % 4 * 2) = low | high << 16;
+            }
+        }
+}
+
+template <unsigned WIDTH>
+static void attend_width(struct gpu *gpu, struct mat o, struct mat q, const struct keys *keys,
+                         struct mat sink, float scale)
+{
+    size_t room = sizeof(struct attend_room<WIDTH>);
+    dim3 jobs((unsigned)q.rows, (unsigned)((sink.cols + HEADS - 1) / HEADS));
+    gpu_allow_shared((const void *)attend_token<WIDTH>, room);
+    attend_token<WIDTH><<<jobs, TILE_THREADS, room, gpu->stream>>>(o, q, *keys, sink, scale);
+    gpu_check(cudaGetLastError(), "attention");
+}
+
+static void attend(struct device *d, struct mat o, struct mat q, const struct keys *keys,
+                   struct mat sink, float scale)
+{
+    struct gpu *gpu = gpu_of(d);
+    uint64_t width = q.cols / sink.cols;
+    if (!q.rows)
+        return;
+    if (width == 512)
+        attend_width<512>(gpu, o, q, keys, sink, scale);
+    else if (width == 256)
+        attend_width<256>(gpu, o, q, keys, sink, scale);
+    else if (width == 128)
+        attend_width<128>(gpu, o, q, keys, sink, scale);
+    else if (width == 64)
+        attend_width<64>(gpu, o, q, keys, sink, scale);
+    else
+        die("CUDA: attention has heads of 64, 128, 256 or 512 columns, not of %d", (int)width);
+}
+
+void gpu_attention(struct device *d)
+{
+    d->pool = pool;
+    d->select = select_blocks;
+    d->attend = attend;
+}

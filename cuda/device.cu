@@ -1,0 +1,154 @@
+/* The GPU as a device: memory, and the device itself. */
+#include "gpu.cuh"
+
+#include <stdlib.h>
+
+#include "cublaslt.h"
+
+void gpu_check(cudaError_t status, const char *what)
+{
+    if (status == cudaErrorMemoryAllocation)
+        die("CUDA: %s: out of GPU memory; a smaller --batch or --mem, or fewer --samples, need less",
+            what);
+    if (status != cudaSuccess)
+        die("CUDA: %s: %s", what, cudaGetErrorString(status));
+}
+
+void gpu_allow_shared(const void *kernel, size_t bytes)
+{
+    gpu_check(
+        cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes),
+        "shared memory");
+}
+
+/* ---- memory ---- */
+
+void *gpu_alloc(struct gpu *gpu, uint64_t count, uint64_t size)
+{
+    uint64_t bytes;
+    void *memory = NULL;
+    if (!mul_fits(count, size, &bytes))
+        die("out of memory");
+    gpu_check(cudaMallocAsync(&memory, bytes ? bytes : 1, gpu->stream), "memory");
+    return memory;
+}
+
+void gpu_free(struct gpu *gpu, void *memory)
+{
+    if (memory)
+        gpu_check(cudaFreeAsync(memory, gpu->stream), "memory");
+}
+
+static struct mat make(struct device *d, enum dtype dtype, uint64_t rows, uint64_t cols)
+{
+    uint64_t count;
+    if (!mul_fits(rows, cols, &count))
+        die("out of memory");
+    struct gpu *gpu = gpu_of(d);
+    struct mat m = {NULL, rows, cols, cols, dtype};
+    m.at = dtype == DTYPE_U8 ? gpu_alloc_arriving(gpu, count)
+                             : gpu_alloc(gpu, count, dtype_size(dtype));
+    return m;
+}
+
+/* Bytes that were still on their way would come into what has the memory next. */
+static void drop(struct device *d, struct mat m)
+{
+    if (m.dtype == DTYPE_U8 && m.at)
+        gpu_arrive(gpu_of(d));
+    gpu_free(gpu_of(d), m.at);
+}
+
+static size_t bytes_of(struct mat m)
+{
+    if (m.rows > 1 && m.stride != m.cols)
+        die("internal: a matrix with gaps");
+    return (size_t)(m.rows * m.cols) * dtype_size(m.dtype);
+}
+
+static void write_mat(struct device *d, struct mat m, const void *data)
+{
+    (m.dtype == DTYPE_U8 ? gpu_send : gpu_write)(gpu_of(d), m.at, data, bytes_of(m));
+}
+
+static void read_mat(struct device *d, void *data, struct mat m)
+{
+    cudaStream_t stream = gpu_of(d)->stream;
+    if (m.dtype == DTYPE_U8)
+        gpu_arrive(gpu_of(d));
+    gpu_check(cudaMemcpyAsync(data, m.at, bytes_of(m), cudaMemcpyDeviceToHost, stream), "read");
+    gpu_check(cudaStreamSynchronize(stream), "read");
+}
+
+/* ---- the device ---- */
+
+static void close_gpu(struct device *d)
+{
+    struct gpu *gpu = gpu_of(d);
+    gpu_check(cudaStreamSynchronize(gpu->stream), "end");
+    gpu_products_end(gpu);
+    gpu_arrivals_end(gpu);
+    gpu_check(cudaStreamDestroy(gpu->stream), "end");
+    free(gpu);
+}
+
+/* Memory that was given back stays with the process; and weights do not wait for memory that
+ * operations will give back some time. */
+static void keep_memory(int gpu)
+{
+    cudaMemPool_t pool;
+    uint64_t all = UINT64_MAX;
+    int no = 0;
+    gpu_check(cudaDeviceGetDefaultMemPool(&pool, gpu), "memory pool");
+    gpu_check(cudaMemPoolSetAttribute(pool, cudaMemPoolAttrReleaseThreshold, &all), "memory pool");
+    gpu_check(cudaMemPoolSetAttribute(pool, cudaMemPoolReuseAllowInternalDependencies, &no),
+              "memory pool");
+}
+
+/* A third of what is there is for weights. */
+static uint64_t memory_for_weights(void)
+{
+    size_t free, total;
+    gpu_check(cudaMemGetInfo(&free, &total), "memory");
+    return free / 3;
+}
+
+extern "C" struct device *device_cuda(unsigned gpu_number, const char **why)
+{
+    int count = 0;
+    cudaError_t status = cudaGetDeviceCount(&count);
+    if (status != cudaSuccess || !count) {
+        *why = status != cudaSuccess ? cudaGetErrorString(status) : "there is no GPU";
+        return NULL;
+    }
+    if (gpu_number >= (unsigned)count) {
+        *why = "there are fewer GPUs on this machine than ranks";
+        return NULL;
+    }
+    char *missing;
+    if (!cublaslt_load(&missing)) {
+        *why = missing; /* for good */
+        return NULL;
+    }
+    struct gpu *gpu = (struct gpu *)xalloc(1, sizeof *gpu);
+    gpu->number = (int)gpu_number;
+    gpu_check(cudaSetDevice(gpu->number), "device");
+    gpu_check(cudaStreamCreateWithFlags(&gpu->stream, cudaStreamNonBlocking), "stream");
+    keep_memory(gpu->number);
+    struct device *d = &gpu->device;
+    d->name = "cuda";
+    d->memory = memory_for_weights();
+    d->close = close_gpu;
+    d->make = make;
+    d->drop = drop;
+    d->write = write_mat;
+    d->read = read_mat;
+    gpu_arrivals(d);
+    gpu_weights(d);
+    gpu_products(d);
+    gpu_rows(d);
+    gpu_copies(d);
+    gpu_attention(d);
+    gpu_experts(d);
+    return d;
+}

@@ -1,0 +1,213 @@
+/* The GPU as a device: the choice of experts and their activation, and what comes of logits. */
+#include "gpu.cuh"
+
+#include <float.h>
+
+static __global__ void swiglu_row(struct mat y, struct mat gate, struct mat up, float limit,
+                                  struct mat weight)
+{
+    uint64_t i = blockIdx.x;
+    EACH_EIGHT(j, y.cols)
+    {
+        float g[EIGHT], u[EIGHT];
+        load8(g, bf16_row(gate, i) + j, y.cols - j);
+        load8(u, bf16_row(up, i) + j, y.cols - j);
+#pragma unroll
+        for (unsigned k = 0; k < EIGHT; k++) {
+            if (limit > 0) {
+                u[k] = u[k] > limit ? limit : u[k] < -limit ? -limit : u[k];
+                g[k] = g[k] > limit ? limit : g[k];
+            }
+            float value = g[k] / (1 + expf(-g[k])) * u[k];
+            g[k] = weight.rows ? *f32_row(weight, i) * value : value;
+        }
+        store8(bf16_row(y, i) + j, g, y.cols - j);
+    }
+}
+
+static void swiglu(struct device *d, struct mat y, struct mat gate, struct mat up, float limit,
+                   struct mat weight)
+{
+    EACH_ROW(gpu_of(d), swiglu_row, y.rows, threads_for(y.cols), y, gate, up, limit, weight);
+}
+
+/* ---- the router ---- */
+
+static __global__ void score_row(struct mat logits, enum scoring how)
+{
+    float *x = f32_row(logits, blockIdx.x);
+    for (uint64_t j = threadIdx.x; j < logits.cols && how != SCORING_SOFTMAX; j += blockDim.x)
+        x[j] = how == SCORING_SIGMOID ? sigmoid(x[j])
+                                      : sqrtf(x[j] > 20 ? x[j] : log1pf(expf(x[j])));
+    if (how != SCORING_SOFTMAX)
+        return;
+    float most = -INFINITY, sum = 0;
+    for (uint64_t j = threadIdx.x; j < logits.cols; j += blockDim.x)
+        most = fmaxf(most, x[j]);
+    most = block_max(most);
+    for (uint64_t j = threadIdx.x; j < logits.cols; j += blockDim.x)
+        sum += x[j] = expf(x[j] - most);
+    sum = block_sum(sum);
+    for (uint64_t j = threadIdx.x; j < logits.cols; j += blockDim.x)
+        x[j] /= sum;
+}
+
+static void score(struct device *d, struct mat logits, enum scoring how)
+{
+    EACH_ROW(gpu_of(d), score_row, logits.rows, threads_for(logits.cols), logits, how);
+}
+
+/* A number and where it stands; of equal ones the first is the better. */
+struct ranked {
+    float value;
+    int32_t index; /* INT32_MAX: none */
+};
+
+static __device__ bool is_better(struct ranked a, struct ranked b)
+{
+    return a.index != INT32_MAX &&
+           (b.index == INT32_MAX || a.value > b.value || (a.value == b.value && a.index < b.index));
+}
+
+/* The best over all threads of the block, which all of them get. */
+static __device__ struct ranked block_best(struct ranked own)
+{
+    __shared__ struct ranked part[WARPS_MOST];
+    for (int step = WARP / 2; step; step /= 2) {
+        struct ranked other = {__shfl_xor_sync(~0U, own.value, step),
+                               __shfl_xor_sync(~0U, own.index, step)};
+        own = is_better(other, own) ? other : own;
+    }
+    __syncthreads();
+    if (threadIdx.x % WARP == 0)
+        part[threadIdx.x / WARP] = own;
+    __syncthreads();
+    for (unsigned i = 0; i < blockDim.x / WARP; i++)
+        own = is_better(part[i], own) ? part[i] : own;
+    return own;
+}
+
+/* The best of a thread's numbers, value(j) for every blockDim.x-th j, that are behind `last` in the
+ * order, if there is a last one. */
+#define BEST_BEHIND(own, count, last, value)                                                       \
+    for (uint64_t j = threadIdx.x; j < (count); j += blockDim.x) {                                 \
+        struct ranked it = {(value), (int32_t)j};                                                  \
+        if (((last).index < 0 || is_better(last, it)) && is_better(it, own))                       \
+            (own) = it;                                                                            \
+    }
+
+static __global__ void choose_row(struct mat experts, struct mat scores, struct mat bias)
+{
+    uint64_t i = blockIdx.x;
+    const float *x = f32_row(scores, i), *b = f32_row(bias, 0);
+    struct ranked last = {0, -1};
+    for (uint64_t n = 0; n < experts.cols; n++) {
+        struct ranked own = {0, INT32_MAX};
+        BEST_BEHIND(own, scores.cols, last, x[j] + b[j])
+        last = block_best(own);
+        if (threadIdx.x == 0)
+            i32_row(experts, i)[n] = last.index;
+    }
+}
+
+static void choose(struct device *d, struct mat experts, struct mat scores, struct mat bias)
+{
+    EACH_ROW(gpu_of(d), choose_row, scores.rows, WARP, experts, scores, bias);
+}
+
+/* A thread takes a row. */
+static __global__ void weigh_rows(struct mat weight, struct mat scores, struct mat experts,
+                                  bool normalize, float scale)
+{
+    uint64_t i = (uint64_t)blockIdx.x * blockDim.x + threadIdx.x;
+    if (i >= weight.rows)
+        return;
+    float *w = f32_row(weight, i), sum = 0;
+    for (uint64_t j = 0; j < weight.cols; j++)
+        sum += w[j] = f32_row(scores, i)[i32_row(experts, i)[j]];
+    for (uint64_t j = 0; j < weight.cols; j++)
+        w[j] = (normalize ? w[j] / sum : w[j]) * scale;
+}
+
+static void weigh(struct device *d, struct mat weight, struct mat scores, struct mat experts,
+                  bool normalize, float scale)
+{
+    EACH_ROW(gpu_of(d), weigh_rows, (weight.rows + THREADS_MOST - 1) / THREADS_MOST, THREADS_MOST,
+             weight, scores, experts, normalize, scale);
+}
+
+/* ---- results ---- */
+
+static __device__ double warp_sum(double x)
+{
+    for (int step = WARP / 2; step; step /= 2)
+        x += __shfl_xor_sync(~0U, x, step);
+    return x;
+}
+
+/* log of the sum of exp, for all threads of the block; in double, since a vocabulary is long. */
+static __device__ double log_sum(const float *x, uint64_t count)
+{
+    __shared__ double part[WARPS_MOST];
+    float most = -INFINITY;
+    double sum = 0;
+    for (uint64_t j = threadIdx.x; j < count; j += blockDim.x)
+        most = fmaxf(most, x[j]);
+    most = block_max(most);
+    for (uint64_t j = threadIdx.x; j < count; j += blockDim.x)
+        sum += (double)expf(x[j] - most);
+    sum = warp_sum(sum);
+    if (threadIdx.x % WARP == 0)
+        part[threadIdx.x / WARP] = sum;
+    __syncthreads();
+    sum = 0;
+    for (unsigned i = 0; i < blockDim.x / WARP; i++)
+        sum += part[i];
+    return (double)most + log(sum);
+}
+
+static __global__ void loss_row(struct mat nll, struct mat logits, struct mat target)
+{
+    uint64_t i = blockIdx.x;
+    const float *x = f32_row(logits, i);
+    double all = log_sum(x, logits.cols);
+    if (threadIdx.x == 0)
+        *f32_row(nll, i) = (float)(all - (double)x[*i32_row(target, i)]);
+}
+
+static void loss(struct device *d, struct mat nll, struct mat logits, struct mat target)
+{
+    EACH_ROW(gpu_of(d), loss_row, logits.rows, THREADS_MOST, nll, logits, target);
+}
+
+static __global__ void best_row(struct mat value, struct mat number, struct mat logits)
+{
+    uint64_t i = blockIdx.x;
+    const float *x = f32_row(logits, i);
+    double all = log_sum(x, logits.cols);
+    struct ranked last = {0, -1};
+    for (uint64_t n = 0; n < number.cols; n++) {
+        struct ranked own = {0, INT32_MAX};
+        BEST_BEHIND(own, logits.cols, last, x[j])
+        last = block_best(own);
+        if (threadIdx.x == 0) {
+            i32_row(number, i)[n] = last.index;
+            f32_row(value, i)[n] = (float)((double)last.value - all);
+        }
+    }
+}
+
+static void best(struct device *d, struct mat value, struct mat number, struct mat logits)
+{
+    EACH_ROW(gpu_of(d), best_row, logits.rows, THREADS_MOST, value, number, logits);
+}
+
+void gpu_experts(struct device *d)
+{
+    d->swiglu = swiglu;
+    d->score = score;
+    d->choose = choose;
+    d->weigh = weigh;
+    d->loss = loss;
+    d->best = best;
+}

@@ -1,0 +1,316 @@
+/* gpu.cuh: what the files of the CUDA device share (cuda/); nobody else looks here.
+ *
+ * Operations go into one stream, so that they are carried out in the order in which they are
+ * called, and memory is the stream's as well: given back, it may serve what is called next. Weights
+ * come in a stream of their own, meanwhile; arrivals.cu knows how.
+ * One block of threads does a row, with eight columns a thread, and adds up in an order that
+ * depends on nothing but the number of columns. */
+#ifndef GPU_CUH
+#define GPU_CUH
+
+#include <cublasLt.h>
+#include <cuda_runtime.h>
+
+#define _Noreturn __attribute__((noreturn)) /* C's word, which C++ does not know */
+extern "C" {
+#include "device.h"
+#include "die.h"
+#include "operand.h"
+}
+#undef _Noreturn
+
+#include "codec.cuh"
+
+struct gpu {
+    struct device device; /* first: a struct device * is a struct gpu *, too */
+    int number;
+    cudaStream_t stream;
+    struct products *products;
+    struct arrivals *arrivals;
+};
+
+static inline struct gpu *gpu_of(struct device *d)
+{
+    return (struct gpu *)d;
+}
+
+/* End the process if a call failed, or a kernel could not be started; `what` names it. */
+void gpu_check(cudaError_t status, const char *what);
+
+/* Let a kernel have that much dynamic shared memory. */
+void gpu_allow_shared(const void *kernel, size_t bytes);
+
+/* Memory in the order of the stream. */
+void *gpu_alloc(struct gpu *gpu, uint64_t count, uint64_t size);
+void gpu_free(struct gpu *gpu, void *memory);
+
+/* The same for bytes that come in the arrivals' stream. gpu_arrive() lets operations called from
+ * now on wait for what has been sent before; that must be called before the bytes are used, or
+ * given back by gpu_free(). */
+void *gpu_alloc_arriving(struct gpu *gpu, uint64_t bytes);
+void gpu_send(struct gpu *gpu, void *to, const void *data, uint64_t bytes);
+void gpu_arrive(struct gpu *gpu);
+
+/* Bytes from the host's memory, which the caller may use again at once, in the order of
+ * operations. */
+void gpu_write(struct gpu *gpu, void *to, const void *data, uint64_t bytes);
+
+/* Put the operations of a file into the table. */
+void gpu_weights(struct device *d);   /* weights.cu */
+void gpu_rows(struct device *d);      /* rows.cu */
+void gpu_copies(struct device *d);    /* copies.cu */
+void gpu_attention(struct device *d); /* attention.cu */
+void gpu_experts(struct device *d);   /* experts.cu */
+
+/* These keep something, too: products.cu what cuBLASLt needs, arrivals.cu memory and a stream. */
+void gpu_products(struct device *d);
+void gpu_products_end(struct gpu *gpu);
+void gpu_arrivals(struct device *d);
+void gpu_arrivals_end(struct gpu *gpu);
+
+/* ---- in kernels ---- */
+
+enum { WARP = 32, EIGHT = 8, THREADS_MOST = 256, WARPS_MOST = THREADS_MOST / WARP };
+
+/* How many threads a row of that many columns takes. */
+static inline unsigned threads_for(uint64_t cols)
+{
+    uint64_t threads = (cols + EIGHT * WARP - 1) / (EIGHT * WARP) * WARP;
+    return threads < WARP ? (unsigned)WARP : threads > THREADS_MOST ? (unsigned)THREADS_MOST
+                                                                    : (unsigned)threads;
+}
+
+/* Start a kernel with one block of threads for each of `rows` rows, if there are any. */
+#define EACH_ROW(gpu, kernel, rows, threads, ...)                                                  \
+    do {                                                                                           \
+        if ((rows) > 0) {                                                                          \
+            kernel<<<(unsigned)(rows), (threads), 0, (gpu)->stream>>>(__VA_ARGS__);                \
+            gpu_check(cudaGetLastError(), #kernel);                                                \
+        }                                                                                          \
+    } while (0)
+
+static __device__ inline uint16_t *bf16_row(const struct mat &m, uint64_t i)
+{
+    return (uint16_t *)m.at + i * m.stride;
+}
+
+static __device__ inline float *f32_row(const struct mat &m, uint64_t i)
+{
+    return (float *)m.at + i * m.stride;
+}
+
+static __device__ inline int32_t *i32_row(const struct mat &m, uint64_t i)
+{
+    return (int32_t *)m.at + i * m.stride;
+}
+
+static __device__ inline bool aligned(const void *p)
+{
+    return ((uintptr_t)p & 15) == 0;
+}
+
+/* The codes of eight columns, two a word, the first in its lower half. */
+struct eight {
+    uint32_t pair[EIGHT / 2];
+};
+
+static __device__ inline uint16_t code_of(const struct eight &x, unsigned i)
+{
+    return (uint16_t)(x.pair[i / 2] >> 16 * (i % 2));
+}
+
+static __device__ inline void put_code(struct eight &x, unsigned i, uint16_t code)
+{
+    x.pair[i / 2] = i % 2 ? x.pair[i / 2] | (uint32_t)code << 16 : code; /* in ascending order */
+}
+
+/* Up to eight of the `left` codes from there on; 0 for those beyond. */
+static __device__ inline struct eight load_codes(const uint16_t *from, uint64_t left)
+{
+    struct eight x;
+    if (left >= EIGHT && aligned(from)) {
+        uint4 all = *(const uint4 *)from;
+        memcpy(&x, &all, sizeof x);
+    } else {
+#pragma unroll
+        for (unsigned i = 0; i < EIGHT; i++)
+            put_code(x, i, i < left ? from[i] : 0);
+    }
+    return x;
+}
+
+static __device__ inline void store_codes(uint16_t *to, const struct eight &x, uint64_t left)
+{
+    if (left >= EIGHT && aligned(to)) {
+        uint4 all;
+        memcpy(&all, &x, sizeof all);
+        *(uint4 *)to = all;
+    } else {
+#pragma unroll
+        for (unsigned i = 0; i < EIGHT; i++)
+            if (i < left)
+                to[i] = code_of(x, i);
+    }
+}
+
+/* The same as values, from and to BF16. */
+static __device__ inline void load8(float *x, const uint16_t *from, uint64_t left)
+{
+    struct eight codes = load_codes(from, left);
+#pragma unroll
+    for (unsigned i = 0; i < EIGHT; i++)
+        x[i] = bf16_to_f32(code_of(codes, i));
+}
+
+static __device__ inline void store8(uint16_t *to, const float *x, uint64_t left)
+{
+    struct eight codes;
+#pragma unroll
+    for (unsigned i = 0; i < EIGHT; i++)
+        put_code(codes, i, bf16_from_f32(x[i]));
+    store_codes(to, codes, left);
+}
+
+/* From and to F32. */
+static __device__ inline void load8(float *x, const float *from, uint64_t left)
+{
+    if (left >= EIGHT && aligned(from)) {
+        float4 low = ((const float4 *)from)[0], high = ((const float4 *)from)[1];
+        memcpy(x, &low, sizeof low);
+        memcpy(x + 4, &high, sizeof high);
+    } else {
+#pragma unroll
+        for (unsigned i = 0; i < EIGHT; i++)
+            x[i] = i < left ? from[i] : 0;
+    }
+}
+
+static __device__ inline void store8(float *to, const float *x, uint64_t left)
+{
+    if (left >= EIGHT && aligned(to)) {
+        float4 low, high;
+        memcpy(&low, x, sizeof low);
+        memcpy(&high, x + 4, sizeof high);
+        ((float4 *)to)[0] = low;
+        ((float4 *)to)[1] = high;
+    } else {
+#pragma unroll
+        for (unsigned i = 0; i < EIGHT; i++)
+            if (i < left)
+                to[i] = x[i];
+    }
+}
+
+/* A thread's columns of a row: j, and `left` from there to the end. */
+#define EACH_EIGHT(j, cols)                                                                        \
+    for (uint64_t j = (uint64_t)threadIdx.x * EIGHT; j < (cols); j += (uint64_t)blockDim.x * EIGHT)
+
+static __device__ inline float warp_sum(float x)
+{
+    for (int step = WARP / 2; step; step /= 2)
+        x += __shfl_xor_sync(~0U, x, step);
+    return x;
+}
+
+static __device__ inline float warp_max(float x)
+{
+    for (int step = WARP / 2; step; step /= 2)
+        x = fmaxf(x, __shfl_xor_sync(~0U, x, step));
+    return x;
+}
+
+static __device__ inline uint32_t warp_max(uint32_t x)
+{
+    return __reduce_max_sync(~0U, x);
+}
+
+/* The sum and the largest over all threads of the block, which all of them get. */
+static __device__ inline float block_sum(float x)
+{
+    __shared__ float part[WARPS_MOST];
+    x = warp_sum(x);
+    __syncthreads(); /* the sum before this one is out of the way */
+    if (threadIdx.x % WARP == 0)
+        part[threadIdx.x / WARP] = x;
+    __syncthreads();
+    float sum = 0;
+    for (unsigned i = 0; i < blockDim.x / WARP; i++)
+        sum += part[i];
+    return sum;
+}
+
+static __device__ inline float block_max(float x)
+{
+    __shared__ float part[WARPS_MOST];
+    x = warp_max(x);
+    __syncthreads();
+    if (threadIdx.x % WARP == 0)
+        part[threadIdx.x / WARP] = x;
+    __syncthreads();
+    float most = part[0];
+    for (unsigned i = 1; i < blockDim.x / WARP; i++)
+        most = fmaxf(most, part[i]);
+    return most;
+}
+
+/* *to = the larger of itself and all threads' magnitudes, given as bits: NaN is above infinity,
+ * infinity above all numbers. */
+static __device__ inline void keep_most(uint32_t *to, uint32_t magnitude)
+{
+    magnitude = warp_max(magnitude);
+    if (threadIdx.x % WARP == 0 && magnitude > *to)
+        atomicMax(to, magnitude);
+}
+
+/* The larger magnitudes of two codes each, and F32's bits of the larger of such two. */
+static __device__ inline uint32_t most_of(uint32_t most, const struct eight &x)
+{
+#pragma unroll
+    for (unsigned i = 0; i < EIGHT / 2; i++)
+        most = __vmaxu2(most, x.pair[i] & 0x7fff7fff);
+    return most;
+}
+
+static __device__ inline uint32_t larger_of(uint32_t most)
+{
+    return max(most << 16, most & 0xffff0000);
+}
+
+/* ---- copies to shared memory, while the threads go on ---- */
+
+static __device__ inline uint32_t shared_address(const void *p)
+{
+    return (uint32_t)__cvta_generic_to_shared(p);
+}
+
+/* Sixteen bytes; zeros unless `there`, but `from` is an address in any case. */
+static __device__ inline void copy_async(void *to, const void *from, bool there)
+{
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(to)),
+                 "l"(from), "r"(there ? 16 : 0)
+                 : "memory");
+}
+
+/* What was begun since the last time is a group. */
+static __device__ inline void copy_commit(void)
+{
+    asm volatile("cp.async.commit_group;" ::: "memory");
+}
+
+/* Wait for this thread's groups: until at most one is under way, or none. */
+static __device__ inline void copy_wait_for_last_but_one(void)
+{
+    asm volatile("cp.async.wait_group 1;" ::: "memory");
+}
+
+static __device__ inline void copy_wait(void)
+{
+    asm volatile("cp.async.wait_group 0;" ::: "memory");
+}
+
+static __device__ inline float sigmoid(float x)
+{
+    return 1 / (1 + expf(-x));
+}
+
+#endif

@@ -1,0 +1,21 @@
+/* Stands in for the CUDA device, and for NCCL, in a build without CUDA. */
+#include "device.h"
+#include "die.h"
+#include "gather.h"
+
+static const char none[] =
+    "this build has no CUDA; build where nvcc is found (see make's line \"cuda: ...\")";
+
+struct device *device_cuda(unsigned gpu, const char **why)
+{
+    (void)gpu;
+    *why = none;
+    return NULL;
+}
+
+struct gather *gather_nccl(struct ranks *ranks, char **why)
+{
+    (void)ranks;
+    *why = xstrdup(none);
+    return NULL;
+}

@@ -1,0 +1,354 @@
+/* The GPU as a device: operations that take one row at a time. */
+#include "gpu.cuh"
+
+/* ---- moving ---- */
+
+static __global__ void copy_row(struct mat y, struct mat x)
+{
+    uint64_t i = blockIdx.x;
+    EACH_EIGHT(j, y.cols)
+    {
+        float v[EIGHT];
+        if (x.dtype == DTYPE_F32)
+            load8(v, f32_row(x, i) + j, x.cols - j);
+        else
+            load8(v, bf16_row(x, i) + j, x.cols - j);
+        if (y.dtype == DTYPE_F32)
+            store8(f32_row(y, i) + j, v, y.cols - j);
+        else
+            store8(bf16_row(y, i) + j, v, y.cols - j);
+    }
+}
+
+static void copy(struct device *d, struct mat y, struct mat x)
+{
+    EACH_ROW(gpu_of(d), copy_row, y.rows, threads_for(y.cols), y, x);
+}
+
+static __global__ void gather_row(struct mat y, struct mat x, struct mat index)
+{
+    uint64_t i = blockIdx.x, from = (uint64_t)*i32_row(index, i);
+    EACH_EIGHT(j, y.cols)
+    store_codes(bf16_row(y, i) + j, load_codes(bf16_row(x, from) + j, y.cols - j), y.cols - j);
+}
+
+static void gather(struct device *d, struct mat y, struct mat x, struct mat index)
+{
+    EACH_ROW(gpu_of(d), gather_row, y.rows, threads_for(y.cols), y, x, index);
+}
+
+static __global__ void scatter_row(struct mat y, struct mat x, struct mat index)
+{
+    uint64_t i = blockIdx.x, to = (uint64_t)*i32_row(index, i);
+    EACH_EIGHT(j, x.cols)
+    {
+        float sum[EIGHT], v[EIGHT];
+        load8(sum, f32_row(y, to) + j, x.cols - j);
+        load8(v, bf16_row(x, i) + j, x.cols - j);
+#pragma unroll
+        for (unsigned k = 0; k < EIGHT; k++)
+            sum[k] += v[k];
+        store8(f32_row(y, to) + j, sum, x.cols - j);
+    }
+}
+
+static void scatter_add(struct device *d, struct mat y, struct mat x, struct mat index)
+{
+    EACH_ROW(gpu_of(d), scatter_row, x.rows, threads_for(x.cols), y, x, index);
+}
+
+static __global__ void scale_row(struct mat x, float factor)
+{
+    uint16_t *row = bf16_row(x, blockIdx.x);
+    EACH_EIGHT(j, x.cols)
+    {
+        float v[EIGHT];
+        load8(v, row + j, x.cols - j);
+#pragma unroll
+        for (unsigned k = 0; k < EIGHT; k++)
+            v[k] *= factor;
+        store8(row + j, v, x.cols - j);
+    }
+}
+
+static void scale(struct device *d, struct mat x, float factor)
+{
+    EACH_ROW(gpu_of(d), scale_row, x.rows, threads_for(x.cols), x, factor);
+}
+
+static __global__ void add_row(struct mat y, struct mat x)
+{
+    uint64_t i = blockIdx.x;
+    EACH_EIGHT(j, y.cols)
+    {
+        float a[EIGHT], b[EIGHT];
+        load8(a, bf16_row(y, i) + j, y.cols - j);
+        load8(b, bf16_row(x, i) + j, y.cols - j);
+#pragma unroll
+        for (unsigned k = 0; k < EIGHT; k++)
+            a[k] += b[k];
+        store8(bf16_row(y, i) + j, a, y.cols - j);
+    }
+}
+
+static void add(struct device *d, struct mat y, struct mat x)
+{
+    EACH_ROW(gpu_of(d), add_row, y.rows, threads_for(y.cols), y, x);
+}
+
+/* ---- magnitudes ---- */
+
+static __global__ void most_of_row(uint32_t *amax, struct mat x)
+{
+    uint64_t i = blockIdx.x;
+    uint32_t most = 0;
+    if (x.dtype == DTYPE_F32) {
+        EACH_EIGHT(j, x.cols)
+        {
+            float v[EIGHT];
+            load8(v, f32_row(x, i) + j, x.cols - j);
+#pragma unroll
+            for (unsigned k = 0; k < EIGHT; k++)
+                most = max(most, __float_as_uint(v[k]) & 0x7fffffff);
+        }
+    } else {
+        EACH_EIGHT(j, x.cols)
+        most = most_of(most, load_codes(bf16_row(x, i) + j, x.cols - j));
+        most = larger_of(most);
+    }
+    keep_most(amax, most);
+}
+
+static void max_abs(struct device *d, struct mat amax, struct mat x)
+{
+    EACH_ROW(gpu_of(d), most_of_row, x.rows, threads_for(x.cols), (uint32_t *)amax.at, x);
+}
+
+/* ---- activations ---- */
+
+/* The largest magnitude among the eights of `threads` neighbours. */
+static __device__ float neighbours_most(const float *v, int threads)
+{
+    uint32_t most = 0;
+#pragma unroll
+    for (unsigned k = 0; k < EIGHT; k++)
+        most = max(most, __float_as_uint(v[k]) & 0x7fffffff);
+    for (int step = threads / 2; step; step /= 2)
+        most = max(most, __shfl_xor_sync(~0U, most, step));
+    return __uint_as_float(most);
+}
+
+/* Eight columns of blocks of 128, 32 and 16; see common/activation.c and nvfp4.c. */
+static __device__ void round_fp8(float *v)
+{
+    float s = power_above(fmaxf(neighbours_most(v, 128 / EIGHT), 1e-4f) * (1 / E4M3_MAX));
+#pragma unroll
+    for (unsigned k = 0; k < EIGHT; k++)
+        v[k] = round_e4m3(v[k] / s) * s;
+}
+
+static __device__ void round_fp4(float *v)
+{
+    float most = fmaxf(neighbours_most(v, 32 / EIGHT), E2M1_MAX * 0x1p-126f);
+    float s = power_above(most * (1 / E2M1_MAX));
+#pragma unroll
+    for (unsigned k = 0; k < EIGHT; k++)
+        v[k] = e2m1_to_f32(e2m1_from_f32(v[k] / s)) * s;
+}
+
+static __device__ void round_nvfp4(float *v, float scale_2)
+{
+    float s = neighbours_most(v, 16 / EIGHT) / (E2M1_MAX * scale_2);
+    s = s == 0 ? 1 : s;
+    s = e4m3_to_f32(e4m3_from_f32(fminf(fmaxf(s, E4M3_MIN_SUBNORMAL), E4M3_MAX))) * scale_2;
+#pragma unroll
+    for (unsigned k = 0; k < EIGHT; k++) {
+        unsigned nibble = e2m1_from_f32(v[k] / s);
+        v[k] = e2m1_to_f32(nibble == 8 ? 0 : nibble) * s;
+    }
+}
+
+/* All threads go through all turns, since neighbours ask each other. */
+static __global__ void quantize_row(struct mat y, struct mat x, enum activation how, float scale_2)
+{
+    uint64_t i = blockIdx.x;
+    for (uint64_t first = 0; first < x.cols; first += blockDim.x * EIGHT) {
+        uint64_t j = first + threadIdx.x * EIGHT, left = j < x.cols ? x.cols - j : 0;
+        float v[EIGHT];
+        load8(v, bf16_row(x, i) + j, left);
+        if (how == ACTIVATION_FP8)
+            round_fp8(v);
+        else if (how == ACTIVATION_FP4)
+            round_fp4(v);
+        else if (how == ACTIVATION_NVFP4)
+            round_nvfp4(v, scale_2);
+        store8(bf16_row(y, i) + j, v, left);
+    }
+}
+
+static void quantize(struct device *d, struct mat y, struct mat x, enum activation how,
+                     float scale_2)
+{
+    EACH_ROW(gpu_of(d), quantize_row, x.rows, threads_for(x.cols), y, x, how, scale_2);
+}
+
+/* ---- norms ---- */
+
+/* The mean of a row's squares, for all threads of its block. */
+static __device__ float mean_square(const struct mat &x, uint64_t i)
+{
+    float sum = 0;
+    EACH_EIGHT(j, x.cols)
+    {
+        float v[EIGHT];
+        load8(v, bf16_row(x, i) + j, x.cols - j);
+#pragma unroll
+        for (unsigned k = 0; k < EIGHT; k++)
+            sum += v[k] * v[k];
+    }
+    return block_sum(sum) / (float)x.cols;
+}
+
+static __global__ void rms_norm_row(struct mat y, struct mat x, struct mat weight, float eps)
+{
+    uint64_t i = blockIdx.x;
+    float scale = 1 / sqrtf(mean_square(x, i) + eps);
+    EACH_EIGHT(j, x.cols)
+    {
+        float v[EIGHT], w[EIGHT];
+        load8(v, bf16_row(x, i) + j, x.cols - j);
+        load8(w, f32_row(weight, 0) + j, x.cols - j);
+#pragma unroll
+        for (unsigned k = 0; k < EIGHT; k++)
+            v[k] = w[k] * (v[k] * scale);
+        store8(bf16_row(y, i) + j, v, x.cols - j);
+    }
+}
+
+static void rms_norm(struct device *d, struct mat y, struct mat x, struct mat weight, float eps)
+{
+    EACH_ROW(gpu_of(d), rms_norm_row, x.rows, threads_for(x.cols), y, x, weight, eps);
+}
+
+static __global__ void mix_scale_row(struct mat mixes, struct mat x, float eps)
+{
+    uint64_t i = blockIdx.x;
+    float scale = 1 / sqrtf(mean_square(x, i) + eps);
+    for (uint64_t j = threadIdx.x; j < mixes.cols; j += blockDim.x)
+        f32_row(mixes, i)[j] *= scale;
+}
+
+static void mix_scale(struct device *d, struct mat mixes, struct mat x, float eps)
+{
+    EACH_ROW(gpu_of(d), mix_scale_row, x.rows, threads_for(x.cols), mixes, x, eps);
+}
+
+/* A warp takes every so many-th run of `width` columns. */
+#define EACH_HEAD(first, width, cols)                                                              \
+    for (uint64_t first = threadIdx.x / WARP * (width); first < (cols);                            \
+         first += blockDim.x / WARP * (width))
+
+static __global__ void unit_row(struct mat x, uint64_t width, float eps)
+{
+    unsigned lane = threadIdx.x % WARP;
+    EACH_HEAD(first, width, x.cols)
+    {
+        uint16_t *head = bf16_row(x, blockIdx.x) + first;
+        float sum = 0, v[EIGHT];
+        for (uint64_t j = lane * EIGHT; j < width; j += WARP * EIGHT) {
+            load8(v, head + j, width - j);
+#pragma unroll
+            for (unsigned k = 0; k < EIGHT; k++)
+                sum += to_bf16(v[k] * v[k]);
+        }
+        float mean = to_bf16(warp_sum(sum) / (float)width);
+        float scale = to_bf16(1 / sqrtf(to_bf16(mean + eps)));
+        for (uint64_t j = lane * EIGHT; j < width; j += WARP * EIGHT) {
+            load8(v, head + j, width - j);
+#pragma unroll
+            for (unsigned k = 0; k < EIGHT; k++)
+                v[k] *= scale;
+            store8(head + j, v, width - j);
+        }
+    }
+}
+
+static void unit(struct device *d, struct mat x, uint64_t width, float eps)
+{
+    EACH_ROW(gpu_of(d), unit_row, x.rows, THREADS_MOST, x, width, eps);
+}
+
+static __global__ void rotate_row(struct mat x, uint64_t width, struct mat table,
+                                  struct mat position, float direction)
+{
+    uint64_t i = blockIdx.x, pairs = table.cols / 2, all = x.cols / width * pairs;
+    const float *angle = f32_row(table, (uint64_t)*i32_row(position, i));
+    for (uint64_t p = threadIdx.x; p < all; p += blockDim.x) {
+        uint64_t pair = 2 * (p % pairs);
+        uint16_t *at = bf16_row(x, i) + (p / pairs + 1) * width - table.cols + pair;
+        float a = bf16_to_f32(at[0]), b = bf16_to_f32(at[1]);
+        float cosine = angle[pair], sine = angle[pair + 1] * direction;
+        at[0] = bf16_from_f32(a * cosine - b * sine);
+        at[1] = bf16_from_f32(a * sine + b * cosine);
+    }
+}
+
+static void rotate(struct device *d, struct mat x, uint64_t width, struct mat table,
+                   struct mat position, bool inverse)
+{
+    EACH_ROW(gpu_of(d), rotate_row, x.rows, threads_for(x.cols / width * table.cols), x, width,
+             table, position, inverse ? -1.0f : 1.0f);
+}
+
+static __global__ void hadamard_row(struct mat x, uint64_t width, float scale)
+{
+    extern __shared__ float room[];
+    float *sum = room + threadIdx.x / WARP * width;
+    unsigned lane = threadIdx.x % WARP;
+    EACH_HEAD(first, width, x.cols)
+    {
+        uint16_t *head = bf16_row(x, blockIdx.x) + first;
+        for (uint64_t j = lane; j < width; j += WARP)
+            sum[j] = bf16_to_f32(head[j]);
+        for (uint64_t half = 1; half < width; half *= 2) {
+            __syncwarp();
+            for (uint64_t p = lane; p < width / 2; p += WARP) {
+                uint64_t j = p / half * 2 * half + p % half;
+                float a = sum[j], b = sum[j + half];
+                sum[j] = a + b;
+                sum[j + half] = a - b;
+            }
+        }
+        __syncwarp();
+        for (uint64_t j = lane; j < width; j += WARP)
+            head[j] = bf16_from_f32(sum[j] * scale);
+        __syncwarp();
+    }
+}
+
+static void hadamard(struct device *d, struct mat x, uint64_t width)
+{
+    struct gpu *gpu = gpu_of(d);
+    size_t room = (size_t)width * WARPS_MOST * sizeof(float);
+    if (!x.rows)
+        return;
+    hadamard_row<<<(unsigned)x.rows, THREADS_MOST, room, gpu->stream>>>(
+        x, width, (float)(1 / sqrt((double)width)));
+    gpu_check(cudaGetLastError(), "hadamard");
+}
+
+void gpu_rows(struct device *d)
+{
+    d->copy = copy;
+    d->gather = gather;
+    d->scatter_add = scatter_add;
+    d->scale = scale;
+    d->add = add;
+    d->max_abs = max_abs;
+    d->quantize = quantize;
+    d->rms_norm = rms_norm;
+    d->mix_scale = mix_scale;
+    d->unit = unit;
+    d->rotate = rotate;
+    d->hadamard = hadamard;
+}

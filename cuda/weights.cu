@@ -1,0 +1,203 @@
+/* The GPU as a device: weights. They come packed and are dequantized here, eight columns a thread,
+ * by the formulas of common/{fp8,mxfp4,nvfp4}.h. */
+#include "gpu.cuh"
+
+#include <stdlib.h>
+
+/* A matrix as it came: rows of `stride` bytes, and its scales. */
+struct packed {
+    const uint8_t *raw, *scale; /* scale: a byte per 32 (MXFP4) or 16 (NVFP4) columns */
+    const float *fp8;           /* FP8: per 128 x 128 block */
+    uint64_t cols, stride, scale_cols;
+    uint64_t first; /* the number of the first row, for FP8's blocks */
+    float scale_2;
+};
+
+/* Eight bytes, or as many as are left. */
+static __device__ uint64_t load_bytes(const uint8_t *from, uint64_t left)
+{
+    uint64_t bytes = 0;
+    if (left >= 8 && ((uintptr_t)from & 7) == 0)
+        return *(const uint64_t *)from;
+    for (unsigned i = 0; i < 8 && i < left; i++)
+        bytes |= (uint64_t)from[i] << 8 * i;
+    return bytes;
+}
+
+static __device__ struct eight fp8_eight(const struct packed &p, uint64_t i, uint64_t j)
+{
+    const float *scale = p.fp8 + (p.first + i) / FP8_BLOCK * p.scale_cols;
+    uint64_t codes = load_bytes(p.raw + i * p.stride + j, p.cols - j);
+    struct eight out;
+    float s = scale[j / FP8_BLOCK];
+#pragma unroll
+    for (unsigned k = 0; k < EIGHT; k++) {
+        uint32_t code = (uint32_t)(codes >> 8 * k) & 0xff;
+        uint16_t nan = (uint16_t)((code & 0x80) << 8 | 0x7fc0); /* products lose a NaN's sign */
+        uint16_t value = bf16_from_f32(e4m3_to_f32((uint8_t)code) * s);
+        put_code(out, k, (code & 0x7f) == 0x7f ? nan : value);
+    }
+    return out;
+}
+
+static __device__ uint32_t load_nibbles(const struct packed &p, uint64_t i, uint64_t j)
+{
+    return *(const uint32_t *)(p.raw + i * p.stride + j / 2);
+}
+
+/* a · b of two BF16 values each. */
+static __device__ uint32_t multiply_pairs(uint32_t a, uint32_t b)
+{
+    uint32_t c;
+    asm("mul.rn.bf16x2 %0, %1, %2;" : "=r"(c) : "r"(a), "r"(b));
+    return c;
+}
+
+/* Nibbles as BF16 are looked up, four at a time, in eight bytes: those of the upper halves of 0, .5,
+ * 1, 1.5, 2, 3, 4, 6, and those of the lower halves. A product with the scale, a power of two that
+ * BF16 has, is the only step that rounds. */
+static __device__ struct eight mxfp4_eight(const struct packed &p, uint64_t i, uint64_t j)
+{
+    uint32_t nibbles = load_nibbles(p, i, j), scale = p.scale[i * p.scale_cols + j / 32];
+    struct eight out;
+    scale = scale ? scale << 7 : 0x40;
+    scale |= scale << 16;
+#pragma unroll
+    for (unsigned half = 0; half < 2; half++, nibbles >>= 16) {
+        uint32_t low = __byte_perm(0xc0800000, 0xc0804000, nibbles & 0x7777);
+        uint32_t high = __byte_perm(0x3f3f3f00, 0x40404040, nibbles & 0x7777);
+        uint32_t first = (nibbles & 0x8) << 12 | (nibbles & 0x80) << 24; /* signs */
+        uint32_t second = (nibbles & 0x800) << 4 | (nibbles & 0x8000) << 16;
+        out.pair[2 * half] = multiply_pairs(__byte_perm(low, high, 0x5140) | first, scale);
+        out.pair[2 * half + 1] = multiply_pairs(__byte_perm(low, high, 0x7362) | second, scale);
+    }
+    return out;
+}
+
+/* Nibble 8 gives +0, as the reference does. */
+static __device__ struct eight nvfp4_eight(const struct packed &p, uint64_t i, uint64_t j)
+{
+    uint32_t nibbles = load_nibbles(p, i, j);
+    float s = e4m3_to_f32(p.scale[i * p.scale_cols + j / 16]) * p.scale_2;
+    struct eight out;
+#pragma unroll
+    for (unsigned k = 0; k < EIGHT; k++) {
+        unsigned nibble = nibbles >> 4 * k & 15;
+        put_code(out, k, bf16_from_f32(e2m1_to_f32(nibble == 8 ? 0 : nibble) * s));
+    }
+    return out;
+}
+
+static __device__ struct eight f16_eight(const struct packed &p, uint64_t i, uint64_t j)
+{
+    struct eight half = load_codes((const uint16_t *)(p.raw + i * p.stride) + j, p.cols - j), out;
+#pragma unroll
+    for (unsigned k = 0; k < EIGHT; k++) {
+        float value;
+        asm("cvt.f32.f16 %0, %1;" : "=f"(value) : "h"(code_of(half, k)));
+        put_code(out, k, bf16_from_f32(value));
+    }
+    return out;
+}
+
+static __device__ struct eight bf16_eight(const struct packed &p, uint64_t i, uint64_t j)
+{
+    return load_codes((const uint16_t *)(p.raw + i * p.stride) + j, p.cols - j);
+}
+
+/* One kernel a format: all rows, and the largest magnitude. */
+#define DEQUANTIZE(name)                                                                           \
+    static __global__ void name(uint16_t *out, struct packed p, uint32_t *amax)                    \
+    {                                                                                              \
+        uint64_t i = blockIdx.x;                                                                   \
+        uint32_t most = 0;                                                                         \
+        EACH_EIGHT(j, p.cols)                                                                      \
+        {                                                                                          \
+            struct eight x = name##_eight(p, i, j);                                                \
+            store_codes(out + i * p.cols + j, x, p.cols - j);                                      \
+            most = most_of(most, x);                                                               \
+        }                                                                                          \
+        keep_most(amax, larger_of(most));                                                          \
+    }
+DEQUANTIZE(fp8)
+DEQUANTIZE(mxfp4)
+DEQUANTIZE(nvfp4)
+DEQUANTIZE(f16)
+DEQUANTIZE(bf16)
+
+static void dequantize(struct gpu *gpu, struct operand *w, enum format format, enum dtype dtype,
+                       const struct packed &p, uint32_t *amax)
+{
+    uint16_t *out = (uint16_t *)w->at;
+    unsigned threads = threads_for(p.cols);
+    if (format == FORMAT_FP8)
+        EACH_ROW(gpu, fp8, w->rows, threads, out, p, amax);
+    else if (format == FORMAT_MXFP4)
+        EACH_ROW(gpu, mxfp4, w->rows, threads, out, p, amax);
+    else if (format == FORMAT_NVFP4)
+        EACH_ROW(gpu, nvfp4, w->rows, threads, out, p, amax);
+    else if (dtype == DTYPE_F16)
+        EACH_ROW(gpu, f16, w->rows, threads, out, p, amax);
+    else
+        EACH_ROW(gpu, bf16, w->rows, threads, out, p, amax);
+}
+
+static struct operand *operand(struct device *d, const struct weight *weight,
+                               const struct tensor *tensor, const struct scales *scales,
+                               struct mat scale, struct mat raw, uint64_t first, uint64_t rows,
+                               struct mat amax)
+{
+    struct gpu *gpu = gpu_of(d);
+    struct operand *w = (struct operand *)xalloc(1, sizeof *w);
+    *w = (struct operand){rows, weight->cols, DTYPE_BF16, weight->cols, NULL};
+    uint64_t stride = weight_row_bytes(weight, tensor);
+    const uint8_t *from = (const uint8_t *)raw.at + first * stride;
+    gpu_check(cudaMemsetAsync(amax.at, 0, sizeof(float), gpu->stream), "amax");
+    if (tensor->dtype == DTYPE_F32) {
+        w->dtype = DTYPE_F32;
+        w->stride = (w->cols + 3) / 4 * 4;
+        size_t pitch = (size_t)w->stride * sizeof(float);
+        w->at = gpu_alloc(gpu, rows, pitch);
+        gpu_arrive(gpu);
+        gpu_check(cudaMemsetAsync(w->at, 0, rows * pitch, gpu->stream), "F32 weight");
+        gpu_check(cudaMemcpy2DAsync(w->at, pitch, from, stride, stride, rows,
+                                    cudaMemcpyDeviceToDevice, gpu->stream),
+                  "F32 weight");
+        struct mat m = {w->at, rows, w->cols, w->stride, DTYPE_F32};
+        d->max_abs(d, amax, m);
+        return w;
+    }
+    struct packed p = {};
+    p.cols = w->cols;
+    p.stride = stride;
+    p.first = first;
+    p.scale_cols = scales->cols;
+    p.scale_2 = scales->scale_2;
+    p.raw = from;
+    uint64_t blocks = (weight->rows + FP8_BLOCK - 1) / FP8_BLOCK * scales->cols;
+    p.scale = (const uint8_t *)scale.at + first * scales->cols;
+    float *fp8 = NULL;
+    if (weight->format == FORMAT_FP8) {
+        fp8 = (float *)gpu_alloc(gpu, blocks, sizeof *fp8);
+        gpu_write(gpu, fp8, scales->fp8, blocks * sizeof *fp8);
+    }
+    p.fp8 = fp8;
+    gpu_arrive(gpu);
+    w->at = gpu_alloc(gpu, rows * w->cols, sizeof(uint16_t));
+    dequantize(gpu, w, weight->format, (enum dtype)tensor->dtype, p, (uint32_t *)amax.at);
+    gpu_free(gpu, fp8);
+    return w;
+}
+
+static void drop_operand(struct device *d, struct operand *w)
+{
+    if (w)
+        gpu_free(gpu_of(d), w->at);
+    free(w);
+}
+
+void gpu_weights(struct device *d)
+{
+    d->operand = operand;
+    d->drop_operand = drop_operand;
+}

@@ -1,0 +1,49 @@
+# CUDA is found, not demanded; and nobody computes on the CPU who asked for a GPU.
+load common
+
+# A toolkit whose nvcc knows the GPUs in $1.
+toolkit() {
+    mkdir -p "$T/cuda/bin" "$T/cuda/include"
+    touch "$T/cuda/include/cublasLt.h"
+    cat >"$T/cuda/bin/nvcc" <<EOF
+#!/bin/sh
+case \$1 in
+--list-gpu-code) printf '%s\n' $1 ;;
+--version) echo 'Cuda compilation tools, release 12.8, V12.8.93' ;;
+esac
+EOF
+    chmod +x "$T/cuda/bin/nvcc"
+}
+
+@test "make says which GPUs it builds for: those that nvcc knows" {
+    toolkit 'sm_80 sm_90 sm_100 sm_120'
+    [ "$(make -s cuda NVCC="$T/cuda/bin/nvcc")" = 'cuda: sm_90 sm_100 sm_120, nvcc 12.8' ]
+    toolkit 'sm_80 sm_90 sm_90a'
+    [ "$(make -s cuda NVCC="$T/cuda/bin/nvcc")" = 'cuda: sm_90, nvcc 12.8' ]
+    # found by $PATH
+    [ "$(PATH=$T/cuda/bin:$PATH make -s cuda)" = 'cuda: sm_90, nvcc 12.8' ]
+}
+
+@test "make says that there is no CUDA: not wanted, no nvcc, too old, no cuBLASLt" {
+    toolkit 'sm_80 sm_90'
+    [ "$(make -s cuda CUDA=0 NVCC="$T/cuda/bin/nvcc")" = 'cuda: no' ]
+    [ "$(make -s cuda NVCC="$T/nowhere/nvcc")" = 'cuda: no' ]
+    [ "$(make -s cuda SANITIZE=1 NVCC="$T/cuda/bin/nvcc")" = 'cuda: no' ]
+    toolkit 'sm_60 sm_80'
+    [ "$(make -s cuda NVCC="$T/cuda/bin/nvcc")" = 'cuda: no' ]
+    toolkit 'sm_80 sm_90'
+    rm "$T/cuda/include/cublasLt.h"
+    [ "$(make -s cuda NVCC="$T/cuda/bin/nvcc")" = 'cuda: no' ]
+}
+
+@test "asking for a GPU that is not there is an error" {
+    tokens=../shared/fixtures/v4-nano/golden/calib-ids.safetensors
+    [ -f "$tokens" ] || skip 'larger fixture v4-nano is not here'
+    ! nvidia-smi -L || skip 'there is a GPU'
+    run "$BIN/amax-calib" --device cuda --tokens "$tokens" -o "$T/amax.ts" "$NANO"
+    [ "$status" -eq 1 ]
+    [[ $output == 'amax-calib: --device cuda: '* ]]
+    [ ! -e "$T/amax.ts" ]
+    run "$BIN/st-eval" --device gpu --tokens "$tokens" "$NANO"
+    [ "$status" -eq 2 ]
+}
