@@ -171,17 +171,18 @@ trace() {
 }
 
 # watch PID LOGS HOOK: until process PID ends, look for programs that strace, by its LOGS.*, says are stopped:
-# run the function HOOK, and let the program go on.
+# run the function HOOK, once for each, and let the program go on; again each time, for its threads stop it, too.
 watch() {
     local runner=$1 logs=$2 hook=$3 log stopped
+    local -A hooked=()
     while kill -0 "$runner" 2>/dev/null; do
         sleep 0.01
         for log in "$logs".*; do
             stopped=$(awk '/stopped by SIGSTOP/ { print $1; exit }' "$log" 2>/dev/null) || continue
             [ -n "$stopped" ] || continue
-            "$hook"
-            kill -CONT "$stopped"
-            mv "$log" "$logs-${log##*.}"
+            [ -n "${hooked[$log]-}" ] || "$hook"
+            hooked[$log]=yes
+            kill -CONT "$stopped" 2>/dev/null || true
         done
     done
 }
