@@ -178,11 +178,13 @@ watch() {
     while kill -0 "$runner" 2>/dev/null; do
         sleep 0.01
         for log in "$logs".*; do
-            stopped=$(awk '/stopped by SIGSTOP/ { print $1; exit }' "$log" 2>/dev/null) || continue
+            # Any of its threads, of which some may have ended.
+            stopped=$(awk '/stopped by SIGSTOP/ && !seen[$1]++ { print $1 }' "$log" 2>/dev/null) || continue
             [ -n "$stopped" ] || continue
             [ -n "${hooked[$log]-}" ] || "$hook"
             hooked[$log]=yes
-            kill -CONT "$stopped" 2>/dev/null || true
+            # shellcheck disable=SC2086 # one or more
+            kill -CONT $stopped 2>/dev/null || true
         done
     done
 }
