@@ -21,7 +21,7 @@ header() {
 @test "from the bundled checkpoint's config.json: the same names, dtypes and shapes" {
     mkckpt --model "$NANO/config.json" "$T/a"
     diff <(table "$NANO") <(table "$T/a")
-    diff <(jq -S . "$NANO/config.json") <(jq -S . "$T/a/config.json")
+    [ "$(jq -n --slurpfile a "$NANO/config.json" --slurpfile b "$T/a/config.json" '$a == $b')" = true ]
 }
 
 @test "tensors lie in a file as in the bundled checkpoint's files: by dtype, then by name" {
