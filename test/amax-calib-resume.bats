@@ -2,14 +2,8 @@
 load common
 load craft
 
-# tokens FILE FIRST: three samples of 40 ids that look random, from FIRST on.
-tokens() {
-    safetensors "$1" '{"input_ids":{"dtype":"I32","shape":[3,40],"data_offsets":[0,480]}}' \
-        "$(awk -v x="$2" 'BEGIN { for (n = 120; n--;) { x = (x * 75 + 74) % 65537; printf "\\x%02x\\x%02x\\x00\\x00", x % 256, int(x / 256) % 16 } }')"
-}
-
 prepare() {
-    tokens "$T/tokens.safetensors" 7
+    random_ids "$T/tokens.safetensors" 3 40
     calib=(amax-calib --tokens "$T/tokens.safetensors" --mtp)
     kept=$T/kept/calibration.ts
 }
@@ -118,7 +112,7 @@ goes_on() {
 @test "with other tokens, and with another model, it is an error" {
     killed fsync 4
     cp "$kept" "$T/before.ts"
-    tokens "$T/other.safetensors" 8
+    random_ids "$T/other.safetensors" 3 40 8
     refused 'made of other tokens' \
         amax-calib --tokens "$T/other.safetensors" --mtp --resume "$T/kept" "$NANO"
     refused 'made of other tokens' "${calib[@]}" --samples 2 --resume "$T/kept" "$NANO"

@@ -1,19 +1,13 @@
 load common
 load craft
 
-# tokens FILE COUNT LENGTH: samples of ids that look random, and depend on nothing.
-tokens() {
-    safetensors "$1" "{\"input_ids\":{\"dtype\":\"I32\",\"shape\":[$2,$3],\"data_offsets\":[0,$((4 * $2 * $3))]}}" \
-        "$(awk -v n=$(($2 * $3)) 'BEGIN { for (x = 7; n--;) { x = (x * 75 + 74) % 65537; printf "\\x%02x\\x%02x\\x00\\x00", x % 256, int(x / 256) % 16 } }')"
-}
-
 # amax FILE: the numbers of an amax stream, without the header, which has the options.
 amax() {
     st-sum --each "$1"
 }
 
 prepare() {
-    tokens "$T/tokens.safetensors" 5 150
+    random_ids "$T/tokens.safetensors" 5 150
     calib=(amax-calib -q --tokens "$T/tokens.safetensors")
 }
 

@@ -8,12 +8,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "codec.h"
 #include "die.h"
 #include "fp8.h"
 #include "mxfp4.h"
+#include "progress.h"
 #include "weight.h"
 
 enum { ROWS = 8192, COLS = 4096, ROUNDS = 8, THREADS_MOST = 64 }; /* as of an expert, and more */
@@ -113,13 +113,6 @@ static const struct {
     {"pack-mxfp4", nvfp4_pack_mxfp4, 0.5 + 1.0 / 32 + 0.5 + 1.0 / 16, 1},
     {"cast-scales", cast_scales, 1 + 2, MXFP4_BLOCK},
 };
-
-static double now(void)
-{
-    struct timespec time;
-    clock_gettime(CLOCK_MONOTONIC, &time);
-    return (double)time.tv_sec + 1e-9 * (double)time.tv_nsec;
-}
 
 static void prepare(struct room *room, const struct codec *codec)
 {

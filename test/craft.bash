@@ -16,6 +16,14 @@ safetensors() {
     { le64 ${#2} && printf '%s' "$2" && printf '%b' "${3-}"; } >"$1"
 }
 
+# random_ids FILE SAMPLES LENGTH [FIRST]: token ids below 4096 that look random, from FIRST (7) on, and depend
+# on nothing, as a .safetensors file.
+random_ids() {
+    local count=$(($2 * $3))
+    safetensors "$1" "{\"input_ids\":{\"dtype\":\"I32\",\"shape\":[$2,$3],\"data_offsets\":[0,$((4 * count))]}}" \
+        "$(awk -v n=$count -v x="${4-7}" 'BEGIN { while (n--) { x = (x * 75 + 74) % 65537; printf "\\x%02x\\x%02x\\x00\\x00", x % 256, int(x / 256) % 16 } }')"
+}
+
 # refused PATTERN COMMAND...: COMMAND ends soon, with exit code 1 and one line on standard error, in which
 # the extended regular expression PATTERN is found behind "program: ".
 refused() {

@@ -4,7 +4,6 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <time.h>
 #include <unistd.h>
 
 #include <omp.h>
@@ -12,6 +11,7 @@
 #include "device_cpu.h"
 #include "die.h"
 #include "number.h"
+#include "progress.h"
 
 /* Turns of both, in alternation, so that whatever else the machine does meets both. */
 enum { TURNS = 7 };
@@ -19,13 +19,6 @@ enum { TURNS = 7 };
 struct shape {
     uint64_t rows, out, in;
 };
-
-static double now(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
 
 /* Numbers of magnitude 1 or so. */
 static uint16_t *numbers(uint64_t count)
