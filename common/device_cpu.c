@@ -147,7 +147,7 @@ static uint32_t make_tile(const struct operand *w, enum gemm_type type, uint64_t
     weight_rows(from->weight, from->tensor, from->scales, first, rows, raw, rows_bf16);
     uint32_t most = magnitude_bf16(rows_bf16, count);
     void *filled = rows_bf16;
-    if (type == GEMM_F32) {
+    if (type != GEMM_BF16) {
         filled = gemm_alloc((size_t)count, sizeof(float));
         cpu_fill(type, filled, 0, rows_bf16, count);
         free(rows_bf16);
@@ -319,7 +319,7 @@ struct device *device_cpu(unsigned threads)
     struct cpu *cpu = xalloc(1, sizeof *cpu);
     cpu->threads = threads ? threads : (unsigned)omp_get_num_procs();
     cpu->gemms = gemms_new(cpu->threads);
-    cpu->type = gemm_bf16() ? GEMM_BF16 : GEMM_F32;
+    cpu->type = gemm_bf16() ? GEMM_BF16 : GEMM_F32_BLOCKS;
     struct device *d = &cpu->device;
     d->name = "cpu";
     d->memory = (uint64_t)4 << 30;

@@ -15,8 +15,16 @@
 
 enum { GEMM_ROWS = 64 };
 
-/* How the elements of A and B lie; C is F32 always. BF16 needs gemm_bf16(). */
-enum gemm_type { GEMM_F32, GEMM_BF16 };
+/* The columns of A that GEMM_F32_BLOCKS sums up in F32: as many as DeepSeek's kernel for FP8 does
+ * before it adds to its second accumulator. */
+enum { GEMM_BLOCK = 128 };
+
+/* The elements of A and B, and how products are summed up; C is F32 always. */
+enum gemm_type {
+    GEMM_F32,        /* F32, in whatever order oneDNN does */
+    GEMM_F32_BLOCKS, /* F32; sums of GEMM_BLOCK products, which are then summed in double */
+    GEMM_BF16        /* BF16; the processor's own sums, in F32. Needs gemm_bf16() */
+};
 
 /* How B lies. */
 enum gemm_right {
@@ -35,8 +43,8 @@ struct gemm;
 struct gemms *gemms_new(unsigned threads);
 void gemms_free(struct gemms *gemms);
 
-/* True if this processor multiplies BF16 by itself; else BF16 operands go through F32, which is
- * exact, too. */
+/* True if this processor multiplies BF16 by itself; else BF16 operands go through F32, whose
+ * products of them are exact, too. */
 bool gemm_bf16(void);
 
 /* The product of that shape, made on its first use; not for two threads at a time. */
