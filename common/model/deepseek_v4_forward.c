@@ -225,8 +225,11 @@ static void run_group(struct layer_pass *lp, uint64_t sample, uint64_t samples)
     for (uint64_t i = 0; i < samples; i += batch)
         run_batch(lp, &g, sample + i, at_most(samples - i, batch));
     sort_rows(lp, &g);
-    for (uint64_t e = 0; e < pass->v4.config.experts; e++)
+    for (uint64_t e = 0; e < pass->v4.config.experts; e++) {
+        d->lane(d, 1 + (unsigned)(e % DEVICE_LANES));
         run_expert(lp, &g, e);
+    }
+    d->lane(d, 0);
     d->copy(d, g.x, g.y);
     d->mix_out(d, mat_rows(pass->hidden, g.first, g.rows), g.x, g.post, g.comb);
     group_end(pass, &g);
