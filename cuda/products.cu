@@ -7,7 +7,7 @@
 
 #include <stdlib.h>
 
-enum { ROWS = 2048, WORKSPACE = 32 << 20 };
+enum { ROWS = 8192, WORKSPACE = 32 << 20 };
 
 static void check(cublasStatus_t status, const char *what)
 {
