@@ -65,8 +65,8 @@ struct keys {
     uint64_t ratio;        /* tokens a block */
 };
 
-/* How many bytes of a weight are lent at a time, at most: see lend(). */
-enum { DEVICE_PIECE = 8 << 20 };
+/* How many bytes of a weight are lent at a time, at most: see lend(); lanes beside lane 0. */
+enum { DEVICE_PIECE = 8 << 20, DEVICE_LANES = 6 };
 
 struct device {
     const char *name;
@@ -87,11 +87,17 @@ struct device {
     void (*write)(struct device *d, struct mat m, const void *data);
     void (*read)(struct device *d, void *data, struct mat m);
 
+    /* Operations called from now on, and memory made or dropped, belong to a lane: 0 at first. Each
+     * lane keeps its order, but lanes 1 to DEVICE_LANES may run beside each other, behind all that
+     * was called in lane 0 before them; and what is called in lane 0 again comes behind all of
+     * them. Only scatter_add() keeps the order of its calls everywhere. */
+    void (*lane)(struct device *d, unsigned number);
+
     /* Weights come while operations run: lend() gives memory for `size` bytes of m, a matrix of U8,
      * from its byte `at` on; take() is told that they are there, and has its memory back. Any
-     * thread may call these two, and make() and drop() for U8; operations wait for what was taken
-     * before they were called. With lends_pages, the memory lies `phase` bytes behind the beginning
-     * of a page of 4096, and the pages at its ends may be overwritten: what O_DIRECT needs. */
+     * thread may call these two, and make() for U8; operations wait for what was taken before they
+     * were called. With lends_pages, the memory lies `phase` bytes behind the beginning of a page
+     * of 4096, and the pages at its ends may be overwritten: what O_DIRECT needs. */
     void *(*lend)(struct device *d, struct mat m, uint64_t at, size_t size, size_t phase);
     void (*take)(struct device *d, struct mat m, uint64_t at, size_t size, void *lent);
 

@@ -161,3 +161,10 @@ void forward_options_states(const struct forward_options *o, const struct stage 
     if (o->states_out && states->layer == run->last)
         states_save(run, stage, o->states_out, states);
 }
+
+void forward_options_close(const struct forward *run)
+{
+    if (run->gather)
+        run->gather->close(run->gather);
+    run->device->close(run->device);
+}

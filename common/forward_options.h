@@ -21,12 +21,13 @@ struct ranks *forward_options_ranks(const struct forward_options *o, struct stag
 
 /* Check them, and set up a run over the weights that `in` is: everything but what the program wants
  * to know. Reads the tokens, of samples at least `shortest` long, but if `tokens` is NULL; of
- * several ranks, each has its share. The caller frees them, and closes the device, which is none
- * with stage->plan. */
+ * several ranks, each has its share. The caller frees them, and ends the run with
+ * forward_options_close(), but with stage->plan: there is no device then. */
 void forward_options_check(const struct forward_options *o, bool over_tokens);
 void forward_options_open(const struct forward_options *o, const struct stage *stage,
                           struct forward *run, struct ranks *ranks, struct ts_in *in,
                           struct tokens *tokens, uint64_t shortest);
+void forward_options_close(const struct forward *run);
 
 /* For run->states: write them where --states-out says, behind the last layer. */
 void forward_options_states(const struct forward_options *o, const struct stage *stage,

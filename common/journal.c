@@ -18,7 +18,7 @@ static const char magic[] = "seekpipe-journal 1 ";
 enum { MAGIC = sizeof magic - 1, IDENTITY = DIGEST_TEXT - 1 };
 
 /* First line and table, from `size` bytes of text; false if they are not whole. */
-static bool parse(struct journal *journal, size_t size)
+static bool parse_table(struct journal *journal, size_t size)
 {
     const char *at = journal->text + MAGIC;
     uint64_t table_size;
@@ -41,6 +41,20 @@ static bool parse(struct journal *journal, size_t size)
     return whole;
 }
 
+enum journal_state journal_parse(struct journal *journal, char *text, size_t size)
+{
+    journal->text = text;
+    if (memcmp(text, magic, size < MAGIC ? size : MAGIC) != 0)
+        return JOURNAL_FOREIGN;
+    if (!parse_table(journal, size))
+        return JOURNAL_CUT;
+    char *end = journal->notes + strlen(journal->notes);
+    while (end > journal->notes && end[-1] != '\n')
+        end--;
+    *end = 0;
+    return JOURNAL_WHOLE;
+}
+
 enum journal_state journal_read(struct journal *journal, int folder, const char *path)
 {
     struct stat status;
@@ -54,17 +68,13 @@ enum journal_state journal_read(struct journal *journal, int folder, const char 
     if (!S_ISREG(status.st_mode))
         return JOURNAL_FOREIGN;
     size_t size = (size_t)status.st_size;
-    journal->text = xalloc(size + 1, 1);
-    read_at(journal->fd, 0, journal->text, size, journal->path);
-    if (memcmp(journal->text, magic, size < MAGIC ? size : MAGIC) != 0)
-        return JOURNAL_FOREIGN;
-    if (!parse(journal, size))
-        return JOURNAL_CUT;
-    char *end = journal->notes + strlen(journal->notes);
-    while (end > journal->notes && end[-1] != '\n')
-        end--;
-    *end = 0;
-    if ((size_t)(end - journal->text) < size && ftruncate(journal->fd, end - journal->text))
+    char *text = xalloc(size + 1, 1);
+    read_at(journal->fd, 0, text, size, journal->path);
+    enum journal_state state = journal_parse(journal, text, size);
+    if (state != JOURNAL_WHOLE)
+        return state;
+    off_t end = journal->notes - text + (off_t)strlen(journal->notes);
+    if (end < status.st_size && ftruncate(journal->fd, end))
         die_errno("%s", journal->path);
     return JOURNAL_WHOLE;
 }

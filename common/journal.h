@@ -38,6 +38,10 @@ enum journal_state {
     JOURNAL_WHOLE,
 };
 
+/* What `size` bytes of text are, with one more behind them, which is 0. The journal takes the text
+ * over, without what was cut at its end. All but text is zeros before. */
+enum journal_state journal_parse(struct journal *journal, char *text, size_t size);
+
 /* Read the journal in an open folder, called `path` in messages, and open it for further notes
  * (what was cut at its end is cut off). Errors of the system end the process. Whatever the state,
  * the caller frees it with journal_free(). */

@@ -1,5 +1,5 @@
-/* The GPU as a device: how weights get there. A ring of page-locked pieces of memory is lent to those
- * who read; each goes to the GPU in a stream of its own, beside the operations. */
+/* The GPU as a device: how weights get there. A ring of page-locked pieces of memory is lent to
+ * those who read; each goes to the GPU in a stream of its own, beside the operations. */
 #include "gpu.cuh"
 
 #include <pthread.h>
@@ -16,9 +16,16 @@ struct sent {
     cudaEvent_t from, til; /* its way to the GPU */
 };
 
-/* Operations that wait for weights. */
+/* Operations of a lane that wait for weights. */
 struct stall {
     cudaEvent_t from, til;
+    bool beside; /* other lanes */
+};
+
+/* Memory that a lane gave back. */
+struct left {
+    void **memory;
+    size_t count;
 };
 
 struct arrivals {
@@ -34,6 +41,7 @@ struct arrivals {
     struct stall *stall;
     size_t stalls, stalls_used;
     double wait; /* seconds */
+    struct left left[1 + DEVICE_LANES];
 };
 
 static void event_new(cudaEvent_t *event, unsigned flags)
@@ -139,6 +147,21 @@ void gpu_send(struct gpu *gpu, void *to, const void *data, uint64_t bytes)
     write_pieces(gpu, gpu->arrivals->stream, to, data, bytes);
 }
 
+void gpu_free_arriving(struct gpu *gpu, void *memory)
+{
+    struct left *left = &gpu->arrivals->left[gpu->lane];
+    if (!memory)
+        return;
+    left->memory = (void **)xgrow(left->memory, left->count + 1, sizeof *left->memory);
+    left->memory[left->count++] = memory;
+}
+
+static void free_left(struct gpu *gpu, struct left *left)
+{
+    while (left->count)
+        gpu_free(gpu, left->memory[--left->count]);
+}
+
 void gpu_arrive(struct gpu *gpu)
 {
     struct arrivals *a = gpu->arrivals;
@@ -148,19 +171,23 @@ void gpu_arrive(struct gpu *gpu)
         event_new(&a->stall[a->stalls_used].til, cudaEventDefault);
     }
     struct stall *stall = &a->stall[a->stalls_used++];
+    stall->beside = gpu->lane != 0;
     gpu_check(cudaEventRecord(a->arrived, a->stream), "upload");
     gpu_check(cudaEventRecord(stall->from, gpu->stream), "upload");
     gpu_check(cudaStreamWaitEvent(gpu->stream, a->arrived, 0), "upload");
     gpu_check(cudaEventRecord(stall->til, gpu->stream), "upload");
+    free_left(gpu, &a->left[gpu->lane]);
 }
 
+/* What waits beside other lanes is a lane's share of the time. */
 static void spent(struct device *d, double *upload, double *wait)
 {
     struct gpu *gpu = gpu_of(d);
     struct arrivals *a = gpu->arrivals;
     gpu_check(cudaStreamSynchronize(gpu->stream), "wait");
     for (size_t i = 0; i < a->stalls_used; i++)
-        a->wait += seconds(a->stall[i].from, a->stall[i].til);
+        a->wait +=
+            seconds(a->stall[i].from, a->stall[i].til) / (a->stall[i].beside ? DEVICE_LANES : 1);
     a->stalls_used = 0;
     pthread_mutex_lock(&a->mutex);
     *upload = a->upload;
@@ -193,6 +220,10 @@ void gpu_arrivals_end(struct gpu *gpu)
 {
     struct arrivals *a = gpu->arrivals;
     gpu_check(cudaStreamSynchronize(a->stream), "end");
+    for (unsigned i = 0; i <= DEVICE_LANES; i++) {
+        free_left(gpu, &a->left[i]);
+        free(a->left[i].memory);
+    }
     for (unsigned i = 0; i < PIECES; i++) {
         gpu_check(cudaEventDestroy(a->piece[i].from), "end");
         gpu_check(cudaEventDestroy(a->piece[i].til), "end");

@@ -56,8 +56,12 @@ static __global__ void pool_row(struct mat y, struct mat kv, struct mat score, s
     bool overlap = kv.cols == 2 * y.cols, has_before = overlap && *i32_row(number, b) > 0;
     for (uint64_t j = threadIdx.x; j < y.cols; j += blockDim.x) {
         uint64_t at = overlap ? y.cols + j : j;
-        struct pooled own = {f32_row(kv, row) + at, f32_row(score, row) + at, f32_row(ape, 0) + at,
-                             kv.stride,             score.stride,             ape.stride,
+        struct pooled own = {f32_row(kv, row) + at,
+                             f32_row(score, row) + at,
+                             f32_row(ape, 0) + at,
+                             kv.stride,
+                             score.stride,
+                             ape.stride,
                              ratio};
         struct pooled before = own;
         before.tokens = has_before ? ratio : 0;
@@ -282,7 +286,8 @@ static void select_blocks(struct device *d, struct mat selected, struct mat q,
 /* ---- attention ---- */
 
 /* Heads at a time. Queries and two tiles of keys of 512 columns fill the 99 KiB of shared memory
- * that every GPU from sm_90 on has; probabilities have a gap behind each row against bank conflicts.
+ * that every GPU from sm_90 on has; probabilities have a gap behind each row against bank
+ * conflicts.
  */
 enum { HEADS = 32, P_STRIDE = KEYS + EIGHT };
 
@@ -355,8 +360,8 @@ static __device__ uint32_t fetch_keys(uint16_t *tile, const struct sight &s, uns
 
 /* The logits of a warp's 16 heads and 16 keys of a tile, times scale; -infinity for no key. */
 template <unsigned WIDTH>
-static __device__ void logits_of(float logit[2][4], struct attend_room<WIDTH> *room,
-                                 uint16_t *tile, uint32_t there, float scale)
+static __device__ void logits_of(float logit[2][4], struct attend_room<WIDTH> *room, uint16_t *tile,
+                                 uint32_t there, float scale)
 {
     unsigned lane = threadIdx.x % WARP, warp = threadIdx.x / WARP, first = warp % 2 * 16;
     for (unsigned i = 0; i < 8; i++)
@@ -395,8 +400,8 @@ static __device__ void add_values(float total[2][WIDTH / TILE_WARPS / 8][4],
             load_matrices(a[m], room->p + (m * 16 + lane % 16) * P_STRIDE + k + lane / 16 * 8);
 #pragma unroll
         for (unsigned n = 0; n < COLS / 8; n += 2) {
-            load_transposed(b, tile_at(tile, WIDTH, k + lane % 16,
-                                       warp * COLS + n * 8 + lane / 16 * 8));
+            load_transposed(
+                b, tile_at(tile, WIDTH, k + lane % 16, warp * COLS + n * 8 + lane / 16 * 8));
 #pragma unroll
             for (unsigned m = 0; m < 2; m++) {
                 multiply(total[m][n], a[m], b);

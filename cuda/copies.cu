@@ -114,27 +114,39 @@ static void mix_in(struct device *d, struct mat y, struct mat x, struct mat pre)
     EACH_ROW(gpu_of(d), mix_in_row, y.rows, threads_for(y.cols), y, x, pre);
 }
 
+/* For up to MOST copies. */
+template <unsigned MOST>
 static __global__ void mix_out_row(struct mat x, struct mat y, struct mat post, struct mat comb)
 {
     uint64_t i = blockIdx.x;
     unsigned n = (unsigned)post.cols;
-    const float *p = f32_row(post, i), *c = f32_row(comb, i);
+    float p[MOST], c[MOST][MOST];
+#pragma unroll
+    for (unsigned k = 0; k < MOST; k++) {
+        p[k] = k < n ? f32_row(post, i)[k] : 0;
+#pragma unroll
+        for (unsigned from = 0; from < MOST; from++)
+            c[from][k] = k < n && from < n ? f32_row(comb, i)[from * n + k] : 0;
+    }
     EACH_EIGHT(j, y.cols)
     {
-        float value[EIGHT], copy[COPIES_MOST][EIGHT], out[EIGHT];
+        float value[EIGHT], copy[MOST][EIGHT], out[EIGHT];
         load8(value, bf16_row(y, i) + j, y.cols - j);
 #pragma unroll
-        for (unsigned k = 0; k < COPIES_MOST; k++)
+        for (unsigned k = 0; k < MOST; k++)
             if (k < n)
                 load8(copy[k], bf16_row(x, i) + k * y.cols + j, y.cols - j);
-        for (unsigned k = 0; k < n; k++) {
+#pragma unroll
+        for (unsigned k = 0; k < MOST; k++) {
+            if (k >= n)
+                break;
 #pragma unroll
             for (unsigned l = 0; l < EIGHT; l++) {
                 float sum = 0;
 #pragma unroll
-                for (unsigned from = 0; from < COPIES_MOST; from++)
+                for (unsigned from = 0; from < MOST; from++)
                     if (from < n)
-                        sum += c[from * n + k] * copy[from][l];
+                        sum += c[from][k] * copy[from][l];
                 out[l] = p[k] * value[l] + sum;
             }
             store8(bf16_row(x, i) + k * y.cols + j, out, y.cols - j);
@@ -144,8 +156,12 @@ static __global__ void mix_out_row(struct mat x, struct mat y, struct mat post, 
 
 static void mix_out(struct device *d, struct mat x, struct mat y, struct mat post, struct mat comb)
 {
+    unsigned threads = threads_for(y.cols);
     check_copies(post.cols);
-    EACH_ROW(gpu_of(d), mix_out_row, x.rows, threads_for(y.cols), x, y, post, comb);
+    if (post.cols <= COPIES_MOST / 2)
+        EACH_ROW(gpu_of(d), mix_out_row<COPIES_MOST / 2>, x.rows, threads, x, y, post, comb);
+    else
+        EACH_ROW(gpu_of(d), mix_out_row<COPIES_MOST>, x.rows, threads, x, y, post, comb);
 }
 
 void gpu_copies(struct device *d)

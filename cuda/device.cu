@@ -8,7 +8,8 @@
 void gpu_check(cudaError_t status, const char *what)
 {
     if (status == cudaErrorMemoryAllocation)
-        die("CUDA: %s: out of GPU memory; a smaller --batch or --mem, or fewer --samples, need less",
+        die("CUDA: %s: out of GPU memory; a smaller --batch or --mem, or fewer --samples, need "
+            "less",
             what);
     if (status != cudaSuccess)
         die("CUDA: %s: %s", what, cudaGetErrorString(status));
@@ -16,9 +17,8 @@ void gpu_check(cudaError_t status, const char *what)
 
 void gpu_allow_shared(const void *kernel, size_t bytes)
 {
-    gpu_check(
-        cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes),
-        "shared memory");
+    gpu_check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes),
+              "shared memory");
 }
 
 /* ---- memory ---- */
@@ -51,12 +51,9 @@ static struct mat make(struct device *d, enum dtype dtype, uint64_t rows, uint64
     return m;
 }
 
-/* Bytes that were still on their way would come into what has the memory next. */
 static void drop(struct device *d, struct mat m)
 {
-    if (m.dtype == DTYPE_U8 && m.at)
-        gpu_arrive(gpu_of(d));
-    gpu_free(gpu_of(d), m.at);
+    (m.dtype == DTYPE_U8 ? gpu_free_arriving : gpu_free)(gpu_of(d), m.at);
 }
 
 static size_t bytes_of(struct mat m)
@@ -88,7 +85,7 @@ static void close_gpu(struct device *d)
     gpu_check(cudaStreamSynchronize(gpu->stream), "end");
     gpu_products_end(gpu);
     gpu_arrivals_end(gpu);
-    gpu_check(cudaStreamDestroy(gpu->stream), "end");
+    gpu_lanes_end(gpu);
     free(gpu);
 }
 
@@ -133,7 +130,6 @@ extern "C" struct device *device_cuda(unsigned gpu_number, const char **why)
     struct gpu *gpu = (struct gpu *)xalloc(1, sizeof *gpu);
     gpu->number = (int)gpu_number;
     gpu_check(cudaSetDevice(gpu->number), "device");
-    gpu_check(cudaStreamCreateWithFlags(&gpu->stream, cudaStreamNonBlocking), "stream");
     keep_memory(gpu->number);
     struct device *d = &gpu->device;
     d->name = "cuda";
@@ -143,6 +139,7 @@ extern "C" struct device *device_cuda(unsigned gpu_number, const char **why)
     d->drop = drop;
     d->write = write_mat;
     d->read = read_mat;
+    gpu_lanes(d);
     gpu_arrivals(d);
     gpu_weights(d);
     gpu_products(d);

@@ -37,8 +37,8 @@ static __global__ void score_row(struct mat logits, enum scoring how)
 {
     float *x = f32_row(logits, blockIdx.x);
     for (uint64_t j = threadIdx.x; j < logits.cols && how != SCORING_SOFTMAX; j += blockDim.x)
-        x[j] = how == SCORING_SIGMOID ? sigmoid(x[j])
-                                      : sqrtf(x[j] > 20 ? x[j] : log1pf(expf(x[j])));
+        x[j] =
+            how == SCORING_SIGMOID ? sigmoid(x[j]) : sqrtf(x[j] > 20 ? x[j] : log1pf(expf(x[j])));
     if (how != SCORING_SOFTMAX)
         return;
     float most = -INFINITY, sum = 0;

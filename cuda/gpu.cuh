@@ -1,10 +1,10 @@
 /* gpu.cuh: what the files of the CUDA device share (cuda/); nobody else looks here.
  *
- * Operations go into one stream, so that they are carried out in the order in which they are
- * called, and memory is the stream's as well: given back, it may serve what is called next. Weights
- * come in a stream of their own, meanwhile; arrivals.cu knows how.
- * One block of threads does a row, with eight columns a thread, and adds up in an order that
- * depends on nothing but the number of columns. */
+ * Operations go into the stream of their lane, so that they are carried out in the order in which
+ * they are called, and memory is the stream's as well: given back, it may serve what is called
+ * next. Weights come in a stream of their own, meanwhile; arrivals.cu knows how. One block of
+ * threads does a row, with eight columns a thread, and adds up in an order that depends on nothing
+ * but the number of columns. */
 #ifndef GPU_CUH
 #define GPU_CUH
 
@@ -24,7 +24,9 @@ extern "C" {
 struct gpu {
     struct device device; /* first: a struct device * is a struct gpu *, too */
     int number;
-    cudaStream_t stream;
+    unsigned lane;       /* of what is called now */
+    cudaStream_t stream; /* that lane's */
+    struct lanes *lanes;
     struct products *products;
     struct arrivals *arrivals;
 };
@@ -40,14 +42,20 @@ void gpu_check(cudaError_t status, const char *what);
 /* Let a kernel have that much dynamic shared memory. */
 void gpu_allow_shared(const void *kernel, size_t bytes);
 
+/* Between these, the order of calls is kept in all lanes. */
+void gpu_turn_begin(struct gpu *gpu);
+void gpu_turn_end(struct gpu *gpu);
+
 /* Memory in the order of the stream. */
 void *gpu_alloc(struct gpu *gpu, uint64_t count, uint64_t size);
 void gpu_free(struct gpu *gpu, void *memory);
 
 /* The same for bytes that come in the arrivals' stream. gpu_arrive() lets operations called from
- * now on wait for what has been sent before; that must be called before the bytes are used, or
- * given back by gpu_free(). */
+ * now on, in this lane, wait for what has been sent before; that must be called before the bytes
+ * are used. Memory given back goes back after the lane's next gpu_arrive(): bytes that were still
+ * on their way would come into what has the memory next. */
 void *gpu_alloc_arriving(struct gpu *gpu, uint64_t bytes);
+void gpu_free_arriving(struct gpu *gpu, void *memory);
 void gpu_send(struct gpu *gpu, void *to, const void *data, uint64_t bytes);
 void gpu_arrive(struct gpu *gpu);
 
@@ -62,7 +70,10 @@ void gpu_copies(struct device *d);    /* copies.cu */
 void gpu_attention(struct device *d); /* attention.cu */
 void gpu_experts(struct device *d);   /* experts.cu */
 
-/* These keep something, too: products.cu what cuBLASLt needs, arrivals.cu memory and a stream. */
+/* These keep something, too: lanes.cu streams, products.cu what cuBLASLt needs, arrivals.cu memory
+ * and a stream. The lanes come first, and end last, in lane 0. */
+void gpu_lanes(struct device *d);
+void gpu_lanes_end(struct gpu *gpu);
 void gpu_products(struct device *d);
 void gpu_products_end(struct gpu *gpu);
 void gpu_arrivals(struct device *d);
@@ -76,8 +87,9 @@ enum { WARP = 32, EIGHT = 8, THREADS_MOST = 256, WARPS_MOST = THREADS_MOST / WAR
 static inline unsigned threads_for(uint64_t cols)
 {
     uint64_t threads = (cols + EIGHT * WARP - 1) / (EIGHT * WARP) * WARP;
-    return threads < WARP ? (unsigned)WARP : threads > THREADS_MOST ? (unsigned)THREADS_MOST
-                                                                    : (unsigned)threads;
+    return threads < WARP           ? (unsigned)WARP
+           : threads > THREADS_MOST ? (unsigned)THREADS_MOST
+                                    : (unsigned)threads;
 }
 
 /* Start a kernel with one block of threads for each of `rows` rows, if there are any. */

@@ -7,7 +7,7 @@
 
 #include <stdlib.h>
 
-enum { ROWS = 2048, WORKSPACE = 32 << 20 };
+enum { ROWS = 8192, WORKSPACE = 32 << 20 };
 
 static void check(cublasStatus_t status, const char *what)
 {
@@ -29,7 +29,7 @@ struct plan {
 
 struct products {
     cublasLtHandle_t blas;
-    void *workspace;
+    char *workspace; /* WORKSPACE bytes for each lane */
     struct plan **plan;
     size_t count;
 };
@@ -141,8 +141,8 @@ static void blas_product(struct gpu *gpu, struct mat y, struct mat x, const stru
     set_rows(plan->x, x.rows);
     set_rows(plan->y, y.rows);
     check(cublasLtMatmul(p->blas, plan->how, &one, w->at, plan->w, x.at, plan->x, &zero, y.at,
-                         plan->y, y.at, plan->y, &plan->algorithm, p->workspace, WORKSPACE,
-                         gpu->stream),
+                         plan->y, y.at, plan->y, &plan->algorithm,
+                         p->workspace + (size_t)gpu->lane * WORKSPACE, WORKSPACE, gpu->stream),
           "product");
 }
 
@@ -259,7 +259,7 @@ void gpu_products(struct device *d)
 {
     struct products *p = (struct products *)xalloc(1, sizeof *p);
     check(cublasLtCreate(&p->blas), "start");
-    p->workspace = gpu_alloc(gpu_of(d), WORKSPACE, 1);
+    p->workspace = (char *)gpu_alloc(gpu_of(d), 1 + DEVICE_LANES, WORKSPACE);
     gpu_of(d)->products = p;
     d->product = product;
 }

@@ -54,7 +54,9 @@ static __global__ void scatter_row(struct mat y, struct mat x, struct mat index)
 
 static void scatter_add(struct device *d, struct mat y, struct mat x, struct mat index)
 {
+    gpu_turn_begin(gpu_of(d));
     EACH_ROW(gpu_of(d), scatter_row, x.rows, threads_for(x.cols), y, x, index);
+    gpu_turn_end(gpu_of(d));
 }
 
 static __global__ void scale_row(struct mat x, float factor)

@@ -53,9 +53,9 @@ static __device__ uint32_t multiply_pairs(uint32_t a, uint32_t b)
     return c;
 }
 
-/* Nibbles as BF16 are looked up, four at a time, in eight bytes: those of the upper halves of 0, .5,
- * 1, 1.5, 2, 3, 4, 6, and those of the lower halves. A product with the scale, a power of two that
- * BF16 has, is the only step that rounds. */
+/* Nibbles as BF16 are looked up, four at a time, in eight bytes: those of the upper halves of 0,
+ * .5, 1, 1.5, 2, 3, 4, 6, and those of the lower halves. A product with the scale, a power of two
+ * that BF16 has, is the only step that rounds. */
 static __device__ struct eight mxfp4_eight(const struct packed &p, uint64_t i, uint64_t j)
 {
     uint32_t nibbles = load_nibbles(p, i, j), scale = p.scale[i * p.scale_cols + j / 32];

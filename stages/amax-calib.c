@@ -225,7 +225,7 @@ int main(int argc, char **argv)
     } else {
         resume(&results, &run);
         forward_run(&run);
-        run.device->close(run.device);
+        forward_options_close(&run);
     }
     ts_close(in);
     if (!ranks_rank(ranks))

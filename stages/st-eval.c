@@ -291,7 +291,7 @@ static int evaluate(const struct options *o, struct stage *stage)
     if (!ranks_rank(ranks))
         report_begin(stage);
     forward_run(&run);
-    run.device->close(run.device);
+    forward_options_close(&run);
     ts_close(in);
 
     gather(&e);
@@ -468,7 +468,7 @@ static int generate(const struct options *o, struct stage *stage)
         print_new(&text, &ids, true);
         putchar('\n');
     }
-    run.device->close(run.device);
+    forward_options_close(&run);
     tokenizer_free(tokenizer);
     free(ids.id);
     return report_end(stage);

@@ -11,6 +11,12 @@ prepare() {
     calib=(amax-calib -q --tokens "$T/tokens.safetensors")
 }
 
+@test "-v: where the time went, layer by layer, and what the bound was" {
+    amax-calib -v --samples 2 --tokens "$T/tokens.safetensors" -o "$T/a.ts" "$NANO" 2>"$T/said"
+    [ "$(grep -cE '^amax-calib: (start:|layers\.[0-3]\.|all:) [0-9.]+ s: read .*, upload .*, compute .*, wait ' "$T/said")" = 6 ]
+    grep -qE '^amax-calib: the bound was (computing|reading the weights|the way to the device)$' "$T/said"
+}
+
 @test "the same bytes for any number of threads, any batch, any memory" {
     "${calib[@]}" -j 1 --batch 1 --mem 1K "$NANO" >"$T/one.ts"
     for options in '-j 2 --batch 3' '-j 2 --batch 100 --mem 1G' '-j 3 --mem 10M'; do

@@ -19,6 +19,10 @@ fuzzed() {
     fuzzed checkpoint
 }
 
+@test "journal: the table and notes of st-write" {
+    fuzzed journal
+}
+
 @test "json: the walker" {
     fuzzed json
 }

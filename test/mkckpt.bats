@@ -18,10 +18,15 @@ header() {
     tail -c +9 "$1" | head -c "$(od -An -tu8 -N8 "$1" | tr -d ' ')"
 }
 
+# A JSON file with its numbers in one spelling. (jq keeps the file's own where it does not calculate.)
+numbers() {
+    jq -S 'walk(if type == "number" then . + 0 else . end)' "$1"
+}
+
 @test "from the bundled checkpoint's config.json: the same names, dtypes and shapes" {
     mkckpt --model "$NANO/config.json" "$T/a"
     diff <(table "$NANO") <(table "$T/a")
-    [ "$(jq -n --slurpfile a "$NANO/config.json" --slurpfile b "$T/a/config.json" '$a == $b')" = true ]
+    diff <(numbers "$NANO/config.json") <(numbers "$T/a/config.json")
 }
 
 @test "tensors lie in a file as in the bundled checkpoint's files: by dtype, then by name" {

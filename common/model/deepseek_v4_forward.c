@@ -39,6 +39,8 @@ struct pass {
     int embedding_fd; /* of its file, for threads that read beside the feed; -1 if it is inline */
     const char *embedding_path;
     uint64_t embedding_offset;
+    double embedding_read; /* seconds */
+    double begin;
 };
 
 /* Seconds so far. */
@@ -225,8 +227,11 @@ static void run_group(struct layer_pass *lp, uint64_t sample, uint64_t samples)
     for (uint64_t i = 0; i < samples; i += batch)
         run_batch(lp, &g, sample + i, at_most(samples - i, batch));
     sort_rows(lp, &g);
-    for (uint64_t e = 0; e < pass->v4.config.experts; e++)
+    for (uint64_t e = 0; e < pass->v4.config.experts; e++) {
+        d->lane(d, 1 + (unsigned)(e % DEVICE_LANES));
         run_expert(lp, &g, e);
+    }
+    d->lane(d, 0);
     d->copy(d, g.x, g.y);
     d->mix_out(d, mat_rows(pass->hidden, g.first, g.rows), g.x, g.post, g.comb);
     group_end(pass, &g);
@@ -306,19 +311,32 @@ static struct times times_so_far(const struct pass *pass)
 {
     struct device *d = pass->v4.device;
     struct ahead_time ahead = ahead_time(pass->feed.ahead);
-    struct times t = {.read = ahead.reading};
+    struct times t = {.read = ahead.reading + pass->embedding_read};
     d->spent(d, &t.upload, &t.wait);
-    t.wait += ahead.waiting;
-    t.all = now();
+    t.wait += ahead.waiting + pass->embedding_read;
+    t.all = now() - pass->begin;
     return t;
 }
 
-static void tell_times(const struct layer_pass *lp)
+static struct times tell_times(const char *what, const struct pass *pass, const struct times *from)
 {
-    const struct times *from = &lp->begin, til = times_so_far(lp->pass);
-    double all = til.all - from->all, wait = til.wait - from->wait;
-    warn("%s %.3f s: read %.3f, upload %.3f, compute %.3f, wait %.3f", lp->layer.prefix, all,
-         til.read - from->read, til.upload - from->upload, all - wait, wait);
+    struct times til = times_so_far(pass);
+    til.all -= from->all;
+    til.read -= from->read;
+    til.upload -= from->upload;
+    til.wait -= from->wait;
+    warn("%s %.3f s: read %.3f, upload %.3f, compute %.3f, wait %.3f", what, til.all, til.read,
+         til.upload, til.all - til.wait, til.wait);
+    return til;
+}
+
+/* What more of would have made the run faster. */
+static void tell_bound(const struct pass *pass)
+{
+    struct times t = tell_times("all:", pass, &(struct times){0});
+    warn("the bound was %s", t.wait < t.all / 2  ? "computing"
+                             : t.read < t.upload ? "the way to the device"
+                                                 : "reading the weights");
 }
 
 /* ---- layers ---- */
@@ -360,7 +378,7 @@ static void layer_end(struct layer_pass *lp)
     report_layer(pass, &lp->layer);
     report_experts(lp);
     if (lp->pass->run->verbose)
-        tell_times(lp);
+        tell_times(lp->layer.prefix, lp->pass, &lp->begin);
     for (size_t i = 0; i < v4->config.experts * V4_EXPERT_MATRICES; i++)
         held_free(&lp->pass->feed, &lp->held[i]);
     v4->device->drop(v4->device, lp->seen);
@@ -404,7 +422,7 @@ static void read_embedding(const struct pass *pass, uint64_t at, void *raw, size
 
 /* y = the embeddings of ids, read from the stream's held tensor, each row when it is needed, and
  * many at a time, since a disk takes its time for each. */
-static void embed(const struct pass *pass, struct mat y, const int32_t *id)
+static void embed(struct pass *pass, struct mat y, const int32_t *id)
 {
     const struct tensor *tensor = ts_held_tensor(pass->embedding);
     const struct weight *w =
@@ -413,12 +431,14 @@ static void embed(const struct pass *pass, struct mat y, const int32_t *id)
     size_t row_bytes = (size_t)weight_row_bytes(w, tensor);
     char *raw = xalloc((size_t)y.rows, row_bytes);
     uint16_t *rows = xalloc((size_t)(y.rows * y.cols), sizeof *rows);
+    double begin = now();
 #pragma omp parallel for num_threads(pass->embedding_fd < 0 ? 1 : EMBEDDING_READERS)
     for (uint64_t i = 0; i < y.rows; i++) {
         char *own = raw + i * row_bytes;
         read_embedding(pass, (uint64_t)id[i] * row_bytes, own, row_bytes);
         weight_rows(w, tensor, &none, (uint64_t)id[i], 1, own, rows + i * y.cols);
     }
+    pass->embedding_read += now() - begin;
     pass->v4.device->write(pass->v4.device, y, rows);
     free(raw);
     free(rows);
@@ -680,7 +700,7 @@ static void pass_begin(struct pass *pass, const struct forward *run)
 {
     const struct tokens *tokens = run->tokens;
     struct toc *toc = ts_toc(run->in);
-    *pass = (struct pass){.run = run};
+    *pass = (struct pass){.run = run, .begin = now()};
     v4_begin(&pass->v4, run, tokens->length);
     weights_find(&pass->weights, toc, ts_name(run->in));
     check_all(pass);
@@ -747,6 +767,8 @@ void deepseek_v4_forward(const struct forward *run)
         states_load(run, &(struct states){run->first - 1, c->copies, pass.hidden, pass.digest});
     else
         embed_all(&pass);
+    if (run->verbose)
+        tell_times("start:", &pass, &(struct times){0});
     for (uint64_t i = run->first; i <= run->last; i++) {
         layer_begin(&pass, &lp, i);
         run_layer(&lp);
@@ -763,6 +785,8 @@ void deepseek_v4_forward(const struct forward *run)
     for (unsigned i = 0; i < c->mtp_layers && runs_mtp(&pass); i++)
         run_mtp(&pass, &head, i);
     report_layer(&pass, &head);
+    if (run->verbose)
+        tell_bound(&pass);
     v4_layer_end(&pass.v4, &head);
     pass_end(&pass);
 }

@@ -344,6 +344,32 @@ static void moving(void **state)
     }
 }
 
+/* Sums in lanes, some of which take long to get there; then what lane 0 makes of them. A sum's last
+ * bits tell in which order its terms came. */
+static void sums(struct device *d, const struct mat *m)
+{
+    for (unsigned i = 0; i < 10 * DEVICE_LANES; i++) {
+        d->lane(d, 1 + i % DEVICE_LANES);
+        struct mat x = d->make(d, DTYPE_BF16, m[1].rows, m[1].cols);
+        for (unsigned turn = 0; turn <= (i % 3 ? 0 : 50); turn++)
+            d->copy(d, x, m[1]);
+        d->scale(d, x, (float)(i * i + 1) * (i % 2 ? 1.7F : -1.7F));
+        d->scatter_add(d, m[0], x, m[2]);
+        d->drop(d, x);
+    }
+    d->lane(d, 0);
+    d->copy(d, m[3], m[0]);
+}
+
+static void lanes(void **state)
+{
+    (void)state;
+    need_device(cuda);
+    struct array m[] = {result(f32(40, 2216, 1, 1), 0), bf16(40, 2216, 1, 2), i32(40, 1, 40, 7),
+                        result(bf16(40, 2216, 1, 3), 0)};
+    COMPARE(sums, m);
+}
+
 /* ---- norms and turns ---- */
 
 static void norms(struct device *d, const struct mat *m)
@@ -398,9 +424,11 @@ static void hyper_connections(void **state)
                          f32(1, 24, 1, 6),
                          result(f32(300, 4, 0, 7), 1e-12)};
     COMPARE(mixes_in, in);
-    for (uint64_t cols = 300; cols <= 2056; cols += 1756) {
-        struct array out[] = {result(bf16(50, 4 * cols, 1, 1), 0), result(bf16(50, cols, 1, 2), 0),
-                              f32(50, 4, 1, 3), f32(50, 16, 1, 4)};
+    static const uint64_t shape[][2] = {{300, 4}, {2056, 4}, {300, 3}, {300, 8}}; /* n copies */
+    for (size_t i = 0; i < sizeof shape / sizeof *shape; i++) {
+        uint64_t cols = shape[i][0], n = shape[i][1];
+        struct array out[] = {result(bf16(50, n * cols, 1, 1), 0), result(bf16(50, cols, 1, 2), 0),
+                              f32(50, n, 1, 3), f32(50, n * n, 1, 4)};
         COMPARE(mixes_out, out);
     }
 }
@@ -687,19 +715,13 @@ static int close_devices(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(fp8_weights),
-        cmocka_unit_test(fp4_weights),
-        cmocka_unit_test(plain_weights),
-        cmocka_unit_test(activations),
-        cmocka_unit_test(moving),
-        cmocka_unit_test(norms_and_turns),
-        cmocka_unit_test(hyper_connections),
-        cmocka_unit_test(experts),
-        cmocka_unit_test(losses),
-        cmocka_unit_test(products),
-        cmocka_unit_test(compression),
-        cmocka_unit_test(selection),
-        cmocka_unit_test(attention),
+        cmocka_unit_test(fp8_weights),     cmocka_unit_test(fp4_weights),
+        cmocka_unit_test(plain_weights),   cmocka_unit_test(activations),
+        cmocka_unit_test(moving),          cmocka_unit_test(lanes),
+        cmocka_unit_test(norms_and_turns), cmocka_unit_test(hyper_connections),
+        cmocka_unit_test(experts),         cmocka_unit_test(losses),
+        cmocka_unit_test(products),        cmocka_unit_test(compression),
+        cmocka_unit_test(selection),       cmocka_unit_test(attention),
     };
     return cmocka_run_group_tests(tests, open_devices, close_devices);
 }
