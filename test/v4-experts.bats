@@ -317,6 +317,14 @@ copy() {
     [ "$status" -eq 2 ]
 }
 
+@test "--device: a GPU if one is wanted, or nothing" {
+    own=(--samples 1 --length 8 --calib "$TEXT/eval.jsonl" "$NANO")
+    nvidia-smi >/dev/null 2>&1 || fails 'amax-calib: --device cuda: ' --device cuda "${own[@]}"
+    run v4-experts --device tpu "${own[@]}" "$T/out"
+    echo "$output"
+    [[ $status -ne 0 && $output == *--device*tpu* && ! -e $T/out ]]
+}
+
 @test "command lines as the programs take them" {
     run v4-bf16 "$NANO" -nv "$T/out"
     [ "$status" -eq 0 ]
