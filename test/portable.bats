@@ -78,7 +78,7 @@ of_system() {
     echo "$output"
     [ "$status" -eq 0 ]
     digests "$T/nvfp4" >"$T/there"
-    PATH=/usr/bin:/bin pipelines/v4-experts -q --amax "$NANO_AMAX" "$NANO" "$T/home"
+    PATH=$PWD/$BIN:/usr/bin:/bin pipelines/v4-experts -q --amax "$NANO_AMAX" "$NANO" "$T/home"
     digests "$T/home" | cmp - "$T/there"
 }
 
