@@ -44,7 +44,7 @@ same_json() {
     diff <(jq -S "${3:-.}" "$1") <(jq -S "${3:-.}" "$2")
 }
 
-# amaxes FILE [FALLBACK] [DUMPS]: an amax stream of the bundled dump.
+# amaxes FILE [FALLBACK] [DUMPS] [MODEL]: an amax stream of the bundled dump.
 amaxes() {
-    pipeline "pt-read '${3:-$NANO_AMAX}' | amax-merge -q --model '$NANO' --fallback '${2:-layer-max}' >'$1'"
+    pipeline "pt-read '${3:-$NANO_AMAX}' | amax-merge -q --model '${4:-$NANO}' --fallback '${2:-layer-max}' >'$1'"
 }

@@ -335,8 +335,8 @@ static void amaxes_of_nano(void **state)
 
 /* One of them, that of layers.3.ffn.experts.25.w2, hangs on a router's tie: for token 325 of sample
  * 16, the last expert chosen in layer 2 and the first one left differ by 0.002 of a score of 0.7,
- * which another order of sums in any product before can turn round. With the products of BF16 and
- * of AVX-512 it is chosen as in the dump; with AVX2's it is not, and that amax is 15.8 % off. */
+ * which another order of sums in any product before can turn round. Chosen otherwise than in the
+ * dump, that amax is 15.8 % off. */
 static void amaxes_of_mini(void **state)
 {
     (void)state;
