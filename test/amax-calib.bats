@@ -17,7 +17,15 @@ prepare() {
     grep -qE '^amax-calib: the bound was (computing|reading the weights|the way to the device)$' "$T/said"
 }
 
-@test "the same bytes for any number of threads, any batch, any memory" {
+# everywhere COMMAND: with the processor's own BF16 products, if it has them, and without.
+everywhere() {
+    "$@"
+    for isa in AVX2 AVX512_CORE; do
+        ONEDNN_MAX_CPU_ISA=$isa "$@"
+    done
+}
+
+however_it_runs() {
     "${calib[@]}" -j 1 --batch 1 --mem 1K "$NANO" >"$T/one.ts"
     for options in '-j 2 --batch 3' '-j 2 --batch 100 --mem 1G' '-j 3 --mem 10M'; do
         # shellcheck disable=SC2086 # a list of options
@@ -26,15 +34,11 @@ prepare() {
     done
 }
 
-@test "the same bytes without BF16 products of the processor's own" {
-    for isa in AVX2 AVX512_CORE; do
-        ONEDNN_MAX_CPU_ISA=$isa "${calib[@]}" -j 1 --batch 1 --mem 1K "$NANO" >"$T/one.ts"
-        ONEDNN_MAX_CPU_ISA=$isa "${calib[@]}" -j 2 --batch 4 "$NANO" >"$T/two.ts"
-        cmp "$T/one.ts" "$T/two.ts"
-    done
+@test "the same bytes for any number of threads, any batch, any memory" {
+    everywhere however_it_runs
 }
 
-@test "the same bytes from a folder, a stream of references, and one with the bytes inline" {
+however_it_comes() {
     "${calib[@]}" "$NANO" >"$T/folder.ts"
     st-read "$NANO" | "${calib[@]}" >"$T/references.ts"
     st-read --inline "$NANO" | "${calib[@]}" --mem 100K >"$T/inline.ts"
@@ -42,11 +46,21 @@ prepare() {
     cmp "$T/folder.ts" "$T/inline.ts"
 }
 
-@test "cut in two by hidden states, it is the whole" {
+@test "the same bytes from a folder, a stream of references, and one with the bytes inline" {
+    everywhere however_it_comes
+}
+
+however_it_is_cut() {
     "${calib[@]}" --mtp "$NANO" >"$T/whole.ts"
-    "${calib[@]}" --layers 0-1 --states-out "$T/states.ts" "$NANO" >"$T/first.ts"
-    "${calib[@]}" --layers 2-3 --mtp --states-in "$T/states.ts" "$NANO" >"$T/second.ts"
-    diff <(amax "$T/whole.ts") <(amax "$T/first.ts" && amax "$T/second.ts")
+    for last in 0 2; do
+        "${calib[@]}" --layers 0-$last --states-out "$T/states.ts" "$NANO" >"$T/first.ts"
+        "${calib[@]}" --layers $((last + 1))-3 --mtp --states-in "$T/states.ts" "$NANO" >"$T/second.ts"
+        diff <(amax "$T/whole.ts") <(amax "$T/first.ts" && amax "$T/second.ts")
+    done
+}
+
+@test "cut in two by hidden states, it is the whole" {
+    everywhere however_it_is_cut
 }
 
 @test "samples shorter than their rows count as far as they go" {
