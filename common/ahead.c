@@ -51,11 +51,6 @@ struct ahead {
     bool done, stop;
 };
 
-static uint64_t at_most(uint64_t count, uint64_t most)
-{
-    return count < most ? count : most;
-}
-
 /* ---- reading ---- */
 
 /* With the mutex held, each: reads begin and end. */

@@ -48,4 +48,10 @@ static inline bool add_fits(uint64_t a, uint64_t b, uint64_t *sum)
     return !__builtin_add_overflow(a, b, sum);
 }
 
+/* The smaller of two: as much as there is, but not more than `most` at a time. */
+static inline uint64_t at_most(uint64_t count, uint64_t most)
+{
+    return count < most ? count : most;
+}
+
 #endif

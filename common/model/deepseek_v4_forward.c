@@ -134,11 +134,6 @@ static void run_all(struct layer_pass *lp, struct group *g, struct v4_linear *li
     d->drop(d, y);
 }
 
-static uint64_t at_most(uint64_t count, uint64_t most)
-{
-    return count < most ? count : most;
-}
-
 static void run_expert(struct layer_pass *lp, struct group *g, uint64_t e)
 {
     struct pass *pass = lp->pass;
