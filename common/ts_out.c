@@ -27,7 +27,7 @@ struct ts_out {
     struct archive *archive;
     struct archive_entry *entry; /* one record, used again and again */
     struct output to;
-    char *block;    /* BLOCK bytes, of which `held` are still to be written */
+    char *block; /* BLOCK bytes, of which `held` are still to be written */
     size_t held;
     size_t next;    /* the line that is due */
     uint64_t left;  /* bytes of the begun tensor that are still to come */
