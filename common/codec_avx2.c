@@ -173,6 +173,20 @@ AVX2 static inline void store_low_bytes(uint8_t *to, __m256i lane)
     _mm_storel_epi64((void *)to, _mm_packus_epi16(word, word));
 }
 
+/* The largest magnitude of the sixteen BF16 values of a block. */
+AVX2 static inline float block_amax(const uint16_t *w)
+{
+    const __m256i signless = _mm256_set1_epi16(INT16_MAX);
+    __m256i magnitude = _mm256_and_si256(_mm256_loadu_si256((const void *)w), signless);
+    __m128i most =
+        _mm_max_epu16(_mm256_castsi256_si128(magnitude), _mm256_extracti128_si256(magnitude, 1));
+    __m128i least = _mm_minpos_epu16(_mm_sub_epi16(_mm_set1_epi16(INT16_MAX), most));
+    uint32_t bits = (uint32_t)(INT16_MAX - _mm_extract_epi16(least, 0)) << 16;
+    float amax;
+    memcpy(&amax, &bits, sizeof amax);
+    return amax;
+}
+
 AVX2 static void scales_row(uint8_t *scale, const uint16_t *w, size_t cols, float scale_2)
 {
     const __m256 one = _mm256_set1_ps(1), zero = _mm256_setzero_ps();

@@ -164,15 +164,34 @@ AVX512 static inline __m512i e4m3_codes(__m512 value)
     return _mm512_mask_mov_epi32(normal, is_small, small);
 }
 
+/* The largest magnitudes of sixteen blocks. In each of three steps, neighbours of all registers
+ * meet in half as many of them; words of a lane then belong to the registers in order, and two
+ * lanes to a block. */
+AVX512 static inline __m512 amaxes_16(const uint16_t *w)
+{
+    __m512i m[8];
+    for (size_t i = 0; i < 8; i++)
+        m[i] = _mm512_and_si512(_mm512_loadu_si512(w + 32 * i), _mm512_set1_epi16(INT16_MAX));
+    for (size_t i = 0; i < 4; i++)
+        m[i] = _mm512_max_epu16(_mm512_unpacklo_epi16(m[2 * i], m[2 * i + 1]),
+                                _mm512_unpackhi_epi16(m[2 * i], m[2 * i + 1]));
+    for (size_t i = 0; i < 2; i++)
+        m[i] = _mm512_max_epu16(_mm512_unpacklo_epi32(m[2 * i], m[2 * i + 1]),
+                                _mm512_unpackhi_epi32(m[2 * i], m[2 * i + 1]));
+    __m512i most =
+        _mm512_max_epu16(_mm512_unpacklo_epi64(m[0], m[1]), _mm512_unpackhi_epi64(m[0], m[1]));
+    most = _mm512_max_epu16(most, _mm512_shuffle_i64x2(most, most, 0xb1));
+    __m128i even = _mm512_castsi512_si128(most), odd = _mm512_extracti32x4_epi32(most, 2);
+    __m256i all = _mm256_set_m128i(_mm_unpackhi_epi16(even, odd), _mm_unpacklo_epi16(even, odd));
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(all), 16));
+}
+
 AVX512 static void scales_row(uint8_t *scale, const uint16_t *w, size_t cols, float scale_2)
 {
     const __m512i not_finite = _mm512_set1_epi32(NVFP4_NOT_FINITE);
     size_t blocks = cols / NVFP4_BLOCK, block = 0;
     for (; block + 16 <= blocks; block += 16, w += (size_t)16 * NVFP4_BLOCK) {
-        float amax[16];
-        for (size_t i = 0; i < 16; i++)
-            amax[i] = block_amax(w + i * NVFP4_BLOCK);
-        __m512 most = _mm512_loadu_ps(amax);
+        __m512 most = amaxes_16(w);
         __m512 s = _mm512_div_ps(most, _mm512_set1_ps(E2M1_MAX * scale_2));
         __mmask16 is_zero = _mm512_cmp_ps_mask(s, _mm512_setzero_ps(), _CMP_EQ_OQ);
         s = _mm512_mask_mov_ps(s, is_zero, _mm512_set1_ps(1));
@@ -185,41 +204,90 @@ AVX512 static void scales_row(uint8_t *scale, const uint16_t *w, size_t cols, fl
     nvfp4_scales_row(scale + block, w, cols - block * NVFP4_BLOCK, scale_2);
 }
 
-/* E2M1 codes of quotients; NaN, as 0 / 0 is, gives 0. */
-AVX512 static inline __m512i e2m1_codes(__m512 q)
+/* A code is the number of bounds below |w| / divisor, as F32 rounds it; its sign is w's where that
+ * is not rounded to 0. Rounded, a quotient is above a bound (or, at 0.75, 1.75 and 3.5, not below)
+ * if before it is above a point half a step beside the bound: so if |w| is above divisor times that
+ * point, which is exact in F64 and never in BF16, and so if |w| is above the part of this product
+ * that BF16 can hold. So a block has eight BF16 words, for the sign and seven bounds.
+ *
+ * Of sixteen blocks, those of block 4 * i + j are made lane i of bound[j]. UNORDERED is added, here
+ * and to |w|: signed comparisons then find NaN above nothing, and nothing above NaN. */
+enum { UNORDERED = INT16_MAX - 0x7f80 };
+
+AVX512 static inline void bounds_16(__m512i bound[4], __m512 divisor)
 {
-    __m512 magnitude = _mm512_max_ps(_mm512_abs_ps(q), _mm512_setzero_ps());
-    __m512i bits = _mm512_castps_si512(magnitude);
-    __m512i small =
-        _mm512_and_si512(_mm512_castps_si512(_mm512_add_ps(magnitude, _mm512_set1_ps(0x1p22f))),
-                         _mm512_set1_epi32(3));
-    __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 22), _mm512_set1_epi32(1));
-    __m512i rounded = _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x1fffff)));
-    __m512i normal = _mm512_sub_epi32(_mm512_srli_epi32(rounded, 22), _mm512_set1_epi32(126 << 1));
-    __mmask16 is_small = _mm512_cmplt_epi32_mask(bits, _mm512_set1_epi32(0x3f800000));
-    __m512i code = _mm512_min_epi32(normal, _mm512_set1_epi32(7));
-    code = _mm512_mask_mov_epi32(code, is_small, small);
-    __mmask16 negative = _mm512_cmp_ps_mask(q, _mm512_setzero_ps(), _CMP_LT_OQ);
-    return _mm512_mask_or_epi32(code, negative, code, _mm512_set1_epi32(8));
+    static const double point[8] = {
+        0x1p-150,       0.25 + 0x1p-26, 0.75 - 0x1p-25, 1.25 + 0x1p-24,
+        1.75 - 0x1p-24, 2.5 + 0x1p-23,  3.5 - 0x1p-23,  5 + 0x1p-22,
+    };
+    __m512d low = _mm512_cvtps_pd(_mm512_castps512_ps256(divisor));
+    __m512d high =
+        _mm512_cvtps_pd(_mm256_castpd_ps(_mm512_extractf64x4_pd(_mm512_castps_pd(divisor), 1)));
+    __m512i word[8], pair[4];
+    for (size_t i = 0; i < 8; i++) {
+        enum { TRUNCATE = _MM_FROUND_TO_ZERO | _MM_FROUND_NO_EXC };
+        __m512d p = _mm512_set1_pd(point[i]);
+        __m256 left = _mm512_cvt_roundpd_ps(_mm512_mul_pd(low, p), TRUNCATE);
+        __m256 right = _mm512_cvt_roundpd_ps(_mm512_mul_pd(high, p), TRUNCATE);
+        word[i] = _mm512_castpd_si512(_mm512_insertf64x4(
+            _mm512_castpd256_pd512(_mm256_castps_pd(left)), _mm256_castps_pd(right), 1));
+    }
+    for (size_t i = 0; i < 4; i++) {
+        pair[i] = _mm512_mask_blend_epi16(0xaaaaaaaa, _mm512_srli_epi32(word[2 * i], 16),
+                                          word[2 * i + 1]);
+        pair[i] = _mm512_adds_epi16(pair[i], _mm512_set1_epi16(UNORDERED));
+    }
+    __m512i first = _mm512_unpacklo_epi32(pair[0], pair[1]);
+    __m512i second = _mm512_unpacklo_epi32(pair[2], pair[3]);
+    bound[0] = _mm512_unpacklo_epi64(first, second);
+    bound[1] = _mm512_unpackhi_epi64(first, second);
+    first = _mm512_unpackhi_epi32(pair[0], pair[1]);
+    second = _mm512_unpackhi_epi32(pair[2], pair[3]);
+    bound[2] = _mm512_unpacklo_epi64(first, second);
+    bound[3] = _mm512_unpackhi_epi64(first, second);
+}
+
+/* Two blocks, each two lanes, whose bounds are in each of its lanes, and are searched in three
+ * steps. What looks up a word has its two bytes' numbers. */
+AVX512 static inline __m128i nibbles_32(const uint16_t *w, __m512i bound)
+{
+    const __m512i none = _mm512_set1_epi16(0x0100), four = _mm512_set1_epi16(0x0908);
+    __m512i value = _mm512_loadu_si512(w);
+    __m512i m = _mm512_and_si512(value, _mm512_set1_epi16(INT16_MAX));
+    m = _mm512_add_epi16(m, _mm512_set1_epi16(UNORDERED));
+    __mmask32 above = _mm512_cmpgt_epi16_mask(m, _mm512_shuffle_epi8(bound, four));
+    __m512i code = _mm512_mask_mov_epi16(none, above, four);
+    __m512i next = _mm512_add_epi16(code, _mm512_set1_epi16(0x0404));
+    above = _mm512_cmpgt_epi16_mask(m, _mm512_shuffle_epi8(bound, next));
+    code = _mm512_mask_mov_epi16(code, above, next);
+    next = _mm512_add_epi16(code, _mm512_set1_epi16(0x0202));
+    above = _mm512_cmpgt_epi16_mask(m, _mm512_shuffle_epi8(bound, next));
+    code = _mm512_mask_mov_epi16(code, above, next);
+    above = _mm512_mask_cmpgt_epi16_mask(_mm512_movepi16_mask(value), m,
+                                         _mm512_shuffle_epi8(bound, none));
+    code = _mm512_mask_add_epi16(code, above, code, _mm512_set1_epi16(0x10));
+    /* Codes are twice what they should be: bits 1 to 4, and 17 to 20. */
+    __m512i both =
+        _mm512_or_si512(_mm512_and_si512(_mm512_srli_epi32(code, 1), _mm512_set1_epi32(0x0f)),
+                        _mm512_and_si512(_mm512_srli_epi32(code, 13), _mm512_set1_epi32(0xf0)));
+    return _mm512_cvtepi32_epi8(both);
 }
 
 AVX512 static void nibbles_row(uint8_t *packed, const uint8_t *scale, const uint16_t *w,
                                size_t cols, float scale_2)
 {
-    const __m512i upper = _mm512_set1_epi32((int)0xffff0000);
     size_t blocks = cols / NVFP4_BLOCK, block = 0;
     for (; block + 16 <= blocks; block += 16) {
-        float divisor[16];
-        _mm512_storeu_ps(divisor, divisors_16(scale + block, scale_2));
-        for (size_t i = 0; i < 16; i += 2, w += (size_t)2 * NVFP4_BLOCK, packed += NVFP4_BLOCK) {
-            __m512i pair = _mm512_loadu_si512(w);
-            __m512 d = two_factors(divisor + i);
-            __m512 even = _mm512_castsi512_ps(_mm512_slli_epi32(pair, 16));
-            __m512 odd = _mm512_castsi512_ps(_mm512_and_si512(pair, upper));
-            __m512i low = e2m1_codes(_mm512_div_ps(even, d));
-            __m512i high = e2m1_codes(_mm512_div_ps(odd, d));
-            __m512i both = _mm512_or_si512(low, _mm512_slli_epi32(high, 4));
-            _mm_storeu_si128((void *)packed, _mm512_cvtepi32_epi8(both));
+        __m512i bound[4], lanes = _mm512_setr_epi64(0, 1, 0, 1, 8, 9, 8, 9);
+        bounds_16(bound, divisors_16(scale + block, scale_2));
+        for (size_t i = 0; i < 4; i++) {
+            for (size_t j = 0; j < 4; j += 2) {
+                __m512i both = _mm512_permutex2var_epi64(bound[j], lanes, bound[j + 1]);
+                _mm_storeu_si128((void *)packed, nibbles_32(w, both));
+                w += (size_t)2 * NVFP4_BLOCK;
+                packed += NVFP4_BLOCK;
+            }
+            lanes = _mm512_add_epi64(lanes, _mm512_set1_epi64(2));
         }
     }
     nvfp4_nibbles_row(packed, scale + block, w, cols - block * NVFP4_BLOCK, scale_2);

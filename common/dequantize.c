@@ -97,7 +97,7 @@ int dequantize_main(enum format format, const char *usage, int argc, char **argv
     weights_find(&weights, ts_toc(in), ts_name(in));
     struct toc *toc = plan(ts_toc(in), &weights, format);
     struct ts_out *out = ts_create(&stage, in, toc);
-    struct flow *flow = flow_begin(out, in, workers);
+    struct flow *flow = flow_begin(out, in, workers, INORDER_AHEAD);
 
     struct matrix *matrix = NULL; /* whose scales came, and itself is to come */
     uint64_t converted = 0, nan = 0;

@@ -72,12 +72,12 @@ static void finish(void *context, void *item)
     }
 }
 
-struct flow *flow_begin(struct ts_out *out, struct ts_in *in, unsigned threads)
+struct flow *flow_begin(struct ts_out *out, struct ts_in *in, unsigned threads, unsigned ahead)
 {
     struct flow *flow = xalloc(1, sizeof *flow);
     flow->out = out;
     flow->in = in;
-    flow->line = inorder_begin(threads, sizeof *flow->piece, compute, finish, flow);
+    flow->line = inorder_begin(threads, ahead, sizeof *flow->piece, compute, finish, flow);
     return flow;
 }
 

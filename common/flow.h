@@ -3,7 +3,7 @@
  * converting, and both of writing, by a few bands. The output is the same for any number of
  * threads.
  *
- *     struct flow *flow = flow_begin(out, in, threads);
+ *     struct flow *flow = flow_begin(out, in, threads, INORDER_AHEAD);
  *     while ((tensor = ts_next(in)))
  *         flow_pass(flow);
  *     flow_end(flow);
@@ -12,6 +12,7 @@
 #ifndef FLOW_H
 #define FLOW_H
 
+#include "inorder.h"
 #include "ts.h"
 
 struct flow;
@@ -30,8 +31,9 @@ struct band {
     size_t raw_size, out_size;
 };
 
-/* Start the threads: `threads` of them convert. */
-struct flow *flow_begin(struct ts_out *out, struct ts_in *in, unsigned threads);
+/* Start the threads: `threads` of them convert. `ahead` as in inorder.h, in bands and whatever else
+ * is given. */
+struct flow *flow_begin(struct ts_out *out, struct ts_in *in, unsigned threads, unsigned ahead);
 
 /* The next band, as soon as there is a free one, with buffers of these sizes: the first band of
  * the tensor `name`, or with NULL one that goes on. The caller fills it, then gives it. */

@@ -103,17 +103,16 @@ static void start(pthread_t *thread, void *body(void *), struct inorder *line)
         die("cannot start a thread; are there too many processes?");
 }
 
-struct inorder *inorder_begin(unsigned threads, size_t size, inorder_step *compute,
+struct inorder *inorder_begin(unsigned threads, unsigned ahead, size_t size, inorder_step *compute,
                               inorder_step *finish_step, void *context)
 {
     struct inorder *line = xalloc(1, sizeof *line);
-    /* One for each worker, one that is filled, one that is finished, and one on the way to each. */
     *line = (struct inorder){.compute = compute,
                              .finish = finish_step,
                              .context = context,
                              .threads = threads,
                              .size = size,
-                             .pieces = threads + 4};
+                             .pieces = (size_t)threads + ahead};
     line->worker = xalloc(threads, sizeof *line->worker);
     line->piece = xalloc(line->pieces, size);
     line->state = xalloc(line->pieces, sizeof *line->state);

@@ -5,7 +5,7 @@
  * do not depend on the number of threads. There are few pieces, used again and again: a caller who
  * is ahead waits, and memory does not grow.
  *
- *     struct inorder *line = inorder_begin(threads, sizeof *piece, compute, finish, context);
+ *     struct inorder *line = inorder_begin(threads, INORDER_AHEAD, sizeof *piece, ...);
  *     piece = inorder_piece(line);
  *     ... fill it ...
  *     inorder_give(line, true);
@@ -29,9 +29,12 @@ unsigned inorder_threads(uint64_t wanted);
 /* What is done with a piece; `context` is inorder_begin()'s. */
 typedef void inorder_step(void *context, void *piece);
 
-/* Start `threads` worker threads and the one that finishes. A piece has `size` bytes, which are 0
- * at first, and later what its last use left in them. */
-struct inorder *inorder_begin(unsigned threads, size_t size, inorder_step *compute,
+/* Start `threads` worker threads and the one that finishes. Beside one piece for each worker there
+ * are `ahead`; INORDER_AHEAD are enough where each takes as long as the next: one that is filled,
+ * one that is finished, and one on the way to each. A piece has `size` bytes, which are 0 at first,
+ * and later what its last use left in them. */
+enum { INORDER_AHEAD = 4 };
+struct inorder *inorder_begin(unsigned threads, unsigned ahead, size_t size, inorder_step *compute,
                               inorder_step *finish, void *context);
 
 /* A free piece, as soon as there is one. */

@@ -159,7 +159,7 @@ void to_nvfp4_begin(struct to_nvfp4 *job, const struct stage *stage,
         json_object_set(quant, keys[i], json_object_get(job->recipe, keys[i]));
     job->hash_layers = read_hash_layers(job->in);
     job->out = ts_create(stage, job->in, job->toc);
-    job->flow = flow_begin(job->out, job->in, threads);
+    job->flow = flow_begin(job->out, job->in, threads, INORDER_AHEAD + options->ahead);
 }
 
 /* ---- the run ---- */

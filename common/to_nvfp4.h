@@ -35,6 +35,7 @@ struct group {
 struct to_nvfp4_options {
     const char *recipe, *amax, *cpu;
     uint64_t threads;
+    unsigned ahead; /* not an option of the user's: bands on their way beyond INORDER_AHEAD */
 };
 
 struct to_nvfp4 {

@@ -18,7 +18,8 @@
 #include "output.h"
 #include "ts.h"
 
-enum { BLOCK = 1 << 20 };
+/* What is written goes out in blocks, but for pieces that are large themselves. */
+enum { BLOCK = 1 << 20, LARGE = 1 << 16 };
 
 struct ts_out {
     const struct stage *stage;
@@ -26,6 +27,8 @@ struct ts_out {
     struct archive *archive;
     struct archive_entry *entry; /* one record, used again and again */
     struct output to;
+    char *block; /* BLOCK bytes, of which `held` are still to be written */
+    size_t held;
     size_t next;    /* the line that is due */
     uint64_t left;  /* bytes of the begun tensor that are still to come */
     uint64_t bytes; /* payload, inline and by reference */
@@ -40,6 +43,53 @@ static void check(struct ts_out *out, la_ssize_t result)
     die("%s: offset %" PRId64 ": %s: %s; what was written is incomplete", out->to.name,
         archive_filter_bytes(out->archive, -1), reason ? reason : "writing", strerror(errno));
 }
+
+/* ---- to the file or pipe ---- */
+
+static bool write_all(struct ts_out *out, const char *data, size_t size)
+{
+    while (size) {
+        ssize_t put = write(out->to.fd, data, size);
+        if (put < 0 && errno == EINTR)
+            continue;
+        if (put < 0) {
+            archive_set_error(out->archive, errno, "Write error");
+            return false;
+        }
+        data += put;
+        size -= (size_t)put;
+    }
+    return true;
+}
+
+static bool flush(struct ts_out *out)
+{
+    size_t size = out->held;
+    out->held = 0;
+    return write_all(out, out->block, size);
+}
+
+/* libarchive's callbacks. Its own buffer would have every tensor copied once more. */
+static la_ssize_t take(struct archive *archive, void *context, const void *data, size_t size)
+{
+    struct ts_out *out = context;
+    (void)archive;
+    if ((size >= LARGE || size > BLOCK - out->held) && !flush(out))
+        return -1;
+    if (size >= LARGE)
+        return write_all(out, data, size) ? (la_ssize_t)size : -1;
+    memcpy(out->block + out->held, data, size);
+    out->held += size;
+    return (la_ssize_t)size;
+}
+
+static int take_last(struct archive *archive, void *context)
+{
+    (void)archive;
+    return flush(context) ? ARCHIVE_OK : ARCHIVE_FATAL;
+}
+
+/* ---- entries ---- */
 
 static void begin_entry(struct ts_out *out, const char *path, uint64_t size)
 {
@@ -166,9 +216,10 @@ struct ts_out *ts_create(const struct stage *stage, struct ts_in *in, const stru
     if (!out->archive || !out->entry)
         die("out of memory");
     check(out, archive_write_set_format_pax_restricted(out->archive));
-    check(out, archive_write_set_bytes_per_block(out->archive, BLOCK));
+    check(out, archive_write_set_bytes_per_block(out->archive, 0));
     check(out, archive_write_set_bytes_in_last_block(out->archive, 1));
-    check(out, archive_write_open_fd(out->archive, out->to.fd));
+    out->block = xgrow(NULL, BLOCK, 1);
+    check(out, archive_write_open(out->archive, out, NULL, take, take_last));
     write_header(out, in);
     write_toc(out);
     write_side_files(out, in);
@@ -284,5 +335,6 @@ void ts_finish(struct ts_out *out, struct ts_in *in, json_t *counts)
     archive_write_free(out->archive);
     archive_entry_free(out->entry);
     output_finish(&out->to);
+    free(out->block);
     free(out);
 }

@@ -41,6 +41,7 @@ static const char usage[] =
     "  st-read DeepSeek-V4 | mxfp4-unpack | nvfp4-pack --amax amax.ts | st-write out\n";
 
 enum { KEEP_MOST = 16 << 20 }; /* bytes of one matrix's codes; an expert of V4-Pro has 11 MB */
+enum { AHEAD = 16 };           /* bands of the next matrix, while these codes are written */
 
 struct options {
     struct to_nvfp4_options common;
@@ -251,7 +252,7 @@ static void pack_group(struct to_nvfp4 *job, struct group *group, void *context)
 
 int main(int argc, char **argv)
 {
-    struct options o = {.common.recipe = "experts"};
+    struct options o = {.common.recipe = "experts", .common.ahead = AHEAD};
     const struct arg args[] = {
         {"amax", ARG_TEXT, &o.common.amax, 0, NULL, true}, /* told by its digest */
         {"cpu", ARG_CHOICE, &o.common.cpu, 0, CODEC_NAMES, true},

@@ -142,7 +142,8 @@ static void free_sum(void *piece)
  */
 static void sum_all(struct summing *s, unsigned threads)
 {
-    struct inorder *line = inorder_begin(threads, sizeof(struct sum), sum_tensor, take_line, s);
+    struct inorder *line =
+        inorder_begin(threads, INORDER_AHEAD, sizeof(struct sum), sum_tensor, take_line, s);
     while (ts_next(s->in)) {
         struct sum *sum = inorder_piece(line);
         sum->tensor = ts_present(s->in);

@@ -59,7 +59,8 @@ static void give(struct inorder *line, uint64_t number, bool computes)
 static void run(unsigned threads, uint64_t pieces, unsigned every)
 {
     struct seen seen = {0};
-    struct inorder *line = inorder_begin(threads, sizeof(struct piece), compute, finish, &seen);
+    struct inorder *line =
+        inorder_begin(threads, INORDER_AHEAD, sizeof(struct piece), compute, finish, &seen);
     uint64_t computes = 0;
     for (uint64_t i = 0; i < pieces; i++) {
         computes += i % every == 0;
@@ -88,7 +89,8 @@ static void idle_means_finished(void **state)
 {
     (void)state;
     struct seen seen = {0};
-    struct inorder *line = inorder_begin(3, sizeof(struct piece), compute, finish, &seen);
+    struct inorder *line =
+        inorder_begin(3, INORDER_AHEAD, sizeof(struct piece), compute, finish, &seen);
     assert_true(inorder_idle(line));
     for (uint64_t i = 0; i < 200; i++) {
         give(line, i, i % 3 != 0);
@@ -108,7 +110,8 @@ static void pieces_are_few(void **state)
     const void *known[MOST];
     size_t count = 0;
     struct seen seen = {0};
-    struct inorder *line = inorder_begin(4, sizeof(struct piece), compute, finish, &seen);
+    struct inorder *line =
+        inorder_begin(4, INORDER_AHEAD, sizeof(struct piece), compute, finish, &seen);
     for (uint64_t i = 0; i < 2000; i++) {
         const void *piece = inorder_piece(line);
         size_t j = 0;
