@@ -69,7 +69,8 @@ static bool flush(struct ts_out *out)
     return write_all(out, out->block, size);
 }
 
-/* libarchive's callbacks. Its own buffer would have every tensor copied once more. */
+/* libarchive's callback. Its own buffer would have every tensor copied once more. What is held at
+ * the end is for ts_finish(): libarchive tells nobody that its callback for closing failed. */
 static la_ssize_t take(struct archive *archive, void *context, const void *data, size_t size)
 {
     struct ts_out *out = context;
@@ -81,12 +82,6 @@ static la_ssize_t take(struct archive *archive, void *context, const void *data,
     memcpy(out->block + out->held, data, size);
     out->held += size;
     return (la_ssize_t)size;
-}
-
-static int take_last(struct archive *archive, void *context)
-{
-    (void)archive;
-    return flush(context) ? ARCHIVE_OK : ARCHIVE_FATAL;
 }
 
 /* ---- entries ---- */
@@ -219,7 +214,7 @@ struct ts_out *ts_create(const struct stage *stage, struct ts_in *in, const stru
     check(out, archive_write_set_bytes_per_block(out->archive, 0));
     check(out, archive_write_set_bytes_in_last_block(out->archive, 1));
     out->block = xgrow(NULL, BLOCK, 1);
-    check(out, archive_write_open(out->archive, out, NULL, take, take_last));
+    check(out, archive_write_open(out->archive, out, NULL, take, NULL));
     write_header(out, in);
     write_toc(out);
     write_side_files(out, in);
@@ -332,6 +327,7 @@ void ts_finish(struct ts_out *out, struct ts_in *in, json_t *counts)
     write_end(out, plan, before, counts);
     json_decref(before);
     check(out, archive_write_close(out->archive));
+    check(out, flush(out) ? ARCHIVE_OK : ARCHIVE_FATAL);
     archive_write_free(out->archive);
     archive_entry_free(out->entry);
     output_finish(&out->to);
