@@ -174,6 +174,8 @@ untouched() {
     [ -c /dev/null ]
     [ ! -e /dev/null.partial ]
     refused '/dev/full: offset [0-9]+: .*No space left on device; what was written is incomplete' st-read --inline -o /dev/full "$src"
+    # References only: all of it is written at the end.
+    refused '/dev/full: offset [0-9]+: .*No space left on device; what was written is incomplete' st-read -o /dev/full "$src"
     [ -c /dev/full ]
     [ ! -e /dev/full.partial ]
     mkfifo "$T/fifo"
