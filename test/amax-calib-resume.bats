@@ -50,7 +50,9 @@ goes_on() {
         [ -e "$kept.partial" ]
         goes_on $layer
     done
-    killed write 2 # one a layer
+    strace -f -o "$T/calls" -e trace=write,rename "${calib[@]}" -q --resume "$T/kept" -o "$T/out.ts" "$NANO"
+    rm "$T/out.ts"
+    killed write "$(awk '/ rename\(/ { print n + 1; exit } / write\(/ { n++ }' "$T/calls")" # the second layer's first
     [ -e "$kept.partial" ]
     goes_on 0
 }
