@@ -44,11 +44,6 @@ struct arrivals {
     struct left left[1 + DEVICE_LANES];
 };
 
-static void event_new(cudaEvent_t *event, unsigned flags)
-{
-    gpu_check(cudaEventCreateWithFlags(event, flags), "event");
-}
-
 /* Seconds between two events that have happened. */
 static double seconds(cudaEvent_t from, cudaEvent_t til)
 {
@@ -167,8 +162,8 @@ void gpu_arrive(struct gpu *gpu)
     struct arrivals *a = gpu->arrivals;
     if (a->stalls_used == a->stalls) {
         a->stall = (struct stall *)xgrow(a->stall, ++a->stalls, sizeof *a->stall);
-        event_new(&a->stall[a->stalls_used].from, cudaEventDefault);
-        event_new(&a->stall[a->stalls_used].til, cudaEventDefault);
+        gpu_event(&a->stall[a->stalls_used].from, cudaEventDefault);
+        gpu_event(&a->stall[a->stalls_used].til, cudaEventDefault);
     }
     struct stall *stall = &a->stall[a->stalls_used++];
     stall->beside = gpu->lane != 0;
@@ -203,11 +198,11 @@ void gpu_arrivals(struct device *d)
     gpu_check(cudaStreamCreateWithFlags(&a->stream, cudaStreamNonBlocking), "stream");
     gpu_check(cudaHostAlloc((void **)&a->memory, (size_t)PIECES * PIECE_ROOM, cudaHostAllocDefault),
               "page-locked memory");
-    event_new(&a->arrived, cudaEventDisableTiming);
+    gpu_event(&a->arrived, cudaEventDisableTiming);
     for (unsigned i = 0; i < PIECES; i++) {
         a->piece[i].memory = a->memory + (size_t)i * PIECE_ROOM;
-        event_new(&a->piece[i].from, cudaEventDefault);
-        event_new(&a->piece[i].til, cudaEventDefault);
+        gpu_event(&a->piece[i].from, cudaEventDefault);
+        gpu_event(&a->piece[i].til, cudaEventDefault);
     }
     gpu_of(d)->arrivals = a;
     d->lends_pages = true;

@@ -15,6 +15,11 @@ void gpu_check(cudaError_t status, const char *what)
         die("CUDA: %s: %s", what, cudaGetErrorString(status));
 }
 
+void gpu_event(cudaEvent_t *event, unsigned flags)
+{
+    gpu_check(cudaEventCreateWithFlags(event, flags), "event");
+}
+
 void gpu_allow_shared(const void *kernel, size_t bytes)
 {
     gpu_check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes),

@@ -39,6 +39,9 @@ static inline struct gpu *gpu_of(struct device *d)
 /* End the process if a call failed, or a kernel could not be started; `what` names it. */
 void gpu_check(cudaError_t status, const char *what);
 
+/* Make an event; flags as CUDA has them. */
+void gpu_event(cudaEvent_t *event, unsigned flags);
+
 /* Let a kernel have that much dynamic shared memory. */
 void gpu_allow_shared(const void *kernel, size_t bytes);
 

@@ -6,7 +6,7 @@
 struct lane {
     cudaStream_t stream;
     cudaEvent_t reached; /* what other lanes wait for: recorded anew each time */
-    bool used;           /* since lane 0 */
+    bool used;           /* since lane 0; not for lane 0 */
 };
 
 struct lanes {
@@ -20,20 +20,28 @@ static void wait_for(struct lane *lane, struct lane *other)
     gpu_check(cudaStreamWaitEvent(lane->stream, other->reached, 0), "lane");
 }
 
+/* What comes in lane 0 now waits for all others. */
+static void join(struct lanes *lanes)
+{
+    for (unsigned i = 1; i <= DEVICE_LANES; i++) {
+        struct lane *lane = &lanes->lane[i];
+        if (lane->used)
+            wait_for(&lanes->lane[0], lane);
+        lane->used = false;
+    }
+}
+
 static void lane(struct device *d, unsigned number)
 {
     struct gpu *gpu = gpu_of(d);
-    struct lane *main = gpu->lanes->lane, *next = &main[number];
     if (number > DEVICE_LANES)
         die("internal: lane %u", number);
-    if (number && !next->used)
-        wait_for(next, main);
-    for (unsigned i = 1; !number && i <= DEVICE_LANES; i++) {
-        if (main[i].used)
-            wait_for(main, &main[i]);
-        main[i].used = false;
-    }
-    next->used = true;
+    struct lane *next = &gpu->lanes->lane[number];
+    if (!number)
+        join(gpu->lanes);
+    else if (!next->used)
+        wait_for(next, &gpu->lanes->lane[0]);
+    next->used = number != 0;
     gpu->lane = number;
     gpu->stream = next->stream;
 }
@@ -48,20 +56,15 @@ void gpu_turn_end(struct gpu *gpu)
     gpu_check(cudaEventRecord(gpu->lanes->turn, gpu->stream), "lane");
 }
 
-static void event_new(cudaEvent_t *event)
-{
-    gpu_check(cudaEventCreateWithFlags(event, cudaEventDisableTiming), "lane");
-}
-
 void gpu_lanes(struct device *d)
 {
     struct gpu *gpu = gpu_of(d);
     struct lanes *lanes = (struct lanes *)xalloc(1, sizeof *lanes);
     for (unsigned i = 0; i <= DEVICE_LANES; i++) {
         gpu_check(cudaStreamCreateWithFlags(&lanes->lane[i].stream, cudaStreamNonBlocking), "lane");
-        event_new(&lanes->lane[i].reached);
+        gpu_event(&lanes->lane[i].reached, cudaEventDisableTiming);
     }
-    event_new(&lanes->turn);
+    gpu_event(&lanes->turn, cudaEventDisableTiming);
     gpu->lanes = lanes;
     gpu->stream = lanes->lane[0].stream;
     d->lane = lane;
