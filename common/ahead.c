@@ -21,10 +21,12 @@ enum { READERS = 8 };
 struct item {
     struct item *next;
     const struct tensor *tensor;
+    struct item *next_together;
     struct arrived to;
-    bool on_device;
-    uint64_t left;  /* bytes that have not come yet */
-    int fd, direct; /* of the file that it lies in, or -1; direct: for O_DIRECT, or -1 */
+    bool on_device, together; /* together: not gathered yet */
+    uint64_t piece;           /* of a rank, if they read it together */
+    uint64_t left;            /* bytes that this rank reads and that have not come yet */
+    int fd, direct;           /* of the file that it lies in, or -1; direct: for O_DIRECT, or -1 */
     const char *path;
 };
 
@@ -43,6 +45,7 @@ struct ahead {
     pthread_mutex_t mutex; /* guards what follows */
     pthread_cond_t changed;
     struct item *first, **last;
+    struct item *first_together, **last_together; /* those that are not gathered yet */
     struct piece *first_piece, **last_piece;
     uint64_t waiting; /* bytes */
     unsigned busy;    /* reads under way */
@@ -61,6 +64,20 @@ static void read_begins(struct ahead *ahead, const char *name)
     ranks_reading(ahead->plan.ranks, name);
 }
 
+/* With the mutex held: gather what this rank has its piece of, in the order of the table. */
+static void gather_on(struct ahead *ahead)
+{
+    for (struct item *item; (item = ahead->first_together) && !item->left;) {
+        ahead->first_together = item->next_together;
+        if (!ahead->first_together)
+            ahead->last_together = &ahead->first_together;
+        if (!ahead->stop)
+            ahead->plan.gather->all(ahead->plan.gather, item->to.bytes, item->piece);
+        item->together = false;
+    }
+    pthread_cond_broadcast(&ahead->changed);
+}
+
 static void read_ends(struct ahead *ahead, struct item *item, uint64_t size)
 {
     if (!--ahead->busy) {
@@ -73,7 +90,7 @@ static void read_ends(struct ahead *ahead, struct item *item, uint64_t size)
         if (item->direct >= 0)
             close(item->direct);
     }
-    pthread_cond_broadcast(&ahead->changed);
+    gather_on(ahead);
 }
 
 /* Bytes of a piece by whole pages, which `to` has around it. False if the file system cannot. */
@@ -156,8 +173,9 @@ struct place {
     uint64_t offset;
 };
 
-/* Leave the present tensor to the readers. */
-static void list_pieces(struct ahead *ahead, struct item *item, const struct place *place)
+/* Leave the present tensor's bytes from `first` to `end` to the readers. */
+static void list_pieces(struct ahead *ahead, struct item *item, const struct place *place,
+                        uint64_t first, uint64_t end)
 {
     struct sources *sources = ts_sources(ahead->in);
     item->fd = sources_dup(sources, place->source);
@@ -168,10 +186,10 @@ static void list_pieces(struct ahead *ahead, struct item *item, const struct pla
         free(self);
     }
     pthread_mutex_lock(&ahead->mutex);
-    for (uint64_t at = 0; at < item->tensor->size; at += DEVICE_PIECE) {
+    for (uint64_t at = first; at < end; at += DEVICE_PIECE) {
         struct piece *p = xalloc(1, sizeof *p);
         *p = (struct piece){.item = item, .at = at, .offset = place->offset + at};
-        p->size = (size_t)at_most(item->tensor->size - at, DEVICE_PIECE);
+        p->size = (size_t)at_most(end - at, DEVICE_PIECE);
         *ahead->last_piece = p;
         ahead->last_piece = &p->next;
     }
@@ -179,20 +197,15 @@ static void list_pieces(struct ahead *ahead, struct item *item, const struct pla
     pthread_mutex_unlock(&ahead->mutex);
 }
 
-/* The present tensor's next `size` bytes, or those at their place. */
-static void read_here(struct ahead *ahead, struct item *item, const struct place *place, char *to,
-                      size_t size, uint64_t counted)
+/* The present tensor's next `size` bytes. */
+static void read_here(struct ahead *ahead, struct item *item, char *to, size_t size)
 {
     pthread_mutex_lock(&ahead->mutex);
     read_begins(ahead, item->tensor->name);
     pthread_mutex_unlock(&ahead->mutex);
-    if (place)
-        sources_read(ts_sources(ahead->in), place->source, place->offset, to, size,
-                     item->tensor->name);
-    else
-        ts_read(ahead->in, to, size);
+    ts_read(ahead->in, to, size);
     pthread_mutex_lock(&ahead->mutex);
-    read_ends(ahead, item, counted);
+    read_ends(ahead, item, 0);
     pthread_mutex_unlock(&ahead->mutex);
 }
 
@@ -206,7 +219,7 @@ static void read_inline(struct ahead *ahead, struct item *item)
         size_t size = (size_t)at_most(all - at, DEVICE_PIECE);
         char *to =
             item->on_device ? d->lend(d, item->to.bytes, at, size, 0) : (char *)item->to.data + at;
-        read_here(ahead, item, NULL, to, size, 0);
+        read_here(ahead, item, to, size);
         look_at(ahead, item, at, to, size);
         if (item->on_device)
             d->take(d, item->to.bytes, at, size, to);
@@ -217,30 +230,19 @@ static void read_inline(struct ahead *ahead, struct item *item)
     }
 }
 
-/* The present tensor, of which only this rank's piece is read from its file. */
-static void read_together(struct ahead *ahead, struct item *item, struct place place)
+/* The present tensor, of which this rank reads its piece only. */
+static void read_together(struct ahead *ahead, struct item *item, const struct place *place)
 {
-    uint64_t size = item->tensor->size, ranks = ranks_count(ahead->plan.ranks);
-    uint64_t piece = (size / ranks + PAGE) / PAGE * PAGE;
-    uint64_t first = at_most(ranks_rank(ahead->plan.ranks) * piece, size);
-    uint64_t end = at_most(first + piece, size);
-    char *data = xgrow(NULL, (size_t)ranks, (size_t)piece);
-    for (uint64_t at = first; at < end; at += DEVICE_PIECE) {
-        struct place here = {place.source, place.offset + at};
-        read_here(ahead, item, &here, data + at, (size_t)at_most(end - at, DEVICE_PIECE), 0);
-    }
-    ahead->plan.gather->all(ahead->plan.gather, data, piece);
-    look_at(ahead, item, 0, data, (size_t)size);
-    if (item->on_device) {
-        ahead->plan.device->write(ahead->plan.device, item->to.bytes, data);
-        free(data);
-    } else {
-        item->to.data = data;
-    }
+    uint64_t first = at_most(ranks_rank(ahead->plan.ranks) * item->piece, item->tensor->size);
+    uint64_t end = at_most(first + item->piece, item->tensor->size);
     pthread_mutex_lock(&ahead->mutex);
-    item->left = 0;
-    pthread_cond_broadcast(&ahead->changed);
+    item->left = end - first;
+    *ahead->last_together = item;
+    ahead->last_together = &item->next_together;
+    gather_on(ahead); /* of a small one, the last ranks have nothing to read */
     pthread_mutex_unlock(&ahead->mutex);
+    if (first < end)
+        list_pieces(ahead, item, place, first, end);
 }
 
 /* Wait for room; false if nobody wants more. */
@@ -254,29 +256,39 @@ static bool wait_for_room(struct ahead *ahead, uint64_t size)
     return !stop;
 }
 
+/* A matrix for a tensor's bytes, with room behind for pieces of all ranks. */
+static struct mat room_for(const struct ahead *ahead, const struct item *item)
+{
+    struct device *d = ahead->plan.device;
+    uint64_t pieces = item->piece * ranks_count(ahead->plan.ranks);
+    uint64_t size = item->tensor->size;
+    return mat_cols(d->make(d, DTYPE_U8, 1, pieces > size ? pieces : size), 0, size);
+}
+
 static void read_present(struct ahead *ahead, const struct tensor *tensor)
 {
     struct item *item = xalloc(1, sizeof *item);
-    struct device *d = ahead->plan.device;
     struct place place;
     bool there = ts_ref(ahead->in, &place.source, &place.offset);
-    bool together = ahead->plan.gather && tensor->size >= GATHER_LEAST && there;
     *item = (struct item){.tensor = tensor, .left = tensor->size, .fd = -1, .direct = -1};
     item->on_device =
         ahead->plan.on_device && ahead->plan.on_device[tensor - ts_toc(ahead->in)->tensor];
+    item->together = ahead->plan.gather && item->on_device && tensor->size >= GATHER_LEAST && there;
+    if (item->together)
+        item->piece = (tensor->size / ranks_count(ahead->plan.ranks) + PAGE) / PAGE * PAGE;
     if (item->on_device)
-        item->to.bytes = d->make(d, DTYPE_U8, 1, tensor->size);
-    else if (!together)
+        item->to.bytes = room_for(ahead, item);
+    else
         item->to.data = xgrow(NULL, (size_t)tensor->size, 1);
     pthread_mutex_lock(&ahead->mutex);
     *ahead->last = item;
     ahead->last = &item->next;
     ahead->waiting += tensor->size;
     pthread_mutex_unlock(&ahead->mutex);
-    if (together)
-        read_together(ahead, item, place);
+    if (item->together)
+        read_together(ahead, item, &place);
     else if (there && tensor->size)
-        list_pieces(ahead, item, &place);
+        list_pieces(ahead, item, &place, 0, tensor->size);
     else if (tensor->size) /* or it may be taken already */
         read_inline(ahead, item);
 }
@@ -313,6 +325,7 @@ struct ahead *ahead_begin(struct ts_in *in, const struct ahead_plan *plan)
     ahead->plan = *plan;
     ahead->last = &ahead->first;
     ahead->last_piece = &ahead->first_piece;
+    ahead->last_together = &ahead->first_together;
     pthread_mutex_init(&ahead->mutex, NULL);
     pthread_cond_init(&ahead->changed, NULL);
     start(&ahead->lister, read_on, ahead);
@@ -326,7 +339,7 @@ struct ahead *ahead_begin(struct ts_in *in, const struct ahead_plan *plan)
 static struct item *first_item(struct ahead *ahead, bool whole)
 {
     double begin = now();
-    while (ahead->first ? whole && ahead->first->left : !ahead->done)
+    while (ahead->first ? whole && (ahead->first->left || ahead->first->together) : !ahead->done)
         pthread_cond_wait(&ahead->changed, &ahead->mutex);
     ahead->time.waiting += now() - begin;
     return ahead->first;

@@ -20,11 +20,12 @@ struct ahead_plan {
     uint64_t budget;       /* bytes that may wait to be taken; but one tensor always may */
     struct ranks *ranks;   /* see to it that reads do not hang; or NULL */
     struct gather *gather; /* with it, only this rank's piece is read of large tensors that come by
-                              reference; or NULL */
+                              reference and go to the device; or NULL */
 };
 
 /* A tensor's bytes, which are the caller's then: in memory to be freed, or a matrix of U8 with a
- * copy of its first bytes in memory to be freed, at most AHEAD_HEAD of them. */
+ * copy of its first bytes in memory to be freed, at most AHEAD_HEAD of them; NULL where other ranks
+ * had read them. */
 enum { AHEAD_HEAD = 4096 };
 struct arrived {
     void *data;

@@ -103,7 +103,7 @@ static void open_device(const struct forward_options *o, struct forward *run)
         die("--device %s: %s", o->device, why);
     if (ranks_count(run->ranks) == 1)
         return;
-    run->gather = gather_nccl(run->ranks, &no_gather);
+    run->gather = gather_nccl(run->ranks, run->device, &no_gather);
     if (!run->gather) {
         warn("each rank reads all of the weights: %s", no_gather);
         free(no_gather);

@@ -6,18 +6,21 @@
 
 #include <stdint.h>
 
+#include "device.h"
 #include "ranks.h"
 
 struct gather {
-    /* data holds a piece of `piece` bytes for each rank, in their order: this rank's is there, and
-     * then all are. Ranks do that for the same tensors in the same order, each from one thread. */
-    void (*all)(struct gather *gather, void *data, uint64_t piece);
+    /* `bytes`, a matrix of U8, holds a piece of `piece` bytes for each rank, in their order: this
+     * rank's was taken (see device.h), and then all arrive, as what is taken does. Does not wait.
+     * Ranks call it for the same tensors in the same order, one at a time. */
+    void (*all)(struct gather *gather, struct mat bytes, uint64_t piece);
 
     void (*close)(struct gather *gather);
 };
 
-/* From GPU to GPU by NCCL; each rank has chosen its GPU before. NULL if that is not to be had on
- * all of them; then *why says why (the caller frees it). Called by all ranks. */
-struct gather *gather_nccl(struct ranks *ranks, char **why);
+/* From GPU to GPU by NCCL, for a device of device_cuda()'s. NULL if that is not to be had on all
+ * of them; then *why says why (the caller frees it). Called by all ranks. It is closed before the
+ * device is. */
+struct gather *gather_nccl(struct ranks *ranks, struct device *device, char **why);
 
 #endif

@@ -190,12 +190,20 @@ static void spent(struct device *d, double *upload, double *wait)
     *wait = a->wait;
 }
 
+cudaStream_t gpu_arriving(struct device *device)
+{
+    return gpu_of(device)->arrivals->stream;
+}
+
 void gpu_arrivals(struct device *d)
 {
+    int least, most;
     struct arrivals *a = (struct arrivals *)xalloc(1, sizeof *a);
     pthread_mutex_init(&a->mutex, NULL);
     pthread_cond_init(&a->given_back, NULL);
-    gpu_check(cudaStreamCreateWithFlags(&a->stream, cudaStreamNonBlocking), "stream");
+    /* Before other streams: what ranks send each other takes some of the GPU, too. */
+    gpu_check(cudaDeviceGetStreamPriorityRange(&least, &most), "stream");
+    gpu_check(cudaStreamCreateWithPriority(&a->stream, cudaStreamNonBlocking, most), "stream");
     gpu_check(cudaHostAlloc((void **)&a->memory, (size_t)PIECES * PIECE_ROOM, cudaHostAllocDefault),
               "page-locked memory");
     gpu_event(&a->arrived, cudaEventDisableTiming);

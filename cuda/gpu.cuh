@@ -13,6 +13,7 @@
 
 #define _Noreturn __attribute__((noreturn)) /* C's word, which C++ does not know */
 extern "C" {
+#include "arriving.h"
 #include "device.h"
 #include "die.h"
 #include "operand.h"

@@ -2,6 +2,7 @@
 #include <cuda_runtime.h>
 #include <stdlib.h>
 
+#include "arriving.h"
 #include "die.h"
 #include "gather.h"
 #include "library.h"
@@ -49,44 +50,27 @@ struct nccl_gather {
     const struct ranks *ranks;
     struct group *group;
     int gpu;
-    cudaStream_t stream;
-    char *buffer; /* on the GPU */
-    uint64_t size;
+    cudaStream_t stream; /* the device's */
 };
 
-/* Up with the own piece, around among the GPUs, down with the others'. */
-static void all(struct gather *gather, void *data, uint64_t piece)
+/* In place, behind the bytes of this rank's that are on their way. */
+static void all(struct gather *gather, struct mat bytes, uint64_t piece)
 {
     struct nccl_gather *g = (struct nccl_gather *)gather;
-    uint64_t own = ranks_rank(g->ranks) * piece, end = ranks_count(g->ranks) * piece;
-    char *host = data;
+    const char *own = (char *)bytes.at + ranks_rank(g->ranks) * piece;
     check_cuda(cudaSetDevice(g->gpu), "device"); /* this may be a thread that never chose one */
-    if (end > g->size) {
-        check_cuda(cudaFree(g->buffer), "memory");
-        check_cuda(cudaMalloc((void **)&g->buffer, end), "memory to gather a tensor in");
-        g->size = end;
-    }
-    check_cuda(
-        cudaMemcpyAsync(g->buffer + own, host + own, piece, cudaMemcpyHostToDevice, g->stream),
-        "gather");
-    check(nccl.all_gather(g->buffer + own, g->buffer, piece, 0, g->group, g->stream), "gather");
-    check_cuda(cudaMemcpyAsync(host, g->buffer, own, cudaMemcpyDeviceToHost, g->stream), "gather");
-    check_cuda(cudaMemcpyAsync(host + own + piece, g->buffer + own + piece, end - own - piece,
-                               cudaMemcpyDeviceToHost, g->stream),
-               "gather");
-    check_cuda(cudaStreamSynchronize(g->stream), "gather");
+    check(nccl.all_gather(own, bytes.at, piece, 0, g->group, g->stream), "gather");
 }
 
 static void close_gather(struct gather *gather)
 {
     struct nccl_gather *g = (struct nccl_gather *)gather;
+    check_cuda(cudaStreamSynchronize(g->stream), "gather");
     check(nccl.comm_destroy(g->group), "end");
-    check_cuda(cudaFree(g->buffer), "memory");
-    check_cuda(cudaStreamDestroy(g->stream), "stream");
     free(g);
 }
 
-struct gather *gather_nccl(struct ranks *ranks, char **why)
+struct gather *gather_nccl(struct ranks *ranks, struct device *device, char **why)
 {
     *why = NULL;
     uint64_t missing = !load(why);
@@ -99,12 +83,12 @@ struct gather *gather_nccl(struct ranks *ranks, char **why)
     struct nccl_gather *g = xalloc(1, sizeof *g);
     g->gather = (struct gather){all, close_gather};
     g->ranks = ranks;
+    g->stream = gpu_arriving(device);
     struct unique_id id = {0};
     if (!ranks_rank(ranks))
         check(nccl.unique_id(&id), "start");
     ranks_broadcast(ranks, &id, sizeof id);
     check_cuda(cudaGetDevice(&g->gpu), "device");
-    check_cuda(cudaStreamCreateWithFlags(&g->stream, cudaStreamNonBlocking), "stream");
     check(nccl.comm_init_rank(&g->group, (int)ranks_count(ranks), id, (int)ranks_rank(ranks)),
           "connecting GPUs");
     return &g->gather;

@@ -13,9 +13,10 @@ struct device *device_cuda(unsigned gpu, const char **why)
     return NULL;
 }
 
-struct gather *gather_nccl(struct ranks *ranks, char **why)
+struct gather *gather_nccl(struct ranks *ranks, struct device *device, char **why)
 {
     (void)ranks;
+    (void)device;
     *why = xstrdup(none);
     return NULL;
 }

@@ -39,9 +39,9 @@ void feed_take(const struct feed *feed, struct held *held)
         if (!tensor)
             die("%s: the weights end too early", ts_name(feed->in));
         uint32_t line = (uint32_t)(tensor - ts_toc(feed->in)->tensor);
-        if (feed->digest)
-            feed_digest(feed->digest, tensor, arrived.data ? arrived.data : arrived.head,
-                        feed_digested(feed->weights, line, tensor));
+        const void *first = arrived.data ? arrived.data : arrived.head;
+        if (feed->digest && first)
+            feed_digest(feed->digest, tensor, first, feed_digested(feed->weights, line, tensor));
         free(arrived.head);
         const struct weight *w = weight_of(feed->weights, line);
         if (w && line != w->line) {

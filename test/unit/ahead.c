@@ -15,7 +15,40 @@
 #include "die.h"
 
 #define CHECKPOINT "test/data/v4-nano/ckpt"
-enum { RANKS = 3, LARGE = 1 << 20 };
+enum { RANKS = 3, LARGE = 1 << 20, BUDGET = 16 << 20 };
+
+/* ---- a device whose memory is ours ---- */
+
+static struct mat make(struct device *d, enum dtype dtype, uint64_t rows, uint64_t cols)
+{
+    (void)d;
+    return (struct mat){xgrow(NULL, (size_t)rows, (size_t)cols), rows, cols, cols, dtype};
+}
+
+static void drop(struct device *d, struct mat m)
+{
+    (void)d;
+    free(m.at);
+}
+
+static void *lend(struct device *d, struct mat m, uint64_t at, size_t size, size_t phase)
+{
+    (void)d;
+    (void)size;
+    (void)phase;
+    return (char *)m.at + at;
+}
+
+static void take(struct device *d, struct mat m, uint64_t at, size_t size, void *lent)
+{
+    (void)d;
+    (void)m;
+    (void)at;
+    (void)size;
+    (void)lent;
+}
+
+/* ---- ranks ---- */
 
 /* What a rank knows of the present tensor when it gathers. */
 struct sharing {
@@ -35,7 +68,7 @@ static void take_piece(void *context, const void *data, size_t size)
 }
 
 /* Before: its own piece, and no other. After: all. */
-static void gather_all(struct gather *gather, void *data, uint64_t piece)
+static void gather_all(struct gather *gather, struct mat m, uint64_t piece)
 {
     struct sharing *s = (struct sharing *)gather;
     const struct tensor *tensor = ts_next(s->truth);
@@ -43,7 +76,7 @@ static void gather_all(struct gather *gather, void *data, uint64_t piece)
         tensor = ts_next(s->truth);
     s->whole = xgrow(s->whole, RANKS, (size_t)piece);
     ts_read(s->truth, s->whole, (size_t)tensor->size);
-    char *bytes = data;
+    char *bytes = m.at;
     for (uint64_t r = 0; r < RANKS; r++) {
         uint64_t first = r * piece, left = tensor->size - first;
         bool there = !memcmp(bytes + first, s->whole + first, left < piece ? left : piece);
@@ -51,7 +84,7 @@ static void gather_all(struct gather *gather, void *data, uint64_t piece)
     }
     s->others = bytes + piece;
     ranks_gather(s->ranks, bytes + ranks_rank(s->ranks) * piece, (size_t)piece, take_piece, s);
-    ranks_broadcast(s->ranks, data, (size_t)(RANKS * piece));
+    ranks_broadcast(s->ranks, bytes, (size_t)(RANKS * piece));
     s->gathered++;
 }
 
@@ -68,15 +101,22 @@ static unsigned run(unsigned rank, const char *port)
         wanted[i] = true;
         large += ts_toc(in)->tensor[i].size >= LARGE;
     }
-    const struct ahead_plan plan = {
-        .wanted = wanted, .budget = LARGE, .ranks = s.ranks, .gather = &s.gather};
+    struct device device = {.make = make, .drop = drop, .lend = lend, .take = take};
+    const struct ahead_plan plan = {.wanted = wanted,
+                                    .on_device = wanted,
+                                    .device = &device,
+                                    .budget = BUDGET,
+                                    .ranks = s.ranks,
+                                    .gather = &s.gather};
     struct ahead *ahead = ahead_begin(in, &plan);
     struct arrived to;
-    for (const struct tensor *tensor; (tensor = ahead_take(ahead, &to)); free(to.data)) {
+    for (const struct tensor *tensor; (tensor = ahead_take(ahead, &to));) {
         ts_next(truth);
         void *whole = ts_read_all(truth);
-        s.wrong += memcmp(to.data, whole, (size_t)tensor->size) != 0;
+        s.wrong += memcmp(to.bytes.at, whole, (size_t)tensor->size) != 0;
         free(whole);
+        free(to.head);
+        drop(&device, to.bytes);
     }
     ahead_end(ahead);
     ranks_close(s.ranks);
