@@ -37,6 +37,12 @@ struct mat mat_rows(struct mat m, uint64_t first, uint64_t count);
 struct mat mat_cols(struct mat m, uint64_t first, uint64_t count);
 struct mat mat_shaped(struct mat m, uint64_t cols);
 
+/* A matrix that may not fit into the device's memory: see make_far(). */
+struct far {
+    struct mat all;
+    bool away; /* in the host's memory */
+};
+
 /* A weight as the right-hand side of products, in the device's own form. */
 struct operand;
 
@@ -71,6 +77,7 @@ enum { DEVICE_PIECE = 8 << 20, DEVICE_LANES = 6 };
 struct device {
     const char *name;
     uint64_t memory;  /* bytes for weights that wait or are in use, unless the user says how many */
+    uint64_t room;    /* bytes for far matrices and what their makers need besides */
     bool lends_pages; /* see lend() */
 
     void (*close)(struct device *d);
@@ -92,6 +99,18 @@ struct device {
      * was called in lane 0 before them; and what is called in lane 0 again comes behind all of
      * them. Only scatter_add() keeps the order of its calls everywhere. */
     void (*lane)(struct device *d, unsigned number);
+
+    /* A matrix that stays in the device's memory if `room` has its bytes and `besides` more. If
+     * not, it lies in the host's, and operations take some rows of it at a time: fetch() brings
+     * those from `first` on as they were stored last, store() takes them back, changed or not,
+     * before they are fetched again. If `next` rows behind them are fetched next, these come while
+     * operations run; 0 if others are. What is stored goes meanwhile, too. In lane 0. */
+    struct far (*make_far)(struct device *d, enum dtype dtype, uint64_t rows, uint64_t cols,
+                           uint64_t besides);
+    void (*drop_far)(struct device *d, struct far far);
+    struct mat (*fetch)(struct device *d, struct far far, uint64_t first, uint64_t rows,
+                        uint64_t next);
+    void (*store)(struct device *d, struct far far, uint64_t first, struct mat rows);
 
     /* Weights come while operations run: lend() gives memory for `size` bytes of m, a matrix of U8,
      * from its byte `at` on; take() is told that they are there, and has its memory back. Any
@@ -229,7 +248,7 @@ struct device {
     /* ---- time ---- */
 
     /* Seconds so far that weights took on their way to the device, and that operations waited for
-     * them there: 0 where a device has them at once. Waits as read() does. */
+     * them, or for rows of a far matrix: 0 where a device has all at once. Waits as read() does. */
     void (*spent)(struct device *d, double *upload, double *wait);
 
     /* ---- results ---- */

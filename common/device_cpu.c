@@ -45,6 +45,35 @@ static void read_mat(struct device *d, void *data, struct mat m)
     memcpy(data, m.at, bytes(m));
 }
 
+/* A far matrix is never away. */
+static struct far make_far(struct device *d, enum dtype dtype, uint64_t rows, uint64_t cols,
+                           uint64_t besides)
+{
+    (void)besides;
+    return (struct far){make(d, dtype, rows, cols), false};
+}
+
+static void drop_far(struct device *d, struct far far)
+{
+    drop(d, far.all);
+}
+
+static struct mat fetch(struct device *d, struct far far, uint64_t first, uint64_t rows,
+                        uint64_t next)
+{
+    (void)d;
+    (void)next;
+    return mat_rows(far.all, first, rows);
+}
+
+static void store(struct device *d, struct far far, uint64_t first, struct mat rows)
+{
+    (void)d;
+    (void)far;
+    (void)first;
+    (void)rows;
+}
+
 /* What was called is done. */
 static void lane(struct device *d, unsigned number)
 {
@@ -225,8 +254,8 @@ static void *blocks_of(struct cpu *cpu, struct mat x, uint64_t blocks)
     return a;
 }
 
-static void store(struct mat y, uint64_t row, uint64_t col, const float *c, uint64_t rows,
-                  uint64_t cols)
+static void put(struct mat y, uint64_t row, uint64_t col, const float *c, uint64_t rows,
+                uint64_t cols)
 {
     for (uint64_t i = 0; i < rows; i++, c += cols) {
         if (y.dtype == DTYPE_F32)
@@ -251,8 +280,8 @@ static void packed_product(struct cpu *cpu, struct mat y, struct mat x, const st
                 uint64_t row = block * GEMM_ROWS, rows = x.rows - row;
                 gemm_run(tile_gemm(w, tile), (unsigned)omp_get_thread_num(),
                          a + row * x.cols * element, w->tile[tile], c);
-                store(y, row, tile * TILE, c, rows < GEMM_ROWS ? rows : GEMM_ROWS,
-                      tile_rows(w, tile));
+                put(y, row, tile * TILE, c, rows < GEMM_ROWS ? rows : GEMM_ROWS,
+                    tile_rows(w, tile));
             }
         free(c);
     }
@@ -286,7 +315,7 @@ static void plain_product(struct cpu *cpu, struct mat y, struct mat x, const str
             cpu_fill(GEMM_F32, a, 0, bf16_row(x, i), x.cols);
             for (uint64_t j = 0; j < w->rows; j++) {
                 float sum = dot(a, w->plain + j * w->cols, w->cols);
-                store(y, i, j, &sum, 1, 1);
+                put(y, i, j, &sum, 1, 1);
             }
         }
         free(a);
@@ -330,11 +359,16 @@ struct device *device_cpu(unsigned threads)
     struct device *d = &cpu->device;
     d->name = "cpu";
     d->memory = (uint64_t)4 << 30;
+    d->room = UINT64_MAX;
     d->close = close_cpu;
     d->make = make;
     d->drop = drop;
     d->write = write_mat;
     d->read = read_mat;
+    d->make_far = make_far;
+    d->drop_far = drop_far;
+    d->fetch = fetch;
+    d->store = store;
     d->lane = lane;
     d->lend = lend;
     d->take = take;

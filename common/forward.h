@@ -29,7 +29,7 @@ struct linear_seen {
 /* Hidden states behind a layer. */
 struct states {
     uint64_t layer, copies;
-    struct mat hidden;   /* [tokens, copies * dim] BF16 */
+    struct far hidden;   /* [tokens, copies * dim] BF16 */
     const char *weights; /* a digest that tells the layers so far from another checkpoint's: of the
                             table's lines, and the first bytes of each tensor that is no matrix,
                             scales too. The same however the weights come, and for a copy. */

@@ -44,16 +44,19 @@ static void check_present(struct ts_in *in, enum dtype dtype, unsigned rank, con
 static void read_hidden(const struct forward *run, struct ts_in *in, const struct states *states)
 {
     const struct tokens *tokens = run->tokens;
-    struct mat hidden = states->hidden;
+    struct device *d = run->device;
+    uint64_t cols = states->hidden.all.cols;
     const uint64_t shape[] = {tokens->samples, tokens->length, states->copies,
-                              hidden.cols / states->copies};
+                              cols / states->copies};
     check_present(in, DTYPE_BF16, 4, shape);
-    size_t size = (size_t)(tokens->length * hidden.cols) * sizeof(uint16_t);
+    size_t size = (size_t)(tokens->length * cols) * sizeof(uint16_t);
     void *sample = xalloc(size, 1);
     for (uint64_t i = 0; i < tokens->samples; i++) {
+        uint64_t first = tokens->start[i];
+        struct mat rows = d->fetch(d, states->hidden, first, length_of(tokens, i), 0);
         ts_read(in, sample, size);
-        run->device->write(run->device, mat_rows(hidden, tokens->start[i], length_of(tokens, i)),
-                           sample);
+        d->write(d, rows, sample);
+        d->store(d, states->hidden, first, rows);
     }
     free(sample);
 }
@@ -136,15 +139,18 @@ static void plan(struct toc *toc, const char *name, enum dtype dtype, unsigned r
         die("%s: %s", name, error);
 }
 
-static void write_hidden(const struct forward *run, struct ts_out *out, struct mat hidden)
+static void write_hidden(const struct forward *run, struct ts_out *out, struct far hidden)
 {
     const struct tokens *tokens = run->tokens;
-    size_t row = (size_t)hidden.cols * sizeof(uint16_t);
+    struct device *d = run->device;
+    size_t row = (size_t)hidden.all.cols * sizeof(uint16_t);
     char *sample = xalloc((size_t)tokens->length, row);
     ts_begin(out, "hidden_states");
     for (uint64_t i = 0; i < tokens->samples; i++) {
-        uint64_t length = length_of(tokens, i);
-        run->device->read(run->device, sample, mat_rows(hidden, tokens->start[i], length));
+        uint64_t first = tokens->start[i], length = length_of(tokens, i);
+        struct mat rows = d->fetch(d, hidden, first, length, 0);
+        d->read(d, sample, rows);
+        d->store(d, hidden, first, rows);
         memset(sample + length * row, 0, (size_t)(tokens->length - length) * row);
         ts_write(out, sample, (size_t)tokens->length * row);
     }
@@ -155,7 +161,7 @@ void states_plan(struct toc *toc, const struct forward *run, const struct states
 {
     const struct tokens *tokens = run->tokens;
     const uint64_t shape[] = {tokens->samples, tokens->length, states->copies,
-                              states->hidden.cols / states->copies};
+                              states->hidden.all.cols / states->copies};
     const uint64_t digits = DIGEST_TEXT - 1;
     plan(toc, "fingerprint", DTYPE_U8, 1, &digits);
     plan(toc, "layer", DTYPE_I64, 0, NULL);

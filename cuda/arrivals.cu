@@ -16,7 +16,7 @@ struct sent {
     cudaEvent_t from, til; /* its way to the GPU */
 };
 
-/* Operations of a lane that wait for weights. */
+/* Operations of a lane that wait. */
 struct stall {
     cudaEvent_t from, til;
     bool beside; /* other lanes */
@@ -157,7 +157,7 @@ static void free_left(struct gpu *gpu, struct left *left)
         gpu_free(gpu, left->memory[--left->count]);
 }
 
-void gpu_arrive(struct gpu *gpu)
+void gpu_wait(struct gpu *gpu, cudaEvent_t event)
 {
     struct arrivals *a = gpu->arrivals;
     if (a->stalls_used == a->stalls) {
@@ -167,10 +167,16 @@ void gpu_arrive(struct gpu *gpu)
     }
     struct stall *stall = &a->stall[a->stalls_used++];
     stall->beside = gpu->lane != 0;
+    gpu_check(cudaEventRecord(stall->from, gpu->stream), "wait");
+    gpu_check(cudaStreamWaitEvent(gpu->stream, event, 0), "wait");
+    gpu_check(cudaEventRecord(stall->til, gpu->stream), "wait");
+}
+
+void gpu_arrive(struct gpu *gpu)
+{
+    struct arrivals *a = gpu->arrivals;
     gpu_check(cudaEventRecord(a->arrived, a->stream), "upload");
-    gpu_check(cudaEventRecord(stall->from, gpu->stream), "upload");
-    gpu_check(cudaStreamWaitEvent(gpu->stream, a->arrived, 0), "upload");
-    gpu_check(cudaEventRecord(stall->til, gpu->stream), "upload");
+    gpu_wait(gpu, a->arrived);
     free_left(gpu, &a->left[gpu->lane]);
 }
 

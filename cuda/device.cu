@@ -90,6 +90,7 @@ static void close_gpu(struct device *d)
     gpu_check(cudaStreamSynchronize(gpu->stream), "end");
     gpu_products_end(gpu);
     gpu_arrivals_end(gpu);
+    gpu_far_end(gpu);
     gpu_lanes_end(gpu);
     free(gpu);
 }
@@ -107,7 +108,7 @@ static void keep_memory(int gpu)
               "memory pool");
 }
 
-/* A third of what is there is for weights. */
+/* A third of what is there is for weights, another one for hidden states. */
 static uint64_t memory_for_weights(void)
 {
     size_t free, total;
@@ -139,6 +140,7 @@ extern "C" struct device *device_cuda(unsigned gpu_number, const char **why)
     struct device *d = &gpu->device;
     d->name = "cuda";
     d->memory = memory_for_weights();
+    d->room = 2 * d->memory;
     d->close = close_gpu;
     d->make = make;
     d->drop = drop;
@@ -146,6 +148,7 @@ extern "C" struct device *device_cuda(unsigned gpu_number, const char **why)
     d->read = read_mat;
     gpu_lanes(d);
     gpu_arrivals(d);
+    gpu_far(d);
     gpu_weights(d);
     gpu_products(d);
     gpu_rows(d);

@@ -30,6 +30,7 @@ struct gpu {
     struct lanes *lanes;
     struct products *products;
     struct arrivals *arrivals;
+    struct fetches *fetches;
 };
 
 static inline struct gpu *gpu_of(struct device *d)
@@ -63,6 +64,9 @@ void gpu_free_arriving(struct gpu *gpu, void *memory);
 void gpu_send(struct gpu *gpu, void *to, const void *data, uint64_t bytes);
 void gpu_arrive(struct gpu *gpu);
 
+/* Let operations called from now on, in this lane, wait for an event. That counts as waiting. */
+void gpu_wait(struct gpu *gpu, cudaEvent_t event);
+
 /* Bytes from the host's memory, which the caller may use again at once, in the order of
  * operations. */
 void gpu_write(struct gpu *gpu, void *to, const void *data, uint64_t bytes);
@@ -75,13 +79,15 @@ void gpu_attention(struct device *d); /* attention.cu */
 void gpu_experts(struct device *d);   /* experts.cu */
 
 /* These keep something, too: lanes.cu streams, products.cu what cuBLASLt needs, arrivals.cu memory
- * and a stream. The lanes come first, and end last, in lane 0. */
+ * and a stream, far.cu a stream. The lanes come first, and end last, in lane 0. */
 void gpu_lanes(struct device *d);
 void gpu_lanes_end(struct gpu *gpu);
 void gpu_products(struct device *d);
 void gpu_products_end(struct gpu *gpu);
 void gpu_arrivals(struct device *d);
 void gpu_arrivals_end(struct gpu *gpu);
+void gpu_far(struct device *d);
+void gpu_far_end(struct gpu *gpu);
 
 /* ---- in kernels ---- */
 

@@ -33,7 +33,7 @@ struct pass {
     bool resident;  /* a whole layer's experts stay; else they come, and go, one by one */
     uint64_t group; /* samples that go through the experts together */
     struct rows rows;
-    struct mat hidden;        /* [rows, copies * dim] BF16 */
+    struct far hidden;        /* [rows, copies * dim] BF16 */
     char digest[DIGEST_TEXT]; /* of the layers so far, see forward.h, states */
     struct ts_held *embedding;
     int embedding_fd; /* of its file, for threads that read beside the feed; -1 if it is inline */
@@ -62,6 +62,7 @@ struct layer_pass {
 /* Samples on their way through the experts. */
 struct group {
     uint64_t first, rows; /* of pass->hidden */
+    struct mat hidden;    /* these */
     struct mat x;         /* [rows, dim] BF16: what goes into the experts */
     struct mat y;         /* [rows, dim] F32: what has come out */
     struct mat post, comb;
@@ -70,6 +71,21 @@ struct group {
     uint64_t *offset;
     struct mat row, weight; /* [rows * experts_used, 1] I32 and F32 */
 };
+
+/* ---- hidden states ---- */
+
+static uint64_t total_rows(const struct pass *pass)
+{
+    return pass->rows.start[pass->rows.samples];
+}
+
+/* Up to `rows` of them from `first` on, as many of which follow next. */
+static struct mat fetch_rows(const struct pass *pass, uint64_t first, uint64_t rows)
+{
+    struct device *d = pass->v4.device;
+    uint64_t left = total_rows(pass) - first, now = at_most(left, rows);
+    return d->fetch(d, pass->hidden, first, now, at_most(left - now, rows));
+}
 
 /* ---- experts ---- */
 
@@ -166,7 +182,7 @@ static void run_batch(struct layer_pass *lp, struct group *g, uint64_t sample, u
     struct v4_layer *layer = &lp->layer;
     const uint64_t *start = pass->rows.start + sample;
     uint64_t rows = start[samples] - start[0], at = start[0] - g->first, dim = v4->config.dim;
-    struct mat hidden = mat_rows(pass->hidden, start[0], rows);
+    struct mat hidden = mat_rows(g->hidden, at, rows);
     struct mat x = mat_rows(g->x, at, rows), y = d->make(d, DTYPE_BF16, rows, dim);
     struct mat post = mat_rows(g->post, at, rows), comb = mat_rows(g->comb, at, rows);
     struct v4_batch batch;
@@ -192,7 +208,9 @@ static void group_begin(struct pass *pass, struct group *g, uint64_t sample, uin
     struct device *d = pass->v4.device;
     const uint64_t *start = pass->rows.start + sample;
     uint64_t rows = start[samples] - start[0];
+    uint64_t behind = at_most(pass->rows.samples - sample - samples, samples);
     *g = (struct group){.first = start[0], .rows = rows};
+    g->hidden = d->fetch(d, pass->hidden, g->first, rows, start[samples + behind] - start[samples]);
     g->x = d->make(d, DTYPE_BF16, rows, c->dim);
     g->y = d->make(d, DTYPE_F32, rows, c->dim);
     g->post = d->make(d, DTYPE_F32, rows, c->copies);
@@ -209,6 +227,7 @@ static void group_end(struct pass *pass, struct group *g)
                                g->weights, g->experts, g->all_weights, g->weight};
     for (size_t i = 0; i < sizeof mats / sizeof *mats; i++)
         d->drop(d, mats[i]);
+    d->store(d, pass->hidden, g->first, g->hidden);
     free(g->offset);
 }
 
@@ -228,7 +247,7 @@ static void run_group(struct layer_pass *lp, uint64_t sample, uint64_t samples)
     }
     d->lane(d, 0);
     d->copy(d, g.x, g.y);
-    d->mix_out(d, mat_rows(pass->hidden, g.first, g.rows), g.x, g.post, g.comb);
+    d->mix_out(d, g.hidden, g.x, g.post, g.comb);
     group_end(pass, &g);
 }
 
@@ -444,15 +463,14 @@ static void embed_all(struct pass *pass)
 {
     const struct v4_config *c = &pass->v4.config;
     struct device *d = pass->v4.device;
-    uint64_t total = pass->rows.start[pass->rows.samples];
-    for (uint64_t first = 0; first < total; first += EXPERT_ROWS) {
-        uint64_t rows = at_most(total - first, EXPERT_ROWS);
-        struct mat e = d->make(d, DTYPE_BF16, rows, c->dim);
-        struct mat hidden = mat_rows(pass->hidden, first, rows);
+    for (uint64_t first = 0; first < total_rows(pass); first += EXPERT_ROWS) {
+        struct mat hidden = fetch_rows(pass, first, EXPERT_ROWS);
+        struct mat e = d->make(d, DTYPE_BF16, hidden.rows, c->dim);
         embed(pass, e, pass->rows.id + first);
         for (uint64_t i = 0; i < c->copies; i++)
             d->copy(d, mat_cols(hidden, i * c->dim, c->dim), e);
         d->drop(d, e);
+        d->store(d, pass->hidden, first, hidden);
     }
 }
 
@@ -473,13 +491,13 @@ static void run_head(struct pass *pass, struct v4_layer *norm, struct v4_layer *
 {
     const struct v4 *v4 = &pass->v4;
     struct device *d = v4->device;
-    uint64_t total = pass->rows.start[pass->rows.samples];
     int32_t *target = targets(&pass->rows);
-    for (uint64_t first = 0; first < total; first += HEAD_ROWS) {
-        uint64_t rows = at_most(total - first, HEAD_ROWS);
-        struct mat x = d->make(d, DTYPE_BF16, rows, v4->config.dim);
-        struct mat logits = d->make(d, DTYPE_F32, rows, v4->config.vocabulary);
-        v4_mix_head(v4, norm, x, mat_rows(pass->hidden, first, rows));
+    for (uint64_t first = 0; first < total_rows(pass); first += HEAD_ROWS) {
+        struct mat hidden = fetch_rows(pass, first, HEAD_ROWS);
+        struct mat x = d->make(d, DTYPE_BF16, hidden.rows, v4->config.dim);
+        struct mat logits = d->make(d, DTYPE_F32, hidden.rows, v4->config.vocabulary);
+        v4_mix_head(v4, norm, x, hidden);
+        d->store(d, pass->hidden, first, hidden);
         v4_norm(v4, norm, V4_NORM, x, x);
         v4_linear(v4, &head->linear[V4_HEAD], logits, x);
         pass->run->logits(pass->run->context, mtp, first, logits, target + first);
@@ -491,31 +509,35 @@ static void run_head(struct pass *pass, struct v4_layer *norm, struct v4_layer *
 
 /* ---- multi-token prediction ---- */
 
+/* Rows of the hidden states move to the front, over others. */
+static void move_rows(const struct pass *pass, uint64_t to, uint64_t from, uint64_t rows)
+{
+    struct device *d = pass->v4.device;
+    struct mat between = d->make(d, DTYPE_BF16, rows, pass->hidden.all.cols);
+    struct mat hidden = d->fetch(d, pass->hidden, from, rows, 0);
+    d->copy(d, between, hidden);
+    d->store(d, pass->hidden, from, hidden);
+    hidden = d->fetch(d, pass->hidden, to, rows, 0);
+    d->copy(d, hidden, between);
+    d->store(d, pass->hidden, to, hidden);
+    d->drop(d, between);
+}
+
 /* Move on by a token: every sample loses its last hidden state, and its first id. */
 static void shift_rows(struct pass *pass)
 {
-    struct device *d = pass->v4.device;
     struct rows *rows = &pass->rows;
-    uint64_t total = rows->start[rows->samples], kept = 0;
-    int32_t *index = xalloc((size_t)total, sizeof *index);
-    int32_t *id = xalloc((size_t)total, sizeof *id);
+    uint64_t kept = 0;
+    int32_t *id = xalloc((size_t)total_rows(pass), sizeof *id);
     for (uint64_t s = 0, first = 0; s < rows->samples; s++) {
-        uint64_t end = rows->start[s + 1];
-        for (uint64_t i = first; i + 1 < end; i++, kept++) {
-            index[kept] = (int32_t)i;
-            id[kept] = rows->id[i + 1];
-        }
+        uint64_t end = rows->start[s + 1], left = end - first - (end > first);
+        if (left && kept != first)
+            move_rows(pass, kept, first, left);
+        memcpy(id + kept, rows->id + first + 1, (size_t)left * sizeof *id);
+        kept += left;
         first = end;
         rows->start[s + 1] = kept;
     }
-    struct mat where = d->make(d, DTYPE_I32, kept, 1);
-    struct mat hidden = d->make(d, DTYPE_BF16, kept, pass->hidden.cols);
-    d->write(d, where, index);
-    d->gather(d, hidden, pass->hidden, where);
-    d->drop(d, where);
-    d->drop(d, pass->hidden);
-    pass->hidden = hidden;
-    free(index);
     free((int32_t *)rows->id);
     rows->id = id;
 }
@@ -527,13 +549,13 @@ static void run_mtp(struct pass *pass, struct v4_layer *head, unsigned mtp)
     struct layer_pass lp;
     layer_begin(pass, &lp, v4->config.layers + mtp);
     shift_rows(pass);
-    uint64_t total = pass->rows.start[pass->rows.samples];
-    for (uint64_t first = 0; first < total; first += EXPERT_ROWS) {
-        uint64_t rows = at_most(total - first, EXPERT_ROWS);
-        struct mat e = d->make(d, DTYPE_BF16, rows, v4->config.dim);
+    for (uint64_t first = 0; first < total_rows(pass); first += EXPERT_ROWS) {
+        struct mat hidden = fetch_rows(pass, first, EXPERT_ROWS);
+        struct mat e = d->make(d, DTYPE_BF16, hidden.rows, v4->config.dim);
         embed(pass, e, pass->rows.id + first);
-        v4_mtp_input(v4, &lp.layer, mat_rows(pass->hidden, first, rows), e);
+        v4_mtp_input(v4, &lp.layer, hidden, e);
         d->drop(d, e);
+        d->store(d, pass->hidden, first, hidden);
     }
     run_layer(&lp);
     feed_layer(&pass->feed, v4, &lp.layer, V4_NORM, V4_HEAD); /* it comes behind the experts */
@@ -672,16 +694,45 @@ static uint64_t largest_layer(const struct pass *pass)
     return most;
 }
 
-/* How many samples may go through the experts together, when weights stay: as many as make up for
- * the work of getting the weights ready, but not so many that they take more memory than those. */
-static uint64_t group_size(const struct pass *pass, uint64_t memory)
+/* Bytes that a token takes in a group: what goes into the experts and comes out, and hidden states
+ * that are away, with those of the next group. */
+static uint64_t token_bytes(const struct pass *pass)
 {
     const struct v4_config *c = &pass->v4.config;
-    uint64_t total = pass->rows.start[pass->rows.samples];
-    uint64_t sample =
-        (total / pass->rows.samples + 1) * c->dim * (sizeof(uint16_t) + sizeof(float));
-    uint64_t batches = memory / 4 / sample / pass->run->batch;
+    uint64_t hidden = pass->hidden.away ? 2 * c->copies * sizeof(uint16_t) : 0;
+    return c->dim * (sizeof(uint16_t) + sizeof(float) + hidden);
+}
+
+/* How many samples may go through the experts together, when weights stay: as many as make up for
+ * the work of getting the weights ready, but not so many that they take more memory than those.
+ * Where hidden states are away, their memory is there for groups, too. */
+static uint64_t group_size(const struct pass *pass, uint64_t memory)
+{
+    uint64_t sample = (total_rows(pass) / pass->rows.samples + 1) * token_bytes(pass);
+    uint64_t batches = memory / (pass->hidden.away ? 2 : 4) / sample / pass->run->batch;
     return pass->run->batch * (batches ? batches : 1);
+}
+
+/* Where hidden states are, whether a layer stays, and how many samples are a group. Of hidden
+ * states that are away there may be more than could go through the experts at once, so the layer
+ * has to stay. */
+static void plan_memory(struct pass *pass, uint64_t memory, uint64_t layer)
+{
+    const struct v4_config *c = &pass->v4.config;
+    struct device *d = pass->v4.device;
+    uint64_t samples = pass->rows.samples, rows = total_rows(pass);
+    uint64_t weights = at_most(toc_bytes(ts_toc(pass->run->in), true), memory);
+    uint64_t group = at_most(group_size(pass, memory), samples);
+    bool stays = group < samples && memory / 2 >= layer;
+    uint64_t besides = weights + token_bytes(pass) * (stays ? rows / samples * group : rows);
+    pass->hidden = d->make_far(d, DTYPE_BF16, rows, c->copies * c->dim, besides);
+    pass->group = group_size(pass, memory);
+    pass->resident = pass->group < samples && (memory / 2 >= layer || pass->hidden.away);
+    if (pass->resident && memory < layer)
+        die("%" PRIu64
+            " tokens do not fit on the device at once, so that a layer's weights have to "
+            "stay there: --mem is %" PRIu64 " bytes, give at least %" PRIu64 ", or fewer --samples",
+            rows, memory, layer);
 }
 
 /* For ahead_plan.look. */
@@ -714,8 +765,7 @@ static void pass_begin(struct pass *pass, const struct forward *run)
     memcpy(pass->rows.start, tokens->start, starts_bytes);
     memcpy(id, tokens->id, id_bytes);
     uint64_t layer = largest_layer(pass), memory = run->memory ? run->memory : run->device->memory;
-    pass->group = group_size(pass, memory);
-    pass->resident = pass->group < tokens->samples && memory / 2 >= layer;
+    plan_memory(pass, memory, layer);
     find_embedding(pass);
     open_embedding(pass);
     const struct ahead_plan plan = {.wanted = pass->wanted,
@@ -740,7 +790,7 @@ static void pass_end(struct pass *pass)
     ts_release(pass->embedding);
     if (pass->embedding_fd >= 0)
         close(pass->embedding_fd);
-    pass->v4.device->drop(pass->v4.device, pass->hidden);
+    pass->v4.device->drop_far(pass->v4.device, pass->hidden);
     free(pass->rows.start);
     free((int32_t *)pass->rows.id);
     free(pass->wanted);
@@ -754,10 +804,7 @@ void deepseek_v4_forward(const struct forward *run)
     struct pass pass;
     struct layer_pass lp;
     pass_begin(&pass, run);
-    struct device *d = pass.v4.device;
     const struct v4_config *c = &pass.v4.config;
-    pass.hidden =
-        d->make(d, DTYPE_BF16, run->tokens->start[run->tokens->samples], c->copies * c->dim);
     if (run->states_in)
         states_load(run, &(struct states){run->first - 1, c->copies, pass.hidden, pass.digest});
     else

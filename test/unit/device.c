@@ -346,6 +346,101 @@ static void the_largest_magnitude_keeps_nan(void **state)
     d->drop(d, b);
 }
 
+/* ---- far matrices ---- */
+
+enum { FAR_ROWS = 203, FAR_COLS = 2048, FAR_TURNS = 5 };
+
+/* Takes a device longer than rows take to come or go. */
+static void keep_busy(struct mat a, struct mat b)
+{
+    for (int i = 0; i < 20; i++)
+        d->copy(d, i % 2 ? a : b, i % 2 ? b : a);
+}
+
+static uint16_t far_value(size_t i)
+{
+    return bf16_from_f32((float)(i * 7 % 101));
+}
+
+/* Rows from `first` on are written, or are as they should be after some turns. */
+static void write_far(const struct far *far, uint64_t first, uint64_t rows)
+{
+    size_t count = (size_t)(rows * FAR_COLS);
+    uint16_t *code = xalloc(count, sizeof *code);
+    for (size_t i = 0; i < count; i++)
+        code[i] = far_value((size_t)first * FAR_COLS + i);
+    struct mat m = d->fetch(d, *far, first, rows, 0);
+    d->write(d, m, code);
+    d->store(d, *far, first, m);
+    free(code);
+}
+
+static void expect_far(const struct far *far, uint64_t first, uint64_t rows, float added)
+{
+    size_t count = (size_t)(rows * FAR_COLS);
+    uint16_t *code = xalloc(count, sizeof *code);
+    struct mat m = d->fetch(d, *far, first, rows, 0);
+    d->read(d, code, m);
+    d->store(d, *far, first, m);
+    for (size_t i = 0; i < count; i++) {
+        float want = bf16_to_f32(far_value((size_t)first * FAR_COLS + i)) + added;
+        if (bf16_to_f32(code[i]) != want)
+            fail_msg("row %d, column %d: got %g, wanted %g", (int)(first + i / FAR_COLS),
+                     (int)(i % FAR_COLS), (double)bf16_to_f32(code[i]), (double)want);
+    }
+    free(code);
+}
+
+/* One is added to all rows, `most` at a time; of every three times, two tell truly what comes next,
+ * and one of these two that nothing will. */
+static void add_to_far(const struct far *far, uint64_t most, struct mat ones,
+                       const struct mat *busy)
+{
+    for (uint64_t first = 0, turn = 0, rows; first < FAR_ROWS; first += rows, turn++) {
+        rows = at_most(FAR_ROWS - first, most);
+        uint64_t left = FAR_ROWS - first - rows, next = at_most(left, most);
+        uint64_t told = turn % 3 == 0 ? next : turn % 3 == 1 ? 0 : at_most(left, most / 2 + 1);
+        struct mat m = d->fetch(d, *far, first, rows, told);
+        keep_busy(busy[0], busy[1]);
+        d->add(d, m, mat_rows(ones, 0, rows));
+        d->store(d, *far, first, m);
+    }
+}
+
+/* Rows of a far matrix are what was stored last, wherever it lies, in windows of any size. */
+static void far_rows_come_and_go(void **state)
+{
+    (void)state;
+    need_device(d);
+    const uint64_t room = d->room;
+    float *one = xalloc((size_t)FAR_ROWS * FAR_COLS, sizeof *one);
+    for (size_t i = 0; i < (size_t)FAR_ROWS * FAR_COLS; i++)
+        one[i] = 1;
+    struct mat ones = bf16(FAR_ROWS, FAR_COLS, one);
+    struct mat busy[] = {d->make(d, DTYPE_F32, FAR_ROWS, FAR_COLS),
+                         d->make(d, DTYPE_F32, FAR_ROWS, FAR_COLS)};
+    for (int away = 0; away <= 1; away++) {
+        const uint64_t bytes = sizeof(uint16_t) * FAR_ROWS * FAR_COLS, besides = 1000;
+        d->room = bytes + besides - (away ? 1 : 0);
+        struct far far = d->make_far(d, DTYPE_BF16, FAR_ROWS, FAR_COLS, besides);
+        assert_int_equal(far.away, away && strcmp(d->name, "cpu") != 0);
+        write_far(&far, 0, 100);
+        write_far(&far, 100, FAR_ROWS - 100);
+        static const uint64_t most[FAR_TURNS] = {1, 7, 64, 100, FAR_ROWS};
+        for (int turn = 0; turn < FAR_TURNS; turn++)
+            add_to_far(&far, most[turn], ones, busy);
+        expect_far(&far, 0, FAR_ROWS, FAR_TURNS);
+        expect_far(&far, 17, 31, FAR_TURNS);
+        d->store(d, far, 0, d->fetch(d, far, 0, 5, 50)); /* nobody takes those 50 */
+        d->drop_far(d, far);
+    }
+    d->room = room;
+    d->drop(d, ones);
+    d->drop(d, busy[0]);
+    d->drop(d, busy[1]);
+    free(one);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -357,6 +452,7 @@ int main(void)
         cmocka_unit_test(hadamard_is_its_own_inverse),
         cmocka_unit_test(rows_do_not_depend_on_each_other),
         cmocka_unit_test(the_largest_magnitude_keeps_nan),
+        cmocka_unit_test(far_rows_come_and_go),
     };
     return run_on_devices(&d, tests, NULL, NULL);
 }

@@ -75,6 +75,17 @@ static void finish(struct forward *run, struct tokens *tokens)
     tokens_free(tokens);
 }
 
+/* All of them, which the caller frees. */
+static uint16_t *read_hidden(const struct states *states)
+{
+    struct far far = states->hidden;
+    uint16_t *hidden = xalloc((size_t)(far.all.rows * far.all.cols), sizeof *hidden);
+    struct mat rows = device->fetch(device, far, 0, far.all.rows, 0);
+    device->read(device, hidden, rows);
+    device->store(device, far, 0, rows);
+    return hidden;
+}
+
 /* ---- blocks ---- */
 
 static int by_value(const void *left, const void *right)
@@ -114,11 +125,9 @@ struct block {
 
 static void take_block(void *context, const struct states *states)
 {
-    struct mat hidden = states->hidden;
     const struct block *block = context;
-    size_t count = (size_t)(hidden.rows * hidden.cols);
-    uint16_t *got = xalloc(count, sizeof *got);
-    device->read(device, got, hidden);
+    struct mat hidden = states->hidden.all;
+    uint16_t *got = read_hidden(states);
     char *what = xprintf("%s, block %d", block->model, (int)states->layer);
     expect_near(got, block->want, (size_t)hidden.rows, (size_t)hidden.cols, what);
     free(what);
@@ -179,6 +188,17 @@ static void blocks_of_nano(void **state)
     (void)state;
     static const uint64_t dim[] = {256, 4, 256};
     test_blocks("v4-nano", dim);
+}
+
+/* From hidden states in a file, too. */
+static void blocks_of_nano_with_states_away(void **state)
+{
+    const uint64_t room = device ? device->room : 0;
+    if (device)
+        device->room = 0;
+    blocks_of_nano(state);
+    if (device)
+        device->room = room;
 }
 
 static void blocks_of_mini(void **state)
@@ -345,15 +365,99 @@ static void amaxes_of_mini(void **state)
     test_amaxes("v4-mini", 384);
 }
 
+/* ---- hidden states that are away ---- */
+
+/* All that a run says, in its order. */
+struct said {
+    unsigned char *byte;
+    size_t count;
+};
+
+static void say(struct said *said, const void *data, size_t size)
+{
+    said->byte = xgrow(said->byte, said->count + size, 1);
+    memcpy(said->byte + said->count, data, size);
+    said->count += size;
+}
+
+static void say_amax(void *context, const struct linear_seen *seen)
+{
+    say(context, seen->module, strlen(seen->module));
+    say(context, &seen->rows, sizeof seen->rows);
+    say(context, &seen->input_amax, sizeof seen->input_amax);
+    say(context, &seen->weight_amax, sizeof seen->weight_amax);
+}
+
+static void say_states(void *context, const struct states *states)
+{
+    uint16_t *hidden = read_hidden(states);
+    say(context, hidden,
+        (size_t)(states->hidden.all.rows * states->hidden.all.cols) * sizeof *hidden);
+    free(hidden);
+}
+
+static void say_logits(void *context, unsigned mtp, uint64_t first, struct mat logits,
+                       const int32_t *target)
+{
+    size_t count = (size_t)(logits.rows * logits.cols);
+    float *value = xalloc(count, sizeof *value);
+    device->read(device, value, logits);
+    say(context, &mtp, sizeof mtp);
+    say(context, &first, sizeof first);
+    say(context, value, count * sizeof *value);
+    say(context, target, (size_t)logits.rows * sizeof *target);
+    free(value);
+}
+
+/* Six samples: in groups of two where hidden states are away, of four where they are not. */
+static struct said run_with_room(uint64_t room)
+{
+    struct said said = {0};
+    struct tokens tokens;
+    struct forward run = {.last = UINT64_MAX,
+                          .head = true,
+                          .mtp = true,
+                          .arithmetic = ARITHMETIC_SERVED,
+                          .context = &said,
+                          .linear = say_amax,
+                          .states = say_states,
+                          .logits = say_logits};
+    const uint64_t before = device->room;
+    device->room = room;
+    run_over(&run, "v4-nano", "eval-ids.safetensors", 6, &tokens);
+    run.last = forward_layers(run.in) - 1;
+    run.batch = 1;
+    run.memory = (uint64_t)7 << 20;
+    finish(&run, &tokens);
+    device->room = before;
+    return said;
+}
+
+static void states_that_are_away_change_no_bit(void **state)
+{
+    (void)state;
+    need("v4-nano");
+    struct said near = run_with_room(device->room), away = run_with_room(0);
+    assert_int_equal(near.count, away.count);
+    assert_memory_equal(near.byte, away.byte, near.count);
+    free(near.byte);
+    free(away.byte);
+}
+
 /* With an argument: only the tests whose names match this pattern. */
 int main(int argc, char **argv)
 {
     if (argc > 1)
         cmocka_set_test_filter(argv[1]);
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(blocks_of_nano), cmocka_unit_test(blocks_of_mini),
-        cmocka_unit_test(losses_of_nano), cmocka_unit_test(losses_of_mini),
-        cmocka_unit_test(amaxes_of_nano), cmocka_unit_test(amaxes_of_mini),
+        cmocka_unit_test(blocks_of_nano),
+        cmocka_unit_test(blocks_of_mini),
+        cmocka_unit_test(losses_of_nano),
+        cmocka_unit_test(losses_of_mini),
+        cmocka_unit_test(amaxes_of_nano),
+        cmocka_unit_test(amaxes_of_mini),
+        cmocka_unit_test(blocks_of_nano_with_states_away),
+        cmocka_unit_test(states_that_are_away_change_no_bit),
     };
     return run_on_devices(&device, tests, NULL, NULL);
 }
