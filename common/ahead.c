@@ -23,10 +23,11 @@ struct item {
     const struct tensor *tensor;
     struct item *next_together;
     struct arrived to;
-    bool on_device, together; /* together: not gathered yet */
-    uint64_t piece;           /* of a rank, if they read it together */
-    uint64_t left;            /* bytes that this rank reads and that have not come yet */
-    int fd, direct;           /* of the file that it lies in, or -1; direct: for O_DIRECT, or -1 */
+    bool on_device, unseen, together; /* together: not gathered yet */
+    uint64_t piece;                   /* of a rank, if they read it together */
+    uint64_t left;                    /* bytes that this rank reads and that have not come yet */
+    int fd, direct; /* of the file that it lies in, or -1; direct: for O_DIRECT, or -1 */
+    void *file;     /* the same for the device to read, or NULL */
     const char *path;
 };
 
@@ -78,6 +79,16 @@ static void gather_on(struct ahead *ahead)
     pthread_cond_broadcast(&ahead->changed);
 }
 
+static void close_item(const struct ahead *ahead, const struct item *item)
+{
+    if (item->file)
+        ahead->plan.device->close_file(ahead->plan.device, item->file);
+    if (item->direct >= 0)
+        close(item->direct);
+    if (item->fd >= 0)
+        close(item->fd);
+}
+
 static void read_ends(struct ahead *ahead, struct item *item, uint64_t size)
 {
     if (!--ahead->busy) {
@@ -85,11 +96,8 @@ static void read_ends(struct ahead *ahead, struct item *item, uint64_t size)
         ranks_reading(ahead->plan.ranks, NULL);
     }
     item->left -= size;
-    if (!item->left && item->fd >= 0) {
-        close(item->fd);
-        if (item->direct >= 0)
-            close(item->direct);
-    }
+    if (!item->left)
+        close_item(ahead, item);
     gather_on(ahead);
 }
 
@@ -109,17 +117,19 @@ static bool read_pages(const struct piece *p, char *to)
     return true;
 }
 
-/* Bytes of an item that goes to the device have come. */
+/* Bytes of an item have come, to be seen if it goes to the device. */
 static void look_at(const struct ahead *ahead, struct item *item, uint64_t at, const void *bytes,
                     size_t size)
 {
-    if (item->on_device && !at) {
+    if (!item->on_device || item->unseen)
+        return;
+    if (!at) {
         size_t head = (size_t)at_most(size, AHEAD_HEAD);
         item->to.head = xgrow(NULL, head, 1);
         memcpy(item->to.head, bytes, head);
     }
     uint32_t line = (uint32_t)(item->tensor - ts_toc(ahead->in)->tensor);
-    if (item->on_device && ahead->plan.look)
+    if (ahead->plan.look)
         ahead->plan.look(ahead->plan.context, line, at, bytes, size);
 }
 
@@ -127,6 +137,8 @@ static void read_piece(struct ahead *ahead, const struct piece *p)
 {
     struct item *item = p->item;
     struct device *d = ahead->plan.device;
+    if (item->file && d->read_file(d, item->to.bytes, p->at, p->size, item->file, p->offset))
+        return;
     char *to = item->on_device
                    ? d->lend(d, item->to.bytes, p->at, p->size, (size_t)(p->offset % PAGE))
                    : (char *)item->to.data + p->at;
@@ -178,13 +190,16 @@ static void list_pieces(struct ahead *ahead, struct item *item, const struct pla
                         uint64_t first, uint64_t end)
 {
     struct sources *sources = ts_sources(ahead->in);
+    struct device *d = ahead->plan.device;
     item->fd = sources_dup(sources, place->source);
     item->path = sources->file[place->source].path;
-    if (item->on_device && ahead->plan.device->lends_pages) {
+    if (item->on_device && d->lends_pages) {
         char *self = xprintf("/proc/self/fd/%d", item->fd);
         item->direct = open(self, O_RDONLY | O_DIRECT | O_CLOEXEC);
         free(self);
     }
+    if (item->unseen && item->direct >= 0 && d->open_file)
+        item->file = d->open_file(d, item->direct);
     pthread_mutex_lock(&ahead->mutex);
     for (uint64_t at = first; at < end; at += DEVICE_PIECE) {
         struct piece *p = xalloc(1, sizeof *p);
@@ -270,9 +285,10 @@ static void read_present(struct ahead *ahead, const struct tensor *tensor)
     struct item *item = xalloc(1, sizeof *item);
     struct place place;
     bool there = ts_ref(ahead->in, &place.source, &place.offset);
+    size_t line = (size_t)(tensor - ts_toc(ahead->in)->tensor);
     *item = (struct item){.tensor = tensor, .left = tensor->size, .fd = -1, .direct = -1};
-    item->on_device =
-        ahead->plan.on_device && ahead->plan.on_device[tensor - ts_toc(ahead->in)->tensor];
+    item->on_device = ahead->plan.on_device && ahead->plan.on_device[line];
+    item->unseen = item->on_device && ahead->plan.unseen && ahead->plan.unseen[line];
     item->together = ahead->plan.gather && item->on_device && tensor->size >= GATHER_LEAST && there;
     if (item->together)
         item->piece = (tensor->size / ranks_count(ahead->plan.ranks) + PAGE) / PAGE * PAGE;

@@ -13,8 +13,9 @@ struct ahead;
 struct ahead_plan {
     const bool *wanted;
     const bool *on_device; /* of those wanted, which are to come as bytes on the device; or NULL */
-    struct device *device; /* for these */
-    /* Called with their bytes as they come, from several threads; or NULL. */
+    const bool *unseen;    /* of these, whose bytes only the device has to see; or NULL */
+    struct device *device; /* for them */
+    /* Called with the bytes of others on the device as they come, from several threads; or NULL. */
     void (*look)(void *context, uint32_t line, uint64_t at, const void *bytes, size_t size);
     void *context;
     uint64_t budget;       /* bytes that may wait to be taken; but one tensor always may */
@@ -24,8 +25,8 @@ struct ahead_plan {
 };
 
 /* A tensor's bytes, which are the caller's then: in memory to be freed, or a matrix of U8 with a
- * copy of its first bytes in memory to be freed, at most AHEAD_HEAD of them; NULL where other ranks
- * had read them. */
+ * copy of its first bytes in memory to be freed, at most AHEAD_HEAD of them; NULL where they are
+ * unseen, or other ranks had read them. */
 enum { AHEAD_HEAD = 4096 };
 struct arrived {
     void *data;

@@ -120,6 +120,15 @@ struct device {
     void *(*lend)(struct device *d, struct mat m, uint64_t at, size_t size, size_t phase);
     void (*take)(struct device *d, struct mat m, uint64_t at, size_t size, void *lent);
 
+    /* The same without a way through the caller's memory, NULL where a device cannot: open_file()
+     * takes a file that is open with O_DIRECT, and stays so until close_file(); NULL if it cannot
+     * read this one. read_file() does what lend(), reading from `offset` on, and take() would;
+     * false if that many bytes did not come. */
+    void *(*open_file)(struct device *d, int fd);
+    void (*close_file)(struct device *d, void *file);
+    bool (*read_file)(struct device *d, struct mat m, uint64_t at, size_t size, void *file,
+                      uint64_t offset);
+
     /* Rows first … first + rows - 1 of a matrix as it lies in a checkpoint (see weight.h; raw holds
      * all its bytes, U8) as an operand: dequantized to BF16, or in F32 where it is F32. `scale`
      * holds all bytes of its block scales, in the place of scales->raw, if they are a byte each

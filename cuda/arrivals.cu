@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "cufile.h"
+
 /* A piece has room for pages at both ends. What is smaller than SMALL the driver takes away at
  * once, without a piece. */
 enum { PIECES = 32, PAGE = 4096, PIECE_ROOM = DEVICE_PIECE + 2 * PAGE, SMALL = 32 << 10 };
@@ -31,6 +33,7 @@ struct left {
 struct arrivals {
     cudaStream_t stream;
     char *memory;
+    char *direct;          /* the same on the GPU, which files are read into; or NULL */
     pthread_mutex_t mutex; /* guards what follows */
     pthread_cond_t given_back;
     struct sent piece[PIECES];
@@ -80,7 +83,7 @@ static void piece_send(struct arrivals *a, struct sent *piece, cudaStream_t stre
     /* The events and the copy between them, as one. */
     pthread_mutex_lock(&a->mutex);
     gpu_check(cudaEventRecord(piece->from, stream), "upload");
-    gpu_check(cudaMemcpyAsync(to, from, size, cudaMemcpyHostToDevice, stream), "upload");
+    gpu_check(cudaMemcpyAsync(to, from, size, cudaMemcpyDefault, stream), "upload");
     gpu_check(cudaEventRecord(piece->til, stream), "upload");
     piece->lent = false;
     pthread_cond_broadcast(&a->given_back);
@@ -103,6 +106,35 @@ static void take(struct device *d, struct mat m, uint64_t at, size_t size, void 
     struct arrivals *a = gpu_of(d)->arrivals;
     struct sent *piece = &a->piece[((char *)lent - a->memory) / PIECE_ROOM];
     piece_send(a, piece, a->stream, (char *)m.at + at, lent, size);
+}
+
+static void *open_file(struct device *d, int fd)
+{
+    gpu_check(cudaSetDevice(gpu_of(d)->number), "device");
+    return cufile_file(fd);
+}
+
+static void close_file(struct device *d, void *file)
+{
+    (void)d;
+    cufile_file_end(file);
+}
+
+/* Whole pages into a piece on the GPU, and from there to where operations before are done with. A
+ * piece that failed has been sent all the same, with nothing in it. */
+static bool read_file(struct device *d, struct mat m, uint64_t at, size_t size, void *file,
+                      uint64_t offset)
+{
+    struct gpu *gpu = gpu_of(d);
+    struct arrivals *a = gpu->arrivals;
+    size_t phase = (size_t)(offset % PAGE), pages = (phase + size + PAGE - 1) / PAGE * PAGE;
+    gpu_check(cudaSetDevice(gpu->number), "device");
+    struct sent *piece = piece_take(a);
+    uint64_t own = (uint64_t)(piece - a->piece) * PIECE_ROOM;
+    int64_t came = cufile_read(file, offset - phase, pages, a->direct, own);
+    bool all = came >= (int64_t)(phase + size);
+    piece_send(a, piece, a->stream, (char *)m.at + at, a->direct + own + phase, all ? size : 0);
+    return all;
 }
 
 static void write_pieces(struct gpu *gpu, cudaStream_t stream, void *to, const void *data,
@@ -201,6 +233,23 @@ cudaStream_t gpu_arriving(struct device *device)
     return gpu_of(device)->arrivals->stream;
 }
 
+/* Read files through cuFile, if that is to be used. */
+static void use_cufile(struct device *d, struct arrivals *a)
+{
+    const size_t size = (size_t)PIECES * PIECE_ROOM;
+    if (!cufile_open())
+        return;
+    gpu_check(cudaMalloc((void **)&a->direct, size), "memory for cuFile");
+    if (!cufile_memory(a->direct, size)) {
+        gpu_check(cudaFree(a->direct), "memory for cuFile");
+        a->direct = NULL;
+        return;
+    }
+    d->open_file = open_file;
+    d->close_file = close_file;
+    d->read_file = read_file;
+}
+
 void gpu_arrivals(struct device *d)
 {
     int least, most;
@@ -219,6 +268,7 @@ void gpu_arrivals(struct device *d)
         gpu_event(&a->piece[i].til, cudaEventDefault);
     }
     gpu_of(d)->arrivals = a;
+    use_cufile(d, a);
     d->lends_pages = true;
     d->lend = lend;
     d->take = take;
@@ -243,6 +293,10 @@ void gpu_arrivals_end(struct gpu *gpu)
     }
     gpu_check(cudaEventDestroy(a->arrived), "end");
     gpu_check(cudaFreeHost(a->memory), "end");
+    if (a->direct) {
+        cufile_memory_end(a->direct);
+        gpu_check(cudaFree(a->direct), "end");
+    }
     gpu_check(cudaStreamDestroy(a->stream), "end");
     pthread_mutex_destroy(&a->mutex);
     pthread_cond_destroy(&a->given_back);

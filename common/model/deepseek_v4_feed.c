@@ -40,8 +40,9 @@ void feed_take(const struct feed *feed, struct held *held)
             die("%s: the weights end too early", ts_name(feed->in));
         uint32_t line = (uint32_t)(tensor - ts_toc(feed->in)->tensor);
         const void *first = arrived.data ? arrived.data : arrived.head;
-        if (feed->digest && first)
-            feed_digest(feed->digest, tensor, first, feed_digested(feed->weights, line, tensor));
+        size_t digested = feed_digested(feed->weights, line, tensor);
+        if (feed->digest && (first || !digested))
+            feed_digest(feed->digest, tensor, first, digested);
         free(arrived.head);
         const struct weight *w = weight_of(feed->weights, line);
         if (w && line != w->line) {

@@ -28,7 +28,7 @@ struct pass {
     const struct forward *run;
     struct v4 v4;
     struct weights weights;
-    bool *wanted, *on_device; /* by line */
+    bool *wanted, *on_device, *unseen; /* by line, see ahead_plan */
     struct feed feed;
     bool resident;  /* a whole layer's experts stay; else they come, and go, one by one */
     uint64_t group; /* samples that go through the experts together */
@@ -752,11 +752,13 @@ static void pass_begin(struct pass *pass, const struct forward *run)
     check_all(pass);
     pass->wanted = xalloc(toc->count, sizeof *pass->wanted);
     pass->on_device = xalloc(toc->count, sizeof *pass->on_device);
+    pass->unseen = xalloc(toc->count, sizeof *pass->unseen);
     for (size_t i = 0; i < toc->count; i++) {
         const struct weight *w = weight_of(&pass->weights, i);
         pass->wanted[i] = is_wanted(pass, toc->tensor[i].name);
         bool bytes = w && (w->format == FORMAT_MXFP4 || w->format == FORMAT_NVFP4);
         pass->on_device[i] = w && (i == w->line || (bytes && i == w->scale));
+        pass->unseen[i] = w && i == w->line;
     }
     size_t starts_bytes = ((size_t)tokens->samples + 1) * sizeof *tokens->start;
     size_t id_bytes = (size_t)tokens->start[tokens->samples] * sizeof *tokens->id;
@@ -770,6 +772,7 @@ static void pass_begin(struct pass *pass, const struct forward *run)
     open_embedding(pass);
     const struct ahead_plan plan = {.wanted = pass->wanted,
                                     .on_device = pass->on_device,
+                                    .unseen = pass->unseen,
                                     .device = run->device,
                                     .look = look_at_scale,
                                     .context = pass,
@@ -795,6 +798,7 @@ static void pass_end(struct pass *pass)
     free((int32_t *)pass->rows.id);
     free(pass->wanted);
     free(pass->on_device);
+    free(pass->unseen);
     weights_free(&pass->weights);
     v4_end(&pass->v4);
 }
@@ -809,6 +813,8 @@ void deepseek_v4_forward(const struct forward *run)
         states_load(run, &(struct states){run->first - 1, c->copies, pass.hidden, pass.digest});
     else
         embed_all(&pass);
+    if (run->verbose && run->device->read_file)
+        warn("files are read right into the device's memory");
     if (run->verbose)
         tell_times("start:", &pass, &(struct times){0});
     for (uint64_t i = run->first; i <= run->last; i++) {

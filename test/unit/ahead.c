@@ -1,9 +1,10 @@
-/* Tensors read ahead by ranks that share the reading: processes of their own, as in a run, that
- * send their pieces to each other through rank 0. */
+/* Tensors read ahead: by ranks that share the reading, processes of their own, as in a run, that
+ * send their pieces to each other through rank 0; and by a device that reads files itself. */
 #include "ahead.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
@@ -147,8 +148,128 @@ static void pieces_make_the_whole(void **state)
     free(port);
 }
 
+/* ---- a device that reads files itself ---- */
+
+enum { PAGE = 4096 };
+
+static atomic_uint opened, closed, asked, refused, looked_at;
+
+static void *lend_pages(struct device *d, struct mat m, uint64_t at, size_t size, size_t phase)
+{
+    (void)d;
+    (void)m;
+    (void)at;
+    char *pages = aligned_alloc(PAGE, (phase + size + PAGE - 1) / PAGE * PAGE);
+    assert_non_null(pages);
+    return pages + phase;
+}
+
+static void take_pages(struct device *d, struct mat m, uint64_t at, size_t size, void *lent)
+{
+    (void)d;
+    memcpy((char *)m.at + at, lent, size);
+    free((char *)lent - (uintptr_t)lent % PAGE);
+}
+
+static void *open_file(struct device *d, int fd)
+{
+    (void)d;
+    int *file = xalloc(1, sizeof *file);
+    *file = fd;
+    opened++;
+    return file;
+}
+
+static void close_file(struct device *d, void *file)
+{
+    (void)d;
+    closed++;
+    free(file);
+}
+
+/* Every third time it cannot, and leaves something else there. */
+static bool read_file(struct device *d, struct mat m, uint64_t at, size_t size, void *file,
+                      uint64_t offset)
+{
+    size_t phase = (size_t)(offset % PAGE), room = (phase + size + PAGE - 1) / PAGE * PAGE;
+    char *bytes = lend_pages(d, m, at, size, phase);
+    ssize_t got = pread(*(int *)file, bytes - phase, room, (off_t)(offset - phase));
+    bool read = got >= (ssize_t)(phase + size) && asked++ % 3 != 2;
+    if (!read) {
+        memset(bytes, 0x55, size);
+        refused++;
+    }
+    take_pages(d, m, at, size, bytes);
+    return read;
+}
+
+static void look(void *context, uint32_t line, uint64_t at, const void *bytes, size_t size)
+{
+    const bool *unseen = context;
+    (void)at;
+    (void)bytes;
+    looked_at += unseen[line] ? 1U << 31 : size != 0;
+}
+
+/* Bytes that nobody has to see come from the file itself, or else as all others do. */
+static void unseen_bytes_come_from_the_file(void **state)
+{
+    (void)state;
+    struct ts_in *in = ts_open(CHECKPOINT, NULL), *truth = ts_open(CHECKPOINT, NULL);
+    size_t count = ts_toc(in)->count;
+    bool *wanted = xalloc(count, sizeof *wanted), *unseen = xalloc(count, sizeof *unseen);
+    for (size_t i = 0; i < count; i++) {
+        wanted[i] = true;
+        unseen[i] = i % 4 != 0;
+    }
+    struct device device = {.lends_pages = true,
+                            .make = make,
+                            .drop = drop,
+                            .lend = lend_pages,
+                            .take = take_pages,
+                            .open_file = open_file,
+                            .close_file = close_file,
+                            .read_file = read_file};
+    const struct ahead_plan plan = {.wanted = wanted,
+                                    .on_device = wanted,
+                                    .unseen = unseen,
+                                    .device = &device,
+                                    .look = look,
+                                    .context = unseen,
+                                    .budget = BUDGET};
+    struct ahead *ahead = ahead_begin(in, &plan);
+    struct arrived to;
+    for (const struct tensor *tensor; (tensor = ahead_take(ahead, &to));) {
+        ts_next(truth);
+        void *whole = ts_read_all(truth);
+        size_t size = (size_t)tensor->size, head = size < AHEAD_HEAD ? size : AHEAD_HEAD;
+        assert_memory_equal(to.bytes.at, whole, size);
+        if (unseen[tensor - ts_toc(in)->tensor])
+            assert_null(to.head);
+        else
+            assert_memory_equal(to.head, whole, head);
+        free(whole);
+        free(to.head);
+        drop(&device, to.bytes);
+    }
+    ahead_end(ahead);
+    ts_close(in);
+    ts_close(truth);
+    free(wanted);
+    free(unseen);
+    assert_int_equal(opened, closed);
+    assert_in_range(looked_at, count / 4, count);
+    if (!opened) {
+        print_message("this file system has no O_DIRECT\n");
+        skip();
+    }
+    assert_in_range(asked, count / 2, 2 * count);
+    assert_in_range(refused, 1, count);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(pieces_make_the_whole)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(pieces_make_the_whole),
+                                       cmocka_unit_test(unseen_bytes_come_from_the_file)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

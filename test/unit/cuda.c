@@ -2,12 +2,15 @@
  * what is made of sums, products and roots in a fixed order likewise; the rest, where exp or the
  * order of sums differs, by normalized mean squared error, and bit by bit on inputs that are made
  * to come out exact. */
+#include <fcntl.h>
 #include <math.h>
 #include <stdio.h>
+#include <unistd.h>
 
 #include "../cuda/operand.h"
 #include "bf16.h"
 #include "die.h"
+#include "library.h"
 #include "on_device.h"
 
 static struct device *cpu, *cuda;
@@ -694,6 +697,84 @@ static void attention(void **state)
             }
 }
 
+/* ---- files ---- */
+
+/* A file of noise, open with O_DIRECT; it goes with its descriptor. Skips where that cannot be. */
+static int noise_file(uint8_t *bytes, size_t size)
+{
+    const char *folder = getenv("TMPDIR");
+    char *path = xprintf("%s/cufile-XXXXXX", folder ? folder : "/tmp");
+    uint32_t seed = 5;
+    for (size_t i = 0; i < size; i++)
+        bytes[i] = (uint8_t)next(&seed);
+    int fd = mkstemp(path);
+    assert_true(fd >= 0);
+    assert_int_equal(write(fd, bytes, size), size);
+    assert_int_equal(fsync(fd), 0);
+    assert_int_equal(close(fd), 0);
+    fd = open(path, O_RDONLY | O_DIRECT);
+    assert_int_equal(unlink(path), 0);
+    if (fd < 0)
+        print_message("no O_DIRECT in %s\n", path);
+    free(path);
+    if (fd < 0)
+        skip();
+    return fd;
+}
+
+/* Read from all kinds of places to all kinds of places, more often than there are pieces; and not
+ * beyond the end. */
+static void read_noise(struct device *d, void *file, const uint8_t *bytes, size_t size)
+{
+    static const uint64_t offsets[] = {0, 1, 4095, 4096, 5000, DEVICE_PIECE - 3, DEVICE_PIECE};
+    static const size_t sizes[] = {1, 100, 4096, 12345, DEVICE_PIECE - 1, DEVICE_PIECE};
+    enum { BEHIND = 77 };
+    uint8_t *got = xalloc(DEVICE_PIECE + BEHIND, 1);
+    struct mat m = d->make(d, DTYPE_U8, 1, DEVICE_PIECE + BEHIND);
+    for (size_t i = 0; i < sizeof offsets / sizeof *offsets; i++)
+        for (size_t j = 0; j < sizeof sizes / sizeof *sizes; j++) {
+            uint64_t at = (i + j) % BEHIND;
+            assert_true(d->read_file(d, m, at, sizes[j], file, offsets[i]));
+            d->read(d, got, m);
+            assert_memory_equal(got + at, bytes + offsets[i], sizes[j]);
+        }
+    assert_true(d->read_file(d, m, 0, 10, file, size - 10));
+    assert_false(d->read_file(d, m, 0, 11, file, size - 10));
+    d->read(d, got, m);
+    assert_memory_equal(got, bytes + size - 10, 10);
+    d->drop(d, m);
+    free(got);
+}
+
+/* Through cuFile, with nvidia-fs or without. */
+static void files(void **state)
+{
+    (void)state;
+    need_device(cuda);
+    char *library = library_path("libcufile.so.0");
+    if (!library) {
+        print_message("no libcufile.so.0\n");
+        skip();
+    }
+    free(library);
+    const size_t size = 2 * DEVICE_PIECE + 1234;
+    uint8_t *bytes = xalloc(size, 1);
+    int fd = noise_file(bytes, size);
+    const char *why;
+    assert_int_equal(setenv("CUFILE_LOGFILE_PATH", "/tmp/cufile.log", 0), 0);
+    assert_int_equal(setenv("SEEKPIPE_CUFILE", "compat", 1), 0);
+    struct device *d = device_cuda(0, &why);
+    assert_int_equal(unsetenv("SEEKPIPE_CUFILE"), 0);
+    assert_non_null(d->read_file);
+    void *file = d->open_file(d, fd);
+    assert_non_null(file);
+    read_noise(d, file, bytes, size);
+    d->close_file(d, file);
+    d->close(d);
+    assert_int_equal(close(fd), 0);
+    free(bytes);
+}
+
 static int open_devices(void **state)
 {
     const char *why;
@@ -722,6 +803,7 @@ int main(void)
         cmocka_unit_test(experts),         cmocka_unit_test(losses),
         cmocka_unit_test(products),        cmocka_unit_test(compression),
         cmocka_unit_test(selection),       cmocka_unit_test(attention),
+        cmocka_unit_test(files),
     };
     return cmocka_run_group_tests(tests, open_devices, close_devices);
 }
