@@ -14,8 +14,8 @@ enum { PIECES = 32, PAGE = 4096, PIECE_ROOM = DEVICE_PIECE + 2 * PAGE, SMALL = 3
 
 struct sent {
     char *memory;
-    bool lent, used;       /* to a reader now; ever */
-    cudaEvent_t from, til; /* its way to the GPU */
+    bool lent, used; /* to a reader now; ever */
+    cudaEvent_t til; /* it is on the GPU */
 };
 
 /* Operations of a lane that wait. */
@@ -38,7 +38,9 @@ struct arrivals {
     pthread_cond_t given_back;
     struct sent piece[PIECES];
     unsigned next;
-    double upload; /* seconds */
+    cudaEvent_t busy;  /* since when pieces have been on their way in the stream, */
+    struct sent *last; /* til this one came; or NULL: none are */
+    double upload;     /* seconds before that */
     /* Of the thread of operations alone: */
     cudaEvent_t arrived;
     struct stall *stall;
@@ -67,22 +69,45 @@ static struct sent *piece_take(struct arrivals *a)
     a->next = (a->next + 1) % PIECES;
     piece->lent = true;
     pthread_mutex_unlock(&a->mutex);
-    if (piece->used) {
+    if (piece->used)
         gpu_check(cudaEventSynchronize(piece->til), "upload");
-        pthread_mutex_lock(&a->mutex);
-        a->upload += seconds(piece->from, piece->til);
-        pthread_mutex_unlock(&a->mutex);
-    }
     piece->used = true;
     return piece;
+}
+
+/* With the mutex held: wait for what has been sent, and count its time. */
+static void busy_end(struct arrivals *a)
+{
+    if (!a->last)
+        return;
+    gpu_check(cudaEventSynchronize(a->last->til), "upload");
+    a->upload += seconds(a->busy, a->last->til);
+    a->last = NULL;
+}
+
+/* With the mutex held: a piece is going to be sent in the stream, or in another one. While others
+ * are on their way there is no event before it, since each event delays what is behind it. */
+static void busy_begin(struct arrivals *a, struct sent *piece, bool here)
+{
+    cudaError_t status = a->last ? cudaEventQuery(a->last->til) : cudaSuccess;
+    if (status == cudaErrorNotReady)
+        (void)cudaGetLastError(); /* it is none */
+    else
+        gpu_check(status, "upload");
+    if (status == cudaSuccess || piece == a->last)
+        busy_end(a);
+    if (here && !a->last)
+        gpu_check(cudaEventRecord(a->busy, a->stream), "upload");
+    if (here)
+        a->last = piece;
 }
 
 static void piece_send(struct arrivals *a, struct sent *piece, cudaStream_t stream, void *to,
                        const void *from, size_t size)
 {
-    /* The events and the copy between them, as one. */
+    /* The copy and the event behind it, as one. */
     pthread_mutex_lock(&a->mutex);
-    gpu_check(cudaEventRecord(piece->from, stream), "upload");
+    busy_begin(a, piece, stream == a->stream);
     gpu_check(cudaMemcpyAsync(to, from, size, cudaMemcpyDefault, stream), "upload");
     gpu_check(cudaEventRecord(piece->til, stream), "upload");
     piece->lent = false;
@@ -223,6 +248,7 @@ static void spent(struct device *d, double *upload, double *wait)
             seconds(a->stall[i].from, a->stall[i].til) / (a->stall[i].beside ? DEVICE_LANES : 1);
     a->stalls_used = 0;
     pthread_mutex_lock(&a->mutex);
+    busy_end(a);
     *upload = a->upload;
     pthread_mutex_unlock(&a->mutex);
     *wait = a->wait;
@@ -264,9 +290,9 @@ void gpu_arrivals(struct device *d)
     gpu_event(&a->arrived, cudaEventDisableTiming);
     for (unsigned i = 0; i < PIECES; i++) {
         a->piece[i].memory = a->memory + (size_t)i * PIECE_ROOM;
-        gpu_event(&a->piece[i].from, cudaEventDefault);
         gpu_event(&a->piece[i].til, cudaEventDefault);
     }
+    gpu_event(&a->busy, cudaEventDefault);
     gpu_of(d)->arrivals = a;
     use_cufile(d, a);
     d->lends_pages = true;
@@ -283,10 +309,9 @@ void gpu_arrivals_end(struct gpu *gpu)
         free_left(gpu, &a->left[i]);
         free(a->left[i].memory);
     }
-    for (unsigned i = 0; i < PIECES; i++) {
-        gpu_check(cudaEventDestroy(a->piece[i].from), "end");
+    for (unsigned i = 0; i < PIECES; i++)
         gpu_check(cudaEventDestroy(a->piece[i].til), "end");
-    }
+    gpu_check(cudaEventDestroy(a->busy), "end");
     for (size_t i = 0; i < a->stalls; i++) {
         gpu_check(cudaEventDestroy(a->stall[i].from), "end");
         gpu_check(cudaEventDestroy(a->stall[i].til), "end");
