@@ -72,7 +72,7 @@ struct keys {
 };
 
 /* How many bytes of a weight are lent at a time, at most: see lend(); lanes beside lane 0. */
-enum { DEVICE_PIECE = 8 << 20, DEVICE_LANES = 6 };
+enum { DEVICE_PIECE = 16 << 20, DEVICE_LANES = 6 };
 
 struct device {
     const char *name;
