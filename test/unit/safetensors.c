@@ -116,6 +116,44 @@ static void every_byte_changed(void **state)
     assert_true(refused > (size_t)HEADER * 200);
 }
 
+/* In the order of their data, whatever order the header has them in; empty ones first. */
+static void any_order(void **state)
+{
+    static const struct {
+        const char *header, *error; /* NULL: none */
+    } files[] = {
+        {"{\"b\":{\"dtype\":\"U8\",\"shape\":[3],\"data_offsets\":[1,4]},"
+         "\"c\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[0,1]},"
+         "\"a\":{\"dtype\":\"U8\",\"shape\":[0],\"data_offsets\":[1,1]}}",
+         NULL},
+        {"{\"b\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[3,4]},"
+         "\"c\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[0,1]},"
+         "\"a\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[2,3]}}",
+         "tensor a: begins at 2 of the data, but the one before ends at 1 (hole)"},
+    };
+    int fd = *(int *)*state;
+    for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
+        struct toc *toc = toc_new();
+        char bytes[512] = {0};
+        size_t length = strlen(files[i].header);
+        bytes[0] = (char)length;
+        strcpy(bytes + 8, files[i].header);
+        put_file(fd, bytes, 8 + length + 4);
+        char *error = read_file(fd, 8 + length + 4, toc);
+        if (files[i].error) {
+            assert_non_null(error);
+            assert_string_equal(error, files[i].error);
+        } else {
+            assert_null(error);
+            assert_string_equal(toc->tensor[0].name, "c");
+            assert_string_equal(toc->tensor[1].name, "a");
+            assert_string_equal(toc->tensor[2].name, "b");
+        }
+        free(error);
+        toc_free(toc);
+    }
+}
+
 /* ---- layouts ---- */
 
 /* The header of a layout must read back as the lines it was made of, at the same offsets, aligned.
@@ -240,6 +278,7 @@ int main(void)
         cmocka_unit_test(cut_header_at_every_byte),
         cmocka_unit_test(every_byte_changed),
         cmocka_unit_test(unreadable),
+        cmocka_unit_test(any_order),
         cmocka_unit_test(layouts_read_back),
         cmocka_unit_test(data_begin_at_the_phase),
     };
