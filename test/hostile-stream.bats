@@ -10,11 +10,15 @@ load craft
 prepare() {
     mkdir "$T/src"
     printf '0123456789' >"$T/src/m.safetensors"
-    files="\"m.safetensors\":$(listed "$T/src/m.safetensors")"
+    prepare_files
     quant='{}'
     history='[]'
     toc=$'a\tU8\t[4]\tm.safetensors\tdata\nb\tU8\t[2,3]\tm.safetensors\tdata\n'
     end='{"tensors":2,"bytes":10,"plan":false,"counts":[]}'
+}
+
+prepare_files() {
+    files="\"m.safetensors\":$(listed "$T/src/m.safetensors")"
 }
 
 # listed FILE: its entry in .stream's list.
@@ -164,9 +168,10 @@ bad_all() {
     raw=$(printf '[%.0s' {1..100000})
     stream raw
     bad '\.stream: .*make or get it anew'
+    printf -v long 'x%.0s' {1..256}
     for entry in '"x":{}' '"x":1' '"x":{"path":"relative","size":1,"mtime_ns":1}' '"x":{"path":"/x","size":-1,"mtime_ns":1}' \
         '"x":{"path":"/x","size":1.5,"mtime_ns":1}' '"x":{"path":"/x","size":1}' '"":{"path":"/x","size":1,"mtime_ns":1}' \
-        '"a@b":{"path":"/x","size":1,"mtime_ns":1}' '"a\nb":{"path":"/x","size":1,"mtime_ns":1}' \
+        '"a@b":{"path":"/x","size":1,"mtime_ns":1}' "\"$long\":{\"path\":\"/x\",\"size\":1,\"mtime_ns\":1}" '"a\nb":{"path":"/x","size":1,"mtime_ns":1}' \
         '"x":{"path":"/x\ny","size":1,"mtime_ns":1}' '"x":{"path":"/x","size":1,"mtime_ns":1,"phase":4096}' \
         '"x":{"path":"/x","size":1,"mtime_ns":1,"phase":-1}' '"x":{"path":"/x","size":9223372036854775808,"mtime_ns":1}'; do
         files=$entry
@@ -284,6 +289,14 @@ bad_all() {
     side() { entry "files/$(printf 'a\nb\033[1m')" x; }
     stream begin side tensors finish
     bad 'a control character in its name'
+    # A link keeps its slash at the end, and a pax header has room for more than a name.
+    side() { reference files/ m.safetensors@2+6; }
+    stream begin side tensors finish
+    bad 'entry files/: no side file may be called so'
+    printf -v long 'x%.0s' {1..1024}
+    side() { pax p "path=files/$long" && entry x x; }
+    stream begin side tensors finish
+    bad 'no side file may be called so'
     # A side file cannot go through what another one made.
     side() { entry files/x x && entry files/x/y x; }
     stream begin side tensors finish
@@ -361,11 +374,16 @@ bad_all() {
         m.safetensors@5+6 m.safetensors@-2+6 m.safetensors@2+-6 m.safetensors@18446744073709551614+6 \
         m.safetensors@18446744073709551616+6 m.safetensors@2+18446744073709551622 m.safetensors@2+6x 'm.safetensors@2 +6' \
         'm.safetensors@ 2+6' m.safetensors@0x2+6 other@2+6 @2+6 m.safetensor@2+6 m.safetensorss@2+6 ../m.safetensors@2+6 \
-        /etc/passwd "$(printf 'a\n\033[1m')"; do
+        m.safetensors@x+6 m.safetensors@2+x /etc/passwd "$(printf 'a\n\033[1m')"; do
         a() { entry a abcd; }
         stream begin a b finish
         bad 'offset [0-9]+: entry b: its reference, .*is not LABEL@OFFSET\+6 inside a file that \.stream lists; '
     done
+    a() { reference a x@0+4; }
+    files=
+    stream begin a
+    bad 'entry a: its reference, x@0\+4, is not'
+    prepare_files
     side() { reference files/x "$text"; }
     for text in m.safetensors@2+9 m.safetensors@2+-1 x@0+1 m.safetensors@0+99999999999999999999; do
         stream begin side tensors finish
@@ -476,6 +494,32 @@ during() {
     link() { reference .end m.safetensors@2+6; }
     stream begin tensors link
     bad 'wanted entry \.end, a regular file'
+}
+
+@test ".end needs its newline" {
+    finish() { entry .end "$end" && head -c 1024 /dev/zero; }
+    stream begin tensors finish
+    bad '\.end: malformed'
+}
+
+@test "a configuration by reference: read, or too large for that" {
+    header() {
+        printf '{"format":"tensor-stream","version":1,"scope":"all","model_type":"deepseek_v4","files":{%s},"quant":{},"history":[]}\n' "$files"
+    }
+    echo '{"model_type":"deepseek_v4"}' >"$T/src/config.json"
+    size=$(stat -c %s "$T/src/config.json")
+    files+=",\"config.json\":$(listed "$T/src/config.json")"
+    side() { reference files/config.json "config.json@0+$size"; }
+    stream begin side tensors finish
+    st-write "$T/out" "$T/a.ts"
+    cmp "$T/src/config.json" "$T/out/config.json"
+    truncate -s $(((128 << 20) + 1)) "$T/src/config.json"
+    size=$(stat -c %s "$T/src/config.json")
+    prepare_files
+    files+=",\"config.json\":$(listed "$T/src/config.json")"
+    stream begin side tensors finish
+    refused 'side file config\.json has 134217729 bytes, too many' st-write "$T/out2" "$T/a.ts"
+    [ ! -e "$T/out2" ]
 }
 
 @test "something behind the end" {
