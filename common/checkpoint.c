@@ -57,10 +57,7 @@ static void read_shard(struct checkpoint *checkpoint, const char *label, const c
         die("%s: a shard's name must be printable ASCII without spaces and '@', and not start with "
             "'.'; rename or link it",
             printable(xstrdup(path)));
-    size_t shards = toc->shards;
     uint32_t shard = toc_shard(toc, label);
-    if (shard < shards)
-        die("%s: two files of that name are given; rename or link one of them", path);
     size_t source = sources_add(&checkpoint->sources, label, path);
     checkpoint->shard_source =
         xgrow(checkpoint->shard_source, toc->shards, sizeof *checkpoint->shard_source);

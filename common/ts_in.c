@@ -590,8 +590,8 @@ void ts_read(struct ts_in *in, void *data, size_t size)
 void *ts_read_all(struct ts_in *in)
 {
     if (in->tensor->size > read_all_max)
-        die("%s: %s: %" PRIu64 " bytes are too many for a scale or scalar", in->name,
-            in->tensor->name, in->tensor->size);
+        die("%s: %s: %" PRIu64 " bytes are too many to read at once", in->name, in->tensor->name,
+            in->tensor->size);
     void *data = xgrow(NULL, (size_t)in->tensor->size, 1);
     ts_read(in, data, (size_t)in->tensor->size);
     return data;

@@ -350,6 +350,14 @@ bad_index() {
     st-read --inline "$T/many" | st-sum | grep -q '40 tensors'
 }
 
+@test "token ids by the gigabyte" {
+    safetensors "$T/ids.safetensors" \
+        "{\"input_ids\":{\"dtype\":\"I32\",\"shape\":[1,300000000],\"data_offsets\":[0,1200000000]}}"
+    truncate -s +1200000000 "$T/ids.safetensors"
+    refused 'ids\.safetensors: input_ids: 1200000000 bytes are too many' \
+        amax-calib --tokens "$T/ids.safetensors" "$NANO"
+}
+
 # ---- scales ----
 
 w=layers.0.ffn.experts.0.w2

@@ -438,10 +438,11 @@ changed() {
     st-sum "$T/a.ts" >/dev/null
 }
 
-# during CHANGE PROGRAM...: the program has read b when CHANGE, a command, is done, and sees it at the end.
+# during PATTERN CHANGE PROGRAM...: the program has read b when CHANGE, a command, is done, and sees it at the
+# end, or when it reads c.
 during() {
-    local change=$1 status=0
-    shift
+    local pattern=$1 change=$2 status=0
+    shift 2
     mkfifo "$T/fifo"
     timeout 20 "$@" <"$T/fifo" >/dev/null 2>"$T/refused" 3>&- &
     local last=$!
@@ -449,6 +450,7 @@ during() {
     # More than a pipe and the reader's buffer hold: what is taken shows that b was read.
     { begin && reference b m.safetensors@2+6 && tar_entry z 8388608 && head -c 8388608 /dev/zero; } >&5
     $change
+    (trap '' PIPE; reference c m.safetensors@4+6 >&5 2>/dev/null) || true
     # It may see the change before, and read no more.
     (trap '' PIPE; finish >&5 2>/dev/null) || true
     exec 5>&-
@@ -456,27 +458,32 @@ during() {
     rm "$T/fifo"
     [ "$status" -eq 1 ]
     [ "$(wc -l <"$T/refused")" -eq 1 ]
-    grep -q 'm\.safetensors: changed since' "$T/refused"
+    grep -q "m\.safetensors: $pattern" "$T/refused"
 }
 
 @test "a file that changes during the run" {
-    toc=$'b\tU8\t[2,3]\tm.safetensors\tdata\nz\tU8\t[8388608]\tn.safetensors\tdata\n'
-    end='{"tensors":2,"bytes":8388614,"plan":false,"counts":[]}'
+    toc=$'b\tU8\t[2,3]\tm.safetensors\tdata\nz\tU8\t[8388608]\tn.safetensors\tdata\nc\tU8\t[6]\tm.safetensors\tdata\n'
+    end='{"tensors":3,"bytes":8388620,"plan":false,"counts":[]}'
     touch -d @1 "$T/src/m.safetensors"
     cp -p "$T/src/m.safetensors" "$T/old"
     files="\"m.safetensors\":$(listed "$T/src/m.safetensors")"
     grow() { echo more >>"$T/src/m.safetensors"; }
     later() { touch "$T/src/m.safetensors"; }
     other() { printf 'abcdefghij' >"$T/new" && mv "$T/new" "$T/src/m.safetensors"; }
+    cut() { truncate -s 4 "$T/src/m.safetensors"; }
+    gone() { rm "$T/src/m.safetensors"; }
     for change in grow later other; do
         for program in st-sum "st-write $T/out" "st-read --inline -"; do
             # shellcheck disable=SC2086
-            during $change $program
+            during 'changed since' $change $program
             [ ! -e "$T/out" ]
             rm -rf "$T/out.partial"
             cp -p "$T/old" "$T/src/m.safetensors"
         done
     done
+    during 'c: file ends at offset 4, wanted 6 bytes more' cut st-sum
+    cp -p "$T/old" "$T/src/m.safetensors"
+    during 'No such file' gone st-sum
 }
 
 @test ".end: wrong counts, malformed, missing, twice" {

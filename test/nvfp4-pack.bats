@@ -45,12 +45,12 @@ load craft
 }
 
 @test "a matrix too large for memory spools to TMPDIR" {
-    # Two halves of 40 MiB of BF16 zeros: together they are over the 64 MiB held in memory.
+    # Two halves of 40 MiB of BF16 zeros and one row: together they are over the 64 MiB held in memory.
     name=layers.0.ffn.experts.0
-    half=$((40 << 20))
+    half=$((5121 * 4096 * 2))
     mkdir "$T/big"
     safetensors "$T/big/model.safetensors" \
-        "{\"$name.w1.weight\":{\"dtype\":\"BF16\",\"shape\":[5120,4096],\"data_offsets\":[0,$half]},\"$name.w3.weight\":{\"dtype\":\"BF16\",\"shape\":[5120,4096],\"data_offsets\":[$half,$((2 * half))]}}"
+        "{\"$name.w1.weight\":{\"dtype\":\"BF16\",\"shape\":[5121,4096],\"data_offsets\":[0,$half]},\"$name.w3.weight\":{\"dtype\":\"BF16\",\"shape\":[5121,4096],\"data_offsets\":[$half,$((2 * half))]}}"
     data=$(wc -c <"$T/big/model.safetensors")
     truncate -s +$((2 * half)) "$T/big/model.safetensors"
     # 1.0 in the first row of the second half, which spools
@@ -72,6 +72,14 @@ load craft
     b=$(pipeline "TMPDIR='$T/none' nvfp4-pack --amax '$T/amax.ts' '$T/big' | st-sum")
     [ "$a" = "$b" ]
     [ -z "$(ls -A "$T/tmp")" ]
+    # Nothing said, it is /tmp.
+    for unset in TMPDIR= '-u TMPDIR'; do
+        c=$(pipeline "st-read --inline '$T/big' | env $unset nvfp4-pack --amax '$T/amax.ts' | st-sum")
+        [ "$a" = "$c" ]
+    done
+    # A disk that is full meanwhile.
+    run bash -c "ulimit -f 1024; trap '' XFSZ; st-read --inline '$T/big' | nvfp4-pack --amax '$T/amax.ts' | cat"
+    [[ $output == *"$name.w3.weight: spooling to \$TMPDIR, "*': File too large'* ]]
 }
 
 @test "an all-zero pair packs to zeros and is counted" {

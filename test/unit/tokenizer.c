@@ -411,6 +411,7 @@ static void configuration(void **state)
         free(error);
     }
     tokenizer_free(t);
+    tokenizer_free(NULL);
 }
 
 /* ---- ids ---- */
