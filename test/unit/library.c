@@ -47,7 +47,8 @@ static void remove_copies(void)
 /* Nowhere is a copy but in `place`, which a variable names. */
 static void found_in(const char *place, const char *variable, const char *value)
 {
-    char wanted[ROOM], *before = getenv(variable) ? strdup(getenv(variable)) : NULL;
+    const char *old = getenv(variable);
+    char wanted[ROOM], *before = old ? strdup(old) : NULL;
     put_copy(place);
     setenv(variable, value, 1);
     char *path = library_path(file);
