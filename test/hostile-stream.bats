@@ -10,15 +10,19 @@ load craft
 prepare() {
     mkdir "$T/src"
     printf '0123456789' >"$T/src/m.safetensors"
-    prepare_files
+    list m.safetensors
+    model=
     quant='{}'
     history='[]'
     toc=$'a\tU8\t[4]\tm.safetensors\tdata\nb\tU8\t[2,3]\tm.safetensors\tdata\n'
     end='{"tensors":2,"bytes":10,"plan":false,"counts":[]}'
 }
 
-prepare_files() {
-    files="\"m.safetensors\":$(listed "$T/src/m.safetensors")"
+# list FILE...: what .stream lists is these.
+list() {
+    local file
+    files=
+    for file; do files+="${files:+,}\"$file\":$(listed "$T/src/$file")"; done
 }
 
 # listed FILE: its entry in .stream's list.
@@ -30,8 +34,8 @@ listed() {
 }
 
 header() {
-    printf '{"format":"tensor-stream","version":1,"scope":"all","files":{%s},"quant":%s,"history":%s}\n' \
-        "$files" "$quant" "$history"
+    printf '{"format":"tensor-stream","version":1,"scope":"all",%s"files":{%s},"quant":%s,"history":%s}\n' \
+        "$model" "$files" "$quant" "$history"
 }
 
 text_entry() { # with the newline that $() takes
@@ -50,6 +54,12 @@ tensors() {
 
 finish() {
     text_entry .end "$end"
+    head -c 1024 /dev/zero
+}
+
+# finish, with what lacks its newline
+finish_bare() {
+    entry .end "$end"
     head -c 1024 /dev/zero
 }
 
@@ -380,10 +390,10 @@ bad_all() {
         bad 'offset [0-9]+: entry b: its reference, .*is not LABEL@OFFSET\+6 inside a file that \.stream lists; '
     done
     a() { reference a x@0+4; }
-    files=
+    list
     stream begin a
     bad 'entry a: its reference, x@0\+4, is not'
-    prepare_files
+    list m.safetensors
     side() { reference files/x "$text"; }
     for text in m.safetensors@2+9 m.safetensors@2+-1 x@0+1 m.safetensors@0+99999999999999999999; do
         stream begin side tensors finish
@@ -466,7 +476,7 @@ during() {
     end='{"tensors":3,"bytes":8388620,"plan":false,"counts":[]}'
     touch -d @1 "$T/src/m.safetensors"
     cp -p "$T/src/m.safetensors" "$T/old"
-    files="\"m.safetensors\":$(listed "$T/src/m.safetensors")"
+    list m.safetensors
     grow() { echo more >>"$T/src/m.safetensors"; }
     later() { touch "$T/src/m.safetensors"; }
     other() { printf 'abcdefghij' >"$T/new" && mv "$T/new" "$T/src/m.safetensors"; }
@@ -504,26 +514,22 @@ during() {
 }
 
 @test ".end needs its newline" {
-    finish() { entry .end "$end" && head -c 1024 /dev/zero; }
-    stream begin tensors finish
+    stream begin tensors finish_bare
     bad '\.end: malformed'
 }
 
 @test "a configuration by reference: read, or too large for that" {
-    header() {
-        printf '{"format":"tensor-stream","version":1,"scope":"all","model_type":"deepseek_v4","files":{%s},"quant":{},"history":[]}\n' "$files"
-    }
     echo '{"model_type":"deepseek_v4"}' >"$T/src/config.json"
     size=$(stat -c %s "$T/src/config.json")
-    files+=",\"config.json\":$(listed "$T/src/config.json")"
+    list m.safetensors config.json
+    model='"model_type":"deepseek_v4",'
     side() { reference files/config.json "config.json@0+$size"; }
     stream begin side tensors finish
     st-write "$T/out" "$T/a.ts"
     cmp "$T/src/config.json" "$T/out/config.json"
     truncate -s $(((128 << 20) + 1)) "$T/src/config.json"
     size=$(stat -c %s "$T/src/config.json")
-    prepare_files
-    files+=",\"config.json\":$(listed "$T/src/config.json")"
+    list m.safetensors config.json
     stream begin side tensors finish
     refused 'side file config\.json has 134217729 bytes, too many' st-write "$T/out2" "$T/a.ts"
     [ ! -e "$T/out2" ]

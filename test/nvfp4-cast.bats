@@ -162,5 +162,5 @@ recipe_of() {
     [ "$(recipe_of "$NANO")" = mine ]
     rm -r "$T/recipes"
     run recipe_of "$NANO"
-    [[ $output == *'no folder of recipes beside the programs; name one in $SEEKPIPE_RECIPES'* ]]
+    [[ $output == *"no folder of recipes beside the programs; name one in \$SEEKPIPE_RECIPES"* ]]
 }

@@ -397,15 +397,15 @@ static void bound_of_the_memo(void **state)
 {
     (void)state;
     enum { MOST = 1 << 23, PUT = 5 };
-    char *bytes = malloc(3 + (size_t)PUT * (MOST + 1));
+    struct program begin = PROGRAM(BEGIN);
+    char *bytes = malloc(begin.size + (size_t)PUT * (MOST + 1)), *at = bytes + begin.size;
     assert_non_null(bytes);
-    memcpy(bytes, BEGIN, 3);
-    for (uint32_t i = 0; i <= MOST; i++) {
-        bytes[3 + (size_t)PUT * i] = 'r';
-        memcpy(bytes + 4 + (size_t)PUT * i, &i, sizeof i);
+    memcpy(bytes, begin.bytes, begin.size);
+    for (uint32_t i = 0; i <= MOST; i++, at += PUT) {
+        *at = 'r';
+        memcpy(at + 1, &i, sizeof i);
     }
-    refused((struct program){bytes, 3 + (size_t)PUT * (MOST + 1)},
-            "more than 8388608 values at once");
+    refused((struct program){bytes, (size_t)(at - bytes)}, "more than 8388608 values at once");
     free(bytes);
 }
 
