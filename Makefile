@@ -53,8 +53,9 @@ SANITIZERS      := $(SANITIZE_$(SANITIZE)) $(if $(SANITIZE:0=),-fno-omit-frame-p
 # CFLAGS, CPPFLAGS and LDFLAGS are the user's. What the code needs stays, whatever they are.
 # Contraction off: every product and sum is rounded, as the formats' contract says.
 INCLUDE  := -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 -Icommon
-LANGUAGE := -std=gnu17 -Wall -Wextra -Werror -fopenmp $(SANITIZERS) $(COMPILED_$(SANITIZE))
-COMPILE   = $(CC) $(LANGUAGE) $(INCLUDE) $(CPPFLAGS) $(CFLAGS) -ffp-contract=off -MMD -MP
+LANGUAGE := -std=gnu17 -Wall -Wextra -Werror -fopenmp $(SANITIZERS)
+COMPILE   = $(CC) $(LANGUAGE) $(COMPILED_$(SANITIZE)) $(INCLUDE) $(CPPFLAGS) $(CFLAGS) -ffp-contract=off \
+            -MMD -MP
 LINK      = $(CC) $(SANITIZERS) $(LDFLAGS)
 LDLIBS   := -larchive -ljansson -lpcre2-8 -lcrypto -lxxhash -lm
 
@@ -102,6 +103,12 @@ NO_CPU   := common/device_cpu_none.c
 CPU      := common/gemm.c $(filter-out $(NO_CPU),$(wildcard common/device_cpu*.c))
 COMMON   := $(filter-out $(if $(filter 0,$(DNNL)),$(CPU),$(NO_CPU)),$(SOURCES))
 COMMON   := $(patsubst %,$(OBJ)/%.o,$(basename $(COMMON) $(GPU)))
+
+# What reads input. Each of their branches is accounted for: no count may be lost between processes.
+PARSERS  := json safetensors toc names ts_in checkpoint source pickle pt tokenizer bpe pretokenizer \
+            pattern utf8 recipe
+PARSERS  := $(PARSERS:%=common/%.c)
+$(PARSERS:%.c=$(OBJ)/%.o): COMPILED_coverage += -fprofile-update=atomic
 
 SETUPS   := setup-build setup-check setup-lint setup-bench setup-fuzz setup-portable
 
@@ -189,8 +196,8 @@ fuzz: fuzzers fuzzers-covered
 
 coverage: setup-check setup-fuzz
 	@+$(MAKE) --no-print-directory SANITIZE=coverage CC=clang coverage-here
-coverage-here: all $(UNITS) $(FUZZERS)
-	@test/coverage
+coverage-here: all $(UNITS) $(FUZZERS) $(BIN)/test/short.so
+	@PARSERS="$(PARSERS)" test/coverage
 
 lint: setup-lint
 	@INCLUDE="$(INCLUDE)" test/lint
