@@ -1,7 +1,8 @@
 # make [all]   build the programs into bin/
 # make demo    the main job, on a small checkpoint that lies in test/data
-# make check   every test; SANITIZE=1 with address and undefined-behaviour sanitizers, SANITIZE=thread
-#              CC=clang with the thread sanitizer
+# make check   every test, or those in TESTS='test/threads.bats ...'; SANITIZE=1 with address and
+#              undefined-behaviour sanitizers
+# make races   the tests of all that runs on threads, with the thread sanitizer
 # make fuzz    feed the parsers with changed input, RUNS=10000000 each; writes test/reports/fuzz.md
 # make torture harm the programs in every way, see what is left; writes test/reports/torture.md
 # make coverage  what the tests run of the code; writes test/reports/coverage.md
@@ -112,8 +113,8 @@ $(PARSERS:%.c=$(OBJ)/%.o): COMPILED_coverage += -fprofile-update=atomic
 
 SETUPS   := setup-build setup-check setup-lint setup-bench setup-fuzz setup-portable
 
-.PHONY: all cuda demo check fuzz torture coverage lint bench install portable clean FORCE $(SETUPS)
-.PHONY: fuzzers fuzzers-here fuzzers-covered coverage-here
+.PHONY: all cuda demo check races fuzz torture coverage lint bench install portable clean FORCE $(SETUPS)
+.PHONY: races-here fuzzers fuzzers-here fuzzers-covered coverage-here
 all: cuda $(STAGES) $(TOOLS)
 
 cuda:
@@ -181,7 +182,17 @@ demo: all
 	@test/demo
 
 check: setup-check all $(UNITS) $(BIN)/test/short.so fuzzers
-	@BIN=$(BIN) test/check
+	@BIN=$(BIN) test/check $(TESTS)
+
+# What has threads of its own or OpenMP's, which clang's sanitizer understands.
+THREADED := ahead device deepseek_v4 die forward inorder launch ranks stream
+THREADED := $(THREADED:%=$(BIN)/test/%) \
+            $(patsubst %,test/%.bats,threads ranks amax-calib st-eval dequantize nvfp4-cast nvfp4-pack \
+              st-cmp st-stat st-sum st-write parts resume)
+races: setup-check
+	@+$(MAKE) --no-print-directory SANITIZE=thread CC=clang races-here
+races-here: all $(UNITS) $(BIN)/test/short.so
+	@BIN=$(BIN) test/check $(THREADED)
 
 # Preloaded by test/torture, for reads and writes that move less than they should.
 $(BIN)/test/short.so: test/torture/short.c | setup-build
