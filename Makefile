@@ -208,7 +208,7 @@ fuzz: fuzzers fuzzers-covered
 coverage: setup-check setup-fuzz
 	@+$(MAKE) --no-print-directory SANITIZE=coverage CC=clang coverage-here
 coverage-here: all $(UNITS) $(FUZZERS) $(BIN)/test/short.so
-	@PARSERS="$(PARSERS)" test/coverage
+	@test/coverage $(PARSERS)
 
 lint: setup-lint
 	@INCLUDE="$(INCLUDE)" test/lint
