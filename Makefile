@@ -185,7 +185,7 @@ check: setup-check all $(UNITS) $(BIN)/test/short.so fuzzers
 	@BIN=$(BIN) test/check $(TESTS)
 
 # What has threads of its own or OpenMP's, which clang's sanitizer understands.
-THREADED := ahead device deepseek_v4 die forward inorder launch ranks stream
+THREADED := ahead device deepseek_v4 die forward inorder launch ranks
 THREADED := $(THREADED:%=$(BIN)/test/%) \
             $(patsubst %,test/%.bats,threads ranks amax-calib st-eval dequantize nvfp4-cast nvfp4-pack \
               st-cmp st-stat st-sum st-write parts resume)
