@@ -1,7 +1,8 @@
 # make [all]   build the programs into bin/
 # make demo    the main job, on a small checkpoint that lies in test/data
-# make check   every test; SANITIZE=1 with address and undefined-behaviour sanitizers, SANITIZE=thread
-#              CC=clang with the thread sanitizer
+# make check   every test, or those in TESTS='test/threads.bats ...'; SANITIZE=1 with address and
+#              undefined-behaviour sanitizers
+# make races   the tests of all that runs on threads, with the thread sanitizer
 # make fuzz    feed the parsers with changed input, RUNS=10000000 each; writes test/reports/fuzz.md
 # make torture harm the programs in every way, see what is left; writes test/reports/torture.md
 # make coverage  what the tests run of the code; writes test/reports/coverage.md
@@ -44,15 +45,18 @@ SANITIZE_1      += $(if $(findstring Free Software,$(shell $(CC) --version)),-st
 SANITIZE_thread := -fsanitize=thread
 # The fuzzers' own.
 SANITIZE_fuzz   := -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all
-# No sanitizer: what ran is counted.
+# No sanitizer: what ran is counted, in files that are mapped, so that no end of a process loses counts. Of
+# C's _Noreturn the counting knows nothing: what comes behind a die() would count as run.
 SANITIZE_coverage := -fprofile-instr-generate -fcoverage-mapping
+COMPILED_coverage := -mllvm -runtime-counter-relocation '-D_Noreturn=__attribute__((noreturn))'
 SANITIZERS      := $(SANITIZE_$(SANITIZE)) $(if $(SANITIZE:0=),-fno-omit-frame-pointer)
 
 # CFLAGS, CPPFLAGS and LDFLAGS are the user's. What the code needs stays, whatever they are.
 # Contraction off: every product and sum is rounded, as the formats' contract says.
 INCLUDE  := -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 -Icommon
 LANGUAGE := -std=gnu17 -Wall -Wextra -Werror -fopenmp $(SANITIZERS)
-COMPILE   = $(CC) $(LANGUAGE) $(INCLUDE) $(CPPFLAGS) $(CFLAGS) -ffp-contract=off -MMD -MP
+COMPILE   = $(CC) $(LANGUAGE) $(COMPILED_$(SANITIZE)) $(INCLUDE) $(CPPFLAGS) $(CFLAGS) -ffp-contract=off \
+            -MMD -MP
 LINK      = $(CC) $(SANITIZERS) $(LDFLAGS)
 LDLIBS   := -larchive -ljansson -lpcre2-8 -lcrypto -lxxhash -lm
 
@@ -101,10 +105,16 @@ CPU      := common/gemm.c $(filter-out $(NO_CPU),$(wildcard common/device_cpu*.c
 COMMON   := $(filter-out $(if $(filter 0,$(DNNL)),$(CPU),$(NO_CPU)),$(SOURCES))
 COMMON   := $(patsubst %,$(OBJ)/%.o,$(basename $(COMMON) $(GPU)))
 
+# What reads input. Each of their branches is accounted for: no count may be lost between processes.
+PARSERS  := json safetensors toc names ts_in checkpoint source pickle pt tokenizer bpe pretokenizer \
+            pattern utf8 recipe
+PARSERS  := $(PARSERS:%=common/%.c)
+$(PARSERS:%.c=$(OBJ)/%.o): COMPILED_coverage += -fprofile-update=atomic
+
 SETUPS   := setup-build setup-check setup-lint setup-bench setup-fuzz setup-portable
 
-.PHONY: all cuda demo check fuzz torture coverage lint bench install portable clean FORCE $(SETUPS)
-.PHONY: fuzzers fuzzers-here fuzzers-covered coverage-here
+.PHONY: all cuda demo check races fuzz torture coverage lint bench install portable clean FORCE $(SETUPS)
+.PHONY: races-here fuzzers fuzzers-here fuzzers-covered coverage-here
 all: cuda $(STAGES) $(TOOLS)
 
 cuda:
@@ -172,7 +182,17 @@ demo: all
 	@test/demo
 
 check: setup-check all $(UNITS) $(BIN)/test/short.so fuzzers
-	@BIN=$(BIN) test/check
+	@BIN=$(BIN) test/check $(TESTS)
+
+# What has threads of its own or OpenMP's, which clang's sanitizer understands.
+THREADED := ahead device deepseek_v4 die forward inorder launch ranks
+THREADED := $(THREADED:%=$(BIN)/test/%) \
+            $(patsubst %,test/%.bats,threads ranks amax-calib st-eval dequantize nvfp4-cast nvfp4-pack \
+              st-cmp st-stat st-sum st-write parts resume)
+races: setup-check
+	@+$(MAKE) --no-print-directory SANITIZE=thread CC=clang races-here
+races-here: all $(UNITS) $(BIN)/test/short.so
+	@BIN=$(BIN) test/check $(THREADED)
 
 # Preloaded by test/torture, for reads and writes that move less than they should.
 $(BIN)/test/short.so: test/torture/short.c | setup-build
@@ -187,8 +207,8 @@ fuzz: fuzzers fuzzers-covered
 
 coverage: setup-check setup-fuzz
 	@+$(MAKE) --no-print-directory SANITIZE=coverage CC=clang coverage-here
-coverage-here: all $(UNITS) $(FUZZERS)
-	@test/coverage
+coverage-here: all $(UNITS) $(FUZZERS) $(BIN)/test/short.so
+	@test/coverage $(PARSERS)
 
 lint: setup-lint
 	@INCLUDE="$(INCLUDE)" test/lint

@@ -402,7 +402,7 @@ static void encode_word(struct bpe *bpe, const char *piece, size_t length, struc
 
 void bpe_encode(struct bpe *bpe, const char *piece, size_t length, struct ids *ids)
 {
-    if (length == 0 || length > WORD_BYTES) {
+    if (length > WORD_BYTES) {
         encode_word(bpe, piece, length, ids);
         return;
     }

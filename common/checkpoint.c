@@ -25,7 +25,7 @@ static bool ends(const char *name, const char *suffix)
 
 bool side_file_name_valid(const char *name)
 {
-    if (!*name || strlen(name) > TENSOR_NAME_MAX)
+    if (strlen(name) > TENSOR_NAME_MAX)
         return false;
     for (const char *component = name;;) {
         size_t length = strcspn(component, "/");
@@ -57,10 +57,7 @@ static void read_shard(struct checkpoint *checkpoint, const char *label, const c
         die("%s: a shard's name must be printable ASCII without spaces and '@', and not start with "
             "'.'; rename or link it",
             printable(xstrdup(path)));
-    size_t shards = toc->shards;
     uint32_t shard = toc_shard(toc, label);
-    if (shard < shards)
-        die("%s: two files of that name are given; rename or link one of them", path);
     size_t source = sources_add(&checkpoint->sources, label, path);
     checkpoint->shard_source =
         xgrow(checkpoint->shard_source, toc->shards, sizeof *checkpoint->shard_source);
@@ -222,8 +219,7 @@ static void read_indexed_shards(struct checkpoint *checkpoint, const char *folde
 {
     char **names = xalloc(index->shards, sizeof *names);
     memcpy(names, index->shard, index->shards * sizeof *names);
-    if (index->shards)
-        qsort(names, index->shards, sizeof *names, by_name);
+    qsort(names, index->shards, sizeof *names, by_name);
     for (size_t i = 0; i < index->shards; i++) {
         char *path = xprintf("%s/%s", folder, names[i]);
         if (access(path, R_OK))
@@ -234,12 +230,12 @@ static void read_indexed_shards(struct checkpoint *checkpoint, const char *folde
     free(names);
 }
 
-/* weight_map as a table of names and shards. */
+/* weight_map as a table of names and shards, some of each; NULL if there is no index. */
 static struct toc *read_index(const char *path)
 {
     int fd = open_regular(path);
     if (fd < 0)
-        die_errno("%s", path);
+        return NULL;
     struct json_walk *walk = json_walk_new(fill_from_file, &fd);
     struct toc *index = toc_new();
     char name[TENSOR_NAME_MAX + 1];
@@ -324,8 +320,8 @@ static void read_folder(struct checkpoint *checkpoint, const char *folder)
         die("%s: is there because st-write did not finish this folder; run it again to the end",
             journal);
     free(journal);
-    if (!stat(index_path, &status)) {
-        struct toc *index = read_index(index_path);
+    struct toc *index = read_index(index_path);
+    if (index) {
         read_indexed_shards(checkpoint, folder, index);
         check_index(checkpoint, index, index_path);
         toc_free(index);

@@ -176,7 +176,6 @@ const char *pretokenizer_cut(const struct pretokenizer *p, const char *text, siz
                              pretokenizer_take *take, void *context)
 {
     struct cut cut = {p, take, context, NULL};
-    if (length)
-        cut_from(&cut, 0, text, length);
+    cut_from(&cut, 0, text, length);
     return cut.error;
 }

@@ -20,8 +20,8 @@ void pretokenizer_free(struct pretokenizer *p);
 /* Takes a piece, which is not empty; false: enough, no more pieces. */
 typedef bool pretokenizer_take(void *context, const char *piece, size_t length);
 
-/* Cut valid UTF-8 into pieces, in order. NULL, or what went wrong (static): a pattern that tries
- * too many ways at this text. */
+/* Cut valid UTF-8, which is not empty, into pieces, in order. NULL, or what went wrong (static): a
+ * pattern that tries too many ways at this text. */
 const char *pretokenizer_cut(const struct pretokenizer *p, const char *text, size_t length,
                              pretokenizer_take *take, void *context);
 

@@ -90,8 +90,7 @@ static char *read_entry(struct pt *pt, struct archive *zip, struct archive_entry
     if (!name)
         return xprintf("entry %zu of the zip: wanted a printable name in folder '%s'",
                        pt->entries + 1, *top ? *top : "archive");
-    if (archive_entry_filetype(header) != AE_IFREG || archive_entry_size(header) < 0 ||
-        !packing_known(zip))
+    if (archive_entry_filetype(header) != AE_IFREG || !packing_known(zip))
         return xprintf("%s: wanted a stored or deflated file", name);
     if (pt->entries == ENTRIES_MAX)
         return xprintf("more than %d entries in the zip", ENTRIES_MAX);

@@ -257,7 +257,8 @@ uint64_t safetensors_layout(const struct toc *toc, const uint32_t *line, size_t 
             if (dtype_size(tensor->dtype) > alignment)
                 alignment = dtype_size(tensor->dtype);
             offset[i] = at;
-            if (!add_fits(at, tensor->size, &end) || end > INT64_MAX - SAFETENSORS_HEADER_MAX)
+            end = at + tensor->size; /* fits: both are below 2^63 */
+            if (end > INT64_MAX - SAFETENSORS_HEADER_MAX)
                 die("%s: shard %s: its size overflows", tensor->name, toc->shard[tensor->shard]);
             /* Names are printable ASCII: only quote and backslash need an escape. */
             fputs(",\"", out);

@@ -39,7 +39,7 @@ static struct source *append(struct sources *sources, const char *label)
         pthread_mutex_init(sources->mutex, NULL);
     }
     if (names_add(sources->labels, label) != sources->count)
-        die("%s: two files of that name; rename one of them", label);
+        die("%s: two files of that name; rename or link one of them", label);
     sources->file = xgrow(sources->file, sources->count + 1, sizeof *sources->file);
     struct source *file = &sources->file[sources->count++];
     *file = (struct source){.label = xstrdup(label), .fd = -1};

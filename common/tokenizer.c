@@ -286,7 +286,7 @@ static char *slurp(const char *path, bool needed, size_t *length)
     *length = (size_t)status.st_size;
     char *text = xgrow(NULL, *length + 1, 1);
     if (fread(text, 1, *length, file) != *length)
-        die_errno("%s", path);
+        die("%s: cannot be read, or changed meanwhile; try again", path);
     fclose(file);
     return text;
 }

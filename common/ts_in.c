@@ -125,8 +125,7 @@ static struct archive_entry *peek_entry(struct ts_in *in)
     const char *path = archive_entry_pathname(entry);
     mode_t type = archive_entry_filetype(entry);
     if (!path || archive_entry_hardlink(entry) || archive_entry_sparse_reset(entry) > 0 ||
-        (type != AE_IFREG && type != AE_IFLNK) ||
-        (type == AE_IFREG && !archive_entry_size_is_set(entry)))
+        (type != AE_IFREG && type != AE_IFLNK))
         refuse_entry(in, path,
                      "neither a plain regular file nor a symbolic link; not a tensor stream");
     for (const char *p = path; *p; p++)
@@ -328,7 +327,7 @@ static void open_checkpoint(struct ts_in *in, char **path, size_t count)
                   checkpoint->folder, "files", sources_to_json(&checkpoint->sources), "input",
                   formats_totals(checkpoint->toc), "quant", "history");
     if (!in->header)
-        die("out of memory");
+        die("%s: its path is not UTF-8, which a stream needs; move or link it", in->name);
 }
 
 static struct ts_in *open_any(char **path, size_t count, const struct stage *stage)
@@ -591,8 +590,8 @@ void ts_read(struct ts_in *in, void *data, size_t size)
 void *ts_read_all(struct ts_in *in)
 {
     if (in->tensor->size > read_all_max)
-        die("%s: %s: %" PRIu64 " bytes are too many for a scale or scalar", in->name,
-            in->tensor->name, in->tensor->size);
+        die("%s: %s: %" PRIu64 " bytes are too many to read at once", in->name, in->tensor->name,
+            in->tensor->size);
     void *data = xgrow(NULL, (size_t)in->tensor->size, 1);
     ts_read(in, data, (size_t)in->tensor->size);
     return data;

@@ -76,8 +76,8 @@ reference() {
 pax() {
     local LC_ALL=C record text='' length
     for record in "${@:2}"; do
-        # The length counts itself, two or three digits, a space and a newline.
-        length=$((${#record} + (${#record} < 96 ? 4 : 5)))
+        # The length counts itself, two to four digits, a space and a newline.
+        length=$((${#record} + (${#record} < 96 ? 4 : ${#record} < 995 ? 5 : 6)))
         text+="$length $record"$'\n'
     done
     tar_entry "$1" ${#text} x && printf '%s' "$text" && pad ${#text}

@@ -177,8 +177,25 @@ good() {
     head -c 2000000 /dev/zero >"$T/d/a@b.bin"
     refused 'a@b\.bin: a stream cannot refer .*rename it' st-read -o "$T/out.ts" "$T/d"
     rm "$T/d/a@b.bin"
-    : >"$T/d/$(printf 'a\nb')"
-    refused 'control characters; rename it' st-read -o "$T/out.ts" "$T/d"
+    for name in "$(printf 'a\nb')" "$(printf 'a\177b')"; do
+        : >"$T/d/$name"
+        refused 'control characters; rename it' st-read -o "$T/out.ts" "$T/d"
+        rm "$T/d/$name"
+    done
+    printf -v long 'x%.0s' {1..200}
+    mkdir -p "$T/d/$long"
+    mv "$T/d/m.safetensors" "$T/e/other.safetensors"
+    head -c 2000000 /dev/zero >"$T/d/$long/$long"
+    cp "$T/e/m.safetensors" "$T/d"
+    refused 'cannot refer to a file of this name \(over 255 bytes' st-read -o "$T/out.ts" "$T/d"
+    mkdir "$T/$(printf 'a\nb')" "$T/$(printf 'a\377b')" "$T/$(printf 'a\377c')"
+    cp "$T/e/m.safetensors" "$T/$(printf 'a\nb')"
+    refused 'a.b/m\.safetensors: a stream cannot refer' st-read -o "$T/out.ts" "$T/$(printf 'a\nb')/m.safetensors"
+    # A path need not be UTF-8 for the kernel, but for JSON: of a shard, or of the folder alone.
+    cp "$T/e/m.safetensors" "$T/$(printf 'a\377b')"
+    LC_ALL=C refused '/m\.safetensors: its path is not UTF-8' st-read -o "$T/out.ts" "$T/$(printf 'a\377b')"
+    ln -s "$T/e/m.safetensors" "$T/$(printf 'a\377c')"
+    LC_ALL=C refused 'a.c: its path is not UTF-8' st-read -o "$T/out.ts" "$T/$(printf 'a\377c')"
     [ ! -e "$T/out.ts" ]
 }
 
@@ -243,8 +260,60 @@ bad_index() {
     mkdir "$T/c/config.json"
     refused 'c/config\.json: not a regular file' st-read -o "$T/out.ts" "$T/c"
     rmdir "$T/c/config.json"
+    ln -s config.json "$T/c/config.json"
+    refused 'c/config\.json: Too many levels' st-read -o "$T/out.ts" "$T/c"
+    rm "$T/c/config.json"
     ln -s nowhere "$T/c/README.md"
     refused 'c/README\.md: No such file' st-read -o "$T/out.ts" "$T/c"
+    rm "$T/c/README.md"
+    # Its size is said to be 0, but there is text in it.
+    ln -s /proc/self/status "$T/c/status"
+    refused 'c/status: changed while it was read' st-read -o "$T/out.ts" "$T/c"
+    rm "$T/c/status"
+    mkdir -p "$T/c/1/2/3/4/5/6/7/8/9/10/11/12/13/14/15/16"
+    st-read -n "$T/c" >/dev/null
+    mkdir -p "$T/c/1/2/3/4/5/6/7/8/9/10/11/12/13/14/15/16/17"
+    refused '/17: folders nested deeper than 16' st-read -o "$T/out.ts" "$T/c"
+    [ ! -e "$T/out.ts" ]
+}
+
+@test "what is no part of a checkpoint is left out" {
+    checkpoint '{"a":"1.safetensors","b":"2.safetensors"}'
+    mkdir -p "$T/c/__pycache__" "$T/c/.cache" "$T/c/.git" "$T/c/deep/__pycache__" "$T/elsewhere"
+    touch "$T/c/__pycache__/x" "$T/c/.cache/x" "$T/c/.git/x" "$T/c/deep/__pycache__/x" "$T/c/deep/kept"
+    ln -s "$T/elsewhere" "$T/c/link"
+    mkfifo "$T/c/pipe"
+    st-read -o "$T/out.ts" "$T/c" 2>"$T/said"
+    [ "$(tar tf "$T/out.ts" | grep ^files/)" = files/deep/kept ]
+    [ "$(grep -c 'c/\(link\|pipe\): neither a file nor a folder of its own; left out' "$T/said")" -eq 2 ]
+}
+
+@test "what may not be read" {
+    # Without root's right to read everything.
+    as_owner=()
+    [ "$(id -u)" != 0 ] || as_owner=(setpriv --bounding-set=-all)
+    "${as_owner[@]}" true || skip 'no right to give up rights'
+    checkpoint '{"a":"1.safetensors","b":"2.safetensors"}'
+    mkdir "$T/c/d"
+    touch "$T/c/d/x"
+    # unreadable PATTERN MODE FILE: st-read says so.
+    unreadable() {
+        local before
+        before=$(stat -c %a "$3")
+        chmod "$2" "$3"
+        refused "$1: .*Permission denied" "${as_owner[@]}" st-read --inline -o "$T/out.ts" "$T/c"
+        chmod "$before" "$3"
+    }
+    unreadable 'c/1\.safetensors' 0 "$T/c/1.safetensors"
+    unreadable 'c/model\.safetensors\.index\.json' 0 "$T/c/model.safetensors.index.json"
+    unreadable 'c/d' 0 "$T/c/d"
+    unreadable 'c/d/x' 0 "$T/c/d/x"
+    unreadable 'c/d/x' 444 "$T/c/d" # its names may be seen, but no more
+    rm "$T/c/model.safetensors.index.json"
+    unreadable 'c/1\.safetensors' 0 "$T/c/1.safetensors"
+    "${as_owner[@]}" st-read "$T/c" >"$T/a.ts"
+    chmod 0 "$T/a.ts"
+    refused 'a\.ts: Permission denied' "${as_owner[@]}" st-sum "$T/a.ts"
     [ ! -e "$T/out.ts" ]
 }
 
@@ -256,12 +325,37 @@ bad_index() {
     refused 'f\.safetensors: not a regular file' st-read "$T/f.safetensors"
     mkdir "$T/d.safetensors"
     refused 'd\.safetensors: no \.safetensors file' st-read "$T/d.safetensors"
+    good "{\"a\":$a}"
+    refused 'nowhere\.safetensors: No such file' st-read "$T/m.safetensors" "$T/nowhere.safetensors"
+    for operands in "d.safetensors m.safetensors" "a.ts m.safetensors"; do
+        touch "$T/a.ts"
+        # shellcheck disable=SC2086
+        run sh -c 'cd "$1" && shift && exec timeout 20 st-read "$@"' - "$T" $operands
+        [ "$status" -eq 2 ]
+        [[ $output == *'must be the only operand'* || $output == *'one stream at a time'* ]]
+    done
     # What st-write has not finished has headers and sizes from the start.
     checkpoint '{"a":"1.safetensors","b":"2.safetensors"}'
     echo fingerprint >"$T/c/.journal"
     for program in st-read st-sum; do
         refused 'c/\.journal: .*did not finish' "$program" "$T/c"
     done
+}
+
+@test "more shards than are kept open" {
+    mkdir "$T/many"
+    for i in {1..40}; do
+        safetensors "$T/many/$i.safetensors" "{\"$i\":$a}" abcd
+    done
+    st-read --inline "$T/many" | st-sum | grep -q '40 tensors'
+}
+
+@test "token ids by the gigabyte" {
+    safetensors "$T/ids.safetensors" \
+        "{\"input_ids\":{\"dtype\":\"I32\",\"shape\":[1,300000000],\"data_offsets\":[0,1200000000]}}"
+    truncate -s +1200000000 "$T/ids.safetensors"
+    refused 'ids\.safetensors: input_ids: 1200000000 bytes are too many' \
+        amax-calib --tokens "$T/ids.safetensors" "$NANO"
 }
 
 # ---- scales ----

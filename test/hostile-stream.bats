@@ -10,11 +10,19 @@ load craft
 prepare() {
     mkdir "$T/src"
     printf '0123456789' >"$T/src/m.safetensors"
-    files="\"m.safetensors\":$(listed "$T/src/m.safetensors")"
+    list m.safetensors
+    model=
     quant='{}'
     history='[]'
     toc=$'a\tU8\t[4]\tm.safetensors\tdata\nb\tU8\t[2,3]\tm.safetensors\tdata\n'
     end='{"tensors":2,"bytes":10,"plan":false,"counts":[]}'
+}
+
+# list FILE...: what .stream lists is these.
+list() {
+    local file
+    files=
+    for file; do files+="${files:+,}\"$file\":$(listed "$T/src/$file")"; done
 }
 
 # listed FILE: its entry in .stream's list.
@@ -26,8 +34,8 @@ listed() {
 }
 
 header() {
-    printf '{"format":"tensor-stream","version":1,"scope":"all","files":{%s},"quant":%s,"history":%s}\n' \
-        "$files" "$quant" "$history"
+    printf '{"format":"tensor-stream","version":1,"scope":"all",%s"files":{%s},"quant":%s,"history":%s}\n' \
+        "$model" "$files" "$quant" "$history"
 }
 
 text_entry() { # with the newline that $() takes
@@ -46,6 +54,12 @@ tensors() {
 
 finish() {
     text_entry .end "$end"
+    head -c 1024 /dev/zero
+}
+
+# finish, with what lacks its newline
+finish_bare() {
+    entry .end "$end"
     head -c 1024 /dev/zero
 }
 
@@ -164,9 +178,10 @@ bad_all() {
     raw=$(printf '[%.0s' {1..100000})
     stream raw
     bad '\.stream: .*make or get it anew'
+    printf -v long 'x%.0s' {1..256}
     for entry in '"x":{}' '"x":1' '"x":{"path":"relative","size":1,"mtime_ns":1}' '"x":{"path":"/x","size":-1,"mtime_ns":1}' \
         '"x":{"path":"/x","size":1.5,"mtime_ns":1}' '"x":{"path":"/x","size":1}' '"":{"path":"/x","size":1,"mtime_ns":1}' \
-        '"a@b":{"path":"/x","size":1,"mtime_ns":1}' '"a\nb":{"path":"/x","size":1,"mtime_ns":1}' \
+        '"a@b":{"path":"/x","size":1,"mtime_ns":1}' "\"$long\":{\"path\":\"/x\",\"size\":1,\"mtime_ns\":1}" '"a\nb":{"path":"/x","size":1,"mtime_ns":1}' \
         '"x":{"path":"/x\ny","size":1,"mtime_ns":1}' '"x":{"path":"/x","size":1,"mtime_ns":1,"phase":4096}' \
         '"x":{"path":"/x","size":1,"mtime_ns":1,"phase":-1}' '"x":{"path":"/x","size":9223372036854775808,"mtime_ns":1}'; do
         files=$entry
@@ -284,6 +299,14 @@ bad_all() {
     side() { entry "files/$(printf 'a\nb\033[1m')" x; }
     stream begin side tensors finish
     bad 'a control character in its name'
+    # A link keeps its slash at the end, and a pax header has room for more than a name.
+    side() { reference files/ m.safetensors@2+6; }
+    stream begin side tensors finish
+    bad 'entry files/: no side file may be called so'
+    printf -v long 'x%.0s' {1..1024}
+    side() { pax p "path=files/$long" && entry x x; }
+    stream begin side tensors finish
+    bad 'no side file may be called so'
     # A side file cannot go through what another one made.
     side() { entry files/x x && entry files/x/y x; }
     stream begin side tensors finish
@@ -361,11 +384,16 @@ bad_all() {
         m.safetensors@5+6 m.safetensors@-2+6 m.safetensors@2+-6 m.safetensors@18446744073709551614+6 \
         m.safetensors@18446744073709551616+6 m.safetensors@2+18446744073709551622 m.safetensors@2+6x 'm.safetensors@2 +6' \
         'm.safetensors@ 2+6' m.safetensors@0x2+6 other@2+6 @2+6 m.safetensor@2+6 m.safetensorss@2+6 ../m.safetensors@2+6 \
-        /etc/passwd "$(printf 'a\n\033[1m')"; do
+        m.safetensors@x+6 m.safetensors@2+x /etc/passwd "$(printf 'a\n\033[1m')"; do
         a() { entry a abcd; }
         stream begin a b finish
         bad 'offset [0-9]+: entry b: its reference, .*is not LABEL@OFFSET\+6 inside a file that \.stream lists; '
     done
+    a() { reference a x@0+4; }
+    list
+    stream begin a
+    bad 'entry a: its reference, x@0\+4, is not'
+    list m.safetensors
     side() { reference files/x "$text"; }
     for text in m.safetensors@2+9 m.safetensors@2+-1 x@0+1 m.safetensors@0+99999999999999999999; do
         stream begin side tensors finish
@@ -420,10 +448,11 @@ changed() {
     st-sum "$T/a.ts" >/dev/null
 }
 
-# during CHANGE PROGRAM...: the program has read b when CHANGE, a command, is done, and sees it at the end.
+# during PATTERN CHANGE PROGRAM...: the program has read b when CHANGE, a command, is done, and sees it at the
+# end, or when it reads c.
 during() {
-    local change=$1 status=0
-    shift
+    local pattern=$1 change=$2 status=0
+    shift 2
     mkfifo "$T/fifo"
     timeout 20 "$@" <"$T/fifo" >/dev/null 2>"$T/refused" 3>&- &
     local last=$!
@@ -431,6 +460,7 @@ during() {
     # More than a pipe and the reader's buffer hold: what is taken shows that b was read.
     { begin && reference b m.safetensors@2+6 && tar_entry z 8388608 && head -c 8388608 /dev/zero; } >&5
     $change
+    (trap '' PIPE; reference c m.safetensors@4+6 >&5 2>/dev/null) || true
     # It may see the change before, and read no more.
     (trap '' PIPE; finish >&5 2>/dev/null) || true
     exec 5>&-
@@ -438,27 +468,32 @@ during() {
     rm "$T/fifo"
     [ "$status" -eq 1 ]
     [ "$(wc -l <"$T/refused")" -eq 1 ]
-    grep -q 'm\.safetensors: changed since' "$T/refused"
+    grep -q "m\.safetensors: $pattern" "$T/refused"
 }
 
 @test "a file that changes during the run" {
-    toc=$'b\tU8\t[2,3]\tm.safetensors\tdata\nz\tU8\t[8388608]\tn.safetensors\tdata\n'
-    end='{"tensors":2,"bytes":8388614,"plan":false,"counts":[]}'
+    toc=$'b\tU8\t[2,3]\tm.safetensors\tdata\nz\tU8\t[8388608]\tn.safetensors\tdata\nc\tU8\t[6]\tm.safetensors\tdata\n'
+    end='{"tensors":3,"bytes":8388620,"plan":false,"counts":[]}'
     touch -d @1 "$T/src/m.safetensors"
     cp -p "$T/src/m.safetensors" "$T/old"
-    files="\"m.safetensors\":$(listed "$T/src/m.safetensors")"
+    list m.safetensors
     grow() { echo more >>"$T/src/m.safetensors"; }
     later() { touch "$T/src/m.safetensors"; }
     other() { printf 'abcdefghij' >"$T/new" && mv "$T/new" "$T/src/m.safetensors"; }
+    cut() { truncate -s 4 "$T/src/m.safetensors"; }
+    gone() { rm "$T/src/m.safetensors"; }
     for change in grow later other; do
         for program in st-sum "st-write $T/out" "st-read --inline -"; do
             # shellcheck disable=SC2086
-            during $change $program
+            during 'changed since' $change $program
             [ ! -e "$T/out" ]
             rm -rf "$T/out.partial"
             cp -p "$T/old" "$T/src/m.safetensors"
         done
     done
+    during 'c: file ends at offset 4, wanted 6 bytes more' cut st-sum
+    cp -p "$T/old" "$T/src/m.safetensors"
+    during 'No such file' gone st-sum
 }
 
 @test ".end: wrong counts, malformed, missing, twice" {
@@ -476,6 +511,28 @@ during() {
     link() { reference .end m.safetensors@2+6; }
     stream begin tensors link
     bad 'wanted entry \.end, a regular file'
+}
+
+@test ".end needs its newline" {
+    stream begin tensors finish_bare
+    bad '\.end: malformed'
+}
+
+@test "a configuration by reference: read, or too large for that" {
+    echo '{"model_type":"deepseek_v4"}' >"$T/src/config.json"
+    size=$(stat -c %s "$T/src/config.json")
+    list m.safetensors config.json
+    model='"model_type":"deepseek_v4",'
+    side() { reference files/config.json "config.json@0+$size"; }
+    stream begin side tensors finish
+    st-write "$T/out" "$T/a.ts"
+    cmp "$T/src/config.json" "$T/out/config.json"
+    truncate -s $(((128 << 20) + 1)) "$T/src/config.json"
+    size=$(stat -c %s "$T/src/config.json")
+    list m.safetensors config.json
+    stream begin side tensors finish
+    refused 'side file config\.json has 134217729 bytes, too many' st-write "$T/out2" "$T/a.ts"
+    [ ! -e "$T/out2" ]
 }
 
 @test "something behind the end" {

@@ -137,3 +137,30 @@ larger_input_amax() {
     run nvfp4-cast --amax x --zero=maybe "$NANO"
     [ "$status" -eq 2 ]
 }
+
+# recipe_of FOLDER [OPTION...]: the name of the recipe that a plan for the checkpoint takes.
+recipe_of() {
+    nvfp4-cast -n --amax "$T/amax.ts" "${@:2}" "$1" | tar xOf - .stream | jq -r .quant.recipe
+}
+
+@test "recipes: where they are looked for, and what is said if they are not there" {
+    amaxes "$T/amax.ts"
+    mkdir -p "$T/recipes/deepseek_v4" "$T/bin" "$T/bare"
+    jq '.name = "mine"' recipes/deepseek_v4/experts.json >"$T/recipes/deepseek_v4/experts.json"
+    [ "$(recipe_of "$NANO")" = experts ]
+    [ "$(SEEKPIPE_RECIPES='' recipe_of "$NANO")" = experts ]
+    [ "$(SEEKPIPE_RECIPES=$T/recipes recipe_of "$NANO")" = mine ]
+    [ "$(recipe_of "$NANO" --recipe "$T/recipes/deepseek_v4/experts.json")" = mine ]
+    run recipe_of "$NANO" --recipe other
+    [[ $output == *"deepseek_v4/other.json: no recipe 'other' for model type deepseek_v4: No such file"* ]]
+    cp "$NANO"/*.safetensors "$T/bare"
+    run recipe_of "$T/bare" --recipe other
+    [[ $output == *"none/other.json: no recipe 'other' for model type (unknown: no config.json in the stream): "* ]]
+    # Beside the program, and in no folder above it.
+    cp "$(command -v nvfp4-cast)" "$T/bin"
+    PATH=$T/bin:$PATH
+    [ "$(recipe_of "$NANO")" = mine ]
+    rm -r "$T/recipes"
+    run recipe_of "$NANO"
+    [[ $output == *"no folder of recipes beside the programs; name one in \$SEEKPIPE_RECIPES"* ]]
+}

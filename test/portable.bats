@@ -36,13 +36,13 @@ of_system() {
     [ -x "$DIST/bin/test/mkckpt" ]
 }
 
-# A root with nothing but the system's libraries for C and C++ (and the locale that comes with them),
-# the programs, and a checkpoint; $in runs a program there.
+# A root with nothing but the system's libraries for C and C++ (and the locale that comes with them, and the
+# folder for shared memory, which clang's OpenMP wants), the programs, and a checkpoint; $in runs a program there.
 @test "in a root without our libraries: the same tensors as at home" {
     # /proc, from which $ORIGIN is known elsewhere, is not there.
     in=(env TMPDIR=/tmp LD_ORIGIN_PATH=/dist/bin chroot "$T/root")
     [ "$(id -u)" = 0 ] || in=(unshare -r "${in[@]}")
-    mkdir -p "$T/root/tmp"
+    mkdir -p "$T/root/tmp" "$T/root/dev/shm"
     ldd "$DIST/bin/amax-calib" | grep -oE '/[^ ]+' | while read -r path; do
         if of_system "${path##*/}"; then
             install -D "$path" "$T/root$path"

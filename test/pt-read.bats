@@ -243,11 +243,15 @@ claim() {
     refused 'a: wanted a storage data/0 of 4 I32, got 8 bytes'
     with "$(tensor Short 0 '\x8a\x08\x04\x00\x00\x00\x00\x00\x00\x40' 'K\x00' 'K\x04' "$whole")"
     refused 'a: wanted a storage data/0 of 4611686018427387908 I16'
+    with "$(tensor Double 0 '\x8a\x08\x04\x00\x00\x00\x00\x00\x00\x40' 'K\x00' 'K\x04' "$whole")"
+    refused 'a: wanted a storage data/0 of 4611686018427387908 F64'
     with "$(tensor Short 0 'J\xff\xff\xff\xff' 'K\x00' 'K\x04' "$whole")"
     refused 'a storage of -1 elements'
     with "$(tensor Short 0 'K\x04' 'K\x01' 'K\x04' "$whole")"
     refused 'a: 8 bytes from element 1 on are outside of its storage data/0 of 8 bytes'
     with "$(tensor Short 0 'K\x04' '\x8a\x08\xff\xff\xff\xff\xff\xff\xff\x7f' 'K\x04' "$whole")"
+    refused 'a: 8 bytes from element 9223372036854775807 on are outside of its storage'
+    with "$(tensor Double 0 'K\x01' '\x8a\x08\xff\xff\xff\xff\xff\xff\xff\x7f' 'K\x01' "$whole")"
     refused 'a: 8 bytes from element 9223372036854775807 on are outside of its storage'
     with "$(tensor Short 0 'K\x04' 'J\xfe\xff\xff\xff' 'K\x04' "$whole")"
     refused 'its offset is -2'

@@ -165,6 +165,7 @@ shards_of() {
 @test "equal input gives an equal stream" {
     st-read "$NANO" >"$T/a.ts"
     st-read -v --progress -o "$T/b.ts" "$NANO" 2>/dev/null
+    [ -z "$(st-read -n --progress -o "$T/plan.ts" "$NANO" 2>&1)" ] # a plan makes none
     cmp "$T/a.ts" "$T/b.ts"
 }
 

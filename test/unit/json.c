@@ -127,6 +127,7 @@ static void documents_that_are_not(void **state)
                                        "\"\\ud800\"",
                                        "\"\\ud800\\n\"",
                                        "\"\\ud800\\u0041\"",
+                                       "\"\\ud800\\ue000\"",
                                        "\"\\udc00\"",
                                        "\"\\u0000\"",
                                        "\"\n\"",
@@ -277,10 +278,26 @@ static void errors_stick_and_keep_to_one_line(void **state)
     assert_false(json_walk_array(walk));
     assert_false(json_walk_item(walk));
     assert_null(json_walk_string(walk));
+    uint64_t number;
+    assert_false(json_walk_number(walk, &number));
     assert_false(json_walk_skip(walk));
     assert_false(json_walk_end(walk));
     assert_non_null(strstr(json_walk_error(walk), "wrong"));
     json_walk_free(walk);
+}
+
+static void outside_of_all_containers(void **state)
+{
+    (void)state;
+    struct document document;
+    struct json_walk *walk = walk_through(&document, "[]");
+    assert_false(json_walk_item(walk));
+    assert_true(json_walk_array(walk));
+    assert_false(json_walk_item(walk));
+    assert_false(json_walk_item(walk));
+    assert_true(json_walk_end(walk));
+    json_walk_free(walk);
+    json_walk_free(NULL);
 }
 
 /* Any bytes give an answer, whatever they are: every byte of a document changed to every other. */
@@ -309,6 +326,7 @@ int main(void)
         cmocka_unit_test(strings),
         cmocka_unit_test(the_longest_string),
         cmocka_unit_test(errors_stick_and_keep_to_one_line),
+        cmocka_unit_test(outside_of_all_containers),
         cmocka_unit_test(every_byte_changed),
     };
     return cmocka_run_group_tests_name("json", tests, NULL, NULL);

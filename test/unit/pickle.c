@@ -358,16 +358,18 @@ static void wrong_frames(void **state)
     refused(PROGRAM(BEGIN "(K\1\x86."), "wanted 2 values on the stack, got 1");
 }
 
-/* A program of a beginning and `count` times the same piece is refused with these words. */
+/* A program of a beginning, `count` times the same piece and an end is refused with these words. */
 static void refused_when_repeated(struct program begin, struct program piece, size_t count,
-                                  const char *words)
+                                  struct program end, const char *words)
 {
-    char *bytes = malloc(begin.size + count * piece.size), *at = bytes;
+    char *bytes = malloc(begin.size + count * piece.size + end.size), *at = bytes;
     assert_non_null(bytes);
     memcpy(at, begin.bytes, begin.size);
     at += begin.size;
     for (size_t i = 0; i < count; i++, at += piece.size)
         memcpy(at, piece.bytes, piece.size);
+    memcpy(at, end.bytes, end.size);
+    at += end.size;
     refused((struct program){bytes, (size_t)(at - bytes)}, words);
     free(bytes);
 }
@@ -375,11 +377,36 @@ static void refused_when_repeated(struct program begin, struct program piece, si
 static void bounds(void **state)
 {
     (void)state;
-    struct program begin = PROGRAM(BEGIN);
-    refused_when_repeated(begin, PROGRAM("("), 1 << 17, "more than 65536 values at once");
-    refused_when_repeated(begin, PROGRAM("\x85"), 1 << 25, "more than 16777216 values at once");
+    struct program begin = PROGRAM(BEGIN), none = PROGRAM("");
+    refused_when_repeated(begin, PROGRAM("("), 1 << 17, none, "more than 65536 values at once");
+    refused_when_repeated(begin, PROGRAM(TEXT_1("a")), 1 << 17, none,
+                          "more than 65536 values at once");
+    refused_when_repeated(begin, PROGRAM("\x85"), 1 << 24, PROGRAM("\x85"),
+                          "more than 16777216 values at once");
+    refused_when_repeated(begin, PROGRAM("\x85"), 1 << 24, PROGRAM("(K\1t"),
+                          "more than 16777216 values at once");
     refused_when_repeated(PROGRAM(BEGIN TEXT_1("a") "q\0" SCALAR "q\1s"), PROGRAM("h\0h\1s"),
-                          1 << 20, "more than 1048576 tensors");
+                          1 << 20, none, "more than 1048576 tensors");
+    refused_when_repeated(PROGRAM(BEGIN TEXT_1("a") "q\0" REBUILD "q\1(" STORAGE(
+                              "BFloat16", "K\x01") "K\0))\x89" NO_HOOKS "tq\2Rs"),
+                          PROGRAM("h\0h\1h\2Rs"), 1 << 20, none, "more than 1048576 tensors");
+}
+
+/* Each entry of the memo has its number. */
+static void bound_of_the_memo(void **state)
+{
+    (void)state;
+    enum { MOST = 1 << 23, PUT = 5 };
+    struct program begin = PROGRAM(BEGIN);
+    char *bytes = malloc(begin.size + (size_t)PUT * (MOST + 1)), *at = bytes + begin.size;
+    assert_non_null(bytes);
+    memcpy(bytes, begin.bytes, begin.size);
+    for (uint32_t i = 0; i <= MOST; i++, at += PUT) {
+        *at = 'r';
+        memcpy(at + 1, &i, sizeof i);
+    }
+    refused((struct program){bytes, (size_t)(at - bytes)}, "more than 8388608 values at once");
+    free(bytes);
 }
 
 int main(void)
@@ -401,6 +428,7 @@ int main(void)
         cmocka_unit_test(wrong_strings),
         cmocka_unit_test(wrong_frames),
         cmocka_unit_test(bounds),
+        cmocka_unit_test(bound_of_the_memo),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

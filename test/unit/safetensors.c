@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -116,6 +117,44 @@ static void every_byte_changed(void **state)
     assert_true(refused > (size_t)HEADER * 200);
 }
 
+/* In the order of their data, whatever order the header has them in; empty ones first. */
+static void any_order(void **state)
+{
+    static const struct {
+        const char *header, *error; /* NULL: none */
+    } files[] = {
+        {"{\"b\":{\"dtype\":\"U8\",\"shape\":[3],\"data_offsets\":[1,4]},"
+         "\"c\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[0,1]},"
+         "\"a\":{\"dtype\":\"U8\",\"shape\":[0],\"data_offsets\":[1,1]}}",
+         NULL},
+        {"{\"b\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[3,4]},"
+         "\"c\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[0,1]},"
+         "\"a\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[2,3]}}",
+         "tensor a: begins at 2 of the data, but the one before ends at 1 (hole)"},
+    };
+    int fd = *(int *)*state;
+    for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
+        struct toc *toc = toc_new();
+        char bytes[512] = {0};
+        size_t length = strlen(files[i].header);
+        bytes[0] = (char)length;
+        strcpy(bytes + 8, files[i].header);
+        put_file(fd, bytes, 8 + length + 4);
+        char *error = read_file(fd, 8 + length + 4, toc);
+        if (files[i].error) {
+            assert_non_null(error);
+            assert_string_equal(error, files[i].error);
+        } else {
+            assert_null(error);
+            assert_string_equal(toc->tensor[0].name, "c");
+            assert_string_equal(toc->tensor[1].name, "a");
+            assert_string_equal(toc->tensor[2].name, "b");
+        }
+        free(error);
+        toc_free(toc);
+    }
+}
+
 /* ---- layouts ---- */
 
 /* The header of a layout must read back as the lines it was made of, at the same offsets, aligned.
@@ -200,6 +239,42 @@ static void data_begin_at_the_phase(void **state)
     }
 }
 
+/* A header over 100 MB is written by none: the process ends, and says why. */
+static void header_too_large(void **state)
+{
+    int errors = *(int *)*state, status;
+    enum { TENSORS = 100000 };
+    char name[TENSOR_NAME_MAX + 1], said[256] = "";
+    struct toc *toc = toc_new();
+    uint32_t *line = calloc(TENSORS, sizeof *line);
+    uint64_t *offset = calloc(TENSORS, sizeof *offset), size;
+    assert_true(line && offset);
+    struct tensor tensor = {.name = name, .dtype = DTYPE_U8, .shard = toc_shard(toc, "s")};
+    for (uint32_t i = 0; i < TENSORS; i++) {
+        snprintf(name, sizeof name, "%01000" PRIu32, i);
+        assert_null(toc_add(toc, &tensor));
+        line[i] = i;
+    }
+    put_file(errors, "", 0);
+    assert_int_equal(lseek(errors, 0, SEEK_SET), 0);
+    fflush(NULL);
+    pid_t child = fork();
+    assert_true(child >= 0);
+    if (!child) {
+        char *text;
+        dup2(errors, STDERR_FILENO);
+        safetensors_layout(toc, line, TENSORS, 0, offset, &text, &size);
+        _exit(0);
+    }
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 1);
+    assert_true(pread(errors, said, sizeof said - 1, 0) > 0);
+    assert_non_null(strstr(said, "s: the header of this shard would be over 100 MB"));
+    free(line);
+    free(offset);
+    toc_free(toc);
+}
+
 static int open_file(void **state)
 {
     static int fd;
@@ -240,8 +315,10 @@ int main(void)
         cmocka_unit_test(cut_header_at_every_byte),
         cmocka_unit_test(every_byte_changed),
         cmocka_unit_test(unreadable),
+        cmocka_unit_test(any_order),
         cmocka_unit_test(layouts_read_back),
         cmocka_unit_test(data_begin_at_the_phase),
+        cmocka_unit_test(header_too_large),
     };
     return cmocka_run_group_tests_name("safetensors", tests, open_file, close_file);
 }

@@ -31,9 +31,40 @@ static void read_stream(const char *path)
     ts_close(in);
 }
 
+/* Ask for more of b than there is: a mistake of the program, whose end it must be. */
+static void read_beyond(const char *path)
+{
+    char data[16];
+    struct ts_in *in = ts_open(path, NULL);
+    ts_next(in);
+    ts_next(in);
+    ts_read(in, data, 11);
+    ts_read(in, data, 2);
+}
+
+static void hold_and_read(const char *path, uint64_t offset, size_t size)
+{
+    char data[16];
+    struct ts_in *in = ts_open(path, NULL);
+    ts_next(in);
+    ts_next(in);
+    ts_held_read(ts_hold(in), offset, data, size);
+}
+
+static void read_held_beyond(const char *path)
+{
+    hold_and_read(path, 2, 11);
+}
+
+static void read_held_behind(const char *path)
+{
+    hold_and_read(path, 13, 0);
+}
+
 /* What became of reading `size` bytes: the exit code, or -1 for a crash; one line of errors, or
  * none. */
-static int try_stream(const void *bytes, size_t size, char *line, size_t room)
+static int try_reader(void (*reader)(const char *path), const void *bytes, size_t size, char *line,
+                      size_t room)
 {
     assert_int_equal(ftruncate(stream.fd, 0), 0);
     assert_int_equal(pwrite(stream.fd, bytes, size, 0), size);
@@ -48,7 +79,7 @@ static int try_stream(const void *bytes, size_t size, char *line, size_t room)
         dup2(stream.fd, STDIN_FILENO);
         dup2(stream.errors, STDERR_FILENO);
         setvbuf(stderr, NULL, _IOLBF, 0);
-        read_stream(NULL);
+        reader(NULL);
         _exit(0);
     }
     int status;
@@ -56,6 +87,11 @@ static int try_stream(const void *bytes, size_t size, char *line, size_t room)
     ssize_t got = pread(stream.errors, line, room - 1, 0);
     line[got > 0 ? got : 0] = 0;
     return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+}
+
+static int try_stream(const void *bytes, size_t size, char *line, size_t room)
+{
+    return try_reader(read_stream, bytes, size, line, room);
 }
 
 /* One line that says what to do next. */
@@ -113,6 +149,17 @@ static void every_byte_changed(void **state)
         stream.bytes[i] = old;
         if (code != 0 && (code != 1 || !is_advice(line)))
             fail_msg("byte %zu as %u: exit %d: %s", i, new, code, line);
+    }
+}
+
+static void no_more_than_there_is(void **state)
+{
+    (void)state;
+    static void (*const reader[])(const char *) = {read_beyond, read_held_beyond, read_held_behind};
+    char line[1024];
+    for (size_t i = 0; i < sizeof reader / sizeof *reader; i++) {
+        assert_int_equal(try_reader(reader[i], stream.bytes, stream.size, line, sizeof line), 1);
+        assert_non_null(strstr(line, ": b: read beyond its end\n"));
     }
 }
 
@@ -204,10 +251,9 @@ static int remove_stream(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(whole_stream),
-        cmocka_unit_test(cut_at_every_byte),
-        cmocka_unit_test(something_behind_it),
-        cmocka_unit_test(every_byte_changed),
+        cmocka_unit_test(whole_stream),          cmocka_unit_test(cut_at_every_byte),
+        cmocka_unit_test(something_behind_it),   cmocka_unit_test(every_byte_changed),
+        cmocka_unit_test(no_more_than_there_is),
     };
     return cmocka_run_group_tests_name("stream", tests, make_stream, remove_stream);
 }

@@ -71,6 +71,7 @@ static void lines_of_a_part(void **state)
         {"a.scale\tF8_E8M0\t[]\tm.safetensors\tdata\n", {0}, false}, /* it is context there */
         {"b\tI64\t[1]\tn.safetensors\tdata\n", {0}, false},
         {"b\tF64\t[0]\tn.safetensors\tdata\n", {0}, false},
+        {"b\tI64\t[0,1]\tn.safetensors\tdata\n", {0}, false},
         {"b\tI64\t[0]\to.safetensors\tdata\n", {0}, false},
         {"c\tI64\t[0]\tn.safetensors\tdata\n", {0}, false},
         {"b\tI64\t[0]\tn.safetensors\tdata\n" /* another order */
@@ -232,6 +233,9 @@ static void longest_names(void **state)
     name[sizeof name - 1] = 0;
     assert_non_null(toc_add(toc, &line));
     name[TENSOR_NAME_MAX] = 0;
+    line.rank = TENSOR_RANK_MAX + 1;
+    assert_string_equal(toc_add(toc, &line), "it has more than 8 dimensions");
+    line.rank = 0;
     assert_null(toc_add(toc, &line));
     assert_int_equal(toc_find(toc, name), 0);
     toc_free(toc);

@@ -203,10 +203,32 @@ static void refused(const char *patch, const char *words)
     json_decref(tokenizer);
 }
 
+/* tiny.json with a patch is read, and makes these ids of a text. */
+static void accepted(const char *patch, const char *text, const char *wanted)
+{
+    json_t *tokenizer = tiny();
+    json_t *change = json_loads(patch, 0, NULL), *ids = json_loads(wanted, 0, NULL);
+    json_t *string = json_string(text);
+    assert_true(change && ids && string);
+    merge_patch(tokenizer, change);
+    struct tokenizer *t;
+    char *error = parse(&t, tokenizer);
+    if (error)
+        fail_msg("%s: refused: %s", patch, error);
+    check_ids(t, string, ids, patch);
+    tokenizer_free(t);
+    json_decref(string);
+    json_decref(ids);
+    json_decref(change);
+    json_decref(tokenizer);
+}
+
 #define STEP(text) "{\"pre_tokenizer\": {\"type\": \"Sequence\", \"pretokenizers\": [" text "]}}"
 #define BYTE_LEVEL "{\"type\": \"ByteLevel\"}"
 #define SPLIT(pattern)                                                                             \
     "{\"type\": \"Split\", \"pattern\": {\"Regex\": \"" pattern "\"}, \"behavior\": \"Isolated\"}"
+#define SPLITS_4 SPLIT("a") "," SPLIT("b") "," SPLIT("c") "," SPLIT("d") ","
+#define SPLITS_16 SPLITS_4 SPLITS_4 SPLITS_4 SPLITS_4
 
 static void unknown_components(void **state)
 {
@@ -215,12 +237,16 @@ static void unknown_components(void **state)
     refused("{\"normalizer\": {\"type\": \"Sequence\", \"normalizers\": [{\"type\": \"Strip\"}]}}",
             "normalizer: 'Strip'");
     refused("{\"normalizer\": 7}", "normalizer: ");
+    refused("{\"normalizer\": {\"type\": \"Sequence\", \"normalizers\": [{}]}}",
+            "normalizer: 'without a type'");
     refused("{\"decoder\": {\"type\": \"Metaspace\"}}", "decoder: 'Metaspace'");
     refused("{\"pre_tokenizer\": null}", "pre_tokenizer: ");
     refused("{\"pre_tokenizer\": {\"type\": \"Whitespace\"}}", "'Whitespace' is not supported");
     refused(STEP(""), "an empty Sequence");
     refused(STEP(BYTE_LEVEL ", " BYTE_LEVEL), "'ByteLevel' is not supported before the last");
     refused(STEP(SPLIT("a")), "wanted ByteLevel");
+    refused(STEP(SPLITS_16 SPLITS_16 BYTE_LEVEL), "more than 16 steps");
+    refused(STEP(SPLITS_16 BYTE_LEVEL), "more than 16 steps"); /* a space before is a step */
     refused(STEP("{\"type\": \"Digits\"}, " BYTE_LEVEL), "'Digits'");
     refused(STEP("{\"type\": \"Split\", \"pattern\": {\"String\": \" \"}}, " BYTE_LEVEL),
             "of kind Regex");
@@ -233,6 +259,24 @@ static void unknown_components(void **state)
     refused("{\"model\": {\"end_of_word_suffix\": \"</w>\"}}", "end_of_word_suffix");
     refused("{\"model\": {\"byte_fallback\": true}}", "byte_fallback");
     refused("{\"model\": 1}", "model: ");
+}
+
+/* What says in so many words that it is not there. */
+static void components_that_are_empty(void **state)
+{
+    (void)state;
+    accepted("{\"model\": {\"dropout\": 0, \"byte_fallback\": false}}", "ab", "[259]");
+    accepted("{\"model\": {\"dropout\": 0.0, \"end_of_word_suffix\": \"\"}}", "ab", "[259]");
+    accepted("{\"normalizer\": {\"type\": \"Sequence\", \"normalizers\": []}}", "ab", "[259]");
+    accepted("{\"added_tokens\": [{\"content\": \"\", \"id\": 900}]}", "ab", "[259]");
+}
+
+/* A token that is not spelled in the alphabet has an id, but no text becomes it. */
+static void unspelled_token(void **state)
+{
+    (void)state;
+    accepted("{\"model\": {\"ignore_merges\": true, \"vocab\": {\"\u4e00\": 900}}}", "\xe4\xb8\x80",
+             "[228, 184, 128]");
 }
 
 static void wrong_numbers(void **state)
@@ -248,11 +292,17 @@ static void wrong_numbers(void **state)
     refused("{\"model\": {\"merges\": [\"ab\"]}}", "merges[0]: wanted");
     refused("{\"model\": {\"merges\": [[\"a\"]]}}", "merges[0]: wanted");
     refused("{\"model\": {\"merges\": [[\"a\", 3]]}}", "merges[0]: wanted");
+    refused("{\"model\": {\"merges\": [[3, \"a\"]]}}", "merges[0]: wanted");
     refused("{\"model\": {\"merges\": [[\"a\", \"b\"], \"q q\"]}}", "merges[1]: 'q' and 'q'");
+    refused("{\"model\": {\"merges\": [\"qq a\"]}}", "merges[0]: 'qq' and 'a'");
+    refused("{\"model\": {\"merges\": [\"a qq\"]}}", "merges[0]: 'a' and 'qq'");
+    refused("{\"model\": {\"merges\": [\"qqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqq a\"]}}",
+            "merges[0]: 'qqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqq' and 'a'");
     refused("{\"added_tokens\": [{\"content\": \"x\"}]}", "added_tokens[0]: wanted");
     refused("{\"added_tokens\": [{\"content\": \"xx\", \"id\": -5}]}", "added_tokens[0]: wanted");
     refused("{\"added_tokens\": [{\"content\": \"xx\", \"id\": 99999999}]}", "added_tokens[0]: ");
     refused("{\"added_tokens\": [{\"content\": \"xx\", \"id\": 65}]}", "id of another token, 65");
+    refused("{\"added_tokens\": [{\"content\": \"xx\", \"id\": 262}]}", "id of another token, 262");
     refused("{\"added_tokens\": [{\"content\": \"xx\", \"id\": 900}, "
             "{\"content\": \"yy\", \"id\": 900}]}",
             "id of another token, 900");
@@ -261,13 +311,36 @@ static void wrong_numbers(void **state)
             "is there twice");
 }
 
-/* A vocabulary without a token for some byte. */
+/* More added tokens than are taken. */
+static void many_added_tokens(void **state)
+{
+    (void)state;
+    json_t *tokenizer = tiny(), *many = json_array();
+    for (int i = 0; i <= 1 << 16; i++)
+        json_array_append_new(many, json_null());
+    json_object_set_new(tokenizer, "added_tokens", many);
+    struct tokenizer *t;
+    char *error = parse(&t, tokenizer);
+    assert_non_null(error);
+    assert_non_null(strstr(error, "65537 of them; at most 65536 are taken"));
+    free(error);
+    tokenizer_free(t);
+    json_decref(tokenizer);
+}
+
+/* A vocabulary without a token for some byte, which matters if the byte occurs in UTF-8. */
 static void missing_byte(void **state)
 {
     (void)state;
     json_t *tokenizer = tiny();
-    json_object_del(json_object_get(json_object_get(tokenizer, "model"), "vocab"), "~");
+    json_t *vocab = json_object_get(json_object_get(tokenizer, "model"), "vocab");
+    static const char *const not_utf8[] = {"\u00c0", "\u00c1", "\u00f5", "\u00fe", "\u00ff"};
     struct tokenizer *t;
+    for (size_t i = 0; i < sizeof not_utf8 / sizeof *not_utf8; i++)
+        assert_int_equal(json_object_del(vocab, not_utf8[i]), 0);
+    assert_null(parse(&t, tokenizer));
+    tokenizer_free(t);
+    json_object_del(vocab, "~");
     char *error = parse(&t, tokenizer);
     assert_non_null(error);
     assert_non_null(strstr(error, "no token is byte 0x7e"));
@@ -327,6 +400,9 @@ static void configuration(void **state)
     assert_int_equal(tokenizer_bos(t), tokenizer_added(t, "<｜User｜>"));
     assert_int_equal(tokenizer_pad(t), tokenizer_added(t, "<｜Assistant｜>"));
     assert_string_equal(tokenizer_chat_template(t), "y");
+    static const char nameless[] = "{\"chat_template\": [{\"template\": \"x\"}, 3]}";
+    assert_null(tokenizer_configure(t, nameless, sizeof nameless - 1));
+    assert_string_equal(tokenizer_chat_template(t), "y"); /* no default one there */
     static const char *const wrong[] = {"", "[]", "{\"bos_token\": \"nothing\"}",
                                         "{\"eos_token\": 3}", "{\"pad_token\": {}}"};
     for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
@@ -335,6 +411,7 @@ static void configuration(void **state)
         free(error);
     }
     tokenizer_free(t);
+    tokenizer_free(NULL);
 }
 
 /* ---- ids ---- */
@@ -378,6 +455,37 @@ static void decodes_what_there_is(void **state)
     tokenizer_free(t);
 }
 
+/* "<r>" takes the white space behind it along: the characters of \s, and no others. */
+static void strips_white_space(void **state)
+{
+    (void)state;
+    struct tokenizer *t = tokenizer_open(DATA "tiny.json");
+    struct pattern *space;
+    size_t start, end;
+    assert_null(pattern_new(&space, "\\s", 2));
+    struct ids ids = {0};
+    for (uint32_t code = 1; code < 0x3100; code++) {
+        char text[8] = "<r>";
+        size_t length = 3 + utf8_put(code, text + 3);
+        ids.count = 0;
+        assert_null(tokenizer_encode(t, text, length, SIZE_MAX, &ids));
+        bool white = pattern_find(space, text, length, 3, &start, &end) == PATTERN_FOUND;
+        if ((ids.count == 1) != white)
+            fail_msg("U+%04x is %s, but %zu ids came", code, white ? "space" : "none", ids.count);
+    }
+    free(ids.id);
+    pattern_free(space);
+    tokenizer_free(t);
+}
+
+/* A single word may stand behind a character of four bytes that is of no word. */
+static void single_word_behind_four_bytes(void **state)
+{
+    (void)state;
+    accepted("{}", "\U0001f600word", "[240, 159, 152, 128, 266]");
+    accepted("{}", "\U00020000word", "[240, 160, 128, 128, 119, 111, 114, 100]");
+}
+
 /* One piece of 2 MB: merging it must not take the square of that. */
 static void long_piece(void **state)
 {
@@ -416,6 +524,8 @@ static void syntax(void **state)
         {"(", "pattern: "},        {"*", "pattern: "},         {"a{3,1}", "pattern: "},
         {"(?<=a*)b", "pattern: "}, {"[b-a]", "pattern: "},     {"a{99999}", "pattern: "},
         {"(?C1)", "a group"},      {"(?#x)", "a group"},       {"[^]", "begins with ]"},
+        {"\\\x7f", "an escape"},   {"(?", "a group"},          {"a{1", "begins no count"},
+        {"\\K", "an escape"},
     };
     for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
         struct pattern *pattern;
@@ -426,6 +536,22 @@ static void syntax(void **state)
         free(error);
         pattern_free(pattern);
     }
+}
+
+static void too_long(void **state)
+{
+    (void)state;
+    enum { MOST = 1 << 14 };
+    char text[MOST + 1];
+    struct pattern *pattern;
+    memset(text, 'a', sizeof text);
+    assert_null(pattern_new(&pattern, text, MOST));
+    pattern_free(pattern);
+    char *error = pattern_new(&pattern, text, MOST + 1);
+    assert_non_null(error);
+    assert_non_null(strstr(error, "a pattern of 16385 bytes; at most 16384 are taken"));
+    free(error);
+    pattern_free(pattern);
 }
 
 static bool matches(const char *text, uint32_t code)
@@ -450,6 +576,7 @@ static void categories(void **state)
         assert_false(matches("[^\\s]", space[i]));
         assert_false(matches("\\S", space[i]));
     }
+    assert_true(matches("\\r", '\r') && matches("[\\n]", '\n') && matches("\\t", '\t'));
     assert_false(matches("\\s", 0x180e));
     assert_true(matches("\\S", 0x180e));
     assert_false(matches("\\s", 0x200b));
@@ -640,14 +767,20 @@ int main(void)
         cmocka_unit_test(golden_deepseek),
         cmocka_unit_test(variants),
         cmocka_unit_test(unknown_components),
+        cmocka_unit_test(components_that_are_empty),
+        cmocka_unit_test(unspelled_token),
         cmocka_unit_test(wrong_numbers),
         cmocka_unit_test(missing_byte),
+        cmocka_unit_test(many_added_tokens),
         cmocka_unit_test(cut_and_changed),
         cmocka_unit_test(configuration),
         cmocka_unit_test(stops_when_enough),
         cmocka_unit_test(decodes_what_there_is),
+        cmocka_unit_test(strips_white_space),
+        cmocka_unit_test(single_word_behind_four_bytes),
         cmocka_unit_test(long_piece),
         cmocka_unit_test(syntax),
+        cmocka_unit_test(too_long),
         cmocka_unit_test(categories),
         cmocka_unit_test(gives_up),
         cmocka_unit_test(utf8),
