@@ -27,7 +27,7 @@ struct resume {
 
 /* Make `folder` if it is not there (NULL: nothing is to be kept), and lock it. `options` is what
  * decides the result beside weights, tokens and arithmetic, which is in the fingerprint: any text.
- * A folder in which another program is at work ends the process. */
+ * `every` as above. A folder in which another program is at work ends the process. */
 void resume_begin(struct resume *resume, const char *folder, const char *options, uint64_t every);
 
 /* If an earlier run left a file: append what it had recorded, let `run` begin behind its layer with
