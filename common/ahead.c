@@ -42,6 +42,7 @@ struct piece {
 struct ahead {
     struct ts_in *in;
     struct ahead_plan plan;
+    struct progress *progress;
     pthread_t lister, reader[READERS];
     pthread_mutex_t mutex; /* guards what follows */
     pthread_cond_t changed;
@@ -334,11 +335,21 @@ static void start(pthread_t *thread, void *(*run)(void *), struct ahead *ahead)
         die("cannot start a thread; are there too many processes?");
 }
 
+static uint64_t wanted_bytes(const struct ahead *ahead)
+{
+    const struct toc *toc = ts_toc(ahead->in);
+    uint64_t bytes = 0;
+    for (size_t i = 0; i < toc->count; i++)
+        bytes += ahead->plan.wanted[i] ? toc->tensor[i].size : 0;
+    return bytes;
+}
+
 struct ahead *ahead_begin(struct ts_in *in, const struct ahead_plan *plan)
 {
     struct ahead *ahead = xalloc(1, sizeof *ahead);
     ahead->in = in;
     ahead->plan = *plan;
+    ahead->progress = ts_take_progress(in, wanted_bytes(ahead));
     ahead->last = &ahead->first;
     ahead->last_piece = &ahead->first_piece;
     ahead->last_together = &ahead->first_together;
@@ -386,6 +397,7 @@ const struct tensor *ahead_take(struct ahead *ahead, struct arrived *to)
     const struct tensor *tensor = item->tensor;
     *to = item->to;
     free(item);
+    progress_add(ahead->progress, tensor->size);
     return tensor;
 }
 
@@ -430,6 +442,7 @@ void ahead_end(struct ahead *ahead)
         if (rest.bytes.at)
             ahead->plan.device->drop(ahead->plan.device, rest.bytes);
     }
+    progress_end(ahead->progress);
     pthread_mutex_destroy(&ahead->mutex);
     pthread_cond_destroy(&ahead->changed);
     free(ahead);

@@ -34,7 +34,8 @@ struct arrived {
     void *head;
 };
 
-/* Read on in `in` from where it is. Until ahead_end(), nobody else reads from it. */
+/* Read on in `in` from where it is. Until ahead_end(), nobody else reads from it. Progress is shown
+ * if the stream's was to be: of what was taken, of all that is wanted. */
 struct ahead *ahead_begin(struct ts_in *in, const struct ahead_plan *plan);
 
 /* The next tensor's line of the table, and its bytes; NULL after the last one. ahead_peek() is the

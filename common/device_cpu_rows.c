@@ -157,12 +157,15 @@ static void unit(struct device *d, struct mat x, uint64_t width, float eps)
             unit_head(bf16_row(x, i) + first, width, eps);
 }
 
+/* With a product subtracted beside one that is added, GCC 12's loop vectorizer would fuse products
+ * and sums on processors that can (-march=native), in spite of -ffp-contract=off. So both are
+ * added; the product with -sine is that with sine, negated. */
 static void rotate_head(uint16_t *x, const float *angle, uint64_t cols, float direction)
 {
     for (uint64_t j = 0; j < cols; j += 2) {
         float a = bf16_to_f32(x[j]), b = bf16_to_f32(x[j + 1]);
-        float cosine = angle[j], sine = angle[j + 1] * direction;
-        x[j] = bf16_from_f32(a * cosine - b * sine);
+        float cosine = angle[j], sine = angle[j + 1] * direction, down = angle[j + 1] * -direction;
+        x[j] = bf16_from_f32(a * cosine + b * down);
         x[j + 1] = bf16_from_f32(a * sine + b * cosine);
     }
 }

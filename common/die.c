@@ -7,6 +7,13 @@
 #include <string.h>
 #include <unistd.h>
 
+static int failed = EXIT_FAILED;
+
+void die_with(int status)
+{
+    failed = status;
+}
+
 static void say(const char *format, va_list args, const char *tail)
 {
     /* One buffer, one write: lines of a pipeline's stages do not mix. */
@@ -45,7 +52,7 @@ _Noreturn void die(const char *format, ...)
     va_start(args, format);
     say(format, args, NULL);
     va_end(args);
-    leave(EXIT_FAILED);
+    leave(failed);
 }
 
 _Noreturn void die_errno(const char *format, ...)
@@ -56,7 +63,7 @@ _Noreturn void die_errno(const char *format, ...)
     va_start(args, format);
     say(format, args, reason);
     va_end(args);
-    leave(EXIT_FAILED);
+    leave(failed);
 }
 
 _Noreturn void die_usage(const char *format, ...)

@@ -13,9 +13,8 @@
 /* Exit codes: 0 done, 1 failed, 2 usage (st-cmp: 1 differs, 2 trouble, as cmp). */
 enum { EXIT_FAILED = 1, EXIT_USAGE = 2 };
 
-/* Print "program: message" on standard error and exit with EXIT_FAILED. Never returns.
- * (st-cmp, whose 1 means "differs", turns it into 2 by an exit handler; only the main thread runs
- * those.) Of several threads that call it, the first one speaks. */
+/* Print "program: message" on standard error and exit with EXIT_FAILED. Never returns. Of several
+ * threads that call it, the first one speaks. */
 _Noreturn void die(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
 /* As die(), with ": " and strerror(errno) behind the message. */
@@ -23,6 +22,10 @@ _Noreturn void die_errno(const char *format, ...) __attribute__((format(printf, 
 
 /* As die(), for a command line that is wrong: exit EXIT_USAGE and point to --help. */
 _Noreturn void die_usage(const char *format, ...) __attribute__((format(printf, 1, 2)));
+
+/* From now on, die() and die_errno() exit with another status: for a program whose 1 means
+ * something else. Before there are other threads. */
+void die_with(int status);
 
 /* Print "program: message" on standard error and go on. */
 void warn(const char *format, ...) __attribute__((format(printf, 1, 2)));

@@ -155,6 +155,16 @@ bool inorder_idle(struct inorder *line)
     return idle;
 }
 
+void inorder_do(struct inorder *line)
+{
+    void *piece = piece_at(line, line->next);
+    line->compute(line->context, piece);
+    if (inorder_idle(line))
+        line->finish(line->context, piece);
+    else
+        inorder_give(line, false);
+}
+
 void inorder_end(struct inorder *line, void (*release)(void *piece))
 {
     pthread_mutex_lock(&line->mutex);

@@ -43,6 +43,10 @@ void *inorder_piece(struct inorder *line);
 /* Give the piece that inorder_piece() returned last. Without `computes` it is only finished. */
 void inorder_give(struct inorder *line, bool computes);
 
+/* For a piece that is not worth the turn of another thread: compute it here, and finish it, too, if
+ * nothing is before it. */
+void inorder_do(struct inorder *line);
+
 /* True if all that was given is finished; what it did is then seen by the caller. */
 bool inorder_idle(struct inorder *line);
 

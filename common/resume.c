@@ -10,13 +10,14 @@
 #include <unistd.h>
 
 #include "die.h"
+#include "progress.h"
 #include "states.h"
 
 static const char name[] = "calibration.ts", partial[] = "calibration.ts.partial";
 
-void resume_begin(struct resume *resume, const char *folder, const char *options)
+void resume_begin(struct resume *resume, const char *folder, const char *options, uint64_t every)
 {
-    *resume = (struct resume){0};
+    *resume = (struct resume){.every = every};
     if (!folder)
         return;
     if (mkdir(folder, 0777) && errno != EEXIST)
@@ -44,12 +45,18 @@ static void refuse(struct ts_in *in)
         ts_present(in)->name);
 }
 
+static void read_digest(struct ts_in *in, char *digest)
+{
+    if (ts_present(in)->size != DIGEST_TEXT - 1)
+        refuse(in);
+    ts_read(in, digest, DIGEST_TEXT - 1);
+    digest[DIGEST_TEXT - 1] = 0;
+}
+
 static void check_options(const struct resume *resume, struct ts_in *in)
 {
-    char found[DIGEST_TEXT - 1];
-    if (ts_present(in)->size != sizeof found)
-        refuse(in);
-    ts_read(in, found, sizeof found);
+    char found[DIGEST_TEXT];
+    read_digest(in, found);
     if (memcmp(found, resume->options, sizeof found) != 0)
         die("%s: was left by a run with other options, or by another version (st-ls --header shows "
             "which); give the same, or remove it to begin anew",
@@ -77,13 +84,13 @@ static void read_record(struct ts_in *in, struct records *records)
     records_add(records, tensor->name, tensor->dtype, &value);
 }
 
-bool resume_load(const struct resume *resume, struct forward *run, struct records *records)
+bool resume_load(struct resume *resume, struct forward *run, struct records *records)
 {
     struct stat status;
     if (!resume->file || fstatat(resume->folder, name, &status, 0))
         return false;
     struct ts_in *in = ts_open(resume->file, NULL);
-    bool options = false, layer = false;
+    bool options = false, layer = false, states = false;
     uint64_t done = 0;
     for (const struct tensor *tensor; (tensor = ts_next(in));) {
         if (!strcmp(tensor->name, "fingerprint")) {
@@ -94,25 +101,38 @@ bool resume_load(const struct resume *resume, struct forward *run, struct record
         } else if (!strcmp(tensor->name, "layer")) {
             done = read_layer(in, run);
             layer = true;
+        } else if (!strcmp(tensor->name, "weights")) {
+            read_digest(in, resume->weights);
+        } else if (!strcmp(tensor->name, "hidden_states")) {
+            states = true;
         } else if (!strcmp(ts_toc(in)->shard[tensor->shard], records->shard)) {
             read_record(in, records);
         }
     }
-    if (!options || !layer)
+    if (!options || !layer || (!states && done != run->last))
         die("%s: is nothing that --resume writes; choose another folder", ts_name(in));
     ts_close(in);
     run->first = done + 1;
     run->states_in = resume->file;
+    resume->finished = !states;
+    run->mtp &= states;
     return true;
 }
 
 /* ---- writing ---- */
 
-void resume_save(const struct resume *resume, const struct forward *run, const struct stage *stage,
-                 const struct states *states, const struct records *records)
+bool resume_is_due(const struct resume *resume, uint64_t layer, double time)
 {
-    if (!resume->file)
-        return;
+    enum { PATIENCE = 10 };
+    return resume->every ? (layer + 1) % resume->every == 0
+                         : time - resume->ended >= PATIENCE * resume->took;
+}
+
+/* Without states->hidden: of a finished calibration. */
+static void write_file(const struct resume *resume, const struct forward *run,
+                       const struct stage *stage, const struct states *states,
+                       const struct records *records)
+{
     struct stage file = {.output = resume->file, .entry = stage->entry};
     struct tensor line = {
         .name = "options", .dtype = DTYPE_U8, .rank = 1, .dim = {DIGEST_TEXT - 1}};
@@ -132,12 +152,36 @@ void resume_save(const struct resume *resume, const struct forward *run, const s
         die_errno("%s", resume->file);
 }
 
+void resume_save(struct resume *resume, const struct forward *run, const struct stage *stage,
+                 const struct states *states, const struct records *records)
+{
+    double begin = now();
+    if (!resume->file)
+        return;
+    memcpy(resume->weights, states->weights, sizeof resume->weights);
+    if (!resume_is_due(resume, states->layer, begin))
+        return;
+    write_file(resume, run, stage, states, records);
+    resume->ended = now();
+    resume->took = resume->ended - begin;
+}
+
+void resume_finish(struct resume *resume, const struct forward *run, const struct stage *stage,
+                   const struct records *records)
+{
+    if (!resume->file || resume->finished)
+        return;
+    const struct states states = {.layer = run->last, .weights = resume->weights};
+    write_file(resume, run, stage, &states, records);
+    resume->finished = true;
+}
+
 void resume_end(struct resume *resume)
 {
     if (!resume->file)
         return;
-    const char *const names[] = {name, partial};
-    for (size_t i = 0; i < 2; i++)
+    const char *const names[] = {partial, name};
+    for (size_t i = 0; i < (resume->finished ? 1 : 2); i++)
         if (unlinkat(resume->folder, names[i], 0) && errno != ENOENT)
             die_errno("%s: the result is whole; remove this folder yourself", resume->file);
     close(resume->folder);

@@ -91,7 +91,9 @@ static void check_digest(struct ts_in *in, const char *wanted, const char *what)
     check_present(in, DTYPE_U8, 1, &digits);
     ts_read(in, found, sizeof found);
     if (memcmp(found, wanted, sizeof found) != 0)
-        die("%s: these states were made %s; begin anew", ts_name(in), what);
+        die("%s: these states were made %s; give the same, or remove this file to "
+            "begin anew",
+            ts_name(in), what);
 }
 
 void states_check(const struct forward *run, struct ts_in *in)
@@ -120,7 +122,7 @@ void states_load(const struct forward *run, const struct states *states)
                          "with other weights than the layers before have here");
         }
     }
-    if (!found)
+    if (!found && (run->first <= run->last || run->mtp))
         die("%s: no tensor hidden_states in it; --states-out writes such a file", ts_name(in));
     ts_close(in);
 }
@@ -160,13 +162,15 @@ static void write_hidden(const struct forward *run, struct ts_out *out, struct f
 void states_plan(struct toc *toc, const struct forward *run, const struct states *states)
 {
     const struct tokens *tokens = run->tokens;
-    const uint64_t shape[] = {tokens->samples, tokens->length, states->copies,
-                              states->hidden.all.cols / states->copies};
     const uint64_t digits = DIGEST_TEXT - 1;
     plan(toc, "fingerprint", DTYPE_U8, 1, &digits);
     plan(toc, "layer", DTYPE_I64, 0, NULL);
     plan(toc, "weights", DTYPE_U8, 1, &digits);
     plan(toc, "lengths", DTYPE_I32, 1, &tokens->samples);
+    if (!states->hidden.all.at)
+        return;
+    const uint64_t shape[] = {tokens->samples, tokens->length, states->copies,
+                              states->hidden.all.cols / states->copies};
     plan(toc, "hidden_states", DTYPE_BF16, 4, shape);
 }
 
@@ -183,7 +187,8 @@ void states_write(struct ts_out *out, const struct forward *run, const struct st
         length[i] = (int32_t)length_of(tokens, i);
     ts_put(out, "lengths", length, (size_t)tokens->samples * sizeof *length);
     free(length);
-    write_hidden(run, out, states->hidden);
+    if (states->hidden.all.at)
+        write_hidden(run, out, states->hidden);
 }
 
 void states_save(const struct forward *run, const struct stage *stage, const char *path,

@@ -89,6 +89,10 @@ const struct tensor *ts_held_tensor(const struct ts_held *held);
 bool ts_held_ref(const struct ts_held *held, size_t *source, uint64_t *offset);
 void ts_release(struct ts_held *held);
 
+/* Leave progress to the caller, for whom a tensor is not done when it is read: a line for `total`
+ * bytes, to be ended with progress_end(); NULL if none is wanted. */
+struct progress *ts_take_progress(struct ts_in *in, uint64_t total);
+
 /* The trailer (.end) of a stream that was read to its end: counts of the stages before. Borrowed;
  * NULL for a checkpoint. */
 const json_t *ts_end_counts(const struct ts_in *in);

@@ -695,6 +695,14 @@ const json_t *ts_end_counts(const struct ts_in *in)
     return in->end ? json_object_get(in->end, "counts") : NULL;
 }
 
+struct progress *ts_take_progress(struct ts_in *in, uint64_t total)
+{
+    bool shown = in->progress;
+    progress_end(in->progress);
+    in->progress = NULL;
+    return progress_begin(shown, total);
+}
+
 bool ts_plan_only(const struct ts_in *in)
 {
     return in->plan_only;

@@ -1,27 +1,48 @@
 #include "values.h"
 
+#include <stdatomic.h>
 #include <stdlib.h>
 
 #include "bf16.h"
 #include "die.h"
 #include "weight.h"
 
-enum { RAW_BAND = 1 << 20 };
+/* The scales of a matrix, which go with the last piece of it. */
+struct shared_scales {
+    struct scales scales;
+    atomic_uint users;
+};
 
 struct values {
     struct ts_in *in;
     bool dequantize;
-    struct weights weights; /* with dequantize */
-    struct scales scales;   /* of the matrix that comes next, or is present */
-    struct tensor form;     /* of the present tensor */
+    struct weights weights;       /* with dequantize */
+    struct shared_scales *scales; /* of the matrix that comes next, or is present; or NULL */
+    struct tensor form;           /* of the present tensor */
     const struct weight *matrix;
-    uint64_t left;  /* elements of it that were not loaded; rows of a matrix */
-    char *raw;      /* bytes as they lie */
-    uint16_t *rows; /* a matrix: dequantized */
-    size_t raw_room, rows_room;
-    const char *at; /* the elements loaded and not skipped yet: in raw or rows */
-    size_t count;
+    uint64_t cut; /* elements of it */
 };
+
+/* ---- scales ---- */
+
+static void release(struct shared_scales *scales)
+{
+    if (!scales || atomic_fetch_sub(&scales->users, 1) > 1)
+        return;
+    scales_free(&scales->scales);
+    free(scales);
+}
+
+static void take_scale(struct values *values, const struct weight *w)
+{
+    if (!values->scales) {
+        values->scales = xalloc(1, sizeof *values->scales);
+        atomic_init(&values->scales->users, 1);
+    }
+    scales_take(&values->scales->scales, w, values->in);
+}
+
+/* ---- tensors ---- */
 
 struct values *values_new(struct ts_in *in, bool dequantize)
 {
@@ -35,10 +56,8 @@ struct values *values_new(struct ts_in *in, bool dequantize)
 
 void values_free(struct values *values)
 {
-    scales_free(&values->scales);
+    release(values->scales);
     weights_free(&values->weights);
-    free(values->raw);
-    free(values->rows);
     free(values);
 }
 
@@ -67,19 +86,20 @@ bool values_form_of(const struct values *values, size_t line, struct tensor *for
 
 const struct tensor *values_next(struct values *values)
 {
-    if (values->matrix)
-        scales_free(&values->scales);
+    if (values->matrix) {
+        release(values->scales);
+        values->scales = NULL;
+    }
     values->matrix = NULL;
-    values->count = 0;
+    values->cut = 0;
     for (const struct tensor *tensor; (tensor = ts_next(values->in));) {
         size_t line = (size_t)(tensor - ts_toc(values->in)->tensor);
         const struct weight *w = matrix_of(values, line);
         if (!values_form_of(values, line, &values->form)) {
-            scales_take(&values->scales, w, values->in);
+            take_scale(values, w);
             continue;
         }
         values->matrix = w;
-        values->left = w ? (w->cols ? w->rows : 0) : tensor->size / dtype_size(tensor->dtype);
         return tensor;
     }
     return NULL;
@@ -90,58 +110,91 @@ const struct tensor *values_form(const struct values *values)
     return &values->form;
 }
 
-static void *room_for(void *memory, size_t *room, uint64_t size)
+void values_as_bytes(struct values *values)
+{
+    struct tensor *form = &values->form;
+    form->dtype = DTYPE_U8;
+    form->rank = 1;
+    form->dim[0] = form->size;
+}
+
+/* ---- pieces ---- */
+
+static void *room_for(void *memory, size_t *room, size_t size)
 {
     if (size <= *room)
         return memory;
-    *room = (size_t)size;
-    return xgrow(memory, *room, 1);
+    free(memory);
+    *room = size;
+    return xgrow(NULL, size, 1);
 }
 
-static void load_elements(struct values *values)
+/* Elements of a piece: some PIECE, in whole rows where these may be a matrix's. */
+static uint64_t piece_elements(const struct tensor *form)
 {
-    uint64_t size = dtype_size(values->form.dtype), most = RAW_BAND / size;
-    values->count = (size_t)(values->left < most ? values->left : most);
-    values->raw = room_for(values->raw, &values->raw_room, RAW_BAND);
-    ts_read(values->in, values->raw, values->count * (size_t)size);
-    values->left -= values->count;
-    values->at = values->raw;
+    enum { PIECE = 1 << 18 };
+    uint64_t cols = form->rank == 2 ? form->dim[1] : 0;
+    if (cols == 0 || cols > WEIGHT_COLS_MAX)
+        return PIECE;
+    return cols > PIECE ? cols : PIECE / cols * cols;
 }
 
-static void load_rows(struct values *values)
+bool values_cut(struct values *values, struct values_piece *piece)
 {
+    const struct tensor *form = &values->form;
     const struct weight *w = values->matrix;
-    const struct tensor *tensor = ts_present(values->in);
-    uint64_t most = weight_band(w, tensor), row_bytes = weight_row_bytes(w, tensor);
-    uint64_t rows = values->left < most ? values->left : most;
-    uint64_t elements = rows * w->cols;
-    values->raw = room_for(values->raw, &values->raw_room, rows * row_bytes);
-    values->rows = room_for(values->rows, &values->rows_room, elements * sizeof *values->rows);
-    ts_read(values->in, values->raw, (size_t)(rows * row_bytes));
-    weight_rows(w, tensor, &values->scales, w->rows - values->left, rows, values->raw,
-                values->rows);
-    values->left -= rows;
-    values->count = (size_t)elements;
-    values->at = (const char *)values->rows;
-}
-
-size_t values_peek(struct values *values, const void **data)
-{
-    if (!values->count && values->left) {
-        if (values->matrix)
-            load_rows(values);
-        else
-            load_elements(values);
+    uint64_t elements = form->size / dtype_size(form->dtype), place;
+    if (values->cut == elements)
+        return false;
+    piece->count = (size_t)at_most(elements - values->cut, piece_elements(form));
+    piece->tensor = ts_present(values->in);
+    piece->matrix = w;
+    if (w) {
+        uint64_t row_bytes = weight_row_bytes(w, piece->tensor);
+        weight_band(w, piece->tensor); /* rows that are too long end here */
+        piece->first = values->cut / w->cols;
+        piece->rows = piece->count / w->cols;
+        piece->raw_size = (size_t)(piece->rows * row_bytes);
+        piece->scales = values->scales;
+        atomic_fetch_add(&piece->scales->users, 1);
+        place = piece->first * row_bytes;
+    } else {
+        piece->raw_size = piece->count * dtype_size(form->dtype);
+        place = values->cut * dtype_size(form->dtype);
     }
-    *data = values->at;
-    return values->count;
+    piece->raw = room_for(piece->raw, &piece->raw_room, piece->raw_size);
+    piece->by_reference = ts_ref(values->in, &piece->source, &piece->offset);
+    piece->offset += place;
+    if (!piece->by_reference)
+        ts_read(values->in, piece->raw, piece->raw_size);
+    values->cut += piece->count;
+    return true;
 }
 
-void values_skip(struct values *values, size_t count)
+void values_load(struct values *values, struct values_piece *piece)
 {
-    values->at += count * dtype_size(values->form.dtype);
-    values->count -= count;
+    const struct weight *w = piece->matrix;
+    if (piece->by_reference)
+        sources_read(ts_sources(values->in), piece->source, piece->offset, piece->raw,
+                     piece->raw_size, piece->tensor->name);
+    piece->data = piece->raw;
+    if (!w)
+        return;
+    piece->dequantized =
+        room_for(piece->dequantized, &piece->rows_room, piece->count * sizeof *piece->dequantized);
+    weight_rows(w, piece->tensor, &piece->scales->scales, piece->first, piece->rows, piece->raw,
+                piece->dequantized);
+    piece->data = piece->dequantized;
+    release(piece->scales);
 }
+
+void values_piece_free(struct values_piece *piece)
+{
+    free(piece->raw);
+    free(piece->dequantized);
+}
+
+/* ---- numbers ---- */
 
 void values_widen(enum dtype dtype, const void *data, size_t count, double *out)
 {
@@ -149,6 +202,12 @@ void values_widen(enum dtype dtype, const void *data, size_t count, double *out)
         const uint16_t *bits = data;
         for (size_t i = 0; i < count; i++)
             out[i] = bf16_to_f32(bits[i]);
+    } else if (dtype == DTYPE_F32) {
+        for (size_t i = 0; i < count; i++) {
+            float value;
+            memcpy(&value, (const char *)data + i * sizeof value, sizeof value);
+            out[i] = value;
+        }
     } else if (dtype_size(dtype) == 1 && count > 256) {
         double value[256];
         for (unsigned code = 0; code < 256; code++)

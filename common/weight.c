@@ -11,7 +11,7 @@
 #include "e8m0.h"
 #include "mxfp4.h"
 
-enum { BAND_BYTES = 2 << 20, ROW_BYTES_MAX = 16 << 20 };
+enum { BAND_BYTES = 2 << 20 };
 
 const char *const weight_suffix[WEIGHT_SUFFIXES] = {
     ".input_scale", ".weight_scale_2", ".weight_scale", ".weight_scale_inv", ".scale", ".weight"};
@@ -319,7 +319,7 @@ uint64_t weight_row_bytes(const struct weight *w, const struct tensor *tensor)
 uint64_t weight_band(const struct weight *w, const struct tensor *tensor)
 {
     uint64_t row = w->cols * sizeof(uint16_t);
-    if (w->cols > ROW_BYTES_MAX / sizeof(uint16_t))
+    if (w->cols > WEIGHT_COLS_MAX)
         die("%s: rows of %" PRIu64 " elements are too long", tensor->name, w->cols);
     return row >= BAND_BYTES || row == 0 ? 1 : BAND_BYTES / row;
 }

@@ -25,7 +25,7 @@ enum format { FORMAT_PLAIN, FORMAT_FP8, FORMAT_MXFP4, FORMAT_NVFP4, FORMAT_COUNT
 /* "FP8" and the like. */
 const char *format_name(enum format format);
 
-enum { FP8_BLOCK = 128, WEIGHT_NONE = UINT32_MAX };
+enum { FP8_BLOCK = 128, WEIGHT_COLS_MAX = 8 << 20, WEIGHT_NONE = UINT32_MAX };
 
 /* A matrix. Line numbers are of the table it was found in; WEIGHT_NONE where there is none. */
 struct weight {
@@ -111,8 +111,8 @@ size_t weight_rows_by(const struct codec *codec, const struct weight *w,
 /* Bytes of one row as it lies. */
 uint64_t weight_row_bytes(const struct weight *w, const struct tensor *tensor);
 
-/* How many rows make a band of some 2 MiB of BF16: at least 1. Ends the process if one row alone is
- * beyond 16 MiB. */
+/* How many rows make a band of some 2 MiB of BF16: at least 1. Ends the process if a row has
+ * more than WEIGHT_COLS_MAX elements. */
 uint64_t weight_band(const struct weight *w, const struct tensor *tensor);
 
 #endif

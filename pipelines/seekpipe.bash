@@ -6,13 +6,13 @@ PATH=${SEEKPIPE_BIN:-$here/../bin}:$here:$PATH
 program=$(basename "$0")
 
 # What every pipeline's command line can say: options for all stages, and for st-write.
-plan=() talk=() write=()
+plan=() talk=() write=() verify=()
 
 # arrange OPTIONS "$@": the command line as the programs read theirs (short options together, options
 # behind operands), into $arranged: options, each a word, then --, then operands. For
 # eval "set -- $arranged". OPTIONS are the pipeline's own, as getopt(1) has them.
 arrange() {
-    local common=help,version,verbose,quiet,plan,dry-run,overwrite
+    local common=help,version,verbose,quiet,plan,dry-run,overwrite,verify
     arranged=$(getopt -n "$program" -o hnqv -l "$common,$1" -- "${@:2}") || try_help
 }
 
@@ -25,7 +25,31 @@ common_option() {
     -q | --quiet) talk=(-q) ;;
     -v | --verbose) talk=(-v) ;;
     --overwrite) write=(--overwrite) ;;
+    --verify) verify=(--verify) ;;
     esac
+}
+
+# choose_last DESTINATION: $last becomes the last stage: st-write, or, with --verify, st-cmp if a
+# checkpoint is there already, whole, and not to be replaced.
+last=st-write
+choose_last() {
+    if [ -n "${verify[*]}" ] && [ -z "${plan[*]}${write[*]}" ] &&
+        [ -e "$1/config.json" ] && [ ! -e "$1/.journal" ]; then
+        last=st-cmp
+    fi
+}
+
+# put DESTINATION: the last stage: what comes goes there, or is compared with what is there.
+put() {
+    local status=0 quiet=()
+    if [ "$last" = st-write ]; then
+        st-write "${plan[@]}" "${talk[@]}" "${write[@]}" "${verify[@]}" "$1"
+        return
+    fi
+    [ "${talk[*]}" != -q ] || quiet=(-q)
+    st-cmp "${quiet[@]}" - "$1" || status=$?
+    [ "$status" != 1 ] || echo "$program: $1: is not what this source and these options give" >&2
+    return "$status"
 }
 
 # resume DESTINATION: if a run died there, only what it left to do is read: the shards in ${part[@]},
@@ -33,7 +57,7 @@ common_option() {
 part=()
 resume() {
     local missing
-    if [ -z "${plan[*]}" ] && missing=$(st-write --todo "$1" 2>/dev/null); then
+    if [ "$last" = st-write ] && [ -z "${plan[*]}" ] && missing=$(st-write --todo "$1" 2>/dev/null); then
         part=(--shards "$missing")
     fi
 }

@@ -15,8 +15,8 @@
 static const char usage[] =
     "usage: amax-calib [-hnqv] --tokens file [--all-experts] [--batch N] [--device cpu | cuda]\n"
     "                  [-j N] [--layers A-B] [--mem size] [--mtp] [-o file] [--progress]\n"
-    "                  [--recipe name] [--resume dir] [--samples N] [--states-in file]\n"
-    "                  [--states-out file] [stream]\n"
+    "                  [--recipe name] [--resume dir] [--resume-every N] [--resume-keep]\n"
+    "                  [--samples N] [--states-in file] [--states-out file] [stream]\n"
     "\n"
     "Run the model over samples of tokens, layer by layer, while its weights go by, and write the\n"
     "amaxes of its routed experts: the largest magnitude of each weight and of its input. Reads a\n"
@@ -28,9 +28,14 @@ static const char usage[] =
     "      --all-experts    send every token through every expert as well, for amaxes only\n"
     "      --mtp            run the multi-token prediction layers, too\n"
     "      --recipe NAME    also the matrices that this recipe quantizes\n"
-    "      --resume DIR     keep in DIR what the last finished layer left, so that the same "
-    "command\n"
-    "                       goes on there if it is killed\n"
+    "      --resume DIR     keep in DIR what a finished layer left, so that the same command goes "
+    "on\n"
+    "                       there if it is killed\n"
+    "      --resume-every N do that behind every N layers (default: as often as takes a tenth of "
+    "the\n"
+    "                       time, at most)\n"
+    "      --resume-keep    keep the finished calibration there, too, which the same command then\n"
+    "                       gives again without computing\n"
     "      --layers A-B     only layers A to B\n"
     "      --states-in F    begin with the hidden states in F instead of the embeddings\n"
     "      --states-out F   write the hidden states behind the last layer to F\n"
@@ -55,7 +60,8 @@ static const char usage[] =
 
 struct options {
     const char *recipe, *resume;
-    bool all_experts;
+    uint64_t resume_every;
+    bool all_experts, resume_keep;
     struct forward_options forward;
 };
 
@@ -156,9 +162,13 @@ static char *deciding_options(const struct results *r)
 static void resume(struct results *r, struct forward *run)
 {
     char *options = deciding_options(r);
-    resume_begin(&r->resume, r->options->resume, options);
+    resume_begin(&r->resume, r->options->resume, options, r->options->resume_every);
     free(options);
-    if (resume_load(&r->resume, run, &r->records) && !r->stage->quiet)
+    if (!resume_load(&r->resume, run, &r->records) || r->stage->quiet)
+        return;
+    if (r->resume.finished)
+        warn("%s: all is done; giving its result again", r->resume.file);
+    else
         warn("%s: layers up to %" PRIu64 " are done; going on behind them", r->resume.file,
              run->first - 1);
 }
@@ -192,6 +202,8 @@ int main(int argc, char **argv)
         {"all-experts", ARG_FLAG, &o.all_experts, 0, NULL, false},
         {"recipe", ARG_TEXT, &o.recipe, 0, NULL, false},
         {"resume", ARG_TEXT, &o.resume, 0, NULL, true},
+        {"resume-every", ARG_NUMBER, &o.resume_every, 0, NULL, true},
+        {"resume-keep", ARG_FLAG, &o.resume_keep, 0, NULL, true},
         {0},
     };
     struct stage stage;
@@ -202,6 +214,8 @@ int main(int argc, char **argv)
     forward_options_check(&o.forward, true);
     if (o.resume && o.forward.states_in)
         die_usage("--resume and --states-in exclude each other: it begins with states of its own");
+    if (!o.resume && (o.resume_every || o.resume_keep))
+        die_usage("--resume-every and --resume-keep go with --resume: into which folder?");
     if (!stage.output && isatty(STDOUT_FILENO)) /* not only after hours of work */
         die_usage("standard output is a terminal, and a tensor stream is binary; redirect it, or "
                   "use -o FILE");
@@ -226,6 +240,8 @@ int main(int argc, char **argv)
         resume(&results, &run);
         forward_run(&run);
         forward_options_close(&run);
+        if (o.resume_keep)
+            resume_finish(&results.resume, &run, &stage, &results.records);
     }
     ts_close(in);
     if (!ranks_rank(ranks))

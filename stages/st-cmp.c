@@ -4,22 +4,23 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "die.h"
+#include "inorder.h"
 #include "report.h"
 #include "ts.h"
 #include "values.h"
 
 static const char usage[] =
-    "usage: st-cmp [-hnqsv] [--common] [--files] [--json | --tsv] [-o file] [--progress]\n"
-    "              [--values] A B\n"
+    "usage: st-cmp [-hnqsv] [--common] [--files] [-j N] [--json | --tsv] [-o file]\n"
+    "              [--progress] [--values] A B\n"
     "\n"
     "Compare two tensor streams or checkpoints: a line for each tensor that differs (where first,\n"
     "by how much), and totals. Exits 0 if all are the same, 1 if some differ, 2 on trouble.\n"
     "\n"
     "      --common     only tensors (and side files) that both have\n"
     "      --files      side files too, byte by byte\n"
+    "  -j, --threads N  threads (default: as many as there are processors)\n"
     "      --json       a line of JSON for each tensor that differs\n"
     "  -n, --plan       compare the tables only: names, dtypes, shapes\n"
     "  -o, --output F   write to F instead of standard output\n"
@@ -41,11 +42,17 @@ static const char usage[] =
 /* As cmp: 0 the same, 1 (elsewhere EXIT_FAILED) they differ, 2 trouble. */
 enum { SAME, DIFFER, TROUBLE };
 
-enum { BUFFER = 1 << 20, WIDE = 1024, NO_LINE = UINT32_MAX };
+enum {
+    BUFFER = 1 << 20,
+    WIDE = 1024,
+    LARGE = 1 << 16, /* elements: worth a thread's turn */
+    NO_LINE = UINT32_MAX
+};
 
 struct options {
     bool common, files, json, tsv, summary, values;
     enum report form;
+    uint64_t threads;
 };
 
 /* One of the two. */
@@ -57,17 +64,24 @@ struct side {
     uint32_t *mate; /* for each of these: the index of the other side's, or NO_LINE */
 };
 
-/* What was found out about a tensor, or a side file, which counts as U8 [bytes]. */
-struct finding {
-    const char *name;
-    const struct tensor *a, *b; /* its forms; NULL where it is missing */
-    bool same_form;
-    bool bytes_known, same_bytes; /* of different forms but as many bytes */
+/* What was found out about some elements, or all of a tensor. */
+struct difference {
+    bool other_bytes; /* of tensors of different forms but as many bytes */
     uint64_t elements, differing;
     uint64_t first; /* that differs; its values */
     json_t *value_a, *value_b;
     double max_error;     /* infinite if a NaN or an infinity differs */
     double signal, noise; /* sums of squares of A, and of A - B, where they are finite */
+};
+
+/* What was found out about a tensor, or a side file, which counts as U8 [bytes]. */
+struct finding {
+    const char *name;
+    bool in_a, in_b;
+    struct tensor a, b; /* its forms, where it is */
+    bool same_form;
+    bool bytes_known; /* of different forms but as many bytes, which were compared */
+    struct difference d;
 };
 
 struct totals {
@@ -172,24 +186,6 @@ static bool same_place(struct ts_in *a, struct ts_in *b)
     return sources_fd(ts_sources(a), i) >= 0 && sources_fd(ts_sources(b), j) >= 0;
 }
 
-static bool same_bytes(struct ts_in *a, struct ts_in *b)
-{
-    if (same_place(a, b))
-        return true;
-    char *x = xgrow(NULL, BUFFER, 1), *y = xgrow(NULL, BUFFER, 1);
-    bool same = true;
-    for (uint64_t left = ts_present(a)->size; left && same;) {
-        size_t size = left < BUFFER ? (size_t)left : BUFFER;
-        ts_read(a, x, size);
-        ts_read(b, y, size);
-        same = !memcmp(x, y, size);
-        left -= size;
-    }
-    free(x);
-    free(y);
-    return same;
-}
-
 /* Element i for the report. */
 static json_t *element(enum dtype dtype, const void *data, size_t i)
 {
@@ -204,28 +200,39 @@ static json_t *element(enum dtype dtype, const void *data, size_t i)
     return json_integer(exact);
 }
 
+static double square_if_finite(double value)
+{
+    double x = fabs(value) < INFINITY ? value : 0;
+    return x * x;
+}
+
 static double sum_of_squares(const double *value, size_t count)
 {
-    double lane[8] = {0}, sum = 0; /* independent sums, which the processor adds in parallel */
-    for (size_t i = 0; i < count; i++)
-        lane[i % 8] += isfinite(value[i]) ? value[i] * value[i] : 0;
-    for (size_t i = 0; i < 8; i++)
+    enum { LANES = 8 }; /* independent sums, which the processor adds in parallel */
+    double lane[LANES] = {0}, sum = 0;
+    size_t i = 0;
+    for (; i + LANES <= count; i += LANES)
+        for (size_t j = 0; j < LANES; j++)
+            lane[j] += square_if_finite(value[i + j]);
+    for (; i < count; i++)
+        lane[i % LANES] += square_if_finite(value[i]);
+    for (i = 0; i < LANES; i++)
         sum += lane[i];
     return sum;
 }
 
-static void count_difference(struct finding *f, double a, double b)
+static void count_difference(struct difference *d, double a, double b)
 {
     double error = fabs(a - b);
     if (isfinite(a) && isfinite(b))
-        f->noise += error * error;
+        d->noise += error * error;
     else if (!(isnan(a) && isnan(b))) /* NaNs that differ in their bits only */
         error = INFINITY;
     else
         error = 0;
-    if (error > f->max_error)
-        f->max_error = error;
-    f->differing++;
+    if (error > d->max_error)
+        d->max_error = error;
+    d->differing++;
 }
 
 /* The next `count` elements: the same bits (exact), or the same numbers? */
@@ -233,49 +240,54 @@ static void compare_elements(struct finding *f, const void *x, const void *y, si
                              bool exact)
 {
     double a[WIDE], b[WIDE];
-    size_t size_a = dtype_size(f->a->dtype), size_b = dtype_size(f->b->dtype);
-    bool is_float = dtype_is_float(f->a->dtype);
-    if (!is_float && f->a->dtype == f->b->dtype)
+    struct difference *d = &f->d;
+    size_t size_a = dtype_size(f->a.dtype), size_b = dtype_size(f->b.dtype);
+    bool is_float = dtype_is_float(f->a.dtype);
+    if (!is_float && f->a.dtype == f->b.dtype)
         exact = true; /* doubles do not hold all 64-bit integers */
     for (size_t done = 0; done < count;) {
         size_t n = count - done < WIDE ? count - done : WIDE;
         const char *p = (const char *)x + done * size_a, *q = (const char *)y + done * size_b;
-        bool equal = f->a->dtype == f->b->dtype && !memcmp(p, q, n * size_a);
+        bool equal = f->a.dtype == f->b.dtype && !memcmp(p, q, n * size_a);
         if (is_float || !equal)
-            values_widen(f->a->dtype, p, n, a);
+            values_widen(f->a.dtype, p, n, a);
         if (is_float)
-            f->signal += sum_of_squares(a, n);
+            d->signal += sum_of_squares(a, n);
         if (!equal)
-            values_widen(f->b->dtype, q, n, b);
+            values_widen(f->b.dtype, q, n, b);
         for (size_t i = 0; i < n && !equal; i++) {
             if (exact ? !memcmp(p + i * size_a, q + i * size_a, size_a)
                       : a[i] == b[i] || (isnan(a[i]) && isnan(b[i])))
                 continue;
-            if (!f->differing) {
-                f->first = f->elements + i;
-                f->value_a = element(f->a->dtype, p, i);
-                f->value_b = element(f->b->dtype, q, i);
+            if (!d->differing) {
+                d->first = d->elements + i;
+                d->value_a = element(f->a.dtype, p, i);
+                d->value_b = element(f->b.dtype, q, i);
             }
-            count_difference(f, a[i], b[i]);
+            count_difference(d, a[i], b[i]);
         }
-        f->elements += n;
+        d->elements += n;
         done += n;
     }
 }
 
-static void compare_values(struct finding *f, struct side *a, struct side *b, bool exact)
+/* That of more elements, which follow. */
+static void join(struct difference *d, const struct difference *next)
 {
-    const void *x, *y;
-    size_t m, n;
-    if (tensor_same_form(f->a, ts_present(a->in)) && tensor_same_form(f->b, ts_present(b->in)) &&
-        f->a->dtype == f->b->dtype && same_place(a->in, b->in))
-        return;
-    while ((m = values_peek(a->values, &x)) && (n = values_peek(b->values, &y))) {
-        size_t count = m < n ? m : n;
-        compare_elements(f, x, y, count, exact);
-        values_skip(a->values, count);
-        values_skip(b->values, count);
+    if (!d->differing) {
+        d->first = d->elements + next->first;
+        d->value_a = next->value_a;
+        d->value_b = next->value_b;
+    } else {
+        json_decref(next->value_a);
+        json_decref(next->value_b);
     }
+    d->other_bytes |= next->other_bytes;
+    d->elements += next->elements;
+    d->differing += next->differing;
+    d->max_error = fmax(d->max_error, next->max_error);
+    d->signal += next->signal;
+    d->noise += next->noise;
 }
 
 static void advance(struct side *side, const struct tensor *wanted)
@@ -288,28 +300,6 @@ static void advance(struct side *side, const struct tensor *wanted)
         die("%s: a plan, without tensors; run the stages before without -n, or compare the tables "
             "with st-cmp -n",
             ts_name(side->in));
-}
-
-/* Line i of A and line j of B, which have the same name. */
-static void compare_tensor(struct finding *f, struct side *a, struct side *b, uint32_t i,
-                           uint32_t j, bool plan, bool exact)
-{
-    const struct tensor *x = &ts_toc(a->in)->tensor[a->line[i]];
-    const struct tensor *y = &ts_toc(b->in)->tensor[b->line[j]];
-    struct tensor form = *f->b;
-    if (!exact)
-        form.dtype = f->a->dtype;
-    f->same_form = tensor_same_form(f->a, &form);
-    if (plan)
-        return;
-    advance(a, x);
-    advance(b, y);
-    if (f->same_form) {
-        compare_values(f, a, b, exact);
-    } else if (exact && x->size == y->size) {
-        f->bytes_known = true;
-        f->same_bytes = same_bytes(a->in, b->in);
-    }
 }
 
 /* ---- side files ---- */
@@ -351,15 +341,15 @@ static void read_file(const struct file_reader *file, uint64_t at, char *data, s
 
 static void compare_file(struct finding *f, struct ts_in *a, size_t i, struct ts_in *b, size_t j)
 {
-    f->same_form = tensor_same_form(f->a, f->b);
+    f->same_form = tensor_same_form(&f->a, &f->b);
     if (!f->same_form)
         return;
     struct file_reader file_a = open_file(a, i), file_b = open_file(b, j);
     char *x = xgrow(NULL, BUFFER, 1), *y = xgrow(NULL, BUFFER, 1);
-    for (uint64_t left = f->a->size; left;) {
+    for (uint64_t left = f->a.size; left;) {
         size_t size = left < BUFFER ? (size_t)left : BUFFER;
-        read_file(&file_a, f->a->size - left, x, size);
-        read_file(&file_b, f->a->size - left, y, size);
+        read_file(&file_a, f->a.size - left, x, size);
+        read_file(&file_b, f->a.size - left, y, size);
         compare_elements(f, x, y, size, true);
         left -= size;
     }
@@ -373,50 +363,50 @@ static void compare_file(struct finding *f, struct ts_in *a, size_t i, struct ts
 
 static const char *status(const struct finding *f)
 {
-    return !f->b           ? "only A"
-           : !f->a         ? "only B"
-           : !f->same_form ? "form"
-           : f->differing  ? "differs"
-                           : "equal";
+    return !f->in_b         ? "only A"
+           : !f->in_a       ? "only B"
+           : !f->same_form  ? "form"
+           : f->d.differing ? "differs"
+                            : "equal";
 }
 
 static json_t *index_of(const struct finding *f)
 {
-    uint64_t index[TENSOR_RANK_MAX], left = f->first;
-    for (unsigned i = f->a->rank; i-- > 0; left /= f->a->dim[i])
-        index[i] = left % f->a->dim[i];
+    uint64_t index[TENSOR_RANK_MAX], left = f->d.first;
+    for (unsigned i = f->a.rank; i-- > 0; left /= f->a.dim[i])
+        index[i] = left % f->a.dim[i];
     json_t *array = json_array();
-    for (unsigned i = 0; i < f->a->rank; i++)
+    for (unsigned i = 0; i < f->a.rank; i++)
         json_array_append_new(array, json_integer((json_int_t)index[i]));
     return array;
 }
 
 static double sqnr(const struct finding *f)
 {
-    return 10 * log10(f->signal / f->noise);
+    return 10 * log10(f->d.signal / f->d.noise);
 }
 
 static bool has_sqnr(const struct finding *f)
 {
-    return f->noise > 0 && dtype_is_float(f->a->dtype);
+    return f->d.noise > 0 && dtype_is_float(f->a.dtype);
 }
 
 static void print_record(const struct finding *f, enum report form)
 {
-    bool both = f->a && f->b && f->same_form, differ = f->differing > 0;
+    bool both = f->in_a && f->in_b && f->same_form, differ = f->d.differing > 0;
     json_t *record = json_pack("{s:s, s:s, s:s?, s:o, s:s?, s:o}", "name", f->name, "status",
-                               status(f), "dtype_a", f->a ? dtype_name(f->a->dtype) : NULL,
-                               "shape_a", f->a ? report_shape(f->a) : json_null(), "dtype_b",
-                               f->b ? dtype_name(f->b->dtype) : NULL, "shape_b",
-                               f->b ? report_shape(f->b) : json_null());
+                               status(f), "dtype_a", f->in_a ? dtype_name(f->a.dtype) : NULL,
+                               "shape_a", f->in_a ? report_shape(&f->a) : json_null(), "dtype_b",
+                               f->in_b ? dtype_name(f->b.dtype) : NULL, "shape_b",
+                               f->in_b ? report_shape(&f->b) : json_null());
     json_object_set_new(record, "same_bytes",
-                        f->bytes_known ? json_boolean(f->same_bytes) : json_null());
+                        f->bytes_known ? json_boolean(!f->d.other_bytes) : json_null());
     json_object_set_new(record, "differing",
-                        both ? json_integer((json_int_t)f->differing) : json_null());
+                        both ? json_integer((json_int_t)f->d.differing) : json_null());
     json_object_set_new(record, "index", differ ? index_of(f) : json_null());
-    json_object_set(record, "value_a", differ ? f->value_a : json_null());
-    json_object_set(record, "value_b", differ ? f->value_b : json_null());
-    json_object_set_new(record, "max_error", differ ? report_number(f->max_error) : json_null());
+    json_object_set(record, "value_a", differ ? f->d.value_a : json_null());
+    json_object_set(record, "value_b", differ ? f->d.value_b : json_null());
+    json_object_set_new(record, "max_error", differ ? report_number(f->d.max_error) : json_null());
     json_object_set_new(record, "sqnr", has_sqnr(f) ? report_number(sqnr(f)) : json_null());
     report_record(form, record);
 }
@@ -435,10 +425,10 @@ static void print_value(const json_t *value)
 static void print_forms(const struct finding *f)
 {
     char a[TENSOR_SHAPE_TEXT], b[TENSOR_SHAPE_TEXT];
-    printf("%s %s in A, %s %s in B", dtype_name(f->a->dtype), tensor_shape(f->a, a),
-           dtype_name(f->b->dtype), tensor_shape(f->b, b));
+    printf("%s %s in A, %s %s in B", dtype_name(f->a.dtype), tensor_shape(&f->a, a),
+           dtype_name(f->b.dtype), tensor_shape(&f->b, b));
     if (f->bytes_known)
-        printf("; %s", f->same_bytes ? "the same bytes" : "other bytes");
+        printf("; %s", f->d.other_bytes ? "other bytes" : "the same bytes");
 }
 
 static void print_difference(const struct finding *f)
@@ -446,11 +436,11 @@ static void print_difference(const struct finding *f)
     char error[NUMBER_TEXT];
     json_t *index = index_of(f);
     char *at = json_dumps(index, JSON_COMPACT);
-    printf("%" PRIu64 " of %" PRIu64 " differ, first at %s: ", f->differing, f->elements, at);
-    print_value(f->value_a);
+    printf("%" PRIu64 " of %" PRIu64 " differ, first at %s: ", f->d.differing, f->d.elements, at);
+    print_value(f->d.value_a);
     printf(" in A, ");
-    print_value(f->value_b);
-    printf(" in B; max error %s", number_text(f->max_error, error));
+    print_value(f->d.value_b);
+    printf(" in B; max error %s", number_text(f->d.max_error, error));
     if (has_sqnr(f))
         printf(", SQNR %.2f dB", sqnr(f));
     free(at);
@@ -460,11 +450,11 @@ static void print_difference(const struct finding *f)
 static void print_text(const struct finding *f)
 {
     printf("%s: ", f->name);
-    if (!f->a || !f->b)
-        printf("only in %s", f->a ? "A" : "B");
+    if (!f->in_a || !f->in_b)
+        printf("only in %s", f->in_a ? "A" : "B");
     else if (!f->same_form)
         print_forms(f);
-    else if (f->differing)
+    else if (f->d.differing)
         print_difference(f);
     else
         printf("equal");
@@ -472,23 +462,23 @@ static void print_text(const struct finding *f)
 }
 
 /* Count a finding, write its line if it is wanted, and forget it. */
-static void conclude(struct finding *f, struct totals *totals, const struct options *o,
+static void conclude(const struct finding *f, struct totals *totals, const struct options *o,
                      const struct stage *stage)
 {
-    bool equal = f->a && f->b && f->same_form && !f->differing;
+    bool equal = f->in_a && f->in_b && f->same_form && !f->d.differing;
     totals->count++;
     totals->equal += equal;
-    totals->only_a += !f->b;
-    totals->only_b += !f->a;
-    totals->differ += f->a && f->b && !equal;
+    totals->only_a += !f->in_b;
+    totals->only_b += !f->in_a;
+    totals->differ += f->in_a && f->in_b && !equal;
     if (!o->summary && !stage->quiet && (!equal || stage->verbose)) {
         if (o->form == REPORT_TEXT)
             print_text(f);
         else
             print_record(f, o->form);
     }
-    json_decref(f->value_a);
-    json_decref(f->value_b);
+    json_decref(f->d.value_a);
+    json_decref(f->d.value_b);
 }
 
 static void print_totals(const struct totals *totals, const char *what, const struct options *o)
@@ -506,34 +496,126 @@ static void print_totals(const struct totals *totals, const char *what, const st
 
 /* ---- all of it ---- */
 
-static void compare_tensors(struct side *a, struct side *b, struct totals *totals,
-                            const struct options *o, const struct stage *stage)
+/* Some of two tensors on their way, or (ALL) the whole of them, whose parts went before. */
+struct part {
+    enum { ELEMENTS, BYTES, ALL } kind;
+    struct finding found;
+    struct values_piece a, b;
+};
+
+/* What threads share. */
+struct comparison {
+    const struct options *o;
+    const struct stage *stage;
+    struct side a, b;
+    struct inorder *line;
+    struct difference so_far; /* of the tensor whose parts come */
+    struct totals totals;
+};
+
+static void compare_part(void *context, void *item)
 {
-    choose_lines(a, b, o);
-    choose_lines(b, a, o);
+    const struct comparison *c = context;
+    struct part *part = item;
+    if (part->kind == ALL)
+        return;
+    values_load(c->a.values, &part->a);
+    values_load(c->b.values, &part->b);
+    if (part->kind == BYTES)
+        part->found.d.other_bytes = memcmp(part->a.data, part->b.data, part->a.count) != 0;
+    else
+        compare_elements(&part->found, part->a.data, part->b.data, part->a.count, !c->o->values);
+}
+
+static void take_part(void *context, void *item)
+{
+    struct comparison *c = context;
+    struct part *part = item;
+    if (part->kind != ALL) {
+        join(&c->so_far, &part->found.d);
+        return;
+    }
+    part->found.d = c->so_far;
+    c->so_far = (struct difference){0};
+    conclude(&part->found, &c->totals, c->o, c->stage);
+}
+
+static void free_part(void *item)
+{
+    struct part *part = item;
+    values_piece_free(&part->a);
+    values_piece_free(&part->b);
+}
+
+/* The present tensors, piece by piece: of one form, or of as many bytes, they are cut alike. */
+static void give_parts(struct comparison *c, const struct finding *f, bool bytes)
+{
+    for (;;) {
+        struct part *part = inorder_piece(c->line);
+        if (!values_cut(c->a.values, &part->a) || !values_cut(c->b.values, &part->b))
+            return;
+        part->kind = bytes ? BYTES : ELEMENTS;
+        part->found = *f;
+        if (part->a.count >= LARGE)
+            inorder_give(c->line, true);
+        else
+            inorder_do(c->line);
+    }
+}
+
+/* Line i of A and line j of B, which have the same name. */
+static void compare_tensor(struct comparison *c, struct finding *f, uint32_t i, uint32_t j)
+{
+    struct side *a = &c->a, *b = &c->b;
+    const struct tensor *x = &ts_toc(a->in)->tensor[a->line[i]];
+    const struct tensor *y = &ts_toc(b->in)->tensor[b->line[j]];
+    struct tensor form = f->b;
+    if (c->o->values)
+        form.dtype = f->a.dtype;
+    f->same_form = tensor_same_form(&f->a, &form);
+    if (c->stage->plan)
+        return;
+    advance(a, x);
+    advance(b, y);
+    f->bytes_known = !f->same_form && !c->o->values && x->size == y->size;
+    if (f->bytes_known) {
+        values_as_bytes(a->values);
+        values_as_bytes(b->values);
+    }
+    bool as_they_lie = f->bytes_known || (tensor_same_form(&f->a, x) &&
+                                          tensor_same_form(&f->b, y) && f->a.dtype == f->b.dtype);
+    if ((f->same_form || f->bytes_known) && !(as_they_lie && same_place(a->in, b->in)))
+        give_parts(c, f, f->bytes_known);
+}
+
+static void compare_tensors(struct comparison *c, unsigned threads)
+{
+    struct side *a = &c->a, *b = &c->b;
+    choose_lines(a, b, c->o);
+    choose_lines(b, a, c->o);
     find_mates(a, b);
     check_order(a, b);
+    c->line =
+        inorder_begin(threads, INORDER_AHEAD, sizeof(struct part), compare_part, take_part, c);
     for (uint32_t i = 0, j = 0; i < a->lines || j < b->lines;) {
-        struct tensor x, y;
         bool only_a = i < a->lines && a->mate[i] == NO_LINE;
         bool only_b = !only_a && j < b->lines && b->mate[j] == NO_LINE;
-        struct finding f = {0};
-        if (!only_a) {
-            values_form_of(b->values, b->line[j], &y);
-            f.b = &y;
-            f.name = y.name;
-        }
-        if (!only_b) {
-            values_form_of(a->values, a->line[i], &x);
-            f.a = &x;
-            f.name = x.name;
-        }
-        if (f.a && f.b)
-            compare_tensor(&f, a, b, i, j, stage->plan, !o->values);
-        i += !only_b;
-        j += !only_a;
-        conclude(&f, totals, o, stage);
+        struct finding f = {.in_a = !only_b, .in_b = !only_a};
+        if (f.in_b)
+            values_form_of(b->values, b->line[j], &f.b);
+        if (f.in_a)
+            values_form_of(a->values, a->line[i], &f.a);
+        f.name = f.in_a ? f.a.name : f.b.name;
+        if (f.in_a && f.in_b)
+            compare_tensor(c, &f, i, j);
+        i += f.in_a;
+        j += f.in_b;
+        struct part *all = inorder_piece(c->line);
+        all->kind = ALL;
+        all->found = f;
+        inorder_do(c->line);
     }
+    inorder_end(c->line, free_part);
 }
 
 static struct tensor file_form(struct ts_in *in, size_t i)
@@ -544,26 +626,26 @@ static struct tensor file_form(struct ts_in *in, size_t i)
     return form;
 }
 
-static void compare_files(struct ts_in *a, struct ts_in *b, struct totals *totals,
-                          const struct options *o, const struct stage *stage)
+static void compare_files(struct comparison *c, struct totals *totals)
 {
+    struct ts_in *a = c->a.in, *b = c->b.in;
     for (size_t i = 0; i < ts_files(a); i++) {
-        struct tensor x = file_form(a, i), y;
-        struct finding f = {.name = x.name, .a = &x};
-        int64_t j = find_file(b, x.name);
+        struct finding f = {.in_a = true, .a = file_form(a, i)};
+        f.name = f.a.name;
+        int64_t j = find_file(b, f.name);
         if (j >= 0) {
-            y = file_form(b, (size_t)j);
-            f.b = &y;
+            f.in_b = true;
+            f.b = file_form(b, (size_t)j);
             compare_file(&f, a, i, b, (size_t)j);
         }
-        if (f.b || !o->common)
-            conclude(&f, totals, o, stage);
+        if (f.in_b || !c->o->common)
+            conclude(&f, totals, c->o, c->stage);
     }
-    for (size_t j = 0; j < ts_files(b) && !o->common; j++) {
-        struct tensor y = file_form(b, j);
-        struct finding f = {.name = y.name, .b = &y};
-        if (find_file(a, y.name) < 0)
-            conclude(&f, totals, o, stage);
+    for (size_t j = 0; j < ts_files(b) && !c->o->common; j++) {
+        struct finding f = {.in_b = true, .b = file_form(b, j)};
+        f.name = f.b.name;
+        if (find_file(a, f.name) < 0)
+            conclude(&f, totals, c->o, c->stage);
     }
 }
 
@@ -582,25 +664,16 @@ static void close_side(struct side *side)
     free(side->mate);
 }
 
-/* die() exits with 1, which means something else here: until there is a verdict, 1 is trouble. */
-static void at_exit(int status, void *decided)
-{
-    if (status != EXIT_FAILED || *(bool *)decided)
-        return;
-    fflush(stdout);
-    _exit(TROUBLE);
-}
-
 int main(int argc, char **argv)
 {
-    static bool decided; /* lives longer than main, as at_exit() does */
-    on_exit(at_exit, &decided);
+    die_with(TROUBLE);
     struct options o = {0};
     const struct arg args[] = {
         {"common", ARG_FLAG, &o.common, 0, NULL, false},
         {"files", ARG_FLAG, &o.files, 0, NULL, false},
         {"json", ARG_FLAG, &o.json, 0, NULL, false},
         {"summary", ARG_FLAG, &o.summary, 's', NULL, false},
+        {"threads", ARG_NUMBER, &o.threads, 'j', NULL, true},
         {"tsv", ARG_FLAG, &o.tsv, 0, NULL, false},
         {"values", ARG_FLAG, &o.values, 0, NULL, false},
         {0},
@@ -612,26 +685,25 @@ int main(int argc, char **argv)
         die_usage("which two? Give two streams or checkpoints (- is standard input)");
     if (!strcmp(stage.operand[0], "-") && !strcmp(stage.operand[1], "-"))
         die_usage("standard input can be only one of the two");
+    unsigned threads = inorder_threads(o.threads);
     struct stage second = stage; /* one line of progress, A's */
     second.progress = false;
-    struct side a = {0}, b = {0};
-    open_side(&a, stage.operand[0], &stage, &o);
-    open_side(&b, stage.operand[1], &second, &o);
+    struct comparison c = {.o = &o, .stage = &stage};
+    open_side(&c.a, stage.operand[0], &stage, &o);
+    open_side(&c.b, stage.operand[1], &second, &o);
     report_begin(&stage);
 
-    struct totals tensors = {0}, files = {0};
-    compare_tensors(&a, &b, &tensors, &o, &stage);
+    struct totals files = {0};
+    compare_tensors(&c, threads);
     if (o.files)
-        compare_files(a.in, b.in, &files, &o, &stage);
-    close_side(&a);
-    close_side(&b);
+        compare_files(&c, &files);
+    close_side(&c.a);
+    close_side(&c.b);
     if (!stage.quiet) {
-        print_totals(&tensors, "tensors", &o);
+        print_totals(&c.totals, "tensors", &o);
         if (o.files)
             print_totals(&files, "side files", &o);
     }
-    bool same = tensors.count == tensors.equal && files.count == files.equal;
     report_end(&stage);
-    decided = true;
-    return same ? SAME : DIFFER;
+    return c.totals.count == c.totals.equal && files.count == files.equal ? SAME : DIFFER;
 }

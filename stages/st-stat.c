@@ -6,19 +6,22 @@
 #include <string.h>
 
 #include "die.h"
+#include "inorder.h"
+#include "range.h"
 #include "report.h"
 #include "ts.h"
 #include "values.h"
 
 static const char usage[] =
-    "usage: st-stat [-hnq] [--hist] [--json | --tsv] [-o file] [--progress] [--values]\n"
-    "               [stream]\n"
+    "usage: st-stat [-hnq] [--hist] [-j N] [--json | --tsv] [-o file] [--progress]\n"
+    "               [--values] [stream]\n"
     "\n"
     "A line a tensor: smallest, largest, largest absolute and mean value of its elements (without\n"
     "NaN and infinities), how many are zero, NaN or infinite; and a closing line with totals.\n"
     "\n"
     "      --hist       also how many values lie in [2^k, 2^(k+1)) for each k, by absolute value;\n"
     "                   for packed 4-bit weights as they lie, how many of each code there are\n"
+    "  -j, --threads N  threads (default: as many as there are processors)\n"
     "      --json       a line of JSON a tensor\n"
     "      --tsv        the same as --json, tab-separated\n"
     "      --values     FP8, MXFP4 and NVFP4 matrices as their scales make them, in BF16; without\n"
@@ -35,123 +38,43 @@ static const char usage[] =
     "  st-grep 'experts\\.7\\.w1\\.scale' DeepSeek-V4 | st-stat --hist\n"
     "  st-stat --json amax.ts | jq -r 'select(.max > 100).name'\n";
 
-enum {
-    WIDE = 1024,
-    EXPONENT_MIN = -1074, /* of doubles, subnormals too */
-    EXPONENTS = 1074 + 1024,
-    CODES = 16,
-    BAR = 50 /* characters */
-};
+enum { BAR = 50 /* characters */, LARGE = 1 << 16 /* elements: worth a thread's turn */ };
 
 struct options {
     bool hist, json, tsv, values;
     enum report form;
+    uint64_t threads;
 };
 
+/* A tensor, as far as it was counted. */
 struct stat {
     bool packed; /* elements are bytes of two 4-bit codes each */
-    uint64_t count, zeros, nan, infinite;
-    double min, max, sum; /* of the finite ones; min > max if there are none */
-    uint64_t exponent[EXPONENTS];
-    uint64_t code[CODES];
+    struct range range;
 };
-
-/* ---- counting ---- */
-
-/* A quantized matrix's elements as they lie, two a byte (weight.h has the formats). */
-static bool is_packed(const struct tensor *form)
-{
-    const char *dot = strrchr(form->name, '.');
-    return form->rank == 2 && dot && !strcmp(dot, ".weight") &&
-           (form->dtype == DTYPE_I8 || form->dtype == DTYPE_U8);
-}
-
-/* In local variables, and without a jump that depends on a value: several times as fast. */
-static void add_values(struct stat *stat, const double *value, size_t count)
-{
-    double min = stat->min, max = stat->max, sum = 0;
-    size_t zeros = 0, nan = 0, infinite = 0;
-    for (size_t i = 0; i < count; i++) {
-        double x = value[i] + 0.0; /* -0 becomes 0 */
-        bool is_finite = fabs(x) < INFINITY;
-        nan += x != x;
-        infinite += fabs(x) == INFINITY;
-        zeros += x == 0;
-        sum += is_finite ? x : 0;
-        min = is_finite && x < min ? x : min;
-        max = is_finite && x > max ? x : max;
-    }
-    stat->min = min;
-    stat->max = max;
-    stat->sum += sum;
-    stat->zeros += zeros;
-    stat->nan += nan;
-    stat->infinite += infinite;
-}
-
-static void add_exponents(struct stat *stat, const double *value, size_t count)
-{
-    for (size_t i = 0; i < count; i++) {
-        uint64_t bits;
-        memcpy(&bits, &value[i], sizeof bits);
-        int exponent = (int)(bits >> 52 & 0x7ff);
-        if (exponent > 0 && exponent < 0x7ff)
-            stat->exponent[exponent - 1023 - EXPONENT_MIN]++;
-        else if (value[i] != 0 && isfinite(value[i]))
-            stat->exponent[ilogb(value[i]) - EXPONENT_MIN]++; /* a subnormal */
-    }
-}
-
-static void add_codes(struct stat *stat, const uint8_t *byte, size_t count)
-{
-    for (size_t i = 0; i < count; i++) {
-        stat->code[byte[i] & 15]++;
-        stat->code[byte[i] >> 4]++;
-    }
-}
-
-/* All of the present tensor. */
-static void count_tensor(struct stat *stat, struct values *values, bool hist)
-{
-    const struct tensor *form = values_form(values);
-    *stat = (struct stat){.packed = is_packed(form), .min = INFINITY, .max = -INFINITY};
-    double value[WIDE];
-    const void *data;
-    for (size_t count; (count = values_peek(values, &data));) {
-        count = count < WIDE ? count : WIDE;
-        values_widen(form->dtype, data, count, value);
-        add_values(stat, value, count);
-        if (hist && stat->packed)
-            add_codes(stat, data, count);
-        else if (hist)
-            add_exponents(stat, value, count);
-        stat->count += count;
-        values_skip(values, count);
-    }
-}
 
 /* ---- writing ---- */
 
-static uint64_t numbers(const struct stat *stat)
+static uint64_t numbers(const struct range *range)
 {
-    return stat->count - stat->nan - stat->infinite;
+    return range->count - range->nan - range->infinite;
 }
 
-static double max_abs(const struct stat *stat)
+static double max_abs(const struct range *range)
 {
-    return fmax(fabs(stat->min), fabs(stat->max));
+    return fmax(fabs(range->min), fabs(range->max));
 }
 
-static double mean(const struct stat *stat)
+static double mean(const struct range *range)
 {
-    return stat->sum / (double)numbers(stat);
+    return range->sum / (double)numbers(range);
 }
 
 /* {"-3": 17, "-2": 4}: exponents or codes with their counts, in order. */
 static json_t *histogram(const struct stat *stat)
 {
-    const uint64_t *bin = stat->packed ? stat->code : stat->exponent;
-    int bins = stat->packed ? CODES : EXPONENTS, first = stat->packed ? 0 : EXPONENT_MIN;
+    const uint64_t *bin = stat->packed ? stat->range.code : stat->range.exponent;
+    int bins = stat->packed ? RANGE_CODES : RANGE_EXPONENTS;
+    int first = stat->packed ? 0 : RANGE_EXPONENT_MIN;
     json_t *object = json_object();
     for (int i = 0; i < bins; i++) {
         if (!bin[i])
@@ -163,21 +86,22 @@ static json_t *histogram(const struct stat *stat)
     return object;
 }
 
-static json_t *if_finite(const struct stat *stat, double number)
+static json_t *if_finite(const struct range *range, double number)
 {
-    return numbers(stat) ? report_number(number) : json_null();
+    return numbers(range) ? report_number(number) : json_null();
 }
 
 static void print_record(const struct options *o, const struct tensor *form,
                          const struct stat *stat)
 {
+    const struct range *range = &stat->range;
     json_t *record = json_pack(
         "{s:s, s:s, s:o, s:b, s:I, s:o, s:o, s:o, s:o, s:I, s:I, s:I}", "name", form->name, "dtype",
         dtype_name(form->dtype), "shape", report_shape(form), "packed", (int)stat->packed, "count",
-        (json_int_t)stat->count, "min", if_finite(stat, stat->min), "max",
-        if_finite(stat, stat->max), "max_abs", if_finite(stat, max_abs(stat)), "mean",
-        if_finite(stat, mean(stat)), "zeros", (json_int_t)stat->zeros, "nan", (json_int_t)stat->nan,
-        "inf", (json_int_t)stat->infinite);
+        (json_int_t)range->count, "min", if_finite(range, range->min), "max",
+        if_finite(range, range->max), "max_abs", if_finite(range, max_abs(range)), "mean",
+        if_finite(range, mean(range)), "zeros", (json_int_t)range->zeros, "nan",
+        (json_int_t)range->nan, "inf", (json_int_t)range->infinite);
     if (o->hist)
         json_object_set_new(record, "hist", histogram(stat));
     report_record(o->form, record);
@@ -202,9 +126,9 @@ static void print_bars(const struct stat *stat)
     json_decref(bins);
 }
 
-static void print_number(const struct stat *stat, double number)
+static void print_number(const struct range *range, double number)
 {
-    if (numbers(stat))
+    if (numbers(range))
         printf("%11.4g  ", number);
     else
         printf("%11s  ", "-");
@@ -219,13 +143,14 @@ static void print_head(void)
 static void print_text(const struct options *o, const struct tensor *form, const struct stat *stat)
 {
     char shape[TENSOR_SHAPE_TEXT];
+    const struct range *range = &stat->range;
     printf("%-8s ", dtype_name(form->dtype));
-    print_number(stat, stat->min);
-    print_number(stat, stat->max);
-    print_number(stat, max_abs(stat));
-    print_number(stat, mean(stat));
-    printf("%8" PRIu64 " %6" PRIu64 " %6" PRIu64 "  %s %s%s\n", stat->zeros, stat->nan,
-           stat->infinite, form->name, tensor_shape(form, shape), stat->packed ? " packed" : "");
+    print_number(range, range->min);
+    print_number(range, range->max);
+    print_number(range, max_abs(range));
+    print_number(range, mean(range));
+    printf("%8" PRIu64 " %6" PRIu64 " %6" PRIu64 "  %s %s%s\n", range->zeros, range->nan,
+           range->infinite, form->name, tensor_shape(form, shape), stat->packed ? " packed" : "");
     if (o->hist)
         print_bars(stat);
 }
@@ -243,12 +168,98 @@ static void print_plan(const struct values *values, const struct toc *toc)
     printf("%" PRIu64 " tensors, %" PRIu64 " elements\n", tensors, elements);
 }
 
+/* ---- counting ---- */
+
+/* Some of a tensor, on its way; or what says that it was all of it. */
+struct part {
+    struct tensor form;
+    bool ends;
+    struct values_piece values;
+    struct range range;
+};
+
+/* What threads share. */
+struct counting {
+    const struct options *o;
+    struct values *values;
+    struct stat stat; /* of the tensor whose parts come */
+    uint64_t tensors, elements, nan, infinite;
+};
+
+/* A quantized matrix's elements as they lie, two a byte (weight.h has the formats). */
+static bool is_packed(const struct tensor *form)
+{
+    const char *dot = strrchr(form->name, '.');
+    return form->rank == 2 && dot && !strcmp(dot, ".weight") &&
+           (form->dtype == DTYPE_I8 || form->dtype == DTYPE_U8);
+}
+
+static void count_part(void *context, void *item)
+{
+    const struct counting *c = context;
+    struct part *part = item;
+    if (part->ends)
+        return;
+    values_load(c->values, &part->values);
+    range_clear(&part->range);
+    range_add(&part->range, part->form.dtype, part->values.data, part->values.count,
+              !c->o->hist              ? RANGE_NONE
+              : is_packed(&part->form) ? RANGE_BY_CODE
+                                       : RANGE_BY_EXPONENT);
+}
+
+static void take_part(void *context, void *item)
+{
+    struct counting *c = context;
+    const struct part *part = item;
+    struct range *range = &c->stat.range;
+    if (!part->ends) {
+        range_join(range, &part->range);
+        return;
+    }
+    c->stat.packed = is_packed(&part->form);
+    if (c->o->form == REPORT_TEXT)
+        print_text(c->o, &part->form, &c->stat);
+    else
+        print_record(c->o, &part->form, &c->stat);
+    c->tensors++;
+    c->elements += range->count;
+    c->nan += range->nan;
+    c->infinite += range->infinite;
+    range_clear(range);
+}
+
+static void free_part(void *item)
+{
+    values_piece_free(&((struct part *)item)->values);
+}
+
+static void count_all(struct counting *c, unsigned threads)
+{
+    struct inorder *line =
+        inorder_begin(threads, INORDER_AHEAD, sizeof(struct part), count_part, take_part, c);
+    range_clear(&c->stat.range);
+    while (values_next(c->values)) {
+        for (bool ends = false; !ends;) {
+            struct part *part = inorder_piece(line);
+            part->form = *values_form(c->values);
+            part->ends = ends = !values_cut(c->values, &part->values);
+            if (!ends && part->values.count >= LARGE)
+                inorder_give(line, true);
+            else
+                inorder_do(line);
+        }
+    }
+    inorder_end(line, free_part);
+}
+
 int main(int argc, char **argv)
 {
     struct options o = {0};
     const struct arg args[] = {
         {"hist", ARG_FLAG, &o.hist, 0, NULL, false},
         {"json", ARG_FLAG, &o.json, 0, NULL, false},
+        {"threads", ARG_NUMBER, &o.threads, 'j', NULL, true},
         {"tsv", ARG_FLAG, &o.tsv, 0, NULL, false},
         {"values", ARG_FLAG, &o.values, 0, NULL, false},
         {0},
@@ -256,35 +267,24 @@ int main(int argc, char **argv)
     struct stage stage;
     stage_begin(&stage, usage, args, argc, argv, 1);
     o.form = report_form(o.tsv, o.json);
+    unsigned threads = inorder_threads(o.threads);
     struct ts_in *in = ts_open(stage_input(&stage), &stage);
-    struct values *values = values_new(in, o.values);
-    struct stat *stat = xalloc(1, sizeof *stat);
+    struct counting counting = {.o = &o, .values = values_new(in, o.values)};
     bool frame = o.form == REPORT_TEXT && !stage.quiet;
-    uint64_t tensors = 0, elements = 0, nan = 0, infinite = 0;
     report_begin(&stage);
 
     if (frame && stage.plan)
-        print_plan(values, ts_toc(in));
+        print_plan(counting.values, ts_toc(in));
     frame &= !stage.plan;
     if (frame)
         print_head();
-    for (; values_next(values); tensors++) {
-        count_tensor(stat, values, o.hist);
-        if (o.form == REPORT_TEXT)
-            print_text(&o, values_form(values), stat);
-        else
-            print_record(&o, values_form(values), stat);
-        elements += stat->count;
-        nan += stat->nan;
-        infinite += stat->infinite;
-    }
+    count_all(&counting, threads);
     if (ts_plan_only(in) && !stage.plan)
         die("%s: a plan, without tensors; run the stages before without -n", ts_name(in));
-    values_free(values);
+    values_free(counting.values);
     ts_close(in);
-    free(stat);
     if (frame)
         printf("%" PRIu64 " tensors, %" PRIu64 " elements, %" PRIu64 " NaN, %" PRIu64 " infinite\n",
-               tensors, elements, nan, infinite);
+               counting.tensors, counting.elements, counting.nan, counting.infinite);
     return report_end(&stage);
 }

@@ -150,13 +150,10 @@ static void sum_all(struct summing *s, unsigned threads)
         sum->by_reference = ts_ref(s->in, &sum->source, &sum->offset);
         if (!sum->buffer)
             sum->buffer = xgrow(NULL, BUFFER, 1);
-        bool large = sum->by_reference && sum->tensor->size >= BUFFER;
-        if (!large)
-            sum_tensor(s, sum);
-        if (!large && inorder_idle(line))
-            take_line(s, sum);
+        if (sum->by_reference && sum->tensor->size >= BUFFER)
+            inorder_give(line, true);
         else
-            inorder_give(line, large);
+            inorder_do(line);
     }
     inorder_end(line, free_sum);
 }

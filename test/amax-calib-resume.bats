@@ -8,11 +8,12 @@ prepare() {
     kept=$T/kept/calibration.ts
 }
 
-# killed SYSTEM_CALL WHEN [OPTION...]: a run that is killed at that call, of all its threads together.
+# killed SYSTEM_CALL WHEN [OPTION...]: a run that keeps every layer is killed at that call, of all its
+# threads together.
 killed() {
     strace -o /dev/null true 2>/dev/null || skip 'strace is missing, or may not trace'
     run strace -f -o "$T/trace" -e trace="$1" -e inject="$1:signal=KILL:when=$2" \
-        "${calib[@]}" -q --resume "$T/kept" -o "$T/out.ts" "${@:3}" "$NANO"
+        "${calib[@]}" -q --resume "$T/kept" --resume-every 1 -o "$T/out.ts" "${@:3}" "$NANO"
     [ "$status" -eq 137 ]
     [ ! -e "$T/out.ts" ]
 }
@@ -24,6 +25,20 @@ goes_on() {
     [[ $output == *"calibration.ts: layers up to $1 are done; going on behind them"* ]]
     cmp "$T/whole.ts" "$T/out.ts"
     [ -z "$(ls -A "$T/kept")" ]
+    rm "$T/out.ts"
+}
+
+# gives_again [OPTION...]: what is kept is the whole calibration, and the command gives it without states.
+gives_again() {
+    [ "$(ls -A "$T/kept")" = calibration.ts ]
+    ! st-ls --tsv "$kept" | grep -q hidden_states
+    cp "$kept" "$T/before.ts"
+    run "${calib[@]}" --resume "$T/kept" -v -o "$T/out.ts" "$@" "$NANO"
+    [ "$status" -eq 0 ]
+    [[ $output == *'calibration.ts: all is done; giving its result again'* ]]
+    [[ $output != *'layers.'*'compute'* && $output != *'mtp.'*'compute'* ]]
+    cmp "$T/whole.ts" "$T/out.ts"
+    cmp "$T/before.ts" "$kept"
     rm "$T/out.ts"
 }
 
@@ -50,7 +65,8 @@ goes_on() {
         [ -e "$kept.partial" ]
         goes_on $layer
     done
-    strace -f -o "$T/calls" -e trace=write,rename "${calib[@]}" -q --resume "$T/kept" -o "$T/out.ts" "$NANO"
+    strace -f -o "$T/calls" -e trace=write,rename \
+        "${calib[@]}" -q --resume "$T/kept" --resume-every 1 -o "$T/out.ts" "$NANO"
     rm "$T/out.ts"
     killed write "$(awk '/ rename\(/ { print n + 1; exit } / write\(/ { n++ }' "$T/calls")" # the second layer's first
     [ -e "$kept.partial" ]
@@ -84,6 +100,48 @@ goes_on() {
     goes_on 3
 }
 
+@test "kept behind every so many layers; if nothing is said, behind the first" {
+    "${calib[@]}" -q "$NANO" >"$T/whole.ts"
+    for every in 2 3; do
+        killed fsync 2 --resume-every $every # the last one counts
+        goes_on $((every - 1))
+    done
+    run strace -f -o "$T/trace" -e trace=fsync -e inject=fsync:signal=KILL:when=2 \
+        "${calib[@]}" -q --resume "$T/kept" -o "$T/out.ts" "$NANO"
+    [ "$status" -eq 137 ]
+    goes_on 0
+    # Never, in so few layers.
+    killed rename 1 --resume-every 5
+    [ -z "$(ls -A "$T/kept")" ]
+}
+
+@test "a finished calibration is kept, if that is wanted, and given again" {
+    "${calib[@]}" -q "$NANO" >"$T/whole.ts"
+    "${calib[@]}" -q --resume "$T/kept" --resume-keep -o "$T/out.ts" "$NANO"
+    cmp "$T/whole.ts" "$T/out.ts"
+    gives_again
+    gives_again --resume-keep -j 1
+    # Killed between the two, and before the first.
+    for rename in 6 5; do
+        rm "$kept"
+        killed rename $rename --resume-keep
+        run "${calib[@]}" --resume "$T/kept" --resume-keep -o "$T/out.ts" "$NANO"
+        [ "$status" -eq 0 ]
+        [[ $output == *'calibration.ts: '*' done'* ]]
+        cmp "$T/whole.ts" "$T/out.ts"
+        gives_again
+    done
+}
+
+@test "a finished calibration is of its tokens, options and weights" {
+    "${calib[@]}" -q --resume "$T/kept" --resume-keep -o "$T/out.ts" "$NANO"
+    refused 'other options.* remove it' "${calib[@]}" --all-experts --resume "$T/kept" "$NANO"
+    refused 'other options' amax-calib --tokens "$T/tokens.safetensors" --resume "$T/kept" "$NANO"
+    refused 'of other tokens' "${calib[@]}" --samples 2 --resume "$T/kept" "$NANO"
+    other_scale
+    refused 'with other weights.* remove this file' "${calib[@]}" -q --resume "$T/kept" "$T/ckpt"
+}
+
 @test "threads, batch and memory may change on the way" {
     "${calib[@]}" -q "$NANO" >"$T/whole.ts"
     killed fsync 4
@@ -111,6 +169,17 @@ goes_on() {
     cmp "$T/before.ts" "$kept"
 }
 
+# other_scale: a copy of the model in $T/ckpt, but for the first scale of a weight of layer 1.
+other_scale() {
+    local place file offset byte
+    cp -r "$NANO" "$T/ckpt"
+    chmod -R u+w "$T/ckpt"
+    place=$(st-read "$NANO" | tar tvf - | sed -n 's/.* layers\.1\.attn\.wkv\.scale -> //p')
+    file=$T/ckpt/${place%@*} offset=${place#*@} offset=${offset%+*}
+    byte=$(od -An -tu1 -j "$offset" -N 1 "$file")
+    printf '%b' "\\x$(printf %02x $((byte ^ 1)))" | dd of="$file" bs=1 seek="$offset" conv=notrunc status=none
+}
+
 @test "with other tokens, and with another model, it is an error" {
     killed fsync 4
     cp "$kept" "$T/before.ts"
@@ -118,18 +187,11 @@ goes_on() {
     refused 'made of other tokens' \
         amax-calib --tokens "$T/other.safetensors" --mtp --resume "$T/kept" "$NANO"
     refused 'made of other tokens' "${calib[@]}" --samples 2 --resume "$T/kept" "$NANO"
-    cp -r "$NANO" "$T/ckpt"
-    chmod -R u+w "$T/ckpt"
+    other_scale
+    refused 'with other weights' "${calib[@]}" -q --resume "$T/kept" "$T/ckpt"
     sed -i 's/"rope_theta": 10000/"rope_theta": 10001/' "$T/ckpt/config.json"
     grep -q 10001 "$T/ckpt/config.json"
     refused 'of another config.json' "${calib[@]}" --resume "$T/kept" "$T/ckpt"
-    cp "$NANO/config.json" "$T/ckpt"
-    # The first scale of a weight of layer 1.
-    place=$(st-read "$NANO" | tar tvf - | sed -n 's/.* layers\.1\.attn\.wkv\.scale -> //p')
-    file=$T/ckpt/${place%@*} offset=${place#*@} offset=${offset%+*}
-    byte=$(od -An -tu1 -j "$offset" -N 1 "$file")
-    printf '%b' "\\x$(printf %02x $((byte ^ 1)))" | dd of="$file" bs=1 seek="$offset" conv=notrunc status=none
-    refused 'with other weights' "${calib[@]}" -q --resume "$T/kept" "$T/ckpt"
     cmp "$T/before.ts" "$kept"
 }
 
@@ -138,7 +200,7 @@ goes_on() {
     killed fsync 4
     cp "$kept" "$T/before.ts"
     # A file may have 100 KiB.
-    run bash -c "ulimit -f 100; exec $(printf '%q ' "${calib[@]}") -q --resume '$T/kept' '$NANO' | cat"
+    run bash -c "ulimit -f 100; exec $(printf '%q ' "${calib[@]}") -q --resume '$T/kept' --resume-every 1 '$NANO' | cat"
     [[ $output == *'calibration.ts: '*'File too large'* ]]
     cmp "$T/before.ts" "$kept"
     goes_on 1
@@ -178,6 +240,9 @@ goes_on() {
 @test "a plan keeps nothing; --states-in does not go with it" {
     "${calib[@]}" -n --resume "$T/kept" "$NANO" >"$T/plan.ts"
     [ ! -e "$T/kept" ]
-    run "${calib[@]}" --resume "$T/kept" --states-in x "$NANO"
-    [ "$status" -eq 2 ]
+    for options in "--resume $T/kept --states-in x" --resume-keep '--resume-every 2'; do
+        # shellcheck disable=SC2086
+        run "${calib[@]}" $options "$NANO"
+        [ "$status" -eq 2 ]
+    done
 }

@@ -197,6 +197,19 @@ spoil() {
     refused 'other weights' "${rest[@]}" <(nvfp4-cast --amax "$T/amax.ts" "$NANO")
 }
 
+@test "--progress: bytes of the weights that it runs" {
+    for layers in 0-3 0-1; do
+        total=$(st-ls --tsv "$NANO" | awk -F'\t' "\$1 ~ /^layers\\.[$layers]\\./ { n += \$4 } END { printf \"%.1f\", n / 1e6 }")
+        "${calib[@]}" --progress --layers $layers -o "$T/a.ts" "$NANO" 2>"$T/said"
+        tr '\r' '\n' <"$T/said" | grep -qE "^amax-calib: [0-9.]+ k?B of $total MB \\(0%\\), [0-9.]+ [kMG]?B/s, .* left"
+    done
+    # What was done before does not count.
+    "${calib[@]}" --layers 0-1 --states-out "$T/1.ts" -o "$T/a.ts" "$NANO"
+    total=$(st-ls --tsv "$NANO" | awk -F'\t' '$1 ~ /^layers\.[23]\./ { n += $4 } END { printf "%.1f", n / 1e6 }')
+    "${calib[@]}" --progress --layers 2-3 --states-in "$T/1.ts" -o "$T/a.ts" "$NANO" 2>"$T/said"
+    tr '\r' '\n' <"$T/said" | grep -q " of $total MB (0%), "
+}
+
 @test "usage: no tokens, no samples at a time, layers that do not begin at 0" {
     run amax-calib "$NANO"
     [ "$status" -eq 2 ]

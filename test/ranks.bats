@@ -96,14 +96,22 @@ SH
     cat >"$T/cluster/srun" <<'SH'
 #!/bin/bash
 while [[ $1 == -* ]]; do shift; done
-export SLURM_STEP_NUM_TASKS=3 SLURM_STEP_NUM_NODES=3 SLURM_LOCALID=0
-for SLURM_PROCID in 0 1 2; do export SLURM_PROCID && "$@" & done
-wait -n && wait -n && wait -n
+export SLURM_STEP_NUM_TASKS=$SLURM_NTASKS SLURM_STEP_NUM_NODES=$SLURM_NTASKS SLURM_LOCALID=0
+for ((SLURM_PROCID = 0; SLURM_PROCID < SLURM_NTASKS; SLURM_PROCID++)); do export SLURM_PROCID && "$@" & done
+for ((i = 0; i < SLURM_NTASKS; i++)); do wait -n || exit; done
 SH
     chmod +x "$T"/cluster/*
-    env PATH="$T/cluster:$PATH" SLURM_JOB_NODELIST=here SLURM_JOB_ID=$((MASTER_PORT / 2)) SLURM_CPUS_PER_TASK=1 \
-        bash pipelines/slurm/amax-calib.sbatch "$T/tokens.safetensors" "$NANO" "$T/slurm.ts" -q --batch 1
-    cmp "$T/alone.ts" "$T/slurm.ts"
+    job() { # TASKS OPTION...
+        env PATH="$T/cluster:$PATH" SLURM_JOB_NODELIST=here SLURM_JOB_ID=$((MASTER_PORT / 2)) SLURM_CPUS_PER_TASK=1 \
+            SLURM_NTASKS="$1" \
+            bash pipelines/slurm/amax-calib.sbatch "$T/tokens.safetensors" "$NANO" "$T/slurm.ts" -q "${@:2}"
+        cmp "$T/alone.ts" "$T/slurm.ts"
+    }
+    job 3 --batch 1
+    # A task alone may be started again, and goes on.
+    job 1 --resume "$T/kept" --resume-keep
+    [ -s "$T/kept/calibration.ts" ]
+    job 1 --resume "$T/kept" --resume-keep
     run bash pipelines/slurm/amax-calib.sbatch "$T/tokens.safetensors" "$NANO" "$T/slurm.ts"
     [ "$status" -eq 2 ]
 }

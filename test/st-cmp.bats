@@ -262,6 +262,20 @@ u: only in B
     [ "$status" = 1 ]
 }
 
+@test "trouble exits 2 whichever thread meets it" {
+    strace -o /dev/null true 2>/dev/null || skip 'strace is missing, or may not trace'
+    header='{"t":{"dtype":"U8","shape":[8000000],"data_offsets":[0,8000000]}}'
+    for file in a b; do
+        { le64 ${#header} && printf '%s' "$header" && head -c 8000000 /dev/zero; } >"$T/$file.safetensors"
+    done
+    # Each thread has its own count, and the first one reads little but headers.
+    run strace -f -o "$T/calls" -e trace=pread64 -e inject=pread64:error=EIO:when=30+ \
+        st-cmp -q -j 1 "$T/a.safetensors" "$T/b.safetensors"
+    [ "$status" = 2 ]
+    [[ ${#lines[@]} = 1 && $output == *'Input/output error'* ]]
+    awk 'NR == 1 { first = $1 } /INJECTED/ { exit $1 == first }' "$T/calls"
+}
+
 @test "trouble exits 2: a cut stream, a missing file, full disk, wrong usage" {
     st-read -o "$T/a.ts" "$NANO"
     head -c 200000 "$T/a.ts" >"$T/cut.ts"

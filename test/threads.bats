@@ -41,6 +41,30 @@ prepare() {
     done
 }
 
+@test "st-stat, st-cmp: the same text for any number of threads" {
+    "$BIN/test/mkckpt" --fill --model flash --layers 1 --set n_routed_experts=2 --set vocab_size=4096 \
+        --set num_nextn_predict_layers=0 "$T/ckpt"
+    nvfp4-pack -o "$T/packed.ts" --amax "$T/amax.ts" "$NANO"
+    fp8-dequant -o "$T/mixed.ts" "$T/ckpt"
+    reports=(
+        "st-stat --hist '$T/ckpt'"
+        "st-stat --values --tsv --hist '$T/mixed.ts'"
+        "st-stat --values --json '$T/nvfp4.ts'"
+        "st-cmp --json '$NANO' '$T/packed.ts'"
+        "st-cmp -v --values --json '$NANO' '$T/packed.ts'"
+        "st-cmp -v --values '$T/ckpt' '$T/mixed.ts'"
+        "st-cmp '$T/mixed.ts' '$T/ckpt'"
+    )
+    for report in "${reports[@]}"; do
+        bash -c "$report -j 1 >'$T/a'" || [ $? = 1 ]
+        [ -s "$T/a" ]
+        for threads in 2 3 9; do
+            bash -c "$report -j $threads >'$T/b'" || [ $? = 1 ]
+            cmp "$T/a" "$T/b" || { echo "$report -j $threads" && return 1; }
+        done
+    done
+}
+
 @test "any instructions give the same stream, to the last byte" {
     for stage in "${stages[@]}"; do
         pipeline "$stage --cpu portable >'$T/a.ts'"
@@ -97,6 +121,12 @@ prepare() {
 }
 
 @test "wrong -j and --cpu are usage errors" {
+    for option in '-j 33' '-j x' '-j'; do
+        for report in "st-stat '$NANO'" "st-cmp '$NANO' '$NANO'"; do
+            run bash -c "$report $option"
+            [ "$status" -eq 2 ]
+        done
+    done
     for stage in "${stages[@]}"; do
         for option in '-j 33' '-j x' '-j' '--cpu sse2' '--cpu'; do
             run bash -c "$stage $option"

@@ -346,3 +346,81 @@ copy() {
     v4-experts -q --amax "$NANO_AMAX" "$NANO" "$T/folder"
     st-cmp "$T/file" "$T/folder"
 }
+
+# ---- --verify ----
+
+# flip FILE OFFSET: change a byte so that size and mtime stay.
+flip() {
+    touch -r "$1" "$T/time"
+    printf '%b' "\\x$(printf %02x $(($(od -An -tu1 -j "$2" -N 1 "$1") ^ 16)))" |
+        dd of="$1" bs=1 seek="$2" conv=notrunc status=none
+    touch -r "$T/time" "$1"
+}
+
+@test "--verify: what was written, by this run and one that died, is read again" {
+    strace -o /dev/null true 2>/dev/null || skip 'strace is missing, or may not trace'
+    v4-experts -q --amax "$NANO_AMAX" "$NANO" "$T/whole"
+    verify=(v4-experts -q --verify --amax "$NANO_AMAX")
+    mkdir "$T/bin"
+    ln -s "$PWD/$BIN"/* "$T/bin"
+    rm "$T/bin/st-write"
+    # shellcheck disable=SC2016 # for another shell
+    printf '#!/bin/sh\nexec strace -f -o /dev/null -e trace=fsync -e inject=fsync:signal=KILL:when=4 %s "$@"\n' \
+        "$PWD/$BIN/st-write" >"$T/bin/st-write"
+    chmod +x "$T/bin/st-write"
+    run env SEEKPIPE_BIN="$T/bin" "${verify[@]}" "$NANO" "$T/out"
+    [ "$status" -eq 1 ]
+    shard=model-00001-of-00003.safetensors
+    flip "$T/out.partial/$shard" 5000
+    run "${verify[@]}" "$NANO" "$T/out"
+    [ "$status" -eq 1 ]
+    [[ $output == *"out.partial/$shard: "*' is not what was written'*'st-write failed (exit 1); no checkpoint'* ]]
+    [ ! -e "$T/out" ]
+    "${verify[@]}" "$NANO" "$T/out"
+    diff -r "$T/whole" "$T/out"
+    "${verify[@]}" --jobs 2 "$NANO" "$T/parts"
+    diff -r "$T/whole" "$T/parts"
+    for jobs in 1 2; do # each st-write that writes is told
+        : >"$T/said"
+        printf '#!/bin/sh\necho "$*" >>"%s/said"\nexec %s "$@"\n' "$T" "$PWD/$BIN/st-write" >"$T/bin/st-write"
+        SEEKPIPE_BIN=$T/bin "${verify[@]}" --jobs $jobs "$NANO" "$T/again$jobs"
+        [ "$(grep -vcE -- '--(todo|join|verify)|-n' "$T/said")" = 0 ]
+        [ "$(grep -c -- '--verify' "$T/said")" = "$jobs" ]
+    done
+}
+
+@test "--verify of a checkpoint that is there: compared with what the source gives" {
+    for pipeline in "v4-experts --amax $NANO_AMAX" v4-bf16; do
+        # shellcheck disable=SC2206 # words
+        own=($pipeline)
+        "${own[@]}" -q --verify "$NANO" "$T/out"
+        find "$T/out" -type f -printf '%p %s %T@\n' | sort >"$T/before"
+        run "${own[@]}" --verify "$NANO" "$T/out"
+        [ "$status" -eq 0 ]
+        [[ $output == *' tensors: '*' equal, 0 differ, 0 only in A, 0 only in B' ]]
+        run "${own[@]}" -q --verify "$NANO" "$T/out/"
+        [ "$status,$output" = 0, ]
+        flip "$T/out/model-00002-of-00003.safetensors" $(($(stat -c %s "$T/out/model-00002-of-00003.safetensors") / 2))
+        run "${own[@]}" --verify "$NANO" "$T/out"
+        [ "$status" -eq 1 ]
+        [[ $output == *': 1 of '*' differ, first at '*"${own[0]}: $T/out: is not what this source and these options give"* ]]
+        [[ ${lines[-1]} == "${own[0]}: st-cmp failed (exit 1); no checkpoint was put in place" ]]
+        find "$T/out" -type f -printf '%p %s %T@\n' | sort | diff "$T/before" -
+        # It is neither replaced nor planned over unless one says so.
+        run "${own[@]}" -n --verify "$NANO" "$T/out"
+        [[ $status -eq 1 && $output == *'is not empty'* ]]
+        "${own[@]}" -q --verify --overwrite "$NANO" "$T/out"
+        "${own[@]}" -q --verify "$NANO" "$T/out"
+        rm -r "$T/out"
+    done
+}
+
+@test "--verify of a checkpoint of other options finds them" {
+    v4-experts -q --amax "$NANO_AMAX" "$NANO" "$T/out"
+    run v4-experts --amax "$NANO_AMAX" --lossy --verify "$NANO" "$T/out"
+    [ "$status" -eq 1 ]
+    [[ $output == *'is not what this source and these options give'* ]]
+    v4-experts -q "${small[@]}" --calib "$TEXT/calib-prose.jsonl" "$NANO" "$T/own"
+    v4-experts -q "${small[@]}" --calib "$TEXT/calib-prose.jsonl" --verify "$NANO" "$T/own"
+    [ ! -e "$T/own.calib" ]
+}

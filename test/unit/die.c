@@ -59,6 +59,16 @@ static void handlers_belong_to_the_main_thread(void **state)
     assert_string_equal(said, "die: a text\n");
 }
 
+static void another_status(void **state)
+{
+    (void)state;
+    char said[ROOM];
+    die_with(5);
+    assert_int_equal(end_of("a text", true, said), 5);
+    die_with(EXIT_FAILED);
+    assert_int_equal(end_of("a text", true, said), EXIT_FAILED);
+}
+
 static void one_line(void **state)
 {
     (void)state;
@@ -71,6 +81,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(handlers_belong_to_the_main_thread),
+        cmocka_unit_test(another_status),
         cmocka_unit_test(one_line),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

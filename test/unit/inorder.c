@@ -103,6 +103,29 @@ static void idle_means_finished(void **state)
     inorder_end(line, release);
 }
 
+/* What is done on the caller's own thread comes in its place. */
+static void small_ones_in_order(void **state)
+{
+    (void)state;
+    for (unsigned large = 1; large <= 7; large++) {
+        struct seen seen = {0};
+        struct inorder *line =
+            inorder_begin(3, INORDER_AHEAD, sizeof(struct piece), compute, finish, &seen);
+        for (uint64_t i = 0; i < 500; i++) {
+            struct piece *piece = inorder_piece(line);
+            piece->number = i;
+            piece->square = 0;
+            piece->computes = true;
+            if (i % large == 0)
+                inorder_give(line, true);
+            else
+                inorder_do(line);
+        }
+        inorder_end(line, release);
+        assert_int_equal(seen.computed, 500);
+    }
+}
+
 static void pieces_are_few(void **state)
 {
     (void)state;
@@ -138,6 +161,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(everything_is_finished_in_order),
         cmocka_unit_test(idle_means_finished),
+        cmocka_unit_test(small_ones_in_order),
         cmocka_unit_test(pieces_are_few),
         cmocka_unit_test(threads_by_default),
     };

@@ -1,0 +1,104 @@
+# v4-experts --calib, killed: the same command goes on with the calibration that it had.
+load common
+
+PATH=$PWD/pipelines:$PATH
+text=$PWD/test/data/text
+
+prepare() {
+    export TMPDIR=$T
+    mkdir "$T/bin"
+    ln -s "$PWD/$BIN"/* "$T/bin"
+    run=(v4-experts --samples 2 --length 40 --calib "$text/calib-prose.jsonl")
+}
+
+# killed PROGRAM CALL N OPTION...: v4-experts is killed, when PROGRAM is at its N-th system call CALL; not in
+# the plan.
+killed() {
+    strace -o /dev/null true 2>/dev/null || skip 'strace is missing, or may not trace'
+    rm "$T/bin/$1"
+    cat >"$T/bin/$1" <<SH
+#!/bin/sh
+case " \$* " in *' -n '* | *' --todo '*) exec "$PWD/$BIN/$1" "\$@" ;; esac
+strace -f -o /dev/null -e trace=$2 -e inject=$2:signal=KILL:when=$3 "$PWD/$BIN/$1" "\$@"
+kill -KILL \$PPID
+SH
+    chmod +x "$T/bin/$1"
+    local status=0
+    SEEKPIPE_BIN=$T/bin "${run[@]}" -q "${@:4}" "$NANO" "$T/out" || status=$?
+    [ "$status" != 0 ] # 1 if it was in a part
+    [ ! -e "$T/out" ]
+    [ -e "$T/out.calib/calibration.ts" ]
+}
+
+# goes_on LAYERS OPTION...: the command goes on, computes so many layers, and ends as if undisturbed.
+goes_on() {
+    "${run[@]}" -v "${@:2}" "$NANO" "$T/out/" 2>"$T/said"
+    [ "$(grep -c '^amax-calib: layers\..*compute' "$T/said")" = "$1" ]
+    diff -r "$T/whole" "$T/out"
+    [ ! -e "$T/out.calib" ]
+    [ ! -e "$T/out.partial" ]
+}
+
+@test "killed in the calibration" {
+    "${run[@]}" -v "$NANO" "$T/whole" 2>"$T/said"
+    [ "$(grep -c '^amax-calib: layers\..*compute' "$T/said")" = 4 ]
+    [ ! -e "$T/whole.calib" ]
+    killed amax-calib fsync 2 # when it has kept the first layer
+    [ ! -e "$T/out.partial" ]
+    goes_on 3
+    grep -q "$T/out.calib/calibration.ts: layers up to 0 are done; going on" "$T/said"
+}
+
+@test "killed while the weights are written: the calibration is not repeated" {
+    "${run[@]}" -q --save-amax "$T/amax.ts" "$NANO" "$T/whole"
+    mv "$T/amax.ts" "$T/whole-amax.ts"
+    for jobs in 1 2; do
+        killed st-write fsync 3 --jobs $jobs # when the first shard is done
+        goes_on 0 --jobs $jobs --save-amax "$T/amax.ts"
+        grep -q 'calibration.ts: all is done; giving its result again' "$T/said"
+        cmp "$T/whole-amax.ts" "$T/amax.ts"
+        rm -r "$T/out" "$T/bin/st-write"
+        ln -s "$PWD/$BIN/st-write" "$T/bin"
+    done
+}
+
+@test "killed while source and result are judged" {
+    judged=(--eval "$text/eval.jsonl")
+    "${run[@]}" -q "${judged[@]}" "$NANO" "$T/whole" >"$T/wanted"
+    killed st-eval openat 20 "${judged[@]}"
+    goes_on 0 "${judged[@]}" >"$T/found"
+    diff "$T/wanted" "$T/found"
+}
+
+@test "with other texts or options, and with another source, it says what to do" {
+    killed amax-calib fsync 2
+    cp -r "$T/out.calib" "$T/before"
+    other() { # WORDS OPTION... SOURCE
+        local status=0
+        "${run[@]}" "${@:2}" "$T/out" 2>"$T/said" || status=$?
+        [ "$status" = 1 ]
+        grep -q "out\.calib/calibration\.ts: .*$1.*; give the same, or remove" "$T/said"
+        diff -r "$T/before" "$T/out.calib"
+        [ ! -e "$T/out" ]
+    }
+    other 'of other tokens' --calib "$text/calib-code.jsonl" "$NANO"
+    other 'of other tokens' --length 30 "$NANO"
+    other 'with other options' --all-experts "$NANO"
+    cp -r "$NANO" "$T/source"
+    chmod -R u+w "$T/source"
+    sed -i 's/"rope_theta": 10000/"rope_theta": 10001/' "$T/source/config.json"
+    other 'of another config.json' "$T/source"
+}
+
+@test "only what it kept is removed" {
+    mkdir "$T/out.calib"
+    echo mine >"$T/out.calib/mine"
+    "${run[@]}" -q "$NANO" "$T/out"
+    [ "$(ls -A "$T/out.calib")" = mine ]
+}
+
+@test "a plan, and a calibration that is there, keep nothing" {
+    "${run[@]}" -n "$NANO" "$T/out" >"$T/plan"
+    v4-experts -q --amax "$NANO_AMAX" "$NANO" "$T/out"
+    [ ! -e "$T/out.calib" ]
+}
