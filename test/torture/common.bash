@@ -203,3 +203,38 @@ stop_at() {
     return "$status"
 }
 export -f watch stop_at
+
+# ---- stages of pipelines ----
+
+# members_of CASE: the stages of a pipeline, in ${members[@]}.
+members_of() {
+    case $1 in
+    v4-bf16) members=(st-read fp8-dequant mxfp4-unpack st-write) ;;
+    v4-experts) members=(st-read amax-merge nvfp4-cast st-write) ;;
+    v4-experts-lossy) members=(st-read amax-merge nvfp4-pack st-write) ;;
+    esac
+}
+
+# with_stage FOLDER STAGE OPTION...: a folder of programs in which STAGE runs by strace with these options.
+with_stage() {
+    local folder=$1 stage=$2 program
+    shift 2
+    mkdir "$folder"
+    for program in "$SEEKPIPE_BIN"/*; do [ -d "$program" ] || ln -s "$program" "$folder"; done
+    rm "$folder/$stage"
+    printf '#!/bin/bash\nexec strace -f -qq -o %q.$$ %s %q "$@"\n' "$folder/log" "${*@Q}" "$SEEKPIPE_BIN/$stage" \
+        >"$folder/$stage"
+    chmod +x "$folder/$stage"
+}
+
+# points_of CASE STAGE N: N of its calls, evenly spaced.
+points_of() {
+    local command
+    command_of "$1" "$T/traced"
+    with_stage "$T/bin" "$2"
+    SEEKPIPE_BIN=$T/bin "${command[@]}" >/dev/null 2>&1
+    for log in "$T"/bin/log.*; do calls_of "$log"; done >"$T/calls"
+    rm -r "$T/traced" "${T:?}/bin"
+    sort -s -u -k1,1 -k2,2n "$T/calls" | grep -vE '^(exit_group|execve|futex|madvise|brk) ' | evenly "$3"
+}
+export -f with_stage
