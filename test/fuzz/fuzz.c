@@ -15,14 +15,15 @@
 
 enum { EVENTS_MAX = 1 << 20 };
 
-/* What was allocated and freed while a reader was at work, in order. */
+/* What was allocated and freed while a reader was at work, in order; not by libFuzzer's own thread,
+ * which watches over memory. */
 static struct event {
     const volatile void *memory;
     bool freed;
     uint32_t number;
 } event[EVENTS_MAX];
 static uint32_t events;
-static bool at_work;
+static _Thread_local bool at_work;
 static jmp_buf died;
 
 /* The address sanitizer asks for its options here: its own memory must not count against our limit,
