@@ -28,3 +28,10 @@ struct mat mat_shaped(struct mat m, uint64_t cols)
     m.cols = m.stride = cols;
     return m;
 }
+
+size_t mat_bytes(struct mat m)
+{
+    if (m.rows > 1 && m.stride != m.cols)
+        die("internal: a matrix with gaps");
+    return (size_t)(m.rows * m.cols) * dtype_size(m.dtype);
+}

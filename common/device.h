@@ -37,6 +37,9 @@ struct mat mat_rows(struct mat m, uint64_t first, uint64_t count);
 struct mat mat_cols(struct mat m, uint64_t first, uint64_t count);
 struct mat mat_shaped(struct mat m, uint64_t cols);
 
+/* Bytes of a matrix, which must have no gaps. */
+size_t mat_bytes(struct mat m);
+
 /* A matrix that may not fit into the device's memory: see make_far(). */
 struct far {
     struct mat all;

@@ -26,23 +26,16 @@ static void drop(struct device *d, struct mat m)
     free(m.at);
 }
 
-static size_t bytes(struct mat m)
-{
-    if (m.rows > 1 && m.stride != m.cols)
-        die("internal: a matrix with gaps");
-    return (size_t)(m.rows * m.cols) * dtype_size(m.dtype);
-}
-
 static void write_mat(struct device *d, struct mat m, const void *data)
 {
     (void)d;
-    memcpy(m.at, data, bytes(m));
+    memcpy(m.at, data, mat_bytes(m));
 }
 
 static void read_mat(struct device *d, void *data, struct mat m)
 {
     (void)d;
-    memcpy(data, m.at, bytes(m));
+    memcpy(data, m.at, mat_bytes(m));
 }
 
 /* A far matrix is never away. */

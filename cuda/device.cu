@@ -61,16 +61,9 @@ static void drop(struct device *d, struct mat m)
     (m.dtype == DTYPE_U8 ? gpu_free_arriving : gpu_free)(gpu_of(d), m.at);
 }
 
-static size_t bytes_of(struct mat m)
-{
-    if (m.rows > 1 && m.stride != m.cols)
-        die("internal: a matrix with gaps");
-    return (size_t)(m.rows * m.cols) * dtype_size(m.dtype);
-}
-
 static void write_mat(struct device *d, struct mat m, const void *data)
 {
-    (m.dtype == DTYPE_U8 ? gpu_send : gpu_write)(gpu_of(d), m.at, data, bytes_of(m));
+    (m.dtype == DTYPE_U8 ? gpu_send : gpu_write)(gpu_of(d), m.at, data, mat_bytes(m));
 }
 
 static void read_mat(struct device *d, void *data, struct mat m)
@@ -78,7 +71,7 @@ static void read_mat(struct device *d, void *data, struct mat m)
     cudaStream_t stream = gpu_of(d)->stream;
     if (m.dtype == DTYPE_U8)
         gpu_arrive(gpu_of(d));
-    gpu_check(cudaMemcpyAsync(data, m.at, bytes_of(m), cudaMemcpyDeviceToHost, stream), "read");
+    gpu_check(cudaMemcpyAsync(data, m.at, mat_bytes(m), cudaMemcpyDeviceToHost, stream), "read");
     gpu_check(cudaStreamSynchronize(stream), "read");
 }
 

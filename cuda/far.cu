@@ -15,16 +15,11 @@ struct fetches {
     struct mat sent, coming; /* rows of the host that were sent for, and where to; none: no rows */
 };
 
-static size_t bytes_of(struct mat m)
-{
-    return (size_t)(m.rows * m.cols) * dtype_size(m.dtype);
-}
-
 /* ---- rows ---- */
 
 static void send_for(struct fetches *f, struct mat rows)
 {
-    size_t bytes = bytes_of(rows);
+    size_t bytes = mat_bytes(rows);
     f->sent = f->coming = rows;
     gpu_check(cudaMallocAsync(&f->coming.at, bytes ? bytes : 1, f->stream), "memory for rows");
     gpu_check(cudaMemcpyAsync(f->coming.at, rows.at, bytes, cudaMemcpyHostToDevice, f->stream),
@@ -68,7 +63,7 @@ static void store(struct device *d, struct far far, uint64_t first, struct mat r
     struct mat to = mat_rows(far.all, first, rows.rows);
     gpu_check(cudaEventRecord(f->used, gpu->stream), "store");
     gpu_check(cudaStreamWaitEvent(f->stream, f->used, 0), "store");
-    gpu_check(cudaMemcpyAsync(to.at, rows.at, bytes_of(to), cudaMemcpyDeviceToHost, f->stream),
+    gpu_check(cudaMemcpyAsync(to.at, rows.at, mat_bytes(to), cudaMemcpyDeviceToHost, f->stream),
               "store");
     gpu_check(cudaFreeAsync(rows.at, f->stream), "memory for rows");
 }
@@ -83,8 +78,7 @@ static void *page_locked(size_t bytes)
         (void)madvise(memory, bytes, MADV_HUGEPAGE);
     if (!memory || cudaHostRegister(memory, bytes, cudaHostRegisterDefault) != cudaSuccess)
         die("CUDA: what does not fit on the GPU takes %zu bytes of page-locked memory, and they "
-            "are "
-            "not to be had; fewer --samples need less",
+            "are not to be had; fewer --samples need less",
             bytes);
     return memory;
 }
