@@ -70,9 +70,9 @@ LDLIBS   := -Wl,-Bstatic -larchive -lnettle -lbz2 -llzma -lzstd -lz -ljansson -l
             -Wl,-Bdynamic -lm
 endif
 
-# nvcc with cuBLASLt's header beside it, for those GPUs that it knows. SANITIZE=1 goes without.
+# nvcc with cuBLASLt's header beside it, for those GPUs that it knows. SANITIZE=1 and fuzzers go without.
 NVCC      ?= $(firstword $(shell command -v nvcc) /usr/local/cuda/bin/nvcc)
-CUDA      ?= $(if $(filter 1,$(SANITIZE)),0,1)
+CUDA      ?= $(if $(filter 1 fuzz,$(SANITIZE)),0,1)
 CUDA_HOME := $(abspath $(dir $(realpath $(shell command -v $(NVCC))))/..)
 CUDA_HAS  := $(and $(filter-out 0,$(CUDA)),$(wildcard $(CUDA_HOME)/include/cublasLt.h),\
                $(shell $(NVCC) --list-gpu-code))
@@ -219,7 +219,7 @@ bench: setup-bench all
 install: all
 	@BIN=$(BIN) test/install "$(DESTDIR)" "$(PREFIX)"
 
-# Besides the programs: what test/gpu-check runs there.
+# Besides the programs: what test/gpu-check and test/gpu-bench run there.
 CHECKERS := $(filter test/%,$(RUNS_MODEL)) test/libraries test/mkckpt
 portable: setup-portable
 ifeq ($(PORTABLE),1)

@@ -15,8 +15,10 @@
  * are whole pages. */
 enum { GATHER_LEAST = 1 << 20, PAGE = 4096 };
 
-/* How many pieces are read at a time: what disk arrays need to be busy. */
-enum { READERS = 8 };
+/* How many pieces are read at a time: what disk arrays need to be busy, and as many threads as it
+ * takes to copy files that lie in memory as fast as a GPU's bus takes them (with half as many, they
+ * were the bound). */
+enum { READERS = 16 };
 
 struct item {
     struct item *next;

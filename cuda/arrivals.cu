@@ -10,7 +10,7 @@
 
 /* A piece has room for pages at both ends. What is smaller than SMALL the driver takes away at
  * once, without a piece. */
-enum { PIECES = 16, PAGE = 4096, PIECE_ROOM = DEVICE_PIECE + 2 * PAGE, SMALL = 32 << 10 };
+enum { PIECES = 32, PAGE = 4096, PIECE_ROOM = DEVICE_PIECE + 2 * PAGE, SMALL = 32 << 10 };
 
 struct sent {
     char *memory;

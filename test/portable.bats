@@ -32,7 +32,7 @@ of_system() {
 @test "all programs, pipelines, recipes and pages are there" {
     for source in stages/*.c; do [ -x "$DIST/bin/$(basename "$source" .c)" ]; done
     for folder in pipelines recipes man; do diff -r "$folder" "$DIST/$folder"; done
-    [ -x "$DIST/test/gpu-check" ]
+    [ -x "$DIST/test/gpu-check" ] && [ -x "$DIST/test/gpu-bench" ] && [ -e "$DIST/test/gpu-peer.py" ]
     [ -x "$DIST/bin/test/mkckpt" ]
 }
 
