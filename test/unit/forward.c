@@ -287,6 +287,10 @@ struct dump {
     struct pt pt;
     uint64_t inputs, near;
     double sum, worst, worst_of_first;
+    /* An input amax that hangs on a router's tie, and what it is where the other expert is chosen.
+     */
+    const char *tied;
+    double otherwise;
 };
 
 /* The dump's value, or NaN. */
@@ -313,6 +317,11 @@ static void take_amax(void *context, const struct linear_seen *seen)
     if (!seen->rows)
         return;
     double error = fabs((double)seen->input_amax - input) / input;
+    if (dump->tied && !strcmp(seen->module, dump->tied)) {
+        double other = fabs((double)seen->input_amax - dump->otherwise) / dump->otherwise;
+        error = fmin(error, other);
+        assert_true(error <= 0.05);
+    }
     dump->inputs++;
     dump->near += error <= 0.05;
     dump->sum += error;
@@ -322,10 +331,10 @@ static void take_amax(void *context, const struct linear_seen *seen)
 }
 
 /* `inputs` golden amaxes of inputs, of all experts that a token reaches. */
-static void test_amaxes(const char *model, uint64_t inputs)
+static void test_amaxes(const char *model, uint64_t inputs, const char *tied, double otherwise)
 {
     need(model);
-    struct dump dump = {.toc = toc_new()};
+    struct dump dump = {.toc = toc_new(), .tied = tied, .otherwise = otherwise};
     struct tokens tokens;
     char *path = xprintf(FIXTURES "%s/golden/amax/amax_dict_rank0-mp1.pt", model);
     char *error = pt_read(&dump.pt, path, dump.toc, toc_shard(dump.toc, "amax"));
@@ -350,19 +359,19 @@ static void test_amaxes(const char *model, uint64_t inputs)
 static void amaxes_of_nano(void **state)
 {
     (void)state;
-    test_amaxes("v4-nano", 189);
+    test_amaxes("v4-nano", 189, NULL, 0);
 }
 
-/* One of them, that of layers.3.ffn.experts.25.w2, hangs on a router's tie: for token 325 of sample
- * 16, the last expert chosen in layer 2 and the first one left differ by 0.002 of a score of 0.7,
- * which another order of sums in any product before can turn round. Chosen otherwise than in the
- * dump, that amax is 15 to 18 % off, and no order is sure to choose like it: neither F32 sums nor
- * blocks of 32, 64, 128 or 256 products summed up in double do on every processor. With AMX's own
- * sums it is 16.9 % off, so that this test fails there; see test/reports/gpu.md. */
+/* One of them hangs on a router's tie: for token 325 of sample 16, the last expert chosen in layer
+ * 2 and the first one left differ by 0.002 of a score of 0.7, which another order of sums in any
+ * product before can turn round. In the dump, that token has the largest amax, 34; with the other
+ * choice another token's 28.25 is left, 17 % less. Either choice is right, and no order of sums is
+ * sure to choose like the dump: F32 sums and those of AVX-512's BF16 products do, AMX's do not; see
+ * test/reports/gpu.md. So this one must be one of the two, and nearer than others are asked to. */
 static void amaxes_of_mini(void **state)
 {
     (void)state;
-    test_amaxes("v4-mini", 384);
+    test_amaxes("v4-mini", 384, "layers.3.ffn.experts.25.w2", 28.25);
 }
 
 /* ---- hidden states that are away ---- */
