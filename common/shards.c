@@ -290,7 +290,8 @@ static void put_off(struct shards *shards, struct target *target, struct ts_in *
     while (waiting->count == WAITING_MAX ||
            (waiting->count && waiting->bytes + size > WAITING_BYTES))
         copy_first(shards, target, in);
-    sources_expect(ts_sources(in), source, from, size < WAITING_BYTES ? size : WAITING_BYTES);
+    posix_fadvise(sources_fd(ts_sources(in), source), (off_t)from,
+                  size < WAITING_BYTES ? (off_t)size : WAITING_BYTES, POSIX_FADV_WILLNEED);
     size_t i = (waiting->first + waiting->count++) % WAITING_MAX;
     waiting->range[i].line = line;
     waiting->range[i].source = source;

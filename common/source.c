@@ -232,12 +232,6 @@ void sources_read(struct sources *sources, size_t i, uint64_t offset, void *data
     end_reading(sources, i);
 }
 
-void sources_expect(struct sources *sources, size_t i, uint64_t offset, uint64_t length)
-{
-    posix_fadvise(begin_reading(sources, i), (off_t)offset, (off_t)length, POSIX_FADV_WILLNEED);
-    end_reading(sources, i);
-}
-
 void sources_check(struct sources *sources)
 {
     for (size_t i = 0; i < sources->count; i++) {

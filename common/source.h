@@ -58,10 +58,6 @@ void sources_read(struct sources *sources, size_t i, uint64_t offset, void *data
 /* A descriptor of file i that is the caller's, to be closed. Any thread may ask for one. */
 int sources_dup(struct sources *sources, size_t i);
 
-/* Have the kernel begin to read what will be read soon, while other threads read or not. Only a
- * hint: errors show when it is read. */
-void sources_expect(struct sources *sources, size_t i, uint64_t offset, uint64_t length);
-
 /* The same as sources_read() from a descriptor of the file at `path`. */
 void source_read(int fd, const char *path, uint64_t offset, void *data, size_t length,
                  const char *what);

@@ -195,21 +195,13 @@ static void hold_line(struct to_nvfp4 *job, struct group *group, size_t line)
         struct member *member = &group->member[i];
         if (line == member->w->line)
             member->held = ts_hold(job->in);
-        if (line == member->w->scale)
-            member->held_scale = ts_hold(job->in);
-    }
-}
-
-static void read_scales(struct to_nvfp4 *job, struct group *group)
-{
-    for (unsigned i = 0; i < group->members; i++) {
-        struct member *member = &group->member[i];
-        if (!member->held_scale)
+        if (line != member->w->scale)
             continue;
-        size_t size = (size_t)ts_held_tensor(member->held_scale)->size;
-        void *raw = xgrow(NULL, size, 1);
-        ts_held_read(member->held_scale, 0, raw, size);
-        scales_keep(&member->scales, member->w, job->in, member->w->scale, raw);
+        member->held_scale = ts_hold(job->in);
+        const struct tensor *tensor = ts_held_tensor(member->held_scale);
+        void *raw = xgrow(NULL, (size_t)tensor->size, 1);
+        ts_held_read(member->held_scale, 0, raw, (size_t)tensor->size);
+        scales_keep(&member->scales, member->w, job->in, (uint32_t)line, raw);
     }
 }
 
@@ -221,10 +213,9 @@ static void free_group(void *context)
     free(group);
 }
 
-static void convert_group(struct to_nvfp4 *job, struct group *group, to_nvfp4_convert *convert,
-                          void *context)
+static void end_group(struct to_nvfp4 *job, struct group *group, to_nvfp4_convert *convert,
+                      void *context)
 {
-    read_scales(job, group);
     convert(job, group, context);
     for (unsigned i = 0; i < group->members; i++) {
         ts_release(group->member[i].held);
@@ -240,44 +231,8 @@ void to_nvfp4_pass(struct to_nvfp4 *job, const struct member *member)
     flow_pass_held(job->flow, member->held);
 }
 
-/* Groups that are complete wait while the kernel reads their scales, which lie all over the file
- * for one who comes in the model's order: read only when it is its turn, each would take the disk
- * a turn of its own. */
-enum { WAITING_MAX = 64 };
-
-struct waiting {
-    struct group *group[WAITING_MAX]; /* a ring */
-    size_t first, count;
-};
-
-/* Convert those that came first, until `left` are left. */
-static void convert_waiting(struct to_nvfp4 *job, struct waiting *waiting, size_t left,
-                            to_nvfp4_convert *convert, void *context)
-{
-    for (; waiting->count > left; waiting->count--) {
-        convert_group(job, waiting->group[waiting->first], convert, context);
-        waiting->first = (waiting->first + 1) % WAITING_MAX;
-    }
-}
-
-/* False if some of the scales came inline: their bytes are there, and should not be for long. */
-static bool expect_scales(struct to_nvfp4 *job, const struct group *group)
-{
-    for (unsigned i = 0; i < group->members; i++) {
-        const struct ts_held *scale = group->member[i].held_scale;
-        size_t source;
-        uint64_t offset;
-        if (scale && !ts_held_ref(scale, &source, &offset))
-            return false;
-        if (scale)
-            sources_expect(ts_sources(job->in), source, offset, ts_held_tensor(scale)->size);
-    }
-    return true;
-}
-
 void to_nvfp4_run(struct to_nvfp4 *job, to_nvfp4_convert *convert, void *context)
 {
-    struct waiting waiting = {0};
     struct group *group = NULL; /* that is open */
     for (const struct tensor *tensor; (tensor = ts_next(job->in));) {
         size_t line = (size_t)(tensor - ts_toc(job->in)->tensor);
@@ -285,21 +240,17 @@ void to_nvfp4_run(struct to_nvfp4 *job, to_nvfp4_convert *convert, void *context
         bool grouped =
             index != WEIGHT_NONE && (job->selected[index] || job->partner[index] != WEIGHT_NONE);
         if (!grouped) {
-            convert_waiting(job, &waiting, 0, convert, context);
             flow_pass(job->flow);
             continue;
         }
         if (!group)
             group = begin_group(job, index);
         hold_line(job, group, line);
-        if (line != group->last)
-            continue;
-        waiting.group[(waiting.first + waiting.count++) % WAITING_MAX] = group;
-        convert_waiting(job, &waiting, expect_scales(job, group) ? WAITING_MAX - 1 : 0, convert,
-                        context);
-        group = NULL;
+        if (line == group->last) {
+            end_group(job, group, convert, context);
+            group = NULL;
+        }
     }
-    convert_waiting(job, &waiting, 0, convert, context);
     flow_end(job->flow);
 }
 
