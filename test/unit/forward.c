@@ -287,8 +287,7 @@ struct dump {
     struct pt pt;
     uint64_t inputs, near;
     double sum, worst, worst_of_first;
-    /* An input amax that hangs on a router's tie, and what it is where the other expert is chosen.
-     */
+    /* An input amax that hangs on a router's tie, and what it is with the other choice; or NULL. */
     const char *tied;
     double otherwise;
 };
