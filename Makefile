@@ -1,6 +1,6 @@
 # make [all]   build the programs into bin/
 # make demo    the main job, on a small checkpoint that lies in test/data
-# make check   every test, or those in TESTS='test/threads.bats ...'; SANITIZE=1 with address and
+# make check   every test, or those in TESTS='test/bats/threads.bats ...'; SANITIZE=1 with address and
 #              undefined-behaviour sanitizers
 # make races   the tests of all that runs on threads, with the thread sanitizer
 # make fuzz    feed the parsers with changed input, RUNS=10000000 each; writes test/reports/fuzz.md
@@ -15,7 +15,7 @@
 #
 # CUDA is found, not demanded: CUDA=0 builds without it, NVCC=/path/to/nvcc says where it is.
 #
-# Missing Debian packages are installed first where that is possible (see test/setup).
+# Missing Debian packages are installed first where that is possible (see test/tools/setup).
 
 CC       ?= cc
 PREFIX   ?= /usr/local
@@ -40,7 +40,7 @@ OBJ := build/sanitize-$(SANITIZE)/obj
 CFLAGS ?= -O1 -g
 endif
 SANITIZE_1      := -fsanitize=address,undefined -fno-sanitize-recover=all
-# gcc's shared libubsan cannot report into a file (see test/check).
+# gcc's shared libubsan cannot report into a file (see test/tools/check).
 SANITIZE_1      += $(if $(findstring Free Software,$(shell $(CC) --version)),-static-libubsan)
 SANITIZE_thread := -fsanitize=thread
 # The fuzzers' own.
@@ -94,21 +94,21 @@ COMPILE_CUDA = $(NVCC) -std=c++17 -Xcompiler -Wall,-Wextra,-Werror,-fno-exceptio
 
 STAGES   := $(patsubst stages/%.c,$(BIN)/%,$(wildcard stages/*.c))
 UNITS    := $(patsubst test/unit/%.c,$(BIN)/test/%,$(wildcard test/unit/*.c))
-TOOLS    := $(patsubst test/%.c,$(BIN)/test/%,$(wildcard test/*.c))
+TOOLS    := $(patsubst %.c,$(BIN)/test/%,$(notdir $(wildcard test/tools/*.c test/bench/*.c)))
 TOOLS    := $(filter-out $(if $(filter 0,$(DNNL)),%/gemm-rate),$(TOOLS))
 FUZZERS  := $(patsubst test/fuzz/%.c,$(BIN)/fuzz/%,$(filter-out %/fuzz.c,$(wildcard test/fuzz/*.c)))
-SOURCES  := $(wildcard common/*.c common/model/*.c)
+SOURCES  := $(wildcard common/*/*.c common/*/*/*.c)
 
 # The CPU as a device, or what stands in for it.
-NO_CPU   := common/device_cpu_none.c
-CPU      := common/gemm.c $(filter-out $(NO_CPU),$(wildcard common/device_cpu*.c))
+NO_CPU   := common/cpu/none.c
+CPU      := $(filter-out $(NO_CPU),$(wildcard common/cpu/*.c))
 COMMON   := $(filter-out $(if $(filter 0,$(DNNL)),$(CPU),$(NO_CPU)),$(SOURCES))
 COMMON   := $(patsubst %,$(OBJ)/%.o,$(basename $(COMMON) $(GPU)))
 
 # What reads input. Each of their branches is accounted for: no count may be lost between processes.
 PARSERS  := json safetensors toc names ts_in checkpoint source pickle pt tokenizer bpe pretokenizer \
             pattern utf8 recipe
-PARSERS  := $(PARSERS:%=common/%.c)
+PARSERS  := $(foreach p,$(PARSERS),$(wildcard common/*/$p.c))
 $(PARSERS:%.c=$(OBJ)/%.o): COMPILED_coverage += -fprofile-update=atomic
 
 SETUPS   := setup-build setup-check setup-lint setup-bench setup-fuzz setup-portable
@@ -135,7 +135,7 @@ $(OBJ)/members: FORCE
 
 $(OBJ)/common.a: $(COMMON) $(OBJ)/members
 	@rm -f $@
-	@ar rcs $@ $(COMMON)
+	@ar qcs $@ $(COMMON)
 
 $(STAGES): $(BIN)/%: $(OBJ)/stages/%.o $(OBJ)/common.a
 	@mkdir -p $(@D)
@@ -149,6 +149,11 @@ $(RUNS_MODEL:%=$(BIN)/%): LDLIBS += $(if $(filter 0,$(DNNL)),,-ldnnl) -fopenmp $
 
 $(BIN)/test/mkckpt: LDLIBS += -fopenmp
 $(BIN)/test/gemm-rate: LDLIBS += -ldnnl -fopenmp
+
+vpath %.c test/tools test/bench
+$(OBJ)/test/%.o: %.c | setup-build
+	@mkdir -p $(@D)
+	$(COMPILE) -c -o $@ $<
 
 $(TOOLS): $(BIN)/test/%: $(OBJ)/test/%.o $(OBJ)/common.a
 	@mkdir -p $(@D)
@@ -173,26 +178,26 @@ fuzzers:
 fuzzers-covered:
 	@+$(MAKE) --no-print-directory SANITIZE=coverage CC=clang fuzzers-here
 
--include $(wildcard $(OBJ)/*/*.d $(OBJ)/*/*/*.d)
+-include $(wildcard $(OBJ)/*/*.d $(OBJ)/*/*/*.d $(OBJ)/*/*/*/*.d)
 
 $(SETUPS): setup-%:
-	@CC="$(CC)" CPPFLAGS="$(CPPFLAGS)" DNNL="$(DNNL)" test/setup $*
+	@CC="$(CC)" CPPFLAGS="$(CPPFLAGS)" DNNL="$(DNNL)" test/tools/setup $*
 
 demo: all
-	@test/demo
+	@test/tools/demo
 
 check: setup-check all $(UNITS) $(BIN)/test/short.so fuzzers
-	@BIN=$(BIN) test/check $(TESTS)
+	@BIN=$(BIN) test/tools/check $(TESTS)
 
 # What has threads of its own or OpenMP's, which clang's sanitizer understands.
-THREADED := ahead device deepseek_v4 die forward inorder launch ranks
+THREADED := prefetch device deepseek_v4 die forward ordered_pool launch ranks
 THREADED := $(THREADED:%=$(BIN)/test/%) \
-            $(patsubst %,test/%.bats,threads ranks amax-calib st-eval dequantize nvfp4-cast nvfp4-pack \
+            $(patsubst %,test/bats/%.bats,threads ranks amax-calib st-eval dequantize nvfp4-cast nvfp4-pack \
               st-cmp st-stat st-sum st-write parts resume)
 races: setup-check
 	@+$(MAKE) --no-print-directory SANITIZE=thread CC=clang races-here
 races-here: all $(UNITS) $(BIN)/test/short.so
-	@BIN=$(BIN) test/check $(THREADED)
+	@BIN=$(BIN) test/tools/check $(THREADED)
 
 # Preloaded by test/torture, for reads and writes that move less than they should.
 $(BIN)/test/short.so: test/torture/short.c | setup-build
@@ -208,23 +213,23 @@ fuzz: fuzzers fuzzers-covered
 coverage: setup-check setup-fuzz
 	@+$(MAKE) --no-print-directory SANITIZE=coverage CC=clang coverage-here
 coverage-here: all $(UNITS) $(FUZZERS) $(BIN)/test/short.so
-	@test/coverage $(PARSERS)
+	@test/tools/coverage $(PARSERS)
 
 lint: setup-lint
-	@INCLUDE="$(INCLUDE)" test/lint
+	@INCLUDE="$(INCLUDE)" test/tools/lint
 
 bench: setup-bench all
-	@PEER=$(PEER) test/bench
+	@PEER=$(PEER) test/bench/run
 
 install: all
 	@BIN=$(BIN) test/install "$(DESTDIR)" "$(PREFIX)"
 
-# Besides the programs: what test/gpu-check and test/gpu-bench run there.
+# Besides the programs: what test/gpu-check and test/bench/gpu-bench run there.
 CHECKERS := $(filter test/%,$(RUNS_MODEL)) test/libraries test/mkckpt
 portable: setup-portable
 ifeq ($(PORTABLE),1)
 portable: $(STAGES) $(CHECKERS:%=$(BIN)/%)
-	@BIN=$(BIN) test/portable $(DIST)
+	@BIN=$(BIN) packaging/portable $(DIST)
 else
 	@$(MAKE) --no-print-directory PORTABLE=1 portable
 endif

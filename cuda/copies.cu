@@ -75,8 +75,8 @@ static void sinkhorn(struct device *d, struct mat pre, struct mat post, struct m
              pre, post, comb, mixes, scale, base, iterations, eps);
 }
 
-static __global__ void mix_gate_row(struct mat pre, struct mat mixes, struct mat scale,
-                                    struct mat base, float eps)
+static __global__ void hc_gate_row(struct mat pre, struct mat mixes, struct mat scale,
+                                   struct mat base, float eps)
 {
     uint64_t i = blockIdx.x;
     for (uint64_t j = threadIdx.x; j < pre.cols; j += blockDim.x)
@@ -84,14 +84,13 @@ static __global__ void mix_gate_row(struct mat pre, struct mat mixes, struct mat
             sigmoid(f32_row(mixes, i)[j] * *f32_row(scale, 0) + f32_row(base, 0)[j]) + eps;
 }
 
-static void mix_gate(struct device *d, struct mat pre, struct mat mixes, struct mat scale,
-                     struct mat base, float eps)
+static void hc_gate(struct device *d, struct mat pre, struct mat mixes, struct mat scale,
+                    struct mat base, float eps)
 {
-    EACH_ROW(gpu_of(d), mix_gate_row, pre.rows, threads_for(pre.cols), pre, mixes, scale, base,
-             eps);
+    EACH_ROW(gpu_of(d), hc_gate_row, pre.rows, threads_for(pre.cols), pre, mixes, scale, base, eps);
 }
 
-static __global__ void mix_in_row(struct mat y, struct mat x, struct mat pre)
+static __global__ void hc_in_row(struct mat y, struct mat x, struct mat pre)
 {
     uint64_t i = blockIdx.x;
     unsigned n = (unsigned)pre.cols;
@@ -109,14 +108,14 @@ static __global__ void mix_in_row(struct mat y, struct mat x, struct mat pre)
     }
 }
 
-static void mix_in(struct device *d, struct mat y, struct mat x, struct mat pre)
+static void hc_in(struct device *d, struct mat y, struct mat x, struct mat pre)
 {
-    EACH_ROW(gpu_of(d), mix_in_row, y.rows, threads_for(y.cols), y, x, pre);
+    EACH_ROW(gpu_of(d), hc_in_row, y.rows, threads_for(y.cols), y, x, pre);
 }
 
 /* For up to MOST copies. */
 template <unsigned MOST>
-static __global__ void mix_out_row(struct mat x, struct mat y, struct mat post, struct mat comb)
+static __global__ void hc_out_row(struct mat x, struct mat y, struct mat post, struct mat comb)
 {
     uint64_t i = blockIdx.x;
     unsigned n = (unsigned)post.cols;
@@ -154,20 +153,20 @@ static __global__ void mix_out_row(struct mat x, struct mat y, struct mat post, 
     }
 }
 
-static void mix_out(struct device *d, struct mat x, struct mat y, struct mat post, struct mat comb)
+static void hc_out(struct device *d, struct mat x, struct mat y, struct mat post, struct mat comb)
 {
     unsigned threads = threads_for(y.cols);
     check_copies(post.cols);
     if (post.cols <= COPIES_MOST / 2)
-        EACH_ROW(gpu_of(d), mix_out_row<COPIES_MOST / 2>, x.rows, threads, x, y, post, comb);
+        EACH_ROW(gpu_of(d), hc_out_row<COPIES_MOST / 2>, x.rows, threads, x, y, post, comb);
     else
-        EACH_ROW(gpu_of(d), mix_out_row<COPIES_MOST>, x.rows, threads, x, y, post, comb);
+        EACH_ROW(gpu_of(d), hc_out_row<COPIES_MOST>, x.rows, threads, x, y, post, comb);
 }
 
 void gpu_copies(struct device *d)
 {
     d->sinkhorn = sinkhorn;
-    d->mix_gate = mix_gate;
-    d->mix_in = mix_in;
-    d->mix_out = mix_out;
+    d->hc_gate = hc_gate;
+    d->hc_in = hc_in;
+    d->hc_out = hc_out;
 }

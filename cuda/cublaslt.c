@@ -1,6 +1,6 @@
 #include "cublaslt.h"
 
-#include "library.h"
+#include "base/library.h"
 
 #define TEXT(x) #x
 #define FILE_OF(version) "libcublasLt.so." TEXT(version)

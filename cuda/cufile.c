@@ -5,8 +5,8 @@
 #include <sys/types.h>
 #include <unistd.h>
 
-#include "die.h"
-#include "library.h"
+#include "base/die.h"
+#include "base/library.h"
 
 #define NVIDIA_FS "/proc/driver/nvidia-fs/version"
 

@@ -96,7 +96,7 @@ static __device__ struct ranked block_best(struct ranked own)
             (own) = it;                                                                            \
     }
 
-static __global__ void choose_row(struct mat experts, struct mat scores, struct mat bias)
+static __global__ void route_topk_row(struct mat experts, struct mat scores, struct mat bias)
 {
     uint64_t i = blockIdx.x;
     const float *x = f32_row(scores, i), *b = f32_row(bias, 0);
@@ -110,14 +110,14 @@ static __global__ void choose_row(struct mat experts, struct mat scores, struct 
     }
 }
 
-static void choose(struct device *d, struct mat experts, struct mat scores, struct mat bias)
+static void route_topk(struct device *d, struct mat experts, struct mat scores, struct mat bias)
 {
-    EACH_ROW(gpu_of(d), choose_row, scores.rows, WARP, experts, scores, bias);
+    EACH_ROW(gpu_of(d), route_topk_row, scores.rows, WARP, experts, scores, bias);
 }
 
 /* A thread takes a row. */
-static __global__ void weigh_rows(struct mat weight, struct mat scores, struct mat experts,
-                                  bool normalize, float scale)
+static __global__ void route_weights_rows(struct mat weight, struct mat scores, struct mat experts,
+                                          bool normalize, float scale)
 {
     uint64_t i = (uint64_t)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= weight.rows)
@@ -129,11 +129,11 @@ static __global__ void weigh_rows(struct mat weight, struct mat scores, struct m
         w[j] = (normalize ? w[j] / sum : w[j]) * scale;
 }
 
-static void weigh(struct device *d, struct mat weight, struct mat scores, struct mat experts,
-                  bool normalize, float scale)
+static void route_weights(struct device *d, struct mat weight, struct mat scores,
+                          struct mat experts, bool normalize, float scale)
 {
-    EACH_ROW(gpu_of(d), weigh_rows, (weight.rows + THREADS_MOST - 1) / THREADS_MOST, THREADS_MOST,
-             weight, scores, experts, normalize, scale);
+    EACH_ROW(gpu_of(d), route_weights_rows, (weight.rows + THREADS_MOST - 1) / THREADS_MOST,
+             THREADS_MOST, weight, scores, experts, normalize, scale);
 }
 
 /* ---- results ---- */
@@ -206,8 +206,8 @@ void gpu_experts(struct device *d)
 {
     d->swiglu = swiglu;
     d->score = score;
-    d->choose = choose;
-    d->weigh = weigh;
+    d->route_topk = route_topk;
+    d->route_weights = route_weights;
     d->loss = loss;
     d->best = best;
 }

@@ -13,10 +13,10 @@
 
 #define _Noreturn __attribute__((noreturn)) /* C's word, which C++ does not know */
 extern "C" {
-#include "arriving.h"
-#include "device.h"
-#include "die.h"
+#include "base/die.h"
+#include "forward/device.h"
 #include "operand.h"
+#include "uploads.h"
 }
 #undef _Noreturn
 
@@ -25,11 +25,11 @@ extern "C" {
 struct gpu {
     struct device device; /* first: a struct device * is a struct gpu *, too */
     int number;
-    unsigned lane;       /* of what is called now */
-    cudaStream_t stream; /* that lane's */
-    struct lanes *lanes;
+    unsigned stream_number; /* of what is called now */
+    cudaStream_t stream;    /* that lane's */
+    struct streams *streams;
     struct products *products;
-    struct arrivals *arrivals;
+    struct uploads *uploads;
     struct fetches *fetches;
 };
 

@@ -2,10 +2,10 @@
 #include <cuda_runtime.h>
 #include <stdlib.h>
 
-#include "arriving.h"
-#include "die.h"
-#include "gather.h"
-#include "library.h"
+#include "base/die.h"
+#include "base/library.h"
+#include "forward/gather.h"
+#include "uploads.h"
 
 /* What is needed of NCCL 2's nccl.h, which CUDA's toolkit does not have: results are 0 or the
  * number of an error, 0 is the type of bytes. */

@@ -1,7 +1,7 @@
 /* Stands in for the CUDA device, and for NCCL, in a build without CUDA. */
-#include "device.h"
-#include "die.h"
-#include "gather.h"
+#include "base/die.h"
+#include "forward/device.h"
+#include "forward/gather.h"
 
 static const char none[] =
     "this build has no CUDA; build where nvcc is found (see make's line \"cuda: ...\")";

@@ -3,7 +3,7 @@
 #ifndef OPERAND_H
 #define OPERAND_H
 
-#include "device.h"
+#include "forward/device.h"
 
 struct operand {
     uint64_t rows, cols;

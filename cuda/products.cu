@@ -142,7 +142,8 @@ static void blas_product(struct gpu *gpu, struct mat y, struct mat x, const stru
     set_rows(plan->y, y.rows);
     check(cublasLtMatmul(p->blas, plan->how, &one, w->at, plan->w, x.at, plan->x, &zero, y.at,
                          plan->y, y.at, plan->y, &plan->algorithm,
-                         p->workspace + (size_t)gpu->lane * WORKSPACE, WORKSPACE, gpu->stream),
+                         p->workspace + (size_t)gpu->stream_number * WORKSPACE, WORKSPACE,
+                         gpu->stream),
           "product");
 }
 
@@ -259,7 +260,7 @@ void gpu_products(struct device *d)
 {
     struct products *p = (struct products *)xalloc(1, sizeof *p);
     check(cublasLtCreate(&p->blas), "start");
-    p->workspace = (char *)gpu_alloc(gpu_of(d), 1 + DEVICE_LANES, WORKSPACE);
+    p->workspace = (char *)gpu_alloc(gpu_of(d), 1 + DEVICE_STREAMS, WORKSPACE);
     gpu_of(d)->products = p;
     d->product = product;
 }

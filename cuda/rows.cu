@@ -232,7 +232,7 @@ static void rms_norm(struct device *d, struct mat y, struct mat x, struct mat we
     EACH_ROW(gpu_of(d), rms_norm_row, x.rows, threads_for(x.cols), y, x, weight, eps);
 }
 
-static __global__ void mix_scale_row(struct mat mixes, struct mat x, float eps)
+static __global__ void hc_scale_row(struct mat mixes, struct mat x, float eps)
 {
     uint64_t i = blockIdx.x;
     float scale = 1 / sqrtf(mean_square(x, i) + eps);
@@ -240,9 +240,9 @@ static __global__ void mix_scale_row(struct mat mixes, struct mat x, float eps)
         f32_row(mixes, i)[j] *= scale;
 }
 
-static void mix_scale(struct device *d, struct mat mixes, struct mat x, float eps)
+static void hc_scale(struct device *d, struct mat mixes, struct mat x, float eps)
 {
-    EACH_ROW(gpu_of(d), mix_scale_row, x.rows, threads_for(x.cols), mixes, x, eps);
+    EACH_ROW(gpu_of(d), hc_scale_row, x.rows, threads_for(x.cols), mixes, x, eps);
 }
 
 /* A warp takes every so many-th run of `width` columns. */
@@ -349,7 +349,7 @@ void gpu_rows(struct device *d)
     d->max_abs = max_abs;
     d->quantize = quantize;
     d->rms_norm = rms_norm;
-    d->mix_scale = mix_scale;
+    d->hc_scale = hc_scale;
     d->unit = unit;
     d->rotate = rotate;
     d->hadamard = hadamard;

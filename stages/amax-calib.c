@@ -5,12 +5,12 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "amax.h"
-#include "die.h"
-#include "forward_options.h"
-#include "json.h"
-#include "recipe.h"
-#include "resume.h"
+#include "base/die.h"
+#include "base/json.h"
+#include "forward/forward_options.h"
+#include "forward/resume.h"
+#include "quantize/amax.h"
+#include "quantize/recipe.h"
 
 static const char usage[] =
     "usage: amax-calib [-hnqv] --tokens file [--all-experts] [--batch N] [--device cpu | cuda]\n"
@@ -72,7 +72,7 @@ struct results {
     const struct forward *run;
     const json_t *recipe; /* or NULL */
     struct resume resume;
-    struct records records;
+    struct scalars scalars;
 };
 
 /* ---- collecting ---- */
@@ -80,7 +80,7 @@ struct results {
 static void add_amax(struct results *r, const char *module, enum amax_which which, float amax)
 {
     char *name = amax_name(module, which);
-    records_add(&r->records, name, DTYPE_F32, &amax);
+    scalars_add(&r->scalars, name, DTYPE_F32, &amax);
     free(name);
 }
 
@@ -104,7 +104,7 @@ static void take_routed(void *context, const char *expert, uint64_t tokens)
     struct results *r = context;
     int64_t count = (int64_t)tokens;
     char *name = xprintf("%s.tokens", expert);
-    records_add(&r->records, name, DTYPE_I64, &count);
+    scalars_add(&r->scalars, name, DTYPE_I64, &count);
     free(name);
     if (!tokens && r->stage->verbose)
         warn("%s: no token reached it", expert);
@@ -114,7 +114,7 @@ static void take_states(void *context, const struct states *states)
 {
     struct results *r = context;
     forward_options_states(&r->options->forward, r->stage, r->run, states);
-    resume_save(&r->resume, r->run, r->stage, states, &r->records);
+    resume_save(&r->resume, r->run, r->stage, states, &r->scalars);
 }
 
 /* What a run would record if every expert were reached. */
@@ -164,7 +164,7 @@ static void resume(struct results *r, struct forward *run)
     char *options = deciding_options(r);
     resume_begin(&r->resume, r->options->resume, options, r->options->resume_every);
     free(options);
-    if (!resume_load(&r->resume, run, &r->records) || r->stage->quiet)
+    if (!resume_load(&r->resume, run, &r->scalars) || r->stage->quiet)
         return;
     if (r->resume.finished)
         warn("%s: all is done; giving its result again", r->resume.file);
@@ -177,20 +177,20 @@ static void resume(struct results *r, struct forward *run)
 
 static void emit(struct results *r)
 {
-    const struct records *records = &r->records;
+    const struct scalars *scalars = &r->scalars;
     json_int_t experts = 0, unreached = 0;
-    for (size_t i = 0; i < records->toc->count; i++)
-        if (records->toc->tensor[i].dtype == DTYPE_I64) { /* tokens of an expert */
+    for (size_t i = 0; i < scalars->toc->count; i++)
+        if (scalars->toc->tensor[i].dtype == DTYPE_I64) { /* tokens of an expert */
             experts++;
-            unreached += !records->value[i];
+            unreached += !scalars->value[i];
         }
     if (unreached && !r->stage->quiet)
         warn("%" PRId64 " of %" PRId64 " experts were reached by no token; amax-merge --fallback "
              "fills in for them",
              (int64_t)unreached, (int64_t)experts);
-    struct ts_out *out = ts_create(r->stage, NULL, records->toc);
+    struct ts_out *out = ts_create(r->stage, NULL, scalars->toc);
     if (!r->stage->plan)
-        records_write(records, out);
+        scalars_write(scalars, out);
     ts_finish(out, NULL,
               json_pack("{s:I, s:I}", "experts", experts, "experts_unreached", unreached));
 }
@@ -227,7 +227,7 @@ int main(int argc, char **argv)
     forward_options_open(&o.forward, &stage, &run, ranks, in, &tokens, 1);
     json_t *recipe = o.recipe ? recipe_load(o.recipe, ts_model(in)->type) : NULL;
     struct results results = {.stage = &stage, .options = &o, .run = &run, .recipe = recipe};
-    records_begin(&results.records, "amax.safetensors");
+    scalars_begin(&results.scalars, "amax.safetensors");
     run.arithmetic = ARITHMETIC_CALIBRATION;
     run.all_experts = o.all_experts;
     run.context = &results;
@@ -241,14 +241,14 @@ int main(int argc, char **argv)
         forward_run(&run);
         forward_options_close(&run);
         if (o.resume_keep)
-            resume_finish(&results.resume, &run, &stage, &results.records);
+            resume_finish(&results.resume, &run, &stage, &results.scalars);
     }
     ts_close(in);
     if (!ranks_rank(ranks))
         emit(&results);
     ranks_close(ranks);
     tokens_free(&tokens);
-    records_free(&results.records);
+    scalars_free(&results.scalars);
     free(args);
     json_decref(recipe);
     int code = stage_end(&stage);

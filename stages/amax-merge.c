@@ -6,11 +6,11 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "amax.h"
-#include "die.h"
-#include "output.h"
-#include "recipe.h"
-#include "weight.h"
+#include "base/die.h"
+#include "base/output.h"
+#include "quantize/amax.h"
+#include "quantize/recipe.h"
+#include "tensor/weight.h"
 
 static const char usage[] =
     "usage: amax-merge [-hnqv] [--fallback none | layer-max | projection-max] [--model dir]\n"

@@ -1,6 +1,6 @@
 /* fp8-dequant: FP8 E4M3 weights with scales per 128 x 128 block (V4: .scale E8M0; V3:
  * .weight_scale_inv F32) become BF16. */
-#include "dequantize.h"
+#include "quantize/dequantize.h"
 
 static const char usage[] =
     "usage: fp8-dequant [-hnqv] [--cpu portable | avx2 | avx512] [-j N] [-o file] [--progress]\n"

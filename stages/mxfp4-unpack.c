@@ -1,5 +1,5 @@
 /* mxfp4-unpack: MXFP4 weights (packed E2M1 with an E8M0 scale per 32 columns) become BF16. */
-#include "dequantize.h"
+#include "quantize/dequantize.h"
 
 static const char usage[] =
     "usage: mxfp4-unpack [-hnqv] [--cpu portable | avx2 | avx512] [-j N] [-o file] [--progress]\n"

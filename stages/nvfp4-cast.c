@@ -3,10 +3,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "die.h"
-#include "mxfp4.h"
-#include "nvfp4.h"
-#include "to_nvfp4.h"
+#include "base/die.h"
+#include "quantize/to_nvfp4.h"
+#include "tensor/mxfp4.h"
+#include "tensor/nvfp4.h"
 
 static const char usage[] =
     "usage: nvfp4-cast [-hnqv] --amax file [--cpu portable | avx2 | avx512] [-j N] [-o file]\n"
@@ -142,8 +142,8 @@ static void cast_member(struct to_nvfp4 *job, const struct group *group,
         to_nvfp4_bands(job, member, "weight", &nibbles, 4 * weight_band(w, member->tensor),
                        w->cols / 2, 0);
     else
-        flow_pass_held(job->flow, member->held);
-    flow_after(job->flow, count_member, c);
+        bands_pass_held(job->bands, member->held);
+    bands_after(job->bands, count_member, c);
 }
 
 static void cast_group(struct to_nvfp4 *job, struct group *group, void *context)

@@ -5,11 +5,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "bf16.h"
-#include "die.h"
-#include "mxfp4.h"
-#include "nvfp4.h"
-#include "to_nvfp4.h"
+#include "base/die.h"
+#include "quantize/to_nvfp4.h"
+#include "tensor/bf16.h"
+#include "tensor/mxfp4.h"
+#include "tensor/nvfp4.h"
 
 static const char usage[] =
     "usage: nvfp4-pack [-hnqv] --amax file [--cpu portable | avx2 | avx512] [-j N] [-o file]\n"
@@ -221,7 +221,7 @@ static void pack_member(struct to_nvfp4 *job, const struct group *group,
         to_nvfp4_put_from(job, member, "weight", p->packed, (size_t)bytes);
     else
         to_nvfp4_bands(job, member, "weight", &nibbles, most, raw_row, w->cols / 2);
-    flow_after(job->flow, free_packing, p);
+    bands_after(job->bands, free_packing, p);
 }
 
 static void pack_group(struct to_nvfp4 *job, struct group *group, void *context)

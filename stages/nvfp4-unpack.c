@@ -1,6 +1,6 @@
 /* nvfp4-unpack: NVFP4 weights (packed E2M1, E4M3 scales per 16 columns, an F32 scale) become BF16.
  */
-#include "dequantize.h"
+#include "quantize/dequantize.h"
 
 static const char usage[] =
     "usage: nvfp4-unpack [-hnqv] [--cpu portable | avx2 | avx512] [-j N] [-o file] [--progress]\n"

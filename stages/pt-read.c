@@ -6,9 +6,9 @@
 #include <string.h>
 #include <sys/stat.h>
 
-#include "die.h"
-#include "pt.h"
-#include "ts.h"
+#include "base/die.h"
+#include "stream/pt.h"
+#include "stream/ts.h"
 
 static const char usage[] =
     "usage: pt-read [-hnqv] [-o file] [--progress] dir | file.pt ...\n"

@@ -5,11 +5,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "die.h"
-#include "inorder.h"
-#include "report.h"
-#include "ts.h"
-#include "values.h"
+#include "base/die.h"
+#include "base/ordered_pool.h"
+#include "stream/elements.h"
+#include "stream/report.h"
+#include "stream/ts.h"
 
 static const char usage[] =
     "usage: st-cmp [-hnqsv] [--common] [--files] [-j N] [--json | --tsv] [-o file]\n"
@@ -58,7 +58,7 @@ struct options {
 /* One of the two. */
 struct side {
     struct ts_in *in;
-    struct values *values;
+    struct elements *elements;
     uint32_t *line; /* the lines of its table that are compared, in order */
     uint32_t lines;
     uint32_t *mate; /* for each of these: the index of the other side's, or NO_LINE */
@@ -106,7 +106,7 @@ static void choose_lines(struct side *side, struct side *other, const struct opt
         struct tensor form;
         const char *name = toc->tensor[i].name;
         bool optional = o->common || (o->values && is_input_scale(name));
-        if (!values_form_of(side->values, i, &form) ||
+        if (!elements_form_of(side->elements, i, &form) ||
             (optional && toc_find(ts_toc(other->in), name) < 0))
             continue;
         side->mate[side->lines] = NO_LINE;
@@ -250,11 +250,11 @@ static void compare_elements(struct finding *f, const void *x, const void *y, si
         const char *p = (const char *)x + done * size_a, *q = (const char *)y + done * size_b;
         bool equal = f->a.dtype == f->b.dtype && !memcmp(p, q, n * size_a);
         if (is_float || !equal)
-            values_widen(f->a.dtype, p, n, a);
+            elements_widen(f->a.dtype, p, n, a);
         if (is_float)
             d->signal += sum_of_squares(a, n);
         if (!equal)
-            values_widen(f->b.dtype, q, n, b);
+            elements_widen(f->b.dtype, q, n, b);
         for (size_t i = 0; i < n && !equal; i++) {
             if (exact ? !memcmp(p + i * size_a, q + i * size_a, size_a)
                       : a[i] == b[i] || (isnan(a[i]) && isnan(b[i])))
@@ -294,7 +294,7 @@ static void advance(struct side *side, const struct tensor *wanted)
 {
     const struct tensor *tensor;
     do
-        tensor = values_next(side->values);
+        tensor = elements_next(side->elements);
     while (tensor && tensor != wanted);
     if (!tensor)
         die("%s: a plan, without tensors; run the stages before without -n, or compare the tables "
@@ -500,7 +500,7 @@ static void print_totals(const struct totals *totals, const char *what, const st
 struct part {
     enum { ELEMENTS, BYTES, ALL } kind;
     struct finding found;
-    struct values_piece a, b;
+    struct elements_piece a, b;
 };
 
 /* What threads share. */
@@ -508,7 +508,7 @@ struct comparison {
     const struct options *o;
     const struct stage *stage;
     struct side a, b;
-    struct inorder *line;
+    struct ordered_pool *line;
     struct difference so_far; /* of the tensor whose parts come */
     struct totals totals;
 };
@@ -519,8 +519,8 @@ static void compare_part(void *context, void *item)
     struct part *part = item;
     if (part->kind == ALL)
         return;
-    values_load(c->a.values, &part->a);
-    values_load(c->b.values, &part->b);
+    elements_load(c->a.elements, &part->a);
+    elements_load(c->b.elements, &part->b);
     if (part->kind == BYTES)
         part->found.d.other_bytes = memcmp(part->a.data, part->b.data, part->a.count) != 0;
     else
@@ -543,23 +543,23 @@ static void take_part(void *context, void *item)
 static void free_part(void *item)
 {
     struct part *part = item;
-    values_piece_free(&part->a);
-    values_piece_free(&part->b);
+    elements_piece_free(&part->a);
+    elements_piece_free(&part->b);
 }
 
 /* The present tensors, piece by piece: of one form, or of as many bytes, they are cut alike. */
 static void give_parts(struct comparison *c, const struct finding *f, bool bytes)
 {
     for (;;) {
-        struct part *part = inorder_piece(c->line);
-        if (!values_cut(c->a.values, &part->a) || !values_cut(c->b.values, &part->b))
+        struct part *part = ordered_pool_piece(c->line);
+        if (!elements_cut(c->a.elements, &part->a) || !elements_cut(c->b.elements, &part->b))
             return;
         part->kind = bytes ? BYTES : ELEMENTS;
         part->found = *f;
         if (part->a.count >= LARGE)
-            inorder_give(c->line, true);
+            ordered_pool_submit(c->line, true);
         else
-            inorder_do(c->line);
+            ordered_pool_do(c->line);
     }
 }
 
@@ -579,8 +579,8 @@ static void compare_tensor(struct comparison *c, struct finding *f, uint32_t i, 
     advance(b, y);
     f->bytes_known = !f->same_form && !c->o->values && x->size == y->size;
     if (f->bytes_known) {
-        values_as_bytes(a->values);
-        values_as_bytes(b->values);
+        elements_as_bytes(a->elements);
+        elements_as_bytes(b->elements);
     }
     bool as_they_lie = f->bytes_known || (tensor_same_form(&f->a, x) &&
                                           tensor_same_form(&f->b, y) && f->a.dtype == f->b.dtype);
@@ -595,27 +595,27 @@ static void compare_tensors(struct comparison *c, unsigned threads)
     choose_lines(b, a, c->o);
     find_mates(a, b);
     check_order(a, b);
-    c->line =
-        inorder_begin(threads, INORDER_AHEAD, sizeof(struct part), compare_part, take_part, c);
+    c->line = ordered_pool_begin(threads, ORDERED_POOL_SLACK, sizeof(struct part), compare_part,
+                                 take_part, c);
     for (uint32_t i = 0, j = 0; i < a->lines || j < b->lines;) {
         bool only_a = i < a->lines && a->mate[i] == NO_LINE;
         bool only_b = !only_a && j < b->lines && b->mate[j] == NO_LINE;
         struct finding f = {.in_a = !only_b, .in_b = !only_a};
         if (f.in_b)
-            values_form_of(b->values, b->line[j], &f.b);
+            elements_form_of(b->elements, b->line[j], &f.b);
         if (f.in_a)
-            values_form_of(a->values, a->line[i], &f.a);
+            elements_form_of(a->elements, a->line[i], &f.a);
         f.name = f.in_a ? f.a.name : f.b.name;
         if (f.in_a && f.in_b)
             compare_tensor(c, &f, i, j);
         i += f.in_a;
         j += f.in_b;
-        struct part *all = inorder_piece(c->line);
+        struct part *all = ordered_pool_piece(c->line);
         all->kind = ALL;
         all->found = f;
-        inorder_do(c->line);
+        ordered_pool_do(c->line);
     }
-    inorder_end(c->line, free_part);
+    ordered_pool_end(c->line, free_part);
 }
 
 static struct tensor file_form(struct ts_in *in, size_t i)
@@ -653,12 +653,12 @@ static void open_side(struct side *side, const char *path, const struct stage *s
                       const struct options *o)
 {
     side->in = ts_open(strcmp(path, "-") ? path : NULL, stage);
-    side->values = values_new(side->in, o->values);
+    side->elements = elements_new(side->in, o->values);
 }
 
 static void close_side(struct side *side)
 {
-    values_free(side->values);
+    elements_free(side->elements);
     ts_close(side->in);
     free(side->line);
     free(side->mate);
@@ -685,7 +685,7 @@ int main(int argc, char **argv)
         die_usage("which two? Give two streams or checkpoints (- is standard input)");
     if (!strcmp(stage.operand[0], "-") && !strcmp(stage.operand[1], "-"))
         die_usage("standard input can be only one of the two");
-    unsigned threads = inorder_threads(o.threads);
+    unsigned threads = ordered_pool_threads(o.threads);
     struct stage second = stage; /* one line of progress, A's */
     second.progress = false;
     struct comparison c = {.o = &o, .stage = &stage};

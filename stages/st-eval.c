@@ -6,13 +6,13 @@
 #include <string.h>
 #include <sys/stat.h>
 
-#include "die.h"
-#include "forward_options.h"
-#include "greedy.h"
-#include "predictions.h"
-#include "report.h"
-#include "tokenizer.h"
-#include "utf8.h"
+#include "base/die.h"
+#include "base/utf8.h"
+#include "forward/forward_options.h"
+#include "forward/greedy.h"
+#include "forward/predictions.h"
+#include "stream/report.h"
+#include "text/tokenizer.h"
 
 static const char usage[] =
     "usage: st-eval [-hqv] --tokens file [--arithmetic served | source] [--batch N]\n"

@@ -3,8 +3,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "die.h"
-#include "ts.h"
+#include "base/die.h"
+#include "stream/ts.h"
 
 static const char usage[] =
     "usage: st-grep [-FVhnqvx] [-o file] [--progress] pattern [stream]\n"
@@ -112,7 +112,7 @@ static bool wanted(const struct options *o, const regex_t *regex, const char *na
 /* ---- the stream ---- */
 
 /* keep[i] says of each line of the table whether it stays. The caller frees it. */
-static bool *choose(const struct options *o, const struct toc *in)
+static bool *route_topk(const struct options *o, const struct toc *in)
 {
     regex_t *regex = compile(o);
     bool *keep = xalloc(in->count, sizeof *keep);
@@ -160,7 +160,7 @@ int main(int argc, char **argv)
     stage_begin(&stage, usage, args, argc, argv, -1);
     take_pattern(&o, &stage);
     struct ts_in *in = ts_open(stage_input(&stage), &stage);
-    bool *keep = choose(&o, ts_toc(in));
+    bool *keep = route_topk(&o, ts_toc(in));
     struct toc *toc = plan(ts_toc(in), keep);
     if (!toc->count)
         die("%s: none of its %zu tensors is left; see their names with st-ls", ts_name(in),

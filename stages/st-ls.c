@@ -5,11 +5,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "die.h"
-#include "json.h"
-#include "progress.h"
-#include "report.h"
-#include "ts.h"
+#include "base/die.h"
+#include "base/json.h"
+#include "base/progress.h"
+#include "stream/report.h"
+#include "stream/ts.h"
 
 static const char usage[] =
     "usage: st-ls [-hlnq] [--json | --tsv] [-o file] [--progress] [stream [pattern ...]]\n"

@@ -4,10 +4,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "die.h"
-#include "number.h"
-#include "ts.h"
-#include "weight.h"
+#include "base/die.h"
+#include "base/number.h"
+#include "stream/ts.h"
+#include "tensor/weight.h"
 
 static const char usage[] =
     "usage: st-read [-hnqv] [-o file] [--inline] [--layers A-B] [--part I/N] [--progress]\n"

@@ -5,12 +5,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "die.h"
-#include "inorder.h"
-#include "range.h"
-#include "report.h"
-#include "ts.h"
-#include "values.h"
+#include "base/die.h"
+#include "base/ordered_pool.h"
+#include "stream/elements.h"
+#include "stream/report.h"
+#include "stream/stats.h"
+#include "stream/ts.h"
 
 static const char usage[] =
     "usage: st-stat [-hnq] [--hist] [-j N] [--json | --tsv] [-o file] [--progress]\n"
@@ -49,32 +49,32 @@ struct options {
 /* A tensor, as far as it was counted. */
 struct stat {
     bool packed; /* elements are bytes of two 4-bit codes each */
-    struct range range;
+    struct stats stats;
 };
 
 /* ---- writing ---- */
 
-static uint64_t numbers(const struct range *range)
+static uint64_t numbers(const struct stats *stats)
 {
-    return range->count - range->nan - range->infinite;
+    return stats->count - stats->nan - stats->infinite;
 }
 
-static double max_abs(const struct range *range)
+static double max_abs(const struct stats *stats)
 {
-    return fmax(fabs(range->min), fabs(range->max));
+    return fmax(fabs(stats->min), fabs(stats->max));
 }
 
-static double mean(const struct range *range)
+static double mean(const struct stats *stats)
 {
-    return range->sum / (double)numbers(range);
+    return stats->sum / (double)numbers(stats);
 }
 
 /* {"-3": 17, "-2": 4}: exponents or codes with their counts, in order. */
 static json_t *histogram(const struct stat *stat)
 {
-    const uint64_t *bin = stat->packed ? stat->range.code : stat->range.exponent;
-    int bins = stat->packed ? RANGE_CODES : RANGE_EXPONENTS;
-    int first = stat->packed ? 0 : RANGE_EXPONENT_MIN;
+    const uint64_t *bin = stat->packed ? stat->stats.code : stat->stats.exponent;
+    int bins = stat->packed ? STATS_CODES : STATS_EXPONENTS;
+    int first = stat->packed ? 0 : STATS_EXPONENT_MIN;
     json_t *object = json_object();
     for (int i = 0; i < bins; i++) {
         if (!bin[i])
@@ -86,22 +86,22 @@ static json_t *histogram(const struct stat *stat)
     return object;
 }
 
-static json_t *if_finite(const struct range *range, double number)
+static json_t *if_finite(const struct stats *stats, double number)
 {
-    return numbers(range) ? report_number(number) : json_null();
+    return numbers(stats) ? report_number(number) : json_null();
 }
 
 static void print_record(const struct options *o, const struct tensor *form,
                          const struct stat *stat)
 {
-    const struct range *range = &stat->range;
+    const struct stats *stats = &stat->stats;
     json_t *record = json_pack(
         "{s:s, s:s, s:o, s:b, s:I, s:o, s:o, s:o, s:o, s:I, s:I, s:I}", "name", form->name, "dtype",
         dtype_name(form->dtype), "shape", report_shape(form), "packed", (int)stat->packed, "count",
-        (json_int_t)range->count, "min", if_finite(range, range->min), "max",
-        if_finite(range, range->max), "max_abs", if_finite(range, max_abs(range)), "mean",
-        if_finite(range, mean(range)), "zeros", (json_int_t)range->zeros, "nan",
-        (json_int_t)range->nan, "inf", (json_int_t)range->infinite);
+        (json_int_t)stats->count, "min", if_finite(stats, stats->min), "max",
+        if_finite(stats, stats->max), "max_abs", if_finite(stats, max_abs(stats)), "mean",
+        if_finite(stats, mean(stats)), "zeros", (json_int_t)stats->zeros, "nan",
+        (json_int_t)stats->nan, "inf", (json_int_t)stats->infinite);
     if (o->hist)
         json_object_set_new(record, "hist", histogram(stat));
     report_record(o->form, record);
@@ -126,9 +126,9 @@ static void print_bars(const struct stat *stat)
     json_decref(bins);
 }
 
-static void print_number(const struct range *range, double number)
+static void print_number(const struct stats *stats, double number)
 {
-    if (numbers(range))
+    if (numbers(stats))
         printf("%11.4g  ", number);
     else
         printf("%11s  ", "-");
@@ -143,29 +143,29 @@ static void print_head(void)
 static void print_text(const struct options *o, const struct tensor *form, const struct stat *stat)
 {
     char shape[TENSOR_SHAPE_TEXT];
-    const struct range *range = &stat->range;
+    const struct stats *stats = &stat->stats;
     printf("%-8s ", dtype_name(form->dtype));
-    print_number(range, range->min);
-    print_number(range, range->max);
-    print_number(range, max_abs(range));
-    print_number(range, mean(range));
-    printf("%8" PRIu64 " %6" PRIu64 " %6" PRIu64 "  %s %s%s\n", range->zeros, range->nan,
-           range->infinite, form->name, tensor_shape(form, shape), stat->packed ? " packed" : "");
+    print_number(stats, stats->min);
+    print_number(stats, stats->max);
+    print_number(stats, max_abs(stats));
+    print_number(stats, mean(stats));
+    printf("%8" PRIu64 " %6" PRIu64 " %6" PRIu64 "  %s %s%s\n", stats->zeros, stats->nan,
+           stats->infinite, form->name, tensor_shape(form, shape), stat->packed ? " packed" : "");
     if (o->hist)
         print_bars(stat);
 }
 
 /* The closing line, as far as the table tells. */
-static void print_plan(const struct values *values, const struct toc *toc)
+static void print_plan(const struct elements *elements, const struct toc *toc)
 {
-    uint64_t tensors = 0, elements = 0;
+    uint64_t tensors = 0, count = 0;
     struct tensor form;
     for (size_t i = 0; i < toc->count; i++)
-        if (values_form_of(values, i, &form)) {
+        if (elements_form_of(elements, i, &form)) {
             tensors++;
-            elements += form.size / dtype_size(form.dtype);
+            count += form.size / dtype_size(form.dtype);
         }
-    printf("%" PRIu64 " tensors, %" PRIu64 " elements\n", tensors, elements);
+    printf("%" PRIu64 " tensors, %" PRIu64 " elements\n", tensors, count);
 }
 
 /* ---- counting ---- */
@@ -174,16 +174,16 @@ static void print_plan(const struct values *values, const struct toc *toc)
 struct part {
     struct tensor form;
     bool ends;
-    struct values_piece values;
-    struct range range;
+    struct elements_piece piece;
+    struct stats stats;
 };
 
 /* What threads share. */
 struct counting {
     const struct options *o;
-    struct values *values;
+    struct elements *elements;
     struct stat stat; /* of the tensor whose parts come */
-    uint64_t tensors, elements, nan, infinite;
+    uint64_t tensors, count, nan, infinite;
 };
 
 /* A quantized matrix's elements as they lie, two a byte (weight.h has the formats). */
@@ -200,21 +200,21 @@ static void count_part(void *context, void *item)
     struct part *part = item;
     if (part->ends)
         return;
-    values_load(c->values, &part->values);
-    range_clear(&part->range);
-    range_add(&part->range, part->form.dtype, part->values.data, part->values.count,
-              !c->o->hist              ? RANGE_NONE
-              : is_packed(&part->form) ? RANGE_BY_CODE
-                                       : RANGE_BY_EXPONENT);
+    elements_load(c->elements, &part->piece);
+    stats_clear(&part->stats);
+    stats_add(&part->stats, part->form.dtype, part->piece.data, part->piece.count,
+              !c->o->hist              ? STATS_NO_HISTOGRAM
+              : is_packed(&part->form) ? STATS_BY_CODE
+                                       : STATS_BY_EXPONENT);
 }
 
 static void take_part(void *context, void *item)
 {
     struct counting *c = context;
     const struct part *part = item;
-    struct range *range = &c->stat.range;
+    struct stats *stats = &c->stat.stats;
     if (!part->ends) {
-        range_join(range, &part->range);
+        stats_join(stats, &part->stats);
         return;
     }
     c->stat.packed = is_packed(&part->form);
@@ -223,34 +223,34 @@ static void take_part(void *context, void *item)
     else
         print_record(c->o, &part->form, &c->stat);
     c->tensors++;
-    c->elements += range->count;
-    c->nan += range->nan;
-    c->infinite += range->infinite;
-    range_clear(range);
+    c->count += stats->count;
+    c->nan += stats->nan;
+    c->infinite += stats->infinite;
+    stats_clear(stats);
 }
 
 static void free_part(void *item)
 {
-    values_piece_free(&((struct part *)item)->values);
+    elements_piece_free(&((struct part *)item)->piece);
 }
 
 static void count_all(struct counting *c, unsigned threads)
 {
-    struct inorder *line =
-        inorder_begin(threads, INORDER_AHEAD, sizeof(struct part), count_part, take_part, c);
-    range_clear(&c->stat.range);
-    while (values_next(c->values)) {
+    struct ordered_pool *line = ordered_pool_begin(threads, ORDERED_POOL_SLACK, sizeof(struct part),
+                                                   count_part, take_part, c);
+    stats_clear(&c->stat.stats);
+    while (elements_next(c->elements)) {
         for (bool ends = false; !ends;) {
-            struct part *part = inorder_piece(line);
-            part->form = *values_form(c->values);
-            part->ends = ends = !values_cut(c->values, &part->values);
-            if (!ends && part->values.count >= LARGE)
-                inorder_give(line, true);
+            struct part *part = ordered_pool_piece(line);
+            part->form = *elements_form(c->elements);
+            part->ends = ends = !elements_cut(c->elements, &part->piece);
+            if (!ends && part->piece.count >= LARGE)
+                ordered_pool_submit(line, true);
             else
-                inorder_do(line);
+                ordered_pool_do(line);
         }
     }
-    inorder_end(line, free_part);
+    ordered_pool_end(line, free_part);
 }
 
 int main(int argc, char **argv)
@@ -267,24 +267,24 @@ int main(int argc, char **argv)
     struct stage stage;
     stage_begin(&stage, usage, args, argc, argv, 1);
     o.form = report_form(o.tsv, o.json);
-    unsigned threads = inorder_threads(o.threads);
+    unsigned threads = ordered_pool_threads(o.threads);
     struct ts_in *in = ts_open(stage_input(&stage), &stage);
-    struct counting counting = {.o = &o, .values = values_new(in, o.values)};
+    struct counting counting = {.o = &o, .elements = elements_new(in, o.values)};
     bool frame = o.form == REPORT_TEXT && !stage.quiet;
     report_begin(&stage);
 
     if (frame && stage.plan)
-        print_plan(counting.values, ts_toc(in));
+        print_plan(counting.elements, ts_toc(in));
     frame &= !stage.plan;
     if (frame)
         print_head();
     count_all(&counting, threads);
     if (ts_plan_only(in) && !stage.plan)
         die("%s: a plan, without tensors; run the stages before without -n", ts_name(in));
-    values_free(counting.values);
+    elements_free(counting.elements);
     ts_close(in);
     if (frame)
         printf("%" PRIu64 " tensors, %" PRIu64 " elements, %" PRIu64 " NaN, %" PRIu64 " infinite\n",
-               counting.tensors, counting.elements, counting.nan, counting.infinite);
+               counting.tensors, counting.count, counting.nan, counting.infinite);
     return report_end(&stage);
 }

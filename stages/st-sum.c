@@ -5,11 +5,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "die.h"
-#include "digest.h"
-#include "inorder.h"
-#include "report.h"
-#include "ts.h"
+#include "base/die.h"
+#include "base/digest.h"
+#include "base/ordered_pool.h"
+#include "stream/report.h"
+#include "stream/ts.h"
 
 static const char usage[] =
     "usage: st-sum [-hnqv] [-c file | --each] [-j N] [-o file] [--progress] [stream]\n"
@@ -142,20 +142,20 @@ static void free_sum(void *piece)
  */
 static void sum_all(struct summing *s, unsigned threads)
 {
-    struct inorder *line =
-        inorder_begin(threads, INORDER_AHEAD, sizeof(struct sum), sum_tensor, take_line, s);
+    struct ordered_pool *line = ordered_pool_begin(threads, ORDERED_POOL_SLACK, sizeof(struct sum),
+                                                   sum_tensor, take_line, s);
     while (ts_next(s->in)) {
-        struct sum *sum = inorder_piece(line);
+        struct sum *sum = ordered_pool_piece(line);
         sum->tensor = ts_present(s->in);
         sum->by_reference = ts_ref(s->in, &sum->source, &sum->offset);
         if (!sum->buffer)
             sum->buffer = xgrow(NULL, BUFFER, 1);
         if (sum->by_reference && sum->tensor->size >= BUFFER)
-            inorder_give(line, true);
+            ordered_pool_submit(line, true);
         else
-            inorder_do(line);
+            ordered_pool_do(line);
     }
-    inorder_end(line, free_sum);
+    ordered_pool_end(line, free_sum);
 }
 
 /* As LC_ALL=C sort has it. */
@@ -278,7 +278,7 @@ int main(int argc, char **argv)
         die_usage("-n: without bytes there is nothing to check; st-cmp -n compares tables");
     if (o.check && !strcmp(o.check, "-") && !stage_input(&stage))
         die_usage("standard input cannot be both the listing and the stream");
-    unsigned threads = inorder_threads(o.threads);
+    unsigned threads = ordered_pool_threads(o.threads);
     struct listing listed = {0};
     if (o.check)
         read_listing(&listed, o.check);

@@ -8,14 +8,14 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "die.h"
-#include "progress.h"
-#include "report.h"
-#include "samples.h"
-#include "tokenizer.h"
-#include "tokens.h"
-#include "ts.h"
-#include "utf8.h"
+#include "base/die.h"
+#include "base/progress.h"
+#include "base/utf8.h"
+#include "stream/report.h"
+#include "stream/tokens.h"
+#include "stream/ts.h"
+#include "text/samples.h"
+#include "text/tokenizer.h"
 
 static const char usage[] =
     "usage: st-tokenize [-hnqv] [--field name] [--format jsonl | text] [--full] [--length L]\n"

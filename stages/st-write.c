@@ -5,18 +5,18 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "checkpoint.h"
-#include "config.h"
-#include "die.h"
-#include "digest.h"
-#include "json.h"
-#include "parts.h"
-#include "progress.h"
-#include "shards.h"
-#include "summary.h"
-#include "target.h"
-#include "ts.h"
-#include "weight.h"
+#include "base/die.h"
+#include "base/digest.h"
+#include "base/json.h"
+#include "base/progress.h"
+#include "stream/checkpoint.h"
+#include "stream/ts.h"
+#include "tensor/weight.h"
+#include "write/config.h"
+#include "write/output_dir.h"
+#include "write/parts.h"
+#include "write/shards.h"
+#include "write/summary.h"
 
 static const char usage[] =
     "usage: st-write [-hnqv] [--join] [--json] [--no-share] [--overwrite] [--part | --partial]\n"
@@ -98,22 +98,22 @@ static char *identity_of(struct ts_in *in, char *hex)
 
 static void print_todo(const char *path)
 {
-    struct target target;
+    struct output_dir output;
     struct shards shards;
-    target_name(&target, path);
-    if (!target_in_place(&target)) {
-        if (!target_resume(&target, NULL, NULL))
+    output_dir_name(&output, path);
+    if (!output_dir_in_place(&output)) {
+        if (!output_dir_resume(&output, NULL, NULL))
             die("%s: is not there: no run is to be continued; begin one without --todo",
-                target.partial);
-        shards_list(&shards, target.journal.toc);
-        shards_resume(&shards, &target);
-        bool replaced = journal_find(&target.journal, "replaced"); /* by one that is in place */
+                output.partial);
+        shards_list(&shards, output.journal.toc);
+        shards_resume(&shards, &output);
+        bool replaced = journal_find(&output.journal, "replaced"); /* by one that is in place */
         for (size_t i = 0; i < shards.count && !replaced; i++)
             if (shards.shard[i].count && !shards.shard[i].note)
                 puts(shards.shard[i].name);
         shards_free(&shards);
     }
-    target_free(&target);
+    output_dir_free(&output);
 }
 
 /* ---- the work ---- */
@@ -121,23 +121,23 @@ static void print_todo(const char *path)
 /* Known before the first byte, where it can be: what is shared needs no space, but no more can be
  * shared than the sources hold. */
 static void check_space(const struct summary *s, const struct shards *shards,
-                        const struct target *target, struct ts_in *in, bool no_share)
+                        const struct output_dir *output, struct ts_in *in, bool no_share)
 {
     char needed[BYTES_TEXT], there[BYTES_TEXT];
     struct sources *sources = ts_sources(in);
     uint64_t least = shards_to_write(shards);
     uint64_t available =
-        s->free_bytes + shards_left_over(shards, target) + parts_left_over(target->partial);
+        s->free_bytes + shards_left_over(shards, output) + parts_left_over(output->partial);
     if (least > available && !no_share && sources->count &&
-        target_can_share(target, sources_fd(sources, 0)))
+        output_dir_can_share(output, sources_fd(sources, 0)))
         for (size_t i = 0; i < sources->count; i++)
             least -= least < sources->file[i].size ? least : sources->file[i].size;
     if (least > available)
-        die("%s: %s are needed, %s are free; make room, or choose another disk", target->path,
+        die("%s: %s are needed, %s are free; make room, or choose another disk", output->path,
             bytes_text((double)least, needed), bytes_text((double)available, there));
 }
 
-static void write_side_file(struct target *target, struct shards *shards, struct ts_in *in,
+static void write_side_file(struct output_dir *output, struct shards *shards, struct ts_in *in,
                             size_t i)
 {
     size_t source;
@@ -145,19 +145,19 @@ static void write_side_file(struct target *target, struct shards *shards, struct
     const char *name = ts_file(in, i, &size);
     if (!ts_file_ref(in, i, &source, &offset)) {
         char *data = ts_file_read(in, i);
-        target_put(target, name, data, size);
+        output_dir_put(output, name, data, size);
         free(data);
         shards->written += size;
         return;
     }
-    int fd = target_open(target, name, true);
+    int fd = output_dir_open(output, name, true);
     int from = sources_fd(ts_sources(in), source);
     if (!share_range(&shards->copier, from, offset, fd, 0, size, name))
         copy_range(&shards->copier, from, offset, fd, 0, size, name);
-    target_close(fd, name, true);
+    output_dir_close(fd, name, true);
 }
 
-static void write_side_files(struct target *target, struct shards *shards, struct ts_in *in,
+static void write_side_files(struct output_dir *output, struct shards *shards, struct ts_in *in,
                              const struct configs *configs)
 {
     for (size_t i = 0; i < ts_files(in); i++) {
@@ -166,18 +166,20 @@ static void write_side_files(struct target *target, struct shards *shards, struc
         bool derived = (!strcmp(name, "config.json") && configs->config) ||
                        (!strcmp(name, "hf_quant_config.json") && !configs->keep_hf_quant);
         if (!derived && !side_file_excluded(name))
-            write_side_file(target, shards, in, i);
+            write_side_file(output, shards, in, i);
     }
 }
 
-static void write_derived(struct target *target, const struct configs *configs, const char *index)
+static void write_derived(struct output_dir *output, const struct configs *configs,
+                          const char *index)
 {
     if (configs->config)
-        target_put(target, "config.json", configs->config, strlen(configs->config));
+        output_dir_put(output, "config.json", configs->config, strlen(configs->config));
     if (configs->hf_quant)
-        target_put(target, "hf_quant_config.json", configs->hf_quant, strlen(configs->hf_quant));
+        output_dir_put(output, "hf_quant_config.json", configs->hf_quant,
+                       strlen(configs->hf_quant));
     if (index)
-        target_put(target, "model.safetensors.index.json", index, strlen(index));
+        output_dir_put(output, "model.safetensors.index.json", index, strlen(index));
 }
 
 /* A part may be empty. A run that is `continued` has been allowed its part already, and may lack
@@ -202,43 +204,43 @@ static void check_input(struct ts_in *in, const struct options *o, bool continue
 }
 
 /* Everything that comes by reference or through the pipe, to the proven end. */
-static void write_tensors(struct ts_in *in, struct target *target, struct shards *shards)
+static void write_tensors(struct ts_in *in, struct output_dir *output, struct shards *shards)
 {
     uint32_t *line = toc_lines_in(ts_toc(in), shards->toc);
     for (const struct tensor *tensor; (tensor = ts_next(in));)
         if (!tensor->context)
-            shards_write(shards, target, in, line[tensor - ts_toc(in)->tensor]);
+            shards_write(shards, output, in, line[tensor - ts_toc(in)->tensor]);
     free(line);
-    shards_end(shards, target, in);
+    shards_end(shards, output, in);
     if (ts_plan_only(in))
         die("%s: is a plan, without tensors; run its stages without -n", ts_name(in));
     size_t missing = shards_missing(shards);
     if (missing)
         die("%s: %zu shards are still missing, which the stream does not bring; st-write --todo "
             "names them",
-            target->partial, missing);
+            output->partial, missing);
 }
 
 /* Beside the shards: side files, configurations, and the index, which comes last. */
-static void write_rest(struct ts_in *in, struct target *target, struct shards *shards,
+static void write_rest(struct ts_in *in, struct output_dir *output, struct shards *shards,
                        const struct configs *configs)
 {
     char *index = shards_index(shards->toc);
-    write_side_files(target, shards, in, configs);
+    write_side_files(output, shards, in, configs);
     sources_check(ts_sources(in));
-    write_derived(target, configs, index);
+    write_derived(output, configs, index);
     free(index);
 }
 
-static void write_all(struct ts_in *in, struct target *target, struct shards *shards,
+static void write_all(struct ts_in *in, struct output_dir *output, struct shards *shards,
                       const struct configs *configs, const struct options *o)
 {
     shards->copier.no_share = o->no_share;
-    write_tensors(in, target, shards);
+    write_tensors(in, output, shards);
     if (o->verify)
-        shards_verify(shards, target, in);
+        shards_verify(shards, output, in);
     if (!o->part)
-        write_rest(in, target, shards, configs);
+        write_rest(in, output, shards, configs);
 }
 
 static void say(const struct summary *s, const char *path, const struct options *o,
@@ -253,7 +255,7 @@ static void say(const struct summary *s, const char *path, const struct options 
 }
 
 /* A stream into a folder, or with -n its plan. Closes the stream. */
-static void write_stream(struct ts_in *in, struct target *target, const struct options *o,
+static void write_stream(struct ts_in *in, struct output_dir *output, const struct options *o,
                          const struct stage *stage, double start)
 {
     struct shards shards;
@@ -261,32 +263,32 @@ static void write_stream(struct ts_in *in, struct target *target, const struct o
     struct toc *toc = ts_toc(in);
     char identity[DIGEST_TEXT];
     identity_of(in, identity);
-    if (!stage->plan && target_was_done(target, identity, toc)) {
-        warn("%s: an earlier run had completed it but for its journal", target->path);
+    if (!stage->plan && output_dir_was_done(output, identity, toc)) {
+        warn("%s: an earlier run had completed it but for its journal", output->path);
         ts_close(in);
         return;
     }
-    bool continued = !stage->plan && target_resume(target, identity, toc);
+    bool continued = !stage->plan && output_dir_resume(output, identity, toc);
     check_input(in, o, continued);
     if (continued)
-        toc = target->journal.toc; /* the stream may bring the shards that are missing only */
+        toc = output->journal.toc; /* the stream may bring the shards that are missing only */
     shards_plan(&shards, toc, in);
     configs_derive(&configs, in, toc);
     struct summary s = {.input = json_incref(json_object_get(ts_header(in), "input")),
                         .output = formats_totals(toc),
                         .file_bytes = shards.bytes,
-                        .free_bytes = target_free_bytes(target),
+                        .free_bytes = output_dir_free_bytes(output),
                         .shards = shards_missing(&shards)};
     if (continued)
-        s.finished = shards_resume(&shards, target);
-    check_space(&s, &shards, target, in, o->no_share);
+        s.finished = shards_resume(&shards, output);
+    check_space(&s, &shards, output, in, o->no_share);
     if (stage->plan) {
         while (ts_next(in))
             continue;
     } else {
         if (!continued)
-            target_begin(target, identity, toc);
-        write_all(in, target, &shards, &configs, o);
+            output_dir_begin(output, identity, toc);
+        write_all(in, output, &shards, &configs, o);
     }
     s.counts = json_deep_copy(ts_end_counts(in));
     s.shared = shards.copier.shared;
@@ -295,13 +297,13 @@ static void write_stream(struct ts_in *in, struct target *target, const struct o
     shards_free(&shards);
     configs_free(&configs);
     if (o->part && !stage->plan)
-        parts_leave(target->partial, stage, in, toc, identity, s.finished);
+        parts_leave(output->partial, stage, in, toc, identity, s.finished);
     else
         ts_close(in);
     if (!stage->plan)
-        target_finish(target);
+        output_dir_finish(output);
     s.seconds = now() - start;
-    say(&s, target->path, o, stage);
+    say(&s, output->path, o, stage);
     json_decref(s.input);
     json_decref(s.output);
     json_decref(s.counts);
@@ -311,19 +313,19 @@ static void write_stream(struct ts_in *in, struct target *target, const struct o
 
 /* The folder of the part that the stream is takes the place of the whole's; false if that part is
  * complete already. */
-static bool enter_part(struct target *target, struct ts_in *in)
+static bool enter_part(struct output_dir *output, struct ts_in *in)
 {
     const char *scope = json_string_value(json_object_get(ts_header(in), "scope"));
     char identity[DIGEST_TEXT];
-    char *folder = parts_folder(target->partial, scope, identity_of(in, identity));
+    char *folder = parts_folder(output->partial, scope, identity_of(in, identity));
     if (!folder)
         die("%s: is no part of a checkpoint (%s); st-read --part makes one", ts_name(in), scope);
-    target_free(target);
-    target_name(target, folder);
+    output_dir_free(output);
+    output_dir_name(output, folder);
     free(folder);
-    if (!access(target->path, F_OK) && !target_in_place(target))
+    if (!access(output->path, F_OK) && !output_dir_in_place(output))
         return false;
-    target_check(target, false, NULL, ts_sources(in));
+    output_dir_check(output, false, NULL, ts_sources(in));
     return true;
 }
 
@@ -340,52 +342,52 @@ static void check_shards(const struct shards *shards, const char *partial)
 }
 
 /* All that the whole has beside the shards, from what the parts left. */
-static void write_joined(struct target *target, struct summary *s)
+static void write_joined(struct output_dir *output, struct summary *s)
 {
     struct parts parts;
     struct shards shards;
     struct configs configs;
-    parts_gather(&parts, target->partial);
+    parts_gather(&parts, output->partial);
     shards_plan(&shards, parts.toc, parts.in);
     configs_derive(&configs, parts.in, parts.toc);
-    check_shards(&shards, target->partial);
-    if (target->journal.fd < 0)
-        target_begin(target, parts.identity, parts.toc);
-    else if (!journal_is_of(&target->journal, parts.identity, parts.toc))
+    check_shards(&shards, output->partial);
+    if (output->journal.fd < 0)
+        output_dir_begin(output, parts.identity, parts.toc);
+    else if (!journal_is_of(&output->journal, parts.identity, parts.toc))
         die("%s: its parts are not of the run that its journal is of; remove it (rm -r) to start "
             "anew",
-            target->partial);
-    write_rest(parts.in, target, &shards, &configs);
+            output->partial);
+    write_rest(parts.in, output, &shards, &configs);
     configs_free(&configs);
     *s = (struct summary){.input = json_incref(json_object_get(ts_header(parts.in), "input")),
                           .output = formats_totals(parts.toc),
                           .counts = json_incref(parts.counts),
                           .file_bytes = shards.bytes,
-                          .free_bytes = target_free_bytes(target),
+                          .free_bytes = output_dir_free_bytes(output),
                           .shards = shards.count,
                           .finished = parts.finished};
     shards_free(&shards);
     parts_free(&parts);
-    journal_note(&target->journal, "joined\n");
+    journal_note(&output->journal, "joined\n");
 }
 
 /* Parts become the whole. The journal is begun when all of them are there, and says "joined" when
  * only shards are left to move. */
-static void join(struct target *target, const struct options *o, const struct stage *stage,
+static void join(struct output_dir *output, const struct options *o, const struct stage *stage,
                  double start)
 {
     struct summary s = {0};
-    if (target_in_place(target) && target_was_done(target, NULL, NULL)) {
-        warn("%s: an earlier run had completed it but for its journal", target->path);
+    if (output_dir_in_place(output) && output_dir_was_done(output, NULL, NULL)) {
+        warn("%s: an earlier run had completed it but for its journal", output->path);
         return;
     }
-    if (!target_adopt(target) || !journal_find(&target->journal, "joined"))
-        write_joined(target, &s);
-    parts_move_up(target->partial);
-    target_finish(target);
+    if (!output_dir_adopt(output) || !journal_find(&output->journal, "joined"))
+        write_joined(output, &s);
+    parts_move_up(output->partial);
+    output_dir_finish(output);
     s.seconds = now() - start;
     if (s.output)
-        say(&s, target->path, o, stage);
+        say(&s, output->path, o, stage);
     json_decref(s.input);
     json_decref(s.output);
     json_decref(s.counts);
@@ -406,7 +408,7 @@ int main(int argc, char **argv)
         {0},
     };
     struct stage stage;
-    struct target target;
+    struct output_dir output;
     double start = now();
     stage_begin(&stage, usage, args, argc, argv, 2);
     if (!stage.operands)
@@ -422,22 +424,23 @@ int main(int argc, char **argv)
         return stage_end(&stage);
     }
     stage.progress |= isatty(STDERR_FILENO) && !stage.quiet; /* always the last one */
-    target_name(&target, stage.operand[0]);
+    output_dir_name(&output, stage.operand[0]);
     if (o.join) {
-        target_check(&target, o.overwrite, NULL, &(struct sources){0});
-        join(&target, &o, &stage, start);
+        output_dir_check(&output, o.overwrite, NULL, &(struct sources){0});
+        join(&output, &o, &stage, start);
     } else {
         struct ts_in *in = ts_open(stage.operands > 1 ? stage.operand[1] : NULL, &stage);
-        target_check(&target, o.overwrite,
-                     json_string_value(json_object_get(ts_header(in), "source")), ts_sources(in));
-        if (o.part && !stage.plan && !enter_part(&target, in)) {
+        output_dir_check(&output, o.overwrite,
+                         json_string_value(json_object_get(ts_header(in), "source")),
+                         ts_sources(in));
+        if (o.part && !stage.plan && !enter_part(&output, in)) {
             if (!stage.quiet)
-                warn("%s: this part is complete", target.path);
+                warn("%s: this part is complete", output.path);
             ts_close(in);
         } else {
-            write_stream(in, &target, &o, &stage, start);
+            write_stream(in, &output, &o, &stage, start);
         }
     }
-    target_free(&target);
+    output_dir_free(&output);
     return stage_end(&stage);
 }

@@ -10,7 +10,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "model.h"
+#include "model/model.h"
 
 enum { SECTION_EMBED, SECTION_LAYERS, SECTION_NORM, SECTION_HEAD, SECTION_MTP, SECTION_UNKNOWN };
 

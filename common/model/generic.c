@@ -1,5 +1,5 @@
 /* A model that nothing is known of: natural order of names. */
-#include "model.h"
+#include "model/model.h"
 
 static struct model_order order(const char *name)
 {

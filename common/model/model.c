@@ -1,12 +1,12 @@
-#include "model.h"
+#include "model/model.h"
 
 #include <ctype.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "die.h"
-#include "number.h"
-#include "weight.h"
+#include "base/die.h"
+#include "base/number.h"
+#include "tensor/weight.h"
 
 const struct model *model_of(const char *type)
 {

@@ -6,10 +6,10 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "../../common/model/deepseek_v4.h"
-#include "config.h"
+#include "forward/deepseek_v4/deepseek_v4.h"
 #include "fuzz.h"
-#include "ts.h"
+#include "stream/ts.h"
+#include "write/config.h"
 
 enum { INDEX_FD = 10, CONFIG_FD = 11, SHARD_FD = 12 };
 static const char header[] =

@@ -11,7 +11,7 @@
 #include <unistd.h>
 #include <wchar.h>
 
-#include "die.h"
+#include "base/die.h"
 
 enum { EVENTS_MAX = 1 << 20 };
 

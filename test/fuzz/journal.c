@@ -1,14 +1,14 @@
 /* st-write's journals: the table, and what the notes say of shards that are on disk. */
-#include "journal.h"
+#include "write/journal.h"
 
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 
-#include "die.h"
-#include "finished.h"
+#include "base/die.h"
+#include "base/names.h"
 #include "fuzz.h"
-#include "names.h"
+#include "write/shard_record.h"
 
 /* Each shard is this file, and so is the only source, `a`. */
 enum { SHARD_FD = 10, SHARD_SIZE = 4096 };
@@ -31,7 +31,7 @@ static void verify(const char *note, uint32_t shard, const struct toc *toc)
         end += toc->tensor[i].size < SHARD_SIZE ? toc->tensor[i].size : SHARD_SIZE;
     }
     const struct tensor *wrong =
-        finished_verify(note, SHARD_FD, &sources, toc, line, count, offset, &at);
+        shard_record_verify(note, SHARD_FD, &sources, toc, line, count, offset, &at);
     fuzz_must(!wrong || wrong->shard == shard, "another shard's tensor");
     json_decref(files);
     free(line);
@@ -48,7 +48,7 @@ static void read_shard(const char *note, const struct toc *toc)
         return;
     note += length + 1;
     fuzz_must(fstat(SHARD_FD, &status) == 0, "no shard");
-    finished_holds(note, &status);
+    shard_record_matches(note, &status);
     verify(note, (uint32_t)shard, toc);
 }
 

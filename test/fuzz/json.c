@@ -1,5 +1,5 @@
 /* The walker of json.h beside Jansson: what it takes for JSON is JSON. */
-#include "json.h"
+#include "base/json.h"
 
 #include <string.h>
 

@@ -1,5 +1,5 @@
 /* The pickle machine. */
-#include "pickle.h"
+#include "stream/pickle.h"
 
 #include <string.h>
 

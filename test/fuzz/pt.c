@@ -1,5 +1,5 @@
 /* PyTorch's files: the zip, and the tensors whose bytes lie in it. */
-#include "pt.h"
+#include "stream/pt.h"
 
 #include <archive.h>
 #include <stdlib.h>

@@ -1,5 +1,5 @@
 /* Recipes. */
-#include "recipe.h"
+#include "quantize/recipe.h"
 
 #include "fuzz.h"
 

@@ -1,10 +1,10 @@
 /* Headers of safetensors files: what is read is consistent, and written again it reads the same. */
-#include "safetensors.h"
+#include "stream/safetensors.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-#include "die.h"
+#include "base/die.h"
 #include "fuzz.h"
 
 enum { FILE_FD = 10 };

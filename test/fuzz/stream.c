@@ -6,9 +6,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "config.h"
 #include "fuzz.h"
-#include "ts.h"
+#include "stream/ts.h"
+#include "write/config.h"
 
 /* The stream, and the file that the references of the corpus point into. */
 enum { STREAM_FD = 10, SOURCE_FD = 11, SOURCE_SIZE = 4096, BLOCK = 512 };

@@ -1,5 +1,5 @@
 /* Tables of tensor streams: what is read and written again is the same text. */
-#include "toc.h"
+#include "tensor/toc.h"
 
 #include <stdlib.h>
 #include <string.h>

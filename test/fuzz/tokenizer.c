@@ -1,12 +1,12 @@
 /* tokenizer.json, tokenizer_config.json and a text, with NULs between them. */
-#include "tokenizer.h"
+#include "text/tokenizer.h"
 
 #include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/utf8.h"
 #include "fuzz.h"
-#include "utf8.h"
 
 /* What is encoded can be decoded, whatever the tokenizer makes of it. */
 static void encode(struct tokenizer *t, const char *raw, size_t size)

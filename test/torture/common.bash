@@ -13,7 +13,7 @@
 set -euo pipefail
 shopt -s inherit_errexit nullglob
 export LC_ALL=C.UTF-8 BIN=${BIN:-bin}
-export SEEKPIPE_BIN=$PWD/$BIN SEEKPIPE_RECIPES=$PWD/recipes
+export SEEKPIPE_BIN=$PWD/$BIN SEEKPIPE_RECIPES=$PWD/pipelines/recipes
 export PATH="$SEEKPIPE_BIN:$SEEKPIPE_BIN/test:$PWD/pipelines:$PATH:/usr/sbin:/sbin"
 export NANO=$PWD/test/data/v4-nano LIMIT=120 # seconds: what takes longer hangs
 # Programs that strace runs cannot look for leaks, and end without freeing their memory anyway.

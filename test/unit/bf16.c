@@ -1,5 +1,5 @@
 /* BF16: all codes, and rounding around each of them. */
-#include "bf16.h"
+#include "tensor/bf16.h"
 
 #include <float.h>
 #include <math.h>

@@ -1,5 +1,5 @@
 /* Every version of the codecs against the portable one, byte by byte, on everything there is. */
-#include "codec.h"
+#include "tensor/codec.h"
 
 #include <float.h>
 #include <math.h>
@@ -12,9 +12,9 @@
 
 #include <cmocka.h>
 
-#include "bf16.h"
-#include "mxfp4.h"
 #include "reference.h"
+#include "tensor/bf16.h"
+#include "tensor/mxfp4.h"
 
 enum { ALL = 0x10000, GUARD = 0xa5, GUARDS = 64 };
 
@@ -31,7 +31,7 @@ enum { SCALES_2 = sizeof scales_2 / sizeof *scales_2 };
 /* The version under test, and the one it has to equal. */
 static const struct codec *codec, *portable;
 
-static int choose(void **state)
+static int route_topk(void **state)
 {
     portable = codec_named("portable");
     codec = codec_named(*state);
@@ -322,10 +322,10 @@ static void best_is_one_of_them(void **state)
 }
 
 #define EACH(test)                                                                                 \
-    {"portable: " #test, test, choose, NULL, "portable"},                                          \
-        {"avx2: " #test, test, choose, NULL, "avx2"},                                              \
+    {"portable: " #test, test, route_topk, NULL, "portable"},                                      \
+        {"avx2: " #test, test, route_topk, NULL, "avx2"},                                          \
     {                                                                                              \
-        "avx512: " #test, test, choose, NULL, "avx512"                                             \
+        "avx512: " #test, test, route_topk, NULL, "avx512"                                         \
     }
 
 int main(void)

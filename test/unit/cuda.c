@@ -8,10 +8,10 @@
 #include <unistd.h>
 
 #include "../cuda/operand.h"
-#include "bf16.h"
-#include "die.h"
-#include "library.h"
+#include "base/die.h"
+#include "base/library.h"
 #include "on_device.h"
+#include "tensor/bf16.h"
 
 static struct device *cpu, *cuda;
 
@@ -151,13 +151,13 @@ static void expect_weight(const char *name, const struct weight *w, const struct
     const uint64_t first = 3, rows = w->rows - 4, count = rows * w->cols;
     struct mat amax = cuda->make(cuda, DTYPE_F32, 1, 1);
     struct mat bytes = cuda->make(cuda, DTYPE_U8, 1, tensor->size);
-    char *lent = cuda->lend(cuda, bytes, 5, (size_t)tensor->size - 5, 1234);
-    assert_int_equal((uintptr_t)lent % 4096, 1234);
-    memcpy(lent, (const char *)raw + 5, (size_t)tensor->size - 5);
-    cuda->take(cuda, bytes, 5, (size_t)tensor->size - 5, lent);
-    lent = cuda->lend(cuda, bytes, 0, 5, 0);
-    memcpy(lent, raw, 5);
-    cuda->take(cuda, bytes, 0, 5, lent);
+    char *staging = cuda->acquire_staging(cuda, bytes, 5, (size_t)tensor->size - 5, 1234);
+    assert_int_equal((uintptr_t)staging % 4096, 1234);
+    memcpy(staging, (const char *)raw + 5, (size_t)tensor->size - 5);
+    cuda->submit_staging(cuda, bytes, 5, (size_t)tensor->size - 5, staging);
+    staging = cuda->acquire_staging(cuda, bytes, 0, 5, 0);
+    memcpy(staging, raw, 5);
+    cuda->submit_staging(cuda, bytes, 0, 5, staging);
     struct mat scale = cuda->make(cuda, DTYPE_U8, w->rows, scales->cols);
     if (scales->raw)
         cuda->write(cuda, scale, scales->raw);
@@ -351,8 +351,8 @@ static void moving(void **state)
  * bits tell in which order its terms came. */
 static void sums(struct device *d, const struct mat *m)
 {
-    for (unsigned i = 0; i < 10 * DEVICE_LANES; i++) {
-        d->lane(d, 1 + i % DEVICE_LANES);
+    for (unsigned i = 0; i < 10 * DEVICE_STREAMS; i++) {
+        d->stream(d, 1 + i % DEVICE_STREAMS);
         struct mat x = d->make(d, DTYPE_BF16, m[1].rows, m[1].cols);
         for (unsigned turn = 0; turn <= (i % 3 ? 0 : 50); turn++)
             d->copy(d, x, m[1]);
@@ -360,7 +360,7 @@ static void sums(struct device *d, const struct mat *m)
         d->scatter_add(d, m[0], x, m[2]);
         d->drop(d, x);
     }
-    d->lane(d, 0);
+    d->stream(d, 0);
     d->copy(d, m[3], m[0]);
 }
 
@@ -379,7 +379,7 @@ static void norms(struct device *d, const struct mat *m)
 {
     d->rms_norm(d, m[1], m[0], m[2], 1e-6F);
     d->unit(d, m[3], 96, 1e-6F);
-    d->mix_scale(d, m[4], m[0], 1e-6F);
+    d->hc_scale(d, m[4], m[0], 1e-6F);
 }
 
 static void turns(struct device *d, const struct mat *m)
@@ -406,13 +406,13 @@ static void norms_and_turns(void **state)
 static void mixes_in(struct device *d, const struct mat *m)
 {
     d->sinkhorn(d, m[1], m[2], m[3], m[0], m[4], m[5], 20, 1e-6F);
-    d->mix_gate(d, m[6], mat_cols(m[0], 0, 4), mat_cols(m[4], 0, 1), mat_cols(m[5], 0, 4), 1e-6F);
+    d->hc_gate(d, m[6], mat_cols(m[0], 0, 4), mat_cols(m[4], 0, 1), mat_cols(m[5], 0, 4), 1e-6F);
 }
 
 static void mixes_out(struct device *d, const struct mat *m)
 {
-    d->mix_in(d, m[1], m[0], m[2]);
-    d->mix_out(d, m[0], m[1], m[2], m[3]);
+    d->hc_in(d, m[1], m[0], m[2]);
+    d->hc_out(d, m[0], m[1], m[2], m[3]);
 }
 
 static void hyper_connections(void **state)
@@ -440,9 +440,9 @@ static void hyper_connections(void **state)
 
 static void routes(struct device *d, const struct mat *m)
 {
-    d->choose(d, m[2], m[0], m[1]);
-    d->weigh(d, m[3], m[0], m[2], true, 2.5F);
-    d->weigh(d, m[4], m[0], m[2], false, 2.5F);
+    d->route_topk(d, m[2], m[0], m[1]);
+    d->route_weights(d, m[3], m[0], m[2], true, 2.5F);
+    d->route_weights(d, m[4], m[0], m[2], false, 2.5F);
     d->score(d, m[5], SCORING_SOFTMAX);
     d->score(d, m[6], SCORING_SIGMOID);
     d->score(d, m[7], SCORING_SQRT_SOFTPLUS);

@@ -1,6 +1,6 @@
 /* Devices: operations alone, on inputs made for it, where a test of a whole model
  * cannot see what is wrong; and that rows give the same bits wherever they stand. */
-#include "device.h"
+#include "forward/device.h"
 
 #include <math.h>
 #include <setjmp.h>
@@ -11,12 +11,12 @@
 
 #include <cmocka.h>
 
-#include "activation.h"
-#include "bf16.h"
-#include "die.h"
-#include "e2m1.h"
-#include "e4m3.h"
+#include "base/die.h"
 #include "on_device.h"
+#include "tensor/activation.h"
+#include "tensor/bf16.h"
+#include "tensor/e2m1.h"
+#include "tensor/e4m3.h"
 
 static struct device *d;
 
@@ -143,7 +143,7 @@ static void copies_mix_the_right_way_round(void **state)
     static const float x[] = {1, 2}, y[] = {10}, post[] = {3, 5}, comb[] = {7, 11, 13, 17};
     struct mat copies = bf16(1, 2, x), out = bf16(1, 1, y), p = f32(1, 2, post),
                c = f32(1, 4, comb);
-    d->mix_out(d, copies, out, p, c);
+    d->hc_out(d, copies, out, p, c);
     uint16_t got[2];
     d->read(d, got, copies);
     assert_true(bf16_to_f32(got[0]) == 3 * 10 + 7 * 1 + 13 * 2);
@@ -192,8 +192,8 @@ static void bias_chooses_but_does_not_weigh(void **state)
     static const float score[] = {0.5F, 0.25F, 0.5F, 0.125F}, bias[] = {0, 0, 0, 1};
     struct mat s = f32(1, 4, score), b = f32(1, 4, bias);
     struct mat experts = d->make(d, DTYPE_I32, 1, 2), weight = d->make(d, DTYPE_F32, 1, 2);
-    d->choose(d, experts, s, b);
-    d->weigh(d, weight, s, experts, true, 1.5F);
+    d->route_topk(d, experts, s, b);
+    d->route_weights(d, weight, s, experts, true, 1.5F);
     int32_t chosen[2];
     float got[2];
     d->read(d, chosen, experts);
@@ -357,33 +357,34 @@ static void keep_busy(struct mat a, struct mat b)
         d->copy(d, i % 2 ? a : b, i % 2 ? b : a);
 }
 
-static uint16_t far_value(size_t i)
+static uint16_t offloaded_value(size_t i)
 {
     return bf16_from_f32((float)(i * 7 % 101));
 }
 
 /* Rows from `first` on are written, or are as they should be after some turns. */
-static void write_far(const struct far *far, uint64_t first, uint64_t rows)
+static void write_far(const struct offloaded *offloaded, uint64_t first, uint64_t rows)
 {
     size_t count = (size_t)(rows * FAR_COLS);
     uint16_t *code = xalloc(count, sizeof *code);
     for (size_t i = 0; i < count; i++)
-        code[i] = far_value((size_t)first * FAR_COLS + i);
-    struct mat m = d->fetch(d, *far, first, rows, 0);
+        code[i] = offloaded_value((size_t)first * FAR_COLS + i);
+    struct mat m = d->fetch(d, *offloaded, first, rows, 0);
     d->write(d, m, code);
-    d->store(d, *far, first, m);
+    d->store(d, *offloaded, first, m);
     free(code);
 }
 
-static void expect_far(const struct far *far, uint64_t first, uint64_t rows, float added)
+static void expect_far(const struct offloaded *offloaded, uint64_t first, uint64_t rows,
+                       float added)
 {
     size_t count = (size_t)(rows * FAR_COLS);
     uint16_t *code = xalloc(count, sizeof *code);
-    struct mat m = d->fetch(d, *far, first, rows, 0);
+    struct mat m = d->fetch(d, *offloaded, first, rows, 0);
     d->read(d, code, m);
-    d->store(d, *far, first, m);
+    d->store(d, *offloaded, first, m);
     for (size_t i = 0; i < count; i++) {
-        float want = bf16_to_f32(far_value((size_t)first * FAR_COLS + i)) + added;
+        float want = bf16_to_f32(offloaded_value((size_t)first * FAR_COLS + i)) + added;
         if (bf16_to_f32(code[i]) != want)
             fail_msg("row %d, column %d: got %g, wanted %g", (int)(first + i / FAR_COLS),
                      (int)(i % FAR_COLS), (double)bf16_to_f32(code[i]), (double)want);
@@ -393,22 +394,22 @@ static void expect_far(const struct far *far, uint64_t first, uint64_t rows, flo
 
 /* One is added to all rows, `most` at a time; of every three times, two tell truly what comes next,
  * and one of these two that nothing will. */
-static void add_to_far(const struct far *far, uint64_t most, struct mat ones,
+static void add_to_far(const struct offloaded *offloaded, uint64_t most, struct mat ones,
                        const struct mat *busy)
 {
     for (uint64_t first = 0, turn = 0, rows; first < FAR_ROWS; first += rows, turn++) {
         rows = at_most(FAR_ROWS - first, most);
         uint64_t left = FAR_ROWS - first - rows, next = at_most(left, most);
         uint64_t told = turn % 3 == 0 ? next : turn % 3 == 1 ? 0 : at_most(left, most / 2 + 1);
-        struct mat m = d->fetch(d, *far, first, rows, told);
+        struct mat m = d->fetch(d, *offloaded, first, rows, told);
         keep_busy(busy[0], busy[1]);
         d->add(d, m, mat_rows(ones, 0, rows));
-        d->store(d, *far, first, m);
+        d->store(d, *offloaded, first, m);
     }
 }
 
 /* Rows of a far matrix are what was stored last, wherever it lies, in windows of any size. */
-static void far_rows_come_and_go(void **state)
+static void offloaded_rows_come_and_go(void **state)
 {
     (void)state;
     need_device(d);
@@ -419,20 +420,20 @@ static void far_rows_come_and_go(void **state)
     struct mat ones = bf16(FAR_ROWS, FAR_COLS, one);
     struct mat busy[] = {d->make(d, DTYPE_F32, FAR_ROWS, FAR_COLS),
                          d->make(d, DTYPE_F32, FAR_ROWS, FAR_COLS)};
-    for (int away = 0; away <= 1; away++) {
+    for (int on_host = 0; on_host <= 1; on_host++) {
         const uint64_t bytes = sizeof(uint16_t) * FAR_ROWS * FAR_COLS, besides = 1000;
-        d->room = bytes + besides - (away ? 1 : 0);
-        struct far far = d->make_far(d, DTYPE_BF16, FAR_ROWS, FAR_COLS, besides);
-        assert_int_equal(far.away, away && strcmp(d->name, "cpu") != 0);
-        write_far(&far, 0, 100);
-        write_far(&far, 100, FAR_ROWS - 100);
+        d->room = bytes + besides - (on_host ? 1 : 0);
+        struct offloaded offloaded = d->make_offloaded(d, DTYPE_BF16, FAR_ROWS, FAR_COLS, besides);
+        assert_int_equal(offloaded.on_host, on_host && strcmp(d->name, "cpu") != 0);
+        write_far(&offloaded, 0, 100);
+        write_far(&offloaded, 100, FAR_ROWS - 100);
         static const uint64_t most[FAR_TURNS] = {1, 7, 64, 100, FAR_ROWS};
         for (int turn = 0; turn < FAR_TURNS; turn++)
-            add_to_far(&far, most[turn], ones, busy);
-        expect_far(&far, 0, FAR_ROWS, FAR_TURNS);
-        expect_far(&far, 17, 31, FAR_TURNS);
-        d->store(d, far, 0, d->fetch(d, far, 0, 5, 50)); /* nobody takes those 50 */
-        d->drop_far(d, far);
+            add_to_far(&offloaded, most[turn], ones, busy);
+        expect_far(&offloaded, 0, FAR_ROWS, FAR_TURNS);
+        expect_far(&offloaded, 17, 31, FAR_TURNS);
+        d->store(d, offloaded, 0, d->fetch(d, offloaded, 0, 5, 50)); /* nobody takes those 50 */
+        d->drop_offloaded(d, offloaded);
     }
     d->room = room;
     d->drop(d, ones);
@@ -452,7 +453,7 @@ int main(void)
         cmocka_unit_test(hadamard_is_its_own_inverse),
         cmocka_unit_test(rows_do_not_depend_on_each_other),
         cmocka_unit_test(the_largest_magnitude_keeps_nan),
-        cmocka_unit_test(far_rows_come_and_go),
+        cmocka_unit_test(offloaded_rows_come_and_go),
     };
     return run_on_devices(&d, tests, NULL, NULL);
 }

@@ -1,5 +1,5 @@
 /* How a process ends. */
-#include "die.h"
+#include "base/die.h"
 
 #include <pthread.h>
 #include <stdlib.h>

@@ -1,5 +1,5 @@
 /* FP4 E2M1: all nibbles, and rounding of quotients around each of them. */
-#include "e2m1.h"
+#include "tensor/e2m1.h"
 
 #include <float.h>
 #include <math.h>

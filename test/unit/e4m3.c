@@ -1,5 +1,5 @@
 /* FP8 E4M3: all codes, and rounding around each of them. */
-#include "e4m3.h"
+#include "tensor/e4m3.h"
 
 #include <float.h>
 #include <math.h>

@@ -1,5 +1,5 @@
 /* E8M0: all codes. */
-#include "e8m0.h"
+#include "tensor/e8m0.h"
 
 #include <math.h>
 #include <setjmp.h>

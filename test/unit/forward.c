@@ -3,7 +3,7 @@
  *
  * The bounds are those that the official model keeps to when only the order of its sums changes,
  * with some room: four blocks amplify a flipped route or FP8 code. */
-#include "forward.h"
+#include "forward/forward.h"
 
 #include <math.h>
 #include <setjmp.h>
@@ -16,23 +16,21 @@
 
 #include <cmocka.h>
 
-#include "amax.h"
-#include "bf16.h"
-#include "die.h"
+#include "base/die.h"
+#include "fixture.h"
 #include "on_device.h"
-#include "pt.h"
-
-#define FIXTURES "../shared/fixtures/"
+#include "quantize/amax.h"
+#include "stream/pt.h"
+#include "tensor/bf16.h"
 
 static struct device *device;
 
 static void need(const char *model)
 {
     need_device(device);
-    char *path = xprintf(FIXTURES "%s/golden", model);
-    bool there = !access(path, R_OK);
-    free(path);
-    if (!there) {
+    char *folder = fixture_folder(model);
+    free(folder);
+    if (!folder) {
         print_message("larger fixture %s is not here\n", model);
         skip();
     }
@@ -56,8 +54,8 @@ static void *read_tensor(const char *path, const char *name)
 static void run_over(struct forward *run, const char *model, const char *ids, uint64_t samples,
                      struct tokens *tokens)
 {
-    char *checkpoint = xprintf(FIXTURES "%s/ckpt", model);
-    char *path = xprintf(FIXTURES "%s/golden/%s", model, ids);
+    char *checkpoint = fixture_path(model, "ckpt");
+    char *path = fixture_path(model, ids);
     run->in = ts_open(checkpoint, NULL);
     run->device = device;
     run->batch = 4;
@@ -78,11 +76,11 @@ static void finish(struct forward *run, struct tokens *tokens)
 /* All of them, which the caller frees. */
 static uint16_t *read_hidden(const struct states *states)
 {
-    struct far far = states->hidden;
-    uint16_t *hidden = xalloc((size_t)(far.all.rows * far.all.cols), sizeof *hidden);
-    struct mat rows = device->fetch(device, far, 0, far.all.rows, 0);
+    struct offloaded offloaded = states->hidden;
+    uint16_t *hidden = xalloc((size_t)(offloaded.all.rows * offloaded.all.cols), sizeof *hidden);
+    struct mat rows = device->fetch(device, offloaded, 0, offloaded.all.rows, 0);
     device->read(device, hidden, rows);
-    device->store(device, far, 0, rows);
+    device->store(device, offloaded, 0, rows);
     return hidden;
 }
 
@@ -156,7 +154,7 @@ static char *write_states(const uint16_t *data, const uint64_t *dim)
 static void test_blocks(const char *model, const uint64_t *dim)
 {
     need(model);
-    char *golden = xprintf(FIXTURES "%s/golden/eval-golden.safetensors", model);
+    char *golden = fixture_path(model, "golden/eval-golden.safetensors");
     uint16_t *before = NULL;
     for (uint64_t layer = 0; layer < 4; layer++) {
         char *name = xprintf("layers.%d.output_sample0", (int)layer);
@@ -170,7 +168,7 @@ static void test_blocks(const char *model, const uint64_t *dim)
                               .arithmetic = ARITHMETIC_SERVED,
                               .context = &block,
                               .states = take_block};
-        run_over(&run, model, "eval-ids.safetensors", 1, &tokens);
+        run_over(&run, model, "golden/eval-ids.safetensors", 1, &tokens);
         finish(&run, &tokens);
         if (path)
             unlink(path);
@@ -247,7 +245,7 @@ static void take_losses(void *context, unsigned mtp, uint64_t first, struct mat 
 static void test_losses(const char *model, uint64_t count)
 {
     need(model);
-    char *golden = xprintf(FIXTURES "%s/golden/eval-golden.safetensors", model);
+    char *golden = fixture_path(model, "golden/eval-golden.safetensors");
     float *want = read_tensor(golden, "nll");
     struct losses losses = {.want = want};
     struct tokens tokens;
@@ -256,7 +254,7 @@ static void test_losses(const char *model, uint64_t count)
                           .arithmetic = ARITHMETIC_SERVED,
                           .context = &losses,
                           .logits = take_losses};
-    run_over(&run, model, "eval-ids.safetensors", 0, &tokens);
+    run_over(&run, model, "golden/eval-ids.safetensors", 0, &tokens);
     finish(&run, &tokens);
     assert_int_equal(losses.count, count);
     double mean = losses.sum / (double)losses.count,
@@ -335,11 +333,11 @@ static void test_amaxes(const char *model, uint64_t inputs, const char *tied, do
     need(model);
     struct dump dump = {.toc = toc_new(), .tied = tied, .otherwise = otherwise};
     struct tokens tokens;
-    char *path = xprintf(FIXTURES "%s/golden/amax/amax_dict_rank0-mp1.pt", model);
+    char *path = fixture_path(model, "golden/amax/amax_dict_rank0-mp1.pt");
     char *error = pt_read(&dump.pt, path, dump.toc, toc_shard(dump.toc, "amax"));
     assert_null(error);
     struct forward run = {.last = 3, .context = &dump, .linear = take_amax};
-    run_over(&run, model, "calib-ids.safetensors", 0, &tokens);
+    run_over(&run, model, "golden/calib-ids.safetensors", 0, &tokens);
     finish(&run, &tokens);
     double mean = dump.sum / (double)dump.inputs, near = (double)dump.near / (double)dump.inputs;
     print_message("%s: amaxes: mean error %.4f, %.1f%% within 5%%, worst %.3f, in the first block "
@@ -432,7 +430,7 @@ static struct said run_with_room(uint64_t room)
                           .logits = say_logits};
     const uint64_t before = device->room;
     device->room = room;
-    run_over(&run, "v4-nano", "eval-ids.safetensors", 6, &tokens);
+    run_over(&run, "v4-nano", "golden/eval-ids.safetensors", 6, &tokens);
     run.last = forward_layers(run.in) - 1;
     run.batch = 1;
     run.memory = (uint64_t)7 << 20;
@@ -445,11 +443,11 @@ static void states_that_are_away_change_no_bit(void **state)
 {
     (void)state;
     need("v4-nano");
-    struct said near = run_with_room(device->room), away = run_with_room(0);
-    assert_int_equal(near.count, away.count);
-    assert_memory_equal(near.byte, away.byte, near.count);
+    struct said near = run_with_room(device->room), on_host = run_with_room(0);
+    assert_int_equal(near.count, on_host.count);
+    assert_memory_equal(near.byte, on_host.byte, near.count);
     free(near.byte);
-    free(away.byte);
+    free(on_host.byte);
 }
 
 /* With an argument: only the tests whose names match this pattern. */

@@ -1,5 +1,5 @@
 /* DeepSeek's FP8 weights to BF16: all codes against many scales, and shapes that no block fits. */
-#include "fp8.h"
+#include "tensor/fp8.h"
 
 #include <float.h>
 #include <math.h>

@@ -1,5 +1,5 @@
 /* The walker through JSON: the grammar, its limits, and documents that come in pieces. */
-#include "json.h"
+#include "base/json.h"
 
 #include <setjmp.h>
 #include <stdarg.h>

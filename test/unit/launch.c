@@ -1,5 +1,5 @@
 /* Who this process is among others, by what launchers put into the environment. */
-#include "launch.h"
+#include "base/launch.h"
 
 #include <setjmp.h>
 #include <stdarg.h>

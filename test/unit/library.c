@@ -1,6 +1,6 @@
 /* Libraries that may be there: in each place where they are looked for, and in none. A copy of the
  * C library's mathematics, under another name, stands for them. */
-#include "library.h"
+#include "base/library.h"
 
 #include <math.h>
 #include <stdlib.h>

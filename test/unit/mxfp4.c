@@ -1,5 +1,5 @@
 /* MXFP4 to BF16: all nibbles under all scales, at all places of a row. */
-#include "mxfp4.h"
+#include "tensor/mxfp4.h"
 
 #include <math.h>
 #include <setjmp.h>

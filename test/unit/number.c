@@ -1,5 +1,5 @@
 /* Decimal numbers: digits, and nothing that strtoull takes besides. */
-#include "number.h"
+#include "base/number.h"
 
 #include <setjmp.h>
 #include <stdarg.h>

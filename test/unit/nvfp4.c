@@ -1,5 +1,5 @@
 /* NVFP4: packing of every BF16 value, unpacking of every nibble under every scale. */
-#include "nvfp4.h"
+#include "tensor/nvfp4.h"
 
 #include <float.h>
 #include <math.h>

@@ -9,9 +9,9 @@
 #include <cmocka.h>
 
 #include "golden.h"
-#include "mxfp4.h"
-#include "nvfp4.h"
 #include "reference.h"
+#include "tensor/mxfp4.h"
+#include "tensor/nvfp4.h"
 
 enum { BYTES = MXFP4_BLOCK / 2, GUARD = 0xa5, BLOCKS_MAX = 8 };
 

@@ -11,7 +11,7 @@
 
 #include <cmocka.h>
 
-#include "device.h"
+#include "forward/device.h"
 
 /* Skip a test without a device. */
 static inline void need_device(const struct device *device)

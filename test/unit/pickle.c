@@ -1,6 +1,6 @@
 /* The pickle machine on programs written by hand: what torch.save() writes is read, and everything
  * else is refused with the right words. */
-#include "pickle.h"
+#include "stream/pickle.h"
 
 #include <setjmp.h>
 #include <stdarg.h>

@@ -1,5 +1,5 @@
 /* What ranks put together, and that a read which hangs ends them all. Each rank is a process. */
-#include "ranks.h"
+#include "base/ranks.h"
 
 #include <math.h>
 #include <setjmp.h>
@@ -13,7 +13,7 @@
 
 #include <cmocka.h>
 
-#include "die.h"
+#include "base/die.h"
 
 enum { RANKS = 3, TEXT = 4096 };
 

@@ -1,5 +1,5 @@
 /* When a calibration keeps what it has. */
-#include "resume.h"
+#include "forward/resume.h"
 
 #include <setjmp.h>
 #include <stdarg.h>

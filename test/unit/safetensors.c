@@ -1,6 +1,6 @@
 /* The safetensors reader on files that are cut or changed at every byte, and on the layouts that
- * the writer makes. What is wrong with whole files is in test/hostile-checkpoint.bats. */
-#include "safetensors.h"
+ * the writer makes. What is wrong with whole files is in test/bats/hostile-checkpoint.bats. */
+#include "stream/safetensors.h"
 
 #include <inttypes.h>
 #include <stdlib.h>

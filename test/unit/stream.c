@@ -1,6 +1,6 @@
 /* The reader of streams on one that is cut or changed at every byte. Readers end the process, so
  * each try is a process of its own. */
-#include "ts.h"
+#include "stream/ts.h"
 
 #include <setjmp.h>
 #include <stdarg.h>

@@ -1,5 +1,5 @@
 /* The table of contents: as text and back, names, sizes, and lines that are none. */
-#include "toc.h"
+#include "tensor/toc.h"
 
 #include <setjmp.h>
 #include <stdarg.h>

@@ -1,6 +1,6 @@
 /* The tokenizer: the reference's ids on golden files, small tokenizers that differ in one thing,
  * and what is refused. */
-#include "tokenizer.h"
+#include "text/tokenizer.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -12,10 +12,10 @@
 
 #include <cmocka.h>
 
-#include "chat.h"
-#include "pattern.h"
-#include "samples.h"
-#include "utf8.h"
+#include "base/utf8.h"
+#include "text/chat.h"
+#include "text/pattern.h"
+#include "text/samples.h"
 
 #define DATA "test/data/tokenizer/"
 #define FIXTURE "../shared/fixtures/tokenizer/golden.jsonl"

@@ -1,0 +1,122 @@
+#include "base/die.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+static int failed = EXIT_FAILED;
+
+void die_with(int status)
+{
+    failed = status;
+}
+
+static void say(const char *format, va_list args, const char *tail)
+{
+    /* One buffer, one write: lines of a pipeline's stages do not mix. */
+    char *message;
+    if (vasprintf(&message, format, args) < 0)
+        message = NULL;
+    /* Whatever text from outside is in it: no second line, no escape sequences. */
+    for (char *p = message; p && *p; p++)
+        if ((unsigned char)*p < ' ' || *p == 0x7f)
+            *p = '?';
+    fflush(stdout);
+    fprintf(stderr, "%s: %s%s%s\n", program_invocation_short_name, message ? message : format,
+            tail ? ": " : "", tail ? tail : "");
+    free(message);
+}
+
+/* Another thread that comes here later waits until the process is gone: exit() is not for two. */
+static void be_the_first(void)
+{
+    flockfile(stderr);
+}
+
+/* exit() calls what libraries want done at the end, which crashes where another thread still uses
+ * them (oneDNN): only the main thread ends in that way. */
+_Noreturn static void leave(int status)
+{
+    if (gettid() == getpid())
+        exit(status);
+    _exit(status);
+}
+
+_Noreturn void die(const char *format, ...)
+{
+    va_list args;
+    be_the_first();
+    va_start(args, format);
+    say(format, args, NULL);
+    va_end(args);
+    leave(failed);
+}
+
+_Noreturn void die_errno(const char *format, ...)
+{
+    const char *reason = strerror(errno);
+    va_list args;
+    be_the_first();
+    va_start(args, format);
+    say(format, args, reason);
+    va_end(args);
+    leave(failed);
+}
+
+_Noreturn void die_usage(const char *format, ...)
+{
+    va_list args;
+    be_the_first();
+    va_start(args, format);
+    say(format, args, NULL);
+    va_end(args);
+    fprintf(stderr, "Try '%s --help'.\n", program_invocation_short_name);
+    leave(EXIT_USAGE);
+}
+
+void warn(const char *format, ...)
+{
+    va_list args;
+    va_start(args, format);
+    say(format, args, NULL);
+    va_end(args);
+}
+
+void *xalloc(size_t count, size_t size)
+{
+    void *memory = calloc(count ? count : 1, size);
+    if (!memory)
+        die("out of memory (%zu times %zu bytes)", count, size);
+    return memory;
+}
+
+void *xgrow(void *old, size_t count, size_t size)
+{
+    void *memory = reallocarray(old, count ? count : 1, size);
+    if (!memory)
+        die("out of memory (%zu times %zu bytes)", count, size);
+    return memory;
+}
+
+char *xstrdup(const char *text)
+{
+    char *copy = strdup(text);
+    if (!copy)
+        die("out of memory");
+    return copy;
+}
+
+char *xprintf(const char *format, ...)
+{
+    char *text;
+    va_list args;
+    va_start(args, format);
+    int length = vasprintf(&text, format, args);
+    va_end(args);
+    if (length < 0)
+        die("out of memory");
+    return text;
+}

@@ -1,0 +1,100 @@
+#include "base/library.h"
+
+#include <dlfcn.h>
+#include <glob.h>
+#include <limits.h>
+#include <link.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/die.h"
+
+/* The first that loads of the files that a pattern of glob(7) finds. The pattern is freed. */
+static void *open_first(char *pattern)
+{
+    glob_t found;
+    void *library = NULL;
+    if (!glob(pattern, 0, NULL, &found))
+        for (size_t i = 0; i < found.gl_pathc && !library; i++)
+            library = dlopen(found.gl_pathv[i], RTLD_NOW | RTLD_LOCAL);
+    globfree(&found);
+    free(pattern);
+    return library;
+}
+
+static void *open_in_cuda(const char *file)
+{
+    const char *const places[] = {getenv("CUDA_HOME"), getenv("CUDA_PATH"), "/usr/local/cuda"};
+    void *library = NULL;
+    for (size_t i = 0; i < sizeof places / sizeof *places && !library; i++)
+        if (places[i])
+            library = open_first(xprintf("%s/lib*/%s", places[i], file));
+    return library;
+}
+
+/* What Debian calls dist-packages are site-packages elsewhere. */
+static void *open_in_python(const char *prefix, size_t length, const char *file)
+{
+    return open_first(xprintf("%.*s/lib/python3*/*-packages/nvidia/*/lib/%s",
+                              length < PATH_MAX ? (int)length : 0, prefix, file));
+}
+
+static void *open_in_wheels(const char *file)
+{
+    const char *home = getenv("HOME"), *path = getenv("PATH");
+    void *library = NULL;
+    if (home) {
+        char *local = xprintf("%s/.local", home);
+        library = open_in_python(local, strlen(local), file);
+        free(local);
+    }
+    while (path && *path && !library) {
+        size_t length = strcspn(path, ":");
+        if (length > 4 && !strncmp(path + length - 4, "/bin", 4))
+            library = open_in_python(path, length - 4, file);
+        path += length + (path[length] == ':');
+    }
+    return library;
+}
+
+/* NULL if it is nowhere; why: see library_load(). */
+static void *open_library(const char *file, char **why)
+{
+    void *library = dlopen(file, RTLD_NOW | RTLD_LOCAL);
+    char *error = library ? NULL : xstrdup(dlerror());
+    if (!library)
+        library = open_in_cuda(file);
+    if (!library)
+        library = open_in_wheels(file);
+    if (!library && why)
+        *why = xprintf("%s; looked for in CUDA's folders and the wheels of the Pythons in $PATH, "
+                       "too; name its folder in $LD_LIBRARY_PATH",
+                       error);
+    free(error);
+    return library;
+}
+
+bool library_load(const char *file, const struct library_function *functions, char **why)
+{
+    void *library = open_library(file, why);
+    if (!library)
+        return false;
+    for (const struct library_function *f = functions; f->name; f++) {
+        void *function = dlsym(library, f->name);
+        if (!function)
+            die("%s: has no function %s; is it of another version?", file, f->name);
+        memcpy(f->pointer, &function, sizeof function);
+    }
+    return true;
+}
+
+char *library_path(const char *file)
+{
+    void *library = open_library(file, NULL);
+    struct link_map *map;
+    if (!library)
+        return NULL;
+    char *path = dlinfo(library, RTLD_DI_LINKMAP, &map) ? NULL : xstrdup(map->l_name);
+    dlclose(library);
+    return path;
+}

@@ -1,0 +1,334 @@
+/* The CPU as a device: attention. A token is one job: its queries are the rows of its products,
+ * the keys that it sees are copied together, so that its result depends on nothing else. */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <omp.h>
+
+#include "base/die.h"
+#include "cpu/cpu.h"
+
+/* Keys go into products in runs of this many, filled up with zeros, which keeps the number of
+ * different shapes small. */
+enum { RUN = 64 };
+
+static uint64_t runs_of(uint64_t keys)
+{
+    return (keys + RUN - 1) / RUN;
+}
+
+/* How many blocks of its sample a token can see: those that end at or before it. */
+static uint64_t blocks_before(const struct keys *keys, uint64_t token)
+{
+    return keys->ratio ? ((uint64_t)*i32_row(keys->position, token) + 1) / keys->ratio : 0;
+}
+
+static uint64_t most_blocks(const struct keys *keys)
+{
+    uint64_t most = 0;
+    for (uint64_t i = 0; i < keys->position.rows; i++) {
+        uint64_t blocks = blocks_before(keys, i);
+        most = blocks > most ? blocks : most;
+    }
+    return most;
+}
+
+static size_t element_size(enum gemm_type type)
+{
+    return type == GEMM_BF16 ? sizeof(uint16_t) : sizeof(float);
+}
+
+/* ---- compression ---- */
+
+/* One token of a block: where its channels begin. */
+struct pooled {
+    const float *kv, *score, *ape;
+};
+
+/* The tokens of block b, those of the block before it first. */
+static uint64_t pooled_tokens(struct pooled *token, struct mat kv, struct mat score, struct mat ape,
+                              uint64_t row, bool overlap, bool has_before)
+{
+    uint64_t ratio = ape.rows, own = overlap ? kv.cols / 2 : 0, count = 0;
+    for (uint64_t i = 0; i < ratio && overlap && has_before; i++)
+        token[count++] = (struct pooled){f32_row(kv, row - ratio + i),
+                                         f32_row(score, row - ratio + i), f32_row(ape, i)};
+    for (uint64_t i = 0; i < ratio; i++)
+        token[count++] = (struct pooled){f32_row(kv, row + i) + own, f32_row(score, row + i) + own,
+                                         f32_row(ape, i) + own};
+    return count;
+}
+
+static float pool_channel(const struct pooled *token, uint64_t count, uint64_t j)
+{
+    float most = -INFINITY;
+    double sum = 0, pooled = 0; /* see device_cpu_rows.c */
+    for (uint64_t i = 0; i < count; i++)
+        most = fmaxf(most, token[i].score[j] + token[i].ape[j]);
+    for (uint64_t i = 0; i < count; i++)
+        sum += (double)expf(token[i].score[j] + token[i].ape[j] - most);
+    for (uint64_t i = 0; i < count; i++) {
+        float share = expf(token[i].score[j] + token[i].ape[j] - most) / (float)sum;
+        pooled += (double)(token[i].kv[j] * share);
+    }
+    return (float)pooled;
+}
+
+static void pool(struct device *d, struct mat y, struct mat kv, struct mat score, struct mat ape,
+                 struct mat first, struct mat number)
+{
+    bool overlap = kv.cols == 2 * y.cols;
+#pragma omp parallel num_threads(cpu_of(d)->threads)
+    {
+        struct pooled *token = xalloc(2 * (size_t)ape.rows, sizeof *token);
+#pragma omp for schedule(static)
+        for (uint64_t b = 0; b < y.rows; b++) {
+            uint64_t count = pooled_tokens(token, kv, score, ape, (uint64_t)*i32_row(first, b),
+                                           overlap, *i32_row(number, b) > 0);
+            for (uint64_t j = 0; j < y.cols; j++)
+                bf16_row(y, b)[j] = bf16_from_f32(pool_channel(token, count, j));
+        }
+        free(token);
+    }
+}
+
+/* ---- the indexer ---- */
+
+static float to_bf16(float value)
+{
+    return bf16_to_f32(bf16_from_f32(value));
+}
+
+/* Scores of one run of blocks, from the products of all heads with their keys. */
+static void score_run(float *score, const float *product, const uint16_t *weight, uint64_t heads,
+                      uint64_t count)
+{
+    for (uint64_t j = 0; j < count; j++) {
+        float sum = 0;
+        for (uint64_t h = 0; h < heads; h++) {
+            float positive = fmaxf(to_bf16(product[h * RUN + j]), 0);
+            sum += to_bf16(positive * bf16_to_f32(weight[h]));
+        }
+        score[j] = to_bf16(sum);
+    }
+}
+
+struct ranked {
+    float score;
+    int32_t block;
+};
+
+static int by_score(const void *left, const void *right)
+{
+    const struct ranked *a = left, *b = right;
+    if (a->score != b->score)
+        return a->score > b->score ? -1 : 1;
+    return a->block < b->block ? -1 : 1;
+}
+
+static int by_number(const void *left, const void *right)
+{
+    int32_t a = *(const int32_t *)left, b = *(const int32_t *)right;
+    return (a > b) - (a < b);
+}
+
+/* The n best of count blocks, in the order of their numbers, -1 behind. */
+static void select_best(int32_t *selected, uint64_t n, const float *score, struct ranked *ranked,
+                        uint64_t count)
+{
+    for (uint64_t j = 0; j < count; j++)
+        ranked[j] = (struct ranked){score[j], (int32_t)j};
+    if (count > n)
+        qsort(ranked, (size_t)count, sizeof *ranked, by_score);
+    uint64_t kept = count < n ? count : n;
+    for (uint64_t j = 0; j < n; j++)
+        selected[j] = j < kept ? ranked[j].block : -1;
+    qsort(selected, (size_t)kept, sizeof *selected, by_number);
+}
+
+static void select_blocks(struct device *d, struct mat selected, struct mat q,
+                          const struct keys *keys, struct mat weight)
+{
+    struct cpu *cpu = cpu_of(d);
+    uint64_t heads = weight.cols, width = q.cols / heads, most = most_blocks(keys);
+    size_t element = element_size(cpu->type);
+    const struct gemm *gemm = gemm_get(cpu->gemms, cpu->type, GEMM_TRANSPOSED, heads, RUN, width);
+#pragma omp parallel num_threads(cpu->threads)
+    {
+        char *q_operand = gemm_alloc((size_t)(heads * width), element);
+        char *key = gemm_alloc((size_t)(RUN * width), element);
+        float *product = gemm_alloc((size_t)(heads * RUN), sizeof *product);
+        float *score = xalloc((size_t)most, sizeof *score);
+        struct ranked *ranked = xalloc((size_t)most, sizeof *ranked);
+#pragma omp for schedule(dynamic, RUN)
+        for (uint64_t i = 0; i < q.rows; i++) {
+            uint64_t blocks = blocks_before(keys, i), row = (uint64_t)*i32_row(keys->block, i);
+            cpu_fill(cpu->type, q_operand, 0, bf16_row(q, i), heads * width);
+            for (uint64_t run = 0; run < blocks; run += RUN) {
+                uint64_t count = blocks - run < RUN ? blocks - run : RUN;
+                for (uint64_t j = 0; j < count; j++)
+                    cpu_fill(cpu->type, key, j * width, bf16_row(keys->compressed, row + run + j),
+                             width);
+                gemm_run(gemm, (unsigned)omp_get_thread_num(), q_operand, key, product);
+                score_run(score + run, product, bf16_row(weight, i), heads, count);
+            }
+            select_best(i32_row(selected, i), selected.cols, score, ranked, blocks);
+        }
+        free(q_operand);
+        free(key);
+        free(product);
+        free(score);
+        free(ranked);
+    }
+}
+
+/* ---- attention ---- */
+
+/* The products for every number of runs of keys: q · keysᵀ and probabilities · keys. */
+struct attention {
+    struct cpu *cpu;
+    const struct keys *keys;
+    uint64_t heads, width, runs;
+    const struct gemm **logits, **sums; /* by runs - 1 */
+    const float *sink;
+    float scale;
+};
+
+/* What a thread needs for one token. */
+struct attention_room {
+    char *q, *key, *probability; /* operands */
+    float *logit, *sum;
+    float *total;      /* by head */
+    uint16_t *rounded; /* one head's probabilities */
+};
+
+static void attention_begin(struct attention *a, struct cpu *cpu, const struct keys *keys,
+                            uint64_t heads, uint64_t width)
+{
+    uint64_t blocks = keys->selected.cols ? keys->selected.cols : most_blocks(keys);
+    *a = (struct attention){.cpu = cpu, .keys = keys, .heads = heads, .width = width};
+    a->runs = runs_of(keys->sliding + blocks);
+    a->logits = xalloc((size_t)a->runs, sizeof(struct gemm *));
+    a->sums = xalloc((size_t)a->runs, sizeof(struct gemm *));
+    for (uint64_t i = 0; i < a->runs; i++) {
+        uint64_t n = (i + 1) * RUN;
+        a->logits[i] = gemm_get(cpu->gemms, cpu->type, GEMM_TRANSPOSED, heads, n, width);
+        a->sums[i] = gemm_get(cpu->gemms, cpu->type, GEMM_PLAIN, heads, width, n);
+    }
+}
+
+static void attention_end(struct attention *a)
+{
+    free(a->logits);
+    free(a->sums);
+}
+
+static void room_make(struct attention_room *room, const struct attention *a)
+{
+    size_t element = element_size(a->cpu->type), n = (size_t)(a->runs * RUN);
+    room->q = gemm_alloc((size_t)(a->heads * a->width), element);
+    room->key = gemm_alloc(n * (size_t)a->width, element);
+    room->probability = gemm_alloc((size_t)a->heads * n, element);
+    room->logit = gemm_alloc((size_t)a->heads * n, sizeof(float));
+    room->sum = gemm_alloc((size_t)(a->heads * a->width), sizeof(float));
+    room->total = xalloc((size_t)a->heads, sizeof(float));
+    room->rounded = xalloc(n, sizeof(uint16_t));
+}
+
+static void room_free(struct attention_room *room)
+{
+    free(room->q);
+    free(room->key);
+    free(room->probability);
+    free(room->logit);
+    free(room->sum);
+    free(room->total);
+    free(room->rounded);
+}
+
+/* Copy the keys that a token sees together; returns how many. */
+static uint64_t gather_keys(const struct attention *a, uint64_t token, char *to)
+{
+    const struct keys *keys = a->keys;
+    enum gemm_type type = a->cpu->type;
+    uint64_t position = (uint64_t)*i32_row(keys->position, token), count = 0;
+    uint64_t seen = position + 1 < keys->sliding ? position + 1 : keys->sliding;
+    for (uint64_t i = token + 1 - seen; i <= token; i++)
+        cpu_fill(type, to, count++ * a->width, bf16_row(keys->window, i), a->width);
+    if (!keys->ratio)
+        return count;
+    uint64_t first = (uint64_t)*i32_row(keys->block, token), blocks = blocks_before(keys, token);
+    uint64_t listed = keys->selected.cols;
+    for (uint64_t i = 0; i < (listed ? listed : blocks); i++) {
+        int64_t block = listed ? i32_row(keys->selected, token)[i] : (int64_t)i;
+        if (block >= 0)
+            cpu_fill(type, to, count++ * a->width,
+                     bf16_row(keys->compressed, first + (uint64_t)block), a->width);
+    }
+    return count;
+}
+
+/* exp(logit · scale - most) of one head's keys, rounded to BF16; returns their sum before they were
+ * rounded, with the sink's. */
+static float probabilities(const struct attention *a, const float *logit, uint16_t *rounded,
+                           uint64_t count, float sink)
+{
+    float most = -INFINITY;
+    double sum = 0; /* see device_cpu_rows.c */
+    for (uint64_t j = 0; j < count; j++)
+        most = fmaxf(most, logit[j] * a->scale);
+    for (uint64_t j = 0; j < count; j++) {
+        float p = expf(logit[j] * a->scale - most);
+        sum += (double)p;
+        rounded[j] = bf16_from_f32(p);
+    }
+    return (float)(sum + (double)expf(sink - most));
+}
+
+static void attend_token(const struct attention *a, struct attention_room *room, uint16_t *o,
+                         const uint16_t *q, uint64_t token)
+{
+    enum gemm_type type = a->cpu->type;
+    unsigned thread = (unsigned)omp_get_thread_num();
+    uint64_t count = gather_keys(a, token, room->key), n = runs_of(count) * RUN;
+    size_t element = element_size(type);
+    memset(room->key + count * a->width * element, 0, (size_t)((n - count) * a->width) * element);
+    cpu_fill(type, room->q, 0, q, a->heads * a->width);
+    gemm_run(a->logits[n / RUN - 1], thread, room->q, room->key, room->logit);
+    memset(room->rounded, 0, (size_t)n * sizeof *room->rounded);
+    for (uint64_t h = 0; h < a->heads; h++) {
+        room->total[h] = probabilities(a, room->logit + h * n, room->rounded, count, a->sink[h]);
+        cpu_fill(type, room->probability, h * n, room->rounded, n);
+    }
+    gemm_run(a->sums[n / RUN - 1], thread, room->probability, room->key, room->sum);
+    for (uint64_t h = 0; h < a->heads; h++)
+        for (uint64_t j = h * a->width; j < (h + 1) * a->width; j++)
+            o[j] = bf16_from_f32(room->sum[j] / room->total[h]);
+}
+
+static void attend(struct device *d, struct mat o, struct mat q, const struct keys *keys,
+                   struct mat sink, float scale)
+{
+    struct attention a;
+    attention_begin(&a, cpu_of(d), keys, sink.cols, q.cols / sink.cols);
+    a.sink = f32_row(sink, 0);
+    a.scale = scale;
+#pragma omp parallel num_threads(a.cpu->threads)
+    {
+        struct attention_room room;
+        room_make(&room, &a);
+#pragma omp for schedule(dynamic, RUN)
+        for (uint64_t i = 0; i < q.rows; i++)
+            attend_token(&a, &room, bf16_row(o, i), bf16_row(q, i), i);
+        room_free(&room);
+    }
+    attention_end(&a);
+}
+
+void cpu_attention(struct device *d)
+{
+    d->pool = pool;
+    d->select = select_blocks;
+    d->attend = attend;
+}

@@ -1,0 +1,376 @@
+/* The CPU as a device: memory and products. An operation is done when its function returns. */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <omp.h>
+
+#include "base/die.h"
+#include "cpu/cpu.h"
+
+/* ---- memory ---- */
+
+static struct mat make(struct device *d, enum dtype dtype, uint64_t rows, uint64_t cols)
+{
+    (void)d;
+    uint64_t count;
+    if (!mul_fits(rows, cols, &count))
+        die("out of memory");
+    return (struct mat){gemm_alloc((size_t)count, dtype_size(dtype)), rows, cols, cols, dtype};
+}
+
+static void drop(struct device *d, struct mat m)
+{
+    (void)d;
+    free(m.at);
+}
+
+static void write_mat(struct device *d, struct mat m, const void *data)
+{
+    (void)d;
+    memcpy(m.at, data, mat_bytes(m));
+}
+
+static void read_mat(struct device *d, void *data, struct mat m)
+{
+    (void)d;
+    memcpy(data, m.at, mat_bytes(m));
+}
+
+/* A far matrix is never away. */
+static struct offloaded make_offloaded(struct device *d, enum dtype dtype, uint64_t rows,
+                                       uint64_t cols, uint64_t besides)
+{
+    (void)besides;
+    return (struct offloaded){make(d, dtype, rows, cols), false};
+}
+
+static void drop_offloaded(struct device *d, struct offloaded offloaded)
+{
+    drop(d, offloaded.all);
+}
+
+static struct mat fetch(struct device *d, struct offloaded offloaded, uint64_t first, uint64_t rows,
+                        uint64_t next)
+{
+    (void)d;
+    (void)next;
+    return mat_rows(offloaded.all, first, rows);
+}
+
+static void store(struct device *d, struct offloaded offloaded, uint64_t first, struct mat rows)
+{
+    (void)d;
+    (void)offloaded;
+    (void)first;
+    (void)rows;
+}
+
+/* What was called is done. */
+static void stream(struct device *d, unsigned number)
+{
+    (void)d;
+    (void)number;
+}
+
+/* Bytes go where they belong at once. */
+static void *acquire_staging(struct device *d, struct mat m, uint64_t at, size_t size, size_t phase)
+{
+    (void)d;
+    (void)size;
+    (void)phase;
+    return (char *)m.at + at;
+}
+
+static void submit_staging(struct device *d, struct mat m, uint64_t at, size_t size, void *staging)
+{
+    (void)d;
+    (void)m;
+    (void)at;
+    (void)size;
+    (void)staging;
+}
+
+static void spent(struct device *d, double *upload, double *wait)
+{
+    (void)d;
+    *upload = *wait = 0;
+}
+
+/* ---- operands ---- */
+
+/* A weight is kept in tiles of columns of the result, packed: a tile stays in the cache while all
+ * rows of activations go by, and tiles can go to different threads. One in F32, of which a model
+ * has few and small ones, is kept as it is, for sums that are more exact. */
+enum { TILE = 256 };
+
+struct operand {
+    uint64_t rows, cols; /* of the weight */
+    float *plain;        /* F32, [rows, cols]; or else: */
+    uint64_t tiles;
+    const struct gemm *full, *last; /* the products of a full and of the last tile */
+    void **tile;
+};
+
+static const struct gemm *tile_gemm(const struct operand *w, uint64_t tile)
+{
+    return tile + 1 == w->tiles ? w->last : w->full;
+}
+
+static uint64_t tile_rows(const struct operand *w, uint64_t tile)
+{
+    return tile + 1 == w->tiles ? w->rows - tile * TILE : TILE;
+}
+
+void cpu_fill(enum gemm_type type, void *to, uint64_t at, const uint16_t *from, uint64_t count)
+{
+    if (type == GEMM_BF16)
+        memcpy((uint16_t *)to + at, from, (size_t)count * sizeof *from);
+    else
+        for (uint64_t i = 0; i < count; i++)
+            ((float *)to)[at + i] = bf16_to_f32(from[i]);
+}
+
+/* The largest magnitude as bits: NaN is above infinity, infinity above all numbers. */
+static uint32_t magnitude_bf16(const uint16_t *x, uint64_t count)
+{
+    uint16_t most = 0;
+    for (uint64_t i = 0; i < count; i++) {
+        uint16_t bits = x[i] & 0x7fff;
+        most = bits > most ? bits : most;
+    }
+    return (uint32_t)most << 16;
+}
+
+static uint32_t magnitude_f32(const float *x, uint64_t count)
+{
+    uint32_t most = 0;
+    for (uint64_t i = 0; i < count; i++) {
+        uint32_t bits;
+        memcpy(&bits, &x[i], sizeof bits);
+        bits &= 0x7fffffff;
+        most = bits > most ? bits : most;
+    }
+    return most;
+}
+
+/* What a tile is made of. */
+struct origin {
+    const struct weight *weight;
+    const struct tensor *tensor;
+    const struct scales *scales;
+    const char *raw;
+    uint64_t first;
+};
+
+/* Dequantize and pack one tile; returns the largest magnitude's bits. */
+static uint32_t make_tile(const struct operand *w, enum gemm_type type, uint64_t tile,
+                          const struct origin *from)
+{
+    uint64_t first = from->first + tile * TILE, rows = tile_rows(w, tile), count = rows * w->cols;
+    const char *raw = from->raw + first * weight_row_bytes(from->weight, from->tensor);
+    const struct gemm *gemm = tile_gemm(w, tile);
+    w->tile[tile] = gemm_alloc(gemm_packed_size(gemm), 1);
+    uint16_t *rows_bf16 = gemm_alloc((size_t)count, sizeof *rows_bf16);
+    weight_rows(from->weight, from->tensor, from->scales, first, rows, raw, rows_bf16);
+    uint32_t most = magnitude_bf16(rows_bf16, count);
+    void *filled = rows_bf16;
+    if (type != GEMM_BF16) {
+        filled = gemm_alloc((size_t)count, sizeof(float));
+        cpu_fill(type, filled, 0, rows_bf16, count);
+        free(rows_bf16);
+    }
+    gemm_pack(gemm, (unsigned)omp_get_thread_num(), filled, w->tile[tile]);
+    free(filled);
+    return most;
+}
+
+static struct operand *operand(struct device *d, const struct weight *weight,
+                               const struct tensor *tensor, const struct scales *scales,
+                               struct mat scale, struct mat raw, uint64_t first, uint64_t rows,
+                               struct mat amax)
+{
+    struct cpu *cpu = cpu_of(d);
+    struct operand *w = xalloc(1, sizeof *w);
+    *w = (struct operand){.rows = rows, .cols = weight->cols};
+    if (tensor->dtype == DTYPE_F32) {
+        size_t count = (size_t)(rows * w->cols);
+        w->plain = gemm_alloc(count, sizeof *w->plain);
+        memcpy(w->plain, (const float *)raw.at + first * w->cols, count * sizeof *w->plain);
+        uint32_t most = magnitude_f32(w->plain, count);
+        memcpy(amax.at, &most, sizeof most);
+        return w;
+    }
+    w->tiles = (rows + TILE - 1) / TILE;
+    w->tile = xalloc((size_t)w->tiles, sizeof *w->tile);
+    if (w->tiles > 1)
+        w->full = gemm_get(cpu->gemms, cpu->type, GEMM_PACKED, GEMM_ROWS, TILE, w->cols);
+    w->last = gemm_get(cpu->gemms, cpu->type, GEMM_PACKED, GEMM_ROWS, tile_rows(w, w->tiles - 1),
+                       w->cols);
+    struct scales all = *scales;
+    all.raw = scale.at;
+    struct origin from = {weight, tensor, &all, raw.at, first};
+    uint32_t most = 0;
+#pragma omp parallel for num_threads(cpu->threads) schedule(static) reduction(max : most)
+    for (uint64_t tile = 0; tile < w->tiles; tile++) {
+        uint32_t magnitude = make_tile(w, cpu->type, tile, &from);
+        most = magnitude > most ? magnitude : most;
+    }
+    memcpy(amax.at, &most, sizeof most);
+    return w;
+}
+
+static void drop_operand(struct device *d, struct operand *w)
+{
+    (void)d;
+    if (!w)
+        return;
+    for (uint64_t i = 0; i < w->tiles; i++)
+        free(w->tile[i]);
+    free(w->tile);
+    free(w->plain);
+    free(w);
+}
+
+/* ---- products ---- */
+
+/* Rows of activations in blocks of GEMM_ROWS, in the type of products. */
+static void *blocks_of(struct cpu *cpu, struct mat x, uint64_t blocks)
+{
+    size_t size = cpu->type == GEMM_BF16 ? sizeof(uint16_t) : sizeof(float);
+    char *a = gemm_alloc((size_t)(blocks * GEMM_ROWS * x.cols), size);
+    memset(a + x.rows * x.cols * size, 0, (size_t)((blocks * GEMM_ROWS - x.rows) * x.cols) * size);
+#pragma omp parallel for num_threads(cpu->threads) schedule(static)
+    for (uint64_t i = 0; i < x.rows; i++)
+        cpu_fill(cpu->type, a, i * x.cols, bf16_row(x, i), x.cols);
+    return a;
+}
+
+static void put(struct mat y, uint64_t row, uint64_t col, const float *c, uint64_t rows,
+                uint64_t cols)
+{
+    for (uint64_t i = 0; i < rows; i++, c += cols) {
+        if (y.dtype == DTYPE_F32)
+            memcpy(f32_row(y, row + i) + col, c, (size_t)cols * sizeof *c);
+        else
+            for (uint64_t j = 0; j < cols; j++)
+                bf16_row(y, row + i)[col + j] = bf16_from_f32(c[j]);
+    }
+}
+
+static void packed_product(struct cpu *cpu, struct mat y, struct mat x, const struct operand *w)
+{
+    uint64_t blocks = (x.rows + GEMM_ROWS - 1) / GEMM_ROWS;
+    size_t element = cpu->type == GEMM_BF16 ? sizeof(uint16_t) : sizeof(float);
+    char *a = blocks_of(cpu, x, blocks);
+#pragma omp parallel num_threads(cpu->threads)
+    {
+        float *c = gemm_alloc((size_t)GEMM_ROWS * TILE, sizeof *c);
+#pragma omp for collapse(2) schedule(static)
+        for (uint64_t tile = 0; tile < w->tiles; tile++)
+            for (uint64_t block = 0; block < blocks; block++) {
+                uint64_t row = block * GEMM_ROWS, rows = x.rows - row;
+                gemm_run(tile_gemm(w, tile), (unsigned)omp_get_thread_num(),
+                         a + row * x.cols * element, w->tile[tile], c);
+                put(y, row, tile * TILE, c, rows < GEMM_ROWS ? rows : GEMM_ROWS,
+                    tile_rows(w, tile));
+            }
+        free(c);
+    }
+    free(a);
+}
+
+/* Summed in double and rounded once: of all orders in which others sum up in F32, that is nearest
+ * to each. In lanes, which compilers vectorize without changing the order. */
+static float dot(const float *a, const float *b, uint64_t count)
+{
+    enum { LANES = 8 };
+    double lane[LANES] = {0}, sum = 0;
+    uint64_t i = 0;
+    for (; i + LANES <= count; i += LANES)
+        for (uint64_t j = 0; j < LANES; j++)
+            lane[j] += (double)a[i + j] * (double)b[i + j];
+    for (; i < count; i++)
+        lane[i % LANES] += (double)a[i] * (double)b[i];
+    for (uint64_t j = 0; j < LANES; j++)
+        sum += lane[j];
+    return (float)sum;
+}
+
+static void plain_product(struct cpu *cpu, struct mat y, struct mat x, const struct operand *w)
+{
+#pragma omp parallel num_threads(cpu->threads)
+    {
+        float *a = gemm_alloc((size_t)x.cols, sizeof *a);
+#pragma omp for schedule(static)
+        for (uint64_t i = 0; i < x.rows; i++) {
+            cpu_fill(GEMM_F32, a, 0, bf16_row(x, i), x.cols);
+            for (uint64_t j = 0; j < w->rows; j++) {
+                float sum = dot(a, w->plain + j * w->cols, w->cols);
+                put(y, i, j, &sum, 1, 1);
+            }
+        }
+        free(a);
+    }
+}
+
+static void product(struct device *d, struct mat y, struct mat x, const struct operand *w)
+{
+    if (x.cols != w->cols || y.cols != w->rows || y.rows != x.rows)
+        die("internal: a product of wrong shapes");
+    (w->plain ? plain_product : packed_product)(cpu_of(d), y, x, w);
+}
+
+static void max_abs(struct device *d, struct mat amax, struct mat x)
+{
+    uint32_t most;
+    memcpy(&most, amax.at, sizeof most);
+#pragma omp parallel for num_threads(cpu_of(d)->threads) schedule(static) reduction(max : most)
+    for (uint64_t i = 0; i < x.rows; i++) {
+        uint32_t magnitude = x.dtype == DTYPE_F32 ? magnitude_f32(f32_row(x, i), x.cols)
+                                                  : magnitude_bf16(bf16_row(x, i), x.cols);
+        most = magnitude > most ? magnitude : most;
+    }
+    memcpy(amax.at, &most, sizeof most);
+}
+
+/* ---- the device ---- */
+
+static void close_cpu(struct device *d)
+{
+    gemms_free(cpu_of(d)->gemms);
+    free(cpu_of(d));
+}
+
+struct device *device_cpu(unsigned threads)
+{
+    struct cpu *cpu = xalloc(1, sizeof *cpu);
+    cpu->threads = threads ? threads : (unsigned)omp_get_num_procs();
+    cpu->gemms = gemms_new(cpu->threads);
+    cpu->type = gemm_bf16() ? GEMM_BF16 : GEMM_F32_BLOCKS;
+    struct device *d = &cpu->device;
+    d->name = "cpu";
+    d->memory = (uint64_t)4 << 30;
+    d->room = UINT64_MAX;
+    d->close = close_cpu;
+    d->make = make;
+    d->drop = drop;
+    d->write = write_mat;
+    d->read = read_mat;
+    d->make_offloaded = make_offloaded;
+    d->drop_offloaded = drop_offloaded;
+    d->fetch = fetch;
+    d->store = store;
+    d->stream = stream;
+    d->acquire_staging = acquire_staging;
+    d->submit_staging = submit_staging;
+    d->spent = spent;
+    d->operand = operand;
+    d->drop_operand = drop_operand;
+    d->product = product;
+    d->max_abs = max_abs;
+    cpu_rows(d);
+    cpu_attention(d);
+    return d;
+}

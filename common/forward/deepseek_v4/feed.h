@@ -1,0 +1,50 @@
+/* feed.h: weights as they come out of a stream, each tensor with all that belongs to
+ * it. */
+#ifndef DEEPSEEK_V4_FEED_H
+#define DEEPSEEK_V4_FEED_H
+
+#include "base/digest.h"
+#include "forward/deepseek_v4/deepseek_v4.h"
+#include "forward/prefetch.h"
+
+struct feed {
+    struct ts_in *in;
+    const struct weights *weights;
+    struct prefetch *prefetch;
+    struct device *device; /* where matrices come to */
+    struct digest *digest; /* of what was taken, see feed_digest(); or NULL */
+};
+
+/* Add a tensor to the digest that tells one checkpoint's layers from another's (see forward.h,
+ * states), of which `data` holds its first `size` bytes: feed_digested() of that line of the table,
+ * none of a matrix, at most FEED_DIGESTED of its scales and of all else. Any training changes
+ * those, and they are so few that reading them once more costs nothing. */
+enum { FEED_DIGESTED = PREFETCH_HEAD };
+size_t feed_digested(const struct weights *weights, size_t line, const struct tensor *tensor);
+void feed_digest(struct digest *digest, const struct tensor *tensor, const void *data, size_t size);
+
+/* A tensor that was taken: `from` points into it, so it must stay where it is. */
+struct held {
+    struct v4_weight from;
+    struct scales scales;
+    struct weight plain; /* for a tensor that is no X.weight */
+    struct prefetched arrived;
+};
+
+/* The name of the tensor that comes next, or of the first of its scales; "" at the end. */
+const char *feed_peek(const struct feed *feed);
+
+/* Take the next tensor with its scales; the caller frees it with held_free(). */
+void feed_take(const struct feed *feed, struct held *held);
+void held_free(const struct feed *feed, struct held *held);
+
+/* Load what comes next of a layer, up to its experts or its end. That must include its slots from
+ * `first` to `last`; an unknown tensor ends the process. */
+void feed_layer(const struct feed *feed, const struct v4 *v4, struct v4_layer *layer,
+                enum v4_slot first, enum v4_slot last);
+
+/* Take the three matrices of expert `number`, which must come next: held[V4_EXPERT_MATRICES]. */
+void feed_expert(const struct feed *feed, const struct v4_layer *layer, uint64_t number,
+                 struct held *held);
+
+#endif

@@ -1,0 +1,37 @@
+#include "forward/device.h"
+
+#include "base/die.h"
+
+struct mat mat_rows(struct mat m, uint64_t first, uint64_t count)
+{
+    if (first > m.rows || count > m.rows - first)
+        die("internal: rows beyond a matrix");
+    m.at = (char *)m.at + first * m.stride * dtype_size(m.dtype);
+    m.rows = count;
+    return m;
+}
+
+struct mat mat_cols(struct mat m, uint64_t first, uint64_t count)
+{
+    if (first > m.cols || count > m.cols - first)
+        die("internal: columns beyond a matrix");
+    m.at = (char *)m.at + first * dtype_size(m.dtype);
+    m.cols = count;
+    return m;
+}
+
+struct mat mat_shaped(struct mat m, uint64_t cols)
+{
+    if (m.stride != m.cols || (m.rows * m.cols) % cols)
+        die("internal: a matrix that cannot have another shape");
+    m.rows = m.rows * m.cols / cols;
+    m.cols = m.stride = cols;
+    return m;
+}
+
+size_t mat_bytes(struct mat m)
+{
+    if (m.rows > 1 && m.stride != m.cols)
+        die("internal: a matrix with gaps");
+    return (size_t)(m.rows * m.cols) * dtype_size(m.dtype);
+}

@@ -1,0 +1,453 @@
+#include "forward/prefetch.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/die.h"
+#include "base/progress.h"
+
+/* Smaller tensors are read by each rank: sending pieces around would take longer. Pieces of ranks
+ * are whole pages. */
+enum { GATHER_LEAST = 1 << 20, PAGE = 4096 };
+
+/* How many pieces are read at a time: what disk arrays need to be busy, and as many threads as it
+ * takes to copy files that lie in memory as fast as a GPU's bus takes them (with half as many, they
+ * were the bound). */
+enum { READERS = 16 };
+
+struct item {
+    struct item *next;
+    const struct tensor *tensor;
+    struct item *next_together;
+    struct prefetched to;
+    bool on_device, unseen, together; /* together: not gathered yet */
+    uint64_t piece;                   /* of a rank, if they read it together */
+    uint64_t left;                    /* bytes that this rank reads and that have not come yet */
+    int fd, direct; /* of the file that it lies in, or -1; direct: for O_DIRECT, or -1 */
+    void *file;     /* the same for the device to read, or NULL */
+    const char *path;
+};
+
+/* Some of an item's bytes, which lie at `offset` of its file. */
+struct piece {
+    struct piece *next;
+    struct item *item;
+    uint64_t at, offset;
+    size_t size;
+};
+
+struct prefetch {
+    struct ts_in *in;
+    struct prefetch_plan plan;
+    struct progress *progress;
+    pthread_t lister, reader[READERS];
+    pthread_mutex_t mutex; /* guards what follows */
+    pthread_cond_t changed;
+    struct item *first, **last;
+    struct item *first_together, **last_together; /* those that are not gathered yet */
+    struct piece *first_piece, **last_piece;
+    uint64_t waiting; /* bytes */
+    unsigned busy;    /* reads under way */
+    double since;     /* when the first of them began */
+    struct prefetch_time time;
+    bool done, stop;
+};
+
+/* ---- reading ---- */
+
+/* With the mutex held, each: reads begin and end. */
+static void read_begins(struct prefetch *prefetch, const char *name)
+{
+    if (!prefetch->busy++)
+        prefetch->since = now();
+    ranks_reading(prefetch->plan.ranks, name);
+}
+
+/* With the mutex held: gather what this rank has its piece of, in the order of the table. */
+static void gather_on(struct prefetch *prefetch)
+{
+    for (struct item *item; (item = prefetch->first_together) && !item->left;) {
+        prefetch->first_together = item->next_together;
+        if (!prefetch->first_together)
+            prefetch->last_together = &prefetch->first_together;
+        if (!prefetch->stop)
+            prefetch->plan.gather->all(prefetch->plan.gather, item->to.bytes, item->piece);
+        item->together = false;
+    }
+    pthread_cond_broadcast(&prefetch->changed);
+}
+
+static void close_item(const struct prefetch *prefetch, const struct item *item)
+{
+    if (item->file)
+        prefetch->plan.device->close_file(prefetch->plan.device, item->file);
+    if (item->direct >= 0)
+        close(item->direct);
+    if (item->fd >= 0)
+        close(item->fd);
+}
+
+static void read_ends(struct prefetch *prefetch, struct item *item, uint64_t size)
+{
+    if (!--prefetch->busy) {
+        prefetch->time.reading += now() - prefetch->since;
+        ranks_reading(prefetch->plan.ranks, NULL);
+    }
+    item->left -= size;
+    if (!item->left)
+        close_item(prefetch, item);
+    gather_on(prefetch);
+}
+
+/* Bytes of a piece by whole pages, which `to` has around it. False if the file system cannot. */
+static bool read_pages(const struct piece *p, char *to)
+{
+    size_t phase = (size_t)(p->offset % PAGE), size = (phase + p->size + PAGE - 1) / PAGE * PAGE;
+    for (size_t done = 0; done < phase + p->size;) {
+        ssize_t got = pread(p->item->direct, to - phase + done, size - done,
+                            (off_t)(p->offset - phase + done));
+        if (got < 0 && errno == EINTR)
+            continue;
+        if (got <= 0 || (got % PAGE && done + (size_t)got < phase + p->size))
+            return false; /* the other way finds out what is wrong */
+        done += (size_t)got;
+    }
+    return true;
+}
+
+/* Bytes of an item have come, to be seen if it goes to the device. */
+static void look_at(const struct prefetch *prefetch, struct item *item, uint64_t at,
+                    const void *bytes, size_t size)
+{
+    if (!item->on_device || item->unseen)
+        return;
+    if (!at) {
+        size_t head = (size_t)at_most(size, PREFETCH_HEAD);
+        item->to.head = xgrow(NULL, head, 1);
+        memcpy(item->to.head, bytes, head);
+    }
+    uint32_t line = (uint32_t)(item->tensor - ts_toc(prefetch->in)->tensor);
+    if (prefetch->plan.look)
+        prefetch->plan.look(prefetch->plan.context, line, at, bytes, size);
+}
+
+static void read_piece(struct prefetch *prefetch, const struct piece *p)
+{
+    struct item *item = p->item;
+    struct device *d = prefetch->plan.device;
+    if (item->file && d->read_file(d, item->to.bytes, p->at, p->size, item->file, p->offset))
+        return;
+    char *to = item->on_device ? d->acquire_staging(d, item->to.bytes, p->at, p->size,
+                                                    (size_t)(p->offset % PAGE))
+                               : (char *)item->to.data + p->at;
+    bool pages = item->on_device && d->stages_pages && item->direct >= 0;
+    if (!pages || !read_pages(p, to))
+        source_read(item->fd, item->path, p->offset, to, p->size, item->tensor->name);
+    look_at(prefetch, item, p->at, to, p->size);
+    if (item->on_device)
+        d->submit_staging(d, item->to.bytes, p->at, p->size, to);
+}
+
+/* A reader's thread. */
+static void *read_pieces(void *context)
+{
+    struct prefetch *prefetch = context;
+    pthread_mutex_lock(&prefetch->mutex);
+    for (;;) {
+        struct piece *p = prefetch->first_piece;
+        if (!p && (prefetch->done || prefetch->stop))
+            break;
+        if (!p) {
+            pthread_cond_wait(&prefetch->changed, &prefetch->mutex);
+            continue;
+        }
+        prefetch->first_piece = p->next;
+        if (!prefetch->first_piece)
+            prefetch->last_piece = &prefetch->first_piece;
+        read_begins(prefetch, p->item->tensor->name);
+        pthread_mutex_unlock(&prefetch->mutex);
+        read_piece(prefetch, p);
+        pthread_mutex_lock(&prefetch->mutex);
+        read_ends(prefetch, p->item, p->size);
+        free(p);
+    }
+    pthread_mutex_unlock(&prefetch->mutex);
+    return NULL;
+}
+
+/* ---- listing: the stream's thread ---- */
+
+/* Where bytes of a tensor lie that comes by reference. */
+struct place {
+    size_t source;
+    uint64_t offset;
+};
+
+/* Leave the present tensor's bytes from `first` to `end` to the readers. */
+static void list_pieces(struct prefetch *prefetch, struct item *item, const struct place *place,
+                        uint64_t first, uint64_t end)
+{
+    struct sources *sources = ts_sources(prefetch->in);
+    struct device *d = prefetch->plan.device;
+    item->fd = sources_dup(sources, place->source);
+    item->path = sources->file[place->source].path;
+    if (item->on_device && d->stages_pages) {
+        char *self = xprintf("/proc/self/fd/%d", item->fd);
+        item->direct = open(self, O_RDONLY | O_DIRECT | O_CLOEXEC);
+        free(self);
+    }
+    if (item->unseen && item->direct >= 0 && d->open_file)
+        item->file = d->open_file(d, item->direct);
+    pthread_mutex_lock(&prefetch->mutex);
+    for (uint64_t at = first; at < end; at += DEVICE_PIECE) {
+        struct piece *p = xalloc(1, sizeof *p);
+        *p = (struct piece){.item = item, .at = at, .offset = place->offset + at};
+        p->size = (size_t)at_most(end - at, DEVICE_PIECE);
+        *prefetch->last_piece = p;
+        prefetch->last_piece = &p->next;
+    }
+    pthread_cond_broadcast(&prefetch->changed);
+    pthread_mutex_unlock(&prefetch->mutex);
+}
+
+/* The present tensor's next `size` bytes. */
+static void read_here(struct prefetch *prefetch, struct item *item, char *to, size_t size)
+{
+    pthread_mutex_lock(&prefetch->mutex);
+    read_begins(prefetch, item->tensor->name);
+    pthread_mutex_unlock(&prefetch->mutex);
+    ts_read(prefetch->in, to, size);
+    pthread_mutex_lock(&prefetch->mutex);
+    read_ends(prefetch, item, 0);
+    pthread_mutex_unlock(&prefetch->mutex);
+}
+
+/* The present tensor, which comes inline: its bytes in order. With the last of them, the item is
+ * the taker's. */
+static void read_inline(struct prefetch *prefetch, struct item *item)
+{
+    struct device *d = prefetch->plan.device;
+    const uint64_t all = item->tensor->size;
+    for (uint64_t at = 0; at < all; at += DEVICE_PIECE) {
+        size_t size = (size_t)at_most(all - at, DEVICE_PIECE);
+        char *to = item->on_device ? d->acquire_staging(d, item->to.bytes, at, size, 0)
+                                   : (char *)item->to.data + at;
+        read_here(prefetch, item, to, size);
+        look_at(prefetch, item, at, to, size);
+        if (item->on_device)
+            d->submit_staging(d, item->to.bytes, at, size, to);
+        pthread_mutex_lock(&prefetch->mutex);
+        item->left -= size;
+        pthread_cond_broadcast(&prefetch->changed);
+        pthread_mutex_unlock(&prefetch->mutex);
+    }
+}
+
+/* The present tensor, of which this rank reads its piece only. */
+static void read_together(struct prefetch *prefetch, struct item *item, const struct place *place)
+{
+    uint64_t first = at_most(ranks_rank(prefetch->plan.ranks) * item->piece, item->tensor->size);
+    uint64_t end = at_most(first + item->piece, item->tensor->size);
+    pthread_mutex_lock(&prefetch->mutex);
+    item->left = end - first;
+    *prefetch->last_together = item;
+    prefetch->last_together = &item->next_together;
+    gather_on(prefetch); /* of a small one, the last ranks have nothing to read */
+    pthread_mutex_unlock(&prefetch->mutex);
+    if (first < end)
+        list_pieces(prefetch, item, place, first, end);
+}
+
+/* Wait for room; false if nobody wants more. */
+static bool wait_for_room(struct prefetch *prefetch, uint64_t size)
+{
+    pthread_mutex_lock(&prefetch->mutex);
+    while (!prefetch->stop && prefetch->first && prefetch->waiting + size > prefetch->plan.budget)
+        pthread_cond_wait(&prefetch->changed, &prefetch->mutex);
+    bool stop = prefetch->stop;
+    pthread_mutex_unlock(&prefetch->mutex);
+    return !stop;
+}
+
+/* A matrix for a tensor's bytes, with room behind for pieces of all ranks. */
+static struct mat room_for(const struct prefetch *prefetch, const struct item *item)
+{
+    struct device *d = prefetch->plan.device;
+    uint64_t pieces = item->piece * ranks_count(prefetch->plan.ranks);
+    uint64_t size = item->tensor->size;
+    return mat_cols(d->make(d, DTYPE_U8, 1, pieces > size ? pieces : size), 0, size);
+}
+
+static void read_present(struct prefetch *prefetch, const struct tensor *tensor)
+{
+    struct item *item = xalloc(1, sizeof *item);
+    struct place place;
+    bool there = ts_ref(prefetch->in, &place.source, &place.offset);
+    size_t line = (size_t)(tensor - ts_toc(prefetch->in)->tensor);
+    *item = (struct item){.tensor = tensor, .left = tensor->size, .fd = -1, .direct = -1};
+    item->on_device = prefetch->plan.on_device && prefetch->plan.on_device[line];
+    item->unseen = item->on_device && prefetch->plan.unseen && prefetch->plan.unseen[line];
+    item->together =
+        prefetch->plan.gather && item->on_device && tensor->size >= GATHER_LEAST && there;
+    if (item->together)
+        item->piece = (tensor->size / ranks_count(prefetch->plan.ranks) + PAGE) / PAGE * PAGE;
+    if (item->on_device)
+        item->to.bytes = room_for(prefetch, item);
+    else
+        item->to.data = xgrow(NULL, (size_t)tensor->size, 1);
+    pthread_mutex_lock(&prefetch->mutex);
+    *prefetch->last = item;
+    prefetch->last = &item->next;
+    prefetch->waiting += tensor->size;
+    pthread_mutex_unlock(&prefetch->mutex);
+    if (item->together)
+        read_together(prefetch, item, &place);
+    else if (there && tensor->size)
+        list_pieces(prefetch, item, &place, 0, tensor->size);
+    else if (tensor->size) /* or it may be taken already */
+        read_inline(prefetch, item);
+}
+
+static void *read_on(void *context)
+{
+    struct prefetch *prefetch = context;
+    for (const struct tensor *tensor; (tensor = ts_next(prefetch->in));) {
+        if (!prefetch->plan.wanted[tensor - ts_toc(prefetch->in)->tensor])
+            continue;
+        if (!wait_for_room(prefetch, tensor->size))
+            break;
+        read_present(prefetch, tensor);
+    }
+    pthread_mutex_lock(&prefetch->mutex);
+    prefetch->done = true;
+    pthread_cond_broadcast(&prefetch->changed);
+    pthread_mutex_unlock(&prefetch->mutex);
+    return NULL;
+}
+
+/* ---- taking ---- */
+
+static void start(pthread_t *thread, void *(*run)(void *), struct prefetch *prefetch)
+{
+    if (pthread_create(thread, NULL, run, prefetch))
+        die("cannot start a thread; are there too many processes?");
+}
+
+static uint64_t wanted_bytes(const struct prefetch *prefetch)
+{
+    const struct toc *toc = ts_toc(prefetch->in);
+    uint64_t bytes = 0;
+    for (size_t i = 0; i < toc->count; i++)
+        bytes += prefetch->plan.wanted[i] ? toc->tensor[i].size : 0;
+    return bytes;
+}
+
+struct prefetch *prefetch_begin(struct ts_in *in, const struct prefetch_plan *plan)
+{
+    struct prefetch *prefetch = xalloc(1, sizeof *prefetch);
+    prefetch->in = in;
+    prefetch->plan = *plan;
+    prefetch->progress = ts_take_progress(in, wanted_bytes(prefetch));
+    prefetch->last = &prefetch->first;
+    prefetch->last_piece = &prefetch->first_piece;
+    prefetch->last_together = &prefetch->first_together;
+    pthread_mutex_init(&prefetch->mutex, NULL);
+    pthread_cond_init(&prefetch->changed, NULL);
+    start(&prefetch->lister, read_on, prefetch);
+    for (unsigned i = 0; i < READERS; i++)
+        start(&prefetch->reader[i], read_pieces, prefetch);
+    return prefetch;
+}
+
+/* With the mutex held: the first item, waiting for it, and with `whole` for all its bytes; NULL at
+ * the end. */
+static struct item *first_item(struct prefetch *prefetch, bool whole)
+{
+    double begin = now();
+    while (prefetch->first ? whole && (prefetch->first->left || prefetch->first->together)
+                           : !prefetch->done)
+        pthread_cond_wait(&prefetch->changed, &prefetch->mutex);
+    prefetch->time.waiting += now() - begin;
+    return prefetch->first;
+}
+
+const struct tensor *prefetch_peek(struct prefetch *prefetch)
+{
+    pthread_mutex_lock(&prefetch->mutex);
+    struct item *item = first_item(prefetch, false);
+    pthread_mutex_unlock(&prefetch->mutex);
+    return item ? item->tensor : NULL;
+}
+
+const struct tensor *prefetch_take(struct prefetch *prefetch, struct prefetched *to)
+{
+    pthread_mutex_lock(&prefetch->mutex);
+    struct item *item = first_item(prefetch, true);
+    if (item) {
+        prefetch->first = item->next;
+        if (!prefetch->first)
+            prefetch->last = &prefetch->first;
+        prefetch->waiting -= item->tensor->size;
+        pthread_cond_broadcast(&prefetch->changed);
+    }
+    pthread_mutex_unlock(&prefetch->mutex);
+    if (!item)
+        return NULL;
+    const struct tensor *tensor = item->tensor;
+    *to = item->to;
+    free(item);
+    progress_add(prefetch->progress, tensor->size);
+    return tensor;
+}
+
+struct prefetch_time prefetch_time(struct prefetch *prefetch)
+{
+    pthread_mutex_lock(&prefetch->mutex);
+    struct prefetch_time time = prefetch->time;
+    if (prefetch->busy)
+        time.reading += now() - prefetch->since;
+    pthread_mutex_unlock(&prefetch->mutex);
+    return time;
+}
+
+/* Pieces that nobody began to read count as read. */
+static void forget_pieces(struct prefetch *prefetch)
+{
+    for (struct piece *p; (p = prefetch->first_piece); free(p)) {
+        prefetch->first_piece = p->next;
+        prefetch->busy++;
+        read_ends(prefetch, p->item, p->size);
+    }
+    prefetch->last_piece = &prefetch->first_piece;
+}
+
+void prefetch_end(struct prefetch *prefetch)
+{
+    pthread_mutex_lock(&prefetch->mutex);
+    prefetch->stop = true;
+    forget_pieces(prefetch);
+    pthread_cond_broadcast(&prefetch->changed);
+    pthread_mutex_unlock(&prefetch->mutex);
+    pthread_join(prefetch->lister, NULL);
+    pthread_mutex_lock(&prefetch->mutex);
+    forget_pieces(prefetch); /* those that were listed meanwhile */
+    pthread_mutex_unlock(&prefetch->mutex);
+    for (unsigned i = 0; i < READERS; i++)
+        pthread_join(prefetch->reader[i], NULL);
+    struct prefetched rest;
+    while (prefetch_take(prefetch, &rest)) {
+        free(rest.data);
+        free(rest.head);
+        if (rest.bytes.at)
+            prefetch->plan.device->drop(prefetch->plan.device, rest.bytes);
+    }
+    progress_end(prefetch->progress);
+    pthread_mutex_destroy(&prefetch->mutex);
+    pthread_cond_destroy(&prefetch->changed);
+    free(prefetch);
+}

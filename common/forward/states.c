@@ -1,0 +1,204 @@
+#include "forward/states.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/die.h"
+#include "base/json.h"
+
+static char *fingerprint(const struct forward *run, char *hex)
+{
+    struct digest *digest = digest_new();
+    json_t *config = ts_file_json(run->in, "config.json");
+    char *text = json_text(config, false, true);
+    char arithmetic = (char)('0' + run->arithmetic);
+    digest_add(digest, run->tokens->digest, DIGEST_TEXT);
+    digest_add(digest, text, strlen(text));
+    digest_add(digest, &arithmetic, 1);
+    free(text);
+    json_decref(config);
+    return digest_end(digest, hex);
+}
+
+static uint64_t length_of(const struct tokens *tokens, uint64_t sample)
+{
+    return tokens->start[sample + 1] - tokens->start[sample];
+}
+
+/* ---- reading ---- */
+
+static void check_present(struct ts_in *in, enum dtype dtype, unsigned rank, const uint64_t *dim)
+{
+    const struct tensor *tensor = ts_present(in);
+    struct tensor wanted = {.dtype = (uint8_t)dtype, .rank = (uint8_t)rank};
+    char want[TENSOR_SHAPE_TEXT], got[TENSOR_SHAPE_TEXT];
+    for (unsigned i = 0; i < rank; i++)
+        wanted.dim[i] = dim[i];
+    if (!tensor_same_form(tensor, &wanted))
+        die("%s: %s: wanted %s %s, got %s %s; are these states of these tokens and this model?",
+            ts_name(in), tensor->name, dtype_name(dtype), tensor_shape(&wanted, want),
+            dtype_name(tensor->dtype), tensor_shape(tensor, got));
+}
+
+static void read_hidden(const struct forward *run, struct ts_in *in, const struct states *states)
+{
+    const struct tokens *tokens = run->tokens;
+    struct device *d = run->device;
+    uint64_t cols = states->hidden.all.cols;
+    const uint64_t shape[] = {tokens->samples, tokens->length, states->copies,
+                              cols / states->copies};
+    check_present(in, DTYPE_BF16, 4, shape);
+    size_t size = (size_t)(tokens->length * cols) * sizeof(uint16_t);
+    void *sample = xalloc(size, 1);
+    for (uint64_t i = 0; i < tokens->samples; i++) {
+        uint64_t first = tokens->start[i];
+        struct mat rows = d->fetch(d, states->hidden, first, length_of(tokens, i), 0);
+        ts_read(in, sample, size);
+        d->write(d, rows, sample);
+        d->store(d, states->hidden, first, rows);
+    }
+    free(sample);
+}
+
+static void check_layer(struct ts_in *in, const struct states *states)
+{
+    check_present(in, DTYPE_I64, 0, NULL);
+    int64_t layer;
+    ts_read(in, &layer, sizeof layer);
+    if (layer != (int64_t)states->layer)
+        die("%s: these are the states behind layer %" PRId64 ", so go on with layer %" PRId64
+            ", not %" PRIu64,
+            ts_name(in), layer, layer + 1, states->layer + 1);
+}
+
+static void check_lengths(const struct forward *run, struct ts_in *in)
+{
+    check_present(in, DTYPE_I32, 1, &run->tokens->samples);
+    int32_t *length = ts_read_all(in);
+    for (uint64_t i = 0; i < run->tokens->samples; i++)
+        if ((uint64_t)length[i] != length_of(run->tokens, i))
+            die("%s: sample %" PRIu64 " had %" PRId32 " tokens, now %" PRIu64
+                "; give the same tokens",
+                ts_name(in), i, length[i], length_of(run->tokens, i));
+    free(length);
+}
+
+static void check_digest(struct ts_in *in, const char *wanted, const char *what)
+{
+    char found[DIGEST_TEXT - 1];
+    const uint64_t digits = sizeof found;
+    check_present(in, DTYPE_U8, 1, &digits);
+    ts_read(in, found, sizeof found);
+    if (memcmp(found, wanted, sizeof found) != 0)
+        die("%s: these states were made %s; give the same, or remove this file to "
+            "begin anew",
+            ts_name(in), what);
+}
+
+void states_check(const struct forward *run, struct ts_in *in)
+{
+    char hex[DIGEST_TEXT];
+    check_digest(in, fingerprint(run, hex),
+                 "of other tokens, of another config.json, or with other arithmetic");
+}
+
+void states_load(const struct forward *run, const struct states *states)
+{
+    struct ts_in *in = ts_open(run->states_in, NULL);
+    bool found = false;
+    for (const struct tensor *tensor; (tensor = ts_next(in));) {
+        if (!strcmp(tensor->name, "hidden_states")) {
+            read_hidden(run, in, states);
+            found = true;
+        } else if (!strcmp(tensor->name, "layer")) {
+            check_layer(in, states);
+        } else if (!strcmp(tensor->name, "lengths")) {
+            check_lengths(run, in);
+        } else if (!strcmp(tensor->name, "fingerprint")) {
+            states_check(run, in);
+        } else if (!strcmp(tensor->name, "weights")) {
+            check_digest(in, states->weights,
+                         "with other weights than the layers before have here");
+        }
+    }
+    if (!found && (run->first <= run->last || run->mtp))
+        die("%s: no tensor hidden_states in it; --states-out writes such a file", ts_name(in));
+    ts_close(in);
+}
+
+/* ---- writing ---- */
+
+static void plan(struct toc *toc, const char *name, enum dtype dtype, unsigned rank,
+                 const uint64_t *dim)
+{
+    struct tensor line = {.name = name, .dtype = (uint8_t)dtype, .rank = (uint8_t)rank};
+    line.shard = toc_shard(toc, "states.safetensors");
+    for (unsigned i = 0; i < rank; i++)
+        line.dim[i] = dim[i];
+    const char *error = toc_add(toc, &line);
+    if (error)
+        die("%s: %s", name, error);
+}
+
+static void write_hidden(const struct forward *run, struct ts_out *out, struct offloaded hidden)
+{
+    const struct tokens *tokens = run->tokens;
+    struct device *d = run->device;
+    size_t row = (size_t)hidden.all.cols * sizeof(uint16_t);
+    char *sample = xalloc((size_t)tokens->length, row);
+    ts_begin(out, "hidden_states");
+    for (uint64_t i = 0; i < tokens->samples; i++) {
+        uint64_t first = tokens->start[i], length = length_of(tokens, i);
+        struct mat rows = d->fetch(d, hidden, first, length, 0);
+        d->read(d, sample, rows);
+        d->store(d, hidden, first, rows);
+        memset(sample + length * row, 0, (size_t)(tokens->length - length) * row);
+        ts_write(out, sample, (size_t)tokens->length * row);
+    }
+    free(sample);
+}
+
+void states_plan(struct toc *toc, const struct forward *run, const struct states *states)
+{
+    const struct tokens *tokens = run->tokens;
+    const uint64_t digits = DIGEST_TEXT - 1;
+    plan(toc, "fingerprint", DTYPE_U8, 1, &digits);
+    plan(toc, "layer", DTYPE_I64, 0, NULL);
+    plan(toc, "weights", DTYPE_U8, 1, &digits);
+    plan(toc, "lengths", DTYPE_I32, 1, &tokens->samples);
+    if (!states->hidden.all.at)
+        return;
+    const uint64_t shape[] = {tokens->samples, tokens->length, states->copies,
+                              states->hidden.all.cols / states->copies};
+    plan(toc, "hidden_states", DTYPE_BF16, 4, shape);
+}
+
+void states_write(struct ts_out *out, const struct forward *run, const struct states *states)
+{
+    const struct tokens *tokens = run->tokens;
+    char hex[DIGEST_TEXT];
+    ts_put(out, "fingerprint", fingerprint(run, hex), DIGEST_TEXT - 1);
+    int64_t layer = (int64_t)states->layer;
+    ts_put(out, "layer", &layer, sizeof layer);
+    ts_put(out, "weights", states->weights, DIGEST_TEXT - 1);
+    int32_t *length = xalloc((size_t)tokens->samples, sizeof *length);
+    for (uint64_t i = 0; i < tokens->samples; i++)
+        length[i] = (int32_t)length_of(tokens, i);
+    ts_put(out, "lengths", length, (size_t)tokens->samples * sizeof *length);
+    free(length);
+    if (states->hidden.all.at)
+        write_hidden(run, out, states->hidden);
+}
+
+void states_save(const struct forward *run, const struct stage *stage, const char *path,
+                 const struct states *states)
+{
+    struct stage file = {.output = path, .entry = stage->entry};
+    struct toc *toc = toc_new();
+    states_plan(toc, run, states);
+    struct ts_out *out = ts_create(&file, NULL, toc);
+    states_write(out, run, states);
+    ts_finish(out, NULL, NULL);
+    toc_free(toc);
+}

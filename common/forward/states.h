@@ -1,0 +1,33 @@
+/* states.h: hidden states between two layers, as a stream: a long run can be cut in pieces, and any
+ * layer looked at alone.
+ *
+ *   hidden_states  BF16 [samples, length, copies, dim], zeros behind a sample's end; not there if
+ *                  nothing goes on from them
+ *   layer          I64 []: the layer that they come out of
+ *   lengths        I32 [samples]
+ *   fingerprint    U8 [64]: a digest of the token ids, config.json and the arithmetic
+ *   weights        U8 [64]: a digest of the layers that they went through, see forward.h */
+#ifndef STATES_H
+#define STATES_H
+
+#include "base/args.h"
+#include "forward/forward.h"
+
+/* Fill states->hidden from run->states_in, if a layer follows. What is not there but hidden_states
+ * is not checked; all else must fit run->tokens and the other members of `states`, or the process
+ * ends. */
+void states_load(const struct forward *run, const struct states *states);
+
+/* The present tensor of `in` is a fingerprint: of the run's, or the process ends. */
+void states_check(const struct forward *run, struct ts_in *in);
+
+/* For a file that holds them and more: append the lines above to its table; write them to a stream
+ * in whose table they come next. Both without hidden_states if there is no states->hidden. */
+void states_plan(struct toc *toc, const struct forward *run, const struct states *states);
+void states_write(struct ts_out *out, const struct forward *run, const struct states *states);
+
+/* Write them alone to `path`; `stage` is the program's, for the history. */
+void states_save(const struct forward *run, const struct stage *stage, const char *path,
+                 const struct states *states);
+
+#endif

@@ -1,0 +1,148 @@
+#include "quantize/amax.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/arena.h"
+#include "base/die.h"
+#include "base/digest.h"
+
+static const char *const suffix[] = {
+    [AMAX_INPUT] = "_input_quantizer._amax", [AMAX_WEIGHT] = "_weight_quantizer._amax"};
+
+bool amax_key(const char *name, char *module, enum amax_which *which)
+{
+    size_t length = strlen(name);
+    for (int i = AMAX_INPUT; i <= AMAX_WEIGHT; i++) {
+        size_t tail = strlen(suffix[i]);
+        if (length > tail && length <= TENSOR_NAME_MAX &&
+            !strcmp(name + length - tail, suffix[i])) {
+            memcpy(module, name, length - tail);
+            module[length - tail] = 0;
+            *which = (enum amax_which)i;
+            return true;
+        }
+    }
+    return false;
+}
+
+char *amax_name(const char *module, enum amax_which which)
+{
+    return xprintf("%s%s", module, suffix[which]);
+}
+
+float amax_read(struct ts_in *in)
+{
+    const struct tensor *tensor = ts_present(in);
+    char module[TENSOR_NAME_MAX + 1], shape[TENSOR_SHAPE_TEXT];
+    enum amax_which which;
+    enum dtype dtype = tensor->dtype;
+    bool known =
+        dtype == DTYPE_BF16 || dtype == DTYPE_F16 || dtype == DTYPE_F32 || dtype == DTYPE_F64;
+    if (!amax_key(tensor->name, module, &which) || !known || tensor->size != dtype_size(dtype))
+        die("%s: %s: wanted an amax, one floating-point number, got %s %s", ts_name(in),
+            tensor->name, dtype_name(dtype), tensor_shape(tensor, shape));
+    void *data = ts_read_all(in);
+    double value = dtype_value(dtype, data, 0);
+    free(data);
+    float amax = (float)value;
+    if (!isfinite(amax) || amax < 0 || signbit(amax))
+        die("%s: %s: an amax must be finite and not negative, got %g; calibrate again", ts_name(in),
+            tensor->name, value);
+    if (amax == 0 && which == AMAX_INPUT)
+        die("%s: %s: an input amax of 0 means that this layer saw no signal; calibrate again",
+            ts_name(in), tensor->name);
+    return amax;
+}
+
+/* Loaded, a stream is its names and values alone: its table has five times their size. */
+struct amax {
+    const char *name; /* in the arena */
+    float value;
+};
+
+struct amaxes {
+    struct amax *amax; /* by name */
+    size_t count;
+    struct arena *arena;
+    char digest[DIGEST_TEXT];
+    json_t *counts;
+};
+
+static int by_name(const void *a, const void *b)
+{
+    return strcmp(((const struct amax *)a)->name, ((const struct amax *)b)->name);
+}
+
+static void read_amaxes(struct amaxes *amaxes, struct ts_in *in)
+{
+    struct digest *digest = digest_new();
+    struct toc *toc = ts_toc(in);
+    for (const struct tensor *tensor; (tensor = ts_next(in));) {
+        char module[TENSOR_NAME_MAX + 1];
+        enum amax_which which;
+        if (toc_find(toc, tensor->name) != tensor - toc->tensor)
+            die("%s: %s comes twice; amax-merge joins the dumps of several ranks", ts_name(in),
+                tensor->name);
+        if (!amax_key(tensor->name, module, &which))
+            continue;
+        size_t length = strlen(tensor->name);
+        struct amax *amax = &amaxes->amax[amaxes->count++];
+        *amax = (struct amax){arena_copy(amaxes->arena, tensor->name, length), amax_read(in)};
+        digest_add(digest, amax->name, length + 1);
+        digest_add(digest, &amax->value, sizeof amax->value);
+    }
+    digest_end(digest, amaxes->digest);
+}
+
+struct amaxes *amaxes_load(const char *path)
+{
+    struct amaxes *amaxes = xalloc(1, sizeof *amaxes);
+    struct ts_in *in = ts_open(path, NULL);
+    amaxes->arena = arena_new();
+    amaxes->amax = xalloc(ts_toc(in)->count, sizeof *amaxes->amax);
+    read_amaxes(amaxes, in);
+    if (ts_plan_only(in))
+        die("%s: is a plan only, without values; make it without -n", ts_name(in));
+    if (!amaxes->count)
+        die("%s: holds no amax; amax-merge makes such a stream from a calibration", ts_name(in));
+    qsort(amaxes->amax, amaxes->count, sizeof *amaxes->amax, by_name);
+    amaxes->counts = json_deep_copy(ts_end_counts(in));
+    ts_close(in);
+    return amaxes;
+}
+
+void amaxes_free(struct amaxes *amaxes)
+{
+    if (!amaxes)
+        return;
+    arena_free(amaxes->arena);
+    json_decref(amaxes->counts);
+    free(amaxes->amax);
+    free(amaxes);
+}
+
+bool amaxes_find(const struct amaxes *amaxes, const char *module, enum amax_which which,
+                 float *value)
+{
+    char *name = amax_name(module, which);
+    const struct amax key = {.name = name};
+    const struct amax *amax =
+        bsearch(&key, amaxes->amax, amaxes->count, sizeof *amaxes->amax, by_name);
+    free(name);
+    if (!amax)
+        return false;
+    *value = amax->value;
+    return true;
+}
+
+char *amaxes_digest(const struct amaxes *amaxes, char *hex)
+{
+    return strcpy(hex, amaxes->digest);
+}
+
+const json_t *amaxes_counts(const struct amaxes *amaxes)
+{
+    return amaxes->counts;
+}

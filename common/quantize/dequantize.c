@@ -1,0 +1,133 @@
+#include "quantize/dequantize.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+
+#include "base/die.h"
+#include "base/ordered_pool.h"
+#include "stream/band_pipeline.h"
+
+static struct toc *plan(const struct toc *in, const struct weights *weights, enum format format)
+{
+    struct toc *out = toc_new();
+    for (size_t i = 0; i < in->count; i++) {
+        const struct weight *w = weight_of(weights, i);
+        if (!w || w->format != format) {
+            toc_copy(out, in, i);
+        } else if (i == w->line) {
+            toc_copy(out, in, i);
+            struct tensor *line = &out->tensor[out->count - 1];
+            line->dtype = DTYPE_BF16;
+            line->dim[0] = w->rows;
+            line->dim[1] = w->cols;
+            if (!tensor_size(DTYPE_BF16, line->rank, line->dim, &line->size))
+                die("%s: its size as BF16 overflows", line->name);
+        }
+    }
+    return out;
+}
+
+/* A matrix on its way. */
+struct matrix {
+    const struct codec *codec;
+    const struct weight *w;
+    const struct tensor *tensor;
+    struct scales scales;
+    uint64_t *nan; /* all there were */
+};
+
+static void convert(struct band *band)
+{
+    const struct matrix *m = band->of;
+    band->found[0] = weight_rows_by(m->codec, m->w, m->tensor, &m->scales, band->first, band->rows,
+                                    band->raw, band->out);
+}
+
+static void count_nan(struct band *band)
+{
+    const struct matrix *m = band->of;
+    *m->nan += band->found[0];
+}
+
+static void free_matrix(void *context)
+{
+    struct matrix *m = context;
+    scales_free(&m->scales);
+    free(m);
+}
+
+/* The present tensor band by band, so that memory does not grow with it. */
+static void convert_matrix(struct band_pipeline *bands, struct matrix *m)
+{
+    const struct weight *w = m->w;
+    uint64_t most = weight_band(w, m->tensor), row_bytes = weight_row_bytes(w, m->tensor);
+    uint64_t first = 0;
+    do { /* at least one: a tensor may be empty */
+        uint64_t rows = w->rows - first < most ? w->rows - first : most;
+        struct band *band =
+            bands_next(bands, first ? NULL : m->tensor->name, (size_t)(rows * row_bytes),
+                       (size_t)(rows * w->cols) * sizeof(uint16_t));
+        band->convert = convert;
+        band->check = count_nan;
+        band->of = m;
+        band->first = first;
+        band->rows = rows;
+        bands_read(bands, first * row_bytes);
+        bands_submit(bands);
+        first += rows;
+    } while (first < w->rows);
+    bands_after(bands, free_matrix, m);
+}
+
+int dequantize_main(enum format format, const char *usage, int argc, char **argv)
+{
+    const char *cpu = NULL;
+    uint64_t threads = 0;
+    const struct arg args[] = {
+        {"cpu", ARG_CHOICE, &cpu, 0, CODEC_NAMES, true},
+        {"threads", ARG_NUMBER, &threads, 'j', NULL, true},
+        {0},
+    };
+    struct stage stage;
+    stage_begin(&stage, usage, args, argc, argv, 1);
+    const struct codec *codec = codec_chosen(cpu);
+    unsigned workers = ordered_pool_threads(threads);
+    struct ts_in *in = ts_open(stage_input(&stage), &stage);
+    struct weights weights;
+    weights_find(&weights, ts_toc(in), ts_name(in));
+    struct toc *toc = plan(ts_toc(in), &weights, format);
+    struct ts_out *out = ts_create(&stage, in, toc);
+    struct band_pipeline *bands = bands_begin(out, in, workers, ORDERED_POOL_SLACK);
+
+    struct matrix *matrix = NULL; /* whose scales came, and itself is to come */
+    uint64_t converted = 0, nan = 0;
+    for (const struct tensor *tensor; (tensor = ts_next(in));) {
+        const struct weight *w = weight_of(&weights, (size_t)(tensor - ts_toc(in)->tensor));
+        if (!w || w->format != format) {
+            bands_pass(bands);
+            continue;
+        }
+        if (!matrix)
+            matrix = xalloc(1, sizeof *matrix);
+        if (scales_take(&matrix->scales, w, in))
+            continue;
+        matrix->codec = codec;
+        matrix->w = w;
+        matrix->tensor = tensor;
+        matrix->nan = &nan;
+        convert_matrix(bands, matrix);
+        matrix = NULL;
+        converted++;
+    }
+    bands_end(bands);
+    if (nan && !stage.quiet)
+        warn("%" PRIu64 " FP8 NaN became BF16 NaN", nan);
+    if (stage.verbose)
+        warn("%" PRIu64 " %s weights became BF16", converted, format_name(format));
+    ts_finish(
+        out, in,
+        json_pack("{s:I, s:I}", "dequantized", (json_int_t)converted, "nan", (json_int_t)nan));
+    weights_free(&weights);
+    toc_free(toc);
+    return stage_end(&stage);
+}

@@ -1,0 +1,12 @@
+/* dequantize.h: what fp8-dequant, mxfp4-unpack and nvfp4-unpack are: a stage that turns all
+ * matrices of one format into BF16 and lets everything else pass. */
+#ifndef DEQUANTIZE_H
+#define DEQUANTIZE_H
+
+#include "tensor/weight.h"
+
+/* The whole program: X.weight of `format` becomes BF16 [rows, cols] under the same name, its scales
+ * are dropped. Counts weights and FP8 NaNs. Returns main's exit code. */
+int dequantize_main(enum format format, const char *usage, int argc, char **argv);
+
+#endif

@@ -1,0 +1,239 @@
+#include "stream/band_pipeline.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/die.h"
+#include "base/ordered_pool.h"
+
+enum { PASS_BYTES = 1 << 20 };
+
+/* What goes along the line: a band, a reference, or a call. */
+struct piece {
+    enum { BAND, REFERENCE, CALL } kind;
+    struct band band;
+    bool begins;
+    char name[TENSOR_NAME_MAX + 1];
+    size_t raw_room, out_room;
+    const struct tensor *tensor; /* REFERENCE, or BAND whose raw is still to be read, else NULL */
+    size_t source;
+    uint64_t offset;
+    const void *data;            /* BAND: the caller's bytes, if not the band's own */
+    void (*done)(void *context); /* CALL */
+    void *context;
+};
+
+struct band_pipeline {
+    struct ts_out *out;
+    struct ts_in *in;
+    struct ordered_pool *line;
+    struct piece *piece; /* the one that is filled */
+};
+
+static void compute(void *context, void *item)
+{
+    struct band_pipeline *bands = context;
+    struct piece *piece = item;
+    if (piece->tensor)
+        sources_read(ts_sources(bands->in), piece->source, piece->offset, piece->band.raw,
+                     piece->band.raw_size, piece->tensor->name);
+    piece->band.convert(&piece->band);
+}
+
+static void write_band(struct band_pipeline *bands, struct piece *piece)
+{
+    struct band *band = &piece->band;
+    if (band->check)
+        band->check(band);
+    if (piece->begins)
+        ts_begin(bands->out, piece->name);
+    if (piece->data)
+        ts_write(bands->out, piece->data, band->raw_size);
+    else if (band->out_size)
+        ts_write(bands->out, band->out, band->out_size);
+    else
+        ts_write(bands->out, band->raw, band->raw_size);
+}
+
+static void finish(void *context, void *item)
+{
+    struct band_pipeline *bands = context;
+    struct piece *piece = item;
+    switch (piece->kind) {
+    case BAND:
+        write_band(bands, piece);
+        break;
+    case REFERENCE:
+        ts_pass_reference(bands->out, bands->in, piece->tensor, piece->source, piece->offset);
+        break;
+    case CALL:
+        piece->done(piece->context);
+        break;
+    }
+}
+
+struct band_pipeline *bands_begin(struct ts_out *out, struct ts_in *in, unsigned threads,
+                                  unsigned ahead)
+{
+    struct band_pipeline *bands = xalloc(1, sizeof *bands);
+    bands->out = out;
+    bands->in = in;
+    bands->line = ordered_pool_begin(threads, ahead, sizeof *bands->piece, compute, finish, bands);
+    return bands;
+}
+
+static void *room_for(void *memory, size_t *room, size_t size)
+{
+    if (size <= *room)
+        return memory;
+    free(memory);
+    *room = size;
+    return xgrow(NULL, size, 1);
+}
+
+struct band *bands_next(struct band_pipeline *bands, const char *name, size_t raw_size,
+                        size_t out_size)
+{
+    struct piece *piece = bands->piece = ordered_pool_piece(bands->line);
+    piece->kind = BAND;
+    piece->begins = name != NULL;
+    piece->tensor = NULL;
+    piece->data = NULL;
+    if (name)
+        memcpy(piece->name, name, strlen(name) + 1);
+    void *raw = room_for(piece->band.raw, &piece->raw_room, raw_size);
+    void *out = room_for(piece->band.out, &piece->out_room, out_size);
+    piece->band = (struct band){.raw = raw, .out = out, .raw_size = raw_size, .out_size = out_size};
+    return &piece->band;
+}
+
+void bands_submit(struct band_pipeline *bands)
+{
+    ordered_pool_submit(bands->line, bands->piece->band.convert != NULL);
+}
+
+/* Raw is to be read from a file, at `offset` of what lies at `start` there. */
+static void read_later(struct band_pipeline *bands, const struct tensor *tensor, size_t source,
+                       uint64_t start, uint64_t offset)
+{
+    struct piece *piece = bands->piece;
+    if (piece->band.raw_size > tensor->size || offset > tensor->size - piece->band.raw_size)
+        die("%s: %s: read beyond its end", ts_name(bands->in), tensor->name);
+    piece->tensor = tensor;
+    piece->source = source;
+    piece->offset = start + offset;
+}
+
+void bands_read(struct band_pipeline *bands, uint64_t offset)
+{
+    size_t source;
+    uint64_t start;
+    struct band *band = &bands->piece->band;
+    if (ts_ref(bands->in, &source, &start))
+        read_later(bands, ts_present(bands->in), source, start, offset);
+    else
+        ts_read(bands->in, band->raw, band->raw_size);
+}
+
+void bands_read_held(struct band_pipeline *bands, struct ts_held *held, uint64_t offset)
+{
+    size_t source;
+    uint64_t start;
+    struct band *band = &bands->piece->band;
+    if (ts_held_ref(held, &source, &start))
+        read_later(bands, ts_held_tensor(held), source, start, offset);
+    else
+        ts_held_read(held, offset, band->raw, band->raw_size);
+}
+
+static void pass_reference(struct band_pipeline *bands, const struct tensor *tensor, size_t source,
+                           uint64_t offset)
+{
+    /* Nobody else is writing, and a turn of another thread costs more than a reference. */
+    if (ordered_pool_idle(bands->line)) {
+        ts_pass_reference(bands->out, bands->in, tensor, source, offset);
+        return;
+    }
+    struct piece *piece = ordered_pool_piece(bands->line);
+    piece->kind = REFERENCE;
+    piece->tensor = tensor;
+    piece->source = source;
+    piece->offset = offset;
+    ordered_pool_submit(bands->line, false);
+}
+
+/* Bytes that came inline go on inline; `held` is NULL for the present tensor. */
+static void pass_bytes(struct band_pipeline *bands, const struct tensor *tensor,
+                       struct ts_held *held)
+{
+    uint64_t at = 0;
+    do {
+        size_t size = tensor->size - at < PASS_BYTES ? (size_t)(tensor->size - at) : PASS_BYTES;
+        struct band *band = bands_next(bands, at ? NULL : tensor->name, size, 0);
+        if (held)
+            ts_held_read(held, at, band->raw, size);
+        else
+            ts_read(bands->in, band->raw, size);
+        bands_submit(bands);
+        at += size;
+    } while (at < tensor->size);
+}
+
+void bands_pass(struct band_pipeline *bands)
+{
+    size_t source;
+    uint64_t offset;
+    const struct tensor *tensor = ts_present(bands->in);
+    if (ts_ref(bands->in, &source, &offset))
+        pass_reference(bands, tensor, source, offset);
+    else
+        pass_bytes(bands, tensor, NULL);
+}
+
+void bands_pass_held(struct band_pipeline *bands, struct ts_held *held)
+{
+    size_t source;
+    uint64_t offset;
+    const struct tensor *tensor = ts_held_tensor(held);
+    if (ts_held_ref(held, &source, &offset))
+        pass_reference(bands, tensor, source, offset);
+    else
+        pass_bytes(bands, tensor, held);
+}
+
+void bands_put(struct band_pipeline *bands, const char *name, const void *data, size_t size)
+{
+    struct band *band = bands_next(bands, name, size, 0);
+    memcpy(band->raw, data, size);
+    bands_submit(bands);
+}
+
+void bands_put_from(struct band_pipeline *bands, const char *name, const void *data, size_t size)
+{
+    struct band *band = bands_next(bands, name, 0, 0);
+    bands->piece->data = data;
+    band->raw_size = size;
+    bands_submit(bands);
+}
+
+void bands_after(struct band_pipeline *bands, void (*done)(void *context), void *context)
+{
+    struct piece *piece = ordered_pool_piece(bands->line);
+    piece->kind = CALL;
+    piece->done = done;
+    piece->context = context;
+    ordered_pool_submit(bands->line, false);
+}
+
+static void release(void *item)
+{
+    struct piece *piece = item;
+    free(piece->band.raw);
+    free(piece->band.out);
+}
+
+void bands_end(struct band_pipeline *bands)
+{
+    ordered_pool_end(bands->line, release);
+    free(bands);
+}

@@ -1,0 +1,415 @@
+#include "stream/checkpoint.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/die.h"
+#include "base/json.h"
+#include "model/model.h"
+#include "stream/safetensors.h"
+
+static const char index_name[] = "model.safetensors.index.json";
+enum { FOLDER_DEPTH_MAX = 16, PAGE = 4096 };
+
+static bool ends(const char *name, const char *suffix)
+{
+    size_t n = strlen(name), m = strlen(suffix);
+    return n >= m && !strcmp(name + n - m, suffix);
+}
+
+bool side_file_name_valid(const char *name)
+{
+    if (strlen(name) > TENSOR_NAME_MAX)
+        return false;
+    for (const char *component = name;;) {
+        size_t length = strcspn(component, "/");
+        if (length == 0 || (length <= 2 && !strncmp(component, "..", length)))
+            return false;
+        if (!component[length])
+            break;
+        component += length + 1;
+    }
+    for (const char *p = name; *p; p++)
+        if ((unsigned char)*p < ' ' || *p == 0x7f)
+            return false;
+    return true;
+}
+
+bool side_file_excluded(const char *name)
+{
+    const char *slash = strrchr(name, '/'), *base = slash ? slash + 1 : name;
+    return !strcmp(base, index_name) || ends(base, ".safetensors") ||
+           !strcmp(base, "__pycache__") || !strcmp(name, ".cache") || !strcmp(name, ".git") ||
+           !strcmp(name, CHECKPOINT_JOURNAL);
+}
+
+static void read_shard(struct checkpoint *checkpoint, const char *label, const char *path)
+{
+    struct toc *toc = checkpoint->toc;
+    size_t before = toc->count;
+    if (!shard_name_valid(label))
+        die("%s: a shard's name must be printable ASCII without spaces and '@', and not start with "
+            "'.'; rename or link it",
+            printable(xstrdup(path)));
+    uint32_t shard = toc_shard(toc, label);
+    size_t source = sources_add(&checkpoint->sources, label, path);
+    checkpoint->shard_source =
+        xgrow(checkpoint->shard_source, toc->shards, sizeof *checkpoint->shard_source);
+    checkpoint->shard_source[shard] = source;
+    struct source *file = &checkpoint->sources.file[source];
+    char *error = safetensors_read(sources_fd(&checkpoint->sources, source), file->size, toc, shard,
+                                   &checkpoint->offset);
+    if (error)
+        die("%s: %s; the file is damaged: compare its checksum with the publisher's", path, error);
+
+    /* Where most of its whole-page bytes begin within a page. */
+    uint64_t best = 0, *bytes = xalloc(PAGE, sizeof *bytes);
+    for (size_t i = before; i < toc->count; i++)
+        if (toc->tensor[i].size % PAGE == 0) {
+            uint32_t phase = checkpoint->offset[i] % PAGE;
+            bytes[phase] += toc->tensor[i].size;
+            if (bytes[phase] > best) {
+                best = bytes[phase];
+                file->phase = phase;
+            }
+        }
+    free(bytes);
+}
+
+/* A file's bytes in order; 0 at its end and on errors. */
+static size_t fill_from_file(void *context, char *data, size_t room)
+{
+    ssize_t got;
+    do
+        got = read(*(int *)context, data, room);
+    while (got < 0 && errno == EINTR);
+    return got > 0 ? (size_t)got : 0;
+}
+
+/* A regular file, opened for reading (a FIFO would make us wait); -1 if there is none. */
+static int open_regular(const char *path)
+{
+    struct stat status;
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+    if (fd < 0 && errno == ENOENT)
+        return -1;
+    if (fd < 0 || fstat(fd, &status))
+        die_errno("%s", path);
+    if (!S_ISREG(status.st_mode))
+        die("%s: not a regular file; is this a checkpoint?", path);
+    return fd;
+}
+
+/* All of a small file with a 0 behind, or NULL if there is none of that name. */
+static char *read_small_file(const char *path, size_t *size)
+{
+    int fd = open_regular(path);
+    if (fd < 0)
+        return NULL;
+    char *data = xalloc(SIDE_FILE_INLINE_MAX + 2, 1);
+    *size = 0;
+    for (size_t got;
+         (got = fill_from_file(&fd, data + *size, SIDE_FILE_INLINE_MAX + 1 - *size)) > 0;)
+        *size += got;
+    if (*size > SIDE_FILE_INLINE_MAX)
+        die("%s: more than %d bytes; is this a checkpoint?", path, SIDE_FILE_INLINE_MAX);
+    close(fd);
+    return xgrow(data, *size + 1, 1);
+}
+
+static void add_side_file(struct checkpoint *checkpoint, const char *name, const char *path)
+{
+    struct stat status;
+    if (stat(path, &status))
+        die_errno("%s", path);
+    if (!S_ISREG(status.st_mode)) {
+        warn("%s: neither a file nor a folder of its own; left out", path);
+        return;
+    }
+    if (!side_file_name_valid(name))
+        die("%s: a side file's name must be without control characters; rename it",
+            printable(xstrdup(path)));
+    checkpoint->file = xgrow(checkpoint->file, checkpoint->files + 1, sizeof *checkpoint->file);
+    struct side_file *file = &checkpoint->file[checkpoint->files++];
+    *file = (struct side_file){.name = xstrdup(name), .size = (uint64_t)status.st_size};
+    if (file->size > SIDE_FILE_INLINE_MAX) {
+        file->source = sources_add(&checkpoint->sources, name, path);
+        return;
+    }
+    size_t size;
+    file->data = read_small_file(path, &size);
+    if (!file->data || size != file->size)
+        die("%s: changed while it was read; try again when nothing writes to it", path);
+}
+
+static int by_name(const void *a, const void *b)
+{
+    return natural_compare(*(char *const *)a, *(char *const *)b);
+}
+
+/* The names in a folder, sorted; the caller frees each and the array. */
+static char **list_folder(const char *path, size_t *count)
+{
+    DIR *folder = opendir(path);
+    if (!folder)
+        die_errno("%s", path);
+    char **name = NULL;
+    struct dirent *entry;
+    *count = 0;
+    while (errno = 0, (entry = readdir(folder))) {
+        if (!strcmp(entry->d_name, ".") || !strcmp(entry->d_name, ".."))
+            continue;
+        name = xgrow(name, *count + 1, sizeof *name);
+        name[(*count)++] = xstrdup(entry->d_name);
+    }
+    if (errno)
+        die_errno("%s", path);
+    closedir(folder);
+    if (*count)
+        qsort(name, *count, sizeof *name, by_name);
+    return name;
+}
+
+static bool is_shard(const struct checkpoint *checkpoint, const char *name)
+{
+    for (size_t i = 0; i < checkpoint->toc->shards; i++)
+        if (!strcmp(checkpoint->toc->shard[i], name))
+            return true;
+    return false;
+}
+
+static void read_side_files(struct checkpoint *checkpoint, const char *folder, const char *prefix,
+                            unsigned depth)
+{
+    size_t count;
+    if (depth > FOLDER_DEPTH_MAX)
+        die("%s: folders nested deeper than %d", folder, FOLDER_DEPTH_MAX);
+    char **names = list_folder(folder, &count);
+    for (size_t i = 0; i < count; i++) {
+        char *path = xprintf("%s/%s", folder, names[i]), *name = xprintf("%s%s", prefix, names[i]);
+        struct stat status;
+        if (lstat(path, &status))
+            die_errno("%s", path);
+        if (side_file_excluded(name)) {
+            if (!is_shard(checkpoint, name) && ends(name, ".safetensors"))
+                warn("%s: is no shard of this checkpoint; left out", path);
+        } else if (S_ISDIR(status.st_mode)) {
+            char *inner = xprintf("%s/", name);
+            read_side_files(checkpoint, path, inner, depth + 1);
+            free(inner);
+        } else {
+            add_side_file(checkpoint, name, path);
+        }
+        free(path);
+        free(name);
+        free(names[i]);
+    }
+    free(names);
+}
+
+/* Read the shards that weight_map names, in order of their names. */
+static void read_indexed_shards(struct checkpoint *checkpoint, const char *folder,
+                                const struct toc *index)
+{
+    char **names = xalloc(index->shards, sizeof *names);
+    memcpy(names, index->shard, index->shards * sizeof *names);
+    qsort(names, index->shards, sizeof *names, by_name);
+    for (size_t i = 0; i < index->shards; i++) {
+        char *path = xprintf("%s/%s", folder, names[i]);
+        if (access(path, R_OK))
+            die_errno("%s: named by %s (is the download complete?)", path, index_name);
+        read_shard(checkpoint, names[i], path);
+        free(path);
+    }
+    free(names);
+}
+
+/* weight_map as a table of names and shards, some of each; NULL if there is no index. */
+static struct toc *read_index(const char *path)
+{
+    int fd = open_regular(path);
+    if (fd < 0)
+        return NULL;
+    struct json_walk *walk = json_walk_new(fill_from_file, &fd);
+    struct toc *index = toc_new();
+    char name[TENSOR_NAME_MAX + 1];
+    const char *key;
+    bool found = false;
+    for (json_walk_object(walk); json_walk_key(walk, &key);) {
+        if (strcmp(key, "weight_map") != 0) {
+            json_walk_skip(walk);
+            continue;
+        }
+        found = true;
+        for (json_walk_object(walk); json_walk_key(walk, &key);) {
+            if (strlen(key) > TENSOR_NAME_MAX) {
+                json_walk_fail(walk, "a tensor's name is longer than %d bytes", TENSOR_NAME_MAX);
+                break;
+            }
+            strcpy(name, key);
+            const char *shard = json_walk_string(walk);
+            if (!shard)
+                break;
+            if (!shard_name_valid(shard))
+                json_walk_fail(walk, "tensor %.100s: shard '%.100s' is no plain file name", name,
+                               shard);
+            else {
+                struct tensor line = {.name = name, .shard = toc_shard(index, shard)};
+                const char *error = toc_add(index, &line);
+                if (error)
+                    json_walk_fail(walk, "tensor %.100s: %s", name, error);
+            }
+        }
+    }
+    json_walk_end(walk);
+    if (!found || !index->count)
+        json_walk_fail(walk, "no weight_map, or nothing in it");
+    if (json_walk_error(walk))
+        die("%s: %s; the index is damaged: get it again, or remove it to read all shards", path,
+            json_walk_error(walk));
+    json_walk_free(walk);
+    close(fd);
+    return index;
+}
+
+/* Index and shards must tell the same story. */
+static void check_index(struct checkpoint *checkpoint, struct toc *index, const char *path)
+{
+    struct toc *toc = checkpoint->toc;
+    size_t unknown = 0, last = 0;
+    for (size_t i = 0; i < index->count; i++) {
+        const struct tensor *named = &index->tensor[i];
+        int64_t line = toc_find(toc, named->name);
+        const char *wanted = index->shard[named->shard];
+        if (line < 0)
+            die("%s: names tensor %s in %s, which has no such tensor; get both again from the same "
+                "place",
+                path, named->name, wanted);
+        if (strcmp(toc->shard[toc->tensor[line].shard], wanted) != 0)
+            die("%s: names tensor %s in %s, but it is in %s; get all again from the same place",
+                path, named->name, wanted, toc->shard[toc->tensor[line].shard]);
+    }
+    for (size_t i = 0; i < toc->count; i++) {
+        int64_t first = toc_find(toc, toc->tensor[i].name);
+        if (first != (int64_t)i)
+            die("%s: tensor %s is in two shards, %s and %s; get all again from the same place",
+                path, toc->tensor[i].name, toc->shard[toc->tensor[first].shard],
+                toc->shard[toc->tensor[i].shard]);
+        if (toc_find(index, toc->tensor[i].name) < 0) {
+            unknown++;
+            last = i;
+        }
+    }
+    if (unknown)
+        warn("%s: does not name %zu tensors that the shards hold, %s among them; they are read",
+             path, unknown, toc->tensor[last].name);
+}
+
+static void read_folder(struct checkpoint *checkpoint, const char *folder)
+{
+    char *index_path = xprintf("%s/%s", folder, index_name);
+    char *journal = xprintf("%s/" CHECKPOINT_JOURNAL, folder);
+    struct stat status;
+    if (!lstat(journal, &status))
+        die("%s: is there because st-write did not finish this folder; run it again to the end",
+            journal);
+    free(journal);
+    struct toc *index = read_index(index_path);
+    if (index) {
+        read_indexed_shards(checkpoint, folder, index);
+        check_index(checkpoint, index, index_path);
+        toc_free(index);
+    } else {
+        size_t count;
+        char **names = list_folder(folder, &count);
+        for (size_t i = 0; i < count; i++) {
+            char *path = xprintf("%s/%s", folder, names[i]);
+            if (ends(names[i], ".safetensors"))
+                read_shard(checkpoint, names[i], path);
+            free(path);
+            free(names[i]);
+        }
+        free(names);
+    }
+    free(index_path);
+    if (!checkpoint->toc->shards)
+        die("%s: no .safetensors file and no %s in it; is it a checkpoint? (pt-read reads dumps)",
+            folder, index_name);
+    read_side_files(checkpoint, folder, "", 0);
+}
+
+/* model_type from the config.json in `folder`, if there is one. */
+static char *read_model_type(const char *folder)
+{
+    char *path = xprintf("%s/config.json", folder), *type = NULL;
+    size_t size;
+    char *data = read_small_file(path, &size);
+    if (data) {
+        json_t *config = json_object_from(data, size, path);
+        const char *text = json_string_value(json_object_get(config, "model_type"));
+        type = text ? xstrdup(text) : NULL;
+        json_decref(config);
+    }
+    free(data);
+    free(path);
+    return type;
+}
+
+void checkpoint_open(struct checkpoint *checkpoint, char **path, size_t count)
+{
+    struct stat status;
+    *checkpoint = (struct checkpoint){.toc = toc_new()};
+    if (stat(path[0], &status))
+        die_errno("%s", path[0]);
+    if (S_ISDIR(status.st_mode)) {
+        if (count > 1)
+            die_usage("%s: a folder must be the only operand", path[0]);
+        checkpoint->folder = realpath(path[0], NULL);
+        if (!checkpoint->folder)
+            die_errno("%s", path[0]);
+        checkpoint->model_type = read_model_type(path[0]);
+        read_folder(checkpoint, path[0]);
+    } else {
+        const char *slash = strrchr(path[0], '/');
+        char *folder = slash ? xprintf("%.*s", (int)(slash - path[0]), path[0]) : xstrdup(".");
+        checkpoint->model_type = read_model_type(folder);
+        free(folder);
+        for (size_t i = 0; i < count; i++) {
+            const char *base = strrchr(path[i], '/');
+            read_shard(checkpoint, base ? base + 1 : path[i], path[i]);
+        }
+    }
+    size_t line;
+    const char *error = toc_check_unique(checkpoint->toc, &line);
+    if (error) {
+        const struct tensor *tensor = &checkpoint->toc->tensor[line];
+        die("%s: tensor %s: %s; the file is damaged: compare its checksum with the publisher's",
+            checkpoint->sources.file[checkpoint->shard_source[tensor->shard]].path, tensor->name,
+            error);
+    }
+    if (checkpoint->toc->count) /* a file may be empty */
+        model_sort(model_of(checkpoint->model_type), checkpoint->toc, checkpoint->offset,
+                   sizeof *checkpoint->offset);
+}
+
+void checkpoint_free(struct checkpoint *checkpoint)
+{
+    toc_free(checkpoint->toc);
+    sources_free(&checkpoint->sources);
+    for (size_t i = 0; i < checkpoint->files; i++) {
+        free(checkpoint->file[i].name);
+        free(checkpoint->file[i].data);
+    }
+    free(checkpoint->file);
+    free(checkpoint->offset);
+    free(checkpoint->shard_source);
+    free(checkpoint->folder);
+    free(checkpoint->model_type);
+    *checkpoint = (struct checkpoint){0};
+}

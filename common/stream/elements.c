@@ -1,0 +1,221 @@
+#include "stream/elements.h"
+
+#include <stdatomic.h>
+#include <stdlib.h>
+
+#include "base/die.h"
+#include "tensor/bf16.h"
+#include "tensor/weight.h"
+
+/* The scales of a matrix, which go with the last piece of it. */
+struct shared_scales {
+    struct scales scales;
+    atomic_uint users;
+};
+
+struct elements {
+    struct ts_in *in;
+    bool dequantize;
+    struct weights weights;       /* with dequantize */
+    struct shared_scales *scales; /* of the matrix that comes next, or is present; or NULL */
+    struct tensor form;           /* of the present tensor */
+    const struct weight *matrix;
+    uint64_t cut; /* elements of it */
+};
+
+/* ---- scales ---- */
+
+static void release(struct shared_scales *scales)
+{
+    if (!scales || atomic_fetch_sub(&scales->users, 1) > 1)
+        return;
+    scales_free(&scales->scales);
+    free(scales);
+}
+
+static void take_scale(struct elements *elements, const struct weight *w)
+{
+    if (!elements->scales) {
+        elements->scales = xalloc(1, sizeof *elements->scales);
+        atomic_init(&elements->scales->users, 1);
+    }
+    scales_take(&elements->scales->scales, w, elements->in);
+}
+
+/* ---- tensors ---- */
+
+struct elements *elements_new(struct ts_in *in, bool dequantize)
+{
+    struct elements *elements = xalloc(1, sizeof *elements);
+    elements->in = in;
+    elements->dequantize = dequantize;
+    if (dequantize)
+        weights_find(&elements->weights, ts_toc(in), ts_name(in));
+    return elements;
+}
+
+void elements_free(struct elements *elements)
+{
+    release(elements->scales);
+    weights_free(&elements->weights);
+    free(elements);
+}
+
+/* The quantized matrix that a line belongs to, or NULL if it stands for itself. */
+static const struct weight *matrix_of(const struct elements *elements, size_t line)
+{
+    const struct weight *w = elements->dequantize ? weight_of(&elements->weights, line) : NULL;
+    return w && w->format != FORMAT_PLAIN && line != w->input_scale ? w : NULL;
+}
+
+bool elements_form_of(const struct elements *elements, size_t line, struct tensor *form)
+{
+    const struct weight *w = matrix_of(elements, line);
+    *form = ts_toc(elements->in)->tensor[line];
+    if (!w)
+        return true;
+    if (line != w->line)
+        return false;
+    form->dtype = DTYPE_BF16;
+    form->dim[0] = w->rows;
+    form->dim[1] = w->cols;
+    if (!tensor_size(DTYPE_BF16, form->rank, form->dim, &form->size))
+        die("%s: %s: its size as BF16 overflows", ts_name(elements->in), form->name);
+    return true;
+}
+
+const struct tensor *elements_next(struct elements *elements)
+{
+    if (elements->matrix) {
+        release(elements->scales);
+        elements->scales = NULL;
+    }
+    elements->matrix = NULL;
+    elements->cut = 0;
+    for (const struct tensor *tensor; (tensor = ts_next(elements->in));) {
+        size_t line = (size_t)(tensor - ts_toc(elements->in)->tensor);
+        const struct weight *w = matrix_of(elements, line);
+        if (!elements_form_of(elements, line, &elements->form)) {
+            take_scale(elements, w);
+            continue;
+        }
+        elements->matrix = w;
+        return tensor;
+    }
+    return NULL;
+}
+
+const struct tensor *elements_form(const struct elements *elements)
+{
+    return &elements->form;
+}
+
+void elements_as_bytes(struct elements *elements)
+{
+    struct tensor *form = &elements->form;
+    form->dtype = DTYPE_U8;
+    form->rank = 1;
+    form->dim[0] = form->size;
+}
+
+/* ---- pieces ---- */
+
+static void *room_for(void *memory, size_t *room, size_t size)
+{
+    if (size <= *room)
+        return memory;
+    free(memory);
+    *room = size;
+    return xgrow(NULL, size, 1);
+}
+
+/* Elements of a piece: some PIECE, in whole rows where these may be a matrix's. */
+static uint64_t piece_elements(const struct tensor *form)
+{
+    enum { PIECE = 1 << 18 };
+    uint64_t cols = form->rank == 2 ? form->dim[1] : 0;
+    if (cols == 0 || cols > WEIGHT_COLS_MAX)
+        return PIECE;
+    return cols > PIECE ? cols : PIECE / cols * cols;
+}
+
+bool elements_cut(struct elements *elements, struct elements_piece *piece)
+{
+    const struct tensor *form = &elements->form;
+    const struct weight *w = elements->matrix;
+    uint64_t count = form->size / dtype_size(form->dtype), place;
+    if (elements->cut == count)
+        return false;
+    piece->count = (size_t)at_most(count - elements->cut, piece_elements(form));
+    piece->tensor = ts_present(elements->in);
+    piece->matrix = w;
+    if (w) {
+        uint64_t row_bytes = weight_row_bytes(w, piece->tensor);
+        weight_band(w, piece->tensor); /* rows that are too long end here */
+        piece->first = elements->cut / w->cols;
+        piece->rows = piece->count / w->cols;
+        piece->raw_size = (size_t)(piece->rows * row_bytes);
+        piece->scales = elements->scales;
+        atomic_fetch_add(&piece->scales->users, 1);
+        place = piece->first * row_bytes;
+    } else {
+        piece->raw_size = piece->count * dtype_size(form->dtype);
+        place = elements->cut * dtype_size(form->dtype);
+    }
+    piece->raw = room_for(piece->raw, &piece->raw_room, piece->raw_size);
+    piece->by_reference = ts_ref(elements->in, &piece->source, &piece->offset);
+    piece->offset += place;
+    if (!piece->by_reference)
+        ts_read(elements->in, piece->raw, piece->raw_size);
+    elements->cut += piece->count;
+    return true;
+}
+
+void elements_load(struct elements *elements, struct elements_piece *piece)
+{
+    const struct weight *w = piece->matrix;
+    if (piece->by_reference)
+        sources_read(ts_sources(elements->in), piece->source, piece->offset, piece->raw,
+                     piece->raw_size, piece->tensor->name);
+    piece->data = piece->raw;
+    if (!w)
+        return;
+    piece->dequantized =
+        room_for(piece->dequantized, &piece->rows_room, piece->count * sizeof *piece->dequantized);
+    weight_rows(w, piece->tensor, &piece->scales->scales, piece->first, piece->rows, piece->raw,
+                piece->dequantized);
+    piece->data = piece->dequantized;
+    release(piece->scales);
+}
+
+void elements_piece_free(struct elements_piece *piece)
+{
+    free(piece->raw);
+    free(piece->dequantized);
+}
+
+/* ---- numbers ---- */
+
+void elements_widen(enum dtype dtype, const void *data, size_t count, double *out)
+{
+    if (dtype == DTYPE_BF16) {
+        const uint16_t *bits = data;
+        for (size_t i = 0; i < count; i++)
+            out[i] = bf16_to_f32(bits[i]);
+    } else if (dtype == DTYPE_F32) {
+        for (size_t i = 0; i < count; i++) {
+            float value;
+            memcpy(&value, (const char *)data + i * sizeof value, sizeof value);
+            out[i] = value;
+        }
+    } else if (dtype_size(dtype) == 1 && count > 256) {
+        double value[256];
+        for (unsigned code = 0; code < 256; code++)
+            value[code] = dtype_value(dtype, &(uint8_t){(uint8_t)code}, 0);
+        for (size_t i = 0; i < count; i++)
+            out[i] = value[((const uint8_t *)data)[i]];
+    } else {
+        for (size_t i = 0; i < count; i++)
+            out[i] = dtype_value(dtype, data, i);
+    }
+}

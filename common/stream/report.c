@@ -1,0 +1,102 @@
+#include "stream/report.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/die.h"
+#include "base/output.h"
+
+enum report report_form(bool tsv, bool json)
+{
+    if (tsv && json)
+        die_usage("--tsv and --json exclude each other");
+    return tsv ? REPORT_TSV : json ? REPORT_JSON : REPORT_TEXT;
+}
+
+void report_begin(struct stage *stage)
+{
+    if (!stage->output)
+        return;
+    stage->report = xalloc(1, sizeof *stage->report);
+    output_open(stage->report, stage->output);
+    if (dup2(stage->report->fd, STDOUT_FILENO) < 0)
+        die_errno("%s", stage->output);
+}
+
+int report_end(struct stage *stage)
+{
+    int code = stage_end(stage);
+    if (stage->report)
+        output_finish(stage->report);
+    free(stage->report);
+    return code;
+}
+
+static void write_json(const json_t *value)
+{
+    if (json_dumpf(value, stdout, JSON_COMPACT | JSON_ENCODE_ANY | JSON_REAL_PRECISION(17)))
+        die_errno("standard output");
+}
+
+static void write_field(const json_t *value)
+{
+    char text[NUMBER_TEXT];
+    if (json_is_string(value))
+        fputs(json_string_value(value), stdout);
+    else if (json_is_real(value))
+        fputs(number_text(json_real_value(value), text), stdout);
+    else if (json_is_null(value))
+        putchar('-');
+    else
+        write_json(value);
+}
+
+void report_record(enum report form, json_t *record)
+{
+    if (!record)
+        die("out of memory");
+    if (form == REPORT_JSON) {
+        write_json(record);
+    } else {
+        const char *key, *tab = "";
+        json_t *value;
+        json_object_foreach(record, key, value)
+        {
+            fputs(tab, stdout);
+            write_field(value);
+            tab = "\t";
+        }
+    }
+    putchar('\n');
+    json_decref(record);
+}
+
+json_t *report_shape(const struct tensor *tensor)
+{
+    json_t *shape = json_array();
+    for (unsigned i = 0; i < tensor->rank; i++)
+        json_array_append_new(shape, json_integer((json_int_t)tensor->dim[i]));
+    return shape;
+}
+
+json_t *report_number(double number)
+{
+    char text[NUMBER_TEXT];
+    return isfinite(number) ? json_real(number) : json_string(number_text(number, text));
+}
+
+char *number_text(double number, char *text)
+{
+    if (isnan(number))
+        return strcpy(text, "nan"); /* without the sign that printf gives some */
+    for (int digits = 1; digits <= 17; digits++) {
+        snprintf(text, NUMBER_TEXT, "%.*g", digits, number);
+        if (strtod(text, NULL) == number)
+            break;
+    }
+    return text;
+}

@@ -1,0 +1,247 @@
+#include "stream/source.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <limits.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/die.h"
+#include "base/json.h"
+#include "base/mtime.h"
+#include "base/names.h"
+
+enum { MAX_OPEN = 16 };
+
+void sources_free(struct sources *sources)
+{
+    for (size_t i = 0; i < sources->count; i++) {
+        struct source *file = &sources->file[i];
+        if (file->fd >= 0)
+            close(file->fd);
+        free(file->label);
+        free(file->path);
+    }
+    free(sources->file);
+    free(sources->mutex);
+    names_free(sources->labels);
+    *sources = (struct sources){0};
+}
+
+static struct source *append(struct sources *sources, const char *label)
+{
+    if (!sources->labels) {
+        sources->labels = names_new();
+        sources->mutex = xalloc(1, sizeof(pthread_mutex_t));
+        pthread_mutex_init(sources->mutex, NULL);
+    }
+    if (names_add(sources->labels, label) != sources->count)
+        die("%s: two files of that name; rename or link one of them", label);
+    sources->file = xgrow(sources->file, sources->count + 1, sizeof *sources->file);
+    struct source *file = &sources->file[sources->count++];
+    *file = (struct source){.label = xstrdup(label), .fd = -1};
+    return file;
+}
+
+/* True for text without control characters: an error message keeps to its line. */
+static bool is_line(const char *text)
+{
+    for (const char *p = text; *p; p++)
+        if ((unsigned char)*p < ' ' || *p == 0x7f)
+            return false;
+    return true;
+}
+
+static bool label_valid(const char *label)
+{
+    /* It ends up in a link's text and, for shards, as a file name. */
+    size_t length = strlen(label);
+    return length > 0 && length <= 255 && is_line(label) && !strchr(label, '@');
+}
+
+size_t sources_add(struct sources *sources, const char *label, const char *path)
+{
+    struct stat status;
+    char *real = realpath(path, NULL);
+    if (!real || stat(real, &status))
+        die_errno("%s", path);
+    if (!S_ISREG(status.st_mode))
+        die("%s: not a regular file; is this a checkpoint?", path);
+    if (!label_valid(label) || !is_line(real))
+        die("%s: a stream cannot refer to a file of this name (over 255 bytes, '@' or a control "
+            "character in it); rename it",
+            printable(real));
+    struct source *file = append(sources, label);
+    file->path = real;
+    file->size = (uint64_t)status.st_size;
+    file->mtime_ns = mtime_ns(&status);
+    return sources->count - 1;
+}
+
+char *sources_from_json(struct sources *sources, const json_t *files)
+{
+    const char *label;
+    json_t *entry;
+    if (!json_is_object(files))
+        return xprintf("'files' is not an object");
+    json_object_foreach((json_t *)files, label, entry)
+    {
+        const char *path;
+        json_int_t size, mtime, phase = 0;
+        if (json_unpack(entry, "{s:s, s:I, s:I, s?I}", "path", &path, "size", &size, "mtime_ns",
+                        &mtime, "phase", &phase) ||
+            path[0] != '/' || !is_line(path) || size < 0 || phase < 0 || phase >= 4096 ||
+            !label_valid(label)) {
+            char *error =
+                xprintf("'files' entry '%.80s' needs an absolute path, size and mtime_ns", label);
+            return printable(error);
+        }
+        struct source *file = append(sources, label);
+        file->path = xstrdup(path);
+        file->size = (uint64_t)size;
+        file->mtime_ns = mtime;
+        file->phase = (uint32_t)phase;
+    }
+    return NULL;
+}
+
+json_t *sources_to_json(const struct sources *sources)
+{
+    json_t *files = json_object();
+    for (size_t i = 0; i < sources->count; i++) {
+        const struct source *file = &sources->file[i];
+        json_t *entry =
+            json_pack("{s:s, s:I, s:I, s:i}", "path", file->path, "size", (json_int_t)file->size,
+                      "mtime_ns", (json_int_t)file->mtime_ns, "phase", (int)file->phase);
+        if (!entry)
+            die("%s: its path is not UTF-8, which a stream needs; move or link it", file->path);
+        json_object_set_new(files, file->label, entry);
+    }
+    return files;
+}
+
+int64_t sources_find(const struct sources *sources, const char *label, size_t length)
+{
+    return names_find(sources->labels, label, length);
+}
+
+static void check_unchanged(const struct source *file, const struct stat *status)
+{
+    if (!S_ISREG(status->st_mode))
+        die("%s: not a regular file; a reference may only point into one", file->path);
+    if ((uint64_t)status->st_size != file->size)
+        die("%s: changed since the stream was made: size is %jd, was %" PRIu64
+            "; run the pipeline again from st-read",
+            file->path, (intmax_t)status->st_size, file->size);
+    if (mtime_ns(status) != file->mtime_ns)
+        die("%s: changed since the stream was made (modification time differs); run the pipeline "
+            "again from st-read",
+            file->path);
+}
+
+static void close_oldest(struct sources *sources)
+{
+    struct source *oldest = NULL;
+    for (size_t i = 0; i < sources->count; i++)
+        if (sources->file[i].fd >= 0 && !sources->file[i].readers &&
+            (!oldest || sources->file[i].used < oldest->used))
+            oldest = &sources->file[i];
+    if (oldest) {
+        close(oldest->fd);
+        oldest->fd = -1;
+        sources->open--;
+    }
+}
+
+int sources_fd(struct sources *sources, size_t i)
+{
+    struct source *file = &sources->file[i];
+    file->used = ++sources->clock;
+    if (file->fd >= 0)
+        return file->fd;
+    if (sources->open >= MAX_OPEN)
+        close_oldest(sources);
+    struct stat status;
+    if (stat(file->path, &status))
+        die_errno("%s: the stream refers to this file (st-read --root OLD=NEW re-points a stream)",
+                  file->path);
+    check_unchanged(file, &status); /* some devices must not even be opened */
+    /* O_NONBLOCK: a FIFO put in the file's place meanwhile must not hang us. */
+    file->fd = open(file->path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+    if (file->fd < 0)
+        die_errno("%s", file->path);
+    sources->open++;
+    if (fstat(file->fd, &status))
+        die_errno("%s", file->path);
+    check_unchanged(file, &status);
+    file->opened = true;
+    return file->fd;
+}
+
+/* A descriptor that stays open until end_reading(). */
+static int begin_reading(struct sources *sources, size_t i)
+{
+    pthread_mutex_lock(sources->mutex);
+    int fd = sources_fd(sources, i);
+    sources->file[i].readers++;
+    pthread_mutex_unlock(sources->mutex);
+    return fd;
+}
+
+static void end_reading(struct sources *sources, size_t i)
+{
+    pthread_mutex_lock(sources->mutex);
+    sources->file[i].readers--;
+    pthread_mutex_unlock(sources->mutex);
+}
+
+int sources_dup(struct sources *sources, size_t i)
+{
+    int fd = fcntl(begin_reading(sources, i), F_DUPFD_CLOEXEC, 0);
+    if (fd < 0)
+        die_errno("%s", sources->file[i].path);
+    end_reading(sources, i);
+    return fd;
+}
+
+void source_read(int fd, const char *path, uint64_t offset, void *data, size_t length,
+                 const char *what)
+{
+    for (size_t done = 0; done < length;) {
+        ssize_t got = pread(fd, (char *)data + done, length - done, (off_t)(offset + done));
+        if (got < 0 && errno == EINTR)
+            continue;
+        if (got < 0)
+            die_errno("%s: %s: offset %" PRIu64, path, what, offset + done);
+        if (got == 0)
+            die("%s: %s: file ends at offset %" PRIu64 ", wanted %zu bytes more: it changed "
+                "meanwhile; run the pipeline again from st-read",
+                path, what, offset + done, length - done);
+        done += (size_t)got;
+    }
+}
+
+void sources_read(struct sources *sources, size_t i, uint64_t offset, void *data, size_t length,
+                  const char *what)
+{
+    int fd = begin_reading(sources, i);
+    source_read(fd, sources->file[i].path, offset, data, length, what);
+    end_reading(sources, i);
+}
+
+void sources_check(struct sources *sources)
+{
+    for (size_t i = 0; i < sources->count; i++) {
+        struct source *file = &sources->file[i];
+        struct stat status;
+        if (!file->opened)
+            continue;
+        /* The path, not the descriptor: a file replaced by another is a change as well. */
+        if (stat(file->path, &status))
+            die_errno("%s", file->path);
+        check_unchanged(file, &status);
+    }
+}

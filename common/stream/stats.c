@@ -1,0 +1,214 @@
+#include "stream/stats.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "base/die.h"
+#include "stream/elements.h"
+#include "tensor/bf16.h"
+
+enum { WIDE = 1024, CHUNK = 1 << 14, BYTES = 256, TABLES = 4, LANES = 8, INFINITE = 0x7f80 };
+
+void stats_clear(struct stats *stats)
+{
+    *stats = (struct stats){.min = INFINITY, .max = -INFINITY};
+}
+
+static void widen(struct stats *stats, double least, double most)
+{
+    stats->min = least < stats->min ? least : stats->min;
+    stats->max = most > stats->max ? most : stats->max;
+}
+
+void stats_join(struct stats *stats, const struct stats *other)
+{
+    stats->count += other->count;
+    stats->zeros += other->zeros;
+    stats->nan += other->nan;
+    stats->infinite += other->infinite;
+    widen(stats, other->min, other->max);
+    stats->sum += other->sum;
+    for (size_t i = 0; i < STATS_EXPONENTS; i++)
+        stats->exponent[i] += other->exponent[i];
+    for (size_t i = 0; i < STATS_CODES; i++)
+        stats->code[i] += other->code[i];
+}
+
+static void add_exponent(struct stats *stats, double value, uint64_t times)
+{
+    if (value != 0 && isfinite(value))
+        stats->exponent[ilogb(value) - STATS_EXPONENT_MIN] += times;
+}
+
+/* ---- any dtype ---- */
+
+static void add_value(struct stats *stats, double value, uint64_t times)
+{
+    double x = value + 0.0; /* -0 becomes 0 */
+    stats->zeros += x == 0 ? times : 0;
+    stats->nan += isnan(x) ? times : 0;
+    stats->infinite += isinf(x) ? times : 0;
+    if (!isfinite(x))
+        return;
+    widen(stats, x, x);
+    stats->sum += (double)times * x;
+}
+
+static void add_wide(struct stats *stats, enum dtype dtype, const char *data, size_t count,
+                     bool exponents)
+{
+    double value[WIDE];
+    for (size_t n; count; count -= n, data += n * dtype_size(dtype)) {
+        n = (size_t)at_most(count, WIDE);
+        elements_widen(dtype, data, n, value);
+        for (size_t i = 0; i < n; i++) {
+            add_value(stats, value[i], 1);
+            if (exponents)
+                add_exponent(stats, value[i], 1);
+        }
+    }
+}
+
+/* ---- bytes: how many there are of each ---- */
+
+/* In several tables, so that equal bytes in a row do not wait for each other. */
+static void count_bytes(const uint8_t *byte, size_t count, uint64_t *times)
+{
+    uint64_t table[TABLES][BYTES] = {0};
+    size_t i = 0;
+    for (; i + LANES <= count; i += LANES) {
+        uint64_t word;
+        memcpy(&word, byte + i, sizeof word);
+        for (size_t j = 0; j < LANES; j++)
+            table[j % TABLES][word >> 8 * j & 0xff]++;
+    }
+    for (; i < count; i++)
+        table[0][byte[i]]++;
+    for (i = 0; i < BYTES; i++)
+        times[i] = table[0][i] + table[1][i] + table[2][i] + table[3][i];
+}
+
+static void add_bytes(struct stats *stats, enum dtype dtype, const uint8_t *data, size_t count,
+                      enum stats_histogram histogram)
+{
+    uint64_t times[BYTES];
+    count_bytes(data, count, times);
+    for (unsigned code = 0; code < BYTES; code++) {
+        if (!times[code])
+            continue;
+        double value = dtype_value(dtype, &(uint8_t){(uint8_t)code}, 0);
+        add_value(stats, value, times[code]);
+        if (histogram == STATS_BY_EXPONENT)
+            add_exponent(stats, value, times[code]);
+        if (histogram == STATS_BY_CODE) {
+            stats->code[code & 15] += times[code];
+            stats->code[code >> 4] += times[code];
+        }
+    }
+}
+
+/* ---- BF16, what weights are dequantized to: loops that compilers vectorize ---- */
+
+static bool is_finite(uint16_t bits)
+{
+    return (bits & 0x7fff) < INFINITE;
+}
+
+/* At most CHUNK, which 16 bits can count. */
+static void count_kinds(struct stats *stats, const uint16_t *bits, size_t count)
+{
+    uint16_t zeros = 0, nan = 0, infinite = 0;
+    for (size_t i = 0; i < count; i++) {
+        uint16_t magnitude = bits[i] & 0x7fff;
+        zeros += magnitude == 0;
+        nan += magnitude > INFINITE;
+        infinite += magnitude == INFINITE;
+    }
+    stats->zeros += zeros;
+    stats->nan += nan;
+    stats->infinite += infinite;
+}
+
+/* BF16 as a number that is ordered as its value, and back: negative ones are turned round. */
+static int16_t ordered(uint16_t bits)
+{
+    int16_t x = (int16_t)bits;
+    return (int16_t)(x < 0 ? x ^ 0x7fff : x);
+}
+
+static double value_of(int16_t place)
+{
+    return (double)bf16_to_f32((uint16_t)ordered((uint16_t)place)) + 0.0;
+}
+
+/* All finite. */
+static void find_ends(struct stats *stats, const uint16_t *bits, size_t count)
+{
+    int16_t least = INT16_MAX, most = INT16_MIN;
+    for (size_t i = 0; i < count; i++) {
+        int16_t place = ordered(bits[i]);
+        least = (int16_t)(place < least ? place : least);
+        most = (int16_t)(place > most ? place : most);
+    }
+    widen(stats, value_of(least), value_of(most));
+}
+
+static double sum_of(const uint16_t *bits, size_t count)
+{
+    double lane[LANES] = {0}, sum = 0;
+    size_t i = 0;
+    for (; i + LANES <= count; i += LANES)
+        for (size_t j = 0; j < LANES; j++)
+            lane[j] += (double)bf16_to_f32(is_finite(bits[i + j]) ? bits[i + j] : 0);
+    for (size_t j = 0; j < LANES; j++)
+        sum += lane[j];
+    for (; i < count; i++)
+        sum += (double)bf16_to_f32(is_finite(bits[i]) ? bits[i] : 0);
+    return sum;
+}
+
+/* Of at most CHUNK, `zeros` of which are 0. */
+static void add_exponents(struct stats *stats, const uint16_t *bits, size_t count, uint64_t zeros)
+{
+    enum { BIAS = 127, NOT_FINITE = 255 };
+    uint8_t exponent[CHUNK];
+    uint64_t times[BYTES];
+    for (size_t i = 0; i < count; i++)
+        exponent[i] = (uint8_t)(bits[i] >> 7);
+    count_bytes(exponent, count, times);
+    for (int i = 1; i < NOT_FINITE; i++)
+        stats->exponent[i - BIAS - STATS_EXPONENT_MIN] += times[i];
+    for (size_t i = 0; i < count && times[0] > zeros; i++) /* there are subnormals */
+        if (!exponent[i])
+            add_exponent(stats, (double)bf16_to_f32(bits[i]), 1);
+}
+
+static void add_bf16(struct stats *stats, const uint16_t *bits, size_t count, bool exponents)
+{
+    for (size_t n; count; count -= n, bits += n) {
+        uint64_t zeros = stats->zeros, others = stats->nan + stats->infinite;
+        n = (size_t)at_most(count, CHUNK);
+        count_kinds(stats, bits, n);
+        stats->sum += sum_of(bits, n);
+        if (stats->nan + stats->infinite == others)
+            find_ends(stats, bits, n);
+        else
+            for (size_t i = 0; i < n; i++)
+                if (is_finite(bits[i]))
+                    find_ends(stats, &bits[i], 1);
+        if (exponents)
+            add_exponents(stats, bits, n, stats->zeros - zeros);
+    }
+}
+
+void stats_add(struct stats *stats, enum dtype dtype, const void *data, size_t count,
+               enum stats_histogram histogram)
+{
+    stats->count += count;
+    if (dtype_size(dtype) == 1)
+        add_bytes(stats, dtype, data, count, histogram);
+    else if (dtype == DTYPE_BF16)
+        add_bf16(stats, data, count, histogram != STATS_NO_HISTOGRAM);
+    else
+        add_wide(stats, dtype, data, count, histogram != STATS_NO_HISTOGRAM);
+}

@@ -1,0 +1,336 @@
+/* The writing half of ts.h. */
+#include <archive.h>
+#include <archive_entry.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <locale.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
+
+#include "base/die.h"
+#include "base/json.h"
+#include "base/output.h"
+#include "stream/checkpoint.h"
+#include "stream/ts.h"
+
+/* What is written goes out in blocks, but for pieces that are large themselves. */
+enum { BLOCK = 1 << 20, LARGE = 1 << 16 };
+
+struct ts_out {
+    const struct stage *stage;
+    const struct toc *toc;
+    struct archive *archive;
+    struct archive_entry *entry; /* one record, used again and again */
+    struct output to;
+    char *block; /* BLOCK bytes, of which `held` are still to be written */
+    size_t held;
+    size_t next;    /* the line that is due */
+    uint64_t left;  /* bytes of the begun tensor that are still to come */
+    uint64_t bytes; /* payload, inline and by reference */
+};
+
+static void check(struct ts_out *out, la_ssize_t result)
+{
+    if (result >= 0)
+        return;
+    const char *reason = archive_error_string(out->archive);
+    errno = archive_errno(out->archive);
+    die("%s: offset %" PRId64 ": %s: %s; what was written is incomplete", out->to.name,
+        archive_filter_bytes(out->archive, -1), reason ? reason : "writing", strerror(errno));
+}
+
+/* ---- to the file or pipe ---- */
+
+static bool write_all(struct ts_out *out, const char *data, size_t size)
+{
+    while (size) {
+        ssize_t put = write(out->to.fd, data, size);
+        if (put < 0 && errno == EINTR)
+            continue;
+        if (put < 0) {
+            archive_set_error(out->archive, errno, "Write error");
+            return false;
+        }
+        data += put;
+        size -= (size_t)put;
+    }
+    return true;
+}
+
+static bool flush(struct ts_out *out)
+{
+    size_t size = out->held;
+    out->held = 0;
+    return write_all(out, out->block, size);
+}
+
+/* libarchive's callback. Its own buffer would have every tensor copied once more. What is held at
+ * the end is for ts_finish(): libarchive tells nobody that its callback for closing failed. */
+static la_ssize_t take(struct archive *archive, void *context, const void *data, size_t size)
+{
+    struct ts_out *out = context;
+    (void)archive;
+    if ((size >= LARGE || size > BLOCK - out->held) && !flush(out))
+        return -1;
+    if (size >= LARGE)
+        return write_all(out, data, size) ? (la_ssize_t)size : -1;
+    memcpy(out->block + out->held, data, size);
+    out->held += size;
+    return (la_ssize_t)size;
+}
+
+/* ---- entries ---- */
+
+static void begin_entry(struct ts_out *out, const char *path, uint64_t size)
+{
+    archive_entry_clear(out->entry);
+    archive_entry_set_pathname(out->entry, path);
+    archive_entry_set_filetype(out->entry, AE_IFREG);
+    archive_entry_set_perm(out->entry, 0644);
+    archive_entry_set_size(out->entry, (la_int64_t)size);
+    archive_entry_set_mtime(out->entry, 0, 0);
+    check(out, archive_write_header(out->archive, out->entry));
+}
+
+static void write_data(struct ts_out *out, const void *data, size_t size)
+{
+    for (size_t done = 0; done < size;) {
+        la_ssize_t put = archive_write_data(out->archive, (const char *)data + done, size - done);
+        check(out, put);
+        if (put == 0)
+            die("%s: internal: more bytes than the entry was announced with", out->to.name);
+        done += (size_t)put;
+    }
+}
+
+static void write_entry(struct ts_out *out, const char *path, const void *data, size_t size)
+{
+    begin_entry(out, path, size);
+    write_data(out, data, size);
+}
+
+static void write_reference(struct ts_out *out, const char *path, const struct source *file,
+                            uint64_t offset, uint64_t size)
+{
+    char text[256 + 48];
+    snprintf(text, sizeof text, "%s@%" PRIu64 "+%" PRIu64, file->label, offset, size);
+    archive_entry_clear(out->entry);
+    archive_entry_set_pathname(out->entry, path);
+    archive_entry_set_filetype(out->entry, AE_IFLNK);
+    archive_entry_set_perm(out->entry, 0777);
+    archive_entry_set_symlink(out->entry, text);
+    archive_entry_set_mtime(out->entry, 0, 0);
+    check(out, archive_write_header(out->archive, out->entry));
+}
+
+static void write_header(struct ts_out *out, struct ts_in *in)
+{
+    json_t *header = in ? json_deep_copy(ts_header(in))
+                        : json_pack("{s:s, s:i, s:s, s:{}, s:{}, s:[]}", "format", "tensor-stream",
+                                    "version", 1, "scope", "all", "files", "quant", "history");
+    json_array_append(json_object_get(header, "history"), out->stage->entry);
+    if (in)
+        json_object_set_new(header, "files", sources_to_json(ts_sources(in)));
+    char *text = json_text(header, true, false);
+    write_entry(out, ".stream", text, strlen(text));
+    free(text);
+    json_decref(header);
+}
+
+static void write_toc(struct ts_out *out)
+{
+    char *text;
+    size_t size = toc_format(out->toc, &text);
+    write_entry(out, ".toc", text, size);
+    free(text);
+}
+
+static void write_side_files(struct ts_out *out, struct ts_in *in)
+{
+    uint64_t inline_bytes = 0;
+    for (size_t i = 0; in && i < ts_files(in); i++) {
+        size_t source;
+        uint64_t size, offset;
+        char *path = xprintf("files/%s", ts_file(in, i, &size));
+        if (ts_file_ref(in, i, &source, &offset) && !out->stage->embed) {
+            write_reference(out, path, &ts_sources(in)->file[source], offset, size);
+        } else {
+            inline_bytes += size;
+            if (size > SIDE_FILES_MAX || inline_bytes > SIDE_FILES_MAX)
+                die("%s: side files of more than %d MiB together cannot travel inside a stream; "
+                    "copy them by themselves, or go without --inline",
+                    path, SIDE_FILES_MAX >> 20);
+            char *data = ts_file_read(in, i);
+            write_entry(out, path, data, (size_t)size);
+            free(data);
+        }
+        free(path);
+    }
+}
+
+/* With --inline the size is known before the first byte. */
+static void check_space(const struct ts_out *out)
+{
+    struct statvfs status;
+    uint64_t bytes = toc_bytes(out->toc, true), available;
+    if (!out->to.partial || !out->stage->embed || out->stage->plan || fstatvfs(out->to.fd, &status))
+        return;
+    if (mul_fits(status.f_bavail, status.f_frsize, &available) && available < bytes)
+        die("%s: %" PRIu64 " bytes are needed, %" PRIu64 " are free; make room, or choose another "
+            "disk",
+            out->to.name, bytes, available);
+}
+
+static void open_output(struct ts_out *out)
+{
+    signal(SIGXFSZ, SIG_IGN); /* a file size limit is an error like others: EFBIG */
+    output_open(&out->to, out->stage->output);
+    if (isatty(out->to.fd))
+        die_usage("%s is a terminal, and a tensor stream is binary; redirect it, pipe it into "
+                  "st-ls, or use -o FILE",
+                  out->to.name);
+    check_space(out);
+    fcntl(out->to.fd, F_SETPIPE_SZ, BLOCK);
+}
+
+struct ts_out *ts_create(const struct stage *stage, struct ts_in *in, const struct toc *toc)
+{
+    struct ts_out *out = xalloc(1, sizeof *out);
+    out->stage = stage;
+    out->toc = toc;
+    open_output(out);
+    if (!setlocale(LC_CTYPE, "C.UTF-8"))
+        die("the locale C.UTF-8 is missing on this system");
+    out->archive = archive_write_new();
+    out->entry = archive_entry_new();
+    if (!out->archive || !out->entry)
+        die("out of memory");
+    check(out, archive_write_set_format_pax_restricted(out->archive));
+    check(out, archive_write_set_bytes_per_block(out->archive, 0));
+    check(out, archive_write_set_bytes_in_last_block(out->archive, 1));
+    out->block = xgrow(NULL, BLOCK, 1);
+    check(out, archive_write_open(out->archive, out, NULL, take, NULL));
+    write_header(out, in);
+    write_toc(out);
+    write_side_files(out, in);
+    return out;
+}
+
+const struct tensor *ts_due(const struct ts_out *out)
+{
+    return out->next < out->toc->count ? &out->toc->tensor[out->next] : NULL;
+}
+
+/* The due line, which becomes the present one. */
+static const struct tensor *take_due(struct ts_out *out, const char *name)
+{
+    const struct tensor *due = ts_due(out);
+    if (out->left || !due || (name && strcmp(due->name, name) != 0))
+        die("internal: wanted to write %s, but the plan has %s with %" PRIu64 " bytes to come",
+            name ? name : "a tensor", due ? due->name : "nothing", out->left);
+    out->next++;
+    out->bytes += due->size;
+    return due;
+}
+
+static void pass_bytes(struct ts_out *out, const struct tensor *due, struct ts_in *in)
+{
+    begin_entry(out, due->name, due->size);
+    char *buffer = xgrow(NULL, BLOCK, 1);
+    for (uint64_t left = due->size; left;) {
+        size_t size = left < BLOCK ? (size_t)left : BLOCK;
+        ts_read(in, buffer, size);
+        write_data(out, buffer, size);
+        left -= size;
+    }
+    free(buffer);
+}
+
+static const struct tensor *take_due_like(struct ts_out *out, const struct tensor *tensor)
+{
+    const struct tensor *due = take_due(out, NULL);
+    if (due->size != tensor->size)
+        die("internal: %s passes as %s, whose size differs", tensor->name, due->name);
+    return due;
+}
+
+void ts_pass_reference(struct ts_out *out, struct ts_in *in, const struct tensor *tensor,
+                       size_t source, uint64_t offset)
+{
+    const struct tensor *due = take_due_like(out, tensor);
+    write_reference(out, due->name, &ts_sources(in)->file[source], offset, due->size);
+}
+
+void ts_pass(struct ts_out *out, struct ts_in *in)
+{
+    size_t source;
+    uint64_t offset;
+    const struct tensor *tensor = ts_present(in);
+    if (ts_ref(in, &source, &offset) && !out->stage->embed)
+        ts_pass_reference(out, in, tensor, source, offset);
+    else
+        pass_bytes(out, take_due_like(out, tensor), in);
+}
+
+void ts_begin(struct ts_out *out, const char *name)
+{
+    const struct tensor *due = take_due(out, name);
+    begin_entry(out, due->name, due->size);
+    out->left = due->size;
+}
+
+void ts_write(struct ts_out *out, const void *data, size_t size)
+{
+    if (size > out->left)
+        die("internal: more bytes for %s than planned", out->toc->tensor[out->next - 1].name);
+    write_data(out, data, size);
+    out->left -= size;
+}
+
+void ts_put(struct ts_out *out, const char *name, const void *data, size_t size)
+{
+    ts_begin(out, name);
+    ts_write(out, data, size);
+}
+
+/* .end: totals, and what each stage counted. */
+static void write_end(struct ts_out *out, bool plan, const json_t *before, json_t *counts)
+{
+    json_t *all = before ? json_deep_copy(before) : json_array();
+    if (counts) {
+        json_object_set(counts, "program", json_object_get(out->stage->entry, "program"));
+        json_array_append_new(all, counts);
+    }
+    json_t *end = json_pack("{s:I, s:I, s:b, s:o}", "tensors", (json_int_t)out->next, "bytes",
+                            (json_int_t)out->bytes, "plan", (int)plan, "counts", all);
+    if (!end)
+        die("out of memory");
+    char *text = json_text(end, true, false);
+    write_entry(out, ".end", text, strlen(text));
+    free(text);
+    json_decref(end);
+}
+
+void ts_finish(struct ts_out *out, struct ts_in *in, json_t *counts)
+{
+    bool plan = out->stage->plan || (in && ts_plan_only(in));
+    if (out->left || (plan ? out->next > 0 : out->next != out->toc->count))
+        die("internal: %zu of %zu planned tensors were written", out->next, out->toc->count);
+    json_t *before = in ? json_deep_copy(ts_end_counts(in)) : NULL;
+    if (in)
+        ts_close(in); /* changed sources are found here, before .end makes the stream valid */
+    write_end(out, plan, before, counts);
+    json_decref(before);
+    check(out, archive_write_close(out->archive));
+    check(out, flush(out) ? ARCHIVE_OK : ARCHIVE_FATAL);
+    archive_write_free(out->archive);
+    archive_entry_free(out->entry);
+    output_finish(&out->to);
+    free(out->block);
+    free(out);
+}

@@ -1,0 +1,81 @@
+#include "tensor/activation.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "tensor/bf16.h"
+#include "tensor/e2m1.h"
+#include "tensor/e4m3.h"
+#include "tensor/nvfp4.h"
+
+static uint32_t bits_of(float value)
+{
+    uint32_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    return bits;
+}
+
+static float from_bits(uint32_t bits)
+{
+    float value;
+    memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
+/* 2^ceil(log2(value)) of a positive normal number, by its bits, as the reference has it. */
+static float power_above(float value)
+{
+    uint32_t bits = bits_of(value);
+    return from_bits((bits & 0x7f800000) + ((bits & 0x7fffff) ? 0x800000 : 0));
+}
+
+static float block_amax(const uint16_t *x, size_t count, float least)
+{
+    uint16_t most = 0;
+    for (size_t i = 0; i < count; i++) {
+        uint16_t magnitude = x[i] & 0x7fff;
+        most = magnitude > most ? magnitude : most;
+    }
+    return fmaxf(bf16_to_f32(most), least);
+}
+
+/* e4m3_to_f32(e4m3_from_f32(value)) for |value| <= 448, without a branch, so that loops over it
+ * vectorize. */
+static float round_e4m3(float value)
+{
+    uint32_t bits = bits_of(value), magnitude = bits & 0x7fffffff;
+    float small = from_bits(magnitude) + 0x1p14f; /* one unit in its last place is 2^-9 */
+    uint32_t normal = (magnitude + 0x7ffff + (magnitude >> 20 & 1)) & 0xfff00000;
+    uint32_t rounded = magnitude < 0x3c800000 ? bits_of(small - 0x1p14f) : normal;
+    return from_bits(rounded | (bits & 0x80000000));
+}
+
+void activation_fp8_row(uint16_t *y, const uint16_t *x, size_t cols)
+{
+    for (size_t first = 0; first < cols; first += ACTIVATION_FP8_BLOCK) {
+        size_t count = cols - first < ACTIVATION_FP8_BLOCK ? cols - first : ACTIVATION_FP8_BLOCK;
+        float scale = power_above(block_amax(x + first, count, 1e-4f) * (1 / E4M3_MAX));
+        for (size_t i = first; i < first + count; i++)
+            y[i] = bf16_from_f32(round_e4m3(bf16_to_f32(x[i]) / scale) * scale);
+    }
+}
+
+void activation_fp4_row(uint16_t *y, const uint16_t *x, size_t cols)
+{
+    for (size_t first = 0; first < cols; first += ACTIVATION_FP4_BLOCK) {
+        size_t count = cols - first < ACTIVATION_FP4_BLOCK ? cols - first : ACTIVATION_FP4_BLOCK;
+        float amax = block_amax(x + first, count, E2M1_MAX * 0x1p-126f);
+        float scale = power_above(amax * (1 / E2M1_MAX));
+        for (size_t i = first; i < first + count; i++) {
+            float q = bf16_to_f32(x[i]) / scale;
+            y[i] = bf16_from_f32(e2m1_to_f32(e2m1_from_f32(q)) * scale);
+        }
+    }
+}
+
+void activation_nvfp4_row(uint16_t *y, const uint16_t *x, size_t cols, float scale_2, uint8_t *room)
+{
+    uint8_t *packed = room, *scale = room + cols / 2;
+    nvfp4_pack_row(packed, scale, x, cols, scale_2);
+    nvfp4_unpack_row(y, packed, scale, cols, scale_2);
+}

@@ -1,0 +1,44 @@
+/* codec.h: the codecs that a checkpoint's weights go through, in one version for each instruction
+ * set. All versions give the same bytes: the portable one is fp8.h, mxfp4.h, nvfp4.h and recode.h
+ * themselves, plain C, and the others are tested against it on every code there is. */
+#ifndef CODEC_H
+#define CODEC_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "tensor/nvfp4.h"
+#include "tensor/recode.h"
+
+/* Each function is as the one of its name in those headers. */
+struct codec {
+    const char *name;
+    size_t (*fp8_dequant_row)(uint16_t *out, const uint8_t *w, const float *scale, size_t cols,
+                              size_t block);
+    void (*mxfp4_unpack_row)(uint16_t *out, const uint8_t *packed, const uint8_t *scale,
+                             size_t cols);
+    void (*nvfp4_unpack_row)(uint16_t *out, const uint8_t *packed, const uint8_t *scale,
+                             size_t cols, float scale_2);
+    void (*nvfp4_scales_row)(uint8_t *scale, const uint16_t *w, size_t cols, float scale_2);
+    void (*nvfp4_nibbles_row)(uint8_t *packed, const uint8_t *scale, const uint16_t *w, size_t cols,
+                              float scale_2);
+    void (*nvfp4_cast_scales_row)(uint8_t *scale, const uint8_t *e8m0, size_t blocks, int k_max,
+                                  struct nvfp4_cast_count *count);
+    void (*recode_row)(uint8_t *out, uint8_t *scale, const struct recode *recode,
+                       const uint8_t *packed, const uint8_t *e8m0, size_t blocks);
+};
+
+/* Their names, as --cpu has them. */
+#define CODEC_NAMES "portable|avx2|avx512"
+
+/* The codec of that name, or NULL if this processor (or what the program was built for) lacks the
+ * instructions. */
+const struct codec *codec_named(const char *name);
+
+/* The fastest one that this processor can run. */
+const struct codec *codec_best(void);
+
+/* What --cpu says, or the fastest for NULL. One that cannot run here is a usage error. */
+const struct codec *codec_chosen(const char *name);
+
+#endif

@@ -1,0 +1,305 @@
+#include "text/pattern.h"
+
+#define PCRE2_CODE_UNIT_WIDTH 8
+#include <pcre2.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/die.h"
+#include "text/unicode_new.h"
+
+enum {
+    PATTERN_MAX = 1 << 14,      /* bytes */
+    MATCH_LIMIT = 50000000,     /* steps of one match: a text's white space may be long */
+    DEPTH_LIMIT = 100000,       /* of backtracking, where there is no JIT … */
+    HEAP_LIMIT = 64 << 10,      /* … in KiB */
+    JIT_STACK_FIRST = 32 << 10, /* bytes */
+    JIT_STACK_MAX = 8 << 20,
+};
+
+struct pattern {
+    pcre2_code *code;
+    pcre2_match_data *match;
+    pcre2_match_context *context;
+    pcre2_jit_stack *stack;
+};
+
+/* ---- Oniguruma's syntax to PCRE2's ---- */
+
+struct translation {
+    const char *at, *end;
+    FILE *out;
+    const char *wrong; /* what is not understood, or NULL */
+};
+
+static bool fail(struct translation *t, const char *wrong)
+{
+    t->wrong = wrong;
+    return false;
+}
+
+static bool next_is(const struct translation *t, char c)
+{
+    return t->at < t->end && *t->at == c;
+}
+
+/* The new members of a major category, for use in a class. */
+static void put_new(struct translation *t, char category)
+{
+    for (size_t i = 0; i < sizeof unicode_new / sizeof *unicode_new; i++)
+        if (unicode_new[i].category == category)
+            fprintf(t->out, "\\x{%x}-\\x{%x}", unicode_new[i].first, unicode_new[i].last);
+}
+
+/* All of its members. */
+static void put_category(struct translation *t, char category)
+{
+    fprintf(t->out, "\\p{%c}", category);
+    put_new(t, category);
+}
+
+/* White_Space; PCRE2's \s has U+180E besides. */
+static void put_space(struct translation *t)
+{
+    fputs("\\t-\\r\\x{85}\\p{Z}", t->out);
+}
+
+/* Behind "\p": "{L}". */
+static bool take_category(struct translation *t, char *category)
+{
+    if (t->end - t->at < 3 || t->at[0] != '{' || !strchr("LMNPSZ", t->at[1]) || t->at[2] != '}')
+        return fail(t, "a property other than \\p{L}, M, N, P, S or Z");
+    *category = t->at[1];
+    t->at += 3;
+    return true;
+}
+
+/* Behind a backslash. */
+static bool translate_escape(struct translation *t, bool in_class)
+{
+    char c = 0, category = 0;
+    if (t->at < t->end)
+        c = *t->at++;
+    bool set = c == 'p' || c == 's', complement = c == 'P' || c == 'S';
+    if (complement && in_class)
+        return fail(t, "\\P or \\S in a class");
+    if ((c == 'p' || c == 'P') && !take_category(t, &category))
+        return false;
+    if (set || complement) {
+        fputs(in_class ? "" : complement ? "[^" : "[", t->out);
+        if (category)
+            put_category(t, category);
+        else
+            put_space(t);
+        fputs(in_class ? "" : "]", t->out);
+        return true;
+    }
+    bool punctuation =
+        c > ' ' && c < 0x7f && !((c | 32) >= 'a' && (c | 32) <= 'z') && !(c >= '0' && c <= '9');
+    if (!punctuation && c != 'r' && c != 'n' && c != 't')
+        return fail(t, "an escape other than \\p{} \\s \\r \\n \\t and those of punctuation");
+    fprintf(t->out, "\\%c", c);
+    return true;
+}
+
+/* Behind '['. */
+static bool translate_class(struct translation *t)
+{
+    fputc('[', t->out);
+    if (next_is(t, '^'))
+        fputc(*t->at++, t->out);
+    if (next_is(t, ']'))
+        return fail(t, "a class that begins with ]");
+    while (t->at < t->end) {
+        char c = *t->at++;
+        if (c == '[' || (c == '&' && next_is(t, '&')))
+            return fail(t, "a class in a class");
+        if (c == '\\') {
+            if (!translate_escape(t, true))
+                return false;
+            continue;
+        }
+        fputc(c, t->out);
+        if (c == ']')
+            return true;
+    }
+    return fail(t, "a class without ]");
+}
+
+/* Behind '('. */
+static bool translate_group(struct translation *t)
+{
+    static const char *const known[] = {"?:", "?=", "?!", "?<=", "?<!", "?>"};
+    fputc('(', t->out);
+    if (next_is(t, '*'))
+        return fail(t, "(*");
+    if (!next_is(t, '?'))
+        return true;
+    for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
+        size_t length = strlen(known[i]);
+        if ((size_t)(t->end - t->at) >= length && !memcmp(t->at, known[i], length)) {
+            fputs(known[i], t->out);
+            t->at += length;
+            return true;
+        }
+    }
+    return fail(t, "a group other than (?: (?= (?! (?<= (?<! (?>");
+}
+
+static bool take_digits(struct translation *t)
+{
+    const char *from = t->at;
+    while (t->at < t->end && *t->at >= '0' && *t->at <= '9')
+        fputc(*t->at++, t->out);
+    return t->at > from;
+}
+
+/* Behind '{': "n}", "n,}" or "n,m}". Oniguruma reads a following + or ? in its own way. */
+static bool translate_counts(struct translation *t)
+{
+    fputc('{', t->out);
+    bool good = take_digits(t);
+    if (good && next_is(t, ',')) {
+        fputc(*t->at++, t->out);
+        take_digits(t);
+    }
+    if (!good || !next_is(t, '}'))
+        return fail(t, "a { that begins no count");
+    fputc(*t->at++, t->out);
+    return next_is(t, '+') || next_is(t, '?') ? fail(t, "+ or ? behind {n,m}") : true;
+}
+
+static bool translate(struct translation *t)
+{
+    while (t->at < t->end) {
+        char c = *t->at++;
+        bool good = true;
+        if (c == '\\')
+            good = translate_escape(t, false);
+        else if (c == '[')
+            good = translate_class(t);
+        else if (c == '(')
+            good = translate_group(t);
+        else if (c == '{')
+            good = translate_counts(t);
+        else if (c == '^' || c == '$')
+            good = fail(t, "an anchor");
+        else
+            fputc(c, t->out);
+        if (!good)
+            return false;
+    }
+    return true;
+}
+
+/* ---- PCRE2 ---- */
+
+static char *compile(struct pattern *pattern, const char *text, size_t length)
+{
+    int code;
+    PCRE2_SIZE offset;
+    pcre2_compile_context *context = pcre2_compile_context_create(NULL);
+    if (!context)
+        die("out of memory");
+    pcre2_set_newline(context, PCRE2_NEWLINE_LF); /* what '.' leaves out, however PCRE2 was built */
+    pattern->code = pcre2_compile((PCRE2_SPTR)text, length, PCRE2_UTF, &code, &offset, context);
+    pcre2_compile_context_free(context);
+    if (!pattern->code) {
+        PCRE2_UCHAR reason[256];
+        pcre2_get_error_message(code, reason, sizeof reason);
+        return xprintf("pattern: %s", (const char *)reason);
+    }
+    pattern->match = pcre2_match_data_create(1, NULL);
+    pattern->context = pcre2_match_context_create(NULL);
+    if (!pattern->match || !pattern->context)
+        die("out of memory");
+    pcre2_set_match_limit(pattern->context, MATCH_LIMIT);
+    pcre2_set_depth_limit(pattern->context, DEPTH_LIMIT);
+    pcre2_set_heap_limit(pattern->context, HEAP_LIMIT);
+    /* Without a JIT for this processor, matching is slower, that is all. */
+    if (!pcre2_jit_compile(pattern->code, PCRE2_JIT_COMPLETE)) {
+        pattern->stack = pcre2_jit_stack_create(JIT_STACK_FIRST, JIT_STACK_MAX, NULL);
+        if (!pattern->stack)
+            die("out of memory");
+        pcre2_jit_stack_assign(pattern->context, NULL, pattern->stack);
+    }
+    return NULL;
+}
+
+/* Begin and end writing a pattern for PCRE2; the text is valid between the two and the free(). */
+static FILE *text_begin(char **text, size_t *size)
+{
+    FILE *out = open_memstream(text, size);
+    if (!out)
+        die("out of memory");
+    return out;
+}
+
+static void text_end(FILE *out)
+{
+    if (fclose(out))
+        die("out of memory");
+}
+
+char *pattern_new_word(struct pattern **pattern)
+{
+    *pattern = xalloc(1, sizeof **pattern);
+    char *text;
+    size_t size;
+    struct translation t = {.out = text_begin(&text, &size)};
+    fputs("[\\p{Alphabetic}\\p{Nd}\\p{Pc}\\x{200c}\\x{200d}", t.out);
+    put_category(&t, 'M');
+    put_new(&t, 'L');
+    put_new(&t, 'N');
+    fputc(']', t.out);
+    text_end(t.out);
+    char *error = compile(*pattern, text, size);
+    free(text);
+    return error;
+}
+
+char *pattern_new(struct pattern **pattern, const char *text, size_t length)
+{
+    *pattern = xalloc(1, sizeof **pattern);
+    if (length > PATTERN_MAX)
+        return xprintf("a pattern of %zu bytes; at most %d are taken", length, PATTERN_MAX);
+    char *translated;
+    size_t size;
+    struct translation t = {
+        .at = text, .end = text + length, .out = text_begin(&translated, &size)};
+    bool good = translate(&t);
+    text_end(t.out);
+    char *error = good ? compile(*pattern, translated, size)
+                       : xprintf("pattern, byte %td: %s is not supported", t.at - text, t.wrong);
+    free(translated);
+    return error;
+}
+
+void pattern_free(struct pattern *pattern)
+{
+    if (!pattern)
+        return;
+    pcre2_jit_stack_free(pattern->stack);
+    pcre2_match_context_free(pattern->context);
+    pcre2_match_data_free(pattern->match);
+    pcre2_code_free(pattern->code);
+    free(pattern);
+}
+
+enum pattern_result pattern_find(struct pattern *pattern, const char *text, size_t length,
+                                 size_t from, size_t *start, size_t *end)
+{
+    int found = pcre2_match(pattern->code, (PCRE2_SPTR)text, length, from, PCRE2_NO_UTF_CHECK,
+                            pattern->match, pattern->context);
+    if (found == PCRE2_ERROR_NOMATCH)
+        return PATTERN_NONE;
+    if (found < 0)
+        return PATTERN_GAVE_UP;
+    const PCRE2_SIZE *range = pcre2_get_ovector_pointer(pattern->match);
+    *start = range[0];
+    *end = range[1];
+    return PATTERN_FOUND; /* in order, and not before `from`: no \K is let through */
+}

@@ -1,0 +1,506 @@
+#include "text/tokenizer.h"
+
+#include <errno.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "base/die.h"
+#include "base/digest.h"
+#include "base/utf8.h"
+#include "text/pattern.h"
+#include "text/pretokenizer.h"
+
+enum { FILE_MAX = 128 << 20, ADDED_MAX = 1 << 16 };
+
+/* Tokens that are found in text as they are written. */
+struct added {
+    char *content;
+    size_t length;
+    int32_t id;
+    bool single_word, lstrip, rstrip, normalized;
+};
+
+/* Added tokens to look for in one pass, sorted by content. */
+struct finder {
+    const struct added **token;
+    size_t count;
+    bool begins[256]; /* some token begins with this byte */
+};
+
+struct tokenizer {
+    struct bpe *bpe;
+    struct pretokenizer *pretokenizer;
+    struct added *added;
+    size_t added_count;
+    const struct added **by_id; /* index: id */
+    uint32_t size;              /* highest id + 1 */
+    struct finder pass[2];      /* those that a normalizer leaves alone, then the others */
+    struct pattern *word;       /* a character of a word, for single_word */
+    int32_t bos, eos, pad;
+    char *chat_template;
+    char digest[DIGEST_TEXT];
+};
+
+/* ---- reading tokenizer.json ---- */
+
+static char *load(json_t **json, const char *text, size_t length)
+{
+    json_error_t error;
+    *json = json_loadb(text, length, JSON_REJECT_DUPLICATES, &error);
+    if (!*json)
+        return xprintf("line %d: %s", error.line, error.text);
+    return json_is_object(*json) ? NULL : xprintf("not a JSON object");
+}
+
+static char *check_normalizer(const json_t *normalizer)
+{
+    if (!normalizer || json_is_null(normalizer))
+        return NULL;
+    const char *type = json_string_value(json_object_get(normalizer, "type"));
+    if (!type || strcmp(type, "Sequence") != 0)
+        return xprintf("normalizer: '%.40s' is not supported", type ? type : "without a type");
+    const json_t *items = json_object_get(normalizer, "normalizers");
+    char *error = NULL;
+    for (size_t i = 0; !error && i < json_array_size(items); i++) {
+        type = json_string_value(json_object_get(json_array_get(items, i), "type"));
+        error = xprintf("normalizer: '%.40s' is not supported", type ? type : "without a type");
+    }
+    return error;
+}
+
+static char *check_decoder(const json_t *decoder)
+{
+    const char *type = json_string_value(json_object_get(decoder, "type"));
+    if (json_is_object(decoder) && (!type || strcmp(type, "ByteLevel") != 0))
+        return xprintf("decoder: '%.40s' is not supported", type ? type : "without a type");
+    return NULL;
+}
+
+static char *read_added(struct tokenizer *t, const json_t *items, const json_t *vocab)
+{
+    size_t count = json_array_size(items);
+    if (count > ADDED_MAX)
+        return xprintf("added_tokens: %zu of them; at most %d are taken", count, ADDED_MAX);
+    t->added = xalloc(count, sizeof *t->added);
+    for (size_t i = 0; i < count; i++) {
+        const json_t *item = json_array_get(items, i), *id = json_object_get(item, "id");
+        const char *content = json_string_value(json_object_get(item, "content"));
+        if (!content || !json_is_integer(id) || json_integer_value(id) < 0 ||
+            json_integer_value(id) >= BPE_IDS_MAX)
+            return xprintf("added_tokens[%zu]: wanted a text 'content' and an 'id' from 0 to %d", i,
+                           BPE_IDS_MAX - 1);
+        if (!*content)
+            continue; /* the reference leaves it out, too */
+        const json_t *same = json_object_get(vocab, content);
+        if (same && json_integer_value(same) != json_integer_value(id))
+            return xprintf("added_tokens[%zu]: '%.40s' has another id in the vocabulary", i,
+                           content);
+        t->added[t->added_count++] = (struct added){
+            .content = xstrdup(content),
+            .length = strlen(content),
+            .id = (int32_t)json_integer_value(id),
+            .single_word = json_is_true(json_object_get(item, "single_word")),
+            .lstrip = json_is_true(json_object_get(item, "lstrip")),
+            .rstrip = json_is_true(json_object_get(item, "rstrip")),
+            .normalized = json_is_true(json_object_get(item, "normalized")),
+        };
+    }
+    return NULL;
+}
+
+static char *index_ids(struct tokenizer *t)
+{
+    t->size = bpe_size(t->bpe);
+    for (size_t i = 0; i < t->added_count; i++)
+        if ((uint32_t)t->added[i].id >= t->size)
+            t->size = (uint32_t)t->added[i].id + 1;
+    t->by_id = xalloc(t->size, sizeof *t->by_id);
+    for (size_t i = 0; i < t->added_count; i++) {
+        const struct added *added = &t->added[i];
+        size_t length;
+        const char *other = bpe_bytes(t->bpe, (uint32_t)added->id, &length);
+        bool taken =
+            other && (length != added->length || memcmp(other, added->content, length) != 0);
+        if (taken || t->by_id[added->id])
+            return xprintf("added_tokens: '%.40s' has the id of another token, %d", added->content,
+                           added->id);
+        t->by_id[added->id] = added;
+    }
+    return NULL;
+}
+
+static int by_content(const void *a, const void *b)
+{
+    return strcmp((*(const struct added *const *)a)->content,
+                  (*(const struct added *const *)b)->content);
+}
+
+static char *index_contents(struct tokenizer *t)
+{
+    for (int pass = 0; pass < 2; pass++) {
+        struct finder *finder = &t->pass[pass];
+        finder->token = xalloc(t->added_count, sizeof *finder->token);
+        for (size_t i = 0; i < t->added_count; i++)
+            if (t->added[i].normalized == pass) {
+                finder->token[finder->count++] = &t->added[i];
+                finder->begins[(uint8_t)*t->added[i].content] = true;
+            }
+        qsort(finder->token, finder->count, sizeof *finder->token, by_content);
+        for (size_t i = 1; i < finder->count; i++)
+            if (!strcmp(finder->token[i - 1]->content, finder->token[i]->content))
+                return xprintf("added_tokens: '%.40s' is there twice", finder->token[i]->content);
+    }
+    return NULL;
+}
+
+static char *parse(struct tokenizer *t, const json_t *root)
+{
+    const json_t *model = json_object_get(root, "model");
+    char *error = check_normalizer(json_object_get(root, "normalizer"));
+    if (!error)
+        error = check_decoder(json_object_get(root, "decoder"));
+    if (!error)
+        error = pretokenizer_new(&t->pretokenizer, json_object_get(root, "pre_tokenizer"));
+    if (!error)
+        error = bpe_new(&t->bpe, model);
+    if (!error)
+        error =
+            read_added(t, json_object_get(root, "added_tokens"), json_object_get(model, "vocab"));
+    if (!error)
+        error = index_ids(t);
+    if (!error)
+        error = index_contents(t);
+    if (!error)
+        error = pattern_new_word(&t->word);
+    return error;
+}
+
+char *tokenizer_parse(struct tokenizer **out, const char *text, size_t length)
+{
+    struct tokenizer *t = *out = xalloc(1, sizeof *t);
+    t->bos = t->eos = t->pad = -1;
+    json_t *root;
+    char *error = load(&root, text, length);
+    if (!error)
+        error = parse(t, root);
+    json_decref(root);
+    if (error)
+        return error;
+    struct digest *digest = digest_new();
+    digest_add(digest, text, length);
+    digest_end(digest, t->digest);
+    t->bos = tokenizer_added(t, "<｜begin▁of▁sentence｜>");
+    t->eos = t->pad = tokenizer_added(t, "<｜end▁of▁sentence｜>");
+    return NULL;
+}
+
+void tokenizer_free(struct tokenizer *t)
+{
+    if (!t)
+        return;
+    for (size_t i = 0; i < t->added_count; i++)
+        free(t->added[i].content);
+    for (int pass = 0; pass < 2; pass++)
+        free(t->pass[pass].token);
+    free(t->added);
+    free(t->by_id);
+    free(t->chat_template);
+    pattern_free(t->word);
+    pretokenizer_free(t->pretokenizer);
+    bpe_free(t->bpe);
+    free(t);
+}
+
+/* ---- reading tokenizer_config.json ---- */
+
+/* A token of the configuration, which is a text or an object with 'content': its id into *id, which
+ * stays as it is if the key is missing, and becomes -1 if it is null. */
+static char *configured(const struct tokenizer *t, const json_t *config, const char *key,
+                        int32_t *id)
+{
+    const json_t *value = json_object_get(config, key);
+    if (!value)
+        return NULL;
+    *id = -1;
+    if (json_is_null(value))
+        return NULL;
+    const char *content =
+        json_string_value(json_is_object(value) ? json_object_get(value, "content") : value);
+    if (content)
+        *id = tokenizer_added(t, content);
+    return *id < 0 ? xprintf("%s: '%.40s' is no added token of tokenizer.json", key,
+                             content ? content : "")
+                   : NULL;
+}
+
+/* A text, or a list of templates by name, of which the default one is meant. */
+static const char *template_of(const json_t *value)
+{
+    size_t i;
+    json_t *item;
+    json_array_foreach((json_t *)value, i, item)
+    {
+        const char *name = json_string_value(json_object_get(item, "name"));
+        if (name && !strcmp(name, "default"))
+            return json_string_value(json_object_get(item, "template"));
+    }
+    return json_string_value(value);
+}
+
+char *tokenizer_configure(struct tokenizer *t, const char *text, size_t length)
+{
+    json_t *config;
+    char *error = load(&config, text, length);
+    if (!error)
+        error = configured(t, config, "bos_token", &t->bos);
+    if (!error)
+        error = configured(t, config, "eos_token", &t->eos);
+    t->pad = t->eos;
+    if (!error)
+        error = configured(t, config, "pad_token", &t->pad);
+    if (!error && t->pad < 0)
+        t->pad = t->eos;
+    const char *template = error ? NULL : template_of(json_object_get(config, "chat_template"));
+    if (template)
+        t->chat_template = xstrdup(template);
+    json_decref(config);
+    return error;
+}
+
+/* ---- files ---- */
+
+/* All of a file in memory that the caller frees; NULL if it does not exist and need not. */
+static char *slurp(const char *path, bool needed, size_t *length)
+{
+    FILE *file = fopen(path, "re");
+    if (!file && errno == ENOENT && !needed)
+        return NULL;
+    struct stat status;
+    if (!file || fstat(fileno(file), &status))
+        die_errno("%s", path);
+    if (!S_ISREG(status.st_mode) || status.st_size > FILE_MAX)
+        die("%s: wanted a file of at most %d MiB", path, FILE_MAX >> 20);
+    *length = (size_t)status.st_size;
+    char *text = xgrow(NULL, *length + 1, 1);
+    if (fread(text, 1, *length, file) != *length)
+        die("%s: cannot be read, or changed meanwhile; try again", path);
+    fclose(file);
+    return text;
+}
+
+struct tokenizer *tokenizer_open(const char *path)
+{
+    struct stat status;
+    bool folder = !stat(path, &status) && S_ISDIR(status.st_mode);
+    const char *slash = strrchr(path, '/');
+    char *file = folder ? xprintf("%s/tokenizer.json", path) : xstrdup(path);
+    char *config = folder  ? xprintf("%s/tokenizer_config.json", path)
+                   : slash ? xprintf("%.*s/tokenizer_config.json", (int)(slash - path), path)
+                           : xstrdup("tokenizer_config.json");
+    struct tokenizer *t;
+    size_t length;
+    char *text = slurp(file, true, &length), *error = tokenizer_parse(&t, text, length);
+    if (error)
+        die("%s: %s", file, error);
+    free(text);
+    text = slurp(config, false, &length);
+    error = text ? tokenizer_configure(t, text, length) : NULL;
+    if (error)
+        die("%s: %s", config, error);
+    free(text);
+    free(config);
+    free(file);
+    return t;
+}
+
+int32_t tokenizer_added(const struct tokenizer *t, const char *content)
+{
+    for (size_t i = 0; i < t->added_count; i++)
+        if (!strcmp(t->added[i].content, content))
+            return t->added[i].id;
+    return -1;
+}
+
+int32_t tokenizer_bos(const struct tokenizer *t)
+{
+    return t->bos;
+}
+
+int32_t tokenizer_eos(const struct tokenizer *t)
+{
+    return t->eos;
+}
+
+int32_t tokenizer_pad(const struct tokenizer *t)
+{
+    return t->pad;
+}
+
+const char *tokenizer_chat_template(const struct tokenizer *t)
+{
+    return t->chat_template;
+}
+
+const char *tokenizer_digest(const struct tokenizer *t)
+{
+    return t->digest;
+}
+
+/* ---- encoding ---- */
+
+/* The longest token of a pass that text begins with, or NULL. */
+static const struct added *token_at(const struct finder *finder, const char *text, size_t length)
+{
+    const struct added *found = NULL;
+    size_t first = 0, last = finder->count; /* tokens that agree with the text so far */
+    for (size_t k = 0; first < last; k++) {
+        if (finder->token[first]->length == k)
+            found = finder->token[first++]; /* the shortest sorts first */
+        if (k == length)
+            break;
+        uint8_t wanted = (uint8_t)text[k];
+        size_t low = first, high = last;
+        while (low < high) {
+            size_t middle = low + (high - low) / 2;
+            if ((uint8_t)finder->token[middle]->content[k] < wanted)
+                low = middle + 1;
+            else
+                high = middle;
+        }
+        first = low;
+        high = last;
+        while (low < high) {
+            size_t middle = low + (high - low) / 2;
+            if ((uint8_t)finder->token[middle]->content[k] <= wanted)
+                low = middle + 1;
+            else
+                high = middle;
+        }
+        last = low;
+    }
+    return found;
+}
+
+static bool is_space(uint32_t c)
+{
+    return (c >= '\t' && c <= '\r') || c == ' ' || c == 0x85 || c == 0xa0 || c == 0x1680 ||
+           (c >= 0x2000 && c <= 0x200a) || c == 0x2028 || c == 0x2029 || c == 0x202f ||
+           c == 0x205f || c == 0x3000;
+}
+
+/* The bytes of the character before text[at], at > 0. */
+static size_t size_before(const char *text, size_t at)
+{
+    size_t size = 1;
+    while (size < 4 && size < at && ((uint8_t)text[at - size] & 0xc0) == 0x80)
+        size++;
+    return size;
+}
+
+static bool is_word(const struct tokenizer *t, const char *character, size_t size)
+{
+    size_t start, end;
+    return pattern_find(t->word, character, size, 0, &start, &end) == PATTERN_FOUND;
+}
+
+static bool stands_alone(const struct tokenizer *t, const char *text, size_t length, size_t start,
+                         size_t stop)
+{
+    if (start > 0) {
+        size_t size = size_before(text, start);
+        if (is_word(t, text + start - size, size))
+            return false;
+    }
+    bool valid;
+    return stop == length ||
+           !is_word(t, text + stop, utf8_step(text + stop, length - stop, &valid));
+}
+
+struct encoding {
+    struct tokenizer *t;
+    struct ids *ids;
+    size_t enough;
+    const char *error;
+};
+
+static bool take_piece(void *context, const char *piece, size_t length)
+{
+    struct encoding *e = context;
+    bpe_encode(e->t->bpe, piece, length, e->ids);
+    return e->ids->count < e->enough;
+}
+
+/* Pass 0 and 1 look for added tokens, then comes what is between them. False: no more. */
+static bool encode_from(struct encoding *e, int pass, const char *text, size_t length)
+{
+    if (pass == 2) {
+        e->error = pretokenizer_cut(e->t->pretokenizer, text, length, take_piece, e);
+        return !e->error && e->ids->count < e->enough;
+    }
+    const struct finder *finder = &e->t->pass[pass];
+    size_t done = 0;
+    for (size_t at = 0; at < length;) {
+        const struct added *token = NULL;
+        if (finder->begins[(uint8_t)text[at]])
+            token = token_at(finder, text + at, length - at);
+        if (!token) {
+            at++;
+            continue;
+        }
+        size_t start = at, stop = at + token->length;
+        at = stop;
+        if (token->single_word && !stands_alone(e->t, text, length, start, stop))
+            continue;
+        while (token->lstrip && start > done &&
+               is_space(utf8_decode(text + start - size_before(text, start))))
+            start -= size_before(text, start);
+        while (token->rstrip && stop < length && is_space(utf8_decode(text + stop))) {
+            bool valid;
+            stop += utf8_step(text + stop, length - stop, &valid);
+        }
+        if (start > done && !encode_from(e, pass + 1, text + done, start - done))
+            return false;
+        ids_add(e->ids, token->id);
+        done = stop;
+        if (e->ids->count >= e->enough)
+            return false;
+    }
+    return done >= length || encode_from(e, pass + 1, text + done, length - done);
+}
+
+char *tokenizer_encode(struct tokenizer *t, const char *text, size_t length, size_t enough,
+                       struct ids *ids)
+{
+    struct encoding e = {t, ids, enough, NULL};
+    encode_from(&e, 0, text, length);
+    return e.error ? xprintf("%s", e.error) : NULL;
+}
+
+/* ---- decoding ---- */
+
+size_t tokenizer_decode(const struct tokenizer *t, const int32_t *id, size_t count, char **text,
+                        size_t *length)
+{
+    char *bytes;
+    size_t size, i;
+    FILE *out = open_memstream(&bytes, &size);
+    if (!out)
+        die("out of memory");
+    for (i = 0; i < count && id[i] >= 0; i++) {
+        size_t piece_size;
+        const char *piece = bpe_bytes(t->bpe, (uint32_t)id[i], &piece_size);
+        const struct added *added = (uint32_t)id[i] < t->size ? t->by_id[id[i]] : NULL;
+        if (!piece && !added)
+            break;
+        fwrite(piece ? piece : added->content, 1, piece ? piece_size : added->length, out);
+    }
+    if (fclose(out))
+        die("out of memory");
+    if (i == count)
+        *length = utf8_repair(bytes, size, text);
+    free(bytes);
+    return i;
+}

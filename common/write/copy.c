@@ -1,0 +1,145 @@
+#include "write/copy.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <linux/fs.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#include "base/die.h"
+
+enum { PAGE = 4096, BUFFER = 1 << 20, CLONES_PER_SAMPLE = 64 };
+
+void read_at(int fd, uint64_t offset, void *data, uint64_t size, const char *what)
+{
+    for (uint64_t done = 0; done < size;) {
+        ssize_t got = pread(fd, (char *)data + done, (size_t)(size - done), (off_t)(offset + done));
+        if (got < 0 && errno == EINTR)
+            continue;
+        if (got < 0)
+            die_errno("%s: reading at offset %" PRIu64, what, offset + done);
+        if (got == 0)
+            die("%s: its file ends at offset %" PRIu64 ": it changed meanwhile; run the pipeline "
+                "again from st-read",
+                what, offset + done);
+        done += (uint64_t)got;
+    }
+}
+
+void write_at(int fd, uint64_t offset, const void *data, uint64_t size, const char *what)
+{
+    for (uint64_t done = 0; done < size;) {
+        ssize_t put =
+            pwrite(fd, (const char *)data + done, (size_t)(size - done), (off_t)(offset + done));
+        if (put < 0 && errno == EINTR)
+            continue;
+        if (put <= 0)
+            die_errno("%s: writing at offset %" PRIu64, what, offset + done);
+        done += (uint64_t)put;
+    }
+}
+
+static bool clone_range(int in, uint64_t in_offset, int out, uint64_t out_offset, uint64_t length)
+{
+    struct file_clone_range range = {
+        .src_fd = in, .src_offset = in_offset, .src_length = length, .dest_offset = out_offset};
+    int result;
+    do
+        result = ioctl(out, FICLONERANGE, &range);
+    while (result && errno == EINTR);
+    return !result;
+}
+
+bool can_clone(int in, int out)
+{
+    return clone_range(in, 0, out, 0, PAGE);
+}
+
+uint64_t compare_range(int in, uint64_t in_offset, int out, uint64_t out_offset, uint64_t length,
+                       const char *what)
+{
+    char *a = xgrow(NULL, BUFFER, 2), *b = a + BUFFER;
+    uint64_t same = 0;
+    while (same < length) {
+        size_t size = length - same < BUFFER ? (size_t)(length - same) : BUFFER, i = 0;
+        read_at(in, in_offset + same, a, size, what);
+        read_at(out, out_offset + same, b, size, what);
+        if (memcmp(a, b, size) != 0) {
+            while (a[i] == b[i])
+                i++;
+            same += i;
+            break;
+        }
+        same += size;
+    }
+    free(a);
+    return same;
+}
+
+/* Through memory, for filesystems between which the kernel does not copy. */
+static void copy_by_hand(int in, uint64_t in_offset, int out, uint64_t out_offset, uint64_t length,
+                         const char *what)
+{
+    char *buffer = xgrow(NULL, BUFFER, 1);
+    for (uint64_t done = 0; done < length;) {
+        uint64_t size = length - done < BUFFER ? length - done : BUFFER;
+        read_at(in, in_offset + done, buffer, size, what);
+        write_at(out, out_offset + done, buffer, size, what);
+        done += size;
+    }
+    free(buffer);
+}
+
+void copy_range(struct copier *copier, int in, uint64_t in_offset, int out, uint64_t out_offset,
+                uint64_t length, const char *what)
+{
+    copier->copied += length;
+    while (length) {
+        off_t from = (off_t)in_offset, to = (off_t)out_offset;
+        ssize_t done = copy_file_range(in, &from, out, &to, (size_t)length, 0);
+        if (done < 0 && errno == EINTR)
+            continue;
+        if (done < 0 && errno != EXDEV && errno != ENOSYS && errno != EOPNOTSUPP &&
+            errno != EINVAL && errno != EPERM)
+            die_errno("%s: copying to offset %" PRIu64, what, out_offset);
+        if (done <= 0)
+            break; /* some filesystems say 0 for what they cannot; reading tells the truth */
+        in_offset += (uint64_t)done;
+        out_offset += (uint64_t)done;
+        length -= (uint64_t)done;
+    }
+    if (length)
+        copy_by_hand(in, in_offset, out, out_offset, length, what);
+}
+
+/* The last page of a clone, where a range that went wrong would show. */
+static void check_sample(int in, uint64_t in_end, int out, uint64_t out_end, const char *what)
+{
+    uint64_t same = compare_range(in, in_end - PAGE, out, out_end - PAGE, PAGE, what);
+    if (same < PAGE)
+        die("%s: offset %" PRIu64 ": shared with the source, but reads otherwise: the filesystem "
+            "is not to be trusted; --no-share copies instead",
+            what, out_end - PAGE + same);
+}
+
+bool share_range(struct copier *copier, int in, uint64_t in_offset, int out, uint64_t out_offset,
+                 uint64_t length, const char *what)
+{
+    uint64_t head = (PAGE - in_offset % PAGE) % PAGE;
+    if (copier->no_share || in_offset % PAGE != out_offset % PAGE || length < head + PAGE)
+        return false;
+    uint64_t middle = (length - head) / PAGE * PAGE, done = head + middle;
+    if (!clone_range(in, in_offset + head, out, out_offset + head, middle)) {
+        if (errno == ENOSPC || errno == EDQUOT || errno == EIO)
+            die_errno("%s: sharing its pages", what);
+        return false;
+    }
+    copier->shared += middle;
+    if (copier->clones++ % CLONES_PER_SAMPLE == 0)
+        check_sample(in, in_offset + done, out, out_offset + done, what);
+    copy_range(copier, in, in_offset, out, out_offset, head, what);
+    copy_range(copier, in, in_offset + done, out, out_offset + done, length - done, what);
+    return true;
+}

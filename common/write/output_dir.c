@@ -1,0 +1,455 @@
+#include "write/output_dir.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <fnmatch.h>
+#include <ftw.h>
+#include <limits.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
+
+#include "base/die.h"
+#include "stream/checkpoint.h"
+#include "write/copy.h"
+
+static const char journal_name[] = CHECKPOINT_JOURNAL;
+enum { WALK_FILES = 16 };
+
+/* "inside" or "equal to": whether `path` lies below the folder of `length` bytes. */
+static bool is_below(const char *path, const char *folder, size_t length)
+{
+    return !strncmp(path, folder, length) && (path[length] == '/' || !path[length]);
+}
+
+/* `folder`, of `length` bytes, holds what is read: keep away from it. */
+static void check_folder(const struct output_dir *output, const char *folder, size_t length)
+{
+    size_t own = strlen(output->path);
+    char *name = xprintf("%.*s", (int)length, folder);
+    if (is_below(name, output->path, own))
+        die("%s: is or holds the source's folder, %s; choose another folder", output->path, name);
+    if (length > 0 && is_below(output->path, folder, length))
+        die("%s: is inside the source's folder, %s; choose another folder", output->path, name);
+    free(name);
+}
+
+static void check_sources(const struct output_dir *output, const char *source,
+                          const struct sources *sources)
+{
+    if (source)
+        check_folder(output, source, strlen(source));
+    for (size_t i = 0; i < sources->count; i++) {
+        /* A stream's path may lead through links, as after st-read --root. */
+        char *path = realpath(sources->file[i].path, NULL);
+        if (!path)
+            die_errno("%s: the stream refers to this file (st-read --root OLD=NEW re-points it)",
+                      sources->file[i].path);
+        check_folder(output, path, (size_t)(strrchr(path, '/') - path));
+        free(path);
+    }
+}
+
+static size_t count_entries(const char *path)
+{
+    enum { DOTS = 2 }; /* . and .. */
+    DIR *folder = opendir(path);
+    if (!folder)
+        die_errno("%s", path);
+    size_t entries = 0;
+    while (errno = 0, readdir(folder))
+        entries++;
+    if (errno)
+        die_errno("%s", path);
+    closedir(folder);
+    return entries - DOTS;
+}
+
+/* True if the folder holds an entry that fnmatch(3) finds. */
+static bool holds(const char *path, const char *pattern)
+{
+    DIR *folder = opendir(path);
+    if (!folder)
+        die_errno("%s", path);
+    bool found = false;
+    for (struct dirent *entry; !found && (entry = readdir(folder));)
+        found = !fnmatch(pattern, entry->d_name, 0);
+    closedir(folder);
+    return found;
+}
+
+/* What is already at DST may stand in the way, or be replaced: a slip of the hand must not cost
+ * somebody's other files. */
+static void check_present(const struct output_dir *output)
+{
+    if (!count_entries(output->path))
+        return;
+    if (!output->overwrite && !output_dir_in_place(output))
+        die("%s: is not empty; choose another folder, or --overwrite it", output->path);
+    if (output->overwrite && !holds(output->path, "*.safetensors"))
+        die("%s: is no checkpoint (no .safetensors file in it); --overwrite replaces nothing else: "
+            "choose another folder, or remove it yourself",
+            output->path);
+}
+
+void output_dir_name(struct output_dir *output, const char *path)
+{
+    size_t length = strlen(path);
+    while (length > 1 && path[length - 1] == '/')
+        length--;
+    char *clean = xprintf("%.*s", (int)length, path);
+    struct stat status;
+    bool exists = !lstat(clean, &status);
+    if (!exists && errno != ENOENT)
+        die_errno("%s", clean);
+    if (exists && S_ISLNK(status.st_mode)) {
+        /* The link stays, what it points to is replaced. */
+        char *real = realpath(clean, NULL);
+        if (!real || stat(real, &status))
+            die_errno("%s", clean);
+        free(clean);
+        clean = real;
+    }
+    char *slash = strrchr(clean, '/');
+    const char *base = slash ? slash + 1 : clean;
+    if (!*base || !strcmp(base, ".") || !strcmp(base, ".."))
+        die_usage("%s: name the folder itself, not '.', '..' or '/'", path);
+    char *above =
+        slash ? xprintf("%.*s", (int)(slash == clean ? 1 : slash - clean), clean) : xstrdup(".");
+    *output = (struct output_dir){.parent = realpath(above, NULL), .folder = -1, .journal.fd = -1};
+    if (!output->parent)
+        die_errno("%s: the folder to write into", above);
+    output->path = xprintf("%s/%s", strcmp(output->parent, "/") ? output->parent : "", base);
+    output->partial = xprintf("%s.partial", output->path);
+    free(above);
+    free(clean);
+    if (exists && !S_ISDIR(status.st_mode))
+        die("%s: exists and is no folder", output->path);
+}
+
+void output_dir_check(struct output_dir *output, bool overwrite, const char *source,
+                      const struct sources *sources)
+{
+    signal(SIGXFSZ, SIG_IGN); /* a file size limit is an error like others: EFBIG */
+    output->overwrite = overwrite;
+    check_sources(output, source, sources);
+    if (!access(output->path, F_OK))
+        check_present(output);
+}
+
+/* Open and lock a folder of an st-write; -1 if there is none. */
+static int lock(const char *path)
+{
+    struct stat opened, named;
+    int folder = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+    if (folder < 0 && errno == ENOENT)
+        return -1;
+    if (folder < 0)
+        die_errno("%s", path);
+    if (flock(folder, LOCK_EX | LOCK_NB)) {
+        if (errno == EWOULDBLOCK)
+            die("%s: another st-write is at work in it", path);
+        die_errno("%s", path);
+    }
+    /* The other one may have finished and renamed it between our open and our lock. */
+    if (fstat(folder, &opened) || stat(path, &named) || opened.st_ino != named.st_ino ||
+        opened.st_dev != named.st_dev)
+        die("%s: another st-write was at work in it; run this again", path);
+    return folder;
+}
+
+static void sync_folder(const char *path)
+{
+    int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0 || (fsync(fd) && errno != EINVAL) || close(fd))
+        die_errno("%s: syncing it to disk", path);
+}
+
+/* ---- the end of a run, and of one that was killed there ---- */
+
+static int remove_entry(const char *path, const struct stat *status, int type, struct FTW *walk)
+{
+    (void)status;
+    (void)type;
+    if (walk->level == 0 || (walk->level == 1 && !strcmp(path + walk->base, journal_name)))
+        return 0; /* last, so that a folder that is half gone says what it is */
+    return remove(path);
+}
+
+/* The mark, which is its journal, goes last. */
+static bool remove_folder(const char *path, int folder)
+{
+    if (nftw(path, remove_entry, WALK_FILES, FTW_PHYS | FTW_DEPTH | FTW_MOUNT))
+        return false;
+    if (count_entries(path) > 1) { /* nftw() passes over what it could not read */
+        errno = ENOTEMPTY;
+        return false;
+    }
+    return !unlinkat(folder, journal_name, 0) && !rmdir(path);
+}
+
+/* If what lies at DST.partial says that it is the old checkpoint: remove it. True if it was
+ * replaced by the run of `identity` and `toc`. */
+static bool remove_replaced(const struct output_dir *output, const char *identity,
+                            const struct toc *toc)
+{
+    struct journal journal;
+    int folder = lock(output->partial);
+    if (folder < 0)
+        return false;
+    bool replaced = journal_read(&journal, folder, output->partial) == JOURNAL_WHOLE &&
+                    journal_find(&journal, "replaced");
+    bool ours = replaced && journal_is_of(&journal, identity, toc);
+    if (replaced && !remove_folder(output->partial, folder))
+        die_errno("%s: the new checkpoint is in place, but the old one, moved here, could not be "
+                  "removed; remove it (rm -r)",
+                  output->partial);
+    journal_free(&journal);
+    close(folder);
+    return ours;
+}
+
+/* Have the old checkpoint, which now lies at DST.partial, say so. */
+static void mark_replaced(const struct output_dir *output, const char *identity,
+                          const struct toc *toc)
+{
+    struct journal mark;
+    int folder = lock(output->partial);
+    if (folder < 0 || (unlinkat(folder, journal_name, 0) && errno != ENOENT))
+        die_errno("%s", output->partial);
+    journal_begin(&mark, folder, output->partial, identity, toc);
+    journal_note(&mark, "replaced\n");
+    journal_free(&mark);
+    close(folder);
+}
+
+/* How a journal names the folder that will be replaced. */
+static char *replaces_note(const struct stat *status)
+{
+    return xprintf("replaces\t%ju\t%ju\n", (uintmax_t)status->st_dev, (uintmax_t)status->st_ino);
+}
+
+/* True if DST.partial is the folder that the journal of DST says it replaces. */
+static bool is_replaced(const struct output_dir *output, const struct journal *journal)
+{
+    struct stat status;
+    const char *found = journal_find(journal, "replaces");
+    if (!found || lstat(output->partial, &status))
+        return false;
+    char *own = replaces_note(&status);
+    bool same = !strncmp(found - strlen("replaces"), own, strlen(own));
+    free(own);
+    return same;
+}
+
+/* The last step: DST is whole and in place, and is a checkpoint without its journal. */
+static void remove_journal(const struct output_dir *output, int folder)
+{
+    if (unlinkat(folder, journal_name, 0) || (fsync(folder) && errno != EINVAL))
+        die_errno("%s/%s", output->path, journal_name);
+}
+
+/* The first half of output_dir_was_done(): the journal in DST. */
+static bool settle(const struct output_dir *output, const char *identity, const struct toc *toc)
+{
+    struct journal journal;
+    int folder = lock(output->path);
+    if (folder < 0)
+        return false;
+    enum journal_state state = journal_read(&journal, folder, output->path);
+    bool whole = state == JOURNAL_WHOLE && journal_find(&journal, "whole");
+    bool ours = whole && journal_is_of(&journal, identity, toc);
+    if (state == JOURNAL_WHOLE && !whole)
+        die("%s: holds what a run of st-write left half done; move it back to %s to continue it",
+            output->path, output->partial);
+    if (state != JOURNAL_NONE && !ours && !output->overwrite)
+        die("%s: is not empty; choose another folder, or --overwrite it", output->path);
+    if (whole && is_replaced(output, &journal))
+        mark_replaced(output, journal.identity, journal.toc);
+    if (whole)
+        remove_journal(output, folder);
+    journal_free(&journal);
+    close(folder);
+    return ours;
+}
+
+bool output_dir_was_done(const struct output_dir *output, const char *identity,
+                         const struct toc *toc)
+{
+    bool done = settle(output, identity, toc);
+    return remove_replaced(output, identity, toc) || done;
+}
+
+bool output_dir_in_place(const struct output_dir *output)
+{
+    return !access(output->path, F_OK) && holds(output->path, journal_name);
+}
+
+bool output_dir_can_share(const struct output_dir *output, int fd)
+{
+    int probe = open(output->parent, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+    if (probe < 0)
+        return false;
+    bool can = can_clone(fd, probe);
+    close(probe);
+    return can;
+}
+
+bool output_dir_resume(struct output_dir *output, const char *identity, const struct toc *toc)
+{
+    output->folder = lock(output->partial);
+    if (output->folder < 0)
+        return false;
+    enum journal_state state = journal_read(&output->journal, output->folder, output->partial);
+    if (state == JOURNAL_WHOLE) {
+        if (!journal_is_of(&output->journal, identity, toc))
+            die("%s: was left by a run with other input or options; remove it (rm -r) to start "
+                "anew",
+                output->partial);
+        return true;
+    }
+    journal_free(&output->journal);
+    bool others = count_entries(output->partial) > (state != JOURNAL_NONE);
+    if (state == JOURNAL_FOREIGN || (state == JOURNAL_NONE && others))
+        die("%s: is in the way: st-write did not make it; move or remove it", output->partial);
+    if (others)
+        die("%s: its journal is damaged; remove the folder (rm -r) to start anew", output->partial);
+    return false;
+}
+
+bool output_dir_adopt(struct output_dir *output)
+{
+    output->folder = lock(output->partial);
+    if (output->folder < 0)
+        die_errno("%s: st-write --part writes parts there", output->partial);
+    enum journal_state state = journal_read(&output->journal, output->folder, output->partial);
+    if (state == JOURNAL_WHOLE)
+        return true;
+    if (state == JOURNAL_FOREIGN)
+        die("%s: is in the way: st-write did not make it; move or remove it", output->partial);
+    journal_free(&output->journal);
+    return false;
+}
+
+void output_dir_begin(struct output_dir *output, const char *identity, const struct toc *toc)
+{
+    if (output->folder < 0) {
+        if (mkdir(output->partial, 0777))
+            die_errno("%s", output->partial);
+        output->folder = lock(output->partial);
+    }
+    if (output->folder < 0)
+        die_errno("%s", output->partial);
+    journal_begin(&output->journal, output->folder, output->partial, identity, toc);
+}
+
+static void make_folders(struct output_dir *output, const char *name)
+{
+    for (const char *slash = strchr(name, '/'); slash; slash = strchr(slash + 1, '/')) {
+        char *folder = xprintf("%.*s", (int)(slash - name), name);
+        struct stat status;
+        if (mkdirat(output->folder, folder, 0777) && errno != EEXIST)
+            die_errno("%s/%s", output->partial, folder);
+        /* Never through a link to elsewhere. */
+        if (fstatat(output->folder, folder, &status, AT_SYMLINK_NOFOLLOW) ||
+            !S_ISDIR(status.st_mode))
+            die("%s/%s: is no folder, but %s lies in it", output->partial, folder, name);
+        free(folder);
+    }
+}
+
+int output_dir_open(struct output_dir *output, const char *name, bool truncate)
+{
+    make_folders(output, name);
+    int fd = openat(output->folder, name,
+                    O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW | (truncate ? O_TRUNC : 0), 0666);
+    if (fd < 0)
+        die_errno("%s/%s", output->partial, name);
+    return fd;
+}
+
+void output_dir_close(int fd, const char *name, bool sync)
+{
+    if (sync && fsync(fd))
+        die_errno("%s: syncing it to disk", name);
+    if (close(fd))
+        die_errno("%s: closing it", name);
+}
+
+void output_dir_put(struct output_dir *output, const char *name, const char *data, uint64_t size)
+{
+    int fd = output_dir_open(output, name, true);
+    char *what = xprintf("%s/%s", output->partial, name);
+    write_at(fd, 0, data, size, what);
+    free(what);
+    output_dir_close(fd, name, true);
+}
+
+bool output_dir_stat(const struct output_dir *output, const char *name, struct stat *status)
+{
+    char *path = xprintf("%s/%s", output->partial, name);
+    bool found = !lstat(path, status);
+    free(path);
+    return found;
+}
+
+uint64_t output_dir_holds(const struct output_dir *output, const char *name)
+{
+    enum { BLOCK = 512 }; /* of st_blocks */
+    struct stat status;
+    return output_dir_stat(output, name, &status) ? (uint64_t)status.st_blocks * BLOCK : 0;
+}
+
+uint64_t output_dir_free_bytes(const struct output_dir *output)
+{
+    struct statvfs status;
+    if (statvfs(output->parent, &status))
+        die_errno("%s", output->parent);
+    return (uint64_t)status.f_bavail * status.f_frsize;
+}
+
+static int sync_entry(const char *path, const struct stat *status, int type, struct FTW *walk)
+{
+    (void)status;
+    (void)walk;
+    if (type == FTW_D || type == FTW_DP)
+        sync_folder(path);
+    return 0;
+}
+
+void output_dir_finish(struct output_dir *output)
+{
+    if (nftw(output->partial, sync_entry, WALK_FILES, FTW_PHYS | FTW_DEPTH))
+        die_errno("%s", output->partial);
+    struct stat status;
+    bool exchange = output->overwrite && !lstat(output->path, &status);
+    if (exchange) {
+        char *note = replaces_note(&status);
+        journal_note(&output->journal, note);
+        free(note);
+    }
+    journal_note(&output->journal, "whole\n");
+    if (renameat2(AT_FDCWD, output->partial, AT_FDCWD, output->path,
+                  exchange ? RENAME_EXCHANGE : 0))
+        die_errno("%s: renaming %s to it", output->path, output->partial);
+    sync_folder(output->parent);
+    close(output->folder);
+    output->folder = -1;
+    output_dir_was_done(output, NULL, NULL); /* the rest, as after a kill right here */
+}
+
+void output_dir_free(struct output_dir *output)
+{
+    if (output->folder >= 0)
+        close(output->folder);
+    journal_free(&output->journal);
+    free(output->path);
+    free(output->partial);
+    free(output->parent);
+}

@@ -1,0 +1,340 @@
+#include "write/parts.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/die.h"
+#include "base/number.h"
+#include "stream/checkpoint.h"
+
+static const char table_file[] = "part.ts", shard_suffix[] = ".safetensors";
+enum { PARTS_MAX = 999999999, DIGITS = 12 };
+
+/* A part's folder by its name. */
+struct part {
+    uint64_t number, of; /* number 2 of 3 */
+    char run[DIGITS + 1];
+    bool complete;
+    char *name;
+};
+
+/* All of a folder. */
+struct list {
+    struct part *part;
+    size_t count;
+};
+
+/* ---- names ---- */
+
+static bool skip(const char **text, const char *prefix)
+{
+    size_t length = strlen(prefix);
+    bool found = !strncmp(*text, prefix, length);
+    *text += found ? length : 0;
+    return found;
+}
+
+static bool parse_name(const char *name, struct part *part)
+{
+    const char *at = name;
+    if (!skip(&at, "part-") || !number_parse(&at, PARTS_MAX, &part->number) || !skip(&at, "-of-") ||
+        !number_parse(&at, PARTS_MAX, &part->of) || !skip(&at, "-") ||
+        strspn(at, "0123456789abcdef") != DIGITS || !part->number || part->number > part->of)
+        return false;
+    memcpy(part->run, at, DIGITS);
+    part->run[DIGITS] = 0;
+    at += DIGITS;
+    part->complete = !*at;
+    return part->complete || !strcmp(at, ".partial");
+}
+
+static int by_number(const void *a, const void *b)
+{
+    const struct part *x = a, *y = b;
+    return x->number != y->number ? (x->number > y->number) - (x->number < y->number)
+                                  : x->complete - y->complete;
+}
+
+static void list_free(struct list *list)
+{
+    for (size_t i = 0; i < list->count; i++)
+        free(list->part[i].name);
+    free(list->part);
+}
+
+/* The parts in a folder, by number. */
+static void list_parts(struct list *list, const char *partial)
+{
+    *list = (struct list){0};
+    DIR *folder = opendir(partial);
+    if (!folder && errno == ENOENT)
+        return;
+    if (!folder)
+        die_errno("%s", partial);
+    for (struct dirent *entry; errno = 0, (entry = readdir(folder));) {
+        struct part part;
+        if (!parse_name(entry->d_name, &part))
+            continue;
+        part.name = xstrdup(entry->d_name);
+        list->part = xgrow(list->part, list->count + 1, sizeof *list->part);
+        list->part[list->count++] = part;
+    }
+    if (errno)
+        die_errno("%s", partial);
+    closedir(folder);
+    if (list->count)
+        qsort(list->part, list->count, sizeof *list->part, by_number);
+}
+
+/* ---- one part ---- */
+
+char *parts_folder(const char *partial, const char *scope, const char *identity)
+{
+    struct part own;
+    struct list list;
+    if (!skip(&scope, "part ") || !number_parse(&scope, PARTS_MAX, &own.number) ||
+        !skip(&scope, "/") || !number_parse(&scope, PARTS_MAX, &own.of) ||
+        (*scope && !skip(&scope, ", shards ")))
+        return NULL;
+    if (mkdir(partial, 0777) && errno != EEXIST)
+        die_errno("%s", partial);
+    char *journal = xprintf("%s/" CHECKPOINT_JOURNAL, partial);
+    if (!access(journal, F_OK))
+        die("%s: is of a run in one piece, or is being joined (--join goes on); remove it (rm -r) "
+            "to "
+            "start anew",
+            partial);
+    free(journal);
+    list_parts(&list, partial);
+    for (size_t i = 0; i < list.count; i++)
+        if (list.part[i].of != own.of || strncmp(list.part[i].run, identity, DIGITS) != 0)
+            die("%s: holds %s, a part of a run with other input or options, or in other parts; "
+                "remove it (rm -r) to start anew",
+                partial, list.part[i].name);
+    list_free(&list);
+    return xprintf("%s/part-%" PRIu64 "-of-%" PRIu64 "-%.*s", partial, own.number, own.of, DIGITS,
+                   identity);
+}
+
+void parts_leave(const char *folder, const struct stage *stage, struct ts_in *in,
+                 const struct toc *toc, const char *identity, uint64_t finished)
+{
+    char *path = xprintf("%s/%s", folder, table_file);
+    struct stage file = {.output = path, .entry = stage->entry, .plan = true};
+    json_object_set_new(ts_header(in), "identity", json_string(identity));
+    json_object_set_new(ts_header(in), "finished", json_integer((json_int_t)finished));
+    ts_finish(ts_create(&file, in, toc), in, NULL);
+    free(path);
+}
+
+static uint64_t bytes_in(const char *path)
+{
+    enum { BLOCK = 512 }; /* of st_blocks */
+    struct stat status;
+    uint64_t bytes = 0;
+    DIR *folder = opendir(path);
+    if (!folder)
+        return 0; /* it may be complete by now, and have another name */
+    for (struct dirent *entry; (entry = readdir(folder));)
+        if (!fstatat(dirfd(folder), entry->d_name, &status, AT_SYMLINK_NOFOLLOW) &&
+            S_ISREG(status.st_mode))
+            bytes += (uint64_t)status.st_blocks * BLOCK;
+    closedir(folder);
+    return bytes;
+}
+
+uint64_t parts_left_over(const char *partial)
+{
+    struct list list;
+    uint64_t bytes = 0;
+    list_parts(&list, partial);
+    for (size_t i = 0; i < list.count; i++) {
+        char *path = xprintf("%s/%s", partial, list.part[i].name);
+        bytes += bytes_in(path);
+        free(path);
+    }
+    list_free(&list);
+    return bytes;
+}
+
+/* ---- all parts ---- */
+
+/* All are there, once each, and of one run. */
+static void check_parts(const struct list *list, const char *partial)
+{
+    if (!list->count)
+        die("%s: holds no parts; st-write --part writes them", partial);
+    const struct part *first = list->part;
+    for (size_t i = 0; i < list->count; i++) {
+        const struct part *part = &list->part[i];
+        if (part->of != first->of || strcmp(part->run, first->run) != 0)
+            die("%s: %s and %s do not belong together; remove those that are not wanted", partial,
+                first->name, part->name);
+    }
+    for (uint64_t number = 1; number <= first->of; number++) {
+        const struct part *part = number <= list->count ? &list->part[number - 1] : NULL;
+        if (!part || part->number != number)
+            die("%s: part %" PRIu64 " of %" PRIu64 " is missing; run it", partial, number,
+                first->of);
+        if (!part->complete)
+            die("%s: part %" PRIu64 " of %" PRIu64 " is not complete; if it does not run any more, "
+                "run it again",
+                partial, number, first->of);
+    }
+}
+
+/* Numbers add up; all else is alike in all parts, and so is what lies in arrays: it came from
+ * elsewhere than the part's own tensors. */
+static void add_counts(json_t *sum, json_t *counts)
+{
+    const char *key;
+    json_t *value;
+    json_object_foreach(counts, key, value)
+    {
+        json_t *old = json_object_get(sum, key);
+        if (json_is_integer(old) && json_is_integer(value))
+            json_object_set_new(sum, key,
+                                json_integer(json_integer_value(old) + json_integer_value(value)));
+        else if (json_is_object(old))
+            add_counts(old, value);
+    }
+}
+
+static void gather_counts(struct parts *parts, const json_t *counts)
+{
+    if (!parts->counts)
+        parts->counts = json_deep_copy(counts);
+    else
+        for (size_t i = 0; i < json_array_size(counts); i++)
+            add_counts(json_array_get(parts->counts, i), json_array_get(counts, i));
+}
+
+static void gather_table(struct parts *parts, struct ts_in *in)
+{
+    const struct toc *toc = ts_toc(in);
+    for (size_t i = 0; i < toc->count; i++)
+        if (!toc->tensor[i].context)
+            toc_copy(parts->toc, toc, i);
+}
+
+static void gather_part(struct parts *parts, struct ts_in *in)
+{
+    const char *identity = json_string_value(json_object_get(ts_header(in), "identity"));
+    if (!identity || strlen(identity) != DIGEST_TEXT - 1)
+        die("%s: says no identity; st-write --part did not write it", ts_name(in));
+    if (!parts->in)
+        memcpy(parts->identity, identity, DIGEST_TEXT);
+    if (strcmp(parts->identity, identity) != 0)
+        die("%s: does not belong to the other parts; remove its folder, and run it again",
+            ts_name(in));
+    gather_table(parts, in);
+    while (ts_next(in))
+        continue;
+    gather_counts(parts, ts_end_counts(in));
+    parts->finished += (uint64_t)json_integer_value(json_object_get(ts_header(in), "finished"));
+}
+
+void parts_gather(struct parts *parts, const char *partial)
+{
+    struct list list;
+    size_t line;
+    list_parts(&list, partial);
+    check_parts(&list, partial);
+    *parts = (struct parts){.toc = toc_new()};
+    for (size_t i = 0; i < list.count; i++) {
+        char *path = xprintf("%s/%s/%s", partial, list.part[i].name, table_file);
+        struct ts_in *in = ts_open(path, NULL);
+        gather_part(parts, in);
+        if (!parts->in)
+            parts->in = in;
+        else
+            ts_close(in);
+        free(path);
+    }
+    list_free(&list);
+    const char *error = toc_check_unique(parts->toc, &line);
+    if (error)
+        die("%s: tensor %s of two parts: %s; remove them, and run them again", partial,
+            parts->toc->tensor[line].name, error);
+    model_sort(ts_model(parts->in), parts->toc, NULL, 0);
+}
+
+void parts_free(struct parts *parts)
+{
+    ts_close(parts->in);
+    toc_free(parts->toc);
+    json_decref(parts->counts);
+}
+
+static bool file_size(const char *path, uint64_t *size)
+{
+    struct stat status;
+    if (lstat(path, &status) || !S_ISREG(status.st_mode))
+        return false;
+    *size = (uint64_t)status.st_size;
+    return true;
+}
+
+bool parts_find(const char *partial, const char *shard, uint64_t *size)
+{
+    struct list list;
+    char *path = xprintf("%s/%s", partial, shard);
+    bool found = file_size(path, size);
+    list_parts(&list, partial);
+    for (size_t i = 0; i < list.count && !found; i++) {
+        free(path);
+        path = xprintf("%s/%s/%s", partial, list.part[i].name, shard);
+        found = file_size(path, size);
+    }
+    list_free(&list);
+    free(path);
+    return found;
+}
+
+/* A part's shards move up; its table is removed with its folder, and so is the journal that is left
+ * of a run which was killed in its last step. */
+static void move_part(const char *partial, const char *name)
+{
+    static const char *const own[] = {table_file, CHECKPOINT_JOURNAL};
+    char *folder = xprintf("%s/%s", partial, name);
+    DIR *entries = opendir(folder);
+    if (!entries)
+        die_errno("%s", folder);
+    for (struct dirent *entry; errno = 0, (entry = readdir(entries));) {
+        size_t length = strlen(entry->d_name), suffix = sizeof shard_suffix - 1;
+        if (length <= suffix || strcmp(entry->d_name + length - suffix, shard_suffix) != 0)
+            continue;
+        char *from = xprintf("%s/%s", folder, entry->d_name);
+        char *to = xprintf("%s/%s", partial, entry->d_name);
+        if (rename(from, to))
+            die_errno("%s: moving it to %s", from, to);
+        free(from);
+        free(to);
+    }
+    if (errno)
+        die_errno("%s", folder);
+    if (fsync(dirfd(entries)) && errno != EINVAL) /* some filesystems cannot */
+        die_errno("%s: syncing it to disk", folder);
+    for (size_t i = 0; i < sizeof own / sizeof *own; i++)
+        if (unlinkat(dirfd(entries), own[i], 0) && errno != ENOENT)
+            die_errno("%s/%s", folder, own[i]);
+    closedir(entries);
+    if (rmdir(folder))
+        die_errno("%s", folder);
+    free(folder);
+}
+
+void parts_move_up(const char *partial)
+{
+    struct list list;
+    list_parts(&list, partial);
+    for (size_t i = 0; i < list.count; i++)
+        move_part(partial, list.part[i].name);
+    list_free(&list);
+}

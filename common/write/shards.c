@@ -1,0 +1,432 @@
+#include "write/shards.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/checksum.h"
+#include "base/die.h"
+#include "base/names.h"
+#include "stream/safetensors.h"
+
+enum { BUFFER = 1 << 20 };
+#define NO_SHARD UINT32_MAX
+
+static uint32_t phase_of(struct ts_in *in, const char *shard)
+{
+    struct sources *sources = ts_sources(in);
+    int64_t i = sources_find(sources, shard, strlen(shard));
+    return i < 0 ? 0 : sources->file[i].phase;
+}
+
+/* Size and offsets of one shard; its header too, if asked for. */
+static uint64_t layout(struct shards *shards, const struct shard *shard, struct ts_in *in,
+                       char **header, uint64_t *header_size)
+{
+    char *text;
+    uint64_t *offset = xalloc(shard->count, sizeof *offset);
+    uint64_t size = safetensors_layout(shards->toc, shard->line, shard->count,
+                                       phase_of(in, shard->name), offset, &text, header_size);
+    for (size_t i = 0; i < shard->count; i++)
+        shards->offset[shard->line[i]] = offset[i];
+    free(offset);
+    if (header)
+        *header = text;
+    else
+        free(text);
+    return size;
+}
+
+/* No other file of a checkpoint ends so: a shard never takes the place of one, nor is replaced. */
+static bool is_shard_name(const char *name)
+{
+    static const char suffix[] = ".safetensors";
+    size_t length = strlen(name), tail = sizeof suffix - 1;
+    return length > tail && !strcmp(name + length - tail, suffix);
+}
+
+void shards_list(struct shards *shards, struct toc *toc)
+{
+    *shards = (struct shards){
+        .toc = toc, .count = toc->shards, .current = NO_SHARD, .fd = -1, .syncing.shard = NO_SHARD};
+    shards->shard = xalloc(toc->shards, sizeof *shards->shard);
+    for (size_t i = 0; i < toc->count; i++)
+        shards->shard[toc->tensor[i].shard].count += !toc->tensor[i].context;
+    for (size_t i = 0; i < toc->shards; i++) {
+        shards->shard[i].name = toc->shard[i];
+        shards->shard[i].line = xalloc(shards->shard[i].count, sizeof *shards->shard[i].line);
+    }
+    for (size_t i = 0; i < toc->count; i++) {
+        struct shard *shard = &shards->shard[toc->tensor[i].shard];
+        if (!toc->tensor[i].context)
+            shard->line[shard->left++] = (uint32_t)i;
+    }
+}
+
+void shards_plan(struct shards *shards, struct toc *toc, struct ts_in *in)
+{
+    shards_list(shards, toc);
+    shards->offset = xalloc(toc->count, sizeof *shards->offset);
+    shards->proof = xalloc(toc->count, sizeof *shards->proof);
+    for (size_t i = 0; i < toc->shards; i++) {
+        struct shard *shard = &shards->shard[i];
+        uint64_t header_size;
+        if (!shard->count)
+            continue; /* context only */
+        if (!is_shard_name(shard->name))
+            die("%s: shard %s: a checkpoint's shards end in .safetensors; this stream is none",
+                ts_name(in), shard->name);
+        shard->size = layout(shards, shard, in, NULL, &header_size);
+        if (!add_fits(shards->bytes, shard->size, &shards->bytes))
+            die("%s: shard %s: the size of all overflows; the table is damaged, make it anew",
+                ts_name(in), shard->name);
+    }
+}
+
+/* ---- what an earlier run finished ---- */
+
+/* Each shard's last word in the journal: its note, or none. */
+static void read_notes(struct shards *shards, const char *notes)
+{
+    static const char done[] = "shard\t", redo[] = "redo\t";
+    for (const char *line = notes; line && *line; line = strchr(line, '\n') + 1) {
+        bool is_done = !strncmp(line, done, sizeof done - 1);
+        if (!is_done && strncmp(line, redo, sizeof redo - 1) != 0)
+            continue;
+        const char *name = strchr(line, '\t') + 1;
+        size_t length = strcspn(name, "\t\n");
+        int64_t i = names_find(shards->toc->shard_names, name, length);
+        if (i < 0)
+            continue;
+        struct shard *shard = &shards->shard[i];
+        free(shard->note);
+        shard->note = NULL;
+        if (is_done && name[length] == '\t') {
+            const char *note = name + length + 1;
+            shard->note = xprintf("%.*s", (int)strcspn(note, "\n"), note);
+        }
+    }
+}
+
+size_t shards_resume(struct shards *shards, const struct output_dir *output)
+{
+    size_t finished = 0;
+    read_notes(shards, output->journal.notes);
+    for (size_t i = 0; i < shards->count; i++) {
+        struct shard *shard = &shards->shard[i];
+        struct stat status;
+        if (!shard->note)
+            continue;
+        if (!output_dir_stat(output, shard->name, &status) ||
+            !shard_record_matches(shard->note, &status)) {
+            free(shard->note);
+            shard->note = NULL;
+        }
+        finished += shard->note != NULL;
+    }
+    return finished;
+}
+
+static bool is_missing(const struct shard *shard)
+{
+    return shard->count && !shard->note;
+}
+
+size_t shards_missing(const struct shards *shards)
+{
+    size_t missing = 0;
+    for (size_t i = 0; i < shards->count; i++)
+        missing += is_missing(&shards->shard[i]);
+    return missing;
+}
+
+uint64_t shards_to_write(const struct shards *shards)
+{
+    uint64_t bytes = 0;
+    for (size_t i = 0; i < shards->count; i++)
+        bytes += is_missing(&shards->shard[i]) ? shards->shard[i].size : 0;
+    return bytes;
+}
+
+uint64_t shards_left_over(const struct shards *shards, const struct output_dir *output)
+{
+    uint64_t bytes = 0;
+    for (size_t i = 0; i < shards->count; i++)
+        bytes +=
+            is_missing(&shards->shard[i]) ? output_dir_holds(output, shards->shard[i].name) : 0;
+    return bytes;
+}
+
+/* ---- writing ---- */
+
+/* Begin the file that is open. */
+static void create(struct shards *shards, const struct output_dir *output,
+                   const struct shard *shard, struct ts_in *in)
+{
+    char *header;
+    uint64_t header_size;
+    layout(shards, shard, in, &header, &header_size);
+    if (ftruncate(shards->fd, (off_t)shard->size))
+        die_errno("%s/%s: making it %" PRIu64 " bytes long", output->partial, shard->name,
+                  shard->size);
+    write_at(shards->fd, 0, header, header_size, shard->name);
+    shards->written += header_size;
+    free(header);
+}
+
+/* One shard is open at a time: tensors come in the model's order, which is nearly that of shards.
+ */
+static void open_shard(struct shards *shards, struct output_dir *output, uint32_t i,
+                       struct ts_in *in)
+{
+    struct shard *shard = &shards->shard[i];
+    if (shards->current == i)
+        return;
+    if (shards->current != NO_SHARD)
+        output_dir_close(shards->fd, shards->shard[shards->current].name, false);
+    shards->fd = output_dir_open(output, shard->name, !shard->made);
+    shards->current = i;
+    if (!shard->made)
+        create(shards, output, shard, in);
+    shard->made = true;
+}
+
+/* Returns the checksum of what was written. */
+static uint64_t write_through_memory(struct shards *shards, struct ts_in *in, uint64_t offset,
+                                     const char *what)
+{
+    const struct tensor *tensor = ts_present(in);
+    struct checksum *checksum = checksum_new();
+    char *buffer = xgrow(NULL, BUFFER, 1);
+    for (uint64_t done = 0; done < tensor->size;) {
+        size_t size = tensor->size - done < BUFFER ? (size_t)(tensor->size - done) : BUFFER;
+        ts_read(in, buffer, size);
+        checksum_add(checksum, buffer, size);
+        write_at(shards->fd, offset + done, buffer, size, what);
+        done += size;
+    }
+    shards->written += tensor->size;
+    free(buffer);
+    return checksum_end(checksum);
+}
+
+static void *sync_file(void *context)
+{
+    struct syncing *syncing = context;
+    syncing->error = fsync(syncing->fd) ? errno : 0;
+    return NULL;
+}
+
+/* Wait until the last complete shard is synced, and note it in the journal. */
+static void end_sync(struct shards *shards, struct output_dir *output, struct ts_in *in)
+{
+    struct syncing *syncing = &shards->syncing;
+    struct stat status;
+    if (syncing->shard == NO_SHARD)
+        return;
+    const struct shard *shard = &shards->shard[syncing->shard];
+    syncing->shard = NO_SHARD;
+    pthread_join(syncing->thread, NULL);
+    errno = syncing->error;
+    if (errno || fstat(syncing->fd, &status))
+        die_errno("%s/%s: syncing it to disk", output->partial, shard->name);
+    output_dir_close(syncing->fd, shard->name, false);
+    sources_check(ts_sources(in)); /* else it may be made of two states of a file */
+    char *line = shard_record_note(shard->name, &status, ts_sources(in), shards->proof, shard->line,
+                                   shard->count);
+    journal_note(&output->journal, line);
+    read_notes(shards, line);
+    free(line);
+}
+
+/* All of the current shard is written. */
+static void begin_sync(struct shards *shards, struct output_dir *output, struct ts_in *in)
+{
+    end_sync(shards, output, in);
+    shards->syncing = (struct syncing){.shard = shards->current, .fd = shards->fd};
+    shards->current = NO_SHARD;
+    if (pthread_create(&shards->syncing.thread, NULL, sync_file, &shards->syncing))
+        die("cannot start a thread; are there too many processes?");
+}
+
+/* A tensor was written to the shard that is open. */
+static void count_written(struct shards *shards, struct output_dir *output, struct ts_in *in)
+{
+    if (--shards->shard[shards->current].left == 0)
+        begin_sync(shards, output, in);
+}
+
+static char *describe(const struct output_dir *output, const struct tensor *tensor,
+                      const struct shard *shard)
+{
+    return xprintf("%s, to %s/%s", tensor->name, output->partial, shard->name);
+}
+
+/* Copy the reference that has waited longest. */
+static void copy_first(struct shards *shards, struct output_dir *output, struct ts_in *in)
+{
+    struct waiting *waiting = &shards->waiting;
+    size_t line = waiting->range[waiting->first].line;
+    const struct tensor *tensor = &shards->toc->tensor[line];
+    char *what = describe(output, tensor, &shards->shard[tensor->shard]);
+    open_shard(shards, output, tensor->shard, in);
+    copy_range(&shards->copier, sources_fd(ts_sources(in), waiting->range[waiting->first].source),
+               waiting->range[waiting->first].from, shards->fd, shards->offset[line], tensor->size,
+               what);
+    free(what);
+    waiting->first = (waiting->first + 1) % WAITING_MAX;
+    waiting->count--;
+    waiting->bytes -= tensor->size;
+    count_written(shards, output, in);
+}
+
+/* Have the kernel read what is referred to (of a large one the beginning), and copy it later. */
+static void put_off(struct shards *shards, struct output_dir *output, struct ts_in *in, size_t line,
+                    size_t source, uint64_t from)
+{
+    struct waiting *waiting = &shards->waiting;
+    uint64_t size = shards->toc->tensor[line].size;
+    while (waiting->count == WAITING_MAX ||
+           (waiting->count && waiting->bytes + size > WAITING_BYTES))
+        copy_first(shards, output, in);
+    posix_fadvise(sources_fd(ts_sources(in), source), (off_t)from,
+                  size < WAITING_BYTES ? (off_t)size : WAITING_BYTES, POSIX_FADV_WILLNEED);
+    size_t i = (waiting->first + waiting->count++) % WAITING_MAX;
+    waiting->range[i].line = line;
+    waiting->range[i].source = source;
+    waiting->range[i].from = from;
+    waiting->bytes += size;
+}
+
+void shards_write(struct shards *shards, struct output_dir *output, struct ts_in *in, size_t line)
+{
+    const struct tensor *tensor = &shards->toc->tensor[line];
+    const struct shard *shard = &shards->shard[tensor->shard];
+    size_t source;
+    uint64_t from, to = shards->offset[line];
+    if (shard->note)
+        return;
+    char *what = describe(output, tensor, shard);
+    bool written = true;
+    open_shard(shards, output, tensor->shard, in);
+    if (ts_ref(in, &source, &from)) {
+        shards->proof[line] = (struct proof){(uint32_t)source, from};
+        written = share_range(&shards->copier, sources_fd(ts_sources(in), source), from, shards->fd,
+                              to, tensor->size, what);
+        if (!written)
+            put_off(shards, output, in, line, source, from);
+    } else {
+        uint64_t sum = write_through_memory(shards, in, to, what);
+        shards->proof[line] = (struct proof){PROOF_CHECKSUM, sum};
+    }
+    free(what);
+    if (written)
+        count_written(shards, output, in);
+}
+
+void shards_end(struct shards *shards, struct output_dir *output, struct ts_in *in)
+{
+    while (shards->waiting.count)
+        copy_first(shards, output, in);
+    end_sync(shards, output, in);
+}
+
+/* ---- reading again ---- */
+
+/* NULL, or what is wrong with the file (the caller frees it). */
+static char *verify_shard(struct shards *shards, const struct shard *shard, struct ts_in *in,
+                          int fd)
+{
+    struct stat status;
+    char *header;
+    uint64_t header_size, at;
+    if (fstat(fd, &status))
+        die_errno("%s", shard->name);
+    if ((uint64_t)status.st_size != shard->size)
+        return xprintf("it has %jd bytes, not %" PRIu64, (intmax_t)status.st_size, shard->size);
+    layout(shards, shard, in, &header, &header_size);
+    char *found = xgrow(NULL, (size_t)header_size, 1);
+    read_at(fd, 0, found, header_size, shard->name);
+    bool same = !memcmp(found, header, (size_t)header_size);
+    free(found);
+    free(header);
+    if (!same)
+        return xstrdup("its header is not what was written");
+    const struct tensor *tensor =
+        shard_record_verify(shard->note, fd, ts_sources(in), shards->toc, shard->line, shard->count,
+                            shards->offset, &at);
+    return tensor ? xprintf("tensor %s is not what was written, at offset %" PRIu64 " or behind",
+                            tensor->name, at)
+                  : NULL;
+}
+
+void shards_verify(struct shards *shards, struct output_dir *output, struct ts_in *in)
+{
+    for (size_t i = 0; i < shards->count; i++) {
+        const struct shard *shard = &shards->shard[i];
+        if (!shard->count)
+            continue;
+        int fd = output_dir_open(output, shard->name, false);
+        posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED); /* the disk is asked, not the page cache */
+        char *wrong = verify_shard(shards, shard, in, fd);
+        output_dir_close(fd, shard->name, false);
+        if (!wrong)
+            continue;
+        char *line = xprintf("redo\t%s\n", shard->name);
+        journal_note(&output->journal, line);
+        die("%s/%s: %s: is the disk or the memory failing? Run the same command again, which "
+            "writes this shard anew",
+            output->partial, shard->name, wrong);
+    }
+}
+
+void shards_free(struct shards *shards)
+{
+    for (size_t i = 0; i < shards->count; i++) {
+        free(shards->shard[i].line);
+        free(shards->shard[i].note);
+    }
+    free(shards->shard);
+    free(shards->offset);
+    free(shards->proof);
+}
+
+char *shards_index(struct toc *toc)
+{
+    char *text;
+    size_t length;
+    FILE *out = open_memstream(&text, &length);
+    if (!out)
+        die_errno("out of memory");
+    fprintf(out, "{\n  \"metadata\": {\n    \"total_size\": %" PRIu64 "\n  },\n  \"weight_map\": {",
+            toc_bytes(toc, false));
+    const char *separator = "\n";
+    bool unique = true;
+    for (size_t i = 0; i < toc->count; i++) {
+        const struct tensor *tensor = &toc->tensor[i];
+        if (tensor->context)
+            continue;
+        unique &= toc_find(toc, tensor->name) == (int64_t)i;
+        fputs(separator, out);
+        fputs("    \"", out);
+        /* Printable ASCII: only quote and backslash need an escape. Shards are plain names too. */
+        for (const char *c = tensor->name; *c; c++)
+            fprintf(out, *c == '"' || *c == '\\' ? "\\%c" : "%c", *c);
+        fputs("\": \"", out);
+        for (const char *c = toc->shard[tensor->shard]; *c; c++)
+            fprintf(out, *c == '"' || *c == '\\' ? "\\%c" : "%c", *c);
+        fputc('"', out);
+        separator = ",\n";
+    }
+    fputs("\n  }\n}\n", out);
+    if (fclose(out))
+        die("out of memory");
+    if (unique)
+        return text;
+    free(text);
+    return NULL;
+}

@@ -1,0 +1,158 @@
+#include "write/summary.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/die.h"
+#include "base/json.h"
+#include "base/progress.h"
+
+static void print_side(FILE *out, const char *side, const json_t *totals)
+{
+    const char *format;
+    json_t *bytes;
+    char text[BYTES_TEXT];
+    if (!totals)
+        return;
+    json_int_t tensors = json_integer_value(json_object_get(totals, "tensors"));
+    json_int_t all = json_integer_value(json_object_get(totals, "bytes"));
+    fprintf(out, "%-5s %7" PRId64 " tensors, %9s: ", side, (int64_t)tensors,
+            bytes_text((double)all, text));
+    const char *separator = "";
+    json_object_foreach(json_object_get(totals, "formats"), format, bytes)
+    {
+        fprintf(out, "%s%s %s", separator, format,
+                bytes_text((double)json_integer_value(bytes), text));
+        separator = ", ";
+    }
+    fputc('\n', out);
+}
+
+static void print_totals(FILE *out, const struct summary *s)
+{
+    char text[BYTES_TEXT];
+    print_side(out, "in", s->input);
+    print_side(out, "out", s->output);
+    fprintf(out, "%-5s %s\n", "files", bytes_text((double)s->file_bytes, text));
+}
+
+/* ---- what the stages counted: each line is printed if its numbers are there ---- */
+
+static void print_experts(const json_t *stage, const char *program)
+{
+    json_int_t weights, hash, score, mtp;
+    if (json_unpack((json_t *)stage, "{s:I, s:{s:I, s:I, s:I}}", "weights", &weights, "experts",
+                    "hash", &hash, "score", &score, "mtp", &mtp))
+        return;
+    fprintf(stderr,
+            "%s: %" PRId64 " weights; experts: %" PRId64 " hash-routed, %" PRId64 " score-routed",
+            strcmp(program, "nvfp4-cast") ? "packed" : "cast", (int64_t)weights, (int64_t)hash,
+            (int64_t)score);
+    fprintf(stderr, mtp ? ", %" PRId64 " MTP\n" : "\n", (int64_t)mtp);
+}
+
+static void print_weight_amaxes(const json_t *stage, const char *program)
+{
+    (void)program;
+    const json_t *synthesized = json_object_get(stage, "weight_amax_synthesized");
+    json_int_t zero = json_integer_value(json_object_get(stage, "zero_weights"));
+    if (synthesized)
+        fprintf(stderr, "weight amaxes taken from the weight itself: %" PRId64 "\n",
+                (int64_t)json_integer_value(synthesized));
+    if (zero)
+        fprintf(stderr, "weights that are all zero: %" PRId64 "\n", (int64_t)zero);
+}
+
+static void print_input_amaxes(const json_t *stage, const char *program)
+{
+    (void)program;
+    size_t i;
+    json_t *merge;
+    json_array_foreach(json_object_get(stage, "amax"), i, merge)
+    {
+        json_int_t filled;
+        const char *rule;
+        if (!json_unpack(merge, "{s:I, s:s}", "input_fallback", &filled, "fallback", &rule) &&
+            filled)
+            fprintf(stderr, "input amaxes of experts never reached: %" PRId64 " filled in (%s)\n",
+                    (int64_t)filled, rule);
+    }
+}
+
+static void print_dequantized(const json_t *stage, const char *program)
+{
+    json_int_t weights, nan;
+    if (!json_unpack((json_t *)stage, "{s:I, s:I}", "dequantized", &weights, "nan", &nan))
+        fprintf(stderr, "%s: %" PRId64 " weights became BF16%s\n", program, (int64_t)weights,
+                nan ? ", with NaN among them" : "");
+}
+
+static void print_blocks(const json_t *stage, const char *program)
+{
+    (void)program;
+    json_int_t blocks, lossy;
+    if (!json_unpack((json_t *)stage, "{s:I, s:I}", "blocks", &blocks, "lossy", &lossy))
+        fprintf(stderr, "lossless MXFP4->NVFP4 blocks: %" PRId64 "/%" PRId64 " (%.4f%%)\n",
+                (int64_t)(blocks - lossy), (int64_t)blocks,
+                blocks ? 100.0 * (double)(blocks - lossy) / (double)blocks : 100.0);
+}
+
+static void print_counts(const json_t *counts)
+{
+    static void (*const lines[])(const json_t *stage, const char *program) = {
+        print_experts, print_weight_amaxes, print_input_amaxes, print_dequantized, print_blocks};
+    size_t i;
+    json_t *stage;
+    json_array_foreach(counts, i, stage)
+    {
+        const char *program = json_string_value(json_object_get(stage, "program"));
+        for (size_t j = 0; program && j < sizeof lines / sizeof *lines; j++)
+            lines[j](stage, program);
+    }
+}
+
+/* ---- all of it ---- */
+
+void summary_print(const struct summary *s, const char *path, bool verbose)
+{
+    char a[BYTES_TEXT], b[BYTES_TEXT], c[BYTES_TEXT], time[TIME_TEXT];
+    fprintf(stderr, "%s\n", path);
+    print_totals(stderr, s);
+    print_counts(s->counts);
+    if (s->finished)
+        fprintf(stderr, "%" PRIu64 " of %" PRIu64 " shards were finished by an earlier run\n",
+                s->finished, s->shards);
+    if (verbose || s->shared)
+        fprintf(stderr, "shared with the source %s, copied in the kernel %s, written %s\n",
+                bytes_text((double)s->shared, a), bytes_text((double)s->copied, b),
+                bytes_text((double)s->written, c));
+    fprintf(stderr, "done in %s, %s/s\n", time_text(s->seconds, time),
+            bytes_text((double)s->file_bytes / (s->seconds > 0 ? s->seconds : 1), a));
+}
+
+void summary_print_plan(const struct summary *s, const char *path)
+{
+    char text[BYTES_TEXT];
+    printf("plan for %s\n", path);
+    print_totals(stdout, s);
+    printf("%-5s %s\n", "free", bytes_text((double)s->free_bytes, text));
+}
+
+void summary_print_json(const struct summary *s, bool plan)
+{
+    json_t *document =
+        json_pack("{s:b, s:O*, s:O, s:O*, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:f}", "plan",
+                  (int)plan, "input", s->input, "output", s->output, "counts", s->counts,
+                  "file_bytes", (json_int_t)s->file_bytes, "free_bytes", (json_int_t)s->free_bytes,
+                  "shared_bytes", (json_int_t)s->shared, "copied_bytes", (json_int_t)s->copied,
+                  "written_bytes", (json_int_t)s->written, "shards", (json_int_t)s->shards,
+                  "finished_shards", (json_int_t)s->finished, "seconds", s->seconds);
+    if (!document)
+        die("out of memory");
+    char *text = json_text(document, true, false);
+    fputs(text, stdout);
+    free(text);
+    json_decref(document);
+}

@@ -1,0 +1,52 @@
+# What every Bats file loads: the programs on PATH, a folder of the test's own, the bundled data.
+
+BIN=${BIN:-bin}
+export PATH="$PWD/$BIN:$PATH"
+export LC_ALL=C.UTF-8
+
+NANO=$PWD/test/data/v4-nano/ckpt      # DeepSeek-V4 in small: 4 layers, 16 experts, 3 shards
+NANO_AMAX=$PWD/test/data/v4-nano/golden/amax # its calibration dump, one rank
+GOLDEN=$PWD/test/data/v4-nano/golden  # what Model Optimizer makes of it
+
+setup() {
+    T=$(mktemp -d)
+    if declare -F prepare >/dev/null; then prepare; fi
+}
+
+teardown() {
+    rm -rf "$T"
+}
+
+# fixtures NAME: the folder of a fixture in $FIXTURES: a bundled one, or a larger one; skips the test
+# where it is not there.
+fixtures() {
+    FIXTURES=$PWD/test/data/$1
+    [ -d "$FIXTURES" ] || FIXTURES=$PWD/../shared/fixtures/$1
+    [ -d "$FIXTURES" ] || skip "larger fixtures ($1) are not here"
+}
+
+# A shell pipeline that fails if any of its stages fails.
+pipeline() {
+    bash -o pipefail -c "$1"
+}
+
+# digests DIR|STREAM: name, dtype, shape and SHA-256 of every tensor, as the golden files have them.
+digests() {
+    st-sum --each "$1" |
+        awk -F'\t' '{ gsub(/[][]/, "", $4); print $2 "\t" $3 "\t" $4 "\t" $1 }' | LC_ALL=C sort
+}
+
+# golden FILE: the same from a golden file (whose fifth column, the shard, goes).
+golden() {
+    cut -f1-4 "$1" | LC_ALL=C sort
+}
+
+# same_json A B [FILTER]: equal as JSON documents.
+same_json() {
+    diff <(jq -S "${3:-.}" "$1") <(jq -S "${3:-.}" "$2")
+}
+
+# amaxes FILE [FALLBACK] [DUMPS] [MODEL]: an amax stream of the bundled dump.
+amaxes() {
+    pipeline "pt-read '${3:-$NANO_AMAX}' | amax-merge -q --model '${4:-$NANO}' --fallback '${2:-layer-max}' >'$1'"
+}

@@ -1,0 +1,280 @@
+# Several processes that share the samples of a run.
+load common
+load craft
+
+prepare() {
+    ids=$(awk 'BEGIN { for (x = 7; n++ < 250;) { x = (x * 75 + 74) % 65537; printf "\\x%02x\\x%02x\\x00\\x00", x % 256, int(x / 256) % 16 } }')
+    safetensors "$T/tokens.safetensors" '{"input_ids":{"dtype":"I32","shape":[5,50],"data_offsets":[0,1000]}}' "$ids"
+    calib=(amax-calib --tokens "$T/tokens.safetensors" -j 1)
+    # A port of this test's own: tests run at the same time.
+    export MASTER_PORT=$((10000 + 2 * ($$ % 10000))) OMP_WAIT_POLICY=passive
+}
+
+teardown() {
+    jobs=$(jobs -p)
+    # shellcheck disable=SC2086 # a list
+    [ -z "$jobs" ] || kill -9 $jobs 2>/dev/null || true
+    [ -z "${net-}" ] || { ip netns del "$net.0"; ip netns del "$net.1"; }
+    rm -rf "$T"
+}
+
+# rank R N COMMAND...: a process of a run of N, in the background; what it says goes to $T/R.
+rank() {
+    RANK=$1 WORLD_SIZE=$2 "${@:3}" >"$T/$1.out" 2>"$T/$1" 3>&- &
+    pid[$1]=$!
+}
+
+# ended R...: wait for them; how each ended is put into $codes.
+ended() {
+    codes=
+    for r; do
+        local code=0
+        wait "${pid[r]}" || code=$?
+        codes+=" $code"
+    done
+    codes=${codes# }
+}
+
+# becomes COMMAND...: wait until it succeeds, which it does unless something is broken.
+becomes() {
+    for ((n = 0; n < 600; n++)); do
+        ! "$@" || return 0
+        sleep 0.1
+    done
+    return 1
+}
+
+# patience SECONDS: for which a rank may be silent.
+patience() {
+    export SEEKPIPE_RANK_TIMEOUT=$1
+}
+
+# has_met PID: the run has come together: the thread that watches is there.
+has_met() {
+    [ "$(find "/proc/$1/task" -mindepth 1 -maxdepth 1 | wc -l)" -gt 1 ]
+}
+
+@test "2, 3 and 5 ranks: the same amaxes as one, to the byte" {
+    jq '.formats = {"*": "NVFP4"} | .exclude_modules = []' pipelines/recipes/*/experts.json >"$T/all.json"
+    all=("${calib[@]}" -q --mtp --recipe "$T/all.json")
+    "${all[@]}" "$NANO" >"$T/alone.ts"
+    for n in 2 3 5; do
+        for ((r = 0; r < n; r++)); do
+            rank $r $n "${all[@]}" -o "$T/$n.ts" "$NANO"
+        done
+        ended $(seq 0 $((n - 1)))
+        cat "$T"/[0-4]
+        [ -z "${codes//[0 ]/}" ]
+        cmp "$T/alone.ts" "$T/$n.ts"
+    done
+}
+
+@test "launched by Open MPI, and by Slurm; from a stream of references" {
+    "${calib[@]}" -q "$NANO" >"$T/alone.ts"
+    st-read "$NANO" >"$T/weights.ts"
+    for r in 0 1; do
+        OMPI_COMM_WORLD_RANK=$r OMPI_COMM_WORLD_SIZE=2 OMPI_COMM_WORLD_LOCAL_RANK=$r \
+            "${calib[@]}" -q -o "$T/openmpi.ts" "$T/weights.ts" 3>&- &
+    done
+    wait
+    cmp "$T/alone.ts" "$T/openmpi.ts"
+    for r in 0 1; do
+        SLURM_PROCID=$r SLURM_STEP_NUM_TASKS=2 SLURM_LOCALID=$r SLURM_STEP_NUM_NODES=2 \
+            MASTER_ADDR=localhost "${calib[@]}" -q -o "$T/slurm.ts" "$T/weights.ts" 3>&- &
+    done
+    wait
+    cmp "$T/alone.ts" "$T/slurm.ts"
+}
+
+@test "the job script for Slurm: one node of tasks stands in for several" {
+    "${calib[@]}" -q "$NANO" >"$T/alone.ts"
+    mkdir "$T/cluster"
+    cat >"$T/cluster/scontrol" <<'SH'
+#!/bin/sh
+[ "$*" = 'show hostnames here' ] && echo localhost
+SH
+    cat >"$T/cluster/srun" <<'SH'
+#!/bin/bash
+while [[ $1 == -* ]]; do shift; done
+export SLURM_STEP_NUM_TASKS=$SLURM_NTASKS SLURM_STEP_NUM_NODES=$SLURM_NTASKS SLURM_LOCALID=0
+for ((SLURM_PROCID = 0; SLURM_PROCID < SLURM_NTASKS; SLURM_PROCID++)); do export SLURM_PROCID && "$@" & done
+for ((i = 0; i < SLURM_NTASKS; i++)); do wait -n || exit; done
+SH
+    chmod +x "$T"/cluster/*
+    job() { # TASKS OPTION...
+        env PATH="$T/cluster:$PATH" SLURM_JOB_NODELIST=here SLURM_JOB_ID=$((MASTER_PORT / 2)) SLURM_CPUS_PER_TASK=1 \
+            SLURM_NTASKS="$1" \
+            bash pipelines/slurm/amax-calib.sbatch "$T/tokens.safetensors" "$NANO" "$T/slurm.ts" -q "${@:2}"
+        cmp "$T/alone.ts" "$T/slurm.ts"
+    }
+    job 3 --batch 1
+    # A task alone may be started again, and goes on.
+    job 1 --resume "$T/kept" --resume-keep
+    [ -s "$T/kept/calibration.ts" ]
+    job 1 --resume "$T/kept" --resume-keep
+    run bash pipelines/slurm/amax-calib.sbatch "$T/tokens.safetensors" "$NANO" "$T/slurm.ts"
+    [ "$status" -eq 2 ]
+}
+
+@test "st-eval: the same losses, predictions and samples as one" {
+    eval=(st-eval -v -j 1 --mtp --tokens "$T/tokens.safetensors")
+    "${eval[@]}" --save "$T/alone.ts" "$NANO" >"$T/alone.out" 2>"$T/alone"
+    for r in 0 1 2; do rank $r 3 "${eval[@]}" --save "$T/three.ts" "$NANO"; done
+    ended 0 1 2
+    [ "$codes" = '0 0 0' ]
+    cmp "$T/alone.ts" "$T/three.ts"
+    cmp "$T/alone.out" "$T/0.out"
+    # All but the seconds that a layer took.
+    diff <(grep -v ' s: read ' "$T/alone") <(sed 's/^st-eval\[0\]/st-eval/' "$T/0" | grep -v ' s: read ')
+    [ ! -s "$T/1.out" ] && [ ! -s "$T/1" ]
+}
+
+@test "several machines need to know which is rank 0's" {
+    run env SLURM_PROCID=0 SLURM_STEP_NUM_TASKS=2 SLURM_STEP_NUM_NODES=2 "${calib[@]}" "$NANO"
+    [ "$status" -eq 1 ]
+    [[ $output == *'MASTER_ADDR does not say'* ]]
+    run env RANK=2 WORLD_SIZE=2 "${calib[@]}" "$NANO"
+    [ "$status" -eq 1 ]
+    [[ $output == *"\$RANK is '2', wanted a number from 0 to 1"* ]]
+}
+
+@test "a pipe is refused, and so are hidden states, with the reason" {
+    export RANK=0 WORLD_SIZE=2
+    run pipeline "st-read '$NANO' | amax-calib --tokens '$T/tokens.safetensors'"
+    [ "$status" -eq 1 ]
+    [[ $output == *'a pipe reaches but one'* ]]
+    run "${calib[@]}" --states-out "$T/states.ts" "$NANO"
+    [ "$status" -eq 2 ]
+    [[ $output == *'the states of its own samples'* ]]
+}
+
+@test "other tokens, other options, other weights, more ranks than samples" {
+    safetensors "$T/other.safetensors" '{"input_ids":{"dtype":"I32","shape":[5,50],"data_offsets":[0,1000]}}' "\\x01\\x00\\x00\\x00${ids:16}"
+    st-read --layers 0-2 "$NANO" >"$T/part.ts"
+    wrong() {
+        rank 0 2 "${calib[@]}" -o "$T/x.ts" "$NANO"
+        rank 1 2 "${@:2}"
+        ended 0 1
+        cat "$T/0" "$T/1"
+        [ "$codes" = '1 1' ]
+        grep -q "$1" "$T/0"
+        [ ! -e "$T/x.ts" ]
+    }
+    wrong 'rank 1 has other options' "${calib[@]}" --mtp "$NANO"
+    wrong 'rank 1 has other weights' "${calib[@]}" "$T/part.ts"
+    MASTER_ADDR=localhost wrong 'rank 1 has other tokens' "${calib[@]/tokens.safetensors/other.safetensors}" "$NANO"
+    rank 0 2 "${calib[@]}" --samples 1 "$NANO"
+    rank 1 2 "${calib[@]}" --samples 1 "$NANO"
+    ended 0 1
+    [ "$codes" = '1 1' ]
+    grep -q '1 samples only, less than ranks' "$T/1"
+}
+
+@test "a rank that is killed ends all, each with the reason" {
+    mkfifo "$T/never" # what rank 1 waits for
+    rank 0 3 "${calib[@]}" -o "$T/x.ts" "$NANO"
+    rank 1 3 amax-calib --tokens "$T/never" "$NANO"
+    rank 2 3 "${calib[@]}" "$NANO"
+    becomes has_met "${pid[1]}"
+    kill -9 "${pid[1]}"
+    ended 0 1 2
+    cat "$T/0" "$T/2"
+    [ "$codes" = '1 137 1' ]
+    grep -qx 'amax-calib\[0\]: rank 1 has ended, its own message says why; all ranks end' "$T/0"
+    grep -qx 'amax-calib\[2\]: rank 0 says: rank 1 has ended.*' "$T/2"
+    [ ! -e "$T/x.ts" ]
+}
+
+@test "rank 0 killed: the others end" {
+    mkfifo "$T/never"
+    rank 0 2 amax-calib --tokens "$T/never" -o "$T/x.ts" "$NANO"
+    rank 1 2 "${calib[@]}" "$NANO"
+    becomes has_met "${pid[0]}"
+    kill -9 "${pid[0]}"
+    ended 0 1
+    [ "$codes" = '137 1' ]
+    grep -qx 'amax-calib\[1\]: rank 0 has ended, its own message says why; all ranks end' "$T/1"
+}
+
+@test "a rank that fails by itself says why, and ends all" {
+    rank 0 2 "${calib[@]}" "$NANO"
+    rank 1 2 "${calib[@]/tokens.safetensors/none}" "$NANO"
+    ended 0 1
+    [ "$codes" = '1 1' ]
+    grep -q '/none: No such file' "$T/1"
+    grep -q 'rank 1 has ended' "$T/0"
+}
+
+@test "a rank that is stopped ends the others, and itself when it goes on" {
+    patience 5
+    mkfifo "$T/never"
+    rank 0 3 "${calib[@]}" "$NANO"
+    rank 1 3 amax-calib --tokens "$T/never" "$NANO"
+    rank 2 3 "${calib[@]}" "$NANO"
+    becomes has_met "${pid[1]}"
+    kill -STOP "${pid[1]}"
+    ended 0 2
+    kill -CONT "${pid[1]}"
+    [ "$codes" = '1 1' ]
+    grep -q 'rank 1 has not been heard of for 5 seconds' "$T/0"
+    grep -q 'rank 0 says: rank 1 has not been heard of' "$T/2"
+    ended 1
+    [ "$codes" = 1 ]
+    grep -q 'rank 0' "$T/1"
+}
+
+# two_machines: a network each, connected by a cable, rank 0's called 10.9.0.1; or false if that is not allowed here.
+two_machines() {
+    ip netns add "seekpipe$$.0" && net=seekpipe$$ && ip netns add "$net.1" &&
+        ip link add cable netns "$net.0" type veth peer name cable netns "$net.1" || return
+    for r in 0 1; do
+        ip -n "$net.$r" addr add "10.9.0.$((r + 1))/24" dev cable
+        ip -n "$net.$r" link set cable up
+    done
+    export MASTER_ADDR=10.9.0.1
+} 2>/dev/null
+
+@test "two machines find what one finds; cut off from each other, both end" {
+    two_machines || skip 'no right to make networks, or no ip(8)'
+    "${calib[@]}" -q "$NANO" >"$T/alone.ts"
+    for r in 0 1; do rank $r 2 ip netns exec "$net.$r" "${calib[@]}" -q -o "$T/two.ts" "$NANO"; done
+    ended 0 1
+    cmp "$T/alone.ts" "$T/two.ts"
+    patience 2
+    mkfifo "$T/never"
+    rank 0 2 ip netns exec "$net.0" amax-calib --tokens "$T/never" "$NANO"
+    rank 1 2 ip netns exec "$net.1" "${calib[@]}" "$NANO"
+    becomes has_met "${pid[0]}"
+    ip -n "$net.1" link set cable down
+    ended 0 1
+    [ "$codes" = '1 1' ]
+    grep -q 'rank 1 has not been heard of' "$T/0"
+    grep -q 'rank 0 has not been heard of' "$T/1"
+}
+
+@test "a rank that does not come, and a rank 0 that does not" {
+    patience 1
+    rank 0 3 "${calib[@]}" "$NANO"
+    rank 2 3 "${calib[@]}" "$NANO"
+    MASTER_PORT=$((MASTER_PORT + 1)) rank 1 2 "${calib[@]}" "$NANO"
+    ended 0 2 1
+    [ "$codes" = '1 1 1' ]
+    grep -q 'rank 1 did not come within 10 seconds' "$T/0"
+    grep -q 'rank 0 ended before all ranks had come' "$T/2"
+    grep -q "rank 0 does not answer at 127.0.0.1, port [0-9]*; did it start?: Connection refused" "$T/1"
+}
+
+@test "whoever else calls is hung up on; another run's ranks are told apart" {
+    rank 0 2 "${calib[@]}" -q -o "$T/x.ts" "$NANO"
+    call() { echo 'GET / HTTP/1.0' >"/dev/tcp/127.0.0.1/$MASTER_PORT"; } 2>/dev/null
+    becomes call
+    rank 1 2 "${calib[@]}" "$NANO"
+    ended 0 1
+    [ "$codes" = '0 0' ]
+    [ -s "$T/x.ts" ]
+    rank 0 2 "${calib[@]}" "$NANO"
+    rank 1 3 "${calib[@]}" "$NANO"
+    ended 0 1
+    [ "$codes" = '1 1' ]
+    grep -q 'rank 1 of 3 came, and this is a run of 2' "$T/0"
+}

@@ -1,0 +1,153 @@
+/* What range of values elements have, beside one element after the other by dtype_value(). */
+#include "stream/stats.h"
+
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "tensor/bf16.h"
+
+enum { MANY = 100000 };
+
+/* The plain way. */
+static void count(struct stats *stats, enum dtype dtype, const void *data, size_t elements,
+                  enum stats_histogram histogram)
+{
+    for (size_t i = 0; i < elements; i++) {
+        double x = dtype_value(dtype, data, i);
+        stats->count++;
+        stats->nan += isnan(x) != 0;
+        stats->infinite += isinf(x) != 0; /* -1 for -infinity */
+        stats->zeros += x == 0;
+        if (isfinite(x)) {
+            stats->sum += x;
+            stats->min = x + 0.0 < stats->min ? x + 0.0 : stats->min;
+            stats->max = x + 0.0 > stats->max ? x + 0.0 : stats->max;
+        }
+        if (histogram == STATS_BY_EXPONENT && isfinite(x) && x != 0)
+            stats->exponent[ilogb(x) - STATS_EXPONENT_MIN]++;
+        if (histogram == STATS_BY_CODE) {
+            stats->code[((const uint8_t *)data)[i] & 15]++;
+            stats->code[((const uint8_t *)data)[i] >> 4]++;
+        }
+    }
+}
+
+/* Equal, but for the order of the sum. */
+static void assert_same(const struct stats *a, const struct stats *b)
+{
+    assert_int_equal(a->count, b->count);
+    assert_int_equal(a->zeros, b->zeros);
+    assert_int_equal(a->nan, b->nan);
+    assert_int_equal(a->infinite, b->infinite);
+    assert_memory_equal(&a->min, &b->min, sizeof a->min);
+    assert_memory_equal(&a->max, &b->max, sizeof a->max);
+    assert_memory_equal(a->exponent, b->exponent, sizeof a->exponent);
+    assert_memory_equal(a->code, b->code, sizeof a->code);
+}
+
+static void check(enum dtype dtype, const void *data, size_t elements,
+                  enum stats_histogram histogram)
+{
+    struct stats found, wanted, part;
+    stats_clear(&found);
+    stats_clear(&wanted);
+    stats_add(&found, dtype, data, elements, histogram);
+    count(&wanted, dtype, data, elements, histogram);
+    assert_same(&found, &wanted);
+    /* In pieces of 1, 2, 4, ... elements. */
+    stats_clear(&found);
+    for (size_t at = 0, size = 1; at < elements; at += size, size *= 2) {
+        size = size < elements - at ? size : elements - at;
+        stats_clear(&part);
+        stats_add(&part, dtype, (const char *)data + at * dtype_size(dtype), size, histogram);
+        stats_join(&found, &part);
+    }
+    assert_same(&found, &wanted);
+}
+
+static uint64_t next(uint64_t *state)
+{
+    *state ^= *state << 13;
+    *state ^= *state >> 7;
+    return *state ^= *state << 17;
+}
+
+static void any_bits_of_any_dtype(void **state)
+{
+    (void)state;
+    uint64_t random = 1, *data = malloc(MANY * sizeof *data);
+    for (size_t i = 0; i < MANY; i++)
+        data[i] = next(&random);
+    for (unsigned dtype = 0; dtype < DTYPE_COUNT; dtype++)
+        for (enum stats_histogram histogram = STATS_NO_HISTOGRAM; histogram <= STATS_BY_EXPONENT;
+             histogram++) {
+            check((enum dtype)dtype, data, MANY, histogram);
+            for (size_t elements = 0; elements < 20; elements++)
+                check((enum dtype)dtype, data, elements, histogram);
+        }
+    check(DTYPE_I8, data, MANY, STATS_BY_CODE);
+    check(DTYPE_U8, data, MANY, STATS_BY_CODE);
+    free(data);
+}
+
+static void every_bf16(void **state)
+{
+    (void)state;
+    enum { CODES = 1 << 16, STEP = 40503 }; /* odd: every code once, in disorder */
+    uint16_t *data = malloc(CODES * sizeof *data);
+    for (unsigned i = 0; i < CODES; i++)
+        data[i] = (uint16_t)(i * STEP);
+    check(DTYPE_BF16, data, CODES, STATS_BY_EXPONENT);
+    for (unsigned i = 0; i < CODES; i++)
+        check(DTYPE_BF16, &data[i], 1, STATS_BY_EXPONENT);
+    /* Without what is not finite. */
+    size_t finite = 0;
+    for (unsigned i = 0; i < CODES; i++)
+        if (!bf16_not_finite(data[i]))
+            data[finite++] = data[i];
+    check(DTYPE_BF16, data, finite, STATS_BY_EXPONENT);
+    free(data);
+}
+
+/* Numbers of which any sum is exact. */
+static void sums(void **state)
+{
+    (void)state;
+    struct stats stats;
+    double sum = 0;
+    uint64_t random = 1;
+    uint16_t *wide = malloc(MANY * sizeof *wide);
+    int8_t *narrow = malloc(MANY);
+    for (size_t i = 0; i < MANY; i++) {
+        narrow[i] = (int8_t)next(&random);
+        wide[i] = bf16_from_f32(narrow[i]);
+        sum += narrow[i];
+    }
+    stats_clear(&stats);
+    stats_add(&stats, DTYPE_BF16, wide, MANY, STATS_NO_HISTOGRAM);
+    assert_true(stats.sum == sum);
+    wide[3] = 0x7fc0;
+    wide[4] = 0xff80;
+    stats_add(&stats, DTYPE_BF16, wide, MANY, STATS_NO_HISTOGRAM);
+    assert_true(stats.sum == 2 * sum - narrow[3] - narrow[4]);
+    stats_clear(&stats);
+    stats_add(&stats, DTYPE_I8, narrow, MANY, STATS_NO_HISTOGRAM);
+    assert_true(stats.sum == sum);
+    free(wide);
+    free(narrow);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(any_bits_of_any_dtype),
+        cmocka_unit_test(every_bf16),
+        cmocka_unit_test(sums),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
