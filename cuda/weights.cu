@@ -7,7 +7,8 @@
 /* A matrix as it came: rows of `stride` bytes, and its scales. */
 struct packed {
     const uint8_t *raw, *scale; /* scale: a byte per 32 (MXFP4) or 16 (NVFP4) columns */
-    const float *fp8;           /* FP8: per 128 x 128 block */
+    const float *fp8;           /* FP8: per block of block_rows x block_cols elements */
+    uint32_t block_rows, block_cols;
     uint64_t cols, stride, scale_cols;
     uint64_t first; /* the number of the first row, for FP8's blocks */
     float scale_2;
@@ -26,10 +27,10 @@ static __device__ uint64_t load_bytes(const uint8_t *from, uint64_t left)
 
 static __device__ struct eight fp8_eight(const struct packed &p, uint64_t i, uint64_t j)
 {
-    const float *scale = p.fp8 + (p.first + i) / FP8_BLOCK * p.scale_cols;
+    const float *scale = p.fp8 + (uint32_t)(p.first + i) / p.block_rows * p.scale_cols;
     uint64_t codes = load_bytes(p.raw + i * p.stride + j, p.cols - j);
     struct eight out;
-    float s = scale[j / FP8_BLOCK];
+    float s = scale[(uint32_t)j / p.block_cols];
 #pragma unroll
     for (unsigned k = 0; k < EIGHT; k++) {
         uint32_t code = (uint32_t)(codes >> 8 * k) & 0xff;
@@ -174,10 +175,18 @@ static struct operand *operand(struct device *d, const struct weight *weight,
     p.scale_cols = scales->cols;
     p.scale_2 = scales->scale_2;
     p.raw = from;
-    uint64_t blocks = (weight->rows + FP8_BLOCK - 1) / FP8_BLOCK * scales->cols;
     p.scale = (const uint8_t *)scale.at + first * scales->cols;
     float *fp8 = NULL;
     if (weight->format == FORMAT_FP8) {
+        uint64_t blocks =
+            (weight->rows + weight->block_rows - 1) / weight->block_rows * scales->cols;
+        if (weight->block_cols % EIGHT && weight->block_cols != weight->cols)
+            die("%s: blocks of %lu columns; a GPU wants a multiple of %d", tensor->name,
+                (unsigned long)weight->block_cols, EIGHT);
+        if (weight->rows > UINT32_MAX || weight->cols > UINT32_MAX)
+            die("%s: is too large for a GPU", tensor->name);
+        p.block_rows = (uint32_t)weight->block_rows;
+        p.block_cols = (uint32_t)weight->block_cols;
         fp8 = (float *)gpu_alloc(gpu, blocks, sizeof *fp8);
         gpu_write(gpu, fp8, scales->fp8, blocks * sizeof *fp8);
     }

@@ -9,6 +9,7 @@
 #include "base/json.h"
 #include "forward/forward_options.h"
 #include "forward/resume.h"
+#include "model/weights.h"
 #include "quantize/amax.h"
 #include "quantize/recipe.h"
 
@@ -70,7 +71,8 @@ struct results {
     const struct stage *stage;
     const struct options *options;
     const struct forward *run;
-    const json_t *recipe; /* or NULL */
+    const struct model *model;
+    const struct recipe *recipe; /* or NULL */
     struct resume resume;
     struct scalars scalars;
 };
@@ -79,14 +81,14 @@ struct results {
 
 static void add_amax(struct results *r, const char *module, enum amax_which which, float amax)
 {
-    char *name = amax_name(module, which);
+    char *name = amax_name(r->model, module, which);
     scalars_add(&r->scalars, name, DTYPE_F32, &amax);
     free(name);
 }
 
 static bool is_recorded(const struct results *r, const char *module, bool expert)
 {
-    return expert || (r->recipe && recipe_is_nvfp4(r->recipe, module));
+    return expert || (r->recipe && recipe_format(r->recipe, module) == FORMAT_NVFP4);
 }
 
 static void take_linear(void *context, const struct linear_seen *seen)
@@ -117,26 +119,29 @@ static void take_states(void *context, const struct states *states)
     resume_save(&r->resume, r->run, r->stage, states, &r->scalars);
 }
 
+/* True if the run goes through the layer that the matrix is in. */
+static bool is_run(const struct forward *run, const struct place *place)
+{
+    if (place->section == SECTION_MTP)
+        return run->mtp;
+    return place->section != SECTION_LAYERS ||
+           (place->layer >= run->first && place->layer <= run->last);
+}
+
 /* What a run would record if every expert were reached. */
 static void plan(struct results *r, struct ts_in *in)
 {
     struct weights weights;
-    weights_find(&weights, ts_toc(in), ts_name(in));
+    weights_find(&weights, r->model, ts_toc(in), ts_name(in));
     for (size_t i = 0; i < weights.count; i++) {
-        char module[TENSOR_NAME_MAX + 1], experts[TENSOR_NAME_MAX + 1], matrix[TENSOR_NAME_MAX + 1];
-        uint32_t layer, expert;
-        bool mtp;
-        weight_module(&ts_toc(in)->tensor[weights.weight[i].line], module);
-        bool routed = ts_model(in)->expert(module, experts, matrix, &layer, &expert, &mtp);
-        if (!is_recorded(r, module, routed && (!mtp || r->run->mtp)) ||
-            (routed && !mtp && (layer < r->run->first || layer > r->run->last)))
+        const struct weight *w = &weights.weight[i];
+        bool routed = place_is_routed(&w->place);
+        char expert[TENSOR_NAME_MAX + 1];
+        if (!is_run(r->run, &w->place) || !is_recorded(r, w->module, routed))
             continue;
-        take_linear(r, &(struct linear_seen){.module = module, .expert = routed, .rows = 1});
-        if (routed && !strcmp(matrix, "w2")) {
-            char *name = xprintf("%s.%" PRIu32, experts, expert);
-            take_routed(r, name, 1);
-            free(name);
-        }
+        take_linear(r, &(struct linear_seen){.module = w->module, .expert = routed, .rows = 1});
+        if (routed && model_is_last_matrix(r->model, &w->place))
+            take_routed(r, model_expert_path(r->model, &w->place, expert), 1);
     }
     weights_free(&weights);
 }
@@ -147,10 +152,11 @@ static void plan(struct results *r, struct ts_in *in)
 static char *deciding_options(const struct results *r)
 {
     const struct options *o = r->options;
-    json_t *options = json_pack(
-        "{s:s, s:b, s:b, s:I, s:I, s:s*, s:O*}", "version", SEEKPIPE_VERSION, "all_experts",
-        (int)o->all_experts, "mtp", (int)r->run->mtp, "first", (json_int_t)r->run->first, "last",
-        (json_int_t)r->run->last, "states_out", o->forward.states_out, "recipe", r->recipe);
+    json_t *options =
+        json_pack("{s:s, s:b, s:b, s:I, s:I, s:s*, s:s*}", "version", SEEKPIPE_VERSION,
+                  "all_experts", (int)o->all_experts, "mtp", (int)r->run->mtp, "first",
+                  (json_int_t)r->run->first, "last", (json_int_t)r->run->last, "states_out",
+                  o->forward.states_out, "recipe", r->recipe ? recipe_digest(r->recipe) : NULL);
     if (!options)
         die("out of memory");
     char *text = json_text(options, false, true);
@@ -225,8 +231,9 @@ int main(int argc, char **argv)
             "--resume does not go with several ranks: each has the states of its own samples");
     struct ts_in *in = ts_open(stage_input(&stage), &stage);
     forward_options_open(&o.forward, &stage, &run, ranks, in, &tokens, 1);
-    json_t *recipe = o.recipe ? recipe_load(o.recipe, ts_model(in)->type) : NULL;
-    struct results results = {.stage = &stage, .options = &o, .run = &run, .recipe = recipe};
+    struct recipe *recipe = o.recipe ? recipe_load(o.recipe, ts_model(in)) : NULL;
+    struct results results = {
+        .stage = &stage, .options = &o, .run = &run, .model = ts_model(in), .recipe = recipe};
     scalars_begin(&results.scalars, "amax.safetensors");
     run.arithmetic = ARITHMETIC_CALIBRATION;
     run.all_experts = o.all_experts;
@@ -250,7 +257,7 @@ int main(int argc, char **argv)
     tokens_free(&tokens);
     scalars_free(&results.scalars);
     free(args);
-    json_decref(recipe);
+    recipe_free(recipe);
     int code = stage_end(&stage);
     resume_end(&results.resume); /* now that all is out */
     return code;

@@ -8,6 +8,7 @@
 
 #include "base/die.h"
 #include "base/output.h"
+#include "model/weights.h"
 #include "quantize/amax.h"
 #include "quantize/recipe.h"
 #include "tensor/weight.h"
@@ -50,9 +51,9 @@ struct options {
 /* An amax, or the number of tokens that reached an expert. Its name is in the table of contents. */
 struct entry {
     bool is_tokens;
-    bool filled;   /* by the fallback rule */
-    uint8_t which; /* enum amax_which */
-    uint32_t expert;
+    bool filled;         /* by the fallback rule */
+    uint8_t which;       /* enum amax_which */
+    struct place place;  /* of the matrix */
     struct peers *peers; /* of a routed expert; NULL if it is none */
     union {
         float amax;
@@ -60,17 +61,15 @@ struct entry {
     };
 };
 
-/* The experts of one layer under one projection. */
+/* One matrix of all the experts of one layer. */
 struct peers {
     struct peers *next;
-    char *experts;    /* "layers.3.ffn.experts" */
-    char *projection; /* "w1" */
-    bool mtp;
-    float input_amax; /* the largest of those that tokens reached; 0 if none */
+    struct place place; /* of one of them */
+    float input_amax;   /* the largest of those that tokens reached; 0 if none */
 };
 
 struct table {
-    const struct model *model;
+    struct model *model; /* of --model, or of the names in the first stream */
     struct entry *entry;
     size_t count, capacity;
     struct toc *toc;     /* parallel to entry[]: their names */
@@ -82,43 +81,22 @@ static const char *name_of(const struct table *table, const struct entry *entry)
     return table->toc->tensor[entry - table->entry].name;
 }
 
-/* The module of an amax into `module` (TENSOR_NAME_MAX + 1 bytes); returns module. */
-static char *module_of(const struct table *table, const struct entry *entry, char *module)
-{
-    enum amax_which which;
-    amax_key(name_of(table, entry), module, &which);
-    return module;
-}
-
 /* ---- reading ---- */
 
-static struct peers *find_peers(struct table *table, const char *experts, const char *projection,
-                                bool mtp)
+/* The peers of a matrix of a routed expert; NULL for others. */
+static struct peers *peers_of(struct table *table, const struct place *place)
 {
+    if (!place_is_routed(place))
+        return NULL;
     struct peers *peers = table->peers;
-    while (peers &&
-           (strcmp(peers->experts, experts) != 0 || strcmp(peers->projection, projection) != 0))
+    while (peers && !place_are_peers(&peers->place, place))
         peers = peers->next;
     if (!peers) {
         peers = xalloc(1, sizeof *peers);
-        *peers = (struct peers){.next = table->peers,
-                                .experts = xstrdup(experts),
-                                .projection = xstrdup(projection),
-                                .mtp = mtp};
+        *peers = (struct peers){.next = table->peers, .place = *place};
         table->peers = peers;
     }
     return peers;
-}
-
-/* The peers of a module that is a routed expert's, and the expert's number; NULL for others. */
-static struct peers *peers_of(struct table *table, const char *module, uint32_t *expert)
-{
-    char experts[TENSOR_NAME_MAX + 1], projection[TENSOR_NAME_MAX + 1];
-    uint32_t layer;
-    bool mtp;
-    if (!table->model->expert(module, experts, projection, &layer, expert, &mtp))
-        return NULL;
-    return find_peers(table, experts, projection, mtp);
 }
 
 static struct entry *append(struct table *table, const char *name, enum dtype dtype)
@@ -140,12 +118,13 @@ static struct entry *append(struct table *table, const char *name, enum dtype dt
 static struct entry *append_amax(struct table *table, const char *module, enum amax_which which,
                                  float amax)
 {
-    char *name = amax_name(module, which);
+    char *name = amax_name(table->model, module, which);
     struct entry *entry = append(table, name, DTYPE_F32);
     free(name);
     entry->which = (uint8_t)which;
     entry->amax = amax;
-    entry->peers = peers_of(table, module, &entry->expert);
+    entry->place = model_place(table->model, module);
+    entry->peers = peers_of(table, &entry->place);
     return entry;
 }
 
@@ -166,8 +145,8 @@ static void read_entry(struct table *table, struct ts_in *in)
         return;
     }
     enum amax_which which;
-    float amax = amax_read(in);
-    amax_key(tensor->name, module, &which);
+    float amax = amax_read(table->model, in);
+    amax_key(table->model, tensor->name, module, &which);
     append_amax(table, module, which, amax);
 }
 
@@ -228,6 +207,8 @@ static struct ts_in *read_all(struct table *table, struct stage *stage)
         const char *path = stage->operands ? stage->operand[i] : NULL;
         /* Even for a plan the values are needed: they decide what is filled in. */
         struct ts_in *in = ts_open(path && strcmp(path, "-") != 0 ? path : NULL, NULL);
+        if (!table->model)
+            table->model = model_open(model_guess(ts_toc(in)), NULL);
         while (ts_next(in))
             read_entry(table, in);
         if (ts_plan_only(in))
@@ -255,31 +236,44 @@ static struct ts_in *read_all(struct table *table, struct stage *stage)
 
 static struct entry *find(struct table *table, const char *module, enum amax_which which)
 {
-    char *name = amax_name(module, which);
+    char *name = amax_name(table->model, module, which);
     int64_t line = toc_find(table->toc, name);
     free(name);
     return line < 0 ? NULL : &table->entry[line];
 }
 
-/* w1 and w3 feed one product in the engines: they share the larger. */
+/* The largest amax in the group of an entry. */
+static float group_amax(struct table *table, const struct entry *entry)
+{
+    char module[TENSOR_NAME_MAX + 1];
+    struct place member;
+    float largest = entry->amax;
+    for (unsigned i = 0; model_group_member(table->model, &entry->place, i, &member); i++) {
+        const struct entry *other =
+            model_module(table->model, &member, module) ? find(table, module, entry->which) : NULL;
+        if (other)
+            largest = fmaxf(largest, other->amax);
+    }
+    return largest;
+}
+
+/* The members of a group (gate and up, for example) feed one product in the engines: they share the
+ * largest. */
 static uint64_t fuse(struct table *table)
 {
     uint64_t fused = 0;
     for (size_t i = 0; i < table->count; i++) {
         struct entry *entry = &table->entry[i];
-        char module[TENSOR_NAME_MAX + 1], partner[TENSOR_NAME_MAX + 1];
-        if (entry->is_tokens || !table->model->fused(module_of(table, entry, module), partner))
-            continue;
-        struct entry *other = find(table, partner, entry->which);
-        if (other && other->amax < entry->amax) {
-            other->amax = entry->amax;
+        float largest = entry->is_tokens ? 0 : group_amax(table, entry);
+        if (!entry->is_tokens && entry->amax < largest) {
+            entry->amax = largest;
             fused++;
         }
     }
     return fused;
 }
 
-/* After w1 and w3 were fused: the largest of each layer's projections. */
+/* After groups were fused: the largest of each layer's matrices. */
 static void find_peer_maxima(struct table *table)
 {
     for (size_t i = 0; i < table->count; i++) {
@@ -297,15 +291,15 @@ static float fallback_amax(const struct table *table, const struct options *o,
         return of->input_amax;
     float largest = 0;
     for (const struct peers *peers = table->peers; peers; peers = peers->next)
-        if (!peers->mtp && !strcmp(peers->projection, of->projection))
+        if (peers->place.section != SECTION_MTP && peers->place.matrix == of->place.matrix)
             largest = fmaxf(largest, peers->input_amax);
     return largest;
 }
 
 static void fill_one(struct table *table, const struct options *o, const char *module)
 {
-    uint32_t expert;
-    const struct peers *peers = peers_of(table, module, &expert);
+    struct place place = model_place(table->model, module);
+    const struct peers *peers = peers_of(table, &place);
     if (!peers || !strcmp(o->fallback, "none"))
         die("%s has no input amax: no calibration token reached it; choose a rule with --fallback, "
             "or calibrate with more text",
@@ -324,19 +318,18 @@ static uint64_t fill_for_model(struct table *table, const struct options *o, str
 {
     uint64_t filled = 0;
     struct weights weights;
-    const char *type = json_string_value(json_object_get(ts_header(model), "model_type"));
-    json_t *recipe = recipe_load(o->recipe, type);
-    weights_find(&weights, ts_toc(model), ts_name(model));
+    struct recipe *recipe = recipe_load(o->recipe, table->model);
+    weights_find(&weights, table->model, ts_toc(model), ts_name(model));
     for (size_t i = 0; i < weights.count; i++) {
-        char module[TENSOR_NAME_MAX + 1];
-        weight_module(&ts_toc(model)->tensor[weights.weight[i].line], module);
-        if (recipe_is_nvfp4(recipe, module) && !find(table, module, AMAX_INPUT)) {
-            fill_one(table, o, module);
+        const struct weight *w = &weights.weight[i];
+        bool quantized = !w->place.stays && recipe_format(recipe, w->module) == FORMAT_NVFP4;
+        if (quantized && !find(table, w->module, AMAX_INPUT)) {
+            fill_one(table, o, w->module);
             filled++;
         }
     }
     weights_free(&weights);
-    json_decref(recipe);
+    recipe_free(recipe);
     return filled;
 }
 
@@ -346,16 +339,17 @@ static uint64_t fill_for_dump(struct table *table, const struct options *o)
     uint64_t filled = 0;
     uint32_t experts = 0;
     for (size_t i = 0; i < table->count; i++)
-        if (table->entry[i].peers && table->entry[i].expert >= experts)
-            experts = table->entry[i].expert + 1;
+        if (table->entry[i].peers && table->entry[i].place.expert >= experts)
+            experts = table->entry[i].place.expert + 1;
     for (const struct peers *peers = table->peers; peers; peers = peers->next)
         for (uint32_t expert = 0; expert < experts; expert++) {
-            char *module = xprintf("%s.%" PRIu32 ".%s", peers->experts, expert, peers->projection);
-            if (!find(table, module, AMAX_INPUT)) {
+            struct place place = peers->place;
+            char module[TENSOR_NAME_MAX + 1];
+            place.expert = expert;
+            if (model_module(table->model, &place, module) && !find(table, module, AMAX_INPUT)) {
                 fill_one(table, o, module);
                 filled++;
             }
-            free(module);
         }
     return filled;
 }
@@ -404,7 +398,10 @@ static void write_digest(FILE *out, const struct table *table)
             filled += entry->filled;
         }
         qsort(amax, n, sizeof *amax, by_amax);
-        char *label = xprintf("%s %s %s", first->peers->experts, first->peers->projection,
+        char path[TENSOR_NAME_MAX + 1];
+        const struct place *place = &first->peers->place;
+        char *label = xprintf("%s %s %s", model_experts_path(table->model, place, path),
+                              model_matrix_name(table->model, place),
                               first->which == AMAX_INPUT ? "input" : "weight");
         fprintf(out, "%-40s %8zu %8zu %12.4g %12.4g %12.4g\n", label, n, filled, (double)amax[0],
                 (double)amax[n / 2], (double)amax[n - 1]);
@@ -425,12 +422,11 @@ static void write_summary(const char *path, const struct table *table)
         const struct entry *entry = &table->entry[i];
         if (entry->is_tokens)
             continue;
-        char module[TENSOR_NAME_MAX + 1];
-        char *name = xprintf("%s_%s_quantizer", module_of(table, entry, module),
-                             entry->which == AMAX_INPUT ? "input" : "weight");
-        fprintf(out, "%-80s TensorQuantizer(NVFP4, block 16, amax=%.2e%s)\n", name,
+        char *quantizer = xstrdup(name_of(table, entry));
+        *strrchr(quantizer, '.') = 0; /* "._amax" */
+        fprintf(out, "%-80s TensorQuantizer(NVFP4, block 16, amax=%.2e%s)\n", quantizer,
                 (double)entry->amax, entry->filled ? ", filled in: never reached" : "");
-        free(name);
+        free(quantizer);
     }
     write_digest(out, table);
     if (ferror(out) || fclose(out))
@@ -453,12 +449,20 @@ static void free_table(struct table *table)
 {
     for (struct peers *peers = table->peers, *next; peers; peers = next) {
         next = peers->next;
-        free(peers->experts);
-        free(peers->projection);
         free(peers);
     }
     free(table->entry);
     toc_free(table->toc);
+    model_close(table->model);
+}
+
+/* The model of a checkpoint, for longer than that is open. */
+static struct model *reopened(struct ts_in *in)
+{
+    json_t *config = ts_file_json(in, "config.json");
+    struct model *model = model_open(model_type(ts_model(in)), config);
+    json_decref(config);
+    return model;
 }
 
 int main(int argc, char **argv)
@@ -477,7 +481,7 @@ int main(int argc, char **argv)
     o.verbose = stage.verbose;
     struct ts_in *model = o.model ? ts_open(o.model, NULL) : NULL;
     struct table table = {.toc = toc_new()};
-    table.model = model ? ts_model(model) : model_of("deepseek_v4");
+    table.model = model ? reopened(model) : NULL;
     struct ts_in *in = read_all(&table, &stage);
     uint64_t fused = fuse(&table);
     find_peer_maxima(&table);

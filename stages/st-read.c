@@ -116,46 +116,51 @@ static void find_part(struct options *o, const struct toc *toc)
     free(bytes);
 }
 
-static bool wanted(const struct options *o, const struct toc *toc, const struct tensor *tensor)
+static bool wanted(const struct options *o, const struct model *model, const struct toc *toc,
+                   const struct tensor *tensor)
 {
-    const char *name = tensor->name;
-    uint32_t layer;
-    if (o->layers)
-        return name_number(&name, "layers.", &layer) && layer >= o->first_layer &&
-               layer <= o->last_layer;
+    if (o->layers) {
+        struct place place = model_place(model, tensor->name);
+        return place.section == SECTION_LAYERS && place.layer >= o->first_layer &&
+               place.layer <= o->last_layer;
+    }
     if (o->part && (tensor->shard < o->first_shard || tensor->shard >= o->end_shard))
         return false;
     return !o->shards || in_list(o->shards, toc->shard[tensor->shard]);
 }
 
 /* True if a weight or a scale of the module is wanted. */
-static bool module_wanted(const struct options *o, struct toc *toc, const char *module)
+static bool module_wanted(const struct options *o, const struct model *model, struct toc *toc,
+                          const char *module)
 {
     for (size_t i = 0; i < WEIGHT_SUFFIXES; i++) {
         char *name = xprintf("%s%s", module, weight_suffix[i]);
         int64_t line = toc_find(toc, name);
         free(name);
-        if (line >= 0 && wanted(o, toc, &toc->tensor[line]))
+        if (line >= 0 && wanted(o, model, toc, &toc->tensor[line]))
             return true;
     }
     return false;
 }
 
-/* A weight cannot be read without its scales, nor the halves of a fused pair (w1, w3) be scaled
- * without each other. Where shards part them, what is not wanted itself travels along as context.
- */
-static bool needed_as_context(const struct options *o, struct toc *toc, const struct model *model,
+/* A weight cannot be read without its scales, nor the members of a group be scaled without each
+ * other. Where shards part them, what is not wanted itself travels along as context. */
+static bool needed_as_context(const struct options *o, const struct model *model, struct toc *toc,
                               const struct tensor *tensor)
 {
-    char module[TENSOR_NAME_MAX + 1], partner[TENSOR_NAME_MAX + 1];
+    char module[TENSOR_NAME_MAX + 1];
     bool known = false;
     for (size_t i = 0; i < WEIGHT_SUFFIXES; i++)
         known |= tensor_has_suffix(tensor, weight_suffix[i]);
     if (!known)
         return false;
-    weight_module(tensor, module);
-    return module_wanted(o, toc, module) ||
-           (model->fused(module, partner) && module_wanted(o, toc, partner));
+    if (module_wanted(o, model, toc, weight_module(tensor, module)))
+        return true;
+    struct place place = model_place(model, module), member;
+    for (unsigned i = 0; model_group_member(model, &place, i, &member); i++)
+        if (model_module(model, &member, module) && module_wanted(o, model, toc, module))
+            return true;
+    return false;
 }
 
 static struct toc *plan(const struct options *o, struct toc *in, const struct model *model)
@@ -164,8 +169,8 @@ static struct toc *plan(const struct options *o, struct toc *in, const struct mo
     for (size_t i = 0; i < in->count; i++) {
         const struct tensor *tensor = &in->tensor[i];
         bool context = false;
-        if (!wanted(o, in, tensor)) {
-            if (!needed_as_context(o, in, model, tensor))
+        if (!wanted(o, model, in, tensor)) {
+            if (!needed_as_context(o, model, in, tensor))
                 continue;
             context = true;
         }

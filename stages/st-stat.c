@@ -7,14 +7,15 @@
 
 #include "base/die.h"
 #include "base/ordered_pool.h"
+#include "quantize/amax.h"
 #include "stream/elements.h"
 #include "stream/report.h"
 #include "stream/stats.h"
 #include "stream/ts.h"
 
 static const char usage[] =
-    "usage: st-stat [-hnq] [--hist] [-j N] [--json | --tsv] [-o file] [--progress]\n"
-    "               [--values] [stream]\n"
+    "usage: st-stat [-hnq] [--hist] [-j N] [--json | --tsv] [-o file] [--place]\n"
+    "               [--progress] [--values] [stream]\n"
     "\n"
     "A line a tensor: smallest, largest, largest absolute and mean value of its elements (without\n"
     "NaN and infinities), how many are zero, NaN or infinite; and a closing line with totals.\n"
@@ -23,6 +24,7 @@ static const char usage[] =
     "                   for packed 4-bit weights as they lie, how many of each code there are\n"
     "  -j, --threads N  threads (default: as many as there are processors)\n"
     "      --json       a line of JSON a tensor\n"
+    "      --place      with --json or --tsv: also where in the model each tensor stands\n"
     "      --tsv        the same as --json, tab-separated\n"
     "      --values     FP8, MXFP4 and NVFP4 matrices as their scales make them, in BF16; without\n"
     "                   it, elements as they lie (bytes of packed 4-bit weights)\n"
@@ -41,7 +43,8 @@ static const char usage[] =
 enum { BAR = 50 /* characters */, LARGE = 1 << 16 /* elements: worth a thread's turn */ };
 
 struct options {
-    bool hist, json, tsv, values;
+    bool hist, json, place, tsv, values;
+    const struct model *model; /* to tell places by */
     enum report form;
     uint64_t threads;
 };
@@ -91,6 +94,30 @@ static json_t *if_finite(const struct stats *stats, double number)
     return numbers(stats) ? report_number(number) : json_null();
 }
 
+/* Add where a tensor, or what an amax stream says of a matrix, stands in the model. */
+static void add_place(json_t *record, const struct model *model, const char *name)
+{
+    static const char *const section[] = {
+        [SECTION_EMBED] = "embed", [SECTION_LAYERS] = "layers", [SECTION_NORM] = "norm",
+        [SECTION_HEAD] = "head",   [SECTION_MTP] = "mtp",       [SECTION_UNKNOWN] = NULL};
+    static const char *const kind[] = {[AMAX_INPUT] = "input amax", [AMAX_WEIGHT] = "weight amax"};
+    char module[TENSOR_NAME_MAX + 1];
+    enum amax_which which;
+    bool amax = amax_key(model, name, module, &which);
+    struct place place = model_place(model, amax ? module : name);
+    const char *matrix = model_matrix_name(model, &place), *dot = strrchr(name, '.');
+    bool layer = place.section == SECTION_LAYERS || place.section == SECTION_MTP;
+    json_object_set_new(record, "section",
+                        section[place.section] ? json_string(section[place.section]) : json_null());
+    json_object_set_new(record, "layer",
+                        layer ? json_integer((json_int_t)place.layer) : json_null());
+    json_object_set_new(record, "expert",
+                        place_is_routed(&place) ? json_integer((json_int_t)place.expert)
+                                                : json_null());
+    json_object_set_new(record, "matrix", *matrix ? json_string(matrix) : json_null());
+    json_object_set_new(record, "kind", json_string(amax ? kind[which] : dot ? dot + 1 : name));
+}
+
 static void print_record(const struct options *o, const struct tensor *form,
                          const struct stat *stat)
 {
@@ -104,6 +131,8 @@ static void print_record(const struct options *o, const struct tensor *form,
         (json_int_t)stats->nan, "inf", (json_int_t)stats->infinite);
     if (o->hist)
         json_object_set_new(record, "hist", histogram(stat));
+    if (o->place)
+        add_place(record, o->model, form->name);
     report_record(o->form, record);
 }
 
@@ -259,6 +288,7 @@ int main(int argc, char **argv)
     const struct arg args[] = {
         {"hist", ARG_FLAG, &o.hist, 0, NULL, false},
         {"json", ARG_FLAG, &o.json, 0, NULL, false},
+        {"place", ARG_FLAG, &o.place, 0, NULL, false},
         {"threads", ARG_NUMBER, &o.threads, 'j', NULL, true},
         {"tsv", ARG_FLAG, &o.tsv, 0, NULL, false},
         {"values", ARG_FLAG, &o.values, 0, NULL, false},
@@ -267,8 +297,13 @@ int main(int argc, char **argv)
     struct stage stage;
     stage_begin(&stage, usage, args, argc, argv, 1);
     o.form = report_form(o.tsv, o.json);
+    if (o.place && o.form == REPORT_TEXT)
+        die_usage("--place adds members to --json and columns to --tsv; give one of them");
     unsigned threads = ordered_pool_threads(o.threads);
     struct ts_in *in = ts_open(stage_input(&stage), &stage);
+    /* Amax streams do not say what model they are of. */
+    struct model *guessed = model_open(model_guess(ts_toc(in)), NULL);
+    o.model = *model_type(ts_model(in)) ? ts_model(in) : guessed;
     struct counting counting = {.o = &o, .elements = elements_new(in, o.values)};
     bool frame = o.form == REPORT_TEXT && !stage.quiet;
     report_begin(&stage);
@@ -282,6 +317,7 @@ int main(int argc, char **argv)
     if (ts_plan_only(in) && !stage.plan)
         die("%s: a plan, without tensors; run the stages before without -n", ts_name(in));
     elements_free(counting.elements);
+    model_close(guessed);
     ts_close(in);
     if (frame)
         printf("%" PRIu64 " tensors, %" PRIu64 " elements, %" PRIu64 " NaN, %" PRIu64 " infinite\n",

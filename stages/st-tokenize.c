@@ -201,7 +201,7 @@ static size_t tokenize(struct job *job, const char *path, enum samples_format fo
     int32_t bos = job->bos, row_bos = o->pack ? -1 : bos;
     struct ids ids = {0};
     struct samples *samples =
-        samples_open(path, format, o->field, chat_style(tokenizer_chat_template(job->tokenizer)));
+        samples_open(path, format, o->field, tokenizer_chat_style(job->tokenizer));
 
     const char *text;
     size_t length;

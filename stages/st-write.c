@@ -276,6 +276,7 @@ static void write_stream(struct ts_in *in, struct output_dir *output, const stru
     configs_derive(&configs, in, toc);
     struct summary s = {.input = json_incref(json_object_get(ts_header(in), "input")),
                         .output = formats_totals(toc),
+                        .classes = model_classes(ts_model(in)),
                         .file_bytes = shards.bytes,
                         .free_bytes = output_dir_free_bytes(output),
                         .shards = shards_missing(&shards)};
@@ -361,6 +362,7 @@ static void write_joined(struct output_dir *output, struct summary *s)
     configs_free(&configs);
     *s = (struct summary){.input = json_incref(json_object_get(ts_header(parts.in), "input")),
                           .output = formats_totals(parts.toc),
+                          .classes = model_classes(ts_model(parts.in)),
                           .counts = json_incref(parts.counts),
                           .file_bytes = shards.bytes,
                           .free_bytes = output_dir_free_bytes(output),

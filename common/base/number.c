@@ -1,5 +1,8 @@
 #include "base/number.h"
 
+#include <ctype.h>
+#include <string.h>
+
 #include "base/die.h"
 
 bool number_parse(const char **text, uint64_t max, uint64_t *number)
@@ -15,4 +18,27 @@ bool number_parse(const char **text, uint64_t max, uint64_t *number)
     *text = p;
     *number = value;
     return true;
+}
+
+int natural_compare(const char *a, const char *b)
+{
+    while (*a && *b) {
+        if (isdigit((unsigned char)*a) && isdigit((unsigned char)*b)) {
+            const char *x = a + strspn(a, "0"), *y = b + strspn(b, "0");
+            size_t m = strspn(x, "0123456789"), n = strspn(y, "0123456789");
+            if (m != n)
+                return m < n ? -1 : 1;
+            int difference = strncmp(x, y, m);
+            if (difference)
+                return difference;
+            a = x + m;
+            b = y + n;
+        } else if (*a != *b) {
+            return (unsigned char)*a < (unsigned char)*b ? -1 : 1;
+        } else {
+            a++;
+            b++;
+        }
+    }
+    return *a ? 1 : *b ? -1 : 0;
 }

@@ -6,19 +6,19 @@
 
 /* A family's forward pass, and config.json's names of what has to be known before it begins. */
 struct family {
-    const struct model *model;
+    const char *type; /* config.json's model_type */
     const char *vocabulary, *layers;
     void (*forward)(const struct forward *run);
 };
 
 static const struct family families[] = {
-    {&model_deepseek_v4, "vocab_size", "num_hidden_layers", deepseek_v4_forward},
+    {"deepseek_v4", "vocab_size", "num_hidden_layers", deepseek_v4_forward},
 };
 
 static const struct family *family_of(struct ts_in *in)
 {
     for (size_t i = 0; i < sizeof families / sizeof *families; i++)
-        if (families[i].model == ts_model(in))
+        if (!strcmp(families[i].type, model_type(ts_model(in))))
             return &families[i];
     const char *type = json_string_value(json_object_get(ts_header(in), "model_type"));
     die("%s: wanted a model of type deepseek_v4, got %s; no other has a forward pass here",

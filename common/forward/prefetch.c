@@ -183,19 +183,19 @@ static void *read_pieces(void *context)
 /* ---- listing: the stream's thread ---- */
 
 /* Where bytes of a tensor lie that comes by reference. */
-struct place {
+struct location {
     size_t source;
     uint64_t offset;
 };
 
 /* Leave the present tensor's bytes from `first` to `end` to the readers. */
-static void list_pieces(struct prefetch *prefetch, struct item *item, const struct place *place,
-                        uint64_t first, uint64_t end)
+static void list_pieces(struct prefetch *prefetch, struct item *item,
+                        const struct location *location, uint64_t first, uint64_t end)
 {
     struct sources *sources = ts_sources(prefetch->in);
     struct device *d = prefetch->plan.device;
-    item->fd = sources_dup(sources, place->source);
-    item->path = sources->file[place->source].path;
+    item->fd = sources_dup(sources, location->source);
+    item->path = sources->file[location->source].path;
     if (item->on_device && d->stages_pages) {
         char *self = xprintf("/proc/self/fd/%d", item->fd);
         item->direct = open(self, O_RDONLY | O_DIRECT | O_CLOEXEC);
@@ -206,7 +206,7 @@ static void list_pieces(struct prefetch *prefetch, struct item *item, const stru
     pthread_mutex_lock(&prefetch->mutex);
     for (uint64_t at = first; at < end; at += DEVICE_PIECE) {
         struct piece *p = xalloc(1, sizeof *p);
-        *p = (struct piece){.item = item, .at = at, .offset = place->offset + at};
+        *p = (struct piece){.item = item, .at = at, .offset = location->offset + at};
         p->size = (size_t)at_most(end - at, DEVICE_PIECE);
         *prefetch->last_piece = p;
         prefetch->last_piece = &p->next;
@@ -249,7 +249,8 @@ static void read_inline(struct prefetch *prefetch, struct item *item)
 }
 
 /* The present tensor, of which this rank reads its piece only. */
-static void read_together(struct prefetch *prefetch, struct item *item, const struct place *place)
+static void read_together(struct prefetch *prefetch, struct item *item,
+                          const struct location *location)
 {
     uint64_t first = at_most(ranks_rank(prefetch->plan.ranks) * item->piece, item->tensor->size);
     uint64_t end = at_most(first + item->piece, item->tensor->size);
@@ -260,7 +261,7 @@ static void read_together(struct prefetch *prefetch, struct item *item, const st
     gather_on(prefetch); /* of a small one, the last ranks have nothing to read */
     pthread_mutex_unlock(&prefetch->mutex);
     if (first < end)
-        list_pieces(prefetch, item, place, first, end);
+        list_pieces(prefetch, item, location, first, end);
 }
 
 /* Wait for room; false if nobody wants more. */
@@ -286,8 +287,8 @@ static struct mat room_for(const struct prefetch *prefetch, const struct item *i
 static void read_present(struct prefetch *prefetch, const struct tensor *tensor)
 {
     struct item *item = xalloc(1, sizeof *item);
-    struct place place;
-    bool there = ts_ref(prefetch->in, &place.source, &place.offset);
+    struct location location;
+    bool there = ts_ref(prefetch->in, &location.source, &location.offset);
     size_t line = (size_t)(tensor - ts_toc(prefetch->in)->tensor);
     *item = (struct item){.tensor = tensor, .left = tensor->size, .fd = -1, .direct = -1};
     item->on_device = prefetch->plan.on_device && prefetch->plan.on_device[line];
@@ -306,9 +307,9 @@ static void read_present(struct prefetch *prefetch, const struct tensor *tensor)
     prefetch->waiting += tensor->size;
     pthread_mutex_unlock(&prefetch->mutex);
     if (item->together)
-        read_together(prefetch, item, &place);
+        read_together(prefetch, item, &location);
     else if (there && tensor->size)
-        list_pieces(prefetch, item, &place, 0, tensor->size);
+        list_pieces(prefetch, item, &location, 0, tensor->size);
     else if (tensor->size) /* or it may be taken already */
         read_inline(prefetch, item);
 }

@@ -1,44 +1,73 @@
 #include "model/model.h"
 
-#include <ctype.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/die.h"
 #include "base/number.h"
-#include "tensor/weight.h"
+#include "model/family.h"
 
-const struct model *model_of(const char *type)
+static const struct family *const families[] = {&family_deepseek_v4};
+enum { FAMILIES = sizeof families / sizeof *families };
+
+/* ---- opening ---- */
+
+static const struct family *family_of(const char *type)
 {
-    static const struct model *const families[] = {&model_deepseek_v4};
-    for (size_t i = 0; i < sizeof families / sizeof *families; i++)
-        if (type && !strcmp(families[i]->type, type))
+    for (size_t i = 0; type && i < FAMILIES; i++)
+        if (!strcmp(families[i]->type, type))
             return families[i];
-    return &model_generic;
+    return &family_generic;
 }
 
-int natural_compare(const char *a, const char *b)
+/* config.json's object that has the key, at the top or nested in one that describes the text model;
+ * NULL if none has. */
+static json_t *config_with(const json_t *config, const char *key)
 {
-    while (*a && *b) {
-        if (isdigit((unsigned char)*a) && isdigit((unsigned char)*b)) {
-            const char *x = a + strspn(a, "0"), *y = b + strspn(b, "0");
-            size_t m = strspn(x, "0123456789"), n = strspn(y, "0123456789");
-            if (m != n)
-                return m < n ? -1 : 1;
-            int difference = strncmp(x, y, m);
-            if (difference)
-                return difference;
-            a = x + m;
-            b = y + n;
-        } else if (*a != *b) {
-            return (unsigned char)*a < (unsigned char)*b ? -1 : 1;
-        } else {
-            a++;
-            b++;
-        }
-    }
-    return *a ? 1 : *b ? -1 : 0;
+    json_t *text = json_object_get(config, "text_config");
+    return json_object_get(text, key)     ? text
+           : json_object_get(config, key) ? (json_t *)config
+                                          : NULL;
 }
+
+static struct fp8_block block_size(const json_t *config)
+{
+    json_t *quantization =
+        json_object_get(config_with(config, "quantization_config"), "quantization_config");
+    json_t *size = json_object_get(quantization, "weight_block_size");
+    json_int_t rows = json_integer_value(json_array_get(size, 0));
+    json_int_t cols = json_integer_value(json_array_get(size, 1));
+    bool known = json_array_size(size) == 2 && rows > 0 && cols > 0;
+    return known ? (struct fp8_block){(uint64_t)rows, (uint64_t)cols} : (struct fp8_block){0};
+}
+
+struct model *model_open(const char *type, const json_t *config)
+{
+    static const char layers_key[] = "num_hidden_layers";
+    struct model *model = xalloc(1, sizeof *model);
+    json_t *own = config_with(config, layers_key);
+    json_int_t layers = json_integer_value(json_object_get(own, layers_key));
+    *model = (struct model){.family = family_of(type),
+                            .config = json_incref(own ? own : (json_t *)config),
+                            .layers = layers > 0 && layers < UINT32_MAX ? (uint32_t)layers : 0,
+                            .fp8_block = block_size(config)};
+    return model;
+}
+
+void model_close(struct model *model)
+{
+    if (model)
+        json_decref(model->config);
+    free(model);
+}
+
+const char *model_type(const struct model *model)
+{
+    return model->family->type;
+}
+
+/* ---- names ---- */
 
 bool name_number(const char **name, const char *prefix, uint32_t *number)
 {
@@ -54,100 +83,243 @@ bool name_number(const char **name, const char *prefix, uint32_t *number)
     return true;
 }
 
-/* A module's own tensors: scales directly before their weight. */
-static unsigned suffix_rank(const char *suffix)
+/* If the text at *name begins with the prefix: *name moved after it, the number where '#' stands,
+ * and true. */
+static bool begins(const char **name, const char *prefix, uint32_t *number)
 {
-    unsigned rank = 0;
-    while (rank < WEIGHT_SUFFIXES && strcmp(weight_suffix[rank], suffix) != 0)
-        rank++;
-    return rank;
-}
-
-/* A tensor with all that its comparison needs, computed once. */
-struct key {
-    struct model_order order;
-    unsigned suffix;
-    size_t module; /* length of the name before its last dot */
-    const char *name;
-    const char *shard;
-    size_t line;
-};
-
-static struct key key_of(const struct model *model, const struct toc *toc,
-                         const struct tensor *tensor, size_t line)
-{
-    const char *dot = strrchr(tensor->name, '.');
-    return (struct key){.order = model->order(tensor->name),
-                        .suffix = suffix_rank(dot ? dot : ""),
-                        .module = dot ? (size_t)(dot - tensor->name) : strlen(tensor->name),
-                        .name = tensor->name,
-                        .shard = toc->shard[tensor->shard],
-                        .line = line};
-}
-
-static int compare_numbers(const struct model_order *a, const struct model_order *b)
-{
-    const uint32_t x[] = {a->section, a->layer, a->part, a->expert, a->matrix};
-    const uint32_t y[] = {b->section, b->layer, b->part, b->expert, b->matrix};
-    for (size_t i = 0; i < sizeof x / sizeof *x; i++)
-        if (x[i] != y[i])
-            return x[i] < y[i] ? -1 : 1;
-    return 0;
-}
-
-static int compare_modules(const struct key *a, const struct key *b)
-{
-    char x[TENSOR_NAME_MAX + 1], y[TENSOR_NAME_MAX + 1];
-    if (a->module == b->module && !memcmp(a->name, b->name, a->module))
-        return 0;
-    memcpy(x, a->name, a->module);
-    memcpy(y, b->name, b->module);
-    x[a->module] = y[b->module] = 0;
-    int difference = natural_compare(x, y);
-    return difference ? difference : strcmp(x, y);
-}
-
-static int compare_keys(const void *left, const void *right)
-{
-    const struct key *a = left, *b = right;
-    int difference = compare_numbers(&a->order, &b->order);
-    if (!difference)
-        difference = compare_modules(a, b);
-    if (!difference && a->suffix != b->suffix)
-        difference = a->suffix < b->suffix ? -1 : 1;
-    if (!difference)
-        difference = natural_compare(a->name, b->name);
-    if (!difference)
-        difference = strcmp(a->name, b->name);
-    return difference ? difference : natural_compare(a->shard, b->shard);
-}
-
-int model_compare(const struct model *model, const struct toc *toc, const struct tensor *a,
-                  const struct tensor *b)
-{
-    struct key x = key_of(model, toc, a, 0), y = key_of(model, toc, b, 0);
-    return compare_keys(&x, &y);
-}
-
-void model_sort(const struct model *model, struct toc *toc, void *with, size_t size)
-{
-    struct key *key = xalloc(toc->count, sizeof *key);
-    for (size_t i = 0; i < toc->count; i++)
-        key[i] = key_of(model, toc, &toc->tensor[i], i);
-    qsort(key, toc->count, sizeof *key, compare_keys);
-    struct tensor *tensor = xalloc(toc->count, sizeof *tensor);
-    char *moved = xalloc(toc->count, size ? size : 1);
-    for (size_t i = 0; i < toc->count; i++) {
-        tensor[i] = toc->tensor[key[i].line];
-        if (with)
-            memcpy(moved + i * size, (char *)with + key[i].line * size, size);
+    size_t length = strcspn(prefix, "#");
+    if (strncmp(*name, prefix, length) != 0)
+        return false;
+    const char *p = *name + length;
+    if (prefix[length]) {
+        uint64_t value;
+        if (!number_parse(&p, 999999999, &value) || *p++ != '.')
+            return false;
+        *number = (uint32_t)value;
     }
-    memcpy(toc->tensor, tensor, toc->count * sizeof *tensor);
-    if (with)
-        memcpy(with, moved, toc->count * size);
-    free(key);
-    free(tensor);
-    free(moved);
-    free(toc->index);
-    toc->index = NULL;
+    *name = p;
+    return true;
+}
+
+static bool has_section(const struct family *family, enum section section)
+{
+    for (const struct section_name *s = family->section; s->prefix; s++)
+        if (s->section == section)
+            return true;
+    return false;
+}
+
+/* True if the rest of the name is the matrix or one of its tensors: "w1", "w1.weight". */
+static bool is_matrix(const char *rest, const char *matrix)
+{
+    size_t length = strlen(matrix);
+    return !strncmp(rest, matrix, length) && (!rest[length] || rest[length] == '.');
+}
+
+static void place_in_layer(const struct family *family, struct place *place, const char *rest)
+{
+    const struct part_name *part = family->part;
+    while (part->prefix && !begins(&rest, part->prefix, &place->expert)) {
+        part++;
+        place->part++;
+    }
+    place->stays = part->stays;
+    if (!part->matrix)
+        return;
+    const struct matrix_name *matrix = part->matrix;
+    while (matrix->name && !is_matrix(rest, matrix->name))
+        matrix++;
+    place->matrix = (uint32_t)(matrix - part->matrix);
+    place->group = matrix->group;
+}
+
+struct place model_place(const struct model *model, const char *name)
+{
+    const struct family *family = model->family;
+    struct place place = {.section = SECTION_UNKNOWN, .expert = PLACE_NONE};
+    const struct section_name *section = family->section;
+    while (section->prefix && !begins(&name, section->prefix, &place.layer))
+        section++;
+    if (!section->prefix)
+        return place;
+    place.section = (uint8_t)section->section;
+    place.part = section->part;
+    place.stays = section->stays;
+    bool is_layer = strchr(section->prefix, '#');
+    if (is_layer && place.section == SECTION_LAYERS && model->layers &&
+        place.layer >= model->layers && !has_section(family, SECTION_MTP)) {
+        place.section = SECTION_MTP;
+        place.layer -= model->layers;
+    }
+    if (is_layer)
+        place_in_layer(family, &place, name);
+    return place;
+}
+
+/* The part of a place in a layer; NULL if the family has no name for it. */
+static const struct part_name *part_of(const struct family *family, const struct place *place)
+{
+    const struct part_name *part = family->part;
+    if (place->section != SECTION_LAYERS && place->section != SECTION_MTP)
+        return NULL;
+    for (uint32_t i = 0; part->prefix && i < place->part; i++)
+        part++;
+    return part->prefix ? part : NULL;
+}
+
+/* Append `prefix` to the text, with `number` where '#' stands. */
+static bool append(char *text, const char *prefix, uint32_t number)
+{
+    size_t length = strlen(text), room = TENSOR_NAME_MAX + 1 - length;
+    size_t before = strcspn(prefix, "#");
+    int written = prefix[before] ? snprintf(text + length, room, "%.*s%u%s", (int)before, prefix,
+                                            number, prefix + before + 1)
+                                 : snprintf(text + length, room, "%s", prefix);
+    return written >= 0 && (size_t)written < room;
+}
+
+/* The name of a place's part, with the '.' at its end. */
+static bool part_path(const struct model *model, const struct place *place, char *path)
+{
+    const struct family *family = model->family;
+    const struct part_name *part = part_of(family, place);
+    bool own = has_section(family, (enum section)place->section);
+    uint32_t section = own ? place->section : SECTION_LAYERS;
+    uint32_t layer = own ? place->layer : place->layer + model->layers;
+    const struct section_name *s = family->section;
+    while (s->prefix && s->section != section)
+        s++;
+    path[0] = 0;
+    return part && s->prefix && append(path, s->prefix, layer) &&
+           append(path, part->prefix, place->expert);
+}
+
+const char *model_matrix_name(const struct model *model, const struct place *place)
+{
+    const struct part_name *part = part_of(model->family, place);
+    if (!part || !part->matrix)
+        return "";
+    const struct matrix_name *matrix = part->matrix;
+    for (uint32_t i = 0; matrix->name && i < place->matrix; i++)
+        matrix++;
+    return matrix->name ? matrix->name : "";
+}
+
+bool model_module(const struct model *model, const struct place *place, char *module)
+{
+    const char *matrix = model_matrix_name(model, place);
+    return part_path(model, place, module) && *matrix && append(module, matrix, 0);
+}
+
+bool model_group_member(const struct model *model, const struct place *place, unsigned i,
+                        struct place *member)
+{
+    const struct part_name *part = part_of(model->family, place);
+    if (!place->group || !part || !part->matrix)
+        return false;
+    for (uint32_t j = 0; part->matrix[j].name; j++)
+        if (part->matrix[j].group == place->group && i-- == 0) {
+            *member = *place;
+            member->matrix = j;
+            return true;
+        }
+    return false;
+}
+
+bool model_is_last_matrix(const struct model *model, const struct place *place)
+{
+    struct place next = *place;
+    next.matrix++;
+    return *model_matrix_name(model, place) && !*model_matrix_name(model, &next);
+}
+
+char *model_expert_path(const struct model *model, const struct place *place, char *path)
+{
+    if (part_path(model, place, path))
+        path[strlen(path) - 1] = 0;
+    return path;
+}
+
+char *model_experts_path(const struct model *model, const struct place *place, char *path)
+{
+    *strrchr(model_expert_path(model, place, path), '.') = 0;
+    return path;
+}
+
+/* ---- what else depends on the family ---- */
+
+const struct expert_class *model_classes(const struct model *model)
+{
+    static const struct expert_class one[] = {{"routed", "routed"}, {0}};
+    return model->family->classes ? model->family->classes : one;
+}
+
+unsigned model_expert_class(const struct model *model, const struct place *place)
+{
+    return model->family->expert_class ? model->family->expert_class(model, place) : 0;
+}
+
+bool model_fp8_block(const struct model *model, unsigned i, struct fp8_block *block)
+{
+    static const struct fp8_block in_use[] = {{128, 128}, {32, 32}, {1, 32}, {0}};
+    static const struct fp8_block none[] = {{0}};
+    const struct fp8_block *more = model->family->fp8_block ? model->family->fp8_block : none;
+    if (!model->fp8_block.rows)
+        more = in_use;
+    else if (i-- == 0) {
+        *block = model->fp8_block;
+        return true;
+    }
+    while (more->rows && i--)
+        more++;
+    *block = *more;
+    return more->rows != 0;
+}
+
+bool model_to_dump(const struct model *model, const char *module, char *dumped)
+{
+    if (model->family->to_dump)
+        return model->family->to_dump(module, dumped);
+    strcpy(dumped, module);
+    return true;
+}
+
+bool model_from_dump(const struct model *model, const char *dumped, char *module)
+{
+    if (model->family->from_dump)
+        return model->family->from_dump(model, dumped, module);
+    strcpy(module, dumped);
+    return true;
+}
+
+const char *model_amax_separator(const struct model *model)
+{
+    return model->family->amax_separator;
+}
+
+enum chat_style model_chat_style(const struct model *model)
+{
+    return model->family->chat;
+}
+
+const char *model_guess(const struct toc *toc)
+{
+    const char *best = "";
+    size_t most = 0;
+    for (size_t i = 0; i < FAMILIES; i++) {
+        const struct model model = {.family = families[i]};
+        size_t known = 0;
+        for (size_t j = 0; j < toc->count; j++) {
+            char module[TENSOR_NAME_MAX + 1];
+            if (!model_from_dump(&model, toc->tensor[j].name, module))
+                continue;
+            struct place place = model_place(&model, module);
+            known += part_of(families[i], &place) != NULL;
+        }
+        if (known > most) {
+            most = known;
+            best = families[i]->type;
+        }
+    }
+    return best;
 }

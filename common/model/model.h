@@ -1,66 +1,98 @@
-/* model.h: what is known of a model family: how its tensors are called, ordered and belong
- * together. One file a family in common/model/; stages ask here and know no names themselves. */
+/* model.h: a model as its family knows it: how its tensors are called, ordered and belong together.
+ *
+ * A family is opened with config.json; a tensor's name is then parsed in one place, here, into a
+ * struct place. No other file, stage or script knows a name. */
 #ifndef MODEL_H
 #define MODEL_H
 
+#include <jansson.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
+#include "tensor/place.h"
 #include "tensor/toc.h"
 
-/* Where a tensor stands in the model's execution order: compared member by member, then by the
- * natural order of names, then by the order of a module's own tensors (scales before weight). */
-struct model_order {
-    uint32_t section; /* embeddings, layers, final norm, head, MTP, unknown */
-    uint32_t layer;
-    uint32_t part; /* of a layer */
-    uint32_t expert;
-    uint32_t matrix; /* w1, w3, w2 */
-};
+struct model;
 
-struct model {
-    const char *type; /* config.json's model_type */
+/* Open the family `type` (config.json's model_type; NULL or an unknown one: a generic family, with
+ * names in natural order and nothing known of them) with config.json (NULL: not there). Never NULL;
+ * the caller closes it. */
+struct model *model_open(const char *type, const json_t *config);
+void model_close(struct model *model);
 
-    /* The place of a tensor by its name. */
-    struct model_order (*order)(const char *name);
+/* The type of the family whose names most tensors of the table have (or whose calibration dumps
+ * they are); "" if none has any. For streams without a model_type. */
+const char *model_guess(const struct toc *toc);
 
-    /* If the module (a tensor's name less ".weight") shares its second-level scale and its input
-     * scale with another one (w1 and w3 feed one fused product), the other's name into `partner`
-     * (TENSOR_NAME_MAX + 1 bytes) and true. */
-    bool (*fused)(const char *module, char *partner);
+/* The family's model_type; "" for the generic one. */
+const char *model_type(const struct model *model);
 
-    /* If the module belongs to a routed expert: the path of all the layer's experts
-     * ("layers.3.ffn.experts") into `experts`, the matrix ("w1") into `projection`, both of
-     * TENSOR_NAME_MAX + 1 bytes, the layer's and expert's numbers, and true. MTP layers count too;
-     * *mtp says so. */
-    bool (*expert)(const char *module, char *experts, char *projection, uint32_t *layer,
-                   uint32_t *expert, bool *mtp);
+/* ---- names ---- */
 
-    /* config.json's name of the number of leading hash-routed layers, or NULL. */
-    const char *hash_layers_key;
-};
+/* The place of a tensor, or of a module (a tensor's name less ".weight"). */
+struct place model_place(const struct model *model, const char *name);
 
-/* The family of a model_type; a generic one (natural order, nothing known) for NULL or an unknown
- * type. Never NULL. */
-const struct model *model_of(const char *type);
+/* The name of the module at a place, into `module` (TENSOR_NAME_MAX + 1 bytes). False if the family
+ * has no name for it. */
+bool model_module(const struct model *model, const struct place *place, char *module);
 
-/* Compare lines of a table for the stream's order: <0, 0, >0 as strcmp. */
-int model_compare(const struct model *model, const struct toc *toc, const struct tensor *a,
-                  const struct tensor *b);
+/* The `i`-th member of the group that `place` belongs to, in the order of use. False if there is
+ * none: i is too large, or the place belongs to no group. */
+bool model_group_member(const struct model *model, const struct place *place, unsigned i,
+                        struct place *member);
+enum { GROUP_MAX = 8 }; /* members, at most */
 
-/* Sort a table's lines, and the parallel array `with` (elements of `size` bytes; may be NULL), into
- * the stream's order. */
-void model_sort(const struct model *model, struct toc *toc, void *with, size_t size);
+/* Of a matrix of a routed expert: what the path of all the layer's experts is called
+ * ("layers.3.ffn.experts") and that of this expert ("layers.3.ffn.experts.7"), into `path`
+ * (TENSOR_NAME_MAX + 1 bytes), returning it; the matrix's own name ("w1"); and whether it is the
+ * one used last. */
+char *model_experts_path(const struct model *model, const struct place *place, char *path);
+char *model_expert_path(const struct model *model, const struct place *place, char *path);
+const char *model_matrix_name(const struct model *model, const struct place *place);
+bool model_is_last_matrix(const struct model *model, const struct place *place);
 
-/* strcmp that orders runs of digits by their number. */
-int natural_compare(const char *a, const char *b);
-
-/* Parse "PREFIX<number>." at *name: true, *number, and *name moved behind the dot. */
+/* Parse "PREFIX<number>." at *name: true, *number, and *name moved after the dot. */
 bool name_number(const char **name, const char *prefix, uint32_t *number);
 
-/* The families. */
-extern const struct model model_generic;
-extern const struct model model_deepseek_v4;
+/* ---- what else depends on the family ---- */
+
+/* Routed experts are counted by class: those of hash-routed layers, for example. */
+struct expert_class {
+    const char *key;   /* in JSON: "hash" */
+    const char *title; /* for people: "hash-routed" */
+};
+
+/* All classes, ended by a NULL key, and which of them an expert is of. */
+const struct expert_class *model_classes(const struct model *model);
+unsigned model_expert_class(const struct model *model, const struct place *place);
+
+/* Block sizes that FP8 weights may have: config.json's weight_block_size and what the family has
+ * besides; without that, those that are in use. The i-th one; false after the last. */
+struct fp8_block {
+    uint64_t rows, cols;
+};
+bool model_fp8_block(const struct model *model, unsigned i, struct fp8_block *block);
+
+/* A module's name in the reference's calibration dumps, and back, as in family.h. */
+bool model_to_dump(const struct model *model, const char *module, char *dumped);
+bool model_from_dump(const struct model *model, const char *dumped, char *module);
+const char *model_amax_separator(const struct model *model);
+
+/* How a conversation becomes text; CHAT_UNKNOWN if the family leaves it to the tokenizer's chat
+ * template. */
+enum chat_style {
+    CHAT_UNKNOWN,
+    CHAT_V3,  /* system, <User> text <Assistant> text <eos> (V3, R1) */
+    CHAT_V31, /* the same with </think> after <Assistant> (V3.1) */
+    CHAT_V4,  /* the encoding rules of V4's release: reasoning, tools and their results, tasks */
+};
+enum chat_style model_chat_style(const struct model *model);
+
+/* ---- order ---- */
+
+/* Sort a table's lines, and the parallel array `with` (elements of `size` bytes; may be NULL), into
+ * the stream's order: of execution, then the natural order of names; scales before their weight. */
+void model_sort(const struct model *model, struct toc *toc, void *with, size_t size);
 
 #endif

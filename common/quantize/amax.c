@@ -9,30 +9,42 @@
 #include "base/digest.h"
 
 static const char *const suffix[] = {
-    [AMAX_INPUT] = "_input_quantizer._amax", [AMAX_WEIGHT] = "_weight_quantizer._amax"};
+    [AMAX_INPUT] = "input_quantizer._amax", [AMAX_WEIGHT] = "weight_quantizer._amax"};
 
-bool amax_key(const char *name, char *module, enum amax_which *which)
+/* The length of the module's name in a key: the text before the suffix and a separator, "_" or "."
+ * (the reference uses both); 0 if it is no key. */
+static size_t module_length(const char *name, enum amax_which which)
 {
-    size_t length = strlen(name);
+    size_t length = strlen(name), tail = strlen(suffix[which]) + 1;
+    if (length <= tail || length > TENSOR_NAME_MAX)
+        return 0;
+    const char *end = name + length - tail;
+    return (*end == '_' || *end == '.') && !strcmp(end + 1, suffix[which]) ? length - tail : 0;
+}
+
+bool amax_key(const struct model *model, const char *name, char *module, enum amax_which *which)
+{
     for (int i = AMAX_INPUT; i <= AMAX_WEIGHT; i++) {
-        size_t tail = strlen(suffix[i]);
-        if (length > tail && length <= TENSOR_NAME_MAX &&
-            !strcmp(name + length - tail, suffix[i])) {
-            memcpy(module, name, length - tail);
-            module[length - tail] = 0;
-            *which = (enum amax_which)i;
-            return true;
-        }
+        char dumped[TENSOR_NAME_MAX + 1];
+        size_t length = module_length(name, (enum amax_which)i);
+        if (!length)
+            continue;
+        memcpy(dumped, name, length);
+        dumped[length] = 0;
+        *which = (enum amax_which)i;
+        return model_from_dump(model, dumped, module);
     }
     return false;
 }
 
-char *amax_name(const char *module, enum amax_which which)
+char *amax_name(const struct model *model, const char *module, enum amax_which which)
 {
-    return xprintf("%s%s", module, suffix[which]);
+    char dumped[TENSOR_NAME_MAX + 1];
+    const char *name = model_to_dump(model, module, dumped) ? dumped : module;
+    return xprintf("%s%s%s", name, model_amax_separator(model), suffix[which]);
 }
 
-float amax_read(struct ts_in *in)
+float amax_read(const struct model *model, struct ts_in *in)
 {
     const struct tensor *tensor = ts_present(in);
     char module[TENSOR_NAME_MAX + 1], shape[TENSOR_SHAPE_TEXT];
@@ -40,7 +52,8 @@ float amax_read(struct ts_in *in)
     enum dtype dtype = tensor->dtype;
     bool known =
         dtype == DTYPE_BF16 || dtype == DTYPE_F16 || dtype == DTYPE_F32 || dtype == DTYPE_F64;
-    if (!amax_key(tensor->name, module, &which) || !known || tensor->size != dtype_size(dtype))
+    if (!amax_key(model, tensor->name, module, &which) || !known ||
+        tensor->size != dtype_size(dtype))
         die("%s: %s: wanted an amax, one floating-point number, got %s %s", ts_name(in),
             tensor->name, dtype_name(dtype), tensor_shape(tensor, shape));
     void *data = ts_read_all(in);
@@ -63,6 +76,7 @@ struct amax {
 };
 
 struct amaxes {
+    const struct model *model;
     struct amax *amax; /* by name */
     size_t count;
     struct arena *arena;
@@ -75,7 +89,7 @@ static int by_name(const void *a, const void *b)
     return strcmp(((const struct amax *)a)->name, ((const struct amax *)b)->name);
 }
 
-static void read_amaxes(struct amaxes *amaxes, struct ts_in *in)
+static void read_amaxes(struct amaxes *amaxes, const struct model *model, struct ts_in *in)
 {
     struct digest *digest = digest_new();
     struct toc *toc = ts_toc(in);
@@ -85,24 +99,26 @@ static void read_amaxes(struct amaxes *amaxes, struct ts_in *in)
         if (toc_find(toc, tensor->name) != tensor - toc->tensor)
             die("%s: %s comes twice; amax-merge joins the dumps of several ranks", ts_name(in),
                 tensor->name);
-        if (!amax_key(tensor->name, module, &which))
+        if (!amax_key(model, tensor->name, module, &which))
             continue;
-        size_t length = strlen(tensor->name);
+        char *name = amax_name(model, module, which);
         struct amax *amax = &amaxes->amax[amaxes->count++];
-        *amax = (struct amax){arena_copy(amaxes->arena, tensor->name, length), amax_read(in)};
-        digest_add(digest, amax->name, length + 1);
+        *amax = (struct amax){arena_copy(amaxes->arena, name, strlen(name)), amax_read(model, in)};
+        free(name);
+        digest_add(digest, amax->name, strlen(amax->name) + 1);
         digest_add(digest, &amax->value, sizeof amax->value);
     }
     digest_end(digest, amaxes->digest);
 }
 
-struct amaxes *amaxes_load(const char *path)
+struct amaxes *amaxes_load(const char *path, const struct model *model)
 {
     struct amaxes *amaxes = xalloc(1, sizeof *amaxes);
     struct ts_in *in = ts_open(path, NULL);
+    amaxes->model = model;
     amaxes->arena = arena_new();
     amaxes->amax = xalloc(ts_toc(in)->count, sizeof *amaxes->amax);
-    read_amaxes(amaxes, in);
+    read_amaxes(amaxes, model, in);
     if (ts_plan_only(in))
         die("%s: is a plan only, without values; make it without -n", ts_name(in));
     if (!amaxes->count)
@@ -126,7 +142,7 @@ void amaxes_free(struct amaxes *amaxes)
 bool amaxes_find(const struct amaxes *amaxes, const char *module, enum amax_which which,
                  float *value)
 {
-    char *name = amax_name(module, which);
+    char *name = amax_name(amaxes->model, module, which);
     const struct amax key = {.name = name};
     const struct amax *amax =
         bsearch(&key, amaxes->amax, amaxes->count, sizeof *amaxes->amax, by_name);

@@ -5,7 +5,9 @@
 
 #include "base/die.h"
 #include "base/ordered_pool.h"
+#include "model/weights.h"
 #include "stream/band_pipeline.h"
+#include "stream/scales.h"
 
 static struct toc *plan(const struct toc *in, const struct weights *weights, enum format format)
 {
@@ -94,7 +96,7 @@ int dequantize_main(enum format format, const char *usage, int argc, char **argv
     unsigned workers = ordered_pool_threads(threads);
     struct ts_in *in = ts_open(stage_input(&stage), &stage);
     struct weights weights;
-    weights_find(&weights, ts_toc(in), ts_name(in));
+    weights_find(&weights, ts_model(in), ts_toc(in), ts_name(in));
     struct toc *toc = plan(ts_toc(in), &weights, format);
     struct ts_out *out = ts_create(&stage, in, toc);
     struct band_pipeline *bands = bands_begin(out, in, workers, ORDERED_POOL_SLACK);

@@ -7,6 +7,8 @@
 #include <unistd.h>
 
 #include "base/die.h"
+#include "base/digest.h"
+#include "base/json.h"
 
 /* The folder of recipes: the first that exists. The caller frees it. */
 static char *recipes_folder(void)
@@ -33,55 +35,121 @@ static char *recipes_folder(void)
     die("no folder of recipes beside the programs; name one in $SEEKPIPE_RECIPES");
 }
 
-static void check(const json_t *recipe, const char *path)
+struct rule {
+    const char *pattern; /* in recipe->json */
+    enum format format;  /* FORMAT_COUNT: keep */
+};
+
+struct recipe {
+    json_t *json;
+    struct rule *rule;
+    size_t rules;
+    char digest[DIGEST_TEXT];
+};
+
+/* The format that a recipe calls `name`; false if there is none. */
+static bool format_named(const char *name, enum format *format)
+{
+    static const char *const names[] = {[FORMAT_PLAIN] = "BF16",
+                                        [FORMAT_FP8] = "FP8",
+                                        [FORMAT_MXFP4] = "MXFP4",
+                                        [FORMAT_NVFP4] = "NVFP4",
+                                        [FORMAT_COUNT] = "keep"};
+    for (size_t i = 0; name && i < sizeof names / sizeof *names; i++)
+        if (!strcmp(names[i], name)) {
+            *format = (enum format)i;
+            return true;
+        }
+    return false;
+}
+
+static void read_rules(struct recipe *recipe, const char *path)
 {
     const char *pattern;
     json_t *format;
-    json_t *formats = json_object_get(recipe, "formats");
-    if (!json_is_string(json_object_get(recipe, "name")) || !json_is_object(formats) ||
+    json_t *formats = json_object_get(recipe->json, "formats");
+    recipe->rule = xalloc(json_object_size(formats), sizeof *recipe->rule);
+    json_object_foreach(formats, pattern, format)
+    {
+        struct rule *rule = &recipe->rule[recipe->rules++];
+        rule->pattern = pattern;
+        if (!format_named(json_string_value(format), &rule->format))
+            die("%s: formats: '%s': the formats known are NVFP4, FP8, MXFP4, BF16 and keep", path,
+                pattern);
+    }
+}
+
+static void check(const json_t *recipe, const char *path)
+{
+    if (!json_is_string(json_object_get(recipe, "name")) ||
+        !json_is_object(json_object_get(recipe, "formats")) ||
         !json_is_object(json_object_get(recipe, "producer")) ||
         !json_is_array(json_object_get(recipe, "exclude_modules")) ||
         !json_object_get(recipe, "kv_cache_quant_algo"))
         die("%s: a recipe needs name, formats, producer, kv_cache_quant_algo, exclude_modules",
             path);
-    json_object_foreach(formats, pattern, format)
-    {
-        const char *text = json_string_value(format);
-        if (!text || strcmp(text, "NVFP4") != 0)
-            die("%s: formats: '%s': the only format known is \"NVFP4\"", path, pattern);
-    }
 }
 
-json_t *recipe_load(const char *name, const char *model_type)
+/* The file of a recipe; the caller frees the path. */
+static char *find(const char *name, const char *type)
 {
-    char *path;
-    if (strchr(name, '/')) {
-        path = xstrdup(name);
-    } else {
-        char *folder = recipes_folder();
-        path = xprintf("%s/%s/%s.json", folder, model_type ? model_type : "none", name);
-        free(folder);
-    }
-    json_error_t error;
+    if (strchr(name, '/'))
+        return xstrdup(name);
+    char *folder = recipes_folder();
+    char *path = xprintf("%s/%s/%s.json", folder, *type ? type : "none", name);
+    free(folder);
+    return path;
+}
+
+struct recipe *recipe_load(const char *name, const struct model *model)
+{
+    struct recipe *recipe = xalloc(1, sizeof *recipe);
+    const char *type = model_type(model);
+    char *path = find(name, type);
     if (access(path, R_OK))
         die_errno("%s: no recipe '%s' for model type %s", path, name,
-                  model_type ? model_type : "(unknown: no config.json in the stream)");
-    json_t *recipe = json_load_file(path, JSON_REJECT_DUPLICATES, &error);
-    if (!recipe)
+                  *type ? type : "(unknown: no config.json in the stream)");
+    json_error_t error;
+    recipe->json = json_load_file(path, JSON_REJECT_DUPLICATES, &error);
+    if (!recipe->json)
         die("%s: line %d: %s", path, error.line, error.text);
-    check(recipe, path);
+    check(recipe->json, path);
+    read_rules(recipe, path);
     free(path);
+    struct digest *digest = digest_new();
+    char *text = json_text(recipe->json, false, false);
+    digest_add(digest, text, strlen(text));
+    digest_end(digest, recipe->digest);
+    free(text);
     return recipe;
 }
 
-bool recipe_is_nvfp4(const json_t *recipe, const char *module)
+void recipe_free(struct recipe *recipe)
 {
-    const char *pattern;
-    json_t *format;
-    json_object_foreach(json_object_get(recipe, "formats"), pattern, format)
-    {
-        if (!fnmatch(pattern, module, 0))
-            return true;
-    }
-    return false;
+    if (!recipe)
+        return;
+    json_decref(recipe->json);
+    free(recipe->rule);
+    free(recipe);
+}
+
+enum format recipe_format(const struct recipe *recipe, const char *module)
+{
+    for (size_t i = 0; i < recipe->rules; i++)
+        if (!fnmatch(recipe->rule[i].pattern, module, 0))
+            return recipe->rule[i].format;
+    return FORMAT_COUNT;
+}
+
+const char *recipe_digest(const struct recipe *recipe)
+{
+    return recipe->digest;
+}
+
+void recipe_describe(const struct recipe *recipe, json_t *quant)
+{
+    static const char *const keys[] = {"producer", "kv_cache_quant_algo", "exclude_modules"};
+    json_object_set(quant, "recipe", json_object_get(recipe->json, "name"));
+    for (size_t i = 0; i < sizeof keys / sizeof *keys; i++)
+        json_object_set(quant, keys[i], json_object_get(recipe->json, keys[i]));
 }

@@ -7,18 +7,24 @@
 #include "base/die.h"
 #include "base/digest.h"
 #include "base/ordered_pool.h"
-#include "quantize/recipe.h"
+#include "stream/scales.h"
 #include "tensor/nvfp4.h"
 
 /* ---- the plan ---- */
 
-static uint32_t partner_of(struct to_nvfp4 *job, const struct weight *w)
+static size_t first_line(const struct weight *w)
 {
-    char module[TENSOR_NAME_MAX + 1], partner[TENSOR_NAME_MAX + 1];
+    return w->scale != WEIGHT_NONE && w->scale < w->line ? w->scale : w->line;
+}
+
+/* The matrix that is the member of `w`'s group at `place`. */
+static uint32_t find_member(struct to_nvfp4 *job, const struct weight *w, const struct place *place)
+{
+    char module[TENSOR_NAME_MAX + 1];
     struct toc *toc = ts_toc(job->in);
-    if (!ts_model(job->in)->fused(weight_module(&toc->tensor[w->line], module), partner))
-        return WEIGHT_NONE;
-    char *name = xprintf("%s.weight", partner);
+    if (!model_module(ts_model(job->in), place, module))
+        die("%s: %s: its group has a member without a name", ts_name(job->in), w->module);
+    char *name = xprintf("%s.weight", module);
     int64_t line = toc_find(toc, name);
     if (line < 0)
         die("%s: %s: its partner %s, with which it shares weight_scale_2, is not in the stream; "
@@ -31,67 +37,87 @@ static uint32_t partner_of(struct to_nvfp4 *job, const struct weight *w)
     return job->weights.of_line[line];
 }
 
-static size_t first_line(const struct weight *w)
-{
-    return w->scale != WEIGHT_NONE && w->scale < w->line ? w->scale : w->line;
-}
-
-/* Two halves must be alike, both be wanted, and follow each other: what is held is then one group
- * at most. */
-static void check_pair(struct to_nvfp4 *job, uint32_t a, uint32_t b)
+/* Two members of a group, one after the other in the stream, must be alike, both be wanted, and
+ * follow each other: what is held is then one group at most. */
+static void check_neighbours(struct to_nvfp4 *job, uint32_t low, uint32_t high)
 {
     const struct toc *toc = ts_toc(job->in);
-    const struct weight *x = &job->weights.weight[a], *y = &job->weights.weight[b];
-    const struct weight *low = x->line < y->line ? x : y, *high = low == x ? y : x;
-    if (first_line(high) != low->line + 1)
+    const struct weight *x = &job->weights.weight[low], *y = &job->weights.weight[high];
+    const struct tensor *a = &toc->tensor[x->line], *b = &toc->tensor[y->line];
+    if (first_line(y) != x->line + 1)
         die("%s: %s does not follow %s directly; the stream is out of order (st-read makes it "
             "right)",
-            ts_name(job->in), toc->tensor[high->line].name, toc->tensor[low->line].name);
-    if (low->format != high->format)
-        die("%s: %s is %s, but %s, its partner, is %s", ts_name(job->in),
-            toc->tensor[low->line].name, format_name(low->format), toc->tensor[high->line].name,
-            format_name(high->format));
-    if (!job->selected[b] && !toc->tensor[y->line].context)
+            ts_name(job->in), b->name, a->name);
+    if (x->format != y->format)
+        die("%s: %s is %s, but %s, its partner, is %s", ts_name(job->in), a->name,
+            format_name(x->format), b->name, format_name(y->format));
+    bool wants_a = job->selected[low] || a->context, wants_b = job->selected[high] || b->context;
+    if (wants_a != wants_b)
         die("%s: the recipe names %s, but not %s, with which it shares weight_scale_2; name both",
-            ts_name(job->in), toc->tensor[x->line].name, toc->tensor[y->line].name);
+            ts_name(job->in), wants_a ? a->name : b->name, wants_a ? b->name : a->name);
+}
+
+static int by_number(const void *a, const void *b)
+{
+    uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
+    return (x > y) - (x < y);
+}
+
+/* The group of a selected matrix: all its members get the same leader, those that are context,
+ * too. */
+static void form_group(struct to_nvfp4 *job, uint32_t index)
+{
+    const struct weight *w = &job->weights.weight[index];
+    uint32_t member[GROUP_MAX];
+    unsigned members = 0;
+    struct place place;
+    while (members < GROUP_MAX &&
+           model_group_member(ts_model(job->in), &w->place, members, &place)) {
+        bool self = !place_compare(&place, &w->place);
+        member[members++] = self ? index : find_member(job, w, &place);
+    }
+    if (!members)
+        member[members++] = index;
+    qsort(member, members, sizeof *member, by_number);
+    for (unsigned i = 0; i < members; i++) {
+        if (i)
+            check_neighbours(job, member[i - 1], member[i]);
+        job->leader[member[i]] = member[0];
+    }
+}
+
+static bool is_selected(const struct to_nvfp4 *job, const struct weight *w, const bool *convertible)
+{
+    const struct tensor *tensor = &ts_toc(job->in)->tensor[w->line];
+    bool selected = convertible[w->format] && !tensor->context && !w->place.stays &&
+                    recipe_format(job->recipe, w->module) == FORMAT_NVFP4;
+    if (selected && w->cols % NVFP4_BLOCK)
+        die("%s: %s: %" PRIu64 " columns, which is no multiple of NVFP4's block of %d",
+            ts_name(job->in), tensor->name, w->cols, NVFP4_BLOCK);
+    return selected;
 }
 
 static void select_weights(struct to_nvfp4 *job, const bool *convertible)
 {
-    const struct toc *toc = ts_toc(job->in);
     struct weights *weights = &job->weights;
     job->selected = xalloc(weights->count, sizeof *job->selected);
-    job->partner = xgrow(NULL, weights->count, sizeof *job->partner);
+    job->leader = xgrow(NULL, weights->count, sizeof *job->leader);
     for (size_t i = 0; i < weights->count; i++) {
-        const struct weight *w = &weights->weight[i];
-        const struct tensor *tensor = &toc->tensor[w->line];
-        char module[TENSOR_NAME_MAX + 1];
-        job->partner[i] = WEIGHT_NONE;
-        job->selected[i] = convertible[w->format] && !tensor->context &&
-                           recipe_is_nvfp4(job->recipe, weight_module(tensor, module));
-        if (job->selected[i] && w->cols % NVFP4_BLOCK)
-            die("%s: %s: %" PRIu64 " columns, which is no multiple of NVFP4's block of %d",
-                ts_name(job->in), tensor->name, w->cols, NVFP4_BLOCK);
+        job->leader[i] = WEIGHT_NONE;
+        job->selected[i] = is_selected(job, &weights->weight[i], convertible);
     }
     for (size_t i = 0; i < weights->count; i++)
-        if (job->selected[i])
-            job->partner[i] = partner_of(job, &weights->weight[i]);
-    for (size_t i = 0; i < weights->count; i++)
-        if (job->partner[i] != WEIGHT_NONE) {
-            check_pair(job, (uint32_t)i, job->partner[i]);
-            job->partner[job->partner[i]] = (uint32_t)i; /* of a half that is context, too */
-        }
+        if (job->selected[i] && job->leader[i] == WEIGHT_NONE)
+            form_group(job, (uint32_t)i);
 }
 
 static float input_amax(struct to_nvfp4 *job, const struct weight *w)
 {
-    char module[TENSOR_NAME_MAX + 1];
     float amax = 0;
-    const struct tensor *tensor = &ts_toc(job->in)->tensor[w->line];
-    if (job->amaxes && !amaxes_find(job->amaxes, weight_module(tensor, module), AMAX_INPUT, &amax))
+    if (job->amaxes && !amaxes_find(job->amaxes, w->module, AMAX_INPUT, &amax))
         die("%s: %s has no input amax: no calibration token reached it; amax-merge --fallback "
             "layer-max fills in",
-            ts_name(job->in), module);
+            ts_name(job->in), w->module);
     return amax;
 }
 
@@ -109,15 +135,13 @@ static void plan(struct to_nvfp4 *job)
         (void)input_amax(job, w);
         struct tensor line = in->tensor[i];
         line.shard = toc_shard(out, in->shard[line.shard]);
-        char module[TENSOR_NAME_MAX + 1];
-        weight_module(&line, module);
         static const char *const scalars[] = {"input_scale", "weight_scale_2"};
         for (size_t j = 0; j < 2; j++) {
-            char *name = xprintf("%s.%s", module, scalars[j]);
+            char *name = xprintf("%s.%s", w->module, scalars[j]);
             toc_derive(out, &line, name, DTYPE_F32, 0, NULL);
             free(name);
         }
-        char *name = xprintf("%s.weight_scale", module);
+        char *name = xprintf("%s.weight_scale", w->module);
         toc_derive(out, &line, name, DTYPE_F8_E4M3, 2,
                    (const uint64_t[]){w->rows, w->cols / NVFP4_BLOCK});
         free(name);
@@ -125,13 +149,22 @@ static void plan(struct to_nvfp4 *job)
     }
 }
 
-static uint64_t read_hash_layers(struct ts_in *in)
+/* What tells this run from one with other amaxes or another recipe. */
+static void tell(const struct to_nvfp4 *job, const struct stage *stage)
 {
-    const char *key = ts_model(in)->hash_layers_key;
-    json_t *config = key ? ts_file_json(in, "config.json") : NULL;
-    json_int_t layers = json_integer_value(json_object_get(config, key ? key : ""));
-    json_decref(config);
-    return layers > 0 ? (uint64_t)layers : 0;
+    char hex[DIGEST_TEXT];
+    if (job->amaxes)
+        json_object_set_new(stage->entry, "amax", json_string(amaxes_digest(job->amaxes, hex)));
+    json_object_set_new(stage->entry, "recipe", json_string(recipe_digest(job->recipe)));
+    recipe_describe(job->recipe, json_object_get(ts_header(job->in), "quant"));
+}
+
+static unsigned count_classes(const struct model *model)
+{
+    unsigned count = 0;
+    while (model_classes(model)[count].key)
+        count++;
+    return count;
 }
 
 void to_nvfp4_begin(struct to_nvfp4 *job, const struct stage *stage,
@@ -141,23 +174,15 @@ void to_nvfp4_begin(struct to_nvfp4 *job, const struct stage *stage,
     unsigned threads = ordered_pool_threads(options->threads);
     if (!options->amax && !stage->plan)
         die_usage("--amax FILE is needed: the input scales come from a calibration");
-    char hex[DIGEST_TEXT];
-    job->amaxes = options->amax ? amaxes_load(options->amax) : NULL;
-    if (job->amaxes)
-        json_object_set_new(stage->entry, "amax", json_string(amaxes_digest(job->amaxes, hex)));
     job->in = ts_open(stage_input(stage), stage);
-    json_t *header = ts_header(job->in);
-    job->recipe =
-        recipe_load(options->recipe, json_string_value(json_object_get(header, "model_type")));
-    weights_find(&job->weights, ts_toc(job->in), ts_name(job->in));
+    const struct model *model = ts_model(job->in);
+    job->amaxes = options->amax ? amaxes_load(options->amax, model) : NULL;
+    job->recipe = recipe_load(options->recipe, model);
+    job->experts = xalloc(count_classes(model), sizeof *job->experts);
+    weights_find(&job->weights, model, ts_toc(job->in), ts_name(job->in));
     select_weights(job, convertible);
     plan(job);
-    json_t *quant = json_object_get(header, "quant");
-    static const char *const keys[] = {"producer", "kv_cache_quant_algo", "exclude_modules"};
-    json_object_set(quant, "recipe", json_object_get(job->recipe, "name"));
-    for (size_t i = 0; i < sizeof keys / sizeof *keys; i++)
-        json_object_set(quant, keys[i], json_object_get(job->recipe, keys[i]));
-    job->hash_layers = read_hash_layers(job->in);
+    tell(job, stage);
     job->out = ts_create(stage, job->in, job->toc);
     job->bands = bands_begin(job->out, job->in, threads, ORDERED_POOL_SLACK + options->ahead);
 }
@@ -169,7 +194,6 @@ static void add_member(struct to_nvfp4 *job, struct group *group, uint32_t index
     struct member *member = &group->member[group->members++];
     *member = (struct member){.w = &job->weights.weight[index]};
     member->tensor = &ts_toc(job->in)->tensor[member->w->line];
-    weight_module(member->tensor, member->module);
     if (first_line(member->w) < group->first)
         group->first = first_line(member->w);
     if (member->w->line > group->last)
@@ -179,13 +203,12 @@ static void add_member(struct to_nvfp4 *job, struct group *group, uint32_t index
         group->input_amax = amax;
 }
 
-static struct group *begin_group(struct to_nvfp4 *job, uint32_t index)
+static struct group *begin_group(struct to_nvfp4 *job, uint32_t leader)
 {
     struct group *group = xalloc(1, sizeof *group);
     group->first = SIZE_MAX;
-    add_member(job, group, index);
-    if (job->partner[index] != WEIGHT_NONE)
-        add_member(job, group, job->partner[index]);
+    for (uint32_t i = leader; i < job->weights.count && job->leader[i] == leader; i++)
+        add_member(job, group, i);
     return group;
 }
 
@@ -237,14 +260,12 @@ void to_nvfp4_run(struct to_nvfp4 *job, to_nvfp4_convert *convert, void *context
     for (const struct tensor *tensor; (tensor = ts_next(job->in));) {
         size_t line = (size_t)(tensor - ts_toc(job->in)->tensor);
         uint32_t index = job->weights.of_line[line];
-        bool grouped =
-            index != WEIGHT_NONE && (job->selected[index] || job->partner[index] != WEIGHT_NONE);
-        if (!grouped) {
+        if (index == WEIGHT_NONE || job->leader[index] == WEIGHT_NONE) {
             bands_pass(job->bands);
             continue;
         }
         if (!group)
-            group = begin_group(job, index);
+            group = begin_group(job, job->leader[index]);
         hold_line(job, group, line);
         if (line == group->last) {
             end_group(job, group, convert, context);
@@ -258,29 +279,21 @@ void to_nvfp4_run(struct to_nvfp4 *job, to_nvfp4_convert *convert, void *context
 
 static void count_member(struct to_nvfp4 *job, const struct member *member)
 {
-    char experts[TENSOR_NAME_MAX + 1], projection[TENSOR_NAME_MAX + 1];
-    uint32_t layer, number;
-    bool mtp;
-    job->tally.weights++;
-    if (!ts_model(job->in)->expert(member->module, experts, projection, &layer, &number, &mtp))
+    struct place place = member->w->place;
+    job->packed++;
+    if (!place_is_routed(&place))
         return;
-    size_t length = strlen(member->module) - strlen(projection);
-    if (!strncmp(job->tally.last, member->module, length) && !job->tally.last[length])
-        return; /* another matrix of the same expert */
-    memcpy(job->tally.last, member->module, length);
-    job->tally.last[length] = 0;
-    if (mtp)
-        job->tally.mtp++;
-    else if (layer < job->hash_layers)
-        job->tally.hash++;
-    else
-        job->tally.score++;
+    place.matrix = 0; /* an expert counts once */
+    if (job->packed > 1 && !place_compare(&place, &job->last))
+        return;
+    job->last = place;
+    job->experts[model_expert_class(ts_model(job->in), &place)]++;
 }
 
 static void put_scalar(struct to_nvfp4 *job, const struct member *member, const char *which,
                        float value)
 {
-    char *name = xprintf("%s.%s", member->module, which);
+    char *name = xprintf("%s.%s", member->w->module, which);
     bands_put(job->bands, name, &value, sizeof value);
     free(name);
 }
@@ -291,7 +304,7 @@ void to_nvfp4_scales(struct to_nvfp4 *job, const struct group *group, const stru
     float input_scale = nvfp4_scale_2(group->input_amax);
     if (input_scale == 0)
         die("%s: %s: its input amax of %g is too small for an input_scale; calibrate again",
-            ts_name(job->in), member->module, (double)group->input_amax);
+            ts_name(job->in), member->w->module, (double)group->input_amax);
     put_scalar(job, member, "input_scale", input_scale);
     put_scalar(job, member, "weight_scale_2", scale_2);
     count_member(job, member);
@@ -300,7 +313,7 @@ void to_nvfp4_scales(struct to_nvfp4 *job, const struct group *group, const stru
 void to_nvfp4_bands(struct to_nvfp4 *job, const struct member *member, const char *which,
                     const struct band *like, uint64_t most, uint64_t raw_row, uint64_t out_row)
 {
-    char *name = xprintf("%s.%s", member->module, which);
+    char *name = xprintf("%s.%s", member->w->module, which);
     uint64_t first = 0, rows;
     do { /* at least one: a tensor may be empty */
         rows = member->w->rows - first < most ? member->w->rows - first : most;
@@ -322,26 +335,29 @@ void to_nvfp4_bands(struct to_nvfp4 *job, const struct member *member, const cha
 void to_nvfp4_put_from(struct to_nvfp4 *job, const struct member *member, const char *which,
                        const void *data, size_t size)
 {
-    char *name = xprintf("%s.%s", member->module, which);
+    char *name = xprintf("%s.%s", member->w->module, which);
     bands_put_from(job->bands, name, data, size);
     free(name);
 }
 
 void to_nvfp4_finish(struct to_nvfp4 *job, json_t *counts)
 {
-    json_object_set_new(counts, "weights", json_integer((json_int_t)job->tally.weights));
-    json_object_set_new(counts, "experts",
-                        json_pack("{s:I, s:I, s:I}", "hash", (json_int_t)job->tally.hash, "score",
-                                  (json_int_t)job->tally.score, "mtp", (json_int_t)job->tally.mtp));
+    json_t *experts = json_object();
+    const struct expert_class *class = model_classes(ts_model(job->in));
+    for (unsigned i = 0; class[i].key; i++)
+        json_object_set_new(experts, class[i].key, json_integer((json_int_t)job->experts[i]));
+    json_object_set_new(counts, "weights", json_integer((json_int_t)job->packed));
+    json_object_set_new(counts, "experts", experts);
     if (job->amaxes)
         json_object_set(counts, "amax", (json_t *)amaxes_counts(job->amaxes));
-    if (!job->tally.weights && !ts_plan_only(job->in) && !job->quiet)
+    if (!job->packed && !ts_plan_only(job->in) && !job->quiet)
         warn("nothing to do: the recipe names no matrix of this stream that could become NVFP4");
     ts_finish(job->out, job->in, counts);
     amaxes_free(job->amaxes);
     weights_free(&job->weights);
     toc_free(job->toc);
-    json_decref(job->recipe);
+    recipe_free(job->recipe);
     free(job->selected);
-    free(job->partner);
+    free(job->leader);
+    free(job->experts);
 }

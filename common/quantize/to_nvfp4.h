@@ -1,18 +1,18 @@
 /* to_nvfp4.h: what nvfp4-cast and nvfp4-pack share: which matrices become NVFP4, which of them go
  * together, what the table then looks like, and the loop around one group.
  *
- * A group is a matrix, or the two halves of a fused product (w1 and w3), which share weight_scale_2
- * and input_scale. Its lines follow each other in the stream; they are held until the last of them
- * has come, then the group is written. In a part of a checkpoint, one half may be `context`: it
- * counts for what is shared, and passes. */
+ * A group is a matrix, or the members of a fused product (gate and up), which share weight_scale_2
+ * and input_scale; the model's family says which (see place.h). Its lines follow each other in the
+ * stream; they are held until the last of them has come, then the group is written. In a part of a
+ * checkpoint, a member may be `context`: it counts for what is shared, and passes. */
 #ifndef TO_NVFP4_H
 #define TO_NVFP4_H
 
+#include "model/weights.h"
 #include "quantize/amax.h"
+#include "quantize/recipe.h"
 #include "stream/band_pipeline.h"
 #include "tensor/weight.h"
-
-enum { GROUP_MAX = 2, GROUP_LINES_MAX = 2 * GROUP_MAX };
 
 /* One matrix of a group while it is written. */
 struct member {
@@ -21,7 +21,6 @@ struct member {
     struct ts_held *held;        /* its bytes */
     struct ts_held *held_scale;  /* those of its scale, or NULL */
     struct scales scales;
-    char module[TENSOR_NAME_MAX + 1];
 };
 
 struct group {
@@ -46,27 +45,26 @@ struct to_nvfp4 {
     struct toc *toc; /* outgoing */
     struct weights weights;
     struct amaxes *amaxes; /* NULL: a plan without them */
-    json_t *recipe;
-    bool *selected;    /* by matrix: becomes NVFP4 */
-    uint32_t *partner; /* by matrix: the other half's index, or WEIGHT_NONE */
-    uint64_t hash_layers;
+    struct recipe *recipe;
+    bool *selected;   /* by matrix: becomes NVFP4 */
+    uint32_t *leader; /* by matrix: the first one of its group; WEIGHT_NONE if it is in none */
     bool quiet;
-    struct {
-        uint64_t hash, score, mtp, weights;
-        char last[TENSOR_NAME_MAX + 1]; /* the expert that was counted last */
-    } tally;
+    uint64_t packed;   /* matrices so far */
+    uint64_t *experts; /* by class (see model.h): routed experts so far */
+    struct place last; /* of the expert that was counted last */
 };
 
-/* Read table and amaxes, and make the plan: matrices that the recipe names and whose format
- * `convertible` (indexed by enum format) allows become NVFP4. A missing input amax or partner ends
- * the process. Creates the output stream; its history tells the amaxes by their digest. */
+/* Read table and amaxes, and make the plan: matrices to which the recipe gives NVFP4 and whose
+ * format `convertible` (indexed by enum format) allows become that. A missing input amax or member
+ * of a group ends the process. Creates the output stream; its history tells the recipe
+ * and the amaxes by their digests. */
 void to_nvfp4_begin(struct to_nvfp4 *job, const struct stage *stage,
                     const struct to_nvfp4_options *options, const bool *convertible);
 
-/* Run all tensors through: groups go to `convert`, which must give the flow each member in order:
- * one that is context with to_nvfp4_pass(), the others with to_nvfp4_scales(), weight_scale and
- * weight; everything else passes. What is held of a group lives until convert() returns, the rest
- * of it until all that it gave the flow is written; when the function returns, that is all. */
+/* Run all tensors through: groups go to `convert`, which must give the bands of each member in
+ * order: one that is context with to_nvfp4_pass(), the others with to_nvfp4_scales(), weight_scale
+ * and weight; everything else passes. What is held of a group lives until convert() returns, the
+ * rest of it until all that it gave is written; when the function returns, that is all. */
 typedef void to_nvfp4_convert(struct to_nvfp4 *job, struct group *group, void *context);
 void to_nvfp4_run(struct to_nvfp4 *job, to_nvfp4_convert *convert, void *context);
 

@@ -11,6 +11,7 @@
 
 #include "base/die.h"
 #include "base/json.h"
+#include "base/number.h"
 #include "model/model.h"
 #include "stream/safetensors.h"
 
@@ -344,21 +345,19 @@ static void read_folder(struct checkpoint *checkpoint, const char *folder)
     read_side_files(checkpoint, folder, "", 0);
 }
 
-/* model_type from the config.json in `folder`, if there is one. */
-static char *read_model_type(const char *folder)
+/* Open the model with the config.json in `folder`, if there is one. */
+static void open_model(struct checkpoint *checkpoint, const char *folder)
 {
-    char *path = xprintf("%s/config.json", folder), *type = NULL;
+    char *path = xprintf("%s/config.json", folder);
     size_t size;
     char *data = read_small_file(path, &size);
-    if (data) {
-        json_t *config = json_object_from(data, size, path);
-        const char *text = json_string_value(json_object_get(config, "model_type"));
-        type = text ? xstrdup(text) : NULL;
-        json_decref(config);
-    }
+    json_t *config = data ? json_object_from(data, size, path) : NULL;
+    const char *type = json_string_value(json_object_get(config, "model_type"));
+    checkpoint->model_type = type ? xstrdup(type) : NULL;
+    checkpoint->model = model_open(type, config);
+    json_decref(config);
     free(data);
     free(path);
-    return type;
 }
 
 void checkpoint_open(struct checkpoint *checkpoint, char **path, size_t count)
@@ -373,12 +372,12 @@ void checkpoint_open(struct checkpoint *checkpoint, char **path, size_t count)
         checkpoint->folder = realpath(path[0], NULL);
         if (!checkpoint->folder)
             die_errno("%s", path[0]);
-        checkpoint->model_type = read_model_type(path[0]);
+        open_model(checkpoint, path[0]);
         read_folder(checkpoint, path[0]);
     } else {
         const char *slash = strrchr(path[0], '/');
         char *folder = slash ? xprintf("%.*s", (int)(slash - path[0]), path[0]) : xstrdup(".");
-        checkpoint->model_type = read_model_type(folder);
+        open_model(checkpoint, folder);
         free(folder);
         for (size_t i = 0; i < count; i++) {
             const char *base = strrchr(path[i], '/');
@@ -394,7 +393,7 @@ void checkpoint_open(struct checkpoint *checkpoint, char **path, size_t count)
             error);
     }
     if (checkpoint->toc->count) /* a file may be empty */
-        model_sort(model_of(checkpoint->model_type), checkpoint->toc, checkpoint->offset,
+        model_sort(checkpoint->model, checkpoint->toc, checkpoint->offset,
                    sizeof *checkpoint->offset);
 }
 
@@ -411,5 +410,6 @@ void checkpoint_free(struct checkpoint *checkpoint)
     free(checkpoint->shard_source);
     free(checkpoint->folder);
     free(checkpoint->model_type);
+    model_close(checkpoint->model);
     *checkpoint = (struct checkpoint){0};
 }

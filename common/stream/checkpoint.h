@@ -24,8 +24,9 @@ struct checkpoint {
     struct sources sources;
     struct side_file *file;
     size_t files;
-    char *folder;     /* absolute, links resolved; NULL for single files */
-    char *model_type; /* from config.json, or NULL */
+    char *folder;        /* absolute, links resolved; NULL for single files */
+    char *model_type;    /* from config.json, or NULL */
+    struct model *model; /* opened with it */
 };
 
 /* What lies in a folder that st-write did not finish yet. Such a folder is no checkpoint: its

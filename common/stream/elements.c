@@ -4,6 +4,8 @@
 #include <stdlib.h>
 
 #include "base/die.h"
+#include "model/weights.h"
+#include "stream/scales.h"
 #include "tensor/bf16.h"
 #include "tensor/weight.h"
 
@@ -50,7 +52,7 @@ struct elements *elements_new(struct ts_in *in, bool dequantize)
     elements->in = in;
     elements->dequantize = dequantize;
     if (dequantize)
-        weights_find(&elements->weights, ts_toc(in), ts_name(in));
+        weights_find(&elements->weights, ts_model(in), ts_toc(in), ts_name(in));
     return elements;
 }
 

@@ -53,7 +53,6 @@ struct ts_in {
     const struct stage *stage;
     struct checkpoint checkpoint; /* table, side files, sources; for a stream filled from it */
     json_t *header;
-    const struct model *model;
     struct tar *tar; /* NULL: a checkpoint on disk */
     struct progress *progress;
     json_t *end;
@@ -304,6 +303,10 @@ static void open_tar(struct ts_in *in, int fd)
     read_header(in);
     read_toc(in);
     read_side_files(in);
+    json_t *config = ts_file_json(in, "config.json");
+    const char *type = json_string_value(json_object_get(in->header, "model_type"));
+    in->checkpoint.model = model_open(type, config);
+    json_decref(config);
 }
 
 /* ---- opening ---- */
@@ -353,7 +356,6 @@ static struct ts_in *open_any(char **path, size_t count, const struct stage *sta
                 "standard input is a terminal; give a tensor stream, or a checkpoint's folder");
         open_tar(in, fd);
     }
-    in->model = model_of(json_string_value(json_object_get(in->header, "model_type")));
     bool last = stage && stage->progress;
     in->progress = progress_begin(last && !in->plan_only, toc_bytes(in->checkpoint.toc, true));
     return in;
@@ -386,7 +388,7 @@ json_t *ts_header(struct ts_in *in)
 
 const struct model *ts_model(const struct ts_in *in)
 {
-    return in->model;
+    return in->checkpoint.model;
 }
 
 struct sources *ts_sources(struct ts_in *in)

@@ -1,23 +1,25 @@
-/* weight.h: the matrices of a checkpoint, in whatever format they lie: which lines of the table
- * belong together, and their rows as BF16.
+/* weight.h: a matrix of a checkpoint, in whatever format it lies, and its rows as BF16.
  *
  *   format  X.weight                 its scales, which come directly before it
  *   PLAIN   BF16, F16 or F32         none
- *   FP8     F8_E4M3 [rows, cols]     X.scale F8_E8M0, or X.weight_scale_inv F32, both
- *                                    [ceil(rows/128), ceil(cols/128)]
- *   MXFP4   I8 [rows, cols/2]        X.scale F8_E8M0 [rows, cols/32]
- *   NVFP4   U8 [rows, cols/2]        X.weight_scale F8_E4M3 [rows, cols/16], X.weight_scale_2 F32
+ *   FP8     F8_E4M3 [rows, cols]     a scale for each block (see model_fp8_block()): X.scale
+ * F8_E8M0 or F32, or X.weight_scale_inv F32, all of them [ceil(rows/block), ceil(cols/block)]; or
+ * one scale for the whole tensor: X.weight_scale F32 [] MXFP4   I8 [rows, cols/2]        X.scale
+ * F8_E8M0 [rows, cols/32] NVFP4   U8 [rows, cols/2]        X.weight_scale F8_E4M3 [rows, cols/16],
+ * X.weight_scale_2 F32
  *                                    [], X.input_scale F32 [] (not needed to dequantize)
- */
+ *
+ * model/weights.h finds them in a table. */
 #ifndef WEIGHT_H
 #define WEIGHT_H
 
+#include <jansson.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
-#include "stream/ts.h"
 #include "tensor/codec.h"
+#include "tensor/place.h"
 #include "tensor/toc.h"
 
 enum format { FORMAT_PLAIN, FORMAT_FP8, FORMAT_MXFP4, FORMAT_NVFP4, FORMAT_COUNT };
@@ -25,40 +27,27 @@ enum format { FORMAT_PLAIN, FORMAT_FP8, FORMAT_MXFP4, FORMAT_NVFP4, FORMAT_COUNT
 /* "FP8" and the like. */
 const char *format_name(enum format format);
 
-enum { FP8_BLOCK = 128, WEIGHT_COLS_MAX = 8 << 20, WEIGHT_NONE = UINT32_MAX };
+enum { WEIGHT_COLS_MAX = 8 << 20, WEIGHT_NONE = UINT32_MAX };
 
 /* A matrix. Line numbers are of the table it was found in; WEIGHT_NONE where there is none. */
 struct weight {
     enum format format;
-    uint32_t line;        /* X.weight */
-    uint32_t scale;       /* X.scale, X.weight_scale_inv or X.weight_scale */
-    uint32_t scale_2;     /* X.weight_scale_2 */
-    uint32_t input_scale; /* X.input_scale */
-    uint64_t rows, cols;  /* elements, not bytes */
+    uint32_t line;                   /* X.weight */
+    uint32_t scale;                  /* X.scale, X.weight_scale_inv or X.weight_scale */
+    uint32_t scale_2;                /* X.weight_scale_2 */
+    uint32_t input_scale;            /* X.input_scale */
+    uint64_t rows, cols;             /* elements, not bytes */
+    uint64_t block_rows, block_cols; /* FP8: elements under one scale */
+    const char *module;              /* X */
+    struct place place;
 };
-
-/* All matrices of a table. */
-struct weights {
-    struct weight *weight;
-    size_t count;
-    uint32_t *of_line; /* index into weight[] of the matrix a line belongs to, or WEIGHT_NONE */
-};
-
-/* Find the matrices of a table. A quantized weight whose scale is missing, misshapen, of a wrong
- * dtype or not directly before it ends the process with a line that names it; `stream` is for that
- * message. The caller frees it. */
-void weights_find(struct weights *weights, struct toc *toc, const char *stream);
-void weights_free(struct weights *weights);
-
-/* The matrix that line i belongs to, or NULL. */
-const struct weight *weight_of(const struct weights *weights, size_t line);
 
 /* What a plan and a summary say of a table: {"tensors": n, "bytes": b, "formats": {"MXFP4": bytes,
  * "FP8": …, "scales": …, "BF16": …}} of all lines that are data; by name and dtype alone, so that a
  * table that is not in order can be described too. The caller owns it. */
 json_t *formats_totals(const struct toc *toc);
 
-/* What X's tensors are called behind the name of their module, in the stream's order: the scales
+/* What X's tensors are called after the name of their module, in the stream's order: the scales
  * (".input_scale" first), then ".weight". */
 enum { WEIGHT_SUFFIXES = 6 };
 extern const char *const weight_suffix[WEIGHT_SUFFIXES];
@@ -74,28 +63,14 @@ enum format format_of(const struct tensor *tensor);
  * returns module. */
 char *weight_module(const struct tensor *tensor, char *module);
 
-/* The scales of one matrix, in memory. */
+/* The scales of one matrix, in memory; stream/scales.h reads them. */
 struct scales {
     void *raw;     /* X.scale as it lies */
     float *fp8;    /* FP8: X.scale as F32 */
     float scale_2; /* NVFP4 */
     uint64_t cols; /* of raw and fp8 */
 };
-
-/* If the present tensor is a scale of matrix `w`: read it, check it (an E8M0 or F32 NaN, an
- * infinite F32 and an NVFP4 NaN end the process, naming tensor and offset), keep it, return true.
- */
-bool scales_take(struct scales *scales, const struct weight *w, struct ts_in *in);
-
-/* As above from bytes already in memory, which it takes over: `line` of the table of `in`. */
-void scales_keep(struct scales *scales, const struct weight *w, struct ts_in *in, uint32_t line,
-                 void *raw);
 void scales_free(struct scales *scales);
-
-/* The check alone, for a scale that is not kept here, if it is a byte per block (MXFP4, NVFP4): of
- * its bytes from `at` on. */
-void scales_check(const struct weight *w, struct ts_in *in, uint32_t line, uint64_t at,
-                  const void *raw, size_t size);
 
 /* Rows first … first + rows - 1 as BF16: raw holds their bytes as they lie, out gets rows * cols
  * values. PLAIN: BF16 is copied, F32 and F16 rounded. Returns the number of NaN codes among FP8

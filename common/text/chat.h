@@ -7,12 +7,7 @@
 #include <jansson.h>
 #include <stddef.h>
 
-enum chat_style {
-    CHAT_UNKNOWN,
-    CHAT_V3,  /* system, <User> text <Assistant> text <eos> (V3, R1) */
-    CHAT_V31, /* the same with </think> behind <Assistant> (V3.1) */
-    CHAT_V4,  /* the encoding rules of V4's release: reasoning, tools and their results, tasks */
-};
+#include "model/model.h"
 
 /* The style that a tokenizer's chat template amounts to, told by the role tokens in it. Without a
  * template (NULL) it is V4's: its release has rules instead of a template. */

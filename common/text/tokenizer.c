@@ -9,6 +9,7 @@
 
 #include "base/die.h"
 #include "base/digest.h"
+#include "base/json.h"
 #include "base/utf8.h"
 #include "text/pattern.h"
 #include "text/pretokenizer.h"
@@ -41,6 +42,7 @@ struct tokenizer {
     struct pattern *word;       /* a character of a word, for single_word */
     int32_t bos, eos, pad;
     char *chat_template;
+    enum chat_style family; /* what config.json's family has */
     char digest[DIGEST_TEXT];
 };
 
@@ -291,15 +293,37 @@ static char *slurp(const char *path, bool needed, size_t *length)
     return text;
 }
 
+/* The path of the file `name` in the folder, or beside the file, at `path`; the caller frees it. */
+static char *beside(const char *path, bool folder, const char *name)
+{
+    const char *slash = strrchr(path, '/');
+    return folder  ? xprintf("%s/%s", path, name)
+           : slash ? xprintf("%.*s/%s", (int)(slash - path), path, name)
+                   : xstrdup(name);
+}
+
+/* The way of writing conversations that the family of the model in config.json has. */
+static enum chat_style family_style(const char *path)
+{
+    size_t length;
+    char *text = slurp(path, false, &length);
+    json_t *config = text ? json_object_from(text, length, path) : NULL;
+    struct model *model =
+        model_open(json_string_value(json_object_get(config, "model_type")), config);
+    enum chat_style style = model_chat_style(model);
+    model_close(model);
+    json_decref(config);
+    free(text);
+    return style;
+}
+
 struct tokenizer *tokenizer_open(const char *path)
 {
     struct stat status;
     bool folder = !stat(path, &status) && S_ISDIR(status.st_mode);
-    const char *slash = strrchr(path, '/');
-    char *file = folder ? xprintf("%s/tokenizer.json", path) : xstrdup(path);
-    char *config = folder  ? xprintf("%s/tokenizer_config.json", path)
-                   : slash ? xprintf("%.*s/tokenizer_config.json", (int)(slash - path), path)
-                           : xstrdup("tokenizer_config.json");
+    char *file = folder ? beside(path, folder, "tokenizer.json") : xstrdup(path);
+    char *config = beside(path, folder, "tokenizer_config.json");
+    char *model = beside(path, folder, "config.json");
     struct tokenizer *t;
     size_t length;
     char *text = slurp(file, true, &length), *error = tokenizer_parse(&t, text, length);
@@ -310,7 +334,9 @@ struct tokenizer *tokenizer_open(const char *path)
     error = text ? tokenizer_configure(t, text, length) : NULL;
     if (error)
         die("%s: %s", config, error);
+    t->family = family_style(model);
     free(text);
+    free(model);
     free(config);
     free(file);
     return t;
@@ -337,6 +363,11 @@ int32_t tokenizer_eos(const struct tokenizer *t)
 int32_t tokenizer_pad(const struct tokenizer *t)
 {
     return t->pad;
+}
+
+enum chat_style tokenizer_chat_style(const struct tokenizer *t)
+{
+    return t->family != CHAT_UNKNOWN ? t->family : chat_style(t->chat_template);
 }
 
 const char *tokenizer_chat_template(const struct tokenizer *t)

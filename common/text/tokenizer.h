@@ -8,6 +8,7 @@
 #include <stdint.h>
 
 #include "text/bpe.h"
+#include "text/chat.h"
 
 struct tokenizer;
 
@@ -45,6 +46,10 @@ int32_t tokenizer_added(const struct tokenizer *t, const char *content);
 int32_t tokenizer_bos(const struct tokenizer *t);
 int32_t tokenizer_eos(const struct tokenizer *t);
 int32_t tokenizer_pad(const struct tokenizer *t);
+
+/* How it wants a conversation written: as the family of the config.json beside it has it; otherwise
+ * as the chat template amounts to. */
+enum chat_style tokenizer_chat_style(const struct tokenizer *t);
 
 /* The chat template, or NULL. */
 const char *tokenizer_chat_template(const struct tokenizer *t);

@@ -26,16 +26,13 @@ static json_t *quantized_layers(const struct model *model, const struct toc *toc
     char **name = NULL;
     size_t count = 0;
     for (size_t i = 0; i < toc->count; i++) {
-        char module[TENSOR_NAME_MAX + 1], experts[TENSOR_NAME_MAX + 1];
-        char projection[TENSOR_NAME_MAX + 1];
-        uint32_t layer, expert;
-        bool mtp;
+        char key[TENSOR_NAME_MAX + 1];
         const struct tensor *tensor = &toc->tensor[i];
         if (tensor->context || format_of(tensor) != FORMAT_NVFP4)
             continue;
-        weight_module(tensor, module);
-        bool is_expert = model->expert(module, experts, projection, &layer, &expert, &mtp);
-        const char *key = is_expert ? experts : module;
+        struct place place = model_place(model, weight_module(tensor, key));
+        if (place_is_routed(&place))
+            model_experts_path(model, &place, key);
         if (count && !strcmp(name[count - 1], key))
             continue;
         name = xgrow(name, count + 1, sizeof *name);
@@ -93,22 +90,69 @@ static json_t *quant_value(json_t *quant, const char *key)
     return value;
 }
 
-static char *nvfp4_config(json_t *config, json_t *quant, json_t *layers)
+/* What stands in the outgoing table, as far as configs speak of it. */
+struct made {
+    const struct model *model;
+    bool format[FORMAT_COUNT + 1];
+    bool experts; /* all routed experts, but those of MTP, are NVFP4 */
+};
+
+static struct made look(const struct model *model, const struct toc *toc)
+{
+    struct made made = {.model = model};
+    bool any = false, other = false;
+    for (size_t i = 0; i < toc->count; i++) {
+        enum format format = format_of(&toc->tensor[i]);
+        made.format[format] = true;
+        struct place place = model_place(model, toc->tensor[i].name);
+        if (format == FORMAT_COUNT || !place_is_routed(&place) || place.section == SECTION_MTP)
+            continue;
+        any |= format == FORMAT_NVFP4;
+        other |= format != FORMAT_NVFP4;
+    }
+    made.experts = any && !other;
+    return made;
+}
+
+/* A checkpoint with other quantized formats beside NVFP4 is one of mixed precision. */
+static const char *quant_algo(const struct made *made)
+{
+    return made->format[FORMAT_FP8] || made->format[FORMAT_MXFP4] ? "MIXED_PRECISION" : "NVFP4";
+}
+
+/* What says how FP8 weights are to be read; engines look for that first. */
+static void set_fp8(json_t *q, const struct made *made)
+{
+    static const char *const keys[] = {"activation_scheme", "weight_block_size", "scale_fmt"};
+    if (!made->format[FORMAT_FP8]) {
+        json_object_set_new(q, "quant_method", json_string("modelopt"));
+        for (size_t i = 0; i < sizeof keys / sizeof *keys; i++)
+            json_object_del(q, keys[i]);
+        return;
+    }
+    struct fp8_block block;
+    json_object_set_new(q, "quant_method", json_string("fp8"));
+    if (!json_object_get(q, "activation_scheme"))
+        json_object_set_new(q, "activation_scheme", json_string("dynamic"));
+    if (!json_object_get(q, "weight_block_size") && model_fp8_block(made->model, 0, &block))
+        json_object_set_new(q, "weight_block_size",
+                            json_pack("[I,I]", (json_int_t)block.rows, (json_int_t)block.cols));
+}
+
+static char *nvfp4_config(json_t *config, json_t *quant, json_t *layers, const struct made *made)
 {
     json_t *q = json_object_get(config, "quantization_config");
     if (!json_is_object(q)) {
         q = json_object();
         json_object_set_new(config, "quantization_config", q);
     }
-    /* The attention stays FP8, and engines look for that first. */
-    if (!json_object_get(q, "activation_scheme"))
-        json_object_set_new(q, "activation_scheme", json_string("dynamic"));
-    json_object_set_new(q, "quant_method", json_string("fp8"));
-    if (!json_object_get(q, "weight_block_size"))
-        json_object_set_new(q, "weight_block_size", json_pack("[i,i]", FP8_BLOCK, FP8_BLOCK));
-    json_object_set_new(q, "moe_quant_algo", json_string("NVFP4"));
+    set_fp8(q, made);
+    if (made->experts)
+        json_object_set_new(q, "moe_quant_algo", json_string("NVFP4"));
+    else
+        json_object_del(q, "moe_quant_algo");
     json_object_set(q, "producer", quant_value(quant, "producer"));
-    json_object_set_new(q, "quant_algo", json_string("MIXED_PRECISION"));
+    json_object_set_new(q, "quant_algo", json_string(quant_algo(made)));
     json_object_set(q, "kv_cache_quant_algo", quant_value(quant, "kv_cache_quant_algo"));
     json_object_set_new(q, "group_size", json_integer(NVFP4_BLOCK));
     json_object_set_new(q, "config_groups", config_groups());
@@ -118,11 +162,11 @@ static char *nvfp4_config(json_t *config, json_t *quant, json_t *layers)
     return config_text(config, true);
 }
 
-static char *nvfp4_hf_quant(json_t *quant, json_t *layers)
+static char *nvfp4_hf_quant(json_t *quant, json_t *layers, const struct made *made)
 {
     json_t *document = json_pack(
         "{s:O, s:{s:s, s:O, s:i, s:O, s:O}}", "producer", quant_value(quant, "producer"),
-        "quantization", "quant_algo", "MIXED_PRECISION", "kv_cache_quant_algo",
+        "quantization", "quant_algo", quant_algo(made), "kv_cache_quant_algo",
         quant_value(quant, "kv_cache_quant_algo"), "group_size", NVFP4_BLOCK, "quantized_layers",
         layers, "exclude_modules", quant_value(quant, "exclude_modules"));
     if (!document)
@@ -151,26 +195,25 @@ static char *dequantized_config(json_t *config, bool any_quantized)
 
 void configs_derive(struct configs *configs, struct ts_in *in, const struct toc *toc)
 {
-    bool used[FORMAT_COUNT + 1] = {false};
+    struct made made = look(ts_model(in), toc);
     *configs = (struct configs){0};
-    for (size_t i = 0; i < toc->count; i++)
-        used[format_of(&toc->tensor[i])] = true;
     json_t *quant = json_object_get(ts_header(in), "quant");
     json_t *config = ts_file_json(in, "config.json");
-    if (used[FORMAT_NVFP4] && json_object_get(quant, "recipe")) {
+    if (made.format[FORMAT_NVFP4] && json_object_get(quant, "recipe")) {
         json_t *layers = quantized_layers(ts_model(in), toc);
-        configs->hf_quant = nvfp4_hf_quant(quant, layers);
+        configs->hf_quant = nvfp4_hf_quant(quant, layers, &made);
         if (config)
-            configs->config = nvfp4_config(config, quant, layers);
+            configs->config = nvfp4_config(config, quant, layers, &made);
         json_decref(layers);
-    } else if (!used[FORMAT_NVFP4] && config) {
-        configs->config = dequantized_config(config, used[FORMAT_FP8] || used[FORMAT_MXFP4]);
+    } else if (!made.format[FORMAT_NVFP4] && config) {
+        configs->config =
+            dequantized_config(config, made.format[FORMAT_FP8] || made.format[FORMAT_MXFP4]);
     }
     /* A stream whose NVFP4 weights were dequantized has no use for it. */
     json_t *formats = json_object_get(json_object_get(ts_header(in), "input"), "formats");
     bool was_nvfp4 = json_object_get(formats, format_name(FORMAT_NVFP4)) != NULL;
     configs->keep_hf_quant =
-        !configs->config && !configs->hf_quant && used[FORMAT_NVFP4] == was_nvfp4;
+        !configs->config && !configs->hf_quant && made.format[FORMAT_NVFP4] == was_nvfp4;
     json_decref(config);
 }
 

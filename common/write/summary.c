@@ -40,21 +40,28 @@ static void print_totals(FILE *out, const struct summary *s)
 
 /* ---- what the stages counted: each line is printed if its numbers are there ---- */
 
-static void print_experts(const json_t *stage, const char *program)
+static void print_experts(const struct summary *s, const json_t *stage, const char *program)
 {
-    json_int_t weights, hash, score, mtp;
-    if (json_unpack((json_t *)stage, "{s:I, s:{s:I, s:I, s:I}}", "weights", &weights, "experts",
-                    "hash", &hash, "score", &score, "mtp", &mtp))
+    json_t *weights = json_object_get(stage, "weights"),
+           *experts = json_object_get(stage, "experts");
+    if (!json_is_integer(weights) || !json_is_object(experts))
         return;
-    fprintf(stderr,
-            "%s: %" PRId64 " weights; experts: %" PRId64 " hash-routed, %" PRId64 " score-routed",
-            strcmp(program, "nvfp4-cast") ? "packed" : "cast", (int64_t)weights, (int64_t)hash,
-            (int64_t)score);
-    fprintf(stderr, mtp ? ", %" PRId64 " MTP\n" : "\n", (int64_t)mtp);
+    fprintf(stderr, "%s: %" PRId64 " weights", strcmp(program, "nvfp4-cast") ? "packed" : "cast",
+            (int64_t)json_integer_value(weights));
+    const char *separator = "; experts: ";
+    for (const struct expert_class *class = s->classes; class->key; class ++) {
+        json_int_t count = json_integer_value(json_object_get(experts, class->key));
+        if (!count)
+            continue;
+        fprintf(stderr, "%s%" PRId64 " %s", separator, (int64_t)count, class->title);
+        separator = ", ";
+    }
+    fputc('\n', stderr);
 }
 
-static void print_weight_amaxes(const json_t *stage, const char *program)
+static void print_weight_amaxes(const struct summary *s, const json_t *stage, const char *program)
 {
+    (void)s;
     (void)program;
     const json_t *synthesized = json_object_get(stage, "weight_amax_synthesized");
     json_int_t zero = json_integer_value(json_object_get(stage, "zero_weights"));
@@ -65,8 +72,9 @@ static void print_weight_amaxes(const json_t *stage, const char *program)
         fprintf(stderr, "weights that are all zero: %" PRId64 "\n", (int64_t)zero);
 }
 
-static void print_input_amaxes(const json_t *stage, const char *program)
+static void print_input_amaxes(const struct summary *s, const json_t *stage, const char *program)
 {
+    (void)s;
     (void)program;
     size_t i;
     json_t *merge;
@@ -81,16 +89,18 @@ static void print_input_amaxes(const json_t *stage, const char *program)
     }
 }
 
-static void print_dequantized(const json_t *stage, const char *program)
+static void print_dequantized(const struct summary *s, const json_t *stage, const char *program)
 {
+    (void)s;
     json_int_t weights, nan;
     if (!json_unpack((json_t *)stage, "{s:I, s:I}", "dequantized", &weights, "nan", &nan))
         fprintf(stderr, "%s: %" PRId64 " weights became BF16%s\n", program, (int64_t)weights,
                 nan ? ", with NaN among them" : "");
 }
 
-static void print_blocks(const json_t *stage, const char *program)
+static void print_blocks(const struct summary *s, const json_t *stage, const char *program)
 {
+    (void)s;
     (void)program;
     json_int_t blocks, lossy;
     if (!json_unpack((json_t *)stage, "{s:I, s:I}", "blocks", &blocks, "lossy", &lossy))
@@ -99,17 +109,18 @@ static void print_blocks(const json_t *stage, const char *program)
                 blocks ? 100.0 * (double)(blocks - lossy) / (double)blocks : 100.0);
 }
 
-static void print_counts(const json_t *counts)
+static void print_counts(const struct summary *s)
 {
-    static void (*const lines[])(const json_t *stage, const char *program) = {
+    static void (*const lines[])(const struct summary *s, const json_t *stage,
+                                 const char *program) = {
         print_experts, print_weight_amaxes, print_input_amaxes, print_dequantized, print_blocks};
     size_t i;
     json_t *stage;
-    json_array_foreach(counts, i, stage)
+    json_array_foreach(s->counts, i, stage)
     {
         const char *program = json_string_value(json_object_get(stage, "program"));
         for (size_t j = 0; program && j < sizeof lines / sizeof *lines; j++)
-            lines[j](stage, program);
+            lines[j](s, stage, program);
     }
 }
 
@@ -120,7 +131,7 @@ void summary_print(const struct summary *s, const char *path, bool verbose)
     char a[BYTES_TEXT], b[BYTES_TEXT], c[BYTES_TEXT], time[TIME_TEXT];
     fprintf(stderr, "%s\n", path);
     print_totals(stderr, s);
-    print_counts(s->counts);
+    print_counts(s);
     if (s->finished)
         fprintf(stderr, "%" PRIu64 " of %" PRIu64 " shards were finished by an earlier run\n",
                 s->finished, s->shards);

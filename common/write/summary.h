@@ -6,10 +6,13 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "model/model.h"
+
 struct summary {
     json_t *input;  /* tensors and bytes per format of the checkpoint that was read; may be NULL */
     json_t *output; /* of the one that is written */
     json_t *counts; /* of all stages, as .end has them; may be NULL */
+    const struct expert_class *classes; /* of the model's routed experts */
     uint64_t file_bytes;
     uint64_t free_bytes;
     uint64_t shared, copied, written;

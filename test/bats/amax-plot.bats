@@ -140,7 +140,7 @@ TEXT
 @test "what is no amax stream, or broken, makes no picture" {
     run amax-plot "$NANO"
     [ "$status" -eq 1 ]
-    [[ $output == *"$NANO: no amaxes of w1"* ]]
+    [[ $output == *"$NANO: no amaxes and no tokens of routed experts in it"* ]]
     calibration "$T/amax.ts"
     head -c 5000 "$T/amax.ts" >"$T/cut.ts"
     run amax-plot "$T/cut.ts"
@@ -150,7 +150,8 @@ TEXT
 }
 
 @test "wrong command lines" {
-    for arguments in '--projection w4' '--projection' '-x' 'a b' '-o'; do
+    amaxes "$T/amax.ts"
+    for arguments in "--projection w4 $T/amax.ts" '--projection' '-x' 'a b' '-o'; do
         # shellcheck disable=SC2086
         run amax-plot $arguments
         [ "$status" -eq 2 ]

@@ -417,8 +417,14 @@ stages() {
     stages "$w.weight: its scale $w.scale \(F8_E8M0 \[1,1\]\) is missing; " fp8-dequant nvfp4-pack
     expert F8_E4M3 '[2,16]' "$codes" "$(scale scale F8_E8M0 '[1,2]' 2)" '\x7f\x7f'
     stages "$w.weight: its scale $w.scale must be F8_E8M0 \[1,1\] .*but is F8_E8M0 \[1,2\]" fp8-dequant nvfp4-pack
-    expert F8_E4M3 '[2,16]' "$codes" "$(scale scale F32 '[1,1]' 4)" '\x00\x00\x80\x3f'
-    stages "$w.weight: its scale $w.scale must be F8_E8M0 \[1,1\] .*but is F32 \[1,1\]" fp8-dequant nvfp4-pack
+    expert F8_E4M3 '[2,16]' "$codes" "$(scale scale BF16 '[1,1]' 2)" '\x80\x3f'
+    stages "$w.weight: its scale $w.scale must be F8_E8M0 \[1,1\] .*but is BF16 \[1,1\]" fp8-dequant nvfp4-pack
+    expert F8_E4M3 '[2,16]' "$codes" "$(scale scale F32 '[1,2]' 8)" '\x00\x00\x80\x3f\x00\x00\x80\x3f'
+    stages "$w.weight: its scale $w.scale must be F8_E8M0 \[1,1\] .*but is F32 \[1,2\]" fp8-dequant nvfp4-pack
+    expert F8_E4M3 '[2,16]' "$codes" "$(scale weight_scale F32 '[1]' 4)" '\x00\x00\x80\x7f'
+    stages "$w.weight_scale: element 0 \(byte 0 of the tensor\) is not finite" fp8-dequant nvfp4-pack
+    expert F8_E4M3 '[2,16]' "$codes" "$(scale weight_scale F8_E8M0 '[1,1]' 1)" '\x7f'
+    stages "$w.weight: its scale $w.weight_scale must be F32 \[\] .*but is F8_E8M0" fp8-dequant nvfp4-pack
     expert F8_E4M3 '[2,16]' "$codes" "$(scale weight_scale_inv BF16 '[1,1]' 2)" '\x80\x3f'
     stages "$w.weight: its scale $w.weight_scale_inv must be F32 \[1,1\] .*but is BF16" fp8-dequant nvfp4-pack
 }

@@ -50,15 +50,16 @@ fails() {
 }
 
 @test "the reference's ids of all fixtures" {
-    fixtures text
+    fixtures v4-mini
+    shared=$FIXTURES/..
     for model in v4-nano:256:24:32 v4-mini:384:12:32 v3-nano:320:12:16 v32-nano:320:12:16; do
         IFS=: read -r model length calib eval <<<"$model"
-        made=$FIXTURES/../$model/golden
-        st-tokenize -q --tokenizer "$FIXTURES/../$model/ckpt" --length "$length" --full \
-            --samples "$calib" "$FIXTURES"/calib-{prose,code}.jsonl >"$T/calib.ts"
+        made=$shared/$model/golden
+        st-tokenize -q --tokenizer "$shared/$model/ckpt" --length "$length" --full \
+            --samples "$calib" "$shared"/text/calib-{prose,code}.jsonl >"$T/calib.ts"
         same_ids "$T/calib.ts" "$made/calib-ids.safetensors"
-        st-tokenize -q --tokenizer "$FIXTURES/../$model/ckpt" --length "$length" --full \
-            --samples "$eval" "$FIXTURES/eval.jsonl" >"$T/eval.ts"
+        st-tokenize -q --tokenizer "$shared/$model/ckpt" --length "$length" --full \
+            --samples "$eval" "$shared/text/eval.jsonl" >"$T/eval.ts"
         same_ids "$T/eval.ts" "$made/eval-ids.safetensors"
     done
 }

@@ -16,6 +16,8 @@
 #include "tensor/mxfp4.h"
 #include "tensor/weight.h"
 
+enum { FP8_BLOCK = 128 };
+
 enum { ROWS = 8192, COLS = 4096, ROUNDS = 8, THREADS_MOST = 64 }; /* as of an expert, and more */
 
 /* What one thread works on. */

@@ -8,9 +8,11 @@ enum { FILE_FD = 10 };
 static void read_recipe(void *context)
 {
     (void)context;
-    json_t *recipe = recipe_load("/proc/self/fd/10", NULL);
-    recipe_is_nvfp4(recipe, "layers.3.ffn.experts.7.w1");
-    json_decref(recipe);
+    struct model *model = model_open(NULL, NULL);
+    struct recipe *recipe = recipe_load("/proc/self/fd/10", model);
+    recipe_format(recipe, "layers.3.ffn.experts.7.w1");
+    recipe_free(recipe);
+    model_close(model);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);

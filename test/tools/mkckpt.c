@@ -632,6 +632,7 @@ static void write_checkpoint(const struct plan *plan, const struct options *o, j
  * largest that --fill makes: 6 times the largest scale. */
 static void write_amaxes(struct stage *stage, const struct toc *toc, const char *path)
 {
+    struct model *model = model_open("deepseek_v4", NULL);
     float *value = xalloc(2 * toc->count, sizeof *value);
     struct toc *out_toc = toc_new();
     struct tensor line = {.dtype = DTYPE_F32, .shard = toc_shard(out_toc, "amax.safetensors")};
@@ -641,7 +642,7 @@ static void write_amaxes(struct stage *stage, const struct toc *toc, const char 
         if (toc->tensor[i].dtype != DTYPE_I8 || !strncmp(module, "mtp.", 4))
             continue;
         for (int which = AMAX_INPUT; which <= AMAX_WEIGHT; which++) {
-            char *name = amax_name(module, (enum amax_which)which);
+            char *name = amax_name(model, module, (enum amax_which)which);
             value[out_toc->count] =
                 which == AMAX_INPUT ? 3 : ldexpf(6, scale_exponent(&toc->tensor[i]) + 1);
             line.name = name;
@@ -658,6 +659,7 @@ static void write_amaxes(struct stage *stage, const struct toc *toc, const char 
     ts_finish(out, NULL, NULL);
     toc_free(out_toc);
     free(value);
+    model_close(model);
 }
 
 int main(int argc, char **argv)

@@ -41,7 +41,7 @@ make_inputs() {
 
 # command_of CASE OUT: the command that makes OUT, a file or folder, in ${command[@]}.
 command_of() {
-    local dump=$NANO/amax/amax_dict_rank0-mp1.pt
+    local dump=$NANO/golden/amax/amax_dict_rank0-mp1.pt
     case $1 in
     st-read) command=(st-read -o "$2" "$T/src") ;;
     st-read-inline) command=(st-read --inline -o "$2" "$T/src") ;;
@@ -67,7 +67,7 @@ command_of() {
     v4-bf16) command=(v4-bf16 -q "$T/src" "$2") ;;
     v4-experts) command=(v4-experts -q --amax "$T/amax.ts" "$T/src" "$2") ;;
     v4-experts-lossy) command=(v4-experts -q --lossy --amax "$T/amax.ts" "$T/src" "$2") ;;
-    v4-experts-dump) command=(v4-experts -q --amax "$NANO/amax" "$NANO/ckpt" "$2") ;;
+    v4-experts-dump) command=(v4-experts -q --amax "$NANO/golden/amax" "$NANO/ckpt" "$2") ;;
     *) echo "no case '$1'" >&2 && exit 2 ;;
     esac
 }

@@ -13,6 +13,8 @@
 #include "on_device.h"
 #include "tensor/bf16.h"
 
+enum { FP8_BLOCK = 128 };
+
 static struct device *cpu, *cuda;
 
 /* ---- an operation on both devices ---- */
@@ -197,25 +199,44 @@ static void fp8_weights(void **state)
         raw[i] = (uint8_t)(i / COLS * FP8_BLOCK + i % COLS);
     for (unsigned i = 0; i < BLOCKS; i++)
         scale[i] = i < 255 ? ldexpf(1, (int)i - 127) : 0.7F;
-    struct weight w = {.format = FORMAT_FP8, .rows = ROWS, .cols = COLS};
+    struct weight w = {.format = FORMAT_FP8,
+                       .rows = ROWS,
+                       .cols = COLS,
+                       .block_rows = FP8_BLOCK,
+                       .block_cols = FP8_BLOCK};
     struct tensor tensor = {.size = (uint64_t)ROWS * COLS, .dtype = DTYPE_F8_E4M3};
     struct scales scales = {.fp8 = scale, .cols = BLOCKS};
     expect_weight("FP8", &w, &tensor, &scales, raw);
     free(raw);
     free(scale);
-    enum { TALL = 400, NARROW = 130 };
-    raw = xalloc((size_t)TALL * NARROW, 1);
-    scale = xalloc(8, sizeof *scale);
-    for (size_t i = 0; i < (size_t)TALL * NARROW; i++)
+}
+
+/* Blocks of every size in use, one of the whole matrix among them. */
+static void fp8_blocks(void **state)
+{
+    (void)state;
+    need_device(cuda);
+    enum { ROWS = 400, COLS = 136 };
+    static const uint64_t block[][2] = {{128, 128}, {32, 32}, {1, 32}, {ROWS, COLS}};
+    uint8_t *raw = xalloc((size_t)ROWS * COLS, 1);
+    for (size_t i = 0; i < (size_t)ROWS * COLS; i++)
         raw[i] = (uint8_t)(i * 7);
-    for (unsigned i = 0; i < 8; i++)
-        scale[i] = (float)(i + 1) / 3;
-    w = (struct weight){.format = FORMAT_FP8, .rows = TALL, .cols = NARROW};
-    tensor.size = (uint64_t)TALL * NARROW;
-    scales = (struct scales){.fp8 = scale, .cols = 2};
-    expect_weight("tall FP8", &w, &tensor, &scales, raw);
+    for (size_t b = 0; b < sizeof block / sizeof *block; b++) {
+        struct weight w = {.format = FORMAT_FP8,
+                           .rows = ROWS,
+                           .cols = COLS,
+                           .block_rows = block[b][0],
+                           .block_cols = block[b][1]};
+        struct tensor tensor = {.size = (uint64_t)ROWS * COLS, .dtype = DTYPE_F8_E4M3};
+        struct scales scales = {.cols = (COLS + w.block_cols - 1) / w.block_cols};
+        uint64_t count = (ROWS + w.block_rows - 1) / w.block_rows * scales.cols;
+        scales.fp8 = xalloc((size_t)count, sizeof *scales.fp8);
+        for (uint64_t i = 0; i < count; i++)
+            scales.fp8[i] = (float)(i + 1) / 3;
+        expect_weight("FP8", &w, &tensor, &scales, raw);
+        free(scales.fp8);
+    }
     free(raw);
-    free(scale);
 }
 
 /* Every nibble at every place of a byte, under every scale but NaN. */
@@ -800,13 +821,21 @@ static int close_devices(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(fp8_weights),     cmocka_unit_test(fp4_weights),
-        cmocka_unit_test(plain_weights),   cmocka_unit_test(activations),
-        cmocka_unit_test(moving),          cmocka_unit_test(lanes),
-        cmocka_unit_test(norms_and_turns), cmocka_unit_test(hyper_connections),
-        cmocka_unit_test(experts),         cmocka_unit_test(losses),
-        cmocka_unit_test(products),        cmocka_unit_test(compression),
-        cmocka_unit_test(selection),       cmocka_unit_test(attention),
+        cmocka_unit_test(fp8_weights),
+        cmocka_unit_test(fp8_blocks),
+        cmocka_unit_test(fp4_weights),
+        cmocka_unit_test(plain_weights),
+        cmocka_unit_test(activations),
+        cmocka_unit_test(moving),
+        cmocka_unit_test(lanes),
+        cmocka_unit_test(norms_and_turns),
+        cmocka_unit_test(hyper_connections),
+        cmocka_unit_test(experts),
+        cmocka_unit_test(losses),
+        cmocka_unit_test(products),
+        cmocka_unit_test(compression),
+        cmocka_unit_test(selection),
+        cmocka_unit_test(attention),
         cmocka_unit_test(files),
     };
     return cmocka_run_group_tests(tests, open_devices, close_devices);

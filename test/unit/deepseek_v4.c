@@ -158,7 +158,7 @@ static void load(struct loaded *l, uint64_t number, const char *prefix)
     *l = (struct loaded){.run = {.device = device, .arithmetic = ARITHMETIC_SERVED}};
     l->run.in = ts_open(CHECKPOINT, NULL);
     struct toc *toc = ts_toc(l->run.in);
-    weights_find(&l->weights, toc, CHECKPOINT);
+    weights_find(&l->weights, ts_model(l->run.in), toc, CHECKPOINT);
     l->wanted = xalloc(toc->count, sizeof *l->wanted);
     for (size_t i = 0; i < toc->count; i++)
         l->wanted[i] = !strncmp(toc->tensor[i].name, prefix, strlen(prefix));
@@ -481,7 +481,7 @@ static struct held take_tensor(const char *name, struct weights *weights, struct
 {
     struct held held = {0};
     *in = ts_open(CHECKPOINT, NULL);
-    weights_find(weights, ts_toc(*in), CHECKPOINT);
+    weights_find(weights, ts_model(*in), ts_toc(*in), CHECKPOINT);
     for (const struct tensor *tensor; (tensor = ts_next(*in));)
         if (!strcmp(tensor->name, name)) {
             held.arrived.data = ts_read_all(*in);

@@ -7,6 +7,7 @@
 #define DEEPSEEK_V4_H
 
 #include "forward/forward.h"
+#include "model/weights.h"
 
 /* ---- dimensions ---- */
 

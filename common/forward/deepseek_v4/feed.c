@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/die.h"
+#include "stream/scales.h"
 
 const char *feed_peek(const struct feed *feed)
 {

@@ -10,6 +10,7 @@
 #include "base/progress.h"
 #include "forward/deepseek_v4/feed.h"
 #include "forward/states.h"
+#include "stream/scales.h"
 
 enum {
     EXPERT_ROWS = 2048, /* tokens that go through an expert at a time */
@@ -748,7 +749,7 @@ static void pass_begin(struct pass *pass, const struct forward *run)
     struct toc *toc = ts_toc(run->in);
     *pass = (struct pass){.run = run, .begin = now()};
     v4_begin(&pass->v4, run, tokens->length);
-    weights_find(&pass->weights, toc, ts_name(run->in));
+    weights_find(&pass->weights, ts_model(run->in), toc, ts_name(run->in));
     check_all(pass);
     pass->wanted = xalloc(toc->count, sizeof *pass->wanted);
     pass->on_device = xalloc(toc->count, sizeof *pass->on_device);

@@ -1,0 +1,89 @@
+/* The stream's order. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/die.h"
+#include "base/number.h"
+#include "model/model.h"
+#include "tensor/weight.h"
+
+/* A module's own tensors: scales directly before their weight. */
+static unsigned suffix_rank(const char *suffix)
+{
+    unsigned rank = 0;
+    while (rank < WEIGHT_SUFFIXES && strcmp(weight_suffix[rank], suffix) != 0)
+        rank++;
+    return rank;
+}
+
+/* A tensor with all that its comparison needs, computed once. */
+struct key {
+    struct place place;
+    unsigned suffix;
+    size_t module; /* length of the name before its last dot */
+    const char *name;
+    const char *shard;
+    size_t line;
+};
+
+static struct key key_of(const struct model *model, const struct toc *toc,
+                         const struct tensor *tensor, size_t line)
+{
+    const char *dot = strrchr(tensor->name, '.');
+    return (struct key){.place = model_place(model, tensor->name),
+                        .suffix = suffix_rank(dot ? dot : ""),
+                        .module = dot ? (size_t)(dot - tensor->name) : strlen(tensor->name),
+                        .name = tensor->name,
+                        .shard = toc->shard[tensor->shard],
+                        .line = line};
+}
+
+static int compare_modules(const struct key *a, const struct key *b)
+{
+    char x[TENSOR_NAME_MAX + 1], y[TENSOR_NAME_MAX + 1];
+    if (a->module == b->module && !memcmp(a->name, b->name, a->module))
+        return 0;
+    memcpy(x, a->name, a->module);
+    memcpy(y, b->name, b->module);
+    x[a->module] = y[b->module] = 0;
+    int difference = natural_compare(x, y);
+    return difference ? difference : strcmp(x, y);
+}
+
+static int compare_keys(const void *left, const void *right)
+{
+    const struct key *a = left, *b = right;
+    int difference = place_compare(&a->place, &b->place);
+    if (!difference)
+        difference = compare_modules(a, b);
+    if (!difference && a->suffix != b->suffix)
+        difference = a->suffix < b->suffix ? -1 : 1;
+    if (!difference)
+        difference = natural_compare(a->name, b->name);
+    if (!difference)
+        difference = strcmp(a->name, b->name);
+    return difference ? difference : natural_compare(a->shard, b->shard);
+}
+
+void model_sort(const struct model *model, struct toc *toc, void *with, size_t size)
+{
+    struct key *key = xalloc(toc->count, sizeof *key);
+    for (size_t i = 0; i < toc->count; i++)
+        key[i] = key_of(model, toc, &toc->tensor[i], i);
+    qsort(key, toc->count, sizeof *key, compare_keys);
+    struct tensor *tensor = xalloc(toc->count, sizeof *tensor);
+    char *moved = xalloc(toc->count, size ? size : 1);
+    for (size_t i = 0; i < toc->count; i++) {
+        tensor[i] = toc->tensor[key[i].line];
+        if (with)
+            memcpy(moved + i * size, (char *)with + key[i].line * size, size);
+    }
+    memcpy(toc->tensor, tensor, toc->count * sizeof *tensor);
+    if (with)
+        memcpy(with, moved, toc->count * size);
+    free(key);
+    free(tensor);
+    free(moved);
+    free(toc->index);
+    toc->index = NULL;
+}

@@ -1,0 +1,76 @@
+#include "stream/scales.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/die.h"
+#include "tensor/e8m0.h"
+
+static void refuse(struct ts_in *in, const struct tensor *tensor, uint64_t i, const char *what)
+{
+    die("%s: %s: element %" PRIu64 " (byte %" PRIu64 " of the tensor) is %s; the checkpoint is "
+        "damaged: compare its checksum with the publisher's",
+        ts_name(in), tensor->name, i, i * dtype_size(tensor->dtype), what);
+}
+
+void scales_check(const struct weight *w, struct ts_in *in, uint32_t line, uint64_t at,
+                  const void *raw, size_t size)
+{
+    const struct tensor *tensor = &ts_toc(in)->tensor[line];
+    const uint8_t *code = raw;
+    if (line != w->scale)
+        return;
+    if (tensor->dtype == DTYPE_F8_E8M0) {
+        const uint8_t *nan = memchr(code, E8M0_NAN, size);
+        if (nan)
+            refuse(in, tensor, at + (uint64_t)(nan - code), "the E8M0 code 255, NaN");
+    } else if (w->format == FORMAT_NVFP4) {
+        for (size_t i = 0; i < size; i++)
+            if (code[i] % 128 == 127)
+                refuse(in, tensor, at + i, "an E4M3 NaN");
+    }
+}
+
+static void keep_block_scale(struct scales *scales, const struct weight *w, struct ts_in *in,
+                             const struct tensor *tensor, void *raw)
+{
+    size_t n = (size_t)(tensor->size / dtype_size(tensor->dtype));
+    scales->raw = raw;
+    scales->cols = tensor->rank == 2 ? tensor->dim[1] : 1;
+    scales_check(w, in, w->scale, 0, raw, (size_t)tensor->size);
+    if (w->format == FORMAT_FP8) {
+        scales->fp8 = xalloc(n, sizeof *scales->fp8);
+        for (size_t i = 0; i < n; i++) {
+            scales->fp8[i] = (float)dtype_value(tensor->dtype, raw, i);
+            if (!isfinite(scales->fp8[i]))
+                refuse(in, tensor, i, "not finite");
+        }
+    }
+}
+
+void scales_keep(struct scales *scales, const struct weight *w, struct ts_in *in, uint32_t line,
+                 void *raw)
+{
+    const struct tensor *tensor = &ts_toc(in)->tensor[line];
+    if (line == w->scale) {
+        keep_block_scale(scales, w, in, tensor, raw);
+        return;
+    }
+    if (line == w->scale_2) {
+        memcpy(&scales->scale_2, raw, sizeof scales->scale_2);
+        if (!isfinite(scales->scale_2))
+            refuse(in, tensor, 0, "not finite");
+    }
+    free(raw);
+}
+
+bool scales_take(struct scales *scales, const struct weight *w, struct ts_in *in)
+{
+    uint32_t line = (uint32_t)(ts_present(in) - ts_toc(in)->tensor);
+    if (line != w->scale && line != w->scale_2 && line != w->input_scale)
+        return false;
+    scales_keep(scales, w, in, line, ts_read_all(in));
+    return true;
+}
