@@ -183,7 +183,9 @@ static bool same_place(struct ts_in *a, struct ts_in *b)
     const struct source *x = &ts_sources(a)->file[i], *y = &ts_sources(b)->file[j];
     if (strcmp(x->path, y->path) != 0 || x->size != y->size || x->mtime_ns != y->mtime_ns)
         return false;
-    return sources_fd(ts_sources(a), i) >= 0 && sources_fd(ts_sources(b), j) >= 0;
+    sources_verify(ts_sources(a), i);
+    sources_verify(ts_sources(b), j);
+    return true;
 }
 
 /* Element i for the report. */

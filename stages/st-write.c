@@ -118,6 +118,16 @@ static void print_todo(const char *path)
 
 /* ---- the work ---- */
 
+/* Asked of the first source: those of a checkpoint lie in one filesystem. */
+static bool can_share(const struct output_dir *output, struct sources *sources)
+{
+    if (!sources->count)
+        return false;
+    bool can = output_dir_can_share(output, sources_acquire(sources, 0));
+    sources_release(sources, 0);
+    return can;
+}
+
 /* Known before the first byte, where it can be: what is shared needs no space, but no more can be
  * shared than the sources hold. */
 static void check_space(const struct summary *s, const struct shards *shards,
@@ -128,8 +138,7 @@ static void check_space(const struct summary *s, const struct shards *shards,
     uint64_t least = shards_to_write(shards);
     uint64_t available =
         s->free_bytes + shards_left_over(shards, output) + parts_left_over(output->partial);
-    if (least > available && !no_share && sources->count &&
-        output_dir_can_share(output, sources_fd(sources, 0)))
+    if (least > available && !no_share && can_share(output, sources))
         for (size_t i = 0; i < sources->count; i++)
             least -= least < sources->file[i].size ? least : sources->file[i].size;
     if (least > available)
@@ -151,9 +160,10 @@ static void write_side_file(struct output_dir *output, struct shards *shards, st
         return;
     }
     int fd = output_dir_open(output, name, true);
-    int from = sources_fd(ts_sources(in), source);
+    int from = sources_acquire(ts_sources(in), source);
     if (!share_range(&shards->copier, from, offset, fd, 0, size, name))
         copy_range(&shards->copier, from, offset, fd, 0, size, name);
+    sources_release(ts_sources(in), source);
     output_dir_close(fd, name, true);
 }
 

@@ -63,8 +63,9 @@ static void read_shard(struct checkpoint *checkpoint, const char *label, const c
         xgrow(checkpoint->shard_source, toc->shards, sizeof *checkpoint->shard_source);
     checkpoint->shard_source[shard] = source;
     struct source *file = &checkpoint->sources.file[source];
-    char *error = safetensors_read(sources_fd(&checkpoint->sources, source), file->size, toc, shard,
-                                   &checkpoint->offset);
+    int fd = sources_acquire(&checkpoint->sources, source);
+    char *error = safetensors_read(fd, file->size, toc, shard, &checkpoint->offset);
+    sources_release(&checkpoint->sources, source);
     if (error)
         die("%s: %s; the file is damaged: compare its checksum with the publisher's", path, error);
 

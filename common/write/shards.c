@@ -271,12 +271,14 @@ static void copy_first(struct shards *shards, struct output_dir *output, struct 
 {
     struct waiting *waiting = &shards->waiting;
     size_t line = waiting->range[waiting->first].line;
+    size_t source = waiting->range[waiting->first].source;
     const struct tensor *tensor = &shards->toc->tensor[line];
     char *what = describe(output, tensor, &shards->shard[tensor->shard]);
     open_shard(shards, output, tensor->shard, in);
-    copy_range(&shards->copier, sources_fd(ts_sources(in), waiting->range[waiting->first].source),
+    copy_range(&shards->copier, sources_acquire(ts_sources(in), source),
                waiting->range[waiting->first].from, shards->fd, shards->offset[line], tensor->size,
                what);
+    sources_release(ts_sources(in), source);
     free(what);
     waiting->first = (waiting->first + 1) % WAITING_MAX;
     waiting->count--;
@@ -293,8 +295,9 @@ static void put_off(struct shards *shards, struct output_dir *output, struct ts_
     while (waiting->count == WAITING_MAX ||
            (waiting->count && waiting->bytes + size > WAITING_BYTES))
         copy_first(shards, output, in);
-    posix_fadvise(sources_fd(ts_sources(in), source), (off_t)from,
+    posix_fadvise(sources_acquire(ts_sources(in), source), (off_t)from,
                   size < WAITING_BYTES ? (off_t)size : WAITING_BYTES, POSIX_FADV_WILLNEED);
+    sources_release(ts_sources(in), source);
     size_t i = (waiting->first + waiting->count++) % WAITING_MAX;
     waiting->range[i].line = line;
     waiting->range[i].source = source;
@@ -315,8 +318,9 @@ void shards_write(struct shards *shards, struct output_dir *output, struct ts_in
     open_shard(shards, output, tensor->shard, in);
     if (ts_ref(in, &source, &from)) {
         shards->proof[line] = (struct proof){(uint32_t)source, from};
-        written = share_range(&shards->copier, sources_fd(ts_sources(in), source), from, shards->fd,
-                              to, tensor->size, what);
+        written = share_range(&shards->copier, sources_acquire(ts_sources(in), source), from,
+                              shards->fd, to, tensor->size, what);
+        sources_release(ts_sources(in), source);
         if (!written)
             put_off(shards, output, in, line, source, from);
     } else {
