@@ -106,7 +106,7 @@ COMMON   := $(filter-out $(if $(filter 0,$(DNNL)),$(CPU),$(NO_CPU)),$(SOURCES))
 COMMON   := $(patsubst %,$(OBJ)/%.o,$(basename $(COMMON) $(GPU)))
 
 # What reads input. Each of their branches is accounted for: no count may be lost between processes.
-PARSERS  := json safetensors toc names ts_in checkpoint source pickle pt tokenizer bpe pretokenizer \
+PARSERS  := json safetensors toc names tar_in ts_open ts_in checkpoint source pickle pt tokenizer bpe pretokenizer \
             pattern utf8 recipe
 PARSERS  := $(foreach p,$(PARSERS),$(wildcard common/*/$p.c))
 $(PARSERS:%.c=$(OBJ)/%.o): COMPILED_coverage += -fprofile-update=atomic

@@ -5,7 +5,6 @@
 #include <inttypes.h>
 #include <limits.h>
 #include <pthread.h>
-#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -15,6 +14,7 @@
 #include "base/json.h"
 #include "base/mtime.h"
 #include "base/names.h"
+#include "base/number.h"
 
 enum { MAX_OPEN = 16 }; /* more only if more are in use at the same time */
 
@@ -151,6 +151,23 @@ json_t *sources_to_json(const struct sources *sources)
 int64_t sources_find(const struct sources *sources, const char *label, size_t length)
 {
     return sources->count ? names_find(sources->descriptors->labels, label, length) : -1;
+}
+
+bool sources_parse(const struct sources *sources, const char *text, uint64_t size, size_t *source,
+                   uint64_t *offset)
+{
+    const char *at = strrchr(text, '@');
+    uint64_t length, last;
+    if (!at)
+        return false;
+    const char *p = at + 1;
+    if (!number_parse(&p, UINT64_MAX, offset) || *p++ != '+' ||
+        !number_parse(&p, UINT64_MAX, &length) || *p)
+        return false;
+    int64_t i = sources_find(sources, text, (size_t)(at - text));
+    *source = (size_t)i;
+    return i >= 0 && length == size && add_fits(*offset, length, &last) &&
+           last <= sources->file[i].size;
 }
 
 static void check_unchanged(const struct source *file, const struct stat *status)

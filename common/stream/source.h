@@ -10,6 +10,7 @@
 #define SOURCE_H
 
 #include <jansson.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -39,6 +40,11 @@ json_t *sources_to_json(const struct sources *sources);
 
 /* The index of a label of `length` bytes, or -1. */
 int64_t sources_find(const struct sources *sources, const char *label, size_t length);
+
+/* Where a reference points: its text, LABEL@OFFSET+LENGTH, to the index of the file and the offset
+ * in it. False unless it is of that form and names `size` bytes inside one of these files. */
+bool sources_parse(const struct sources *sources, const char *text, uint64_t size, size_t *source,
+                   uint64_t *offset);
 
 /* A descriptor of file i, which stays open until the caller gives it back with sources_release().
  * Ends the process if the file is gone, not regular, or changed. */
