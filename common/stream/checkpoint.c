@@ -11,17 +11,13 @@
 
 #include "base/die.h"
 #include "base/json.h"
+#include "base/text.h"
+#include "base/utf8.h"
 #include "model/model.h"
 #include "stream/safetensors.h"
 
 static const char index_name[] = "model.safetensors.index.json";
 enum { FOLDER_DEPTH_MAX = 16, PAGE = 4096 };
-
-static bool ends(const char *name, const char *suffix)
-{
-    size_t n = strlen(name), m = strlen(suffix);
-    return n >= m && !strcmp(name + n - m, suffix);
-}
 
 bool side_file_name_valid(const char *name)
 {
@@ -35,16 +31,14 @@ bool side_file_name_valid(const char *name)
             break;
         component += length + 1;
     }
-    for (const char *p = name; *p; p++)
-        if ((unsigned char)*p < ' ' || *p == 0x7f)
-            return false;
-    return true;
+    /* Tar has names in UTF-8, or in none at all. */
+    return text_is_line(name) && utf8_valid(name, strlen(name)) == strlen(name);
 }
 
 bool side_file_excluded(const char *name)
 {
     const char *slash = strrchr(name, '/'), *base = slash ? slash + 1 : name;
-    return !strcmp(base, index_name) || ends(base, ".safetensors") ||
+    return !strcmp(base, index_name) || ends_with(base, ".safetensors") ||
            !strcmp(base, "__pycache__") || !strcmp(name, ".cache") || !strcmp(name, ".git") ||
            !strcmp(name, CHECKPOINT_JOURNAL);
 }
@@ -134,7 +128,7 @@ static void add_side_file(struct checkpoint *checkpoint, const char *name, const
         return;
     }
     if (!side_file_name_valid(name))
-        die("%s: a side file's name must be without control characters; rename it",
+        die("%s: a side file's name must be UTF-8 without control characters; rename it",
             printable(xstrdup(path)));
     checkpoint->file = xgrow(checkpoint->file, checkpoint->files + 1, sizeof *checkpoint->file);
     struct side_file *file = &checkpoint->file[checkpoint->files++];
@@ -198,7 +192,7 @@ static void read_side_files(struct checkpoint *checkpoint, const char *folder, c
         if (lstat(path, &status))
             die_errno("%s", path);
         if (side_file_excluded(name)) {
-            if (!is_shard(checkpoint, name) && ends(name, ".safetensors"))
+            if (!is_shard(checkpoint, name) && ends_with(name, ".safetensors"))
                 warn("%s: is no shard of this checkpoint; left out", path);
         } else if (S_ISDIR(status.st_mode)) {
             char *inner = xprintf("%s/", name);
@@ -331,7 +325,7 @@ static void read_folder(struct checkpoint *checkpoint, const char *folder)
         char **names = list_folder(folder, &count);
         for (size_t i = 0; i < count; i++) {
             char *path = xprintf("%s/%s", folder, names[i]);
-            if (ends(names[i], ".safetensors"))
+            if (ends_with(names[i], ".safetensors"))
                 read_shard(checkpoint, names[i], path);
             free(path);
             free(names[i]);

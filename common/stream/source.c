@@ -15,6 +15,7 @@
 #include "base/mtime.h"
 #include "base/names.h"
 #include "base/number.h"
+#include "base/text.h"
 
 enum { MAX_OPEN = 16 }; /* more only if more are in use at the same time */
 
@@ -71,20 +72,11 @@ static struct source *append(struct sources *sources, const char *label)
     return &sources->file[i];
 }
 
-/* True for text without control characters: an error message keeps to its line. */
-static bool is_line(const char *text)
-{
-    for (const char *p = text; *p; p++)
-        if ((unsigned char)*p < ' ' || *p == 0x7f)
-            return false;
-    return true;
-}
-
 static bool label_valid(const char *label)
 {
     /* It ends up in a link's text and, for shards, as a file name. */
     size_t length = strlen(label);
-    return length > 0 && length <= 255 && is_line(label) && !strchr(label, '@');
+    return length > 0 && length <= 255 && text_is_line(label) && !strchr(label, '@');
 }
 
 size_t sources_add(struct sources *sources, const char *label, const char *path)
@@ -95,7 +87,7 @@ size_t sources_add(struct sources *sources, const char *label, const char *path)
         die_errno("%s", path);
     if (!S_ISREG(status.st_mode))
         die("%s: not a regular file; is this a checkpoint?", path);
-    if (!label_valid(label) || !is_line(real))
+    if (!label_valid(label) || !text_is_line(real))
         die("%s: a stream cannot refer to a file of this name (over 255 bytes, '@' or a control "
             "character in it); rename it",
             printable(real));
@@ -118,7 +110,7 @@ char *sources_from_json(struct sources *sources, const json_t *files)
         json_int_t size, mtime, phase = 0;
         if (json_unpack(entry, "{s:s, s:I, s:I, s?I}", "path", &path, "size", &size, "mtime_ns",
                         &mtime, "phase", &phase) ||
-            path[0] != '/' || !is_line(path) || size < 0 || phase < 0 || phase >= 4096 ||
+            path[0] != '/' || !text_is_line(path) || size < 0 || phase < 0 || phase >= 4096 ||
             !label_valid(label)) {
             char *error =
                 xprintf("'files' entry '%.80s' needs an absolute path, size and mtime_ns", label);

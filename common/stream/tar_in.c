@@ -14,6 +14,7 @@
 
 #include "base/die.h"
 #include "base/json.h"
+#include "base/text.h"
 
 enum { BUFFER = 1 << 20, TAR_BLOCK = 512 };
 
@@ -108,9 +109,8 @@ static void check_entry(struct tar_in *tar, struct archive_entry *entry)
         (type != AE_IFREG && type != AE_IFLNK))
         tar_refuse(tar, path,
                    "neither a plain regular file nor a symbolic link; not a tensor stream");
-    for (const char *p = path; *p; p++)
-        if ((unsigned char)*p < ' ' || *p == 0x7f)
-            tar_refuse(tar, path, "a control character in its name; not a tensor stream");
+    if (!text_is_line(path))
+        tar_refuse(tar, path, "a control character in its name; not a tensor stream");
 }
 
 const struct tar_entry *tar_peek(struct tar_in *tar)

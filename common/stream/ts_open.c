@@ -11,6 +11,7 @@
 #include "base/json.h"
 #include "base/names.h"
 #include "base/progress.h"
+#include "base/text.h"
 #include "stream/ts_in.h"
 #include "tensor/weight.h"
 
@@ -68,7 +69,7 @@ static void read_side_files(struct ts_in *in)
     uint64_t total = 0;
     for (const struct tar_entry *entry; (entry = tar_peek(in->tar));) {
         const char *path = entry->path;
-        if (strncmp(path, "files/", 6) != 0)
+        if (!starts_with(path, "files/"))
             break;
         struct side_file file = {.name = xstrdup(path + 6)};
         if (!side_file_name_valid(file.name) || side_file_excluded(file.name))
@@ -100,10 +101,9 @@ static void read_side_files(struct ts_in *in)
 static bool is_checkpoint(const char *path)
 {
     struct stat status;
-    size_t length = strlen(path);
     if (stat(path, &status))
         die_errno("%s", path);
-    return S_ISDIR(status.st_mode) || (length > 12 && !strcmp(path + length - 12, ".safetensors"));
+    return S_ISDIR(status.st_mode) || ends_with(path, ".safetensors");
 }
 
 static void open_checkpoint(struct ts_in *in, char **path, size_t count)

@@ -9,6 +9,7 @@
 #include "base/json.h"
 #include "base/names.h"
 #include "base/number.h"
+#include "base/text.h"
 
 /* Open addressing, lines + 1, 0 for empty; a power of two slots. */
 struct toc_index {
@@ -58,7 +59,7 @@ bool tensor_size(enum dtype dtype, unsigned rank, const uint64_t *dim, uint64_t 
 
 bool tensor_name_valid(const char *name)
 {
-    if (!*name || !strncmp(name, "files/", 6))
+    if (!*name || starts_with(name, "files/"))
         return false;
     const char *component = name;
     for (const char *p = name;; p++) {

@@ -11,6 +11,7 @@
 #include "base/checksum.h"
 #include "base/die.h"
 #include "base/names.h"
+#include "base/text.h"
 #include "stream/safetensors.h"
 
 enum { BUFFER = 1 << 20 };
@@ -41,14 +42,6 @@ static uint64_t layout(struct shards *shards, const struct shard *shard, struct 
     return size;
 }
 
-/* No other file of a checkpoint ends so: a shard never takes the place of one, nor is replaced. */
-static bool is_shard_name(const char *name)
-{
-    static const char suffix[] = ".safetensors";
-    size_t length = strlen(name), tail = sizeof suffix - 1;
-    return length > tail && !strcmp(name + length - tail, suffix);
-}
-
 void shards_list(struct shards *shards, struct toc *toc)
 {
     *shards = (struct shards){
@@ -77,7 +70,8 @@ void shards_plan(struct shards *shards, struct toc *toc, struct ts_in *in)
         uint64_t header_size;
         if (!shard->count)
             continue; /* context only */
-        if (!is_shard_name(shard->name))
+        /* No other file of a checkpoint ends so: a shard never takes the place of one. */
+        if (!ends_with(shard->name, ".safetensors"))
             die("%s: shard %s: a checkpoint's shards end in .safetensors; this stream is none",
                 ts_name(in), shard->name);
         shard->size = layout(shards, shard, in, NULL, &header_size);
@@ -92,10 +86,9 @@ void shards_plan(struct shards *shards, struct toc *toc, struct ts_in *in)
 /* Each shard's last word in the journal: its note, or none. */
 static void read_notes(struct shards *shards, const char *notes)
 {
-    static const char done[] = "shard\t", redo[] = "redo\t";
     for (const char *line = notes; line && *line; line = strchr(line, '\n') + 1) {
-        bool is_done = !strncmp(line, done, sizeof done - 1);
-        if (!is_done && strncmp(line, redo, sizeof redo - 1) != 0)
+        bool is_done = starts_with(line, "shard\t");
+        if (!is_done && !starts_with(line, "redo\t"))
             continue;
         const char *name = strchr(line, '\t') + 1;
         size_t length = strcspn(name, "\t\n");
@@ -416,14 +409,10 @@ char *shards_index(struct toc *toc)
             continue;
         unique &= toc_find(toc, tensor->name) == (int64_t)i;
         fputs(separator, out);
-        fputs("    \"", out);
-        /* Printable ASCII: only quote and backslash need an escape. Shards are plain names too. */
-        for (const char *c = tensor->name; *c; c++)
-            fprintf(out, *c == '"' || *c == '\\' ? "\\%c" : "%c", *c);
-        fputs("\": \"", out);
-        for (const char *c = toc->shard[tensor->shard]; *c; c++)
-            fprintf(out, *c == '"' || *c == '\\' ? "\\%c" : "%c", *c);
-        fputc('"', out);
+        fputs("    ", out);
+        text_put_quoted(tensor->name, out);
+        fputs(": ", out);
+        text_put_quoted(toc->shard[tensor->shard], out);
         separator = ",\n";
     }
     fputs("\n  }\n}\n", out);
