@@ -43,14 +43,11 @@ bool side_file_excluded(const char *name)
            !strcmp(name, CHECKPOINT_JOURNAL);
 }
 
-static void read_shard(struct checkpoint *checkpoint, const char *label, const char *path)
+static void read_shard(struct checkpoint *checkpoint, const char *path)
 {
     struct toc *toc = checkpoint->toc;
     size_t before = toc->count;
-    if (!shard_name_valid(label))
-        die("%s: a shard's name must be printable ASCII without spaces and '@', and not start with "
-            "'.'; rename or link it",
-            printable(xstrdup(path)));
+    const char *label = shard_name_of(path);
     uint32_t shard = toc_shard(toc, label);
     size_t source = sources_add(&checkpoint->sources, label, path);
     checkpoint->shard_source =
@@ -219,7 +216,7 @@ static void read_indexed_shards(struct checkpoint *checkpoint, const char *folde
         char *path = xprintf("%s/%s", folder, names[i]);
         if (access(path, R_OK))
             die_errno("%s: named by %s (is the download complete?)", path, index_name);
-        read_shard(checkpoint, names[i], path);
+        read_shard(checkpoint, path);
         free(path);
     }
     free(names);
@@ -326,7 +323,7 @@ static void read_folder(struct checkpoint *checkpoint, const char *folder)
         for (size_t i = 0; i < count; i++) {
             char *path = xprintf("%s/%s", folder, names[i]);
             if (ends_with(names[i], ".safetensors"))
-                read_shard(checkpoint, names[i], path);
+                read_shard(checkpoint, path);
             free(path);
             free(names[i]);
         }
@@ -375,10 +372,8 @@ void checkpoint_open(struct checkpoint *checkpoint, char **path, size_t count)
         char *folder = slash ? xprintf("%.*s", (int)(slash - path[0]), path[0]) : xstrdup(".");
         checkpoint->model_type = read_model_type(folder);
         free(folder);
-        for (size_t i = 0; i < count; i++) {
-            const char *base = strrchr(path[i], '/');
-            read_shard(checkpoint, base ? base + 1 : path[i], path[i]);
-        }
+        for (size_t i = 0; i < count; i++)
+            read_shard(checkpoint, path[i]);
     }
     size_t line;
     const char *error = toc_check_unique(checkpoint->toc, &line);

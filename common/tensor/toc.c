@@ -83,6 +83,16 @@ bool shard_name_valid(const char *name)
     return strlen(name) <= SHARD_NAME_MAX && tensor_name_valid(name) && !strpbrk(name, "/@");
 }
 
+const char *shard_name_of(const char *path)
+{
+    const char *slash = strrchr(path, '/'), *name = slash ? slash + 1 : path;
+    if (!shard_name_valid(name))
+        die("%s: a shard's name must be printable ASCII without spaces and '@', and not start with "
+            "'.'; rename or link it",
+            printable(xstrdup(path)));
+    return name;
+}
+
 static uint64_t hash(const char *name, uint64_t h)
 {
     for (; *name; name++)
