@@ -190,7 +190,7 @@ check: setup-check all $(UNITS) $(BIN)/test/short.so fuzzers
 	@BIN=$(BIN) test/tools/check $(TESTS)
 
 # What has threads of its own or OpenMP's, which clang's sanitizer understands.
-THREADED := prefetch device deepseek_v4 die forward ordered_pool launch ranks
+THREADED := source prefetch device deepseek_v4 die forward ordered_pool launch ranks
 THREADED := $(THREADED:%=$(BIN)/test/%) \
             $(patsubst %,test/bats/%.bats,threads ranks amax-calib st-eval dequantize nvfp4-cast nvfp4-pack \
               st-cmp st-stat st-sum st-write parts resume)

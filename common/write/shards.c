@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,9 +14,55 @@
 #include "base/names.h"
 #include "base/text.h"
 #include "stream/safetensors.h"
+#include "write/shard_record.h"
 
 enum { BUFFER = 1 << 20 };
 #define NO_SHARD UINT32_MAX
+
+struct shard {
+    const char *name;
+    uint32_t *line; /* its lines of the table, data only */
+    size_t count;   /* 0: context only, no file */
+    size_t left;    /* tensors still to be written */
+    bool made;      /* its file, by this run */
+    uint64_t size;  /* bytes of the file */
+    char *note;     /* of the journal, from SIZE on; NULL until it is whole and on disk */
+};
+
+/* A shard that is complete, on its way to the disk: a thread waits for that, while the next one is
+ * read. */
+struct syncing {
+    pthread_t thread;
+    uint32_t shard; /* or NO_SHARD */
+    int fd;
+    int error; /* errno of fsync(), or 0 */
+};
+
+/* References that wait to be copied, while the kernel reads ahead what they refer to: tensors come
+ * in the model's order, which leaps about in the source's files. */
+enum { WAITING_MAX = 64, WAITING_BYTES = 64 << 20 };
+struct waiting {
+    struct {
+        size_t line, source;
+        uint64_t from;
+    } range[WAITING_MAX]; /* a ring */
+    size_t first, count;
+    uint64_t bytes;
+};
+
+struct shards {
+    struct toc *toc;
+    struct shard *shard;
+    size_t count;
+    uint64_t *offset;    /* by line of the table */
+    struct proof *proof; /* by line of the table: of what was written */
+    uint64_t bytes;      /* of all files */
+    struct copier *copier;
+    uint32_t current; /* the shard that is open, or NO_SHARD */
+    int fd;
+    struct waiting waiting;
+    struct syncing syncing;
+};
 
 static uint32_t phase_of(struct ts_in *in, const char *shard)
 {
@@ -42,8 +89,9 @@ static uint64_t layout(struct shards *shards, const struct shard *shard, struct 
     return size;
 }
 
-void shards_list(struct shards *shards, struct toc *toc)
+struct shards *shards_list(struct toc *toc)
 {
+    struct shards *shards = xalloc(1, sizeof *shards);
     *shards = (struct shards){
         .toc = toc, .count = toc->shards, .current = NO_SHARD, .fd = -1, .syncing.shard = NO_SHARD};
     shards->shard = xalloc(toc->shards, sizeof *shards->shard);
@@ -58,11 +106,13 @@ void shards_list(struct shards *shards, struct toc *toc)
         if (!toc->tensor[i].context)
             shard->line[shard->left++] = (uint32_t)i;
     }
+    return shards;
 }
 
-void shards_plan(struct shards *shards, struct toc *toc, struct ts_in *in)
+struct shards *shards_plan(struct toc *toc, struct ts_in *in, struct copier *copier)
 {
-    shards_list(shards, toc);
+    struct shards *shards = shards_list(toc);
+    shards->copier = copier;
     shards->offset = xalloc(toc->count, sizeof *shards->offset);
     shards->proof = xalloc(toc->count, sizeof *shards->proof);
     for (size_t i = 0; i < toc->shards; i++) {
@@ -79,6 +129,24 @@ void shards_plan(struct shards *shards, struct toc *toc, struct ts_in *in)
             die("%s: shard %s: the size of all overflows; the table is damaged, make it anew",
                 ts_name(in), shard->name);
     }
+    return shards;
+}
+
+size_t shards_count(const struct shards *shards)
+{
+    return shards->count;
+}
+
+bool shards_file(const struct shards *shards, size_t i, struct shard_file *file)
+{
+    const struct shard *shard = &shards->shard[i];
+    *file = (struct shard_file){shard->name, shard->size, shard->note != NULL};
+    return shard->count;
+}
+
+uint64_t shards_bytes(const struct shards *shards)
+{
+    return shards->bytes;
 }
 
 /* ---- what an earlier run finished ---- */
@@ -167,7 +235,7 @@ static void create(struct shards *shards, const struct output_dir *output,
         die_errno("%s/%s: making it %" PRIu64 " bytes long", output->partial, shard->name,
                   shard->size);
     write_at(shards->fd, 0, header, header_size, shard->name);
-    shards->written += header_size;
+    shards->copier->written += header_size;
     free(header);
 }
 
@@ -202,7 +270,7 @@ static uint64_t write_through_memory(struct shards *shards, struct ts_in *in, ui
         write_at(shards->fd, offset + done, buffer, size, what);
         done += size;
     }
-    shards->written += tensor->size;
+    shards->copier->written += tensor->size;
     free(buffer);
     return checksum_end(checksum);
 }
@@ -268,7 +336,7 @@ static void copy_first(struct shards *shards, struct output_dir *output, struct 
     const struct tensor *tensor = &shards->toc->tensor[line];
     char *what = describe(output, tensor, &shards->shard[tensor->shard]);
     open_shard(shards, output, tensor->shard, in);
-    copy_range(&shards->copier, sources_acquire(ts_sources(in), source),
+    copy_range(shards->copier, sources_acquire(ts_sources(in), source),
                waiting->range[waiting->first].from, shards->fd, shards->offset[line], tensor->size,
                what);
     sources_release(ts_sources(in), source);
@@ -311,7 +379,7 @@ void shards_write(struct shards *shards, struct output_dir *output, struct ts_in
     open_shard(shards, output, tensor->shard, in);
     if (ts_ref(in, &source, &from)) {
         shards->proof[line] = (struct proof){(uint32_t)source, from};
-        written = share_range(&shards->copier, sources_acquire(ts_sources(in), source), from,
+        written = share_range(shards->copier, sources_acquire(ts_sources(in), source), from,
                               shards->fd, to, tensor->size, what);
         sources_release(ts_sources(in), source);
         if (!written)
@@ -390,6 +458,7 @@ void shards_free(struct shards *shards)
     free(shards->shard);
     free(shards->offset);
     free(shards->proof);
+    free(shards);
 }
 
 char *shards_index(struct toc *toc)
