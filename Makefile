@@ -106,7 +106,7 @@ COMMON   := $(filter-out $(if $(filter 0,$(DNNL)),$(CPU),$(NO_CPU)),$(SOURCES))
 COMMON   := $(patsubst %,$(OBJ)/%.o,$(basename $(COMMON) $(GPU)))
 
 # What reads input. Each of their branches is accounted for: no count may be lost between processes.
-PARSERS  := json safetensors toc names ts_in checkpoint source pickle pt tokenizer bpe pretokenizer \
+PARSERS  := json safetensors toc names tar_in ts_open ts_in checkpoint source pickle pt tokenizer bpe pretokenizer \
             pattern utf8 recipe
 PARSERS  := $(foreach p,$(PARSERS),$(wildcard common/*/$p.c))
 $(PARSERS:%.c=$(OBJ)/%.o): COMPILED_coverage += -fprofile-update=atomic
@@ -190,7 +190,7 @@ check: setup-check all $(UNITS) $(BIN)/test/short.so fuzzers
 	@BIN=$(BIN) test/tools/check $(TESTS)
 
 # What has threads of its own or OpenMP's, which clang's sanitizer understands.
-THREADED := prefetch device deepseek_v4 die forward ordered_pool launch ranks
+THREADED := source prefetch device deepseek_v4 die forward ordered_pool launch ranks
 THREADED := $(THREADED:%=$(BIN)/test/%) \
             $(patsubst %,test/bats/%.bats,threads ranks amax-calib st-eval dequantize nvfp4-cast nvfp4-pack \
               st-cmp st-stat st-sum st-write parts resume)

@@ -76,25 +76,21 @@ static char **inputs(const struct stage *stage, size_t *count)
     return path;
 }
 
-/* The shard of a file is its base name. */
-static uint32_t new_shard(struct toc *toc, const char *path)
+/* Each file is a shard. All names are seen before the first file is read. */
+static void name_shards(char **path, size_t count, struct toc *toc)
 {
-    const char *slash = strrchr(path, '/'), *name = slash ? slash + 1 : path;
-    if (!tensor_name_valid(name))
-        die("%s: a shard's name must be printable ASCII without spaces and not start with '.'; "
-            "rename the file",
-            path);
-    size_t shards = toc->shards;
-    uint32_t shard = toc_shard(toc, name);
-    if (toc->shards == shards)
-        die("%s: wanted files of different names, got two called %s", path, name);
-    return shard;
+    for (size_t i = 0; i < count; i++) {
+        const char *name = shard_name_of(path[i]);
+        if (toc_shard(toc, name) != i)
+            die("%s: wanted files of different names, got two called %s", path[i], name);
+    }
 }
 
 static void read_all(char **path, size_t count, struct pt *pt, struct toc *toc)
 {
+    name_shards(path, count, toc);
     for (size_t i = 0; i < count; i++) {
-        char *error = pt_read(&pt[i], path[i], toc, new_shard(toc, path[i]));
+        char *error = pt_read(&pt[i], path[i], toc, (uint32_t)i);
         if (error)
             die("%s: %s", path[i], error);
     }

@@ -203,7 +203,7 @@ static void print_plan(const struct elements *elements, const struct toc *toc)
 struct part {
     struct tensor form;
     bool ends;
-    struct elements_piece piece;
+    struct elements_piece *piece;
     struct stats stats;
 };
 
@@ -229,9 +229,9 @@ static void count_part(void *context, void *item)
     struct part *part = item;
     if (part->ends)
         return;
-    elements_load(c->elements, &part->piece);
+    const void *data = elements_load(c->elements, part->piece);
     stats_clear(&part->stats);
-    stats_add(&part->stats, part->form.dtype, part->piece.data, part->piece.count,
+    stats_add(&part->stats, part->form.dtype, data, elements_count(part->piece),
               !c->o->hist              ? STATS_NO_HISTOGRAM
               : is_packed(&part->form) ? STATS_BY_CODE
                                        : STATS_BY_EXPONENT);
@@ -260,7 +260,7 @@ static void take_part(void *context, void *item)
 
 static void free_part(void *item)
 {
-    elements_piece_free(&((struct part *)item)->piece);
+    elements_piece_free(((struct part *)item)->piece);
 }
 
 static void count_all(struct counting *c, unsigned threads)
@@ -273,7 +273,7 @@ static void count_all(struct counting *c, unsigned threads)
             struct part *part = ordered_pool_piece(line);
             part->form = *elements_form(c->elements);
             part->ends = ends = !elements_cut(c->elements, &part->piece);
-            if (!ends && part->piece.count >= LARGE)
+            if (!ends && elements_count(part->piece) >= LARGE)
                 ordered_pool_submit(line, true);
             else
                 ordered_pool_do(line);

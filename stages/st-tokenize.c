@@ -10,6 +10,7 @@
 
 #include "base/die.h"
 #include "base/progress.h"
+#include "base/text.h"
 #include "base/utf8.h"
 #include "stream/report.h"
 #include "stream/tokens.h"
@@ -226,12 +227,6 @@ static size_t tokenize(struct job *job, const char *path, enum samples_format fo
     samples_close(samples);
     free(ids.id);
     return found;
-}
-
-static bool ends_with(const char *text, const char *end)
-{
-    size_t length = strlen(text), tail = strlen(end);
-    return length >= tail && !strcmp(text + length - tail, end);
 }
 
 static enum samples_format format_of(const struct options *o, const char *path)

@@ -99,24 +99,34 @@ static char *identity_of(struct ts_in *in, char *hex)
 static void print_todo(const char *path)
 {
     struct output_dir output;
-    struct shards shards;
     output_dir_name(&output, path);
     if (!output_dir_in_place(&output)) {
         if (!output_dir_resume(&output, NULL, NULL))
             die("%s: is not there: no run is to be continued; begin one without --todo",
                 output.partial);
-        shards_list(&shards, output.journal.toc);
-        shards_resume(&shards, &output);
+        struct shards *shards = shards_list(output.journal.toc);
+        shards_resume(shards, &output);
         bool replaced = journal_find(&output.journal, "replaced"); /* by one that is in place */
-        for (size_t i = 0; i < shards.count && !replaced; i++)
-            if (shards.shard[i].count && !shards.shard[i].note)
-                puts(shards.shard[i].name);
-        shards_free(&shards);
+        struct shard_file file;
+        for (size_t i = 0; i < shards_count(shards) && !replaced; i++)
+            if (shards_file(shards, i, &file) && !file.finished)
+                puts(file.name);
+        shards_free(shards);
     }
     output_dir_free(&output);
 }
 
 /* ---- the work ---- */
+
+/* Asked of the first source: those of a checkpoint lie in one filesystem. */
+static bool can_share(const struct output_dir *output, struct sources *sources)
+{
+    if (!sources->count)
+        return false;
+    bool can = output_dir_can_share(output, sources_acquire(sources, 0));
+    sources_release(sources, 0);
+    return can;
+}
 
 /* Known before the first byte, where it can be: what is shared needs no space, but no more can be
  * shared than the sources hold. */
@@ -128,8 +138,7 @@ static void check_space(const struct summary *s, const struct shards *shards,
     uint64_t least = shards_to_write(shards);
     uint64_t available =
         s->free_bytes + shards_left_over(shards, output) + parts_left_over(output->partial);
-    if (least > available && !no_share && sources->count &&
-        output_dir_can_share(output, sources_fd(sources, 0)))
+    if (least > available && !no_share && can_share(output, sources))
         for (size_t i = 0; i < sources->count; i++)
             least -= least < sources->file[i].size ? least : sources->file[i].size;
     if (least > available)
@@ -137,7 +146,7 @@ static void check_space(const struct summary *s, const struct shards *shards,
             bytes_text((double)least, needed), bytes_text((double)available, there));
 }
 
-static void write_side_file(struct output_dir *output, struct shards *shards, struct ts_in *in,
+static void write_side_file(struct output_dir *output, struct copier *copier, struct ts_in *in,
                             size_t i)
 {
     size_t source;
@@ -147,17 +156,18 @@ static void write_side_file(struct output_dir *output, struct shards *shards, st
         char *data = ts_file_read(in, i);
         output_dir_put(output, name, data, size);
         free(data);
-        shards->written += size;
+        copier->written += size;
         return;
     }
     int fd = output_dir_open(output, name, true);
-    int from = sources_fd(ts_sources(in), source);
-    if (!share_range(&shards->copier, from, offset, fd, 0, size, name))
-        copy_range(&shards->copier, from, offset, fd, 0, size, name);
+    int from = sources_acquire(ts_sources(in), source);
+    if (!share_range(copier, from, offset, fd, 0, size, name))
+        copy_range(copier, from, offset, fd, 0, size, name);
+    sources_release(ts_sources(in), source);
     output_dir_close(fd, name, true);
 }
 
-static void write_side_files(struct output_dir *output, struct shards *shards, struct ts_in *in,
+static void write_side_files(struct output_dir *output, struct copier *copier, struct ts_in *in,
                              const struct configs *configs)
 {
     for (size_t i = 0; i < ts_files(in); i++) {
@@ -166,7 +176,7 @@ static void write_side_files(struct output_dir *output, struct shards *shards, s
         bool derived = (!strcmp(name, "config.json") && configs->config) ||
                        (!strcmp(name, "hf_quant_config.json") && !configs->keep_hf_quant);
         if (!derived && !side_file_excluded(name))
-            write_side_file(output, shards, in, i);
+            write_side_file(output, copier, in, i);
     }
 }
 
@@ -204,9 +214,10 @@ static void check_input(struct ts_in *in, const struct options *o, bool continue
 }
 
 /* Everything that comes by reference or through the pipe, to the proven end. */
-static void write_tensors(struct ts_in *in, struct output_dir *output, struct shards *shards)
+static void write_tensors(struct ts_in *in, struct output_dir *output, const struct toc *toc,
+                          struct shards *shards)
 {
-    uint32_t *line = toc_lines_in(ts_toc(in), shards->toc);
+    uint32_t *line = toc_lines_in(ts_toc(in), toc);
     for (const struct tensor *tensor; (tensor = ts_next(in));)
         if (!tensor->context)
             shards_write(shards, output, in, line[tensor - ts_toc(in)->tensor]);
@@ -222,25 +233,14 @@ static void write_tensors(struct ts_in *in, struct output_dir *output, struct sh
 }
 
 /* Beside the shards: side files, configurations, and the index, which comes last. */
-static void write_rest(struct ts_in *in, struct output_dir *output, struct shards *shards,
-                       const struct configs *configs)
+static void write_rest(struct ts_in *in, struct output_dir *output, struct toc *toc,
+                       struct copier *copier, const struct configs *configs)
 {
-    char *index = shards_index(shards->toc);
-    write_side_files(output, shards, in, configs);
+    char *index = shards_index(toc);
+    write_side_files(output, copier, in, configs);
     sources_check(ts_sources(in));
     write_derived(output, configs, index);
     free(index);
-}
-
-static void write_all(struct ts_in *in, struct output_dir *output, struct shards *shards,
-                      const struct configs *configs, const struct options *o)
-{
-    shards->copier.no_share = o->no_share;
-    write_tensors(in, output, shards);
-    if (o->verify)
-        shards_verify(shards, output, in);
-    if (!o->part)
-        write_rest(in, output, shards, configs);
 }
 
 static void say(const struct summary *s, const char *path, const struct options *o,
@@ -258,7 +258,7 @@ static void say(const struct summary *s, const char *path, const struct options 
 static void write_stream(struct ts_in *in, struct output_dir *output, const struct options *o,
                          const struct stage *stage, double start)
 {
-    struct shards shards;
+    struct copier copier = {.no_share = o->no_share};
     struct configs configs;
     struct toc *toc = ts_toc(in);
     char identity[DIGEST_TEXT];
@@ -272,30 +272,34 @@ static void write_stream(struct ts_in *in, struct output_dir *output, const stru
     check_input(in, o, continued);
     if (continued)
         toc = output->journal.toc; /* the stream may bring the shards that are missing only */
-    shards_plan(&shards, toc, in);
+    struct shards *shards = shards_plan(toc, in, &copier);
     configs_derive(&configs, in, toc);
     struct summary s = {.input = json_incref(json_object_get(ts_header(in), "input")),
                         .output = formats_totals(toc),
                         .classes = model_classes(ts_model(in)),
-                        .file_bytes = shards.bytes,
+                        .file_bytes = shards_bytes(shards),
                         .free_bytes = output_dir_free_bytes(output),
-                        .shards = shards_missing(&shards)};
+                        .shards = shards_missing(shards)};
     if (continued)
-        s.finished = shards_resume(&shards, output);
-    check_space(&s, &shards, output, in, o->no_share);
+        s.finished = shards_resume(shards, output);
+    check_space(&s, shards, output, in, o->no_share);
     if (stage->plan) {
         while (ts_next(in))
             continue;
     } else {
         if (!continued)
             output_dir_begin(output, identity, toc);
-        write_all(in, output, &shards, &configs, o);
+        write_tensors(in, output, toc, shards);
+        if (o->verify)
+            shards_verify(shards, output, in);
+        if (!o->part)
+            write_rest(in, output, toc, &copier, &configs);
     }
     s.counts = json_deep_copy(ts_end_counts(in));
-    s.shared = shards.copier.shared;
-    s.copied = shards.copier.copied;
-    s.written = shards.written;
-    shards_free(&shards);
+    s.shared = copier.shared;
+    s.copied = copier.copied;
+    s.written = copier.written;
+    shards_free(shards);
     configs_free(&configs);
     if (o->part && !stage->plan)
         parts_leave(output->partial, stage, in, toc, identity, s.finished);
@@ -332,13 +336,15 @@ static bool enter_part(struct output_dir *output, struct ts_in *in)
 
 static void check_shards(const struct shards *shards, const char *partial)
 {
-    for (size_t i = 0; i < shards->count; i++) {
-        const struct shard *shard = &shards->shard[i];
+    struct shard_file file;
+    for (size_t i = 0; i < shards_count(shards); i++) {
         uint64_t size = 0;
-        bool found = !shard->count || parts_find(partial, shard->name, &size);
-        if (!found || size != shard->size)
+        if (!shards_file(shards, i, &file))
+            continue;
+        bool found = parts_find(partial, file.name, &size);
+        if (!found || size != file.size)
             die("%s: %s: wanted %" PRIu64 " bytes, %s; remove its part, and run that again",
-                partial, shard->name, shard->size, found ? "it has others" : "it is not there");
+                partial, file.name, file.size, found ? "it has others" : "it is not there");
     }
 }
 
@@ -346,29 +352,29 @@ static void check_shards(const struct shards *shards, const char *partial)
 static void write_joined(struct output_dir *output, struct summary *s)
 {
     struct parts parts;
-    struct shards shards;
+    struct copier copier = {0};
     struct configs configs;
     parts_gather(&parts, output->partial);
-    shards_plan(&shards, parts.toc, parts.in);
+    struct shards *shards = shards_plan(parts.toc, parts.in, &copier);
     configs_derive(&configs, parts.in, parts.toc);
-    check_shards(&shards, output->partial);
+    check_shards(shards, output->partial);
     if (output->journal.fd < 0)
         output_dir_begin(output, parts.identity, parts.toc);
     else if (!journal_is_of(&output->journal, parts.identity, parts.toc))
         die("%s: its parts are not of the run that its journal is of; remove it (rm -r) to start "
             "anew",
             output->partial);
-    write_rest(parts.in, output, &shards, &configs);
+    write_rest(parts.in, output, parts.toc, &copier, &configs);
     configs_free(&configs);
     *s = (struct summary){.input = json_incref(json_object_get(ts_header(parts.in), "input")),
                           .output = formats_totals(parts.toc),
                           .classes = model_classes(ts_model(parts.in)),
                           .counts = json_incref(parts.counts),
-                          .file_bytes = shards.bytes,
+                          .file_bytes = shards_bytes(shards),
                           .free_bytes = output_dir_free_bytes(output),
-                          .shards = shards.count,
+                          .shards = shards_count(shards),
                           .finished = parts.finished};
-    shards_free(&shards);
+    shards_free(shards);
     parts_free(&parts);
     journal_note(&output->journal, "joined\n");
 }

@@ -52,8 +52,11 @@ float amax_read(const struct model *model, struct ts_in *in)
     enum dtype dtype = tensor->dtype;
     bool known =
         dtype == DTYPE_BF16 || dtype == DTYPE_F16 || dtype == DTYPE_F32 || dtype == DTYPE_F64;
-    if (!amax_key(model, tensor->name, module, &which) || !known ||
-        tensor->size != dtype_size(dtype))
+    if (!amax_key(model, tensor->name, module, &which))
+        die("%s: %s: is no amax: the name of one ends in input_quantizer._amax or "
+            "weight_quantizer._amax",
+            ts_name(in), tensor->name);
+    if (!known || tensor->size != dtype_size(dtype))
         die("%s: %s: wanted an amax, one floating-point number, got %s %s", ts_name(in),
             tensor->name, dtype_name(dtype), tensor_shape(tensor, shape));
     void *data = ts_read_all(in);

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/buffer.h"
 #include "base/die.h"
 #include "base/ordered_pool.h"
 
@@ -14,7 +15,7 @@ struct piece {
     struct band band;
     bool begins;
     char name[TENSOR_NAME_MAX + 1];
-    size_t raw_room, out_room;
+    struct buffer raw, out;      /* the band's */
     const struct tensor *tensor; /* REFERENCE, or BAND whose raw is still to be read, else NULL */
     size_t source;
     uint64_t offset;
@@ -82,15 +83,6 @@ struct band_pipeline *bands_begin(struct ts_out *out, struct ts_in *in, unsigned
     return bands;
 }
 
-static void *room_for(void *memory, size_t *room, size_t size)
-{
-    if (size <= *room)
-        return memory;
-    free(memory);
-    *room = size;
-    return xgrow(NULL, size, 1);
-}
-
 struct band *bands_next(struct band_pipeline *bands, const char *name, size_t raw_size,
                         size_t out_size)
 {
@@ -101,9 +93,10 @@ struct band *bands_next(struct band_pipeline *bands, const char *name, size_t ra
     piece->data = NULL;
     if (name)
         memcpy(piece->name, name, strlen(name) + 1);
-    void *raw = room_for(piece->band.raw, &piece->raw_room, raw_size);
-    void *out = room_for(piece->band.out, &piece->out_room, out_size);
-    piece->band = (struct band){.raw = raw, .out = out, .raw_size = raw_size, .out_size = out_size};
+    piece->band = (struct band){.raw = buffer_room(&piece->raw, raw_size),
+                                .out = buffer_room(&piece->out, out_size),
+                                .raw_size = raw_size,
+                                .out_size = out_size};
     return &piece->band;
 }
 
@@ -228,8 +221,8 @@ void bands_after(struct band_pipeline *bands, void (*done)(void *context), void 
 static void release(void *item)
 {
     struct piece *piece = item;
-    free(piece->band.raw);
-    free(piece->band.out);
+    free(piece->raw.data);
+    free(piece->out.data);
 }
 
 void bands_end(struct band_pipeline *bands)

@@ -12,17 +12,13 @@
 #include "base/die.h"
 #include "base/json.h"
 #include "base/number.h"
+#include "base/text.h"
+#include "base/utf8.h"
 #include "model/model.h"
 #include "stream/safetensors.h"
 
 static const char index_name[] = "model.safetensors.index.json";
 enum { FOLDER_DEPTH_MAX = 16, PAGE = 4096 };
-
-static bool ends(const char *name, const char *suffix)
-{
-    size_t n = strlen(name), m = strlen(suffix);
-    return n >= m && !strcmp(name + n - m, suffix);
-}
 
 bool side_file_name_valid(const char *name)
 {
@@ -36,36 +32,32 @@ bool side_file_name_valid(const char *name)
             break;
         component += length + 1;
     }
-    for (const char *p = name; *p; p++)
-        if ((unsigned char)*p < ' ' || *p == 0x7f)
-            return false;
-    return true;
+    /* Tar has names in UTF-8, or in none at all. */
+    return text_is_line(name) && utf8_valid(name, strlen(name)) == strlen(name);
 }
 
 bool side_file_excluded(const char *name)
 {
     const char *slash = strrchr(name, '/'), *base = slash ? slash + 1 : name;
-    return !strcmp(base, index_name) || ends(base, ".safetensors") ||
+    return !strcmp(base, index_name) || ends_with(base, ".safetensors") ||
            !strcmp(base, "__pycache__") || !strcmp(name, ".cache") || !strcmp(name, ".git") ||
            !strcmp(name, CHECKPOINT_JOURNAL);
 }
 
-static void read_shard(struct checkpoint *checkpoint, const char *label, const char *path)
+static void read_shard(struct checkpoint *checkpoint, const char *path)
 {
     struct toc *toc = checkpoint->toc;
     size_t before = toc->count;
-    if (!shard_name_valid(label))
-        die("%s: a shard's name must be printable ASCII without spaces and '@', and not start with "
-            "'.'; rename or link it",
-            printable(xstrdup(path)));
+    const char *label = shard_name_of(path);
     uint32_t shard = toc_shard(toc, label);
     size_t source = sources_add(&checkpoint->sources, label, path);
     checkpoint->shard_source =
         xgrow(checkpoint->shard_source, toc->shards, sizeof *checkpoint->shard_source);
     checkpoint->shard_source[shard] = source;
     struct source *file = &checkpoint->sources.file[source];
-    char *error = safetensors_read(sources_fd(&checkpoint->sources, source), file->size, toc, shard,
-                                   &checkpoint->offset);
+    int fd = sources_acquire(&checkpoint->sources, source);
+    char *error = safetensors_read(fd, file->size, toc, shard, &checkpoint->offset);
+    sources_release(&checkpoint->sources, source);
     if (error)
         die("%s: %s; the file is damaged: compare its checksum with the publisher's", path, error);
 
@@ -134,7 +126,7 @@ static void add_side_file(struct checkpoint *checkpoint, const char *name, const
         return;
     }
     if (!side_file_name_valid(name))
-        die("%s: a side file's name must be without control characters; rename it",
+        die("%s: a side file's name must be UTF-8 without control characters; rename it",
             printable(xstrdup(path)));
     checkpoint->file = xgrow(checkpoint->file, checkpoint->files + 1, sizeof *checkpoint->file);
     struct side_file *file = &checkpoint->file[checkpoint->files++];
@@ -198,7 +190,7 @@ static void read_side_files(struct checkpoint *checkpoint, const char *folder, c
         if (lstat(path, &status))
             die_errno("%s", path);
         if (side_file_excluded(name)) {
-            if (!is_shard(checkpoint, name) && ends(name, ".safetensors"))
+            if (!is_shard(checkpoint, name) && ends_with(name, ".safetensors"))
                 warn("%s: is no shard of this checkpoint; left out", path);
         } else if (S_ISDIR(status.st_mode)) {
             char *inner = xprintf("%s/", name);
@@ -225,7 +217,7 @@ static void read_indexed_shards(struct checkpoint *checkpoint, const char *folde
         char *path = xprintf("%s/%s", folder, names[i]);
         if (access(path, R_OK))
             die_errno("%s: named by %s (is the download complete?)", path, index_name);
-        read_shard(checkpoint, names[i], path);
+        read_shard(checkpoint, path);
         free(path);
     }
     free(names);
@@ -331,8 +323,8 @@ static void read_folder(struct checkpoint *checkpoint, const char *folder)
         char **names = list_folder(folder, &count);
         for (size_t i = 0; i < count; i++) {
             char *path = xprintf("%s/%s", folder, names[i]);
-            if (ends(names[i], ".safetensors"))
-                read_shard(checkpoint, names[i], path);
+            if (ends_with(names[i], ".safetensors"))
+                read_shard(checkpoint, path);
             free(path);
             free(names[i]);
         }
@@ -379,10 +371,8 @@ void checkpoint_open(struct checkpoint *checkpoint, char **path, size_t count)
         char *folder = slash ? xprintf("%.*s", (int)(slash - path[0]), path[0]) : xstrdup(".");
         open_model(checkpoint, folder);
         free(folder);
-        for (size_t i = 0; i < count; i++) {
-            const char *base = strrchr(path[i], '/');
-            read_shard(checkpoint, base ? base + 1 : path[i], path[i]);
-        }
+        for (size_t i = 0; i < count; i++)
+            read_shard(checkpoint, path[i]);
     }
     size_t line;
     const char *error = toc_check_unique(checkpoint->toc, &line);

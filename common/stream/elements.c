@@ -3,6 +3,7 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 
+#include "base/buffer.h"
 #include "base/die.h"
 #include "model/weights.h"
 #include "stream/scales.h"
@@ -23,6 +24,19 @@ struct elements {
     struct tensor form;           /* of the present tensor */
     const struct weight *matrix;
     uint64_t cut; /* elements of it */
+};
+
+struct elements_piece {
+    size_t count;
+    const struct tensor *tensor;
+    const struct weight *matrix; /* or NULL */
+    struct shared_scales *scales;
+    uint64_t first, rows; /* of the matrix */
+    bool by_reference;
+    size_t source;
+    uint64_t offset;
+    size_t raw_size;
+    struct buffer raw, dequantized;
 };
 
 /* ---- scales ---- */
@@ -122,15 +136,6 @@ void elements_as_bytes(struct elements *elements)
 
 /* ---- pieces ---- */
 
-static void *room_for(void *memory, size_t *room, size_t size)
-{
-    if (size <= *room)
-        return memory;
-    free(memory);
-    *room = size;
-    return xgrow(NULL, size, 1);
-}
-
 /* Elements of a piece: some PIECE, in whole rows where these may be a matrix's. */
 static uint64_t piece_elements(const struct tensor *form)
 {
@@ -141,59 +146,74 @@ static uint64_t piece_elements(const struct tensor *form)
     return cols > PIECE ? cols : PIECE / cols * cols;
 }
 
-bool elements_cut(struct elements *elements, struct elements_piece *piece)
+/* Where the piece lies in its matrix; the bytes before it. */
+static uint64_t cut_rows(struct elements *elements, struct elements_piece *piece)
+{
+    const struct weight *w = elements->matrix;
+    uint64_t row_bytes = weight_row_bytes(w, piece->tensor);
+    weight_band(w, piece->tensor); /* rows that are too long end here */
+    piece->first = elements->cut / w->cols;
+    piece->rows = piece->count / w->cols;
+    piece->raw_size = (size_t)(piece->rows * row_bytes);
+    piece->scales = elements->scales;
+    atomic_fetch_add(&piece->scales->users, 1);
+    return piece->first * row_bytes;
+}
+
+bool elements_cut(struct elements *elements, struct elements_piece **place)
 {
     const struct tensor *form = &elements->form;
-    const struct weight *w = elements->matrix;
-    uint64_t count = form->size / dtype_size(form->dtype), place;
+    uint64_t count = form->size / dtype_size(form->dtype), start;
     if (elements->cut == count)
         return false;
+    if (!*place)
+        *place = xalloc(1, sizeof **place);
+    struct elements_piece *piece = *place;
     piece->count = (size_t)at_most(count - elements->cut, piece_elements(form));
     piece->tensor = ts_present(elements->in);
-    piece->matrix = w;
-    if (w) {
-        uint64_t row_bytes = weight_row_bytes(w, piece->tensor);
-        weight_band(w, piece->tensor); /* rows that are too long end here */
-        piece->first = elements->cut / w->cols;
-        piece->rows = piece->count / w->cols;
-        piece->raw_size = (size_t)(piece->rows * row_bytes);
-        piece->scales = elements->scales;
-        atomic_fetch_add(&piece->scales->users, 1);
-        place = piece->first * row_bytes;
+    piece->matrix = elements->matrix;
+    if (piece->matrix) {
+        start = cut_rows(elements, piece);
     } else {
         piece->raw_size = piece->count * dtype_size(form->dtype);
-        place = elements->cut * dtype_size(form->dtype);
+        start = elements->cut * dtype_size(form->dtype);
     }
-    piece->raw = room_for(piece->raw, &piece->raw_room, piece->raw_size);
+    buffer_room(&piece->raw, piece->raw_size);
     piece->by_reference = ts_ref(elements->in, &piece->source, &piece->offset);
-    piece->offset += place;
+    piece->offset += start;
     if (!piece->by_reference)
-        ts_read(elements->in, piece->raw, piece->raw_size);
+        ts_read(elements->in, piece->raw.data, piece->raw_size);
     elements->cut += piece->count;
     return true;
 }
 
-void elements_load(struct elements *elements, struct elements_piece *piece)
+size_t elements_count(const struct elements_piece *piece)
+{
+    return piece->count;
+}
+
+const void *elements_load(struct elements *elements, struct elements_piece *piece)
 {
     const struct weight *w = piece->matrix;
     if (piece->by_reference)
-        sources_read(ts_sources(elements->in), piece->source, piece->offset, piece->raw,
+        sources_read(ts_sources(elements->in), piece->source, piece->offset, piece->raw.data,
                      piece->raw_size, piece->tensor->name);
-    piece->data = piece->raw;
     if (!w)
-        return;
-    piece->dequantized =
-        room_for(piece->dequantized, &piece->rows_room, piece->count * sizeof *piece->dequantized);
-    weight_rows(w, piece->tensor, &piece->scales->scales, piece->first, piece->rows, piece->raw,
-                piece->dequantized);
-    piece->data = piece->dequantized;
+        return piece->raw.data;
+    uint16_t *rows = buffer_room(&piece->dequantized, piece->count * sizeof *rows);
+    weight_rows(w, piece->tensor, &piece->scales->scales, piece->first, piece->rows,
+                piece->raw.data, rows);
     release(piece->scales);
+    return rows;
 }
 
 void elements_piece_free(struct elements_piece *piece)
 {
-    free(piece->raw);
-    free(piece->dequantized);
+    if (!piece)
+        return;
+    free(piece->raw.data);
+    free(piece->dequantized.data);
+    free(piece);
 }
 
 /* ---- numbers ---- */

@@ -4,10 +4,10 @@
  *
  *     while ((tensor = elements_next(values)))
  *         while (elements_cut(values, &piece)) {
- *             elements_load(values, &piece);
- *             ... piece.count elements at piece.data, of elements_form(values)'s dtype ...
+ *             data = elements_load(values, piece);
+ *             ... elements_count(piece) of them at data, of elements_form(values)'s dtype ...
  *         }
- *     elements_piece_free(&piece);
+ *     elements_piece_free(piece);
  */
 #ifndef ELEMENTS_H
 #define ELEMENTS_H
@@ -37,32 +37,23 @@ const struct tensor *elements_form(const struct elements *elements);
 /* The present tensor, of which nothing was cut yet, comes as its bytes: U8 [size]. */
 void elements_as_bytes(struct elements *elements);
 
-/* Some of a tensor's elements. All of it is 0 before it is first used; its buffers are kept from
- * one use to the next, and freed by elements_piece_free(). */
-struct elements_piece {
-    const void *data; /* from elements_load() on */
-    size_t count;
-    /* What follows is not for the caller. */
-    const struct tensor *tensor;
-    const struct weight *matrix; /* or NULL */
-    struct shared_scales *scales;
-    uint64_t first, rows; /* of the matrix */
-    bool by_reference;
-    size_t source;
-    uint64_t offset;
-    size_t raw_size, raw_room, rows_room;
-    char *raw;
-    uint16_t *dequantized;
-};
+/* Some of a tensor's elements. */
+struct elements_piece;
 
 /* Cut the present tensor's next elements off, 2^18 or a row of them; false at its end. How a tensor
- * is cut depends on its form alone, not on the format that it lies in. */
-bool elements_cut(struct elements *elements, struct elements_piece *piece);
+ * is cut depends on its form alone, not on the format that it lies in. *piece is NULL before its
+ * first use, which makes it; it is kept from one use to the next, and freed by
+ * elements_piece_free(). */
+bool elements_cut(struct elements *elements, struct elements_piece **piece);
 
-/* Load what was cut, from any thread; once. */
-void elements_load(struct elements *elements, struct elements_piece *piece);
+/* How many were cut. */
+size_t elements_count(const struct elements_piece *piece);
 
-void elements_piece_free(struct elements_piece *piece);
+/* Load what was cut, from any thread; once. The piece owns what is returned, which is valid until
+ * it is cut again. */
+const void *elements_load(struct elements *elements, struct elements_piece *piece);
+
+void elements_piece_free(struct elements_piece *piece); /* NULL is no error */
 
 /* out[i] = element i of data, i < count, as dtype_value() has it. */
 void elements_widen(enum dtype dtype, const void *data, size_t count, double *out);

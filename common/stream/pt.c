@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "base/die.h"
+#include "base/text.h"
 #include "stream/pickle.h"
 
 enum { PICKLE_MAX = 1 << 26, BYTEORDER_MAX = 16, ENTRIES_MAX = (1 << 20) + 64, BLOCK = 1 << 16 };
@@ -69,11 +70,8 @@ static char *read_data(struct archive *zip, struct pt_entry *entry)
 static const char *name_below(char **top, const char *path)
 {
     const char *slash = path ? strchr(path, '/') : NULL;
-    if (!slash || slash == path)
+    if (!slash || slash == path || !text_is_line(path))
         return NULL;
-    for (const char *p = path; *p; p++)
-        if ((unsigned char)*p < ' ' || *p == 0x7f)
-            return NULL;
     size_t length = (size_t)(slash - path);
     if (!*top) {
         *top = xstrdup(path);
@@ -99,7 +97,7 @@ static char *read_entry(struct pt *pt, struct archive *zip, struct archive_entry
     struct pt_entry *entry = &pt->entry[pt->entries++];
     *entry = (struct pt_entry){xstrdup(name), NULL, (uint64_t)archive_entry_size(header)};
 
-    bool storage = !strncmp(name, "data/", 5), pickle = !strcmp(name, "data.pkl");
+    bool storage = starts_with(name, "data/"), pickle = !strcmp(name, "data.pkl");
     if (!storage && !pickle && strcmp(name, "byteorder") != 0)
         return NULL;
     uint64_t most = storage ? *storages_left : pickle ? PICKLE_MAX : BYTEORDER_MAX;

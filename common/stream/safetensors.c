@@ -9,6 +9,7 @@
 
 #include "base/die.h"
 #include "base/json.h"
+#include "base/text.h"
 
 enum { PAGE = 4096 };
 
@@ -159,35 +160,61 @@ static char *order_by_offset(struct toc *toc, size_t first, uint64_t *offset, ui
     return error;
 }
 
-char *safetensors_read(int fd, uint64_t file_size, struct toc *toc, uint32_t shard,
-                       uint64_t **offset)
+/* The first 8 bytes: how long the header is that follows them. NULL, or what is wrong. */
+static char *read_length(struct header_reader *reader, uint64_t file_size, uint64_t *length)
 {
     unsigned char raw[8] = {0};
-    struct header_reader reader = {.fd = fd, .at = 0, .end = 8};
-    uint64_t length = 0;
     size_t there = 0;
-    for (size_t got; (got = fill_from_header(&reader, (char *)raw + there, 8 - there)) > 0;)
+    reader->end = sizeof raw;
+    for (size_t got; (got = fill_from_header(reader, (char *)raw + there, 8 - there)) > 0;)
         there += got;
     if (there != 8)
-        return reader.error ? xprintf("%s", strerror(reader.error))
-                            : xprintf("shorter than the 8 bytes of a safetensors header");
+        return reader->error ? xprintf("%s", strerror(reader->error))
+                             : xprintf("shorter than the 8 bytes of a safetensors header");
     for (int i = 8; i-- > 0;)
-        length = length << 8 | raw[i];
-    if (length > SAFETENSORS_HEADER_MAX)
+        *length = *length << 8 | raw[i];
+    if (*length > SAFETENSORS_HEADER_MAX)
         return xprintf("its header claims %" PRIu64 " bytes, more than the 100 MB allowed; is it "
                        "a safetensors file?",
-                       length);
-    if (file_size < 8 || length > file_size - 8)
+                       *length);
+    if (file_size < 8 || *length > file_size - 8)
         return xprintf("its header claims %" PRIu64 " bytes, but the file has %" PRIu64
                        " (truncated?)",
-                       length, file_size);
-    reader.end = 8 + length;
+                       *length, file_size);
     char first = 0;
-    if (length == 0 || pread(fd, &first, 1, 8) != 1 || first != '{')
+    if (*length == 0 || pread(reader->fd, &first, 1, 8) != 1 || first != '{')
         return xprintf("its header does not begin with '{'");
-    struct json_walk *walk = json_walk_new(fill_from_header, &reader);
-    size_t before = toc->count;
+    reader->end = 8 + *length;
+    return NULL;
+}
+
+/* The tensor `key` and what lies where, as one more line of the table; *offset is where its data
+ * begin, from the start of all data. NULL, or what is wrong. */
+static char *add_tensor(struct json_walk *walk, const char *key, struct toc *toc, uint32_t shard,
+                        uint64_t **offset)
+{
     char name[TENSOR_NAME_MAX + 1];
+    if (strlen(key) > TENSOR_NAME_MAX) {
+        json_walk_fail(walk, "a tensor's name is longer than %d bytes", TENSOR_NAME_MAX);
+        return xstrdup(json_walk_error(walk));
+    }
+    strcpy(name, key);
+    struct tensor tensor = {.name = name, .shard = shard};
+    uint64_t begin = 0;
+    const char *error = read_tensor(walk, &tensor, &begin) ? toc_add(toc, &tensor) : NULL;
+    if (error)
+        json_walk_fail(walk, "%s", error);
+    if (json_walk_error(walk))
+        return xprintf("tensor %.100s: %s", printable(name), json_walk_error(walk));
+    *offset = xgrow(*offset, toc->capacity, sizeof **offset);
+    (*offset)[toc->count - 1] = begin;
+    return NULL;
+}
+
+/* All of the header's JSON. NULL, or what is wrong. */
+static char *read_tensors(struct json_walk *walk, struct toc *toc, uint32_t shard,
+                          uint64_t **offset)
+{
     const char *key;
     bool metadata = false;
     for (json_walk_object(walk); json_walk_key(walk, &key);) {
@@ -198,28 +225,29 @@ char *safetensors_read(int fd, uint64_t file_size, struct toc *toc, uint32_t sha
             read_metadata(walk);
             continue;
         }
-        if (strlen(key) > TENSOR_NAME_MAX) {
-            json_walk_fail(walk, "a tensor's name is longer than %d bytes", TENSOR_NAME_MAX);
-            break;
-        }
-        strcpy(name, key);
-        struct tensor tensor = {.name = name, .shard = shard};
-        uint64_t begin = 0;
-        const char *error = read_tensor(walk, &tensor, &begin) ? toc_add(toc, &tensor) : NULL;
+        char *error = add_tensor(walk, key, toc, shard, offset);
         if (error)
-            json_walk_fail(walk, "%s", error);
-        if (json_walk_error(walk)) {
-            char *text = xprintf("tensor %.100s: %s", printable(name), json_walk_error(walk));
-            json_walk_free(walk);
-            return text;
-        }
-        *offset = xgrow(*offset, toc->capacity, sizeof **offset);
-        (*offset)[toc->count - 1] = begin;
+            return error;
     }
     json_walk_end(walk);
-    if (reader.error)
+    return NULL;
+}
+
+char *safetensors_read(int fd, uint64_t file_size, struct toc *toc, uint32_t shard,
+                       uint64_t **offset)
+{
+    struct header_reader reader = {.fd = fd};
+    uint64_t length = 0;
+    char *error = read_length(&reader, file_size, &length);
+    if (error)
+        return error;
+    struct json_walk *walk = json_walk_new(fill_from_header, &reader);
+    size_t before = toc->count;
+    error = read_tensors(walk, toc, shard, offset);
+    if (!error && reader.error)
         json_walk_fail(walk, "%s", strerror(reader.error));
-    char *error = json_walk_error(walk) ? xstrdup(json_walk_error(walk)) : NULL;
+    if (!error && json_walk_error(walk))
+        error = xstrdup(json_walk_error(walk));
     json_walk_free(walk);
     return error ? error
                  : order_by_offset(toc, before, *offset, 8 + length, file_size - 8 - length);
@@ -236,11 +264,21 @@ static unsigned place_of(const struct tensor *tensor)
     return whole_pages(tensor) ? 0 : 16 - dtype_size(tensor->dtype);
 }
 
+/* One more tensor of the header, with its data from `begin` to `end`. */
+static void put_tensor(const struct tensor *tensor, uint64_t begin, uint64_t end, FILE *out)
+{
+    char shape[TENSOR_SHAPE_TEXT];
+    fputc(',', out);
+    text_put_quoted(tensor->name, out);
+    fprintf(out, ":{\"dtype\":\"%s\",\"shape\":%s,\"data_offsets\":[%" PRIu64 ",%" PRIu64 "]}",
+            dtype_name(tensor->dtype), tensor_shape(tensor, shape), begin, end);
+}
+
 uint64_t safetensors_layout(const struct toc *toc, const uint32_t *line, size_t count,
                             uint32_t phase, uint64_t *offset, char **header, uint64_t *header_size)
 {
     static const unsigned places[] = {0, 16 - 8, 16 - 4, 16 - 2, 16 - 1};
-    char *text, shape[TENSOR_SHAPE_TEXT];
+    char *text;
     size_t length;
     unsigned alignment = 1;
     uint64_t at = 0, end;
@@ -260,16 +298,7 @@ uint64_t safetensors_layout(const struct toc *toc, const uint32_t *line, size_t 
             end = at + tensor->size; /* fits: both are below 2^63 */
             if (end > INT64_MAX - SAFETENSORS_HEADER_MAX)
                 die("%s: shard %s: its size overflows", tensor->name, toc->shard[tensor->shard]);
-            /* Names are printable ASCII: only quote and backslash need an escape. */
-            fputs(",\"", out);
-            for (const char *c = tensor->name; *c; c++) {
-                if (*c == '"' || *c == '\\')
-                    fputc('\\', out);
-                fputc(*c, out);
-            }
-            fprintf(out,
-                    "\":{\"dtype\":\"%s\",\"shape\":%s,\"data_offsets\":[%" PRIu64 ",%" PRIu64 "]}",
-                    dtype_name(tensor->dtype), tensor_shape(tensor, shape), at, end);
+            put_tensor(tensor, at, end, out);
             at = end;
         }
     fputc('}', out);

@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <limits.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -13,53 +14,69 @@
 #include "base/json.h"
 #include "base/mtime.h"
 #include "base/names.h"
+#include "base/number.h"
+#include "base/text.h"
 
-enum { MAX_OPEN = 16 };
+enum { MAX_OPEN = 16 }; /* more only if more are in use at the same time */
+
+struct descriptor {
+    int fd;         /* -1 if not open */
+    unsigned users; /* how many acquired it; open as long as there are any */
+    uint64_t used;  /* when last, for closing the oldest */
+    bool opened;    /* was it ever? */
+};
+
+struct descriptors {
+    struct names *labels;  /* their numbers are indices of sources.file[] */
+    pthread_mutex_t mutex; /* guards all below */
+    struct descriptor *of; /* by file */
+    uint64_t clock;
+    size_t open;
+};
 
 void sources_free(struct sources *sources)
 {
+    struct descriptors *descriptors = sources->descriptors;
     for (size_t i = 0; i < sources->count; i++) {
-        struct source *file = &sources->file[i];
-        if (file->fd >= 0)
-            close(file->fd);
-        free(file->label);
-        free(file->path);
+        if (descriptors->of[i].fd >= 0)
+            close(descriptors->of[i].fd);
+        free(sources->file[i].label);
+        free(sources->file[i].path);
+    }
+    if (descriptors) {
+        names_free(descriptors->labels);
+        pthread_mutex_destroy(&descriptors->mutex);
+        free(descriptors->of);
+        free(descriptors);
     }
     free(sources->file);
-    free(sources->mutex);
-    names_free(sources->labels);
     *sources = (struct sources){0};
 }
 
 static struct source *append(struct sources *sources, const char *label)
 {
-    if (!sources->labels) {
-        sources->labels = names_new();
-        sources->mutex = xalloc(1, sizeof(pthread_mutex_t));
-        pthread_mutex_init(sources->mutex, NULL);
+    if (!sources->descriptors) {
+        sources->descriptors = xalloc(1, sizeof *sources->descriptors);
+        sources->descriptors->labels = names_new();
+        pthread_mutex_init(&sources->descriptors->mutex, NULL);
     }
-    if (names_add(sources->labels, label) != sources->count)
+    struct descriptors *descriptors = sources->descriptors;
+    size_t i = sources->count;
+    if (names_add(descriptors->labels, label) != i)
         die("%s: two files of that name; rename or link one of them", label);
-    sources->file = xgrow(sources->file, sources->count + 1, sizeof *sources->file);
-    struct source *file = &sources->file[sources->count++];
-    *file = (struct source){.label = xstrdup(label), .fd = -1};
-    return file;
-}
-
-/* True for text without control characters: an error message keeps to its line. */
-static bool is_line(const char *text)
-{
-    for (const char *p = text; *p; p++)
-        if ((unsigned char)*p < ' ' || *p == 0x7f)
-            return false;
-    return true;
+    sources->file = xgrow(sources->file, i + 1, sizeof *sources->file);
+    descriptors->of = xgrow(descriptors->of, i + 1, sizeof *descriptors->of);
+    sources->file[i] = (struct source){.label = xstrdup(label)};
+    descriptors->of[i] = (struct descriptor){.fd = -1};
+    sources->count++;
+    return &sources->file[i];
 }
 
 static bool label_valid(const char *label)
 {
     /* It ends up in a link's text and, for shards, as a file name. */
     size_t length = strlen(label);
-    return length > 0 && length <= 255 && is_line(label) && !strchr(label, '@');
+    return length > 0 && length <= 255 && text_is_line(label) && !strchr(label, '@');
 }
 
 size_t sources_add(struct sources *sources, const char *label, const char *path)
@@ -70,7 +87,7 @@ size_t sources_add(struct sources *sources, const char *label, const char *path)
         die_errno("%s", path);
     if (!S_ISREG(status.st_mode))
         die("%s: not a regular file; is this a checkpoint?", path);
-    if (!label_valid(label) || !is_line(real))
+    if (!label_valid(label) || !text_is_line(real))
         die("%s: a stream cannot refer to a file of this name (over 255 bytes, '@' or a control "
             "character in it); rename it",
             printable(real));
@@ -93,7 +110,7 @@ char *sources_from_json(struct sources *sources, const json_t *files)
         json_int_t size, mtime, phase = 0;
         if (json_unpack(entry, "{s:s, s:I, s:I, s?I}", "path", &path, "size", &size, "mtime_ns",
                         &mtime, "phase", &phase) ||
-            path[0] != '/' || !is_line(path) || size < 0 || phase < 0 || phase >= 4096 ||
+            path[0] != '/' || !text_is_line(path) || size < 0 || phase < 0 || phase >= 4096 ||
             !label_valid(label)) {
             char *error =
                 xprintf("'files' entry '%.80s' needs an absolute path, size and mtime_ns", label);
@@ -125,7 +142,24 @@ json_t *sources_to_json(const struct sources *sources)
 
 int64_t sources_find(const struct sources *sources, const char *label, size_t length)
 {
-    return names_find(sources->labels, label, length);
+    return sources->count ? names_find(sources->descriptors->labels, label, length) : -1;
+}
+
+bool sources_parse(const struct sources *sources, const char *text, uint64_t size, size_t *source,
+                   uint64_t *offset)
+{
+    const char *at = strrchr(text, '@');
+    uint64_t length, last;
+    if (!at)
+        return false;
+    const char *p = at + 1;
+    if (!number_parse(&p, UINT64_MAX, offset) || *p++ != '+' ||
+        !number_parse(&p, UINT64_MAX, &length) || *p)
+        return false;
+    int64_t i = sources_find(sources, text, (size_t)(at - text));
+    *source = (size_t)i;
+    return i >= 0 && length == size && add_fits(*offset, length, &last) &&
+           last <= sources->file[i].size;
 }
 
 static void check_unchanged(const struct source *file, const struct stat *status)
@@ -142,68 +176,79 @@ static void check_unchanged(const struct source *file, const struct stat *status
             file->path);
 }
 
+/* The next three with the mutex held. */
+
 static void close_oldest(struct sources *sources)
 {
-    struct source *oldest = NULL;
+    struct descriptor *of = sources->descriptors->of, *oldest = NULL;
     for (size_t i = 0; i < sources->count; i++)
-        if (sources->file[i].fd >= 0 && !sources->file[i].readers &&
-            (!oldest || sources->file[i].used < oldest->used))
-            oldest = &sources->file[i];
+        if (of[i].fd >= 0 && !of[i].users && (!oldest || of[i].used < oldest->used))
+            oldest = &of[i];
     if (oldest) {
         close(oldest->fd);
         oldest->fd = -1;
-        sources->open--;
+        sources->descriptors->open--;
     }
 }
 
-int sources_fd(struct sources *sources, size_t i)
+static int open_unchanged(const struct source *file)
 {
-    struct source *file = &sources->file[i];
-    file->used = ++sources->clock;
-    if (file->fd >= 0)
-        return file->fd;
-    if (sources->open >= MAX_OPEN)
-        close_oldest(sources);
     struct stat status;
     if (stat(file->path, &status))
         die_errno("%s: the stream refers to this file (st-read --root OLD=NEW re-points a stream)",
                   file->path);
     check_unchanged(file, &status); /* some devices must not even be opened */
     /* O_NONBLOCK: a FIFO put in the file's place meanwhile must not hang us. */
-    file->fd = open(file->path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
-    if (file->fd < 0)
-        die_errno("%s", file->path);
-    sources->open++;
-    if (fstat(file->fd, &status))
+    int fd = open(file->path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+    if (fd < 0 || fstat(fd, &status))
         die_errno("%s", file->path);
     check_unchanged(file, &status);
-    file->opened = true;
-    return file->fd;
-}
-
-/* A descriptor that stays open until end_reading(). */
-static int begin_reading(struct sources *sources, size_t i)
-{
-    pthread_mutex_lock(sources->mutex);
-    int fd = sources_fd(sources, i);
-    sources->file[i].readers++;
-    pthread_mutex_unlock(sources->mutex);
     return fd;
 }
 
-static void end_reading(struct sources *sources, size_t i)
+static int use(struct sources *sources, size_t i)
 {
-    pthread_mutex_lock(sources->mutex);
-    sources->file[i].readers--;
-    pthread_mutex_unlock(sources->mutex);
+    struct descriptors *descriptors = sources->descriptors;
+    struct descriptor *descriptor = &descriptors->of[i];
+    descriptor->used = ++descriptors->clock;
+    if (descriptor->fd < 0) {
+        if (descriptors->open >= MAX_OPEN)
+            close_oldest(sources);
+        descriptor->fd = open_unchanged(&sources->file[i]);
+        descriptor->opened = true;
+        descriptors->open++;
+    }
+    descriptor->users++;
+    return descriptor->fd;
+}
+
+int sources_acquire(struct sources *sources, size_t i)
+{
+    pthread_mutex_lock(&sources->descriptors->mutex);
+    int fd = use(sources, i);
+    pthread_mutex_unlock(&sources->descriptors->mutex);
+    return fd;
+}
+
+void sources_release(struct sources *sources, size_t i)
+{
+    pthread_mutex_lock(&sources->descriptors->mutex);
+    sources->descriptors->of[i].users--;
+    pthread_mutex_unlock(&sources->descriptors->mutex);
+}
+
+void sources_verify(struct sources *sources, size_t i)
+{
+    sources_acquire(sources, i);
+    sources_release(sources, i);
 }
 
 int sources_dup(struct sources *sources, size_t i)
 {
-    int fd = fcntl(begin_reading(sources, i), F_DUPFD_CLOEXEC, 0);
+    int fd = fcntl(sources_acquire(sources, i), F_DUPFD_CLOEXEC, 0);
     if (fd < 0)
         die_errno("%s", sources->file[i].path);
-    end_reading(sources, i);
+    sources_release(sources, i);
     return fd;
 }
 
@@ -227,21 +272,27 @@ void source_read(int fd, const char *path, uint64_t offset, void *data, size_t l
 void sources_read(struct sources *sources, size_t i, uint64_t offset, void *data, size_t length,
                   const char *what)
 {
-    int fd = begin_reading(sources, i);
+    int fd = sources_acquire(sources, i);
     source_read(fd, sources->file[i].path, offset, data, length, what);
-    end_reading(sources, i);
+    sources_release(sources, i);
+}
+
+/* The path, not the descriptor: a file replaced by another is a change as well. */
+static void check_path(const struct source *file)
+{
+    struct stat status;
+    if (stat(file->path, &status))
+        die_errno("%s", file->path);
+    check_unchanged(file, &status);
 }
 
 void sources_check(struct sources *sources)
 {
     for (size_t i = 0; i < sources->count; i++) {
-        struct source *file = &sources->file[i];
-        struct stat status;
-        if (!file->opened)
-            continue;
-        /* The path, not the descriptor: a file replaced by another is a change as well. */
-        if (stat(file->path, &status))
-            die_errno("%s", file->path);
-        check_unchanged(file, &status);
+        pthread_mutex_lock(&sources->descriptors->mutex);
+        bool opened = sources->descriptors->of[i].opened;
+        pthread_mutex_unlock(&sources->descriptors->mutex);
+        if (opened)
+            check_path(&sources->file[i]);
     }
 }

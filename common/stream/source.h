@@ -2,12 +2,14 @@
  *
  * A reference is worth nothing if its file changed. Each file carries the size and mtime it had
  * when the stream was made; it is checked (regular, size, mtime) when it is opened and again after
- * the last use. Few are open at a time. */
+ * the last use. Few are open at a time: those in use, and the last ones used.
+ *
+ * Threads: sources_add(), sources_from_json() and sources_free() need the sources to themselves.
+ * Every other function may be called by any thread at any time. */
 #ifndef SOURCE_H
 #define SOURCE_H
 
 #include <jansson.h>
-#include <pthread.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -18,19 +20,12 @@ struct source {
     uint64_t size;    /* bytes */
     int64_t mtime_ns; /* nanoseconds since the epoch */
     uint32_t phase;   /* offset modulo 4096 of its whole-page tensors: what st-write aligns to */
-    int fd;           /* -1 if not open */
-    uint64_t used;    /* when last, for closing the oldest */
-    unsigned readers; /* threads that read from fd just now */
-    bool opened;      /* was it ever? */
 };
 
 struct sources {
     struct source *file;
     size_t count;
-    struct names *labels; /* their numbers are indices of file[] */
-    uint64_t clock;
-    size_t open;
-    pthread_mutex_t *mutex; /* guards what opens and closes */
+    struct descriptors *descriptors; /* source.c's: which are open, and who uses them */
 };
 
 void sources_free(struct sources *sources);
@@ -46,17 +41,25 @@ json_t *sources_to_json(const struct sources *sources);
 /* The index of a label of `length` bytes, or -1. */
 int64_t sources_find(const struct sources *sources, const char *label, size_t length);
 
-/* An open descriptor of file i, valid until the next call. Ends the process if the file is gone,
- * not regular, or changed. */
-int sources_fd(struct sources *sources, size_t i);
+/* Where a reference points: its text, LABEL@OFFSET+LENGTH, to the index of the file and the offset
+ * in it. False unless it is of that form and names `size` bytes inside one of these files. */
+bool sources_parse(const struct sources *sources, const char *text, uint64_t size, size_t *source,
+                   uint64_t *offset);
 
-/* Read exactly `length` bytes at `offset`. `what` names the tensor in errors. Several threads may
- * do this at a time, while none calls another function. */
+/* A descriptor of file i, which stays open until the caller gives it back with sources_release().
+ * Ends the process if the file is gone, not regular, or changed. */
+int sources_acquire(struct sources *sources, size_t i);
+void sources_release(struct sources *sources, size_t i);
+
+/* End the process if file i is gone, not regular, or changed: it counts as opened. */
+void sources_verify(struct sources *sources, size_t i);
+
+/* A descriptor of file i that is the caller's, to be closed. */
+int sources_dup(struct sources *sources, size_t i);
+
+/* Read exactly `length` bytes at `offset`. `what` names the tensor in errors. */
 void sources_read(struct sources *sources, size_t i, uint64_t offset, void *data, size_t length,
                   const char *what);
-
-/* A descriptor of file i that is the caller's, to be closed. Any thread may ask for one. */
-int sources_dup(struct sources *sources, size_t i);
 
 /* The same as sources_read() from a descriptor of the file at `path`. */
 void source_read(int fd, const char *path, uint64_t offset, void *data, size_t length,

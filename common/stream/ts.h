@@ -51,12 +51,15 @@ const struct model *ts_model(const struct ts_in *in);
 /* Files that references point into. */
 struct sources *ts_sources(struct ts_in *in);
 
-/* Side files: their number; name (without "files/") and size of one; its bytes, in memory that the
- * caller frees, with a 0 behind. ts_file_ref() says where the bytes lie if the side file is by
- * reference; false if it is inline. */
+/* Side files: their number; name (without "files/") and size of one; which has a name, or -1; all
+ * its bytes, in memory that the caller frees, with a 0 after them; `size` bytes from `offset` on,
+ * which must be there. ts_file_ref() says where the bytes lie if the side file is by reference;
+ * false if it is inline. */
 size_t ts_files(const struct ts_in *in);
 const char *ts_file(const struct ts_in *in, size_t i, uint64_t *size);
+int64_t ts_file_find(const struct ts_in *in, const char *name);
 char *ts_file_read(struct ts_in *in, size_t i);
+void ts_file_part(struct ts_in *in, size_t i, uint64_t offset, void *data, size_t size);
 bool ts_file_ref(const struct ts_in *in, size_t i, size_t *source, uint64_t *offset);
 
 /* The side file of that name as a JSON object that the caller owns, or NULL if there is none. */

@@ -9,6 +9,7 @@
 #include "base/json.h"
 #include "base/names.h"
 #include "base/number.h"
+#include "base/text.h"
 
 /* Open addressing, lines + 1, 0 for empty; a power of two slots. */
 struct toc_index {
@@ -58,7 +59,7 @@ bool tensor_size(enum dtype dtype, unsigned rank, const uint64_t *dim, uint64_t 
 
 bool tensor_name_valid(const char *name)
 {
-    if (!*name || !strncmp(name, "files/", 6))
+    if (!*name || starts_with(name, "files/"))
         return false;
     const char *component = name;
     for (const char *p = name;; p++) {
@@ -80,6 +81,16 @@ bool tensor_name_valid(const char *name)
 bool shard_name_valid(const char *name)
 {
     return strlen(name) <= SHARD_NAME_MAX && tensor_name_valid(name) && !strpbrk(name, "/@");
+}
+
+const char *shard_name_of(const char *path)
+{
+    const char *slash = strrchr(path, '/'), *name = slash ? slash + 1 : path;
+    if (!shard_name_valid(name))
+        die("%s: a shard's name must be printable ASCII without spaces and '@', and not start with "
+            "'.'; rename or link it",
+            printable(xstrdup(path)));
+    return name;
 }
 
 static uint64_t hash(const char *name, uint64_t h)

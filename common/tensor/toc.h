@@ -87,6 +87,10 @@ bool tensor_name_valid(const char *name);
  * file name: it becomes one, and the label of references. */
 bool shard_name_valid(const char *name);
 
+/* The shard's name that a file gives: what follows the last '/' of its path. Ends the process if no
+ * shard may be called so. */
+const char *shard_name_of(const char *path);
+
 /* The table as text, one line a tensor, tab-separated: name, dtype, shape, shard, use. The caller
  * frees *text. */
 size_t toc_format(const struct toc *toc, char **text);

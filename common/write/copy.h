@@ -15,10 +15,11 @@
 /* How bytes went. Starts as all zeros. Each range is tried anew, for a run may read from several
  * filesystems, and a call that fails costs a microsecond. */
 struct copier {
-    uint64_t shared; /* cloned: no new disk space */
-    uint64_t copied; /* by the kernel, or read and written */
-    uint64_t clones; /* ranges that were cloned */
-    bool no_share;   /* set to forbid sharing */
+    uint64_t shared;  /* cloned: no new disk space */
+    uint64_t copied;  /* by the kernel, or read and written */
+    uint64_t written; /* by its user, through memory */
+    uint64_t clones;  /* ranges that were cloned */
+    bool no_share;    /* set to forbid sharing */
 };
 
 /* Share `length` bytes of `in` at in_offset with `out` at out_offset: where both lie at the same

@@ -11,6 +11,7 @@
 
 #include "base/die.h"
 #include "base/number.h"
+#include "base/text.h"
 #include "stream/checkpoint.h"
 
 static const char table_file[] = "part.ts", shard_suffix[] = ".safetensors";
@@ -34,9 +35,8 @@ struct list {
 
 static bool skip(const char **text, const char *prefix)
 {
-    size_t length = strlen(prefix);
-    bool found = !strncmp(*text, prefix, length);
-    *text += found ? length : 0;
+    bool found = starts_with(*text, prefix);
+    *text += found ? strlen(prefix) : 0;
     return found;
 }
 
@@ -307,8 +307,7 @@ static void move_part(const char *partial, const char *name)
     if (!entries)
         die_errno("%s", folder);
     for (struct dirent *entry; errno = 0, (entry = readdir(entries));) {
-        size_t length = strlen(entry->d_name), suffix = sizeof shard_suffix - 1;
-        if (length <= suffix || strcmp(entry->d_name + length - suffix, shard_suffix) != 0)
+        if (!ends_with(entry->d_name, shard_suffix))
             continue;
         char *from = xprintf("%s/%s", folder, entry->d_name);
         char *to = xprintf("%s/%s", partial, entry->d_name);

@@ -87,8 +87,10 @@ static uint64_t proven(const char *proof, size_t length, int fd, uint64_t offset
     uint64_t from;
     if (source < 0 || !number_parse(&number, INT64_MAX, &from) || number != proof + length)
         return 0;
-    return compare_range(sources_fd(sources, (size_t)source), from, fd, offset, tensor->size,
-                         tensor->name);
+    uint64_t same = compare_range(sources_acquire(sources, (size_t)source), from, fd, offset,
+                                  tensor->size, tensor->name);
+    sources_release(sources, (size_t)source);
+    return same;
 }
 
 const struct tensor *shard_record_verify(const char *note, int fd, struct sources *sources,

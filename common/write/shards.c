@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,10 +12,57 @@
 #include "base/checksum.h"
 #include "base/die.h"
 #include "base/names.h"
+#include "base/text.h"
 #include "stream/safetensors.h"
+#include "write/shard_record.h"
 
 enum { BUFFER = 1 << 20 };
 #define NO_SHARD UINT32_MAX
+
+struct shard {
+    const char *name;
+    uint32_t *line; /* its lines of the table, data only */
+    size_t count;   /* 0: context only, no file */
+    size_t left;    /* tensors still to be written */
+    bool made;      /* its file, by this run */
+    uint64_t size;  /* bytes of the file */
+    char *note;     /* of the journal, from SIZE on; NULL until it is whole and on disk */
+};
+
+/* A shard that is complete, on its way to the disk: a thread waits for that, while the next one is
+ * read. */
+struct syncing {
+    pthread_t thread;
+    uint32_t shard; /* or NO_SHARD */
+    int fd;
+    int error; /* errno of fsync(), or 0 */
+};
+
+/* References that wait to be copied, while the kernel reads ahead what they refer to: tensors come
+ * in the model's order, which leaps about in the source's files. */
+enum { WAITING_MAX = 64, WAITING_BYTES = 64 << 20 };
+struct waiting {
+    struct {
+        size_t line, source;
+        uint64_t from;
+    } range[WAITING_MAX]; /* a ring */
+    size_t first, count;
+    uint64_t bytes;
+};
+
+struct shards {
+    struct toc *toc;
+    struct shard *shard;
+    size_t count;
+    uint64_t *offset;    /* by line of the table */
+    struct proof *proof; /* by line of the table: of what was written */
+    uint64_t bytes;      /* of all files */
+    struct copier *copier;
+    uint32_t current; /* the shard that is open, or NO_SHARD */
+    int fd;
+    struct waiting waiting;
+    struct syncing syncing;
+};
 
 static uint32_t phase_of(struct ts_in *in, const char *shard)
 {
@@ -41,16 +89,9 @@ static uint64_t layout(struct shards *shards, const struct shard *shard, struct 
     return size;
 }
 
-/* No other file of a checkpoint ends so: a shard never takes the place of one, nor is replaced. */
-static bool is_shard_name(const char *name)
+struct shards *shards_list(struct toc *toc)
 {
-    static const char suffix[] = ".safetensors";
-    size_t length = strlen(name), tail = sizeof suffix - 1;
-    return length > tail && !strcmp(name + length - tail, suffix);
-}
-
-void shards_list(struct shards *shards, struct toc *toc)
-{
+    struct shards *shards = xalloc(1, sizeof *shards);
     *shards = (struct shards){
         .toc = toc, .count = toc->shards, .current = NO_SHARD, .fd = -1, .syncing.shard = NO_SHARD};
     shards->shard = xalloc(toc->shards, sizeof *shards->shard);
@@ -65,11 +106,13 @@ void shards_list(struct shards *shards, struct toc *toc)
         if (!toc->tensor[i].context)
             shard->line[shard->left++] = (uint32_t)i;
     }
+    return shards;
 }
 
-void shards_plan(struct shards *shards, struct toc *toc, struct ts_in *in)
+struct shards *shards_plan(struct toc *toc, struct ts_in *in, struct copier *copier)
 {
-    shards_list(shards, toc);
+    struct shards *shards = shards_list(toc);
+    shards->copier = copier;
     shards->offset = xalloc(toc->count, sizeof *shards->offset);
     shards->proof = xalloc(toc->count, sizeof *shards->proof);
     for (size_t i = 0; i < toc->shards; i++) {
@@ -77,7 +120,8 @@ void shards_plan(struct shards *shards, struct toc *toc, struct ts_in *in)
         uint64_t header_size;
         if (!shard->count)
             continue; /* context only */
-        if (!is_shard_name(shard->name))
+        /* No other file of a checkpoint ends so: a shard never takes the place of one. */
+        if (!ends_with(shard->name, ".safetensors"))
             die("%s: shard %s: a checkpoint's shards end in .safetensors; this stream is none",
                 ts_name(in), shard->name);
         shard->size = layout(shards, shard, in, NULL, &header_size);
@@ -85,6 +129,24 @@ void shards_plan(struct shards *shards, struct toc *toc, struct ts_in *in)
             die("%s: shard %s: the size of all overflows; the table is damaged, make it anew",
                 ts_name(in), shard->name);
     }
+    return shards;
+}
+
+size_t shards_count(const struct shards *shards)
+{
+    return shards->count;
+}
+
+bool shards_file(const struct shards *shards, size_t i, struct shard_file *file)
+{
+    const struct shard *shard = &shards->shard[i];
+    *file = (struct shard_file){shard->name, shard->size, shard->note != NULL};
+    return shard->count;
+}
+
+uint64_t shards_bytes(const struct shards *shards)
+{
+    return shards->bytes;
 }
 
 /* ---- what an earlier run finished ---- */
@@ -92,10 +154,9 @@ void shards_plan(struct shards *shards, struct toc *toc, struct ts_in *in)
 /* Each shard's last word in the journal: its note, or none. */
 static void read_notes(struct shards *shards, const char *notes)
 {
-    static const char done[] = "shard\t", redo[] = "redo\t";
     for (const char *line = notes; line && *line; line = strchr(line, '\n') + 1) {
-        bool is_done = !strncmp(line, done, sizeof done - 1);
-        if (!is_done && strncmp(line, redo, sizeof redo - 1) != 0)
+        bool is_done = starts_with(line, "shard\t");
+        if (!is_done && !starts_with(line, "redo\t"))
             continue;
         const char *name = strchr(line, '\t') + 1;
         size_t length = strcspn(name, "\t\n");
@@ -174,7 +235,7 @@ static void create(struct shards *shards, const struct output_dir *output,
         die_errno("%s/%s: making it %" PRIu64 " bytes long", output->partial, shard->name,
                   shard->size);
     write_at(shards->fd, 0, header, header_size, shard->name);
-    shards->written += header_size;
+    shards->copier->written += header_size;
     free(header);
 }
 
@@ -209,7 +270,7 @@ static uint64_t write_through_memory(struct shards *shards, struct ts_in *in, ui
         write_at(shards->fd, offset + done, buffer, size, what);
         done += size;
     }
-    shards->written += tensor->size;
+    shards->copier->written += tensor->size;
     free(buffer);
     return checksum_end(checksum);
 }
@@ -271,12 +332,14 @@ static void copy_first(struct shards *shards, struct output_dir *output, struct 
 {
     struct waiting *waiting = &shards->waiting;
     size_t line = waiting->range[waiting->first].line;
+    size_t source = waiting->range[waiting->first].source;
     const struct tensor *tensor = &shards->toc->tensor[line];
     char *what = describe(output, tensor, &shards->shard[tensor->shard]);
     open_shard(shards, output, tensor->shard, in);
-    copy_range(&shards->copier, sources_fd(ts_sources(in), waiting->range[waiting->first].source),
+    copy_range(shards->copier, sources_acquire(ts_sources(in), source),
                waiting->range[waiting->first].from, shards->fd, shards->offset[line], tensor->size,
                what);
+    sources_release(ts_sources(in), source);
     free(what);
     waiting->first = (waiting->first + 1) % WAITING_MAX;
     waiting->count--;
@@ -293,8 +356,9 @@ static void put_off(struct shards *shards, struct output_dir *output, struct ts_
     while (waiting->count == WAITING_MAX ||
            (waiting->count && waiting->bytes + size > WAITING_BYTES))
         copy_first(shards, output, in);
-    posix_fadvise(sources_fd(ts_sources(in), source), (off_t)from,
+    posix_fadvise(sources_acquire(ts_sources(in), source), (off_t)from,
                   size < WAITING_BYTES ? (off_t)size : WAITING_BYTES, POSIX_FADV_WILLNEED);
+    sources_release(ts_sources(in), source);
     size_t i = (waiting->first + waiting->count++) % WAITING_MAX;
     waiting->range[i].line = line;
     waiting->range[i].source = source;
@@ -315,8 +379,9 @@ void shards_write(struct shards *shards, struct output_dir *output, struct ts_in
     open_shard(shards, output, tensor->shard, in);
     if (ts_ref(in, &source, &from)) {
         shards->proof[line] = (struct proof){(uint32_t)source, from};
-        written = share_range(&shards->copier, sources_fd(ts_sources(in), source), from, shards->fd,
-                              to, tensor->size, what);
+        written = share_range(shards->copier, sources_acquire(ts_sources(in), source), from,
+                              shards->fd, to, tensor->size, what);
+        sources_release(ts_sources(in), source);
         if (!written)
             put_off(shards, output, in, line, source, from);
     } else {
@@ -393,6 +458,7 @@ void shards_free(struct shards *shards)
     free(shards->shard);
     free(shards->offset);
     free(shards->proof);
+    free(shards);
 }
 
 char *shards_index(struct toc *toc)
@@ -412,14 +478,10 @@ char *shards_index(struct toc *toc)
             continue;
         unique &= toc_find(toc, tensor->name) == (int64_t)i;
         fputs(separator, out);
-        fputs("    \"", out);
-        /* Printable ASCII: only quote and backslash need an escape. Shards are plain names too. */
-        for (const char *c = tensor->name; *c; c++)
-            fprintf(out, *c == '"' || *c == '\\' ? "\\%c" : "%c", *c);
-        fputs("\": \"", out);
-        for (const char *c = toc->shard[tensor->shard]; *c; c++)
-            fprintf(out, *c == '"' || *c == '\\' ? "\\%c" : "%c", *c);
-        fputc('"', out);
+        fputs("    ", out);
+        text_put_quoted(tensor->name, out);
+        fputs(": ", out);
+        text_put_quoted(toc->shard[tensor->shard], out);
         separator = ",\n";
     }
     fputs("\n  }\n}\n", out);

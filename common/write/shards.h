@@ -3,66 +3,36 @@
 #ifndef SHARDS_H
 #define SHARDS_H
 
-#include <pthread.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
 
 #include "stream/ts.h"
 #include "write/copy.h"
 #include "write/output_dir.h"
-#include "write/shard_record.h"
 
-struct shard {
-    const char *name;
-    uint32_t *line; /* its lines of the table, data only */
-    size_t count;   /* 0: context only, no file */
-    size_t left;    /* tensors still to be written */
-    bool made;      /* its file, by this run */
-    uint64_t size;  /* bytes of the file */
-    char *note;     /* of the journal, from SIZE on; NULL until it is whole and on disk */
-};
-
-/* A shard that is complete, on its way to the disk: a thread waits for that, while the next one is
- * read. */
-struct syncing {
-    pthread_t thread;
-    uint32_t shard; /* UINT32_MAX: none */
-    int fd;
-    int error; /* errno of fsync(), or 0 */
-};
-
-/* References that wait to be copied, while the kernel reads ahead what they refer to: tensors come
- * in the model's order, which leaps about in the source's files. */
-enum { WAITING_MAX = 64, WAITING_BYTES = 64 << 20 };
-struct waiting {
-    struct {
-        size_t line, source;
-        uint64_t from;
-    } range[WAITING_MAX]; /* a ring */
-    size_t first, count;
-    uint64_t bytes;
-};
-
-struct shards {
-    struct toc *toc;
-    struct shard *shard;
-    size_t count;
-    uint64_t *offset;    /* by line of the table */
-    struct proof *proof; /* by line of the table: of what was written */
-    uint64_t bytes;      /* of all files */
-    uint64_t written;    /* bytes that came through memory, headers among them */
-    struct copier copier;
-    uint32_t current; /* the shard that is open, or UINT32_MAX */
-    int fd;
-    struct waiting waiting;
-    struct syncing syncing;
-};
+struct shards;
 
 /* The shards of a table, which must live as long. The caller frees them with shards_free(). */
-void shards_list(struct shards *shards, struct toc *toc);
+struct shards *shards_list(struct toc *toc);
 
 /* The same, with a layout for each file: sizes and offsets. Nothing is written. Whole pages of a
  * shard lie as in the source file of the same label in `in`, if there is one, so that they can be
- * shared. */
-void shards_plan(struct shards *shards, struct toc *toc, struct ts_in *in);
+ * shared. `copier`, which must live as long, says how bytes may go, and counts them. */
+struct shards *shards_plan(struct toc *toc, struct ts_in *in, struct copier *copier);
+
+/* A file of them. */
+struct shard_file {
+    const char *name;
+    uint64_t size; /* bytes; 0 if there is no layout */
+    bool finished; /* whole and on disk, as the journal has it */
+};
+
+/* How many shards the table has; the file of the i-th, false if it holds context only and has none;
+ * bytes of all files. */
+size_t shards_count(const struct shards *shards);
+bool shards_file(const struct shards *shards, size_t i, struct shard_file *file);
+uint64_t shards_bytes(const struct shards *shards);
 
 /* Give the shards that are finished by the target's journal their notes; returns how many. */
 size_t shards_resume(struct shards *shards, const struct output_dir *output);

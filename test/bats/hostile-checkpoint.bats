@@ -177,9 +177,9 @@ good() {
     head -c 2000000 /dev/zero >"$T/d/a@b.bin"
     refused 'a@b\.bin: a stream cannot refer .*rename it' st-read -o "$T/out.ts" "$T/d"
     rm "$T/d/a@b.bin"
-    for name in "$(printf 'a\nb')" "$(printf 'a\177b')"; do
+    for name in "$(printf 'a\nb')" "$(printf 'a\177b')" "$(printf 'a\377b')"; do
         : >"$T/d/$name"
-        refused 'control characters; rename it' st-read -o "$T/out.ts" "$T/d"
+        refused 'must be UTF-8 without control characters; rename it' st-read -o "$T/out.ts" "$T/d"
         rm "$T/d/$name"
     done
     printf -v long 'x%.0s' {1..200}

@@ -111,6 +111,29 @@ claim() {
     pt-read "$NANO_AMAX-mp2"/amax_dict_rank{0,1}-mp2.pt | cmp - "$T/a.ts"
 }
 
+@test "keys that begin with a module of another family, or part the quantizer with a dot" {
+    entry data/0 '\x80\x3f'
+    amax=$(tensor BFloat16 0 'K\x01' 'K\x00' ')' ')')
+    entry data.pkl "$(dict \
+        model.layers.3.mlp.experts.7.gate_proj.input_quantizer._amax "$amax" \
+        layers.0.attn.wo.weight_quantizer._amax "$amax")"
+    pack
+    run pipeline "pt-read '$T/x.pt' | st-stat --tsv - | cut -f 1,2,3,6"
+    [ "$output" = $'model.layers.3.mlp.experts.7.gate_proj.input_quantizer._amax\tBF16\t[]\t1
+layers.0.attn.wo.weight_quantizer._amax\tBF16\t[]\t1' ]
+}
+
+@test "the dumps of V3 and V3.2, of one rank and of two" {
+    for family in v3-nano v32-nano v3-wide; do
+        fixtures $family
+        for dump in "$FIXTURES"/golden/amax*; do
+            pt-read "$dump" >"$T/a.ts"
+            st-sum -q "$T/a.ts" >"$T/sum"
+            [ "$(tar xOf "$T/a.ts" .toc | grep -c '\._amax')" -gt 100 ]
+        done
+    done
+}
+
 @test "the output is a whole stream, as st-read and tar see it" {
     pt-read "$NANO_AMAX" >"$T/a.ts"
     st-read "$T/a.ts" >"$T/b.ts"
@@ -346,8 +369,12 @@ claim() {
     mkfifo "$T/fifo"
     refused 'not a regular file' "$T/fifo"
     pack
-    mv "$T/x.pt" "$T/my dump.pt"
-    refused "rename the file" "$T/my dump.pt"
+    for name in 'my dump' x@y .x ä; do
+        mv "$T/x.pt" "$T/$name.pt"
+        refused 'rename or link it' "$T/$name.pt"
+        refused 'rename or link it' "$T/none.pt" "$T/$name.pt" # before any is read
+        mv "$T/$name.pt" "$T/x.pt"
+    done
     refused 'wanted files of different names' "$NANO_AMAX/amax_dict_rank0-mp1.pt" \
         "$NANO_AMAX/../amax/amax_dict_rank0-mp1.pt"
 }

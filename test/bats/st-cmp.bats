@@ -42,6 +42,19 @@ cmp_one() {
     [ "${lines[1]}" = '667 tensors: 666 equal, 1 differ, 0 only in A, 0 only in B' ]
 }
 
+@test "more files than are open at a time, every other one shared" {
+    mkdir "$T/a" "$T/b"
+    size=100000 # worth a thread's turn
+    for ((i = 10; i < 50; i++)); do
+        safetensors "$T/a/$i.safetensors" "{\"t$i\":{\"dtype\":\"U8\",\"shape\":[$size],\"data_offsets\":[0,$size]}}"
+        head -c $size /dev/zero >>"$T/a/$i.safetensors"
+        if ((i % 2)); then ln -s "../a/$i.safetensors" "$T/b"; else cp "$T/a/$i.safetensors" "$T/b"; fi
+    done
+    run st-cmp -j 4 "$T/a" "$T/b"
+    [ "$status" = 0 ]
+    [ "$output" = '40 tensors: 40 equal, 0 differ, 0 only in A, 0 only in B' ]
+}
+
 @test "where and by how much" {
     one a F32 '[2,3]' '\0\0\0\0\0\0\x80\x3f\0\0\0\x40\0\0\x40\x40\0\0\x80\x40\0\0\xa0\x40' # 0 1 2 3 4 5
     one b F32 '[2,3]' '\0\0\0\0\0\0\x80\x3f\0\0\0\x40\0\0\x40\x40\0\0\x40\x40\0\0\xb0\x40' # … 3 5.5

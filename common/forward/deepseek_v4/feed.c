@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/die.h"
+#include "base/text.h"
 #include "stream/scales.h"
 
 const char *feed_peek(const struct feed *feed)
@@ -81,18 +82,13 @@ void held_free(const struct feed *feed, struct held *held)
     *held = (struct held){0};
 }
 
-static bool starts(const char *name, const char *prefix)
-{
-    return !strncmp(name, prefix, strlen(prefix));
-}
-
 void feed_layer(const struct feed *feed, const struct v4 *v4, struct v4_layer *layer,
                 enum v4_slot first, enum v4_slot last)
 {
     char *experts = xprintf("%sffn.experts.", layer->prefix);
     for (const char *name; *(name = feed_peek(feed));) {
-        bool beyond = !*layer->prefix && starts(name, "mtp."); /* behind the head */
-        if (beyond || starts(name, experts) || !starts(name, layer->prefix))
+        bool beyond = !*layer->prefix && starts_with(name, "mtp."); /* behind the head */
+        if (beyond || starts_with(name, experts) || !starts_with(name, layer->prefix))
             break;
         struct held held;
         feed_take(feed, &held);

@@ -8,6 +8,7 @@
 
 #include "base/die.h"
 #include "base/progress.h"
+#include "base/text.h"
 #include "forward/deepseek_v4/feed.h"
 #include "forward/states.h"
 #include "stream/scales.h"
@@ -567,11 +568,6 @@ static void run_mtp(struct pass *pass, struct v4_layer *head, unsigned mtp)
 
 /* ---- which tensors ---- */
 
-static bool starts(const char *name, const char *prefix)
-{
-    return !strncmp(name, prefix, strlen(prefix));
-}
-
 static bool runs_to_the_end(const struct pass *pass)
 {
     return pass->run->last == pass->v4.config.layers - 1;
@@ -599,8 +595,8 @@ static bool is_wanted(const struct pass *pass, const char *name)
         return number >= pass->run->first && number <= pass->run->last;
     if (name_number(&name, "mtp.", &number))
         return runs_mtp(pass) && number < pass->v4.config.mtp_layers;
-    return runs_head(pass) &&
-           (starts(name, "norm.") || starts(name, "hc_head_") || starts(name, "head."));
+    return runs_head(pass) && (starts_with(name, "norm.") || starts_with(name, "hc_head_") ||
+                               starts_with(name, "head."));
 }
 
 /* See that all that is wanted is there, before anything is computed with. */

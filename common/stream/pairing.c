@@ -1,0 +1,117 @@
+#include "stream/pairing.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/die.h"
+#include "base/text.h"
+
+/* The lines of a table that are compared, in order, and for each the index of the other side's, or
+ * PAIRING_NONE. */
+struct chosen {
+    struct ts_in *in;
+    uint32_t *line, *mate;
+    uint32_t count;
+};
+
+static const char *name_of(const struct chosen *side, uint32_t i)
+{
+    return ts_toc(side->in)->tensor[side->line[i]].name;
+}
+
+static struct chosen choose(const struct pairing_side *side, struct ts_in *other, bool common,
+                            bool numbers)
+{
+    struct toc *toc = ts_toc(side->in);
+    struct chosen chosen = {.in = side->in,
+                            .line = xalloc(toc->count, sizeof *chosen.line),
+                            .mate = xalloc(toc->count, sizeof *chosen.mate)};
+    for (size_t i = 0; i < toc->count; i++) {
+        struct tensor form;
+        const char *name = toc->tensor[i].name;
+        bool optional = common || (numbers && ends_with(name, ".input_scale"));
+        if (!elements_form_of(side->elements, i, &form) ||
+            (optional && toc_find(ts_toc(other), name) < 0))
+            continue;
+        chosen.mate[chosen.count] = PAIRING_NONE;
+        chosen.line[chosen.count++] = (uint32_t)i;
+    }
+    return chosen;
+}
+
+struct named {
+    const char *name;
+    uint32_t index;
+};
+
+static int by_name(const void *left, const void *right)
+{
+    const struct named *a = left, *b = right;
+    int difference = strcmp(a->name, b->name);
+    return difference ? difference : a->index < b->index ? -1 : 1;
+}
+
+static struct named *sorted_names(const struct chosen *side)
+{
+    struct named *names = xalloc(side->count, sizeof *names);
+    for (uint32_t i = 0; i < side->count; i++)
+        names[i] = (struct named){name_of(side, i), i};
+    qsort(names, side->count, sizeof *names, by_name);
+    return names;
+}
+
+static void find_mates(struct chosen *a, struct chosen *b)
+{
+    struct named *x = sorted_names(a), *y = sorted_names(b);
+    for (uint32_t i = 0, j = 0; i < a->count && j < b->count;) {
+        int order = strcmp(x[i].name, y[j].name);
+        if (order == 0) {
+            a->mate[x[i].index] = y[j].index;
+            b->mate[y[j].index] = x[i].index;
+        }
+        i += order <= 0;
+        j += order >= 0;
+    }
+    free(x);
+    free(y);
+}
+
+/* Tensors come once, in the order of the table: those of both must come in the same order. */
+static void check_order(const struct chosen *a, const struct chosen *b)
+{
+    uint32_t next = 0;
+    for (uint32_t i = 0; i < a->count; i++) {
+        if (a->mate[i] == PAIRING_NONE)
+            continue;
+        if (a->mate[i] < next)
+            die("%s and %s hold their tensors in different orders: in %s, %s comes before %s; make "
+                "one of them anew with st-read and st-write",
+                ts_name(a->in), ts_name(b->in), ts_name(b->in), name_of(a, i),
+                name_of(b, next - 1));
+        next = a->mate[i] + 1;
+    }
+}
+
+struct pair *pairs_of(const struct pairing_side *of_a, const struct pairing_side *of_b, bool common,
+                      bool numbers, size_t *count)
+{
+    struct chosen a = choose(of_a, of_b->in, common, numbers);
+    struct chosen b = choose(of_b, of_a->in, common, numbers);
+    find_mates(&a, &b);
+    check_order(&a, &b);
+    struct pair *pair = xalloc((size_t)a.count + b.count, sizeof *pair);
+    *count = 0;
+    for (uint32_t i = 0, j = 0; i < a.count || j < b.count;) {
+        bool only_a = i < a.count && a.mate[i] == PAIRING_NONE;
+        bool only_b = !only_a && j < b.count && b.mate[j] == PAIRING_NONE;
+        pair[(*count)++] = (struct pair){.a = only_b ? PAIRING_NONE : a.line[i],
+                                         .b = only_a ? PAIRING_NONE : b.line[j]};
+        i += !only_b;
+        j += !only_a;
+    }
+    free(a.line);
+    free(a.mate);
+    free(b.line);
+    free(b.mate);
+    return pair;
+}

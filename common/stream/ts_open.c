@@ -1,0 +1,170 @@
+/* Opening a stream, or a checkpoint on disk as one: what comes before the tensors. */
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/die.h"
+#include "base/json.h"
+#include "base/names.h"
+#include "base/progress.h"
+#include "base/text.h"
+#include "stream/ts_in.h"
+#include "tensor/weight.h"
+
+static const uint64_t toc_max = 1 << 30;
+
+void ts_in_reference(struct ts_in *in, const char *name, const char *text, uint64_t size,
+                     size_t *source, uint64_t *offset)
+{
+    if (sources_parse(&in->checkpoint.sources, text, size, source, offset))
+        return;
+    char *shown = printable(xprintf("%.400s", text));
+    tar_refuse(in->tar, name,
+               xprintf("its reference, %s, is not LABEL@OFFSET+%" PRIu64
+                       " inside a file that .stream lists; make the stream anew",
+                       shown, size));
+}
+
+static void read_header(struct ts_in *in)
+{
+    size_t size;
+    char *data = tar_read_file(in->tar, ".stream", JSON_MAX, &size);
+    char *what = xprintf("%s: .stream", in->name);
+    in->header = json_object_from(data, size, what);
+    free(data);
+    const char *format = NULL, *scope = NULL;
+    int version = 0;
+    json_t *files = NULL, *history = NULL, *quant = NULL;
+    if (json_unpack(in->header, "{s:s, s:i, s:s, s:o, s:o, s:o}", "format", &format, "version",
+                    &version, "scope", &scope, "files", &files, "quant", &quant, "history",
+                    &history) ||
+        strcmp(format, "tensor-stream") != 0 || !json_is_array(history) || !json_is_object(quant))
+        die("%s: malformed; not a tensor stream (st-read makes one)", what);
+    if (version != 1)
+        die("%s: version %d; this program reads version 1", what, version);
+    char *error = sources_from_json(&in->checkpoint.sources, files);
+    if (error)
+        die("%s: %s; the stream is damaged, make it anew", what, error);
+    free(what);
+}
+
+static void read_toc(struct ts_in *in)
+{
+    size_t size;
+    char *data = tar_read_file(in->tar, ".toc", toc_max, &size);
+    char *error = toc_parse(in->checkpoint.toc, data, size);
+    if (error)
+        die("%s: .toc: %s; the stream is damaged, make it anew", in->name, error);
+    free(data);
+}
+
+static void read_side_files(struct ts_in *in)
+{
+    struct checkpoint *checkpoint = &in->checkpoint;
+    struct names *names = names_new();
+    uint64_t total = 0;
+    for (const struct tar_entry *entry; (entry = tar_peek(in->tar));) {
+        const char *path = entry->path;
+        if (!starts_with(path, "files/"))
+            break;
+        struct side_file file = {.name = xstrdup(path + 6)};
+        if (!side_file_name_valid(file.name) || side_file_excluded(file.name))
+            tar_refuse(in->tar, path, "no side file may be called so; not made by st-read");
+        if (names_add(names, file.name) != checkpoint->files)
+            tar_refuse(in->tar, path, "comes twice; not made by st-read");
+        if (entry->target) {
+            const char *text = entry->target;
+            const char *plus = text ? strrchr(text, '+') : NULL;
+            file.size = plus ? strtoull(plus + 1, NULL, 10) : 0;
+            ts_in_reference(in, path, text, file.size, &file.source, &file.offset);
+            tar_use(in->tar);
+        } else {
+            size_t size;
+            char *name = xstrdup(path);
+            file.data = tar_read_file(in->tar, name, SIDE_FILES_MAX - total, &size);
+            free(name);
+            file.size = size;
+            total += size;
+        }
+        checkpoint->file = xgrow(checkpoint->file, checkpoint->files + 1, sizeof file);
+        checkpoint->file[checkpoint->files++] = file;
+    }
+    names_free(names);
+}
+
+/* ---- opening ---- */
+
+static bool is_checkpoint(const char *path)
+{
+    struct stat status;
+    if (stat(path, &status))
+        die_errno("%s", path);
+    return S_ISDIR(status.st_mode) || ends_with(path, ".safetensors");
+}
+
+static void open_checkpoint(struct ts_in *in, char **path, size_t count)
+{
+    checkpoint_open(&in->checkpoint, path, count);
+    struct checkpoint *checkpoint = &in->checkpoint;
+    in->header =
+        json_pack("{s:s, s:i, s:s*, s:s, s:s*, s:o, s:o, s:{}, s:[]}", "format", "tensor-stream",
+                  "version", 1, "model_type", checkpoint->model_type, "scope", "all", "source",
+                  checkpoint->folder, "files", sources_to_json(&checkpoint->sources), "input",
+                  formats_totals(checkpoint->toc), "quant", "history");
+    if (!in->header)
+        die("%s: its path is not UTF-8, which a stream needs; move or link it", in->name);
+}
+
+static void open_model(struct ts_in *in)
+{
+    json_t *config = ts_file_json(in, "config.json");
+    const char *type = json_string_value(json_object_get(in->header, "model_type"));
+    in->checkpoint.model = model_open(type, config);
+    json_decref(config);
+}
+
+static struct ts_in *open_any(char **path, size_t count, const struct stage *stage)
+{
+    struct ts_in *in = xalloc(1, sizeof *in);
+    in->stage = stage;
+    if (count == 1 && !strcmp(path[0], "-"))
+        count = 0;
+    in->name = xstrdup(count ? path[0] : "<stdin>");
+    in->plan_only = stage && stage->plan;
+    if (count && is_checkpoint(path[0])) {
+        open_checkpoint(in, path, count);
+    } else {
+        if (count > 1)
+            die_usage("%s: one stream at a time; several operands must all be .safetensors files",
+                      path[0]);
+        in->checkpoint.toc = toc_new();
+        int fd = count ? open(path[0], O_RDONLY | O_CLOEXEC) : STDIN_FILENO;
+        if (fd < 0)
+            die_errno("%s", path[0]);
+        if (isatty(fd))
+            die_usage(
+                "standard input is a terminal; give a tensor stream, or a checkpoint's folder");
+        in->tar = tar_open(fd, in->name);
+        read_header(in);
+        read_toc(in);
+        read_side_files(in);
+        open_model(in);
+    }
+    bool last = stage && stage->progress;
+    in->progress = progress_begin(last && !in->plan_only, toc_bytes(in->checkpoint.toc, true));
+    return in;
+}
+
+struct ts_in *ts_open(const char *path, const struct stage *stage)
+{
+    return open_any((char **)&path, path != NULL, stage);
+}
+
+struct ts_in *ts_open_all(char **path, size_t count, const struct stage *stage)
+{
+    return open_any(path, count, stage);
+}
