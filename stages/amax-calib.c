@@ -177,23 +177,22 @@ static int discard(const struct options *o, struct stage *stage)
     return stage_end(stage);
 }
 
-int main(int argc, char **argv)
+static void take_options(struct options *o, struct stage *stage, int argc, char **argv)
 {
-    struct options o = {0};
     const struct arg own[] = {
         {.name = "all-experts",
-         .to = &o.all_experts,
+         .to = &o->all_experts,
          .help = "send every token through every expert as well, for amaxes only",
          .in = FORM(0)},
         {.name = "recipe",
          .kind = ARG_TEXT,
-         .to = &o.recipe,
+         .to = &o->recipe,
          .value = "name",
          .help = "also the matrices that this recipe quantizes",
          .in = FORM(0)},
         {.name = "resume",
          .kind = ARG_TEXT,
-         .to = &o.resume,
+         .to = &o->resume,
          .value = "dir",
          .help = "keep in dir what a finished layer left, so that the same command goes on there "
                  "if it is killed",
@@ -201,20 +200,20 @@ int main(int argc, char **argv)
          .silent = true},
         {.name = "resume-every",
          .kind = ARG_NUMBER,
-         .to = &o.resume_every,
+         .to = &o->resume_every,
          .value = "N",
          .help = "do that after every N layers (default: as often as takes a tenth of the time, at "
                  "most)",
          .in = FORM(0),
          .silent = true},
         {.name = "resume-keep",
-         .to = &o.resume_keep,
+         .to = &o->resume_keep,
          .help = "keep the finished calibration there, too, which the same command then gives "
                  "again without computing",
          .in = FORM(0),
          .silent = true},
         {.name = "resume-discard",
-         .to = &o.resume_discard,
+         .to = &o->resume_discard,
          .help =
              "remove what is kept there, and the folder if it holds nothing else; compute nothing",
          .in = FORM(1),
@@ -231,12 +230,18 @@ int main(int argc, char **argv)
          .in = FORM(0)},
         {0},
     };
+    struct arg *args = forward_options_args(&o->forward, own, 0);
+    stage_begin(stage, &program, args, argc, argv);
+    free(args);
+}
+
+int main(int argc, char **argv)
+{
+    struct options o = {0};
     struct stage stage;
     struct forward run;
     struct tokens tokens;
-    struct arg *args = forward_options_args(&o.forward, own, 0);
-    stage_begin(&stage, &program, args, argc, argv);
-    free(args);
+    take_options(&o, &stage, argc, argv);
     if (o.resume_discard)
         return discard(&o, &stage);
     forward_options_check(&o.forward, true);

@@ -441,13 +441,12 @@ static struct model *reopened(struct ts_in *in)
     return model;
 }
 
-int main(int argc, char **argv)
+static void take_options(struct options *o, struct stage *stage, int argc, char **argv)
 {
-    struct options o = {.fallback = "none", .recipe = "experts"};
     const struct arg args[] = {
         {.name = "fallback",
          .kind = ARG_CHOICE,
-         .to = &o.fallback,
+         .to = &o->fallback,
          .value = "rule",
          .choices = "none|layer-max|projection-max",
          .help =
@@ -456,22 +455,22 @@ int main(int argc, char **argv)
              "of its projection in all layers but MTP (as Model Optimizer has it for V4)"},
         {.name = "model",
          .kind = ARG_TEXT,
-         .to = &o.model,
+         .to = &o->model,
          .value = "dir",
          .help = "the checkpoint: every matrix that the recipe names must be covered. Without it, "
                  "every layer that occurs, from expert 0 to the last one seen",
          .silent = true},
         {.name = "peer-max",
-         .to = &o.peer_max,
+         .to = &o->peer_max,
          .help = "all experts of a layer share the layer's input amax of a projection"},
         {.name = "recipe",
          .kind = ARG_TEXT,
-         .to = &o.recipe,
+         .to = &o->recipe,
          .value = "name",
          .help = "which matrices of the checkpoint count (default: experts)"},
         {.name = "summary",
          .kind = ARG_TEXT,
-         .to = &o.summary,
+         .to = &o->summary,
          .value = "file",
          .help = "a line per quantizer, and a digest per layer",
          .silent = true},
@@ -479,8 +478,14 @@ int main(int argc, char **argv)
         {.name = "verbose", .help = "name each expert that was filled in for"},
         {0},
     };
+    stage_begin(stage, &program, args, argc, argv);
+}
+
+int main(int argc, char **argv)
+{
+    struct options o = {.fallback = "none", .recipe = "experts"};
     struct stage stage;
-    stage_begin(&stage, &program, args, argc, argv);
+    take_options(&o, &stage, argc, argv);
     o.verbose = stage.verbose;
     struct ts_in *model = o.model ? ts_open(o.model, NULL) : NULL;
     struct table table = {.toc = toc_new()};

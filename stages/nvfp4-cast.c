@@ -145,13 +145,12 @@ static void cast_group(struct to_nvfp4 *job, struct group *group, void *context)
             cast_member(job, group, &group->member[i], k_max, context);
 }
 
-int main(int argc, char **argv)
+static void take_options(struct options *o, struct stage *stage, int argc, char **argv)
 {
-    struct options o = {.zero = "keep"};
     const struct arg own[] = {
         {.name = "zero",
          .kind = ARG_CHOICE,
-         .to = &o.zero,
+         .to = &o->zero,
          .value = "which",
          .choices = "keep|positive",
          .help = "keep: codes 8, -0.0, stay (default); positive: they become 0, which gives the "
@@ -159,12 +158,18 @@ int main(int argc, char **argv)
         {.name = "verbose", .help = "name the weights that had blocks out of range"},
         {0},
     };
+    struct arg *args = to_nvfp4_args(&o->common, own);
+    stage_begin(stage, &program, args, argc, argv);
+    free(args);
+}
+
+int main(int argc, char **argv)
+{
+    struct options o = {.zero = "keep"};
     static const bool convertible[FORMAT_COUNT] = {[FORMAT_MXFP4] = true};
     struct stage stage;
     struct to_nvfp4 job;
-    struct arg *args = to_nvfp4_args(&o.common, own);
-    stage_begin(&stage, &program, args, argc, argv);
-    free(args);
+    take_options(&o, &stage, argc, argv);
     o.zero_positive = !strcmp(o.zero, "positive");
     o.verbose = stage.verbose;
     to_nvfp4_begin(&job, &stage, &o.common, convertible);

@@ -233,21 +233,26 @@ static void pack_group(struct to_nvfp4 *job, struct group *group, void *context)
     }
 }
 
-int main(int argc, char **argv)
+static void take_options(struct options *o, struct stage *stage, int argc, char **argv)
 {
-    struct options o = {.common.ahead = AHEAD};
     const struct arg own[] = {
         {.name = "verbose",
          .help = "name the weights without a weight amax, and those that are all zero"},
         {0},
     };
+    struct arg *args = to_nvfp4_args(&o->common, own);
+    stage_begin(stage, &program, args, argc, argv);
+    free(args);
+}
+
+int main(int argc, char **argv)
+{
+    struct options o = {.common.ahead = AHEAD};
     static const bool convertible[FORMAT_COUNT] = {
         [FORMAT_PLAIN] = true, [FORMAT_FP8] = true, [FORMAT_MXFP4] = true};
     struct stage stage;
     struct to_nvfp4 job;
-    struct arg *args = to_nvfp4_args(&o.common, own);
-    stage_begin(&stage, &program, args, argc, argv);
-    free(args);
+    take_options(&o, &stage, argc, argv);
     /* One matrix is like the next: what was freed stays, or the kernel would clear pages anew. */
     mallopt(M_MMAP_THRESHOLD, 2 * KEEP_MOST);
     mallopt(M_TRIM_THRESHOLD, 4 * KEEP_MOST);

@@ -646,22 +646,22 @@ static void close_side(struct side *side)
     free(side->mate);
 }
 
-int main(int argc, char **argv)
+static void take_options(struct options *o, struct stage *stage, int argc, char **argv)
 {
-    die_with(TROUBLE);
-    struct options o = {0};
     const struct arg args[] = {
-        {.name = "common", .to = &o.common, .help = "only tensors (and side files) that both have"},
-        {.name = "files", .to = &o.files, .help = "side files too, byte by byte"},
-        arg_threads(&o.threads),
-        {.name = "json", .to = &o.json, .help = "a line of JSON for each tensor that differs"},
+        {.name = "common",
+         .to = &o->common,
+         .help = "only tensors (and side files) that both have"},
+        {.name = "files", .to = &o->files, .help = "side files too, byte by byte"},
+        arg_threads(&o->threads),
+        {.name = "json", .to = &o->json, .help = "a line of JSON for each tensor that differs"},
         {.name = "tsv",
-         .to = &o.tsv,
+         .to = &o->tsv,
          .help = "the same as --json, tab-separated",
          .or_previous = true},
-        {.name = "summary", .letter = 's', .to = &o.summary, .help = "write the totals only"},
+        {.name = "summary", .letter = 's', .to = &o->summary, .help = "write the totals only"},
         {.name = "values",
-         .to = &o.values,
+         .to = &o->values,
          .help = "compare numbers, FP8, MXFP4 and NVFP4 matrices as BF16; not dtypes, bytes or "
                  "scales; -0 equals 0, NaN equals NaN"},
         {.name = "plan", .help = "compare the tables only: names, dtypes, shapes"},
@@ -669,8 +669,15 @@ int main(int argc, char **argv)
         {.name = "verbose", .help = "a line also for each tensor that is the same"},
         {0},
     };
+    stage_begin(stage, &program, args, argc, argv);
+}
+
+int main(int argc, char **argv)
+{
+    die_with(TROUBLE);
+    struct options o = {0};
     struct stage stage;
-    stage_begin(&stage, &program, args, argc, argv);
+    take_options(&o, &stage, argc, argv);
     o.form = report_form(o.tsv, o.json);
     if (stage.operands != 2)
         die_usage("which two? Give two streams or checkpoints (- is standard input)");

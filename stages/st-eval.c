@@ -434,13 +434,12 @@ static int generate(const struct options *o, struct stage *stage)
     return report_end(stage);
 }
 
-int main(int argc, char **argv)
+static void take_options(struct options *o, struct stage *stage, int argc, char **argv)
 {
-    struct options o = {.arithmetic = "served", .top = 32, .count = 64};
     const struct arg own[] = {
         {.name = "arithmetic",
          .kind = ARG_CHOICE,
-         .to = &o.arithmetic,
+         .to = &o->arithmetic,
          .value = "which",
          .choices = "served|source",
          .help = "served (default), or source: NVFP4 weights see FP8 activations, as the MXFP4 "
@@ -448,26 +447,26 @@ int main(int argc, char **argv)
          .in = FORM(0) | FORM(2)},
         {.name = "save",
          .kind = ARG_TEXT,
-         .to = &o.save,
+         .to = &o->save,
          .value = "file",
          .help = "write each token's loss and its best predictions to file, a stream",
          .in = FORM(0),
          .silent = true},
         {.name = "top",
          .kind = ARG_NUMBER,
-         .to = &o.top,
+         .to = &o->top,
          .value = "K",
          .help = "how many of these (default: 32)",
          .in = FORM(0)},
         {.name = "compare",
-         .to = &o.compare,
+         .to = &o->compare,
          .help = "compare two runs that --save wrote: Kullback-Leibler divergence of the second "
                  "from the first, agreement of the best token, ratio of perplexities",
          .in = FORM(1),
          .required = FORM(1)},
         {.name = "generate",
          .kind = ARG_TEXT,
-         .to = &o.generate,
+         .to = &o->generate,
          .value = "text",
          .help = "go on with a text, each time by the likeliest token, and print all; this reads "
                  "the weights once a token",
@@ -475,11 +474,11 @@ int main(int argc, char **argv)
          .required = FORM(2)},
         {.name = "count",
          .kind = ARG_NUMBER,
-         .to = &o.count,
+         .to = &o->count,
          .value = "N",
          .help = "how many tokens, unless the text ends before (default: 64)",
          .in = FORM(2)},
-        {.name = "json", .to = &o.json, .help = "print an object of JSON", .silent = true},
+        {.name = "json", .to = &o->json, .help = "print an object of JSON", .silent = true},
         {.name = "mtp", .help = "the losses of the multi-token prediction layers, too"},
         {.name = "layers", .help = "only layers A to B; no losses unless B is the last one"},
         {.name = "plan", .in = NO_FORM},
@@ -489,10 +488,16 @@ int main(int argc, char **argv)
          .in = FORM(0)},
         {0},
     };
-    struct stage stage;
-    struct arg *args = forward_options_args(&o.forward, own, FORM(2));
-    stage_begin(&stage, &program, args, argc, argv);
+    struct arg *args = forward_options_args(&o->forward, own, FORM(2));
+    stage_begin(stage, &program, args, argc, argv);
     free(args);
+}
+
+int main(int argc, char **argv)
+{
+    struct options o = {.arithmetic = "served", .top = 32, .count = 64};
+    struct stage stage;
+    take_options(&o, &stage, argc, argv);
     if (stage.plan)
         die_usage("-n: there is nothing to plan; st-ls -n shows a stream's table");
     if (o.top < 1 || o.top > TOP_MOST)

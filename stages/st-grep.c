@@ -133,35 +133,40 @@ static void set_scope(const struct options *o, json_t *header)
     free(scope);
 }
 
-int main(int argc, char **argv)
+static void take_options(struct options *o, struct stage *stage, int argc, char **argv)
 {
-    struct options o = {0};
     const struct arg args[] = {
         {.name = "regexp",
          .letter = 'e',
          .kind = ARG_LIST,
-         .to = &o.regexp,
+         .to = &o->regexp,
          .value = "pattern",
          .help = "a pattern; may be given again, one of them must match",
          .in = FORM(1),
          .required = FORM(1)},
         {.name = "fixed-strings",
          .letter = 'F',
-         .to = &o.fixed_strings,
+         .to = &o->fixed_strings,
          .help = "patterns are plain text"},
         {.name = "invert-match",
          .letter = 'V',
-         .to = &o.invert_match,
+         .to = &o->invert_match,
          .help = "keep what does not match (-v is --verbose here)"},
         {.name = "line-regexp",
          .letter = 'x',
-         .to = &o.line_regexp,
+         .to = &o->line_regexp,
          .help = "a pattern must match the whole name"},
         {.name = "verbose", .help = "say how many tensors were kept"},
         {0},
     };
+    stage_begin(stage, &program, args, argc, argv);
+}
+
+int main(int argc, char **argv)
+{
+    struct options o = {0};
     struct stage stage;
-    stage_begin(&stage, &program, args, argc, argv);
+    take_options(&o, &stage, argc, argv);
     take_pattern(&o, &stage);
     struct ts_in *in = ts_open(stage_input(&stage), &stage);
     bool *keep = route_topk(&o, ts_toc(in));

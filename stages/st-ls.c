@@ -171,27 +171,26 @@ static void print_header(struct ts_in *in)
     json_decref(header);
 }
 
-int main(int argc, char **argv)
+static void take_options(struct options *o, struct stage *stage, int argc, char **argv)
 {
-    struct options o = {0};
     const struct arg args[] = {
         {.name = "header",
-         .to = &o.header,
+         .to = &o->header,
          .help = "its header instead (.stream: files, history), and the counts of .end: JSON",
          .in = FORM(1),
          .required = FORM(1)},
         {.name = "json",
-         .to = &o.json,
+         .to = &o->json,
          .help = "a line of JSON a tensor: name, dtype, shape, bytes, shard, use, where",
          .in = FORM(0)},
         {.name = "tsv",
-         .to = &o.tsv,
+         .to = &o->tsv,
          .help = "the same as --json, tab-separated",
          .or_previous = true,
          .in = FORM(0)},
         {.name = "long",
          .letter = 'l',
-         .to = &o.details,
+         .to = &o->details,
          .help = "also shard, use (data or context), and where the bytes lie",
          .in = FORM(0)},
         {.name = "plan",
@@ -200,8 +199,14 @@ int main(int argc, char **argv)
         {.name = "quiet", .help = "no closing line", .in = FORM(0)},
         {0},
     };
+    stage_begin(stage, &program, args, argc, argv);
+}
+
+int main(int argc, char **argv)
+{
+    struct options o = {0};
     struct stage stage;
-    stage_begin(&stage, &program, args, argc, argv);
+    take_options(&o, &stage, argc, argv);
     o.form = report_form(o.tsv, o.json);
     if (stage.operands > 1) {
         o.pattern = stage.operand + 1;

@@ -190,43 +190,48 @@ static void move_root(const struct options *o, struct sources *sources)
         die("--root: no reference leads below %.*s; see st-ls --header", (int)(new - 1 - old), old);
 }
 
-int main(int argc, char **argv)
+static void take_options(struct options *o, struct stage *stage, int argc, char **argv)
 {
-    struct options o = {0};
-    struct stage stage;
     const struct arg args[] = {
         {.name = "inline",
-         .to = &stage.embed,
+         .to = &stage->embed,
          .help = "put the bytes into the stream, for streams that leave the machine",
          .silent = true},
         {.name = "layers",
          .kind = ARG_RANGE,
-         .to = &o.layers,
+         .to = &o->layers,
          .value = "A-B",
          .help = "only layers A to B, and nothing outside of layers"},
         /* Of these two, the scope tells; parts of a checkpoint have the same history. */
         {.name = "part",
          .kind = ARG_PART,
-         .to = &o.part,
+         .to = &o->part,
          .value = "I/N",
          .help = "only the shards of part I of N (1 to N), of about equal bytes",
          .silent = true},
         {.name = "shards",
          .kind = ARG_TEXT,
-         .to = &o.shards,
+         .to = &o->shards,
          .value = "list",
          .help = "only these shards (names, commas or newlines between)",
          .silent = true},
         {.name = "root",
          .kind = ARG_TEXT,
-         .to = &o.root,
+         .to = &o->root,
          .value = "OLD=NEW",
          .help = "references below folder OLD point below NEW (a saved stream moved)",
          .silent = true},
         {.name = "verbose", .help = "say how much was read"},
         {0},
     };
-    stage_begin(&stage, &program, args, argc, argv);
+    stage_begin(stage, &program, args, argc, argv);
+}
+
+int main(int argc, char **argv)
+{
+    struct options o = {0};
+    struct stage stage;
+    take_options(&o, &stage, argc, argv);
     check_options(&o, &stage);
     struct ts_in *in = ts_open_all(stage.operand, (size_t)stage.operands, &stage);
     if (o.root)

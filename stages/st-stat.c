@@ -266,33 +266,38 @@ static void count_all(struct counting *c, unsigned threads)
     ordered_pool_end(line, free_part);
 }
 
-int main(int argc, char **argv)
+static void take_options(struct options *o, struct stage *stage, int argc, char **argv)
 {
-    struct options o = {0};
     const struct arg args[] = {
         {.name = "hist",
-         .to = &o.hist,
+         .to = &o->hist,
          .help = "also how many values lie in [2^k, 2^(k+1)) for each k, by absolute value; for "
                  "packed 4-bit weights as they lie, how many of each code there are"},
-        arg_threads(&o.threads),
-        {.name = "json", .to = &o.json, .help = "a line of JSON a tensor"},
+        arg_threads(&o->threads),
+        {.name = "json", .to = &o->json, .help = "a line of JSON a tensor"},
         {.name = "tsv",
-         .to = &o.tsv,
+         .to = &o->tsv,
          .help = "the same as --json, tab-separated",
          .or_previous = true},
         {.name = "place",
          .to = &o.place,
          .help = "with --json or --tsv: also where in the model each tensor stands"},
         {.name = "values",
-         .to = &o.values,
+         .to = &o->values,
          .help = "FP8, MXFP4 and NVFP4 matrices as their scales make them, in BF16; without it, "
                  "elements as they lie (bytes of packed 4-bit weights)"},
         {.name = "plan", .help = "from the table only: no lines but the closing one"},
         {.name = "quiet", .help = "no head and no closing line"},
         {0},
     };
+    stage_begin(stage, &program, args, argc, argv);
+}
+
+int main(int argc, char **argv)
+{
+    struct options o = {0};
     struct stage stage;
-    stage_begin(&stage, &program, args, argc, argv);
+    take_options(&o, &stage, argc, argv);
     o.form = report_form(o.tsv, o.json);
     if (o.place && o.form == REPORT_TEXT)
         die_usage("--place adds members to --json and columns to --tsv; give one of them");

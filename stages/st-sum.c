@@ -250,28 +250,33 @@ static size_t check_listing(struct listing *found, struct listing *listed,
     return wrong;
 }
 
-int main(int argc, char **argv)
+static void take_options(struct options *o, struct stage *stage, int argc, char **argv)
 {
-    struct options o = {0};
     const struct arg args[] = {
         {.name = "check",
          .letter = 'c',
          .kind = ARG_TEXT,
-         .to = &o.check,
+         .to = &o->check,
          .value = "file",
          .help = "compare with file, which --each wrote: what is missing, changed or new?"},
         {.name = "each",
-         .to = &o.each,
+         .to = &o->each,
          .help = "a line a tensor, tab-separated: SHA-256, name, dtype, shape",
          .or_previous = true},
-        arg_threads(&o.threads),
+        arg_threads(&o->threads),
         {.name = "plan", .help = "from the table only: number and bytes, - for digests"},
         {.name = "quiet", .help = "with --check: no lines on standard output"},
         {.name = "verbose", .help = "with --check: also say which tensors are as listed"},
         {0},
     };
+    stage_begin(stage, &program, args, argc, argv);
+}
+
+int main(int argc, char **argv)
+{
+    struct options o = {0};
     struct stage stage;
-    stage_begin(&stage, &program, args, argc, argv);
+    take_options(&o, &stage, argc, argv);
     if (o.check && o.each)
         die_usage("--check and --each exclude each other");
     if (stage.plan && o.check)

@@ -377,66 +377,71 @@ static int decode_main(const struct options *o, struct stage *stage,
     return report_end(stage);
 }
 
-int main(int argc, char **argv)
+static void take_options(struct options *o, struct stage *stage, int argc, char **argv)
 {
-    struct options o = {0};
     const struct arg args[] = {
         {.name = "tokenizer",
          .kind = ARG_TEXT,
-         .to = &o.tokenizer,
+         .to = &o->tokenizer,
          .value = "dir | file",
          .help = "a checkpoint's folder, or its tokenizer.json",
          .required = EVERY_FORM,
          .silent = true},
         {.name = "decode",
-         .to = &o.decode,
+         .to = &o->decode,
          .help = "turn ids back into text: a line {\"text\": ...} a sample",
          .in = FORM(1),
          .required = FORM(1)},
         {.name = "field",
          .kind = ARG_TEXT,
-         .to = &o.field,
+         .to = &o->field,
          .value = "name",
          .help = "what holds a sample's text, or its messages; a+b joins texts (default: the first "
                  "there is of text, article, prompt+response, messages)",
          .in = FORM(0)},
         {.name = "format",
          .kind = ARG_CHOICE,
-         .to = &o.format,
+         .to = &o->format,
          .value = "form",
          .choices = "jsonl|text",
          .help = "take all files as jsonl or as text, whatever they are called",
          .in = FORM(0)},
         {.name = "samples",
          .kind = ARG_TEXT,
-         .to = &o.samples,
+         .to = &o->samples,
          .value = "list",
          .help =
              "at most so many samples from each file; 24,12: from the first 24, from the others 12",
          .in = FORM(0)},
         {.name = "length",
          .kind = ARG_NUMBER,
-         .to = &o.length,
+         .to = &o->length,
          .value = "L",
          .help = "cut samples to L tokens",
          .in = FORM(0)},
         {.name = "full",
-         .to = &o.full,
+         .to = &o->full,
          .help = "leave out samples with fewer than L tokens",
          .in = FORM(0)},
         {.name = "pack",
-         .to = &o.pack,
+         .to = &o->pack,
          .help = "samples follow each other, rows are cut every L tokens",
          .in = FORM(0)},
         {.name = "no-bos",
-         .to = &o.no_bos,
+         .to = &o->no_bos,
          .help = "do not begin each sample with the token that begins texts"},
         {.name = "plan", .in = FORM(0)},
         {.name = "verbose", .help = "say how many samples and tokens there are"},
         {0},
     };
+    stage_begin(stage, &program, args, argc, argv);
+}
+
+int main(int argc, char **argv)
+{
+    struct options o = {0};
     struct stage stage;
-    stage_begin(&stage, &program, args, argc, argv);
+    take_options(&o, &stage, argc, argv);
     check_options(&o, &stage);
     struct tokenizer *tokenizer = tokenizer_open(o.tokenizer);
     int status = o.decode ? decode_main(&o, &stage, tokenizer) : encode_main(&o, &stage, tokenizer);

@@ -425,52 +425,19 @@ static void answer(const struct options *o, const char *path)
         print_todo_part(path, &o->todo_part);
 }
 
-int main(int argc, char **argv)
+/* The program's own options, and those that ask how far the folder is; the caller frees them. */
+static struct arg *add_questions(struct options *o, const struct arg *own)
 {
-    struct options o = {0};
-    const struct arg args[] = {
-        {.name = "join",
-         .to = &o.join,
-         .help = "put the parts that --part wrote together; no stream is read",
-         .in = FORM(1),
-         .required = FORM(1),
-         .silent = true},
-        {.name = "json",
-         .to = &o.json,
-         .help = "print the summary as JSON on standard output",
-         .in = FORM(0) | FORM(1),
-         .silent = true},
-        {.name = "no-share",
-         .to = &o.no_share,
-         .help = "copy; never share disk space with the source",
-         .in = FORM(0),
-         .silent = true},
-        {.name = "overwrite",
-         .to = &o.overwrite,
-         .help = "replace dir if it is not empty, at the very end",
-         .in = FORM(0) | FORM(1),
-         .silent = true},
-        {.name = "part",
-         .to = &o.part,
-         .help = "the stream is a part (st-read --part) of what becomes dir: others may be written "
-                 "at the same time, also by other machines, until --join",
-         .in = FORM(0),
-         .silent = true},
-        {.name = "partial",
-         .to = &o.partial,
-         .help = "accept a stream that is only a part of a checkpoint",
-         .in = FORM(0),
-         .or_previous = true,
-         .silent = true},
+    const struct arg questions[] = {
         {.name = "state",
-         .to = &o.state,
+         .to = &o->state,
          .help = "say how far dir is, in a word: absent, partial (a run died, or is at work), "
                  "complete, or other (there is something that is no checkpoint)",
          .in = FORM(2),
          .required = FORM(2),
          .silent = true},
         {.name = "todo",
-         .to = &o.todo,
+         .to = &o->todo,
          .help =
              "name the shards that a run that died left to do, one a line, for st-read --shards",
          .in = FORM(2),
@@ -479,15 +446,56 @@ int main(int argc, char **argv)
          .silent = true},
         {.name = "todo-part",
          .kind = ARG_PART,
-         .to = &o.todo_part,
+         .to = &o->todo_part,
          .value = "I/N",
          .help = "the same of part I of N",
          .in = FORM(2),
          .required = FORM(2),
          .or_previous = true,
          .silent = true},
+        {0},
+    };
+    return args_join(own, questions);
+}
+
+static void take_options(struct options *o, struct stage *stage, int argc, char **argv)
+{
+    const struct arg own[] = {
+        {.name = "join",
+         .to = &o->join,
+         .help = "put the parts that --part wrote together; no stream is read",
+         .in = FORM(1),
+         .required = FORM(1),
+         .silent = true},
+        {.name = "json",
+         .to = &o->json,
+         .help = "print the summary as JSON on standard output",
+         .in = FORM(0) | FORM(1),
+         .silent = true},
+        {.name = "no-share",
+         .to = &o->no_share,
+         .help = "copy; never share disk space with the source",
+         .in = FORM(0),
+         .silent = true},
+        {.name = "overwrite",
+         .to = &o->overwrite,
+         .help = "replace dir if it is not empty, at the very end",
+         .in = FORM(0) | FORM(1),
+         .silent = true},
+        {.name = "part",
+         .to = &o->part,
+         .help = "the stream is a part (st-read --part) of what becomes dir: others may be written "
+                 "at the same time, also by other machines, until --join",
+         .in = FORM(0),
+         .silent = true},
+        {.name = "partial",
+         .to = &o->partial,
+         .help = "accept a stream that is only a part of a checkpoint",
+         .in = FORM(0),
+         .or_previous = true,
+         .silent = true},
         {.name = "verify",
-         .to = &o.verify,
+         .to = &o->verify,
          .help = "read all shards again before dir appears, and compare",
          .in = FORM(0),
          .silent = true},
@@ -502,10 +510,18 @@ int main(int argc, char **argv)
          .in = FORM(0) | FORM(1)},
         {0},
     };
+    struct arg *args = add_questions(o, own);
+    stage_begin(stage, &program, args, argc, argv);
+    free(args);
+}
+
+int main(int argc, char **argv)
+{
+    struct options o = {0};
     struct stage stage;
     struct output_dir output;
     double start = now();
-    stage_begin(&stage, &program, args, argc, argv);
+    take_options(&o, &stage, argc, argv);
     check_options(&o, &stage);
     if (o.state || o.todo || o.todo_part.text) {
         answer(&o, stage.operand[0]);

@@ -202,7 +202,11 @@ static struct arg *add_shared(const struct arg *own, struct stage *stage, struct
          .silent = true},
         {0},
     };
-    return args_join(own, shared);
+    struct arg *all = args_join(own, shared);
+    for (const struct arg *arg = all; arg->name; arg++)
+        if (!arg->to)
+            die("--%s: its entry sets nothing, and no shared option has that name", arg->name);
+    return all;
 }
 
 /* ---- the command line ---- */

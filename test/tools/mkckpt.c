@@ -645,53 +645,52 @@ static void write_amaxes(struct stage *stage, const struct toc *toc, const char 
     model_close(model);
 }
 
-int main(int argc, char **argv)
+static void take_options(struct options *o, struct stage *stage, int argc, char **argv)
 {
-    struct options o = {.model = "flash", .threads = (uint64_t)omp_get_num_procs()};
     const struct arg args[] = {
         {.name = "amax",
          .kind = ARG_TEXT,
-         .to = &o.amax,
+         .to = &o->amax,
          .value = "file",
          .help = "write an amax stream of all its experts, too",
          .silent = true},
         {.name = "fill",
-         .to = &o.fill,
+         .to = &o->fill,
          .help = "random numbers instead of zeros: they do take space",
          .silent = true},
         {.name = "scales",
-         .to = &o.scales,
+         .to = &o->scales,
          .help = "random E8M0 scales, a sixteenth of the bytes; all else stays zero",
          .or_previous = true,
          .silent = true},
-        arg_threads(&o.threads),
+        arg_threads(&o->threads),
         {.name = "layers",
          .kind = ARG_NUMBER,
-         .to = &o.layers,
+         .to = &o->layers,
          .value = "N",
          .help = "the first N layers (and MTP) only; short for --set num_hidden_layers=N",
          .silent = true},
         {.name = "model",
          .kind = ARG_TEXT,
-         .to = &o.model,
+         .to = &o->model,
          .value = "name",
          .help = "dimensions: pro, flash (default), tiny, or a config.json",
          .silent = true},
         {.name = "ratios",
          .kind = ARG_TEXT,
-         .to = &o.ratios,
+         .to = &o->ratios,
          .value = "list",
          .help = "other layers: one for each ratio of compression, as 4,128",
          .silent = true},
         {.name = "set",
          .kind = ARG_LIST,
-         .to = &o.set,
+         .to = &o->set,
          .value = "key=N",
          .help = "change a number of config.json; may be given again",
          .silent = true},
         {.name = "shards",
          .kind = ARG_NUMBER,
-         .to = &o.shards,
+         .to = &o->shards,
          .value = "N",
          .help = "N files of about the same size, instead of one a layer",
          .silent = true},
@@ -701,9 +700,15 @@ int main(int argc, char **argv)
         {.name = "verbose", .help = "say how much was made"},
         {0},
     };
+    stage_begin(stage, &program, args, argc, argv);
+}
+
+int main(int argc, char **argv)
+{
+    struct options o = {.model = "flash", .threads = (uint64_t)omp_get_num_procs()};
     struct stage stage;
     struct plan plan;
-    stage_begin(&stage, &program, args, argc, argv);
+    take_options(&o, &stage, argc, argv);
     if (!stage.operands)
         die_usage("into which folder?");
     const char *path = stage.operand[0];

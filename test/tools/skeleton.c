@@ -1,6 +1,6 @@
 /* skeleton: the smallest stage: every tensor passes, by reference if it came so. It is kept
  * compiling and tested so that a new stage can begin as a copy of it: this file to stages/NAME.c,
- * some page of man/ to man/NAME.1, skeleton.bats to test/NAME.bats. Nothing else lists the
+ * some page of man/ to man/NAME.1, skeleton.bats to test/bats/NAME.bats. Nothing else lists the
  * programs. */
 #include "stream/ts.h"
 

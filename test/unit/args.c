@@ -151,12 +151,22 @@ static void help_is_the_table(void **state)
               "      --version      the version\n");
 }
 
+static void an_entry_that_changes_nothing(void **state)
+{
+    (void)state;
+    char said[ROOM];
+    const struct arg args[] = {{.name = "verbos", .help = "say more"}, {0}};
+    assert_int_equal(end_of(begin, &(struct line){args, {"args"}}, said, ROOM), EXIT_FAILED);
+    assert_non_null(strstr(said, "--verbos: its entry sets nothing"));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(any_number_of_options),
         cmocka_unit_test(pairs),
         cmocka_unit_test(help_is_the_table),
+        cmocka_unit_test(an_entry_that_changes_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
