@@ -6,7 +6,7 @@ PATH=${SEEKPIPE_BIN:-$here/../bin}:$here:$PATH
 program=$(basename "$0")
 
 # What every pipeline's command line can say: options for all stages, and for st-write.
-plan=() talk=() write=() verify=()
+plan=() talk=() overwrite=() verify=()
 
 # arrange OPTIONS "$@": the command line as the programs read theirs (short options together, options
 # behind operands), into $arranged: options, each a word, then --, then operands. For
@@ -24,7 +24,7 @@ common_option() {
     -n | --plan | --dry-run) plan=(-n) ;;
     -q | --quiet) talk=(-q) ;;
     -v | --verbose) talk=(-v) ;;
-    --overwrite) write=(--overwrite) ;;
+    --overwrite) overwrite=(--overwrite) ;;
     --verify) verify=(--verify) ;;
     esac
 }
@@ -33,8 +33,8 @@ common_option() {
 # checkpoint is there already, whole, and not to be replaced.
 last=st-write
 choose_last() {
-    if [ -n "${verify[*]}" ] && [ -z "${plan[*]}${write[*]}" ] &&
-        [ -e "$1/config.json" ] && [ ! -e "$1/.journal" ]; then
+    if [ -n "${verify[*]}" ] && [ -z "${plan[*]}${overwrite[*]}" ] &&
+        [ "$(st-write --state "$1" 2>/dev/null)" = complete ]; then
         last=st-cmp
     fi
 }
@@ -43,7 +43,7 @@ choose_last() {
 put() {
     local status=0 quiet=()
     if [ "$last" = st-write ]; then
-        st-write "${plan[@]}" "${talk[@]}" "${write[@]}" "${verify[@]}" "$1"
+        st-write "${plan[@]}" "${talk[@]}" "${overwrite[@]}" "${verify[@]}" "$1"
         return
     fi
     [ "${talk[*]}" != -q ] || quiet=(-q)
@@ -56,21 +56,19 @@ put() {
 # options of st-read. What else stands in the way, st-write says.
 part=()
 resume() {
-    local missing
-    if [ "$last" = st-write ] && [ -z "${plan[*]}" ] && missing=$(st-write --todo "$1" 2>/dev/null); then
-        part=(--shards "$missing")
-    fi
+    todo --todo "$1"
 }
 
-# resume_part I/N DESTINATION: the same for a part; one that is complete has nothing left to do.
+# resume_part I/N DESTINATION: the same for a part.
 resume_part() {
-    local folder
-    for folder in "$2".partial/part-"${1/\//-of-}"-*; do
-        case $folder in
-        *.partial) resume "${folder%.partial}" ;;
-        *) [ ! -d "$folder" ] || part=(--shards '') ;;
-        esac
-    done
+    todo --todo-part "$1" "$2"
+}
+
+todo() {
+    local missing
+    if [ "$last" = st-write ] && [ -z "${plan[*]}" ] && missing=$(st-write "$@" 2>/dev/null); then
+        part=(--shards "$missing")
+    fi
 }
 
 # blame "${PIPESTATUS[*]}" STAGE...: after a pipeline that failed, say which stage failed first and

@@ -13,56 +13,22 @@
 #include "quantize/amax.h"
 #include "quantize/recipe.h"
 
-static const char usage[] =
-    "usage: amax-calib [-hnqv] --tokens file [--all-experts] [--batch N] [--device cpu | cuda]\n"
-    "                  [-j N] [--layers A-B] [--mem size] [--mtp] [-o file] [--progress]\n"
-    "                  [--recipe name] [--resume dir] [--resume-every N] [--resume-keep]\n"
-    "                  [--samples N] [--states-in file] [--states-out file] [stream]\n"
-    "\n"
-    "Run the model over samples of tokens, layer by layer, while its weights go by, and write the\n"
-    "amaxes of its routed experts: the largest magnitude of each weight and of its input. Reads a\n"
-    "tensor stream of weights from a file or standard input, or a checkpoint's folder.\n"
-    "\n"
-    "      --tokens F       token ids, from st-tokenize: a stream or .safetensors file with\n"
-    "                       input_ids, and lengths where rows are not full\n"
-    "      --samples N      only the first N samples\n"
-    "      --all-experts    send every token through every expert as well, for amaxes only\n"
-    "      --mtp            run the multi-token prediction layers, too\n"
-    "      --recipe NAME    also the matrices that this recipe quantizes\n"
-    "      --resume DIR     keep in DIR what a finished layer left, so that the same command goes "
-    "on\n"
-    "                       there if it is killed\n"
-    "      --resume-every N do that behind every N layers (default: as often as takes a tenth of "
-    "the\n"
-    "                       time, at most)\n"
-    "      --resume-keep    keep the finished calibration there, too, which the same command then\n"
-    "                       gives again without computing\n"
-    "      --layers A-B     only layers A to B\n"
-    "      --states-in F    begin with the hidden states in F instead of the embeddings\n"
-    "      --states-out F   write the hidden states behind the last layer to F\n"
-    "      --batch N        samples at a time outside of the experts (default: 4)\n"
-    "      --mem SIZE       memory for weights that wait or are in use (default: 4G, or a third "
-    "of\n"
-    "                       the GPU's)\n"
-    "      --device D       compute on the cpu (default) or on a GPU: cuda\n"
-    "  -j, --threads N      threads (default: as many as there are processors)\n"
-    "  -n, --plan           write the table only, as if every expert were reached; compute "
-    "nothing\n"
-    "  -o, --output F       write to F instead of standard output\n"
-    "      --progress       show bytes, rate and time left\n"
-    "  -q, --quiet          no messages but errors\n"
-    "  -v, --verbose        name the experts that no token reached, and say where time went\n"
-    "  -h, --help           this text\n"
-    "      --version        the version\n"
-    "\n"
-    "Examples:\n"
-    "  amax-calib --tokens calib.ts DeepSeek-V4 | amax-merge --fallback layer-max >amax.ts\n"
-    "  amax-calib --tokens calib.ts --layers 0-1 --states-out 1.ts DeepSeek-V4 >first.ts\n";
+static const struct program program = {
+    .about = "Run the model over samples of tokens, layer by layer, while its weights go "
+             "by, and write the amaxes of its routed experts: the largest magnitude of "
+             "each weight and of its input. Reads a tensor stream of weights from a file "
+             "or standard input, or a checkpoint's folder.",
+    .operands = {"[stream]", ""},
+    .examples =
+        {"amax-calib --tokens calib.ts DeepSeek-V4 | amax-merge --fallback layer-max >amax.ts",
+         "amax-calib --tokens calib.ts --layers 0-1 --states-out 1.ts DeepSeek-V4 >first.ts"},
+    .max_operands = 1,
+};
 
 struct options {
     const char *recipe, *resume;
     uint64_t resume_every;
-    bool all_experts, resume_keep;
+    bool all_experts, resume_keep, resume_discard;
     struct forward_options forward;
 };
 
@@ -201,22 +167,83 @@ static void emit(struct results *r)
               json_pack("{s:I, s:I}", "experts", experts, "experts_unreached", unreached));
 }
 
+/* --resume-discard */
+static int discard(const struct options *o, struct stage *stage)
+{
+    if (!o->resume || o->forward.tokens || stage->operands)
+        die_usage("--resume-discard goes with --resume, which says from which folder, and computes "
+                  "nothing");
+    resume_discard(o->resume);
+    return stage_end(stage);
+}
+
+static void take_options(struct options *o, struct stage *stage, int argc, char **argv)
+{
+    const struct arg own[] = {
+        {.name = "all-experts",
+         .to = &o->all_experts,
+         .help = "send every token through every expert as well, for amaxes only",
+         .in = FORM(0)},
+        {.name = "recipe",
+         .kind = ARG_TEXT,
+         .to = &o->recipe,
+         .value = "name",
+         .help = "also the matrices that this recipe quantizes",
+         .in = FORM(0)},
+        {.name = "resume",
+         .kind = ARG_TEXT,
+         .to = &o->resume,
+         .value = "dir",
+         .help = "keep in dir what a finished layer left, so that the same command goes on there "
+                 "if it is killed",
+         .required = FORM(1),
+         .silent = true},
+        {.name = "resume-every",
+         .kind = ARG_NUMBER,
+         .to = &o->resume_every,
+         .value = "N",
+         .help = "do that after every N layers (default: as often as takes a tenth of the time, at "
+                 "most)",
+         .in = FORM(0),
+         .silent = true},
+        {.name = "resume-keep",
+         .to = &o->resume_keep,
+         .help = "keep the finished calibration there, too, which the same command then gives "
+                 "again without computing",
+         .in = FORM(0),
+         .silent = true},
+        {.name = "resume-discard",
+         .to = &o->resume_discard,
+         .help =
+             "remove what is kept there, and the folder if it holds nothing else; compute nothing",
+         .in = FORM(1),
+         .required = FORM(1),
+         .silent = true},
+        {.name = "plan",
+         .help = "write the table only, as if every expert were reached; compute nothing",
+         .in = FORM(0)},
+        {.name = "output", .in = FORM(0)},
+        {.name = "progress", .in = FORM(0)},
+        {.name = "quiet", .in = FORM(0)},
+        {.name = "verbose",
+         .help = "name the experts that no token reached, and say where time went",
+         .in = FORM(0)},
+        {0},
+    };
+    struct arg *args = forward_options_args(&o->forward, own, 0);
+    stage_begin(stage, &program, args, argc, argv);
+    free(args);
+}
+
 int main(int argc, char **argv)
 {
     struct options o = {0};
-    const struct arg own[] = {
-        {"all-experts", ARG_FLAG, &o.all_experts, 0, NULL, false},
-        {"recipe", ARG_TEXT, &o.recipe, 0, NULL, false},
-        {"resume", ARG_TEXT, &o.resume, 0, NULL, true},
-        {"resume-every", ARG_NUMBER, &o.resume_every, 0, NULL, true},
-        {"resume-keep", ARG_FLAG, &o.resume_keep, 0, NULL, true},
-        {0},
-    };
     struct stage stage;
     struct forward run;
     struct tokens tokens;
-    struct arg *args = forward_options_args(&o.forward, own);
-    stage_begin(&stage, usage, args, argc, argv, 1);
+    take_options(&o, &stage, argc, argv);
+    if (o.resume_discard)
+        return discard(&o, &stage);
     forward_options_check(&o.forward, true);
     if (o.resume && o.forward.states_in)
         die_usage("--resume and --states-in exclude each other: it begins with states of its own");
@@ -256,7 +283,6 @@ int main(int argc, char **argv)
     ranks_close(ranks);
     tokens_free(&tokens);
     scalars_free(&results.scalars);
-    free(args);
     recipe_free(recipe);
     int code = stage_end(&stage);
     resume_end(&results.resume); /* now that all is out */

@@ -13,35 +13,15 @@
 #include "quantize/recipe.h"
 #include "tensor/weight.h"
 
-static const char usage[] =
-    "usage: amax-merge [-hnqv] [--fallback none | layer-max | projection-max] [--model dir]\n"
-    "                  [-o file] [--peer-max] [--progress] [--recipe name] [--summary file]\n"
-    "                  [stream ...]\n"
-    "\n"
-    "Join the amaxes of several ranks (pt-read, amax-calib), let w1 and w3 of an expert share the\n"
-    "larger, and fill in for experts that no calibration token reached.\n"
-    "\n"
-    "      --fallback RULE  the input amax of an expert never reached: none, that is an error\n"
-    "                       (default); layer-max, the largest of its projection in its layer;\n"
-    "                       projection-max, the largest of its projection in all layers but MTP\n"
-    "                       (as Model Optimizer has it for V4)\n"
-    "      --model DIR      the checkpoint: every matrix that the recipe names must be covered.\n"
-    "                       Without it, every layer that occurs, from expert 0 to the last one "
-    "seen\n"
-    "      --peer-max       all experts of a layer share the layer's input amax of a projection\n"
-    "      --recipe NAME    which matrices of the checkpoint count (default: experts)\n"
-    "      --summary FILE   a line per quantizer, and a digest per layer\n"
-    "  -n, --plan           write the table only, no values\n"
-    "  -o, --output F       write to F instead of standard output\n"
-    "      --progress       show bytes, rate and time left\n"
-    "  -q, --quiet          no messages but errors\n"
-    "  -v, --verbose        name each expert that was filled in for\n"
-    "  -h, --help           this text\n"
-    "      --version        the version\n"
-    "\n"
-    "Examples:\n"
-    "  pt-read dumps/ | amax-merge --model DeepSeek-V4 --fallback layer-max >amax.ts\n"
-    "  amax-merge --summary summary.txt rank0.ts rank1.ts >amax.ts\n";
+static const struct program program = {
+    .about = "Join the amaxes of several ranks (pt-read, amax-calib), let w1 and w3 of an "
+             "expert share the larger, and fill in for experts that no calibration token "
+             "reached.",
+    .operands = {"[stream ...]"},
+    .examples = {"pt-read dumps/ | amax-merge --model DeepSeek-V4 --fallback layer-max >amax.ts",
+                 "amax-merge --summary summary.txt rank0.ts rank1.ts >amax.ts"},
+    .max_operands = ANY_OPERANDS,
+};
 
 struct options {
     const char *fallback, *model, *recipe, *summary;
@@ -101,11 +81,7 @@ static struct peers *peers_of(struct table *table, const struct place *place)
 
 static struct entry *append(struct table *table, const char *name, enum dtype dtype)
 {
-    struct tensor line = {.name = name, .dtype = (uint8_t)dtype};
-    line.shard = toc_shard(table->toc, "amax.safetensors");
-    const char *error = toc_add(table->toc, &line);
-    if (error)
-        die("%s: %s", name, error);
+    toc_append(table->toc, "amax.safetensors", name, dtype, 0, NULL);
     if (table->count == table->capacity) {
         table->capacity = table->capacity ? 2 * table->capacity : 256;
         table->entry = xgrow(table->entry, table->capacity, sizeof *table->entry);
@@ -465,19 +441,51 @@ static struct model *reopened(struct ts_in *in)
     return model;
 }
 
+static void take_options(struct options *o, struct stage *stage, int argc, char **argv)
+{
+    const struct arg args[] = {
+        {.name = "fallback",
+         .kind = ARG_CHOICE,
+         .to = &o->fallback,
+         .value = "rule",
+         .choices = "none|layer-max|projection-max",
+         .help =
+             "the input amax of an expert never reached: none, that is an error (default); "
+             "layer-max, the largest of its projection in its layer; projection-max, the largest "
+             "of its projection in all layers but MTP (as Model Optimizer has it for V4)"},
+        {.name = "model",
+         .kind = ARG_TEXT,
+         .to = &o->model,
+         .value = "dir",
+         .help = "the checkpoint: every matrix that the recipe names must be covered. Without it, "
+                 "every layer that occurs, from expert 0 to the last one seen",
+         .silent = true},
+        {.name = "peer-max",
+         .to = &o->peer_max,
+         .help = "all experts of a layer share the layer's input amax of a projection"},
+        {.name = "recipe",
+         .kind = ARG_TEXT,
+         .to = &o->recipe,
+         .value = "name",
+         .help = "which matrices of the checkpoint count (default: experts)"},
+        {.name = "summary",
+         .kind = ARG_TEXT,
+         .to = &o->summary,
+         .value = "file",
+         .help = "a line per quantizer, and a digest per layer",
+         .silent = true},
+        {.name = "plan", .help = "write the table only, no values"},
+        {.name = "verbose", .help = "name each expert that was filled in for"},
+        {0},
+    };
+    stage_begin(stage, &program, args, argc, argv);
+}
+
 int main(int argc, char **argv)
 {
     struct options o = {.fallback = "none", .recipe = "experts"};
-    const struct arg args[] = {
-        {"fallback", ARG_CHOICE, &o.fallback, 0, "none|layer-max|projection-max", false},
-        {"model", ARG_TEXT, &o.model, 0, NULL, true},
-        {"peer-max", ARG_FLAG, &o.peer_max, 0, NULL, false},
-        {"recipe", ARG_TEXT, &o.recipe, 0, NULL, false},
-        {"summary", ARG_TEXT, &o.summary, 0, NULL, true},
-        {0},
-    };
     struct stage stage;
-    stage_begin(&stage, usage, args, argc, argv, -1);
+    take_options(&o, &stage, argc, argv);
     o.verbose = stage.verbose;
     struct ts_in *model = o.model ? ts_open(o.model, NULL) : NULL;
     struct table table = {.toc = toc_new()};

@@ -2,28 +2,17 @@
  * .weight_scale_inv F32) become BF16. */
 #include "quantize/dequantize.h"
 
-static const char usage[] =
-    "usage: fp8-dequant [-hnqv] [--cpu portable | avx2 | avx512] [-j N] [-o file] [--progress]\n"
-    "                   [stream]\n"
-    "\n"
-    "Turn FP8 (E4M3) weights with scales per 128 x 128 block into BF16; everything else passes.\n"
-    "Reads a tensor stream from a file or standard input, or a checkpoint's folder.\n"
-    "\n"
-    "      --cpu WHICH  instructions to use (default: the fastest; all give the same bytes)\n"
-    "  -j, --threads N  threads (default: as many as there are processors)\n"
-    "  -n, --plan       write the table only, no tensors\n"
-    "  -o, --output F   write to F instead of standard output\n"
-    "      --progress   show bytes, rate and time left\n"
-    "  -q, --quiet      no messages but errors\n"
-    "  -v, --verbose    say how many weights were converted\n"
-    "  -h, --help       this text\n"
-    "      --version    the version\n"
-    "\n"
-    "Examples:\n"
-    "  st-read DeepSeek-V4 | fp8-dequant | mxfp4-unpack | st-write DeepSeek-V4-bf16\n"
-    "  fp8-dequant <a.ts >b.ts\n";
+static const struct program program = {
+    .about = "Turn FP8 (E4M3) weights with scales per 128 x 128 block into BF16; "
+             "everything else passes. Reads a tensor stream from a file or standard input, "
+             "or a checkpoint's folder.",
+    .operands = {"[stream]"},
+    .examples = {"st-read DeepSeek-V4 | fp8-dequant | mxfp4-unpack | st-write DeepSeek-V4-bf16",
+                 "fp8-dequant <a.ts >b.ts"},
+    .max_operands = 1,
+};
 
 int main(int argc, char **argv)
 {
-    return dequantize_main(FORMAT_FP8, usage, argc, argv);
+    return dequantize_main(FORMAT_FP8, &program, argc, argv);
 }

@@ -8,36 +8,18 @@
 #include "tensor/mxfp4.h"
 #include "tensor/nvfp4.h"
 
-static const char usage[] =
-    "usage: nvfp4-cast [-hnqv] --amax file [--cpu portable | avx2 | avx512] [-j N] [-o file]\n"
-    "                  [--progress] [--recipe name] [--zero keep | positive] [stream]\n"
-    "\n"
-    "Turn the MXFP4 weights that a recipe names into NVFP4. Both formats have the same 4-bit "
-    "codes;\n"
-    "scales are powers of two, which NVFP4's block scales express exactly within a range of 2^17\n"
-    "in a matrix. So the codes pass by reference, and only the few blocks out of that range are\n"
-    "quantized anew. Reads a tensor stream from a file or standard input, or a checkpoint's "
-    "folder.\n"
-    "\n"
-    "      --amax F         amax stream with the input amaxes (from amax-merge); -n does without\n"
-    "      --cpu WHICH      instructions to use (default: the fastest; all give the same bytes)\n"
-    "      --recipe NAME    which weights: a recipe of the model, or a file with a '/' in its "
-    "name\n"
-    "                       (default: experts)\n"
-    "      --zero WHICH     keep: codes 8, -0.0, stay (default); positive: they become 0, which\n"
-    "                       gives the bytes of Model Optimizer and rewrites all weights\n"
-    "  -j, --threads N      threads (default: as many as there are processors)\n"
-    "  -n, --plan           write the table only, no tensors\n"
-    "  -o, --output F       write to F instead of standard output\n"
-    "      --progress       show bytes, rate and time left\n"
-    "  -q, --quiet          no messages but errors\n"
-    "  -v, --verbose        name the weights that had blocks out of range\n"
-    "  -h, --help           this text\n"
-    "      --version        the version\n"
-    "\n"
-    "Examples:\n"
-    "  st-read DeepSeek-V4 | nvfp4-cast --amax amax.ts | st-write DeepSeek-V4-NVFP4\n"
-    "  nvfp4-cast -n --amax amax.ts DeepSeek-V4 | st-ls\n";
+static const struct program program = {
+    .about = "Turn the MXFP4 weights that a recipe names into NVFP4. Both formats have the "
+             "same 4-bit codes; scales are powers of two, which NVFP4's block scales "
+             "express exactly within a range of 2^17 in a matrix. So the codes pass by "
+             "reference, and only the few blocks out of that range are quantized again. "
+             "Reads a tensor stream from a file or standard input, or a checkpoint's "
+             "folder.",
+    .operands = {"[stream]"},
+    .examples = {"st-read DeepSeek-V4 | nvfp4-cast --amax amax.ts | st-write DeepSeek-V4-NVFP4",
+                 "nvfp4-cast -n --amax amax.ts DeepSeek-V4 | st-ls"},
+    .max_operands = 1,
+};
 
 enum { SCALES_BAND = 1 << 20 }; /* bytes of scales that are cast at a time */
 
@@ -163,21 +145,31 @@ static void cast_group(struct to_nvfp4 *job, struct group *group, void *context)
             cast_member(job, group, &group->member[i], k_max, context);
 }
 
-int main(int argc, char **argv)
+static void take_options(struct options *o, struct stage *stage, int argc, char **argv)
 {
-    struct options o = {.common.recipe = "experts", .zero = "keep"};
-    const struct arg args[] = {
-        {"amax", ARG_TEXT, &o.common.amax, 0, NULL, true}, /* told by its digest */
-        {"cpu", ARG_CHOICE, &o.common.cpu, 0, CODEC_NAMES, true},
-        {"recipe", ARG_TEXT, &o.common.recipe, 0, NULL, false},
-        {"threads", ARG_NUMBER, &o.common.threads, 'j', NULL, true},
-        {"zero", ARG_CHOICE, &o.zero, 0, "keep|positive", false},
+    const struct arg own[] = {
+        {.name = "zero",
+         .kind = ARG_CHOICE,
+         .to = &o->zero,
+         .value = "which",
+         .choices = "keep|positive",
+         .help = "keep: codes 8, -0.0, stay (default); positive: they become 0, which gives the "
+                 "bytes of Model Optimizer and rewrites all weights"},
+        {.name = "verbose", .help = "name the weights that had blocks out of range"},
         {0},
     };
+    struct arg *args = to_nvfp4_args(&o->common, own);
+    stage_begin(stage, &program, args, argc, argv);
+    free(args);
+}
+
+int main(int argc, char **argv)
+{
+    struct options o = {.zero = "keep"};
     static const bool convertible[FORMAT_COUNT] = {[FORMAT_MXFP4] = true};
     struct stage stage;
     struct to_nvfp4 job;
-    stage_begin(&stage, usage, args, argc, argv, 1);
+    take_options(&o, &stage, argc, argv);
     o.zero_positive = !strcmp(o.zero, "positive");
     o.verbose = stage.verbose;
     to_nvfp4_begin(&job, &stage, &o.common, convertible);

@@ -11,34 +11,17 @@
 #include "tensor/mxfp4.h"
 #include "tensor/nvfp4.h"
 
-static const char usage[] =
-    "usage: nvfp4-pack [-hnqv] --amax file [--cpu portable | avx2 | avx512] [-j N] [-o file]\n"
-    "                  [--progress] [--recipe name] [stream]\n"
-    "\n"
-    "Quantize the weights that a recipe names to NVFP4: BF16 ones, and FP8 and MXFP4 ones as if\n"
-    "fp8-dequant and mxfp4-unpack had run before. The scale of a tensor comes from its weight "
-    "amax\n"
-    "in the amax stream, or from the weight itself where that has none. Reads a tensor stream "
-    "from\n"
-    "a file or standard input, or a checkpoint's folder.\n"
-    "\n"
-    "      --amax F         amax stream (from amax-merge); -n does without\n"
-    "      --cpu WHICH      instructions to use (default: the fastest; all give the same bytes)\n"
-    "      --recipe NAME    which weights: a recipe of the model, or a file with a '/' in its "
-    "name\n"
-    "                       (default: experts)\n"
-    "  -j, --threads N      threads (default: as many as there are processors)\n"
-    "  -n, --plan           write the table only, no tensors\n"
-    "  -o, --output F       write to F instead of standard output\n"
-    "      --progress       show bytes, rate and time left\n"
-    "  -q, --quiet          no messages but errors\n"
-    "  -v, --verbose        name the weights without a weight amax, and those that are all zero\n"
-    "  -h, --help           this text\n"
-    "      --version        the version\n"
-    "\n"
-    "Examples:\n"
-    "  st-read DeepSeek-V4 | nvfp4-pack --amax amax.ts | st-write DeepSeek-V4-NVFP4\n"
-    "  st-read DeepSeek-V4 | mxfp4-unpack | nvfp4-pack --amax amax.ts | st-write out\n";
+static const struct program program = {
+    .about = "Quantize the weights that a recipe names to NVFP4: BF16 ones, and FP8 and "
+             "MXFP4 ones as if fp8-dequant and mxfp4-unpack had run before. The scale of a "
+             "tensor comes from its weight amax in the amax stream, or from the weight "
+             "itself where that has none. Reads a tensor stream from a file or standard "
+             "input, or a checkpoint's folder.",
+    .operands = {"[stream]"},
+    .examples = {"st-read DeepSeek-V4 | nvfp4-pack --amax amax.ts | st-write DeepSeek-V4-NVFP4",
+                 "st-read DeepSeek-V4 | mxfp4-unpack | nvfp4-pack --amax amax.ts | st-write out"},
+    .max_operands = 1,
+};
 
 enum { KEEP_MOST = 16 << 20 }; /* bytes of one matrix's codes; an expert of V4-Pro has 11 MB */
 enum { AHEAD = 16 };           /* bands of the next matrix, while these codes are written */
@@ -250,21 +233,26 @@ static void pack_group(struct to_nvfp4 *job, struct group *group, void *context)
     }
 }
 
-int main(int argc, char **argv)
+static void take_options(struct options *o, struct stage *stage, int argc, char **argv)
 {
-    struct options o = {.common.recipe = "experts", .common.ahead = AHEAD};
-    const struct arg args[] = {
-        {"amax", ARG_TEXT, &o.common.amax, 0, NULL, true}, /* told by its digest */
-        {"cpu", ARG_CHOICE, &o.common.cpu, 0, CODEC_NAMES, true},
-        {"recipe", ARG_TEXT, &o.common.recipe, 0, NULL, false},
-        {"threads", ARG_NUMBER, &o.common.threads, 'j', NULL, true},
+    const struct arg own[] = {
+        {.name = "verbose",
+         .help = "name the weights without a weight amax, and those that are all zero"},
         {0},
     };
+    struct arg *args = to_nvfp4_args(&o->common, own);
+    stage_begin(stage, &program, args, argc, argv);
+    free(args);
+}
+
+int main(int argc, char **argv)
+{
+    struct options o = {.common.ahead = AHEAD};
     static const bool convertible[FORMAT_COUNT] = {
         [FORMAT_PLAIN] = true, [FORMAT_FP8] = true, [FORMAT_MXFP4] = true};
     struct stage stage;
     struct to_nvfp4 job;
-    stage_begin(&stage, usage, args, argc, argv, 1);
+    take_options(&o, &stage, argc, argv);
     /* One matrix is like the next: what was freed stays, or the kernel would clear pages anew. */
     mallopt(M_MMAP_THRESHOLD, 2 * KEEP_MOST);
     mallopt(M_TRIM_THRESHOLD, 4 * KEEP_MOST);

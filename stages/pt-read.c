@@ -10,27 +10,17 @@
 #include "stream/pt.h"
 #include "stream/ts.h"
 
-static const char usage[] =
-    "usage: pt-read [-hnqv] [-o file] [--progress] dir | file.pt ...\n"
-    "\n"
-    "Write PyTorch state dicts as a tensor stream, without running what they hold: files that "
-    "need\n"
-    "more than tensors are refused. A dict's keys are the tensors' names, each file is a shard.\n"
-    "With a folder, all amax_dict_rankR-mpN.pt in it are read, as Model Optimizer's N ranks left\n"
-    "them.\n"
-    "\n"
-    "  -n, --plan       write the table only, no tensors\n"
-    "  -o, --output F   write to F instead of standard output\n"
-    "      --progress   show bytes, rate and time left\n"
-    "  -q, --quiet      no messages but errors\n"
-    "  -v, --verbose    say how much was read\n"
-    "  -h, --help       this text\n"
-    "      --version    the version\n"
-    "\n"
-    "Examples:\n"
-    "  pt-read amax | st-ls\n"
-    "  pt-read amax_dict_rank0-mp1.pt >amax.ts\n"
-    "  pt-read amax | amax-merge --fallback layer-max >amax.ts\n";
+static const struct program program = {
+    .about = "Write PyTorch state dicts as a tensor stream, without running what they "
+             "hold: files that need more than tensors are refused. A dict's keys are the "
+             "tensors' names, each file is a shard. With a folder, all "
+             "amax_dict_rankR-mpN.pt in it are read, as Model Optimizer's N ranks left "
+             "them.",
+    .operands = {"dir | file.pt ..."},
+    .examples = {"pt-read amax | st-ls", "pt-read amax_dict_rank0-mp1.pt >amax.ts",
+                 "pt-read amax | amax-merge --fallback layer-max >amax.ts"},
+    .max_operands = ANY_OPERANDS,
+};
 
 static int is_dump(const struct dirent *entry)
 {
@@ -104,8 +94,12 @@ static void read_all(char **path, size_t count, struct pt *pt, struct toc *toc)
 
 int main(int argc, char **argv)
 {
+    const struct arg args[] = {
+        {.name = "verbose", .help = "say how much was read"},
+        {0},
+    };
     struct stage stage;
-    stage_begin(&stage, usage, NULL, argc, argv, -1);
+    stage_begin(&stage, &program, args, argc, argv);
     size_t count;
     char **path = inputs(&stage, &count);
     struct pt *pt = xalloc(count, sizeof *pt);

@@ -9,33 +9,15 @@
 #include "stream/pairing.h"
 #include "stream/ts.h"
 
-static const char usage[] =
-    "usage: st-cmp [-hnqsv] [--common] [--files] [-j N] [--json | --tsv] [-o file]\n"
-    "              [--progress] [--values] A B\n"
-    "\n"
-    "Compare two tensor streams or checkpoints: a line for each tensor that differs (where first,\n"
-    "by how much), and totals. Exits 0 if all are the same, 1 if some differ, 2 on trouble.\n"
-    "\n"
-    "      --common     only tensors (and side files) that both have\n"
-    "      --files      side files too, byte by byte\n"
-    "  -j, --threads N  threads (default: as many as there are processors)\n"
-    "      --json       a line of JSON for each tensor that differs\n"
-    "  -n, --plan       compare the tables only: names, dtypes, shapes\n"
-    "  -o, --output F   write to F instead of standard output\n"
-    "      --progress   show bytes, rate and time left\n"
-    "  -q, --quiet      write nothing; the exit status says it\n"
-    "  -s, --summary    write the totals only\n"
-    "      --tsv        as --json, tab-separated\n"
-    "      --values     compare numbers, FP8, MXFP4 and NVFP4 matrices as BF16; not dtypes, bytes\n"
-    "                   or scales; -0 equals 0, NaN equals NaN\n"
-    "  -v, --verbose    a line also for each tensor that is the same\n"
-    "  -h, --help       this text\n"
-    "      --version    the version\n"
-    "\n"
-    "Examples:\n"
-    "  st-cmp DeepSeek-V4 copy\n"
-    "  st-cmp --values DeepSeek-V4 DeepSeek-V4-NVFP4\n"
-    "  st-read DeepSeek-V4 | fp8-dequant | st-cmp --values - DeepSeek-V4\n";
+static const struct program program = {
+    .about = "Compare two tensor streams or checkpoints: a line for each tensor that "
+             "differs (where first, by how much), and totals. Exits 0 if all are the same, "
+             "1 if some differ, 2 on trouble.",
+    .operands = {"A B"},
+    .examples = {"st-cmp DeepSeek-V4 copy", "st-cmp --values DeepSeek-V4 DeepSeek-V4-NVFP4",
+                 "st-read DeepSeek-V4 | fp8-dequant | st-cmp --values - DeepSeek-V4"},
+    .max_operands = 2,
+};
 
 /* As cmp: 0 the same, 1 (elsewhere EXIT_FAILED) they differ, 2 trouble. */
 enum { SAME, DIFFER, TROUBLE };
@@ -300,22 +282,38 @@ static void close_side(struct pairing_side *side)
     ts_close(side->in);
 }
 
+static void take_options(struct options *o, struct stage *stage, int argc, char **argv)
+{
+    const struct arg args[] = {
+        {.name = "common",
+         .to = &o->common,
+         .help = "only tensors (and side files) that both have"},
+        {.name = "files", .to = &o->files, .help = "side files too, byte by byte"},
+        arg_threads(&o->threads),
+        {.name = "json", .to = &o->json, .help = "a line of JSON for each tensor that differs"},
+        {.name = "tsv",
+         .to = &o->tsv,
+         .help = "the same as --json, tab-separated",
+         .or_previous = true},
+        {.name = "summary", .letter = 's', .to = &o->summary, .help = "write the totals only"},
+        {.name = "values",
+         .to = &o->values,
+         .help = "compare numbers, FP8, MXFP4 and NVFP4 matrices as BF16; not dtypes, bytes or "
+                 "scales; -0 equals 0, NaN equals NaN"},
+        {.name = "plan", .help = "compare the tables only: names, dtypes, shapes"},
+        {.name = "quiet", .help = "write nothing; the exit status says it"},
+        {.name = "verbose", .help = "a line also for each tensor that is the same"},
+        {0},
+    };
+    stage_begin(stage, &program, args, argc, argv);
+}
+
 int main(int argc, char **argv)
 {
     die_with(TROUBLE);
     struct options o = {0};
-    const struct arg args[] = {
-        {"common", ARG_FLAG, &o.common, 0, NULL, false},
-        {"files", ARG_FLAG, &o.files, 0, NULL, false},
-        {"json", ARG_FLAG, &o.json, 0, NULL, false},
-        {"summary", ARG_FLAG, &o.summary, 's', NULL, false},
-        {"threads", ARG_NUMBER, &o.threads, 'j', NULL, true},
-        {"tsv", ARG_FLAG, &o.tsv, 0, NULL, false},
-        {"values", ARG_FLAG, &o.values, 0, NULL, false},
-        {0},
-    };
     struct stage stage;
-    stage_begin(&stage, usage, args, argc, argv, 2);
+    take_options(&o, &stage, argc, argv);
     o.form = report_form(o.tsv, o.json);
     if (stage.operands != 2)
         die_usage("which two? Give two streams or checkpoints (- is standard input)");

@@ -14,60 +14,19 @@
 #include "stream/report.h"
 #include "text/tokenizer.h"
 
-static const char usage[] =
-    "usage: st-eval [-hqv] --tokens file [--arithmetic served | source] [--batch N]\n"
-    "               [--device cpu | cuda] [-j N] [--json] [--layers A-B] [--mem size] [--mtp]\n"
-    "               [-o file] [--progress] [--samples N] [--save file] [--states-in file]\n"
-    "               [--states-out file] [--top K] [stream]\n"
-    "       st-eval --compare [-hq] [--json] [-o file] run run\n"
-    "       st-eval --generate text [-hq] [--arithmetic served | source] [--count N] [-j N]\n"
-    "               [--json] [--mem size] [-o file] [--progress] stream\n"
-    "\n"
-    "Run the model over samples of tokens and print the mean negative log-likelihood of each next\n"
-    "token, and the perplexity. NVFP4 weights see NVFP4 activations, as in serving. Reads a "
-    "tensor\n"
-    "stream of weights from a file or standard input, or a checkpoint's folder.\n"
-    "\n"
-    "      --tokens F       token ids, from st-tokenize: a stream or .safetensors file with\n"
-    "                       input_ids, and lengths where rows are not full\n"
-    "      --samples N      only the first N samples\n"
-    "      --arithmetic A   served (default), or source: NVFP4 weights see FP8 activations, as "
-    "the\n"
-    "                       MXFP4 weights did that they were made of\n"
-    "      --mtp            the losses of the multi-token prediction layers, too\n"
-    "      --save F         write each token's loss and its best predictions to F, a stream\n"
-    "      --top K          how many of these (default: 32)\n"
-    "      --compare        compare two runs that --save wrote: Kullback-Leibler divergence of "
-    "the\n"
-    "                       second from the first, agreement of the best token, ratio of "
-    "perplexities\n"
-    "      --generate TEXT  go on with a text, each time by the likeliest token, and print all; "
-    "this\n"
-    "                       reads the weights once a token\n"
-    "      --count N        how many tokens, unless the text ends before (default: 64)\n"
-    "      --json           print an object of JSON\n"
-    "      --layers A-B     only layers A to B; no losses unless B is the last one\n"
-    "      --states-in F    begin with the hidden states in F instead of the embeddings\n"
-    "      --states-out F   write the hidden states behind the last layer to F\n"
-    "      --batch N        samples at a time outside of the experts (default: 4)\n"
-    "      --mem SIZE       memory for weights that wait or are in use (default: 4G, or a third "
-    "of\n"
-    "                       the GPU's)\n"
-    "      --device D       compute on the cpu (default) or on a GPU: cuda\n"
-    "  -j, --threads N      threads (default: as many as there are processors)\n"
-    "  -o, --output F       write to F instead of standard output\n"
-    "      --progress       show bytes, rate and time left\n"
-    "  -q, --quiet          no messages but errors\n"
-    "  -v, --verbose        print each sample's loss, and say where time went\n"
-    "  -h, --help           this text\n"
-    "      --version        the version\n"
-    "\n"
-    "Examples:\n"
-    "  st-eval --tokens eval.ts DeepSeek-V4\n"
-    "  st-eval --tokens eval.ts --save before.ts DeepSeek-V4\n"
-    "  st-eval --tokens eval.ts --save after.ts DeepSeek-V4-NVFP4\n"
-    "  st-eval --compare before.ts after.ts\n"
-    "  st-eval --generate 'The first thing to do' --count 16 DeepSeek-V4-NVFP4\n";
+static const struct program program = {
+    .about = "Run the model over samples of tokens and print the mean negative "
+             "log-likelihood of each next token, and the perplexity. NVFP4 weights see "
+             "NVFP4 activations, as in serving. Reads a tensor stream of weights from a "
+             "file or standard input, or a checkpoint's folder.",
+    .operands = {"[stream]", "run run", "stream"},
+    .examples = {"st-eval --tokens eval.ts DeepSeek-V4",
+                 "st-eval --tokens eval.ts --save before.ts DeepSeek-V4",
+                 "st-eval --tokens eval.ts --save after.ts DeepSeek-V4-NVFP4",
+                 "st-eval --compare before.ts after.ts",
+                 "st-eval --generate 'The first thing to do' --count 16 DeepSeek-V4-NVFP4"},
+    .max_operands = 2,
+};
 
 /* Beyond this, a list of the best tokens is no list any more. */
 enum { TOP_MOST = 1024 };
@@ -428,7 +387,8 @@ static void check_generate(const struct options *o, const struct stage *stage)
     const struct forward_options *f = &o->forward;
     const char *path = stage_input(stage);
     struct stat status;
-    if (f->tokens || f->samples || f->layers || f->mtp || f->states_in || f->states_out || o->save)
+    if (f->tokens || f->samples || f->layers.text || f->mtp || f->states_in || f->states_out ||
+        o->save)
         die_usage("--generate takes none of the options for tokens and layers");
     if (!path || (!stat(path, &status) && !S_ISREG(status.st_mode) && !S_ISDIR(status.st_mode)))
         die_usage("--generate reads the weights once a token: give a checkpoint's folder, or a "
@@ -474,22 +434,70 @@ static int generate(const struct options *o, struct stage *stage)
     return report_end(stage);
 }
 
+static void take_options(struct options *o, struct stage *stage, int argc, char **argv)
+{
+    const struct arg own[] = {
+        {.name = "arithmetic",
+         .kind = ARG_CHOICE,
+         .to = &o->arithmetic,
+         .value = "which",
+         .choices = "served|source",
+         .help = "served (default), or source: NVFP4 weights see FP8 activations, as the MXFP4 "
+                 "weights did that they were made of",
+         .in = FORM(0) | FORM(2)},
+        {.name = "save",
+         .kind = ARG_TEXT,
+         .to = &o->save,
+         .value = "file",
+         .help = "write each token's loss and its best predictions to file, a stream",
+         .in = FORM(0),
+         .silent = true},
+        {.name = "top",
+         .kind = ARG_NUMBER,
+         .to = &o->top,
+         .value = "K",
+         .help = "how many of these (default: 32)",
+         .in = FORM(0)},
+        {.name = "compare",
+         .to = &o->compare,
+         .help = "compare two runs that --save wrote: Kullback-Leibler divergence of the second "
+                 "from the first, agreement of the best token, ratio of perplexities",
+         .in = FORM(1),
+         .required = FORM(1)},
+        {.name = "generate",
+         .kind = ARG_TEXT,
+         .to = &o->generate,
+         .value = "text",
+         .help = "go on with a text, each time by the likeliest token, and print all; this reads "
+                 "the weights once a token",
+         .in = FORM(2),
+         .required = FORM(2)},
+        {.name = "count",
+         .kind = ARG_NUMBER,
+         .to = &o->count,
+         .value = "N",
+         .help = "how many tokens, unless the text ends before (default: 64)",
+         .in = FORM(2)},
+        {.name = "json", .to = &o->json, .help = "print an object of JSON", .silent = true},
+        {.name = "mtp", .help = "the losses of the multi-token prediction layers, too"},
+        {.name = "layers", .help = "only layers A to B; no losses unless B is the last one"},
+        {.name = "plan", .in = NO_FORM},
+        {.name = "progress", .in = FORM(0) | FORM(2)},
+        {.name = "verbose",
+         .help = "print each sample's loss, and say where time went",
+         .in = FORM(0)},
+        {0},
+    };
+    struct arg *args = forward_options_args(&o->forward, own, FORM(2));
+    stage_begin(stage, &program, args, argc, argv);
+    free(args);
+}
+
 int main(int argc, char **argv)
 {
     struct options o = {.arithmetic = "served", .top = 32, .count = 64};
-    const struct arg own[] = {
-        {"arithmetic", ARG_CHOICE, &o.arithmetic, 0, "served|source", false},
-        {"save", ARG_TEXT, &o.save, 0, NULL, true},
-        {"top", ARG_NUMBER, &o.top, 0, NULL, false},
-        {"compare", ARG_FLAG, &o.compare, 0, NULL, false},
-        {"generate", ARG_TEXT, &o.generate, 0, NULL, false},
-        {"count", ARG_NUMBER, &o.count, 0, NULL, false},
-        {"json", ARG_FLAG, &o.json, 0, NULL, true},
-        {0},
-    };
     struct stage stage;
-    struct arg *args = forward_options_args(&o.forward, own);
-    stage_begin(&stage, usage, args, argc, argv, 2);
+    take_options(&o, &stage, argc, argv);
     if (stage.plan)
         die_usage("-n: there is nothing to plan; st-ls -n shows a stream's table");
     if (o.top < 1 || o.top > TOP_MOST)
@@ -500,7 +508,5 @@ int main(int argc, char **argv)
         die_usage("--compare and --generate are two things to do; one at a time");
     if (!o.compare)
         forward_options_check(&o.forward, !o.generate);
-    int status = (o.compare ? compare : o.generate ? generate : evaluate)(&o, &stage);
-    free(args);
-    return status;
+    return (o.compare ? compare : o.generate ? generate : evaluate)(&o, &stage);
 }

@@ -6,32 +6,19 @@
 #include "base/die.h"
 #include "stream/ts.h"
 
-static const char usage[] =
-    "usage: st-grep [-FVhnqvx] [-o file] [--progress] pattern [stream]\n"
-    "       st-grep [-FVhnqvx] -e pattern ... [-o file] [--progress] [stream]\n"
-    "\n"
-    "Keep the tensors whose names match a pattern, an extended regular expression as grep -E has\n"
-    "it, and drop the others; side files stay. Exits 1, and writes no stream, if none is left.\n"
-    "\n"
-    "  -e, --regexp P         a pattern; may be given again, one of them must match\n"
-    "  -F, --fixed-strings    patterns are plain text\n"
-    "  -V, --invert-match     keep what does not match (-v is --verbose here)\n"
-    "  -x, --line-regexp      a pattern must match the whole name\n"
-    "  -n, --plan             write the table only, no tensors\n"
-    "  -o, --output F         write to F instead of standard output\n"
-    "      --progress         show bytes, rate and time left\n"
-    "  -q, --quiet            no messages but errors\n"
-    "  -v, --verbose          say how many tensors were kept\n"
-    "  -h, --help             this text\n"
-    "      --version          the version\n"
-    "\n"
-    "Examples:\n"
-    "  st-grep '^layers\\.3\\.ffn\\.experts\\.7\\.' DeepSeek-V4 | st-stat --values\n"
-    "  st-read DeepSeek-V4 | st-grep -V '^mtp\\.' | st-ls\n";
+static const struct program program = {
+    .about = "Keep the tensors whose names match a pattern, an extended regular expression "
+             "as grep -E has it, and drop the others; side files stay. Exits 1, and writes "
+             "no stream, if none is left.",
+    .operands = {"pattern [stream]", "[stream]"},
+    .examples = {"st-grep '^layers\\.3\\.ffn\\.experts\\.7\\.' DeepSeek-V4 | st-stat --values",
+                 "st-read DeepSeek-V4 | st-grep -V '^mtp\\.' | st-ls"},
+    .max_operands = ANY_OPERANDS,
+};
 
 struct options {
-    struct arg_list patterns;
-    bool fixed, invert, whole;
+    struct arg_list regexp;
+    bool fixed_strings, invert_match, line_regexp;
 };
 
 /* ---- patterns ---- */
@@ -40,21 +27,21 @@ struct options {
  * same. */
 static void take_pattern(struct options *o, struct stage *stage)
 {
-    if (!o->patterns.count) {
+    if (!o->regexp.count) {
         if (!stage->operands)
             die_usage("which tensors? Give a pattern");
-        o->patterns.text = xalloc(1, sizeof *o->patterns.text);
-        o->patterns.text[o->patterns.count++] = stage->operand[0];
+        o->regexp.text = xalloc(1, sizeof *o->regexp.text);
+        o->regexp.text[o->regexp.count++] = stage->operand[0];
         stage->operand++;
         stage->operands--;
-        char *option = xprintf("--regexp=%s", o->patterns.text[0]);
+        char *option = xprintf("--regexp=%s", o->regexp.text[0]);
         json_array_append_new(json_object_get(stage->entry, "options"), json_string(option));
         free(option);
     }
     if (stage->operands > 1)
         die_usage("unexpected operand '%s'", stage->operand[1]);
-    for (size_t i = 0; i < o->patterns.count; i++) {
-        json_t *utf8 = json_string(o->patterns.text[i]);
+    for (size_t i = 0; i < o->regexp.count; i++) {
+        json_t *utf8 = json_string(o->regexp.text[i]);
         if (!utf8)
             die_usage("pattern %zu is not UTF-8", i + 1);
         json_decref(utf8);
@@ -67,12 +54,12 @@ static char *expression(const struct options *o, const char *pattern)
 {
     char *text = xgrow(NULL, strlen(pattern) + 1, 2), *p = text;
     for (; *pattern; pattern++) {
-        if (o->fixed && strchr("\\^$.[]|()*+?{}", *pattern))
+        if (o->fixed_strings && strchr("\\^$.[]|()*+?{}", *pattern))
             *p++ = '\\';
         *p++ = *pattern;
     }
     *p = 0;
-    if (!o->whole)
+    if (!o->line_regexp)
         return text;
     char *anchored = xprintf("^(%s)$", text);
     free(text);
@@ -81,13 +68,13 @@ static char *expression(const struct options *o, const char *pattern)
 
 static regex_t *compile(const struct options *o)
 {
-    regex_t *regex = xalloc(o->patterns.count, sizeof *regex);
-    for (size_t i = 0; i < o->patterns.count; i++) {
-        char *text = expression(o, o->patterns.text[i]), reason[256];
+    regex_t *regex = xalloc(o->regexp.count, sizeof *regex);
+    for (size_t i = 0; i < o->regexp.count; i++) {
+        char *text = expression(o, o->regexp.text[i]), reason[256];
         int error = regcomp(&regex[i], text, REG_EXTENDED | REG_NOSUB);
         if (error) {
             regerror(error, &regex[i], reason, sizeof reason);
-            die_usage("pattern '%s': %s", o->patterns.text[i], reason);
+            die_usage("pattern '%s': %s", o->regexp.text[i], reason);
         }
         free(text);
     }
@@ -104,9 +91,9 @@ static void free_patterns(regex_t *regex, size_t count)
 static bool wanted(const struct options *o, const regex_t *regex, const char *name)
 {
     bool match = false;
-    for (size_t i = 0; i < o->patterns.count && !match; i++)
+    for (size_t i = 0; i < o->regexp.count && !match; i++)
         match = !regexec(&regex[i], name, 0, NULL, 0);
-    return match != o->invert;
+    return match != o->invert_match;
 }
 
 /* ---- the stream ---- */
@@ -118,7 +105,7 @@ static bool *route_topk(const struct options *o, const struct toc *in)
     bool *keep = xalloc(in->count, sizeof *keep);
     for (size_t i = 0; i < in->count; i++)
         keep[i] = wanted(o, regex, in->tensor[i].name);
-    free_patterns(regex, o->patterns.count);
+    free_patterns(regex, o->regexp.count);
     return keep;
 }
 
@@ -136,9 +123,9 @@ static void set_scope(const struct options *o, json_t *header)
 {
     const char *before = json_string_value(json_object_get(header, "scope"));
     char *scope = strcmp(before, "all") ? xprintf("%s, grep", before) : xstrdup("grep");
-    for (size_t i = 0; i < o->patterns.count; i++) {
+    for (size_t i = 0; i < o->regexp.count; i++) {
         char *longer =
-            xprintf("%s%s %s", scope, o->invert && i == 0 ? " -V" : "", o->patterns.text[i]);
+            xprintf("%s%s %s", scope, o->invert_match && i == 0 ? " -V" : "", o->regexp.text[i]);
         free(scope);
         scope = longer;
     }
@@ -146,18 +133,40 @@ static void set_scope(const struct options *o, json_t *header)
     free(scope);
 }
 
+static void take_options(struct options *o, struct stage *stage, int argc, char **argv)
+{
+    const struct arg args[] = {
+        {.name = "regexp",
+         .letter = 'e',
+         .kind = ARG_LIST,
+         .to = &o->regexp,
+         .value = "pattern",
+         .help = "a pattern; may be given again, one of them must match",
+         .in = FORM(1),
+         .required = FORM(1)},
+        {.name = "fixed-strings",
+         .letter = 'F',
+         .to = &o->fixed_strings,
+         .help = "patterns are plain text"},
+        {.name = "invert-match",
+         .letter = 'V',
+         .to = &o->invert_match,
+         .help = "keep what does not match (-v is --verbose here)"},
+        {.name = "line-regexp",
+         .letter = 'x',
+         .to = &o->line_regexp,
+         .help = "a pattern must match the whole name"},
+        {.name = "verbose", .help = "say how many tensors were kept"},
+        {0},
+    };
+    stage_begin(stage, &program, args, argc, argv);
+}
+
 int main(int argc, char **argv)
 {
     struct options o = {0};
-    const struct arg args[] = {
-        {"regexp", ARG_LIST, &o.patterns, 'e', NULL, false},
-        {"fixed-strings", ARG_FLAG, &o.fixed, 'F', NULL, false},
-        {"invert-match", ARG_FLAG, &o.invert, 'V', NULL, false},
-        {"line-regexp", ARG_FLAG, &o.whole, 'x', NULL, false},
-        {0},
-    };
     struct stage stage;
-    stage_begin(&stage, usage, args, argc, argv, -1);
+    take_options(&o, &stage, argc, argv);
     take_pattern(&o, &stage);
     struct ts_in *in = ts_open(stage_input(&stage), &stage);
     bool *keep = route_topk(&o, ts_toc(in));

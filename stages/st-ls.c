@@ -11,29 +11,16 @@
 #include "stream/report.h"
 #include "stream/ts.h"
 
-static const char usage[] =
-    "usage: st-ls [-hlnq] [--json | --tsv] [-o file] [--progress] [stream [pattern ...]]\n"
-    "       st-ls --header [-h] [-o file] [--progress] [stream]\n"
-    "\n"
-    "List a stream's tensors: dtype, shape, size and name, and a closing line with totals. With\n"
-    "patterns (as the shell's, quoted; * matches dots too) only those whose names match one.\n"
-    "\n"
-    "      --header     its header instead (.stream: files, history), and the counts of .end: "
-    "JSON\n"
-    "      --json       a line of JSON a tensor: name, dtype, shape, bytes, shard, use, where\n"
-    "  -l, --long       also shard, use (data or context), and where the bytes lie\n"
-    "      --tsv        the same as --json, tab-separated\n"
-    "  -n, --plan       from the table only, so without where the bytes lie\n"
-    "  -o, --output F   write to F instead of standard output\n"
-    "      --progress   show bytes, rate and time left\n"
-    "  -q, --quiet      no closing line\n"
-    "  -h, --help       this text\n"
-    "      --version    the version\n"
-    "\n"
-    "Examples:\n"
-    "  st-ls DeepSeek-V4 '*.experts.7.*'\n"
-    "  st-read DeepSeek-V4 | fp8-dequant | st-ls -l\n"
-    "  st-ls --json DeepSeek-V4 | jq -r 'select(.dtype == \"I8\").name'\n";
+static const struct program program = {
+    .about = "List a stream's tensors: dtype, shape, size and name, and a closing line "
+             "with totals. With patterns (as the shell's, quoted; * matches dots too) only "
+             "those whose names match one.",
+    .operands = {"[stream [pattern ...]]", "[stream]"},
+    .examples = {"st-ls DeepSeek-V4 '*.experts.7.*'",
+                 "st-read DeepSeek-V4 | fp8-dequant | st-ls -l",
+                 "st-ls --json DeepSeek-V4 | jq -r 'select(.dtype == \"I8\").name'"},
+    .max_operands = ANY_OPERANDS,
+};
 
 struct options {
     bool header, json, tsv, details;
@@ -184,18 +171,42 @@ static void print_header(struct ts_in *in)
     json_decref(header);
 }
 
+static void take_options(struct options *o, struct stage *stage, int argc, char **argv)
+{
+    const struct arg args[] = {
+        {.name = "header",
+         .to = &o->header,
+         .help = "its header instead (.stream: files, history), and the counts of .end: JSON",
+         .in = FORM(1),
+         .required = FORM(1)},
+        {.name = "json",
+         .to = &o->json,
+         .help = "a line of JSON a tensor: name, dtype, shape, bytes, shard, use, where",
+         .in = FORM(0)},
+        {.name = "tsv",
+         .to = &o->tsv,
+         .help = "the same as --json, tab-separated",
+         .or_previous = true,
+         .in = FORM(0)},
+        {.name = "long",
+         .letter = 'l',
+         .to = &o->details,
+         .help = "also shard, use (data or context), and where the bytes lie",
+         .in = FORM(0)},
+        {.name = "plan",
+         .help = "from the table only, so without where the bytes lie",
+         .in = FORM(0)},
+        {.name = "quiet", .help = "no closing line", .in = FORM(0)},
+        {0},
+    };
+    stage_begin(stage, &program, args, argc, argv);
+}
+
 int main(int argc, char **argv)
 {
     struct options o = {0};
-    const struct arg args[] = {
-        {"header", ARG_FLAG, &o.header, 0, NULL, false},
-        {"json", ARG_FLAG, &o.json, 0, NULL, false},
-        {"long", ARG_FLAG, &o.details, 'l', NULL, false},
-        {"tsv", ARG_FLAG, &o.tsv, 0, NULL, false},
-        {0},
-    };
     struct stage stage;
-    stage_begin(&stage, usage, args, argc, argv, -1);
+    take_options(&o, &stage, argc, argv);
     o.form = report_form(o.tsv, o.json);
     if (stage.operands > 1) {
         o.pattern = stage.operand + 1;

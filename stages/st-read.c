@@ -9,59 +9,28 @@
 #include "stream/ts.h"
 #include "tensor/weight.h"
 
-static const char usage[] =
-    "usage: st-read [-hnqv] [-o file] [--inline] [--layers A-B] [--part I/N] [--progress]\n"
-    "               [--root OLD=NEW] [--shards list] dir | file.safetensors ... | stream\n"
-    "\n"
-    "Write a checkpoint as a tensor stream: its table of contents, its side files, and its "
-    "tensors\n"
-    "in the order in which the model uses them, by reference to the files that hold them.\n"
-    "\n"
-    "      --inline         put the bytes into the stream, for streams that leave the machine\n"
-    "      --layers A-B     only layers A to B, and nothing outside of layers\n"
-    "      --part I/N       only the shards of part I of N (1 to N), of about equal bytes\n"
-    "      --shards LIST    only these shards (names, commas or newlines between)\n"
-    "      --root OLD=NEW   references below folder OLD point below NEW (a saved stream moved)\n"
-    "  -n, --plan           write the table only, no tensors\n"
-    "  -o, --output F       write to F instead of standard output\n"
-    "      --progress       show bytes, rate and time left\n"
-    "  -q, --quiet          no messages but errors\n"
-    "  -v, --verbose        say how much was read\n"
-    "  -h, --help           this text\n"
-    "      --version        the version\n"
-    "\n"
-    "Examples:\n"
-    "  st-read DeepSeek-V4 | st-ls\n"
-    "  st-read DeepSeek-V4 >v4.ts && tar tvf v4.ts\n"
-    "  st-read --inline --layers 0-1 DeepSeek-V4 | zstd | ssh host 'zstd -d | st-stat'\n";
+static const struct program program = {
+    .about = "Write a checkpoint as a tensor stream: its table of contents, its side "
+             "files, and its tensors in the order in which the model uses them, by "
+             "reference to the files that hold them.",
+    .operands = {"dir | file.safetensors ... | stream"},
+    .examples = {"st-read DeepSeek-V4 | st-ls", "st-read DeepSeek-V4 >v4.ts && tar tvf v4.ts",
+                 "st-read --inline --layers 0-1 DeepSeek-V4 | zstd | ssh host 'zstd -d | st-stat'"},
+    .max_operands = ANY_OPERANDS,
+};
 
 struct options {
-    const char *layers, *part, *shards, *root;
-    bool embed;
-    uint64_t first_layer, last_layer, part_index, parts;
+    struct arg_pair layers, part;
+    const char *shards, *root;
     size_t first_shard, end_shard; /* of the part */
 };
 
-/* "A-B" or "I/N": two numbers around a separator. */
-static bool two_numbers(const char *text, char separator, uint64_t *a, uint64_t *b)
-{
-    enum { MAX = 999999999 };
-    return number_parse(&text, MAX, a) && *text++ == separator && number_parse(&text, MAX, b) &&
-           !*text;
-}
-
-static void check_options(struct options *o, const struct stage *stage)
+static void check_options(const struct options *o, const struct stage *stage)
 {
     if (!stage->operands)
         die_usage("which checkpoint? Give its folder");
-    if (o->layers && (o->part || o->shards))
+    if (o->layers.text && (o->part.text || o->shards))
         die_usage("--layers does not go with --part and --shards");
-    if (o->layers && (!two_numbers(o->layers, '-', &o->first_layer, &o->last_layer) ||
-                      o->first_layer > o->last_layer))
-        die_usage("--layers: '%s' is not A-B with A <= B", o->layers);
-    if (o->part && (!two_numbers(o->part, '/', &o->part_index, &o->parts) || o->part_index < 1 ||
-                    o->part_index > o->parts))
-        die_usage("--part: '%s' is not I/N with 1 <= I <= N", o->part);
     if (o->root && (o->root[0] != '/' || !strstr(o->root, "=/")))
         die_usage("--root: '%s' is not OLD=NEW, both absolute folders", o->root);
 }
@@ -101,9 +70,9 @@ static void find_part(struct options *o, const struct toc *toc)
     for (size_t i = 0; i < toc->count; i++)
         bytes[toc->tensor[i].shard] += toc->tensor[i].size;
     size_t end = o->end_shard = 0;
-    for (uint64_t part = 1; part <= o->part_index; part++) {
-        uint64_t after = o->parts - part;
-        double share = all / (double)o->parts * (double)part;
+    for (uint64_t part = 1; part <= o->part.a; part++) {
+        uint64_t after = o->part.b - part;
+        double share = all / (double)o->part.b * (double)part;
         o->first_shard = end;
         if (end == toc->shards)
             break;
@@ -119,12 +88,12 @@ static void find_part(struct options *o, const struct toc *toc)
 static bool wanted(const struct options *o, const struct model *model, const struct toc *toc,
                    const struct tensor *tensor)
 {
-    if (o->layers) {
+    if (o->layers.text) {
         struct place place = model_place(model, tensor->name);
-        return place.section == SECTION_LAYERS && place.layer >= o->first_layer &&
-               place.layer <= o->last_layer;
+        return place.section == SECTION_LAYERS && place.layer >= o->layers.a &&
+               place.layer <= o->layers.b;
     }
-    if (o->part && (tensor->shard < o->first_shard || tensor->shard >= o->end_shard))
+    if (o->part.text && (tensor->shard < o->first_shard || tensor->shard >= o->end_shard))
         return false;
     return !o->shards || in_list(o->shards, toc->shard[tensor->shard]);
 }
@@ -182,11 +151,12 @@ static struct toc *plan(const struct options *o, struct toc *in, const struct mo
 
 static void set_scope(const struct options *o, json_t *header)
 {
-    char *scope = o->layers              ? xprintf("layers %s", o->layers)
-                  : o->part && o->shards ? xprintf("part %s, shards %s", o->part, o->shards)
-                  : o->part              ? xprintf("part %s", o->part)
-                  : o->shards            ? xprintf("shards %s", o->shards)
-                                         : NULL;
+    char *scope = o->layers.text ? xprintf("layers %s", o->layers.text)
+                  : o->part.text && o->shards
+                      ? xprintf("part %s, shards %s", o->part.text, o->shards)
+                  : o->part.text ? xprintf("part %s", o->part.text)
+                  : o->shards    ? xprintf("shards %s", o->shards)
+                                 : NULL;
     for (char *c = scope; c && (c = strchr(c, '\n'));) /* it is said in messages of one line */
         *c = ',';
     if (scope)
@@ -220,34 +190,62 @@ static void move_root(const struct options *o, struct sources *sources)
         die("--root: no reference leads below %.*s; see st-ls --header", (int)(new - 1 - old), old);
 }
 
+static void take_options(struct options *o, struct stage *stage, int argc, char **argv)
+{
+    const struct arg args[] = {
+        {.name = "inline",
+         .to = &stage->embed,
+         .help = "put the bytes into the stream, for streams that leave the machine",
+         .silent = true},
+        {.name = "layers",
+         .kind = ARG_RANGE,
+         .to = &o->layers,
+         .value = "A-B",
+         .help = "only layers A to B, and nothing outside of layers"},
+        /* Of these two, the scope tells; parts of a checkpoint have the same history. */
+        {.name = "part",
+         .kind = ARG_PART,
+         .to = &o->part,
+         .value = "I/N",
+         .help = "only the shards of part I of N (1 to N), of about equal bytes",
+         .silent = true},
+        {.name = "shards",
+         .kind = ARG_TEXT,
+         .to = &o->shards,
+         .value = "list",
+         .help = "only these shards (names, commas or newlines between)",
+         .silent = true},
+        {.name = "root",
+         .kind = ARG_TEXT,
+         .to = &o->root,
+         .value = "OLD=NEW",
+         .help = "references below folder OLD point below NEW (a saved stream moved)",
+         .silent = true},
+        {.name = "verbose", .help = "say how much was read"},
+        {0},
+    };
+    stage_begin(stage, &program, args, argc, argv);
+}
+
 int main(int argc, char **argv)
 {
     struct options o = {0};
-    const struct arg args[] = {
-        {"inline", ARG_FLAG, &o.embed, 0, NULL, true},
-        {"layers", ARG_TEXT, &o.layers, 0, NULL, false},
-        {"part", ARG_TEXT, &o.part, 0, NULL,
-         true}, /* the scope tells it; parts agree on the rest */
-        {"shards", ARG_TEXT, &o.shards, 0, NULL, false},
-        {"root", ARG_TEXT, &o.root, 0, NULL, true},
-        {0},
-    };
     struct stage stage;
-    stage_begin(&stage, usage, args, argc, argv, -1);
+    take_options(&o, &stage, argc, argv);
     check_options(&o, &stage);
-    stage.embed = o.embed;
     struct ts_in *in = ts_open_all(stage.operand, (size_t)stage.operands, &stage);
     if (o.root)
         move_root(&o, ts_sources(in));
     if (o.shards)
         check_shards_exist(o.shards, ts_toc(in));
-    if (o.part)
+    if (o.part.text)
         find_part(&o, ts_toc(in));
     struct toc *toc = plan(&o, ts_toc(in), ts_model(in));
-    bool may_be_empty = o.part || (o.shards && !*o.shards); /* side files only */
+    bool may_be_empty = o.part.text || (o.shards && !*o.shards); /* side files only */
     if (!toc->count && !may_be_empty)
         die("%s: no tensor is in that part of it", ts_name(in));
     set_scope(&o, ts_header(in));
+    json_object_set_new(stage.entry, "selects", json_true());
     struct ts_out *out = ts_create(&stage, in, toc);
 
     while (ts_next(in)) {

@@ -13,32 +13,16 @@
 #include "stream/stats.h"
 #include "stream/ts.h"
 
-static const char usage[] =
-    "usage: st-stat [-hnq] [--hist] [-j N] [--json | --tsv] [-o file] [--place]\n"
-    "               [--progress] [--values] [stream]\n"
-    "\n"
-    "A line a tensor: smallest, largest, largest absolute and mean value of its elements (without\n"
-    "NaN and infinities), how many are zero, NaN or infinite; and a closing line with totals.\n"
-    "\n"
-    "      --hist       also how many values lie in [2^k, 2^(k+1)) for each k, by absolute value;\n"
-    "                   for packed 4-bit weights as they lie, how many of each code there are\n"
-    "  -j, --threads N  threads (default: as many as there are processors)\n"
-    "      --json       a line of JSON a tensor\n"
-    "      --place      with --json or --tsv: also where in the model each tensor stands\n"
-    "      --tsv        the same as --json, tab-separated\n"
-    "      --values     FP8, MXFP4 and NVFP4 matrices as their scales make them, in BF16; without\n"
-    "                   it, elements as they lie (bytes of packed 4-bit weights)\n"
-    "  -n, --plan       from the table only: no lines but the closing one\n"
-    "  -o, --output F   write to F instead of standard output\n"
-    "      --progress   show bytes, rate and time left\n"
-    "  -q, --quiet      no head and no closing line\n"
-    "  -h, --help       this text\n"
-    "      --version    the version\n"
-    "\n"
-    "Examples:\n"
-    "  st-stat --values DeepSeek-V4\n"
-    "  st-grep 'experts\\.7\\.w1\\.scale' DeepSeek-V4 | st-stat --hist\n"
-    "  st-stat --json amax.ts | jq -r 'select(.max > 100).name'\n";
+static const struct program program = {
+    .about = "A line a tensor: smallest, largest, largest absolute and mean value of its "
+             "elements (without NaN and infinities), how many are zero, NaN or infinite; "
+             "and a closing line with totals.",
+    .operands = {"[stream]"},
+    .examples = {"st-stat --values DeepSeek-V4",
+                 "st-grep 'experts\\.7\\.w1\\.scale' DeepSeek-V4 | st-stat --hist",
+                 "st-stat --json amax.ts | jq -r 'select(.max > 100).name'"},
+    .max_operands = 1,
+};
 
 enum { BAR = 50 /* characters */, LARGE = 1 << 16 /* elements: worth a thread's turn */ };
 
@@ -282,20 +266,38 @@ static void count_all(struct counting *c, unsigned threads)
     ordered_pool_end(line, free_part);
 }
 
+static void take_options(struct options *o, struct stage *stage, int argc, char **argv)
+{
+    const struct arg args[] = {
+        {.name = "hist",
+         .to = &o->hist,
+         .help = "also how many values lie in [2^k, 2^(k+1)) for each k, by absolute value; for "
+                 "packed 4-bit weights as they lie, how many of each code there are"},
+        arg_threads(&o->threads),
+        {.name = "json", .to = &o->json, .help = "a line of JSON a tensor"},
+        {.name = "tsv",
+         .to = &o->tsv,
+         .help = "the same as --json, tab-separated",
+         .or_previous = true},
+        {.name = "place",
+         .to = &o.place,
+         .help = "with --json or --tsv: also where in the model each tensor stands"},
+        {.name = "values",
+         .to = &o->values,
+         .help = "FP8, MXFP4 and NVFP4 matrices as their scales make them, in BF16; without it, "
+                 "elements as they lie (bytes of packed 4-bit weights)"},
+        {.name = "plan", .help = "from the table only: no lines but the closing one"},
+        {.name = "quiet", .help = "no head and no closing line"},
+        {0},
+    };
+    stage_begin(stage, &program, args, argc, argv);
+}
+
 int main(int argc, char **argv)
 {
     struct options o = {0};
-    const struct arg args[] = {
-        {"hist", ARG_FLAG, &o.hist, 0, NULL, false},
-        {"json", ARG_FLAG, &o.json, 0, NULL, false},
-        {"place", ARG_FLAG, &o.place, 0, NULL, false},
-        {"threads", ARG_NUMBER, &o.threads, 'j', NULL, true},
-        {"tsv", ARG_FLAG, &o.tsv, 0, NULL, false},
-        {"values", ARG_FLAG, &o.values, 0, NULL, false},
-        {0},
-    };
     struct stage stage;
-    stage_begin(&stage, usage, args, argc, argv, 1);
+    take_options(&o, &stage, argc, argv);
     o.form = report_form(o.tsv, o.json);
     if (o.place && o.form == REPORT_TEXT)
         die_usage("--place adds members to --json and columns to --tsv; give one of them");

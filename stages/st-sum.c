@@ -11,28 +11,17 @@
 #include "stream/report.h"
 #include "stream/ts.h"
 
-static const char usage[] =
-    "usage: st-sum [-hnqv] [-c file | --each] [-j N] [-o file] [--progress] [stream]\n"
-    "\n"
-    "Print a SHA-256 digest over all tensors, whatever their order, with their number and bytes: "
-    "two\n"
-    "streams or checkpoints with equal digests hold the same tensors.\n"
-    "\n"
-    "  -c, --check F    compare with F, which --each wrote: what is missing, changed or new?\n"
-    "      --each       a line a tensor, tab-separated: SHA-256, name, dtype, shape\n"
-    "  -j, --threads N  threads (default: as many as there are processors)\n"
-    "  -n, --plan       from the table only: number and bytes, - for digests\n"
-    "  -o, --output F   write to F instead of standard output\n"
-    "      --progress   show bytes, rate and time left\n"
-    "  -q, --quiet      with --check: no lines on standard output\n"
-    "  -v, --verbose    with --check: also say which tensors are as listed\n"
-    "  -h, --help       this text\n"
-    "      --version    the version\n"
-    "\n"
-    "Examples:\n"
-    "  st-sum DeepSeek-V4\n"
-    "  st-sum --each DeepSeek-V4 >sums && ssh host st-sum --check - DeepSeek-V4 <sums\n"
-    "  st-read DeepSeek-V4 | fp8-dequant | tee a.ts | st-write b && st-sum a.ts && st-sum b\n";
+static const struct program program = {
+    .about = "Print a SHA-256 digest over all tensors, whatever their order, with their "
+             "number and bytes: two streams or checkpoints with equal digests hold the "
+             "same tensors.",
+    .operands = {"[stream]"},
+    .examples =
+        {"st-sum DeepSeek-V4",
+         "st-sum --each DeepSeek-V4 >sums && ssh host st-sum --check - DeepSeek-V4 <sums",
+         "st-read DeepSeek-V4 | fp8-dequant | tee a.ts | st-write b && st-sum a.ts && st-sum b"},
+    .max_operands = 1,
+};
 
 enum { BUFFER = 1 << 20 };
 
@@ -261,17 +250,33 @@ static size_t check_listing(struct listing *found, struct listing *listed,
     return wrong;
 }
 
+static void take_options(struct options *o, struct stage *stage, int argc, char **argv)
+{
+    const struct arg args[] = {
+        {.name = "check",
+         .letter = 'c',
+         .kind = ARG_TEXT,
+         .to = &o->check,
+         .value = "file",
+         .help = "compare with file, which --each wrote: what is missing, changed or new?"},
+        {.name = "each",
+         .to = &o->each,
+         .help = "a line a tensor, tab-separated: SHA-256, name, dtype, shape",
+         .or_previous = true},
+        arg_threads(&o->threads),
+        {.name = "plan", .help = "from the table only: number and bytes, - for digests"},
+        {.name = "quiet", .help = "with --check: no lines on standard output"},
+        {.name = "verbose", .help = "with --check: also say which tensors are as listed"},
+        {0},
+    };
+    stage_begin(stage, &program, args, argc, argv);
+}
+
 int main(int argc, char **argv)
 {
     struct options o = {0};
-    const struct arg args[] = {
-        {"check", ARG_TEXT, &o.check, 'c', NULL, false},
-        {"each", ARG_FLAG, &o.each, 0, NULL, false},
-        {"threads", ARG_NUMBER, &o.threads, 'j', NULL, true},
-        {0},
-    };
     struct stage stage;
-    stage_begin(&stage, usage, args, argc, argv, 1);
+    take_options(&o, &stage, argc, argv);
     if (o.check && o.each)
         die_usage("--check and --each exclude each other");
     if (stage.plan && o.check)

@@ -18,42 +18,18 @@
 #include "text/samples.h"
 #include "text/tokenizer.h"
 
-static const char usage[] =
-    "usage: st-tokenize [-hnqv] [--field name] [--format jsonl | text] [--full] [--length L]\n"
-    "                   [--no-bos] [-o file] [--pack] [--progress] [--samples list]\n"
-    "                   --tokenizer dir | file [text-file ...]\n"
-    "       st-tokenize --decode [-hqv] [--no-bos] [-o file] [--progress]\n"
-    "                   --tokenizer dir | file [stream]\n"
-    "\n"
-    "Turn texts into token ids with a checkpoint's own tokenizer.json: a tensor stream of "
-    "input_ids\n"
-    "[samples, length] and lengths [samples]. Reads JSON lines (names that end in .json, .jsonl "
-    "or\n"
-    ".ndjson, and standard input) or plain text.\n"
-    "\n"
-    "      --tokenizer T   a checkpoint's folder, or its tokenizer.json\n"
-    "      --field NAME    what holds a sample's text, or its messages; a+b joins texts (default:\n"
-    "                      the first there is of text, article, prompt+response, messages)\n"
-    "      --format F      take all files as jsonl or as text, whatever they are called\n"
-    "      --samples LIST  at most so many samples from each file; 24,12: from the first 24, from\n"
-    "                      the others 12\n"
-    "      --length L      cut samples to L tokens\n"
-    "      --full          leave out samples with fewer than L tokens\n"
-    "      --pack          samples follow each other, rows are cut every L tokens\n"
-    "      --no-bos        do not begin each sample with the token that begins texts\n"
-    "      --decode        turn ids back into text: a line {\"text\": ...} a sample\n"
-    "  -n, --plan          write the table only, no tensors\n"
-    "  -o, --output F      write to F instead of standard output\n"
-    "      --progress      show bytes, rate and time left\n"
-    "  -q, --quiet         no messages but errors\n"
-    "  -v, --verbose       say how many samples and tokens there are\n"
-    "  -h, --help          this text\n"
-    "      --version       the version\n"
-    "\n"
-    "Examples:\n"
-    "  st-tokenize --tokenizer DeepSeek-V4 --samples 512 --length 512 news.jsonl >calib.ts\n"
-    "  st-tokenize --tokenizer DeepSeek-V4 --length 2048 --full book.txt >eval.ts\n"
-    "  st-tokenize --tokenizer DeepSeek-V4 --decode calib.ts | head -n 3\n";
+static const struct program program = {
+    .about = "Turn texts into token ids with a checkpoint's own tokenizer.json: a tensor "
+             "stream of input_ids [samples, length] and lengths [samples]. Reads JSON "
+             "lines (names that end in .json, .jsonl or .ndjson, and standard input) or "
+             "plain text.",
+    .operands = {"[text-file ...]", "[stream]"},
+    .examples =
+        {"st-tokenize --tokenizer DeepSeek-V4 --samples 512 --length 512 news.jsonl >calib.ts",
+         "st-tokenize --tokenizer DeepSeek-V4 --length 2048 --full book.txt >eval.ts",
+         "st-tokenize --tokenizer DeepSeek-V4 --decode calib.ts | head -n 3"},
+    .max_operands = ANY_OPERANDS,
+};
 
 struct options {
     const char *tokenizer, *field, *format, *samples;
@@ -297,19 +273,6 @@ static void tokenize_all(struct job *job)
 
 /* ---- rows to a stream ---- */
 
-static void add_tensor(struct toc *toc, const char *name, unsigned rank, uint64_t rows,
-                       uint64_t columns)
-{
-    struct tensor line = {.name = name,
-                          .dtype = DTYPE_I32,
-                          .rank = (uint8_t)rank,
-                          .dim = {rows, columns},
-                          .shard = toc_shard(toc, "tokens.safetensors")};
-    const char *error = toc_add(toc, &line);
-    if (error)
-        die("%s: %s", name, error);
-}
-
 /* Unused places hold the token that pads; 0, if the tokenizer has none. */
 static void write_ids(struct job *job, struct ts_out *out, uint64_t length)
 {
@@ -332,12 +295,14 @@ static void write_ids(struct job *job, struct ts_out *out, uint64_t length)
 
 static void write_stream(struct job *job)
 {
+    static const char shard[] = "tokens.safetensors";
     const struct rows *rows = &job->rows;
     json_t *entry = job->stage->entry;
     uint64_t length = job->o->length ? job->o->length : rows->longest;
     struct toc *toc = toc_new();
-    add_tensor(toc, "input_ids", 2, rows->count, length);
-    add_tensor(toc, "lengths", 1, rows->count, 0);
+    const uint64_t dim[] = {rows->count, length};
+    toc_append(toc, shard, "input_ids", DTYPE_I32, 2, dim);
+    toc_append(toc, shard, "lengths", DTYPE_I32, 1, dim);
     json_object_set(entry, "sources", job->sources);
     json_object_set_new(entry, "tokenizer", json_string(tokenizer_digest(job->tokenizer)));
     struct ts_out *out = ts_create(job->stage, NULL, toc);
@@ -407,23 +372,71 @@ static int decode_main(const struct options *o, struct stage *stage,
     return report_end(stage);
 }
 
+static void take_options(struct options *o, struct stage *stage, int argc, char **argv)
+{
+    const struct arg args[] = {
+        {.name = "tokenizer",
+         .kind = ARG_TEXT,
+         .to = &o->tokenizer,
+         .value = "dir | file",
+         .help = "a checkpoint's folder, or its tokenizer.json",
+         .required = EVERY_FORM,
+         .silent = true},
+        {.name = "decode",
+         .to = &o->decode,
+         .help = "turn ids back into text: a line {\"text\": ...} a sample",
+         .in = FORM(1),
+         .required = FORM(1)},
+        {.name = "field",
+         .kind = ARG_TEXT,
+         .to = &o->field,
+         .value = "name",
+         .help = "what holds a sample's text, or its messages; a+b joins texts (default: the first "
+                 "there is of text, article, prompt+response, messages)",
+         .in = FORM(0)},
+        {.name = "format",
+         .kind = ARG_CHOICE,
+         .to = &o->format,
+         .value = "form",
+         .choices = "jsonl|text",
+         .help = "take all files as jsonl or as text, whatever they are called",
+         .in = FORM(0)},
+        {.name = "samples",
+         .kind = ARG_TEXT,
+         .to = &o->samples,
+         .value = "list",
+         .help =
+             "at most so many samples from each file; 24,12: from the first 24, from the others 12",
+         .in = FORM(0)},
+        {.name = "length",
+         .kind = ARG_NUMBER,
+         .to = &o->length,
+         .value = "L",
+         .help = "cut samples to L tokens",
+         .in = FORM(0)},
+        {.name = "full",
+         .to = &o->full,
+         .help = "leave out samples with fewer than L tokens",
+         .in = FORM(0)},
+        {.name = "pack",
+         .to = &o->pack,
+         .help = "samples follow each other, rows are cut every L tokens",
+         .in = FORM(0)},
+        {.name = "no-bos",
+         .to = &o->no_bos,
+         .help = "do not begin each sample with the token that begins texts"},
+        {.name = "plan", .in = FORM(0)},
+        {.name = "verbose", .help = "say how many samples and tokens there are"},
+        {0},
+    };
+    stage_begin(stage, &program, args, argc, argv);
+}
+
 int main(int argc, char **argv)
 {
     struct options o = {0};
-    const struct arg args[] = {
-        {"tokenizer", ARG_TEXT, &o.tokenizer, 0, NULL, true},
-        {"field", ARG_TEXT, &o.field, 0, NULL, false},
-        {"format", ARG_CHOICE, &o.format, 0, "jsonl|text", false},
-        {"samples", ARG_TEXT, &o.samples, 0, NULL, false},
-        {"length", ARG_NUMBER, &o.length, 0, NULL, false},
-        {"full", ARG_FLAG, &o.full, 0, NULL, false},
-        {"pack", ARG_FLAG, &o.pack, 0, NULL, false},
-        {"no-bos", ARG_FLAG, &o.no_bos, 0, NULL, false},
-        {"decode", ARG_FLAG, &o.decode, 0, NULL, false},
-        {0},
-    };
     struct stage stage;
-    stage_begin(&stage, usage, args, argc, argv, -1);
+    take_options(&o, &stage, argc, argv);
     check_options(&o, &stage);
     struct tokenizer *tokenizer = tokenizer_open(o.tokenizer);
     int status = o.decode ? decode_main(&o, &stage, tokenizer) : encode_main(&o, &stage, tokenizer);

@@ -18,62 +18,34 @@
 #include "write/shards.h"
 #include "write/summary.h"
 
-static const char usage[] =
-    "usage: st-write [-hnqv] [--join] [--json] [--no-share] [--overwrite] [--part | --partial]\n"
-    "                [--progress] [--todo] [--verify] dir [stream]\n"
-    "\n"
-    "Write a tensor stream as a checkpoint: safetensors shards under their own names, the index,\n"
-    "config.json and hf_quant_config.json for the formats that arrived, all side files. What "
-    "comes\n"
-    "by reference is copied inside the kernel, or shared with the source where the filesystem "
-    "can.\n"
-    "Everything is built in DIR.partial; DIR appears when all of it is complete and on disk. A "
-    "run\n"
-    "that died is continued by the same command.\n"
-    "\n"
-    "      --join           put the parts that --part wrote together; no stream is read\n"
-    "      --json           print the summary as JSON on standard output\n"
-    "      --no-share       copy; never share disk space with the source\n"
-    "      --overwrite      replace DIR if it is not empty, at the very end\n"
-    "      --part           the stream is a part (st-read --part) of what becomes DIR: others may "
-    "be\n"
-    "                       written at the same time, also by other machines, until --join\n"
-    "      --partial        accept a stream that is only a part of a checkpoint\n"
-    "  -n, --plan           say what would be written, write nothing\n"
-    "      --progress       show bytes, rate and time left (on a terminal it is the default)\n"
-    "  -q, --quiet          no messages but errors\n"
-    "      --todo           name the shards that a run that died left to do, one a line, for\n"
-    "                       st-read --shards; no stream is read\n"
-    "      --verify         read all shards again before DIR appears, and compare\n"
-    "  -v, --verbose        say how the bytes went: shared, copied, written\n"
-    "  -h, --help           this text\n"
-    "      --version        the version\n"
-    "\n"
-    "Examples:\n"
-    "  st-read DeepSeek-V4 | nvfp4-cast --amax amax.ts | st-write DeepSeek-V4-NVFP4\n"
-    "  st-write -n DeepSeek-V4-bf16 bf16.ts\n";
+static const struct program program = {
+    .about = "Write a tensor stream as a checkpoint: safetensors shards under their own "
+             "names, the index, config.json and hf_quant_config.json for the formats that "
+             "arrived, all side files. What comes by reference is copied inside the "
+             "kernel, or shared with the source where the filesystem can. Everything is "
+             "built in dir.partial; dir appears when all of it is complete and on disk. A "
+             "run that died is continued by the same command.",
+    .operands = {"dir [stream]", "dir", "dir"},
+    .examples = {"st-read DeepSeek-V4 | nvfp4-cast --amax amax.ts | st-write DeepSeek-V4-NVFP4",
+                 "st-write -n DeepSeek-V4-bf16 bf16.ts", "st-write --state DeepSeek-V4-NVFP4"},
+    .max_operands = 2,
+};
 
 struct options {
-    bool join, json, no_share, overwrite, part, partial, todo, verify;
+    bool join, json, no_share, overwrite, part, partial, state, todo, verify;
+    struct arg_pair todo_part;
 };
 
 /* ---- one run, or several ---- */
 
-/* Take out of the history which shards st-read took, with --shards or --part: the others are
- * another run's. An st-read that did nothing else is as good as none. */
-static void forget_shards(json_t *history)
+/* Take the stages out of the history that only selected tensors (tensor-stream(5)), and had no
+ * option that counts: which shards a run takes does not matter, the others are another run's. */
+static void forget_selecting(json_t *history)
 {
     for (size_t i = json_array_size(history); i-- > 0;) {
-        json_t *stage = json_array_get(history, i), *options = json_object_get(stage, "options");
-        const char *program = json_string_value(json_object_get(stage, "program"));
-        if (!program || strcmp(program, "st-read") != 0)
-            continue;
-        for (size_t j = json_array_size(options); j-- > 0;) {
-            const char *option = json_string_value(json_array_get(options, j));
-            if (option && (!strncmp(option, "--shards=", 9) || !strncmp(option, "--part=", 7)))
-                json_array_remove(options, j);
-        }
-        if (!json_array_size(options))
+        json_t *stage = json_array_get(history, i);
+        if (json_is_true(json_object_get(stage, "selects")) &&
+            !json_array_size(json_object_get(stage, "options")))
             json_array_remove(history, i);
     }
 }
@@ -87,7 +59,7 @@ static char *identity_of(struct ts_in *in, char *hex)
     json_t *identity = json_pack("[o, o]", files, history);
     if (!identity)
         die("out of memory");
-    forget_shards(history);
+    forget_selecting(history);
     struct digest *digest = digest_new();
     char *text = json_text(identity, false, true);
     digest_add(digest, text, strlen(text));
@@ -95,6 +67,8 @@ static char *identity_of(struct ts_in *in, char *hex)
     free(text);
     return digest_end(digest, hex);
 }
+
+/* ---- questions ---- */
 
 static void print_todo(const char *path)
 {
@@ -113,6 +87,34 @@ static void print_todo(const char *path)
                 puts(file.name);
         shards_free(shards);
     }
+    output_dir_free(&output);
+}
+
+/* Nothing is to do of a part that is complete. */
+static void print_todo_part(const char *path, const struct arg_pair *part)
+{
+    struct output_dir output;
+    bool complete;
+    output_dir_name(&output, path);
+    char *folder = parts_present(output.partial, part->a, part->b, &complete);
+    if (!folder)
+        die("%s: no run of part %s is to be continued; begin one without --todo-part",
+            output.partial, part->text);
+    if (!complete)
+        print_todo(folder);
+    free(folder);
+    output_dir_free(&output);
+}
+
+static void print_state(const char *path)
+{
+    static const char *const names[] = {[OUTPUT_DIR_ABSENT] = "absent",
+                                        [OUTPUT_DIR_PARTIAL] = "partial",
+                                        [OUTPUT_DIR_COMPLETE] = "complete",
+                                        [OUTPUT_DIR_OTHER] = "other"};
+    struct output_dir output;
+    output_dir_name(&output, path);
+    puts(names[output_dir_state(&output)]);
     output_dir_free(&output);
 }
 
@@ -401,34 +403,134 @@ static void join(struct output_dir *output, const struct options *o, const struc
     json_decref(s.counts);
 }
 
+static void check_options(const struct options *o, const struct stage *stage)
+{
+    bool part = o->todo_part.text;
+    const char *alone = o->join    ? "join"
+                        : o->state ? "state"
+                        : o->todo  ? "todo"
+                        : part     ? "todo-part"
+                                   : NULL;
+    if (!stage->operands)
+        die_usage("into which folder?");
+    if (stage->output)
+        die_usage("-o does not go with st-write; the folder is its operand");
+    if (o->part + o->partial + o->join + o->state + o->todo + part > 1)
+        die_usage("--part, --partial, --join, --state, --todo and --todo-part exclude each other");
+    if (alone && (stage->operands > 1 || stage->plan))
+        die_usage("--%s reads no stream, and has no plan", alone);
+}
+
+static void answer(const struct options *o, const char *path)
+{
+    if (o->state)
+        print_state(path);
+    else if (o->todo)
+        print_todo(path);
+    else
+        print_todo_part(path, &o->todo_part);
+}
+
+/* The program's own options, and those that ask how far the folder is; the caller frees them. */
+static struct arg *add_questions(struct options *o, const struct arg *own)
+{
+    const struct arg questions[] = {
+        {.name = "state",
+         .to = &o->state,
+         .help = "say how far dir is, in a word: absent, partial (a run died, or is at work), "
+                 "complete, or other (there is something that is no checkpoint)",
+         .in = FORM(2),
+         .required = FORM(2),
+         .silent = true},
+        {.name = "todo",
+         .to = &o->todo,
+         .help =
+             "name the shards that a run that died left to do, one a line, for st-read --shards",
+         .in = FORM(2),
+         .required = FORM(2),
+         .or_previous = true,
+         .silent = true},
+        {.name = "todo-part",
+         .kind = ARG_PART,
+         .to = &o->todo_part,
+         .value = "I/N",
+         .help = "the same of part I of N",
+         .in = FORM(2),
+         .required = FORM(2),
+         .or_previous = true,
+         .silent = true},
+        {0},
+    };
+    return args_join(own, questions);
+}
+
+static void take_options(struct options *o, struct stage *stage, int argc, char **argv)
+{
+    const struct arg own[] = {
+        {.name = "join",
+         .to = &o->join,
+         .help = "put the parts that --part wrote together; no stream is read",
+         .in = FORM(1),
+         .required = FORM(1),
+         .silent = true},
+        {.name = "json",
+         .to = &o->json,
+         .help = "print the summary as JSON on standard output",
+         .in = FORM(0) | FORM(1),
+         .silent = true},
+        {.name = "no-share",
+         .to = &o->no_share,
+         .help = "copy; never share disk space with the source",
+         .in = FORM(0),
+         .silent = true},
+        {.name = "overwrite",
+         .to = &o->overwrite,
+         .help = "replace dir if it is not empty, at the very end",
+         .in = FORM(0) | FORM(1),
+         .silent = true},
+        {.name = "part",
+         .to = &o->part,
+         .help = "the stream is a part (st-read --part) of what becomes dir: others may be written "
+                 "at the same time, also by other machines, until --join",
+         .in = FORM(0),
+         .silent = true},
+        {.name = "partial",
+         .to = &o->partial,
+         .help = "accept a stream that is only a part of a checkpoint",
+         .in = FORM(0),
+         .or_previous = true,
+         .silent = true},
+        {.name = "verify",
+         .to = &o->verify,
+         .help = "read all shards again before dir appears, and compare",
+         .in = FORM(0),
+         .silent = true},
+        {.name = "plan", .help = "say what would be written, write nothing", .in = FORM(0)},
+        {.name = "output", .in = NO_FORM},
+        {.name = "progress",
+         .help = "show bytes, rate and time left (on a terminal it is the default)",
+         .in = FORM(0) | FORM(1)},
+        {.name = "quiet", .in = FORM(0) | FORM(1)},
+        {.name = "verbose",
+         .help = "say how the bytes went: shared, copied, written",
+         .in = FORM(0) | FORM(1)},
+        {0},
+    };
+    struct arg *args = add_questions(o, own);
+    stage_begin(stage, &program, args, argc, argv);
+    free(args);
+}
+
 int main(int argc, char **argv)
 {
     struct options o = {0};
-    const struct arg args[] = {
-        {"join", ARG_FLAG, &o.join, 0, NULL, true},
-        {"json", ARG_FLAG, &o.json, 0, NULL, true},
-        {"no-share", ARG_FLAG, &o.no_share, 0, NULL, true},
-        {"overwrite", ARG_FLAG, &o.overwrite, 0, NULL, true},
-        {"part", ARG_FLAG, &o.part, 0, NULL, true},
-        {"partial", ARG_FLAG, &o.partial, 0, NULL, true},
-        {"todo", ARG_FLAG, &o.todo, 0, NULL, true},
-        {"verify", ARG_FLAG, &o.verify, 0, NULL, true},
-        {0},
-    };
     struct stage stage;
     struct output_dir output;
     double start = now();
-    stage_begin(&stage, usage, args, argc, argv, 2);
-    if (!stage.operands)
-        die_usage("into which folder?");
-    if (stage.output)
-        die_usage("-o does not go with st-write; the folder is its operand");
-    if (o.part + o.partial + o.join + o.todo > 1)
-        die_usage("--part, --partial, --join and --todo exclude each other");
-    if ((o.join || o.todo) && (stage.operands > 1 || stage.plan))
-        die_usage("--%s reads no stream, and has no plan", o.join ? "join" : "todo");
-    if (o.todo) {
-        print_todo(stage.operand[0]);
+    take_options(&o, &stage, argc, argv);
+    check_options(&o, &stage);
+    if (o.state || o.todo || o.todo_part.text) {
+        answer(&o, stage.operand[0]);
         return stage_end(&stage);
     }
     stage.progress |= isatty(STDERR_FILENO) && !stage.quiet; /* always the last one */

@@ -11,8 +11,11 @@
 
 #include "base/die.h"
 #include "base/number.h"
+#include "base/usage.h"
 
-enum { MAX_OPTIONS = 40, LONG_ONLY = 256 };
+enum { LONG_ONLY = 256, PAIR_MAX = 999999999 };
+
+/* ---- values ---- */
 
 static uint64_t parse_number(const char *name, const char *text, bool bytes)
 {
@@ -26,6 +29,19 @@ static uint64_t parse_number(const char *name, const char *text, bool bytes)
     if (!right || !unit || !mul_fits(number, unit, &value))
         die_usage("--%s: '%s' is not a number%s", name, text, bytes ? " of bytes (K, M, G)" : "");
     return value;
+}
+
+/* "A-B" or "I/N". */
+static struct arg_pair parse_pair(const struct arg *arg, const char *text)
+{
+    struct arg_pair pair = {.text = text};
+    bool range = arg->kind == ARG_RANGE;
+    const char *at = text;
+    if (!number_parse(&at, PAIR_MAX, &pair.a) || *at++ != (range ? '-' : '/') ||
+        !number_parse(&at, PAIR_MAX, &pair.b) || *at || pair.a > pair.b || (!range && !pair.a))
+        die_usage("--%s: '%s' is not %s", arg->name, text,
+                  range ? "A-B with A <= B" : "I/N with 1 <= I <= N");
+    return pair;
 }
 
 static bool is_choice(const char *choices, const char *text)
@@ -64,6 +80,10 @@ static void take(const struct arg *arg, const char *text)
             die_usage("--%s: '%s' is none of %s", arg->name, text, arg->choices);
         *(const char **)arg->to = text;
         break;
+    case ARG_RANGE:
+    case ARG_PART:
+        *(struct arg_pair *)arg->to = parse_pair(arg, text);
+        break;
     }
 }
 
@@ -95,72 +115,177 @@ static void hold_standard_descriptors(void)
             die_errno("/dev/null");
 }
 
-void stage_begin(struct stage *stage, const char *usage, const struct arg *args, int argc,
-                 char **argv, int max_operands)
+/* ---- tables ---- */
+
+static size_t count_args(const struct arg *args)
+{
+    size_t count = 0;
+    while (args && args[count].name)
+        count++;
+    return count;
+}
+
+/* True if `change`, an entry without `to`, is of one of these; that then says what it says. */
+static bool adapt(struct arg *args, const struct arg *change)
+{
+    for (; args->name; args++)
+        if (!strcmp(args->name, change->name)) {
+            args->help = change->help ? change->help : args->help;
+            args->in = change->in ? change->in : args->in;
+            return true;
+        }
+    return false;
+}
+
+struct arg *args_join(const struct arg *own, const struct arg *shared)
+{
+    size_t count = count_args(shared);
+    struct arg *all = xalloc(count_args(own) + count + 1, sizeof *all);
+    struct arg *end = all, *changed = xalloc(count + 1, sizeof *changed);
+    memcpy(changed, shared, count * sizeof *changed);
+    for (; own && own->name; own++)
+        if (own->to || !adapt(changed, own))
+            *end++ = *own;
+    memcpy(end, changed, count * sizeof *changed);
+    free(changed);
+    return all;
+}
+
+struct arg arg_threads(uint64_t *to)
+{
+    return (struct arg){.name = "threads",
+                        .letter = 'j',
+                        .kind = ARG_NUMBER,
+                        .to = to,
+                        .value = "N",
+                        .help = "threads (default: as many as there are processors)",
+                        .silent = true};
+}
+
+/* What --help and --version set. */
+struct asked {
+    bool help, version;
+};
+
+/* All options: the program's own, then those that every program has. The caller frees them. */
+static struct arg *add_shared(const struct arg *own, struct stage *stage, struct asked *asked)
+{
+    const struct arg shared[] = {
+        {.name = "plan",
+         .letter = 'n',
+         .to = &stage->plan,
+         .help = "write the table only, no tensors",
+         .silent = true},
+        {.name = "output",
+         .letter = 'o',
+         .kind = ARG_TEXT,
+         .to = &stage->output,
+         .value = "file",
+         .help = "write to file instead of standard output",
+         .silent = true},
+        {.name = "progress",
+         .to = &stage->progress,
+         .help = "show bytes, rate and time left",
+         .silent = true},
+        {.name = "quiet",
+         .letter = 'q',
+         .to = &stage->quiet,
+         .help = "no messages but errors",
+         .silent = true},
+        /* Each program says itself what it says then. */
+        {.name = "verbose", .letter = 'v', .to = &stage->verbose, .silent = true},
+        {.name = "help", .letter = 'h', .to = &asked->help, .help = "this text", .silent = true},
+        {.name = "version",
+         .to = &asked->version,
+         .help = "the version",
+         .in = NO_SYNOPSIS,
+         .silent = true},
+        {0},
+    };
+    struct arg *all = args_join(own, shared);
+    for (const struct arg *arg = all; arg->name; arg++)
+        if (!arg->to)
+            die("--%s: its entry sets nothing, and no shared option has that name", arg->name);
+    return all;
+}
+
+/* ---- the command line ---- */
+
+/* As getopt_long(3) has them: the short ones, and the long ones by their index in the table. */
+struct getopt_tables {
+    char *letters;
+    struct option *options;
+};
+
+static void make_tables(struct getopt_tables *tables, const struct arg *args)
+{
+    size_t count = count_args(args);
+    char *letter = tables->letters = xalloc(2 * count + 1, 1);
+    tables->options = xalloc(count + 1, sizeof *tables->options);
+    for (size_t i = 0; i < count; i++) {
+        bool takes = args[i].kind != ARG_FLAG;
+        tables->options[i] = (struct option){args[i].name, takes ? required_argument : no_argument,
+                                             NULL, LONG_ONLY + (int)i};
+        if (!args[i].letter)
+            continue;
+        *letter++ = args[i].letter;
+        if (takes)
+            *letter++ = ':';
+    }
+}
+
+/* The option that getopt_long(3) found. */
+static const struct arg *found_arg(const struct arg *args, int found)
+{
+    if (found >= LONG_ONLY)
+        return &args[found - LONG_ONLY];
+    while (args->letter != found)
+        args++;
+    return args;
+}
+
+static void parse(struct stage *stage, const struct arg *args, int argc, char **argv)
+{
+    struct getopt_tables tables;
+    make_tables(&tables, args);
+    json_t *options = json_object_get(stage->entry, "options");
+    for (int c; (c = getopt_long(argc, argv, tables.letters, tables.options, NULL)) != -1;) {
+        if (c == '?') {
+            fprintf(stderr, "Try '%s --help'.\n", program_invocation_short_name);
+            exit(EXIT_USAGE);
+        }
+        const struct arg *arg = found_arg(args, c);
+        take(arg, optarg);
+        record(options, arg, arg->kind == ARG_FLAG ? NULL : optarg);
+    }
+    free(tables.letters);
+    free(tables.options);
+    stage->operand = argv + optind;
+    stage->operands = argc - optind;
+}
+
+void stage_begin(struct stage *stage, const struct program *program, const struct arg *args,
+                 int argc, char **argv)
 {
     hold_standard_descriptors();
-    bool help = false, version = false;
-    const struct arg common[] = {
-        {"help", ARG_FLAG, &help, 'h', NULL, true},
-        {"version", ARG_FLAG, &version, 0, NULL, true},
-        {"verbose", ARG_FLAG, &stage->verbose, 'v', NULL, true},
-        {"quiet", ARG_FLAG, &stage->quiet, 'q', NULL, true},
-        {"plan", ARG_FLAG, &stage->plan, 'n', NULL, true},
-        {"output", ARG_TEXT, &stage->output, 'o', NULL, true},
-        {"progress", ARG_FLAG, &stage->progress, 0, NULL, true},
-    };
-    struct option options[MAX_OPTIONS + 1];
-    const struct arg *known[MAX_OPTIONS];
-    char letters[2 * MAX_OPTIONS + 1] = "", *letter = letters;
-    int count = 0;
-    for (const struct arg *arg = args; arg && arg->name; arg++)
-        known[count++] = arg;
-    for (size_t i = 0; i < sizeof common / sizeof *common; i++)
-        known[count++] = &common[i];
-    for (int i = 0; i < count; i++) {
-        bool takes = known[i]->kind != ARG_FLAG;
-        options[i] = (struct option){known[i]->name, takes ? required_argument : no_argument, NULL,
-                                     LONG_ONLY + i};
-        if (known[i]->letter) {
-            *letter++ = known[i]->letter;
-            if (takes)
-                *letter++ = ':';
-        }
-    }
-    *letter = 0;
-    options[count] = (struct option){NULL, 0, NULL, 0};
-
     *stage = (struct stage){.entry = json_pack("{s:s, s:s, s:[]}", "program",
                                                program_invocation_short_name, "version",
                                                SEEKPIPE_VERSION, "options")};
     if (!stage->entry)
         die("out of memory");
-    json_t *record_in = json_object_get(stage->entry, "options");
-    for (int c; (c = getopt_long(argc, argv, letters, options, NULL)) != -1;) {
-        if (c == '?') {
-            fprintf(stderr, "Try '%s --help'.\n", program_invocation_short_name);
-            exit(EXIT_USAGE);
-        }
-        const struct arg *arg = NULL;
-        if (c >= LONG_ONLY)
-            arg = known[c - LONG_ONLY];
-        for (int i = 0; i < count && !arg; i++)
-            if (known[i]->letter == c)
-                arg = known[i];
-        take(arg, optarg);
-        record(record_in, arg, arg->kind == ARG_FLAG ? NULL : optarg);
-    }
-    if (help)
-        fputs(usage, stdout);
-    if (version)
+    struct asked asked = {0};
+    struct arg *all = add_shared(args, stage, &asked);
+    parse(stage, all, argc, argv);
+    if (asked.help)
+        usage_print(program, all);
+    free(all);
+    if (asked.version)
         printf("%s (seekpipe) %s\n", program_invocation_short_name, SEEKPIPE_VERSION);
-    if (help || version)
+    if (asked.help || asked.version)
         exit(stage_end(stage));
     stage->progress |= is_last_on_terminal(stage);
-    stage->operand = argv + optind;
-    stage->operands = argc - optind;
-    if (max_operands >= 0 && stage->operands > max_operands)
-        die_usage("unexpected operand '%s'", stage->operand[max_operands]);
+    if (program->max_operands >= 0 && stage->operands > program->max_operands)
+        die_usage("unexpected operand '%s'", stage->operand[program->max_operands]);
 }
 
 const char *stage_input(const struct stage *stage)

@@ -1,4 +1,19 @@
-/* args.h: command lines, the same in every program. */
+/* args.h: command lines, the same in every program.
+ *
+ * A program says what it is in a `struct program`, and what its options are in a table of `struct
+ * arg`. Parsing, --help, and its first lines, which equal the man page's SYNOPSIS, come from these.
+ *
+ * To add an option: one entry in the program's table, with its help beside it, and an .It in the
+ * SYNOPSIS and DESCRIPTION of its page (man.bats compares). The member that `to` points to has the
+ * option's name, with _ for - (where C lets it: --inline is `embed`, --long is `details`).
+ * What a shared option says of itself in one program is an entry with its name, without `to`:
+ *
+ *     {.name = "verbose", .help = "say how much was read"},
+ *     {.name = "plan", .in = NO_FORM},
+ *
+ * To add an option to every program: an entry in add_shared(). An option of some programs is a
+ * function that gives its entry, such as arg_threads(), or several of them, such as
+ * forward_options_args(). */
 #ifndef ARGS_H
 #define ARGS_H
 
@@ -16,6 +31,8 @@ enum arg_kind {
     ARG_NUMBER, /* uint64_t: decimal */
     ARG_BYTES,  /* uint64_t: decimal with an optional K, M or G (powers of 1024) */
     ARG_CHOICE, /* const char *: one of `choices` */
+    ARG_RANGE,  /* struct arg_pair: "A-B" with A <= B */
+    ARG_PART,   /* struct arg_pair: "I/N" with 1 <= I <= N */
 };
 
 struct arg_list {
@@ -23,16 +40,40 @@ struct arg_list {
     size_t count;
 };
 
-/* One option. An option that cannot change the result (-j, -v) is `silent`: it leaves no trace in
- * the stream's history. */
-struct arg {
-    const char *name; /* "amax" for --amax; NULL ends an array */
-    enum arg_kind kind;
-    void *to;
-    char letter;         /* 'a' for -a; 0 for none */
-    const char *choices; /* "none|layer-max" */
-    bool silent;
+struct arg_pair {
+    const char *text; /* as it was given; NULL if it was not */
+    uint64_t a, b;    /* at most 999999999 */
 };
+
+/* A command line may have several forms, each a line of SYNOPSIS. Sets of forms: */
+#define FORM(n) (1U << (n))
+enum { EVERY_FORM = FORM(29) - 1, NO_SYNOPSIS = FORM(29), NO_FORM = FORM(30) };
+
+/* One option. A table of them ends with an entry without a name: any number may come before. */
+struct arg {
+    const char *name; /* "amax" for --amax */
+    char letter;      /* 'a' for -a; 0 for none */
+    enum arg_kind kind;
+    void *to;            /* what it sets; NULL: see above */
+    const char *value;   /* what the help calls its value: "file"; NULL for a flag */
+    const char *choices; /* "none|layer-max" */
+    const char *help;    /* any length: it is wrapped. NULL: the option works, but is not shown */
+    unsigned in;         /* forms that have it; 0: all; NO_SYNOPSIS: help only; NO_FORM: nowhere */
+    unsigned required;   /* forms in which it must be given (checked by the program) */
+    bool or_previous;    /* it excludes the option before it (checked by the program) */
+    bool silent;         /* it cannot change the result (-j, -v): no trace in the history */
+};
+
+enum { PROGRAM_FORMS = 4, PROGRAM_EXAMPLES = 6 };
+
+/* What --help says beside options. Texts are wrapped; examples are not. */
+struct program {
+    const char *about;
+    const char *operands[PROGRAM_FORMS]; /* of each form: "[stream]"; as many as there are forms */
+    const char *examples[PROGRAM_EXAMPLES];
+    int max_operands; /* more are refused; ANY_OPERANDS: none are */
+};
+enum { ANY_OPERANDS = -1 };
 
 /* What every program has. */
 struct stage {
@@ -46,13 +87,20 @@ struct stage {
     int operands;
 };
 
-/* Parse a command line: the program's own options (an array ended by a NULL name; may be NULL), and
- * the common ones: -h --help, --version, -v, -q, -n, -o FILE, --progress. `usage` is what --help
- * prints; its first line begins "usage: " and equals the man page's SYNOPSIS. --help and --version
- * print on standard output and exit 0; a wrong command line exits 2. Operands are left in
- * stage->operand, which points into argv; more than max_operands (if >= 0) are refused. */
-void stage_begin(struct stage *stage, const char *usage, const struct arg *args, int argc,
-                 char **argv, int max_operands);
+/* Parse a command line: the program's own options (may be NULL), and the shared ones: -h --help,
+ * --version, -v, -q, -n, -o FILE, --progress. --help and --version print on standard output and
+ * exit 0; a wrong command line exits 2. Operands are left in stage->operand, which points into
+ * argv. `args` may point into *stage; it is not used after the call. */
+void stage_begin(struct stage *stage, const struct program *program, const struct arg *args,
+                 int argc, char **argv);
+
+/* A program's own options (may be NULL) and those that it shares, in one table; the caller frees
+ * it. An entry of `own` without `to` is not one more option: its `help` and `in`, where there are
+ * any, replace those of the shared one with its name. */
+struct arg *args_join(const struct arg *own, const struct arg *shared);
+
+/* -j, --threads N, into *to: 0 if not given, which ordered_pool_threads() understands. */
+struct arg arg_threads(uint64_t *to);
 
 /* The operand, or NULL ("standard input") if there is none or it is "-". */
 const char *stage_input(const struct stage *stage);

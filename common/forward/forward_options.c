@@ -12,29 +12,79 @@
 
 enum { THREADS_MOST = 1024 };
 
-struct arg *forward_options_args(struct forward_options *o, const struct arg *own)
+struct arg *forward_options_args(struct forward_options *o, const struct arg *own,
+                                 unsigned without_tokens)
 {
     *o = (struct forward_options){.device = "cpu", .batch = 4};
-    const struct arg common[] = {
-        {"tokens", ARG_TEXT, &o->tokens, 0, NULL, true}, /* told by their digest */
-        {"samples", ARG_NUMBER, &o->samples, 0, NULL, false},
-        {"layers", ARG_TEXT, &o->layers, 0, NULL, false},
-        {"mtp", ARG_FLAG, &o->mtp, 0, NULL, false},
-        {"states-in", ARG_TEXT, &o->states_in, 0, NULL, false},
-        {"states-out", ARG_TEXT, &o->states_out, 0, NULL, true},
-        {"device", ARG_CHOICE, &o->device, 0, "cpu|cuda", true},
-        {"batch", ARG_NUMBER, &o->batch, 0, NULL, true},
-        {"mem", ARG_BYTES, &o->memory, 0, NULL, true},
-        {"threads", ARG_NUMBER, &o->threads, 'j', NULL, true},
+    const unsigned tokens = FORM(0), all = tokens | without_tokens;
+    struct arg threads = arg_threads(&o->threads);
+    threads.in = all;
+    const struct arg shared[] = {
+        {.name = "tokens",
+         .kind = ARG_TEXT,
+         .to = &o->tokens,
+         .value = "file",
+         .help = "token ids, from st-tokenize: a stream or .safetensors file with input_ids, and "
+                 "lengths where rows are not full",
+         .in = tokens,
+         .required = tokens,
+         .silent = true}, /* told by their digest */
+        {.name = "samples",
+         .kind = ARG_NUMBER,
+         .to = &o->samples,
+         .value = "N",
+         .help = "only the first N samples",
+         .in = tokens},
+        {.name = "layers",
+         .kind = ARG_RANGE,
+         .to = &o->layers,
+         .value = "A-B",
+         .help = "only layers A to B",
+         .in = tokens},
+        {.name = "mtp",
+         .to = &o->mtp,
+         .help = "run the multi-token prediction layers, too",
+         .in = tokens},
+        {.name = "states-in",
+         .kind = ARG_TEXT,
+         .to = &o->states_in,
+         .value = "file",
+         .help = "begin with the hidden states in file instead of the embeddings",
+         .in = tokens},
+        {.name = "states-out",
+         .kind = ARG_TEXT,
+         .to = &o->states_out,
+         .value = "file",
+         .help = "write the hidden states after the last layer to file",
+         .in = tokens,
+         .silent = true},
+        {.name = "device",
+         .kind = ARG_CHOICE,
+         .to = &o->device,
+         .value = "which",
+         .choices = "cpu|cuda",
+         .help = "compute on the cpu (default) or on a GPU: cuda",
+         .in = all,
+         .silent = true},
+        {.name = "batch",
+         .kind = ARG_NUMBER,
+         .to = &o->batch,
+         .value = "N",
+         .help = "samples at a time outside of the experts (default: 4)",
+         .in = tokens,
+         .silent = true},
+        {.name = "mem",
+         .kind = ARG_BYTES,
+         .to = &o->mem,
+         .value = "size",
+         .help = "memory for weights that wait or are in use (default: 4G, or a third of the "
+                 "GPU's)",
+         .in = all,
+         .silent = true},
+        threads,
         {0},
     };
-    size_t count = 0;
-    while (own[count].name)
-        count++;
-    struct arg *args = xalloc(count + sizeof common / sizeof *common, sizeof *args);
-    memcpy(args, own, count * sizeof *args);
-    memcpy(args + count, common, sizeof common);
-    return args;
+    return args_join(own, shared);
 }
 
 void forward_options_check(const struct forward_options *o, bool over_tokens)
@@ -73,15 +123,10 @@ struct ranks *forward_options_ranks(const struct forward_options *o, struct stag
 static void set_layers(const struct forward_options *o, struct forward *run)
 {
     uint64_t layers = forward_layers(run->in);
-    char rest;
-    run->first = 0;
-    run->last = layers - 1;
-    if (o->layers &&
-        (sscanf(o->layers, "%9" SCNu64 "-%9" SCNu64 "%c", &run->first, &run->last, &rest) != 2 ||
-         run->first > run->last))
-        die_usage("--layers: '%s' is not A-B with A <= B", o->layers);
+    run->first = o->layers.text ? o->layers.a : 0;
+    run->last = o->layers.text ? o->layers.b : layers - 1;
     if (run->last >= layers)
-        die("%s: --layers %s: there are layers 0 to %" PRIu64, ts_name(run->in), o->layers,
+        die("%s: --layers %s: there are layers 0 to %" PRIu64, ts_name(run->in), o->layers.text,
             layers - 1);
     if (run->first > 0 && !o->states_in)
         die_usage("layer %" PRIu64 " goes on from the hidden states of the one before; give them "
@@ -141,7 +186,7 @@ void forward_options_open(const struct forward_options *o, const struct stage *s
                             .ranks = ranks,
                             .mtp = o->mtp,
                             .batch = o->batch,
-                            .memory = o->memory,
+                            .memory = o->mem,
                             .verbose = stage->verbose,
                             .states_in = o->states_in};
     set_layers(o, run);

@@ -6,14 +6,17 @@
 #include "forward/forward.h"
 
 struct forward_options {
-    const char *device, *tokens, *layers, *states_in, *states_out;
-    uint64_t samples, batch, memory, threads;
+    const char *device, *tokens, *states_in, *states_out;
+    struct arg_pair layers;
+    uint64_t samples, batch, mem, threads;
     bool mtp;
 };
 
-/* These options with their defaults, behind the program's own (an array ended by a NULL name); the
- * caller frees the result. */
-struct arg *forward_options_args(struct forward_options *o, const struct arg *own);
+/* These options with their defaults, after the program's own; the caller frees the result. Form 0
+ * of the command line runs over tokens and has all of them; those in the set `without_tokens` (0:
+ * none) have the ones that any run has. */
+struct arg *forward_options_args(struct forward_options *o, const struct arg *own,
+                                 unsigned without_tokens);
 
 /* The other processes that share this run's samples, or NULL if it is alone (see ranks.h): to be
  * called first of all, and to be ended with ranks_close(). Only rank 0 speaks, unless of errors. */

@@ -66,13 +66,7 @@ void predictions_gather(struct predictions *p, struct ranks *ranks)
 static void plan(struct toc *toc, const char *name, enum dtype dtype, unsigned rank, uint64_t rows,
                  uint64_t cols)
 {
-    struct tensor line = {.name = name, .dtype = (uint8_t)dtype, .rank = (uint8_t)rank};
-    line.shard = toc_shard(toc, "predictions.safetensors");
-    line.dim[0] = rows;
-    line.dim[1] = cols;
-    const char *error = toc_add(toc, &line);
-    if (error)
-        die("%s: %s", name, error);
+    toc_append(toc, "predictions.safetensors", name, dtype, rank, (const uint64_t[]){rows, cols});
 }
 
 void predictions_save(const struct predictions *p, const struct stage *stage, const char *path)

@@ -134,17 +134,15 @@ static void write_file(const struct resume *resume, const struct forward *run,
                        const struct scalars *scalars)
 {
     struct stage file = {.output = resume->file, .entry = stage->entry};
-    struct tensor line = {
-        .name = "options", .dtype = DTYPE_U8, .rank = 1, .dim = {DIGEST_TEXT - 1}};
     struct toc *toc = toc_new();
     states_plan(toc, run, states);
-    line.shard = toc_shard(toc, "options.safetensors");
-    toc_add(toc, &line);
+    toc_append(toc, "options.safetensors", "options", DTYPE_U8, 1,
+               (const uint64_t[]){DIGEST_TEXT - 1});
     for (size_t i = 0; i < scalars->toc->count; i++)
         toc_copy(toc, scalars->toc, i);
     struct ts_out *out = ts_create(&file, NULL, toc);
     states_write(out, run, states);
-    ts_put(out, line.name, resume->options, DIGEST_TEXT - 1);
+    ts_put(out, "options", resume->options, DIGEST_TEXT - 1);
     scalars_write(scalars, out);
     ts_finish(out, NULL, NULL);
     toc_free(toc);
@@ -186,4 +184,15 @@ void resume_end(struct resume *resume)
             die_errno("%s: the result is whole; remove this folder yourself", resume->file);
     close(resume->folder);
     free(resume->file);
+}
+
+void resume_discard(const char *folder)
+{
+    struct resume resume;
+    if (access(folder, F_OK) && errno == ENOENT)
+        return;
+    resume_begin(&resume, folder, "", 0);
+    resume_end(&resume);
+    if (rmdir(folder) && errno != ENOTEMPTY && errno != EEXIST)
+        die_errno("%s", folder);
 }

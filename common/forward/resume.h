@@ -54,4 +54,9 @@ void resume_finish(struct resume *resume, const struct forward *run, const struc
  * was cut off left. The folder stays. */
 void resume_end(struct resume *resume);
 
+/* Remove what a calibration left in `folder`, whether it died or is finished, and the folder if it
+ * holds nothing else. Nothing is to do if there is none. A folder in which another program is at
+ * work ends the process. */
+void resume_discard(const char *folder);
+
 #endif

@@ -132,13 +132,7 @@ void states_load(const struct forward *run, const struct states *states)
 static void plan(struct toc *toc, const char *name, enum dtype dtype, unsigned rank,
                  const uint64_t *dim)
 {
-    struct tensor line = {.name = name, .dtype = (uint8_t)dtype, .rank = (uint8_t)rank};
-    line.shard = toc_shard(toc, "states.safetensors");
-    for (unsigned i = 0; i < rank; i++)
-        line.dim[i] = dim[i];
-    const char *error = toc_add(toc, &line);
-    if (error)
-        die("%s: %s", name, error);
+    toc_append(toc, "states.safetensors", name, dtype, rank, dim);
 }
 
 static void write_hidden(const struct forward *run, struct ts_out *out, struct offloaded hidden)

@@ -81,17 +81,18 @@ static void convert_matrix(struct band_pipeline *bands, struct matrix *m)
     bands_after(bands, free_matrix, m);
 }
 
-int dequantize_main(enum format format, const char *usage, int argc, char **argv)
+int dequantize_main(enum format format, const struct program *program, int argc, char **argv)
 {
     const char *cpu = NULL;
     uint64_t threads = 0;
     const struct arg args[] = {
-        {"cpu", ARG_CHOICE, &cpu, 0, CODEC_NAMES, true},
-        {"threads", ARG_NUMBER, &threads, 'j', NULL, true},
+        codec_arg(&cpu),
+        arg_threads(&threads),
+        {.name = "verbose", .help = "say how many weights were converted"},
         {0},
     };
     struct stage stage;
-    stage_begin(&stage, usage, args, argc, argv, 1);
+    stage_begin(&stage, program, args, argc, argv);
     const struct codec *codec = codec_chosen(cpu);
     unsigned workers = ordered_pool_threads(threads);
     struct ts_in *in = ts_open(stage_input(&stage), &stage);

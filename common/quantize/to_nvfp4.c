@@ -10,6 +10,32 @@
 #include "stream/scales.h"
 #include "tensor/nvfp4.h"
 
+/* ---- options ---- */
+
+struct arg *to_nvfp4_args(struct to_nvfp4_options *o, const struct arg *own)
+{
+    o->recipe = "experts";
+    const struct arg shared[] = {
+        {.name = "amax",
+         .kind = ARG_TEXT,
+         .to = &o->amax,
+         .value = "file",
+         .help = "amax stream with the input amaxes (from amax-merge); -n does without",
+         .required = EVERY_FORM,
+         .silent = true}, /* told by its digest */
+        codec_arg(&o->cpu),
+        {.name = "recipe",
+         .kind = ARG_TEXT,
+         .to = &o->recipe,
+         .value = "name",
+         .help = "which weights: a recipe of the model, or a file with a '/' in its name "
+                 "(default: experts)"},
+        arg_threads(&o->threads),
+        {0},
+    };
+    return args_join(own, shared);
+}
+
 /* ---- the plan ---- */
 
 static size_t first_line(const struct weight *w)

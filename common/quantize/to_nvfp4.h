@@ -37,6 +37,9 @@ struct to_nvfp4_options {
     unsigned ahead; /* not an option of the user's: bands on their way beyond ORDERED_POOL_SLACK */
 };
 
+/* These options after the program's own, --recipe with its default; the caller frees the result. */
+struct arg *to_nvfp4_args(struct to_nvfp4_options *o, const struct arg *own);
+
 struct to_nvfp4 {
     struct ts_in *in;
     struct ts_out *out;

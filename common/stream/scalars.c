@@ -18,11 +18,7 @@ void scalars_free(struct scalars *scalars)
 
 void scalars_add(struct scalars *scalars, const char *name, enum dtype dtype, const void *value)
 {
-    struct tensor line = {.name = name, .dtype = (uint8_t)dtype};
-    line.shard = toc_shard(scalars->toc, scalars->shard);
-    const char *error = toc_add(scalars->toc, &line);
-    if (error)
-        die("%s: %s", name, error);
+    toc_append(scalars->toc, scalars->shard, name, dtype, 0, NULL);
     if (scalars->toc->count > scalars->capacity) {
         scalars->capacity = 2 * scalars->toc->count;
         scalars->value = xgrow(scalars->value, scalars->capacity, sizeof *scalars->value);

@@ -43,6 +43,18 @@ const struct codec *codec_best(void)
     return &portable;
 }
 
+struct arg codec_arg(const char **to)
+{
+    return (struct arg){.name = "cpu",
+                        .kind = ARG_CHOICE,
+                        .to = to,
+                        .value = "which",
+                        .choices = CODEC_NAMES,
+                        .help =
+                            "instructions to use (default: the fastest; all give the same bytes)",
+                        .silent = true};
+}
+
 const struct codec *codec_chosen(const char *name)
 {
     const struct codec *codec = name ? codec_named(name) : codec_best();

@@ -7,6 +7,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "base/args.h"
 #include "tensor/nvfp4.h"
 #include "tensor/recode.h"
 
@@ -30,6 +31,9 @@ struct codec {
 
 /* Their names, as --cpu has them. */
 #define CODEC_NAMES "portable|avx2|avx512"
+
+/* --cpu, one of these, into *to, for codec_chosen(). */
+struct arg codec_arg(const char **to);
 
 /* The codec of that name, or NULL if this processor (or what the program was built for) lacks the
  * instructions. */

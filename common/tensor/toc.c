@@ -185,6 +185,12 @@ void toc_derive(struct toc *toc, const struct tensor *line, const char *name, en
         die("%s: %s", name, error);
 }
 
+void toc_append(struct toc *toc, const char *shard, const char *name, enum dtype dtype,
+                unsigned rank, const uint64_t *dim)
+{
+    toc_derive(toc, &(struct tensor){.shard = toc_shard(toc, shard)}, name, dtype, rank, dim);
+}
+
 void toc_copy(struct toc *toc, const struct toc *from, size_t line)
 {
     struct tensor copy = from->tensor[line];

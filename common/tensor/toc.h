@@ -51,6 +51,11 @@ const char *toc_add(struct toc *toc, const struct tensor *line);
 void toc_derive(struct toc *toc, const struct tensor *line, const char *name, enum dtype dtype,
                 unsigned rank, const uint64_t *dim);
 
+/* Append a line of a table that a program makes itself, in a shard of that name; as toc_derive().
+ */
+void toc_append(struct toc *toc, const char *shard, const char *name, enum dtype dtype,
+                unsigned rank, const uint64_t *dim);
+
 /* Append a copy of `line`, whose shard index refers to `from`. */
 void toc_copy(struct toc *toc, const struct toc *from, size_t line);
 

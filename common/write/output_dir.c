@@ -84,6 +84,11 @@ static bool holds(const char *path, const char *pattern)
     return found;
 }
 
+static bool holds_checkpoint(const struct output_dir *output)
+{
+    return holds(output->path, "*.safetensors");
+}
+
 /* What is already at DST may stand in the way, or be replaced: a slip of the hand must not cost
  * somebody's other files. */
 static void check_present(const struct output_dir *output)
@@ -92,7 +97,7 @@ static void check_present(const struct output_dir *output)
         return;
     if (!output->overwrite && !output_dir_in_place(output))
         die("%s: is not empty; choose another folder, or --overwrite it", output->path);
-    if (output->overwrite && !holds(output->path, "*.safetensors"))
+    if (output->overwrite && !holds_checkpoint(output))
         die("%s: is no checkpoint (no .safetensors file in it); --overwrite replaces nothing else: "
             "choose another folder, or remove it yourself",
             output->path);
@@ -289,6 +294,15 @@ bool output_dir_was_done(const struct output_dir *output, const char *identity,
 bool output_dir_in_place(const struct output_dir *output)
 {
     return !access(output->path, F_OK) && holds(output->path, journal_name);
+}
+
+enum output_dir_state output_dir_state(const struct output_dir *output)
+{
+    if (!access(output->path, F_OK) && count_entries(output->path))
+        return output_dir_in_place(output) ? OUTPUT_DIR_PARTIAL
+               : holds_checkpoint(output)  ? OUTPUT_DIR_COMPLETE
+                                           : OUTPUT_DIR_OTHER;
+    return access(output->partial, F_OK) ? OUTPUT_DIR_ABSENT : OUTPUT_DIR_PARTIAL;
 }
 
 bool output_dir_can_share(const struct output_dir *output, int fd)

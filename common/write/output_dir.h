@@ -37,6 +37,16 @@ bool output_dir_in_place(const struct output_dir *output);
 bool output_dir_was_done(const struct output_dir *output, const char *identity,
                          const struct toc *toc);
 
+/* How far DST is: nothing or an empty folder there; a run at work in DST.partial, or cut off there
+ * or in DST's last step; a checkpoint, as --overwrite takes it; or what is none. */
+enum output_dir_state {
+    OUTPUT_DIR_ABSENT,
+    OUTPUT_DIR_PARTIAL,
+    OUTPUT_DIR_COMPLETE,
+    OUTPUT_DIR_OTHER
+};
+enum output_dir_state output_dir_state(const struct output_dir *output);
+
 /* True if files in the target can share their bytes with `fd`. Leaves nothing behind. */
 bool output_dir_can_share(const struct output_dir *output, int fd);
 

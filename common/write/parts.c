@@ -122,6 +122,22 @@ char *parts_folder(const char *partial, const char *scope, const char *identity)
                    identity);
 }
 
+char *parts_present(const char *partial, uint64_t number, uint64_t of, bool *complete)
+{
+    struct list list;
+    char *folder = NULL;
+    list_parts(&list, partial);
+    for (size_t i = 0; i < list.count && !folder; i++) {
+        const struct part *part = &list.part[i];
+        if (part->number != number || part->of != of)
+            continue;
+        folder = xprintf("%s/part-%" PRIu64 "-of-%" PRIu64 "-%s", partial, number, of, part->run);
+        *complete = part->complete;
+    }
+    list_free(&list);
+    return folder;
+}
+
 void parts_leave(const char *folder, const struct stage *stage, struct ts_in *in,
                  const struct toc *toc, const char *identity, uint64_t finished)
 {

@@ -23,6 +23,10 @@
  * process. */
 char *parts_folder(const char *partial, const char *scope, const char *identity);
 
+/* The folder in which part `number` of `of` is in `partial`, or becomes one, and whether it is
+ * complete; the caller frees it. NULL if no run of that part left one. */
+char *parts_present(const char *partial, uint64_t number, uint64_t of, bool *complete);
+
 /* Bytes on disk of the files of all parts in `partial`, for plans: room for those to come. */
 uint64_t parts_left_over(const char *partial);
 

@@ -142,6 +142,25 @@ gives_again() {
     refused 'with other weights.* remove this file' "${calib[@]}" -q --resume "$T/kept" "$T/ckpt"
 }
 
+@test "--resume-discard removes what is kept, and the folder if nothing else is in it" {
+    amax-calib --resume "$T/kept" --resume-discard
+    [ ! -e "$T/kept" ]
+    "${calib[@]}" -q --resume "$T/kept" --resume-keep -o "$T/out.ts" "$NANO"
+    touch "$T/kept/calibration.ts.partial"
+    amax-calib --resume "$T/kept" --resume-discard
+    [ ! -e "$T/kept" ]
+    mkdir "$T/kept"
+    echo hello >"$T/kept/mine"
+    amax-calib --resume "$T/kept" --resume-discard
+    [ "$(ls -A "$T/kept")" = mine ]
+    for wrong in --resume-discard "--resume $T/kept --resume-discard $NANO"; do
+        # shellcheck disable=SC2086 # words
+        run amax-calib $wrong
+        [ "$status" -eq 2 ]
+        [[ $output == *'--resume-discard goes with --resume'* ]]
+    done
+}
+
 @test "threads, batch and memory may change on the way" {
     "${calib[@]}" -q "$NANO" >"$T/whole.ts"
     killed fsync 4

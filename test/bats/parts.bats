@@ -212,6 +212,24 @@ joined() {
     diff -r "$T/whole" "$T/out"
 }
 
+@test "--todo-part: what is left of a part, nothing of one that is complete" {
+    run st-write --todo-part 1/2 "$T/out"
+    [ "$status" -eq 1 ]
+    [[ $output == *'out.partial: no run of part 1/2 is to be continued'* ]]
+    cast_part 1/2
+    [ "$(st-write --state "$T/out")" = partial ]
+    run st-write --todo-part 1/2 "$T/out"
+    [ "$status" -eq 0 ]
+    [ -z "$output" ]
+    half nvfp4-cast -q --amax "$T/amax.ts"
+    [ "$(st-write --todo-part 2/2 "$T/out")" = model-00003-of-00003.safetensors ]
+    run st-write --todo-part 1/3 "$T/out"
+    [ "$status" -eq 1 ]
+    run st-write --todo-part 3/2 "$T/out"
+    [ "$status" -eq 2 ]
+    [[ $output == *"--todo-part: '3/2' is not I/N with 1 <= I <= N"* ]]
+}
+
 @test "a part that was killed in its last step is complete" {
     strace -o /dev/null true 2>/dev/null || skip 'strace is missing, or may not trace'
     cast_whole

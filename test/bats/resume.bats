@@ -214,6 +214,29 @@ at() {
     done
 }
 
+@test "--state: absent, partial, complete, other" {
+    [ "$(st-write --state "$T/out")" = absent ]
+    mkdir "$T/out"
+    [ "$(st-write --state "$T/out")" = absent ]
+    echo hello >"$T/out/notes"
+    [ "$(st-write --state "$T/out")" = other ]
+    rm -r "$T/out"
+    dies 1
+    [ "$(st-write --state "$T/out")" = partial ]
+    st-write -q "$T/out" "$T/a.ts"
+    [ "$(st-write --state "$T/out")" = complete ]
+    rm -r "$T/out"
+    killed unlinkat 1 st-write -q "$T/out" "$T/a.ts"
+    [ "$(st-write --state "$T/out")" = partial ]
+    for wrong in --todo --join --part -n -o/dev/null; do
+        run st-write --state "$wrong" "$T/out"
+        [ "$status" -eq 2 ]
+    done
+    run st-write --state "$T/out" "$T/a.ts"
+    [ "$status" -eq 2 ]
+    [[ $output == *'--state reads no stream'* ]]
+}
+
 @test "--todo: one shard after the other" {
     dies 1
     [ "$(st-write --todo "$T/out")" = "$second"$'\n'"$third" ]

@@ -28,6 +28,20 @@ load craft
     [ "$(sha256sum <"$T/tree/embed.weight")" = "$(tar xOf "$T/a.ts" embed.weight | sha256sum)" ]
 }
 
+@test "which shards it took, the scope tells, not the history" {
+    st-ls --json "$NANO" >"$T/lines"
+    shard=$(head -n 1 "$T/lines" | jq -r .shard)
+    for options in '' "--shards=$shard" --part=1/2; do
+        st-read ${options:+"$options"} -o "$T/a.ts" "$NANO"
+        tar xOf "$T/a.ts" .stream | jq -e '.history[0] | .options == [] and .selects'
+    done
+    st-read --layers 0-1 -o "$T/a.ts" "$NANO"
+    tar xOf "$T/a.ts" .stream | jq -e '.history[0].options == ["--layers=0-1"] and .scope == "layers 0-1"'
+    run st-read --layers 1-0 "$NANO"
+    [ "$status" -eq 2 ]
+    [[ $output == *"--layers: '1-0' is not A-B with A <= B"* ]]
+}
+
 @test "a stream passes through st-read unchanged, but for its history" {
     st-read "$NANO" >"$T/a.ts"
     st-read "$T/a.ts" >"$T/b.ts"

@@ -18,7 +18,7 @@ killed() {
     rm "$T/bin/$1"
     cat >"$T/bin/$1" <<SH
 #!/bin/sh
-case " \$* " in *' -n '* | *' --todo '*) exec "$PWD/$BIN/$1" "\$@" ;; esac
+case " \$* " in *' -n '* | *' --todo'* | *' --state '*) exec "$PWD/$BIN/$1" "\$@" ;; esac
 strace -f -o /dev/null -e trace=$2 -e inject=$2:signal=KILL:when=$3 "$PWD/$BIN/$1" "\$@"
 kill -KILL \$PPID
 SH

@@ -384,7 +384,7 @@ flip() {
         : >"$T/said"
         printf '#!/bin/sh\necho "$*" >>"%s/said"\nexec %s "$@"\n' "$T" "$PWD/$BIN/st-write" >"$T/bin/st-write"
         SEEKPIPE_BIN=$T/bin "${verify[@]}" --jobs $jobs "$NANO" "$T/again$jobs"
-        [ "$(grep -vcE -- '--(todo|join|verify)|-n' "$T/said")" = 0 ]
+        [ "$(grep -vcE -- '--(state|todo|join|verify)|-n' "$T/said")" = 0 ]
         [ "$(grep -c -- '--verify' "$T/said")" = "$jobs" ]
     done
 }

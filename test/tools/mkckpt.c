@@ -29,25 +29,12 @@
 #include "tensor/weight.h"
 #include "write/copy.h"
 
-static const char usage[] =
-    "usage: mkckpt [-hqv] [--amax file] [--fill | --scales] [-j n] [--layers n]\n"
-    "              [--model name | file] [--ratios list] [--set key=n] ... [--shards n] dir\n"
-    "\n"
-    "Make a checkpoint with DeepSeek-V4's tensors in a new folder: zeros that take no disk space.\n"
-    "\n"
-    "      --amax FILE    write an amax stream of all its experts, too\n"
-    "      --fill         random numbers instead of zeros: they do take space\n"
-    "  -j, --threads N    threads that fill (default: as many as there are processors)\n"
-    "      --layers N     the first N layers (and MTP) only; short for --set num_hidden_layers=N\n"
-    "      --model NAME   dimensions: pro, flash (default), tiny, or a config.json\n"
-    "      --ratios LIST  other layers: one for each ratio of compression, as 4,128\n"
-    "      --scales       random E8M0 scales, a sixteenth of the bytes; all else stays zero\n"
-    "      --set KEY=N    change a number of config.json\n"
-    "      --shards N     N files of about the same size, instead of one a layer\n"
-    "  -q, --quiet        no messages but errors\n"
-    "  -v, --verbose      say how much was made\n"
-    "  -h, --help         this text\n"
-    "      --version      the version\n";
+static const struct program program = {
+    .about = "Make a checkpoint with DeepSeek-V4's tensors in a new folder: zeros that "
+             "take no disk space.",
+    .operands = {"dir"},
+    .max_operands = 1,
+};
 
 struct options {
     const char *amax, *model, *ratios;
@@ -635,7 +622,6 @@ static void write_amaxes(struct stage *stage, const struct toc *toc, const char 
     struct model *model = model_open("deepseek_v4", NULL);
     float *value = xalloc(2 * toc->count, sizeof *value);
     struct toc *out_toc = toc_new();
-    struct tensor line = {.dtype = DTYPE_F32, .shard = toc_shard(out_toc, "amax.safetensors")};
     for (size_t i = 0; i < toc->count; i++) {
         char module[TENSOR_NAME_MAX + 1];
         weight_module(&toc->tensor[i], module);
@@ -645,10 +631,7 @@ static void write_amaxes(struct stage *stage, const struct toc *toc, const char 
             char *name = amax_name(model, module, (enum amax_which)which);
             value[out_toc->count] =
                 which == AMAX_INPUT ? 3 : ldexpf(6, scale_exponent(&toc->tensor[i]) + 1);
-            line.name = name;
-            const char *error = toc_add(out_toc, &line);
-            if (error)
-                die("%s: %s", name, error);
+            toc_append(out_toc, "amax.safetensors", name, DTYPE_F32, 0, NULL);
             free(name);
         }
     }
@@ -662,24 +645,70 @@ static void write_amaxes(struct stage *stage, const struct toc *toc, const char 
     model_close(model);
 }
 
+static void take_options(struct options *o, struct stage *stage, int argc, char **argv)
+{
+    const struct arg args[] = {
+        {.name = "amax",
+         .kind = ARG_TEXT,
+         .to = &o->amax,
+         .value = "file",
+         .help = "write an amax stream of all its experts, too",
+         .silent = true},
+        {.name = "fill",
+         .to = &o->fill,
+         .help = "random numbers instead of zeros: they do take space",
+         .silent = true},
+        {.name = "scales",
+         .to = &o->scales,
+         .help = "random E8M0 scales, a sixteenth of the bytes; all else stays zero",
+         .or_previous = true,
+         .silent = true},
+        arg_threads(&o->threads),
+        {.name = "layers",
+         .kind = ARG_NUMBER,
+         .to = &o->layers,
+         .value = "N",
+         .help = "the first N layers (and MTP) only; short for --set num_hidden_layers=N",
+         .silent = true},
+        {.name = "model",
+         .kind = ARG_TEXT,
+         .to = &o->model,
+         .value = "name",
+         .help = "dimensions: pro, flash (default), tiny, or a config.json",
+         .silent = true},
+        {.name = "ratios",
+         .kind = ARG_TEXT,
+         .to = &o->ratios,
+         .value = "list",
+         .help = "other layers: one for each ratio of compression, as 4,128",
+         .silent = true},
+        {.name = "set",
+         .kind = ARG_LIST,
+         .to = &o->set,
+         .value = "key=N",
+         .help = "change a number of config.json; may be given again",
+         .silent = true},
+        {.name = "shards",
+         .kind = ARG_NUMBER,
+         .to = &o->shards,
+         .value = "N",
+         .help = "N files of about the same size, instead of one a layer",
+         .silent = true},
+        {.name = "plan", .in = NO_FORM},
+        {.name = "output", .in = NO_FORM},
+        {.name = "progress", .in = NO_FORM},
+        {.name = "verbose", .help = "say how much was made"},
+        {0},
+    };
+    stage_begin(stage, &program, args, argc, argv);
+}
+
 int main(int argc, char **argv)
 {
     struct options o = {.model = "flash", .threads = (uint64_t)omp_get_num_procs()};
-    const struct arg args[] = {
-        {"amax", ARG_TEXT, &o.amax, 0, NULL, true},
-        {"fill", ARG_FLAG, &o.fill, 0, NULL, true},
-        {"layers", ARG_NUMBER, &o.layers, 0, NULL, true},
-        {"model", ARG_TEXT, &o.model, 0, NULL, true},
-        {"ratios", ARG_TEXT, &o.ratios, 0, NULL, true},
-        {"scales", ARG_FLAG, &o.scales, 0, NULL, true},
-        {"set", ARG_LIST, &o.set, 0, NULL, true},
-        {"shards", ARG_NUMBER, &o.shards, 0, NULL, true},
-        {"threads", ARG_NUMBER, &o.threads, 'j', NULL, true},
-        {0},
-    };
     struct stage stage;
     struct plan plan;
-    stage_begin(&stage, usage, args, argc, argv, 1);
+    take_options(&o, &stage, argc, argv);
     if (!stage.operands)
         die_usage("into which folder?");
     const char *path = stage.operand[0];

@@ -186,8 +186,8 @@ static void put_file(const char *name, const char *text, size_t size)
 static void write_stream(void)
 {
     struct stage stage;
-    char program[] = "stream", *argv[] = {program, NULL};
-    stage_begin(&stage, "usage: stream\n", NULL, 1, argv, 0);
+    char name[] = "stream", *argv[] = {name, NULL};
+    stage_begin(&stage, &(struct program){0}, NULL, 1, argv);
     struct ts_in *in = ts_open(folder, &stage);
     struct ts_out *out = ts_create(&stage, in, ts_toc(in));
     for (const struct tensor *tensor; (tensor = ts_next(in));)
