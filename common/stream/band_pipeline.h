@@ -31,8 +31,8 @@ struct band {
     size_t raw_size, out_size;
 };
 
-/* Start the threads: `threads` of them convert. `ahead` as in inorder.h, in bands and whatever else
- * is given. */
+/* Start the threads: `threads` of them convert. `ahead` as in ordered_pool.h, in bands and whatever
+ * else is given. */
 struct band_pipeline *bands_begin(struct ts_out *out, struct ts_in *in, unsigned threads,
                                   unsigned ahead);
 

@@ -5,7 +5,7 @@
  * the same, and the bytes of the whole table that follow, of which a run may bring some shards.
  * Behind the table stand notes, a line each, in the order in which things happened:
  *
- *     shard NAME SIZE MTIME PROOF...  the shard is whole and on disk (finished.h)
+ *     shard NAME SIZE MTIME PROOF...  the shard is whole and on disk (shard_record.h)
  *     redo NAME                       no, it is not
  *     replaces DEVICE INODE           the old checkpoint's folder, before they change places
  *     whole                           everything is on disk; only the name is missing
