@@ -2,7 +2,8 @@
 # make demo       the main job, on a small checkpoint that lies in test/data
 # make install    copy programs, pipelines, recipes and pages to PREFIX=/usr/local, below DESTDIR=
 # make uninstall  remove the same files
-# make deps       install the Debian packages that building and testing need
+# make deps       install the Debian packages that building and testing need; make deps-build only what
+#                 building needs, deps-lint and deps-bench what these need
 # make clean      remove all that was built
 #
 # CC, CFLAGS, CPPFLAGS and LDFLAGS are the user's. CUDA is found, not required: CUDA=0 builds without it,
@@ -42,7 +43,7 @@ all: cuda $(STAGES)
 cuda:
 	@echo "cuda: $(or $(CUDA_LINE),no)"
 
-# An object is named after its whole source, so that it never depends on another one that is gone.
+# An object has the whole name of its source, so that what is known of one never concerns another.
 quiet = $(if $(filter-out 0,$(V)),,@echo '$1';)
 $(OBJ)/%.c.o: %.c $(OBJ)/cc.flags
 	@mkdir -p $(@D)
@@ -62,8 +63,8 @@ endef
 $(STAGES): $(BIN)/%: $(OBJ)/stages/%.c.o $(OBJ)/common.a
 	$(link)
 
-# Files that change when what they say changes: all that is built with these flags is built again then.
-# What a build needs of others is looked for at the same time.
+# These files change when the flags in them do, and what was built with the flags is built again. That is
+# also when a build looks for the libraries that it needs.
 $(OBJ)/cc.flags:   export FLAGS = $(COMPILE)
 $(OBJ)/nvcc.flags: export FLAGS = $(COMPILE_CUDA)
 $(OBJ)/ld.flags:   export FLAGS = $(LINK) $(LDLIBS) $(COMMON)
