@@ -2,7 +2,7 @@
  *
  * Operations go into the stream of their lane, so that they are carried out in the order in which
  * they are called, and memory is the stream's as well: given back, it may serve what is called
- * next. Weights come in a stream of their own, meanwhile; arrivals.cu knows how. One block of
+ * next. Weights come in a stream of their own, meanwhile; uploads.cu knows how. One block of
  * threads does a row, with eight columns a thread, and adds up in an order that depends on nothing
  * but the number of columns. */
 #ifndef GPU_CUH
@@ -78,8 +78,8 @@ void gpu_copies(struct device *d);    /* copies.cu */
 void gpu_attention(struct device *d); /* attention.cu */
 void gpu_experts(struct device *d);   /* experts.cu */
 
-/* These keep something, too: lanes.cu streams, products.cu what cuBLASLt needs, arrivals.cu memory
- * and a stream, far.cu a stream. The lanes come first, and end last, in lane 0. */
+/* These keep something, too: streams.cu streams, products.cu what cuBLASLt needs, uploads.cu memory
+ * and a stream, offload.cu a stream. The lanes come first, and end last, in lane 0. */
 void gpu_lanes(struct device *d);
 void gpu_lanes_end(struct gpu *gpu);
 void gpu_products(struct device *d);

@@ -140,7 +140,7 @@ static __device__ float neighbours_most(const float *v, int threads)
     return __uint_as_float(most);
 }
 
-/* Eight columns of blocks of 128, 32 and 16; see common/activation.c and nvfp4.c. */
+/* Eight columns of blocks of 128, 32 and 16; see common/tensor/activation.c and nvfp4.c. */
 static __device__ void round_fp8(float *v)
 {
     float s = power_above(fmaxf(neighbours_most(v, 128 / EIGHT), 1e-4f) * (1 / E4M3_MAX));

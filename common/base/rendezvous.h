@@ -5,8 +5,8 @@
 
 #include "base/launch.h"
 
-/* Another process, and two connections with it: one that says that it lives (see watch.h), one for
- * all else. */
+/* Another process, and two connections with it: one that says that it lives (see heartbeat.h), one
+ * for all else. */
 struct peer {
     unsigned rank;
     int life, data;

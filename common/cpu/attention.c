@@ -63,7 +63,7 @@ static uint64_t pooled_tokens(struct pooled *token, struct mat kv, struct mat sc
 static float pool_channel(const struct pooled *token, uint64_t count, uint64_t j)
 {
     float most = -INFINITY;
-    double sum = 0, pooled = 0; /* see device_cpu_rows.c */
+    double sum = 0, pooled = 0; /* see rows.c */
     for (uint64_t i = 0; i < count; i++)
         most = fmaxf(most, token[i].score[j] + token[i].ape[j]);
     for (uint64_t i = 0; i < count; i++)
@@ -275,7 +275,7 @@ static float probabilities(const struct attention *a, const float *logit, uint16
                            uint64_t count, float sink)
 {
     float most = -INFINITY;
-    double sum = 0; /* see device_cpu_rows.c */
+    double sum = 0; /* see rows.c */
     for (uint64_t j = 0; j < count; j++)
         most = fmaxf(most, logit[j] * a->scale);
     for (uint64_t j = 0; j < count; j++) {

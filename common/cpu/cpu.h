@@ -37,7 +37,7 @@ static inline int32_t *i32_row(struct mat m, uint64_t i)
 void cpu_fill(enum gemm_type type, void *to, uint64_t at, const uint16_t *from, uint64_t count);
 
 /* Put the operations of a file into the table. */
-void cpu_rows(struct device *d);      /* device_cpu_rows.c */
-void cpu_attention(struct device *d); /* device_cpu_attention.c */
+void cpu_rows(struct device *d);      /* rows.c */
+void cpu_attention(struct device *d); /* attention.c */
 
 #endif

@@ -1,6 +1,6 @@
 /* forward.h: a model's forward pass over samples of tokens, as a filter over its weights: all
  * samples advance together through a layer while the next one is being read, then its weights are
- * dropped. One file a family in common/model/ does it, on top of device.h. */
+ * dropped. One file a family in common/forward/ does it, on top of device.h. */
 #ifndef FORWARD_H
 #define FORWARD_H
 

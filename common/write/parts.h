@@ -4,8 +4,8 @@
  *   DST.partial/part-1-of-3-0a1b2c3d4e5f/          a part that is complete and on disk
  *   DST.partial/part-2-of-3-0a1b2c3d4e5f.partial/  one that is being written, or was cut off
  *
- * Each is a target of its own (target.h), so that a part that died is continued, and one that is
- * there is whole. It holds shards and "part.ts", a stream without tensors: the part's table, the
+ * Each is a target of its own (output_dir.h), so that a part that died is continued, and one that
+ * is there is whole. It holds shards and "part.ts", a stream without tensors: the part's table, the
  * side files, and what the stages counted. The digits are the first of the run's identity. Nothing
  * but names is shared between the machines.
  *

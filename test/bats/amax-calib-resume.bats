@@ -31,7 +31,9 @@ goes_on() {
 # gives_again [OPTION...]: what is kept is the whole calibration, and the command gives it without states.
 gives_again() {
     [ "$(ls -A "$T/kept")" = calibration.ts ]
-    ! st-ls --tsv "$kept" | grep -q hidden_states
+    run st-ls --tsv "$kept"
+    [ "$status" -eq 0 ]
+    [[ $output != *hidden_states* ]]
     cp "$kept" "$T/before.ts"
     run "${calib[@]}" --resume "$T/kept" -v -o "$T/out.ts" "$@" "$NANO"
     [ "$status" -eq 0 ]

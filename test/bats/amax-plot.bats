@@ -79,7 +79,7 @@ TEXT
             grep -qx '4 layers of 16 experts; 1 of 64 reached by no token (X)' "$T/text"
             # Layer 3's expert 13, in both maps.
             [ "$(grep -cE '^     3  [0-9]{39}XXX[0-9]{6}$' "$T/text")" = 2 ]
-            ! grep -q tokens "$T/text"
+            [ "$(grep -c tokens "$T/text")" = 0 ]
         done
     done
 }

@@ -1,4 +1,4 @@
-# What `make portable` makes, builds without oneDNN, and test/gpu-check.
+# What `make portable` makes, builds without oneDNN, and test/tools/gpu-check.
 load common
 load craft
 
@@ -105,7 +105,7 @@ of_system() {
 # A folder like that of make portable, whose tests are what the caller makes them.
 pretend() {
     mkdir -p "$T/pretend"/{bin/test,test,tree/test/data}
-    cp test/gpu-check "$T/pretend/test/"
+    cp test/tools/gpu-check "$T/pretend/test/"
     for program in bin/st-read bin/test/libraries; do script "$T/pretend/$program" true; done
     gpus 0
     check=(env PATH="$T/pretend:$PATH" "$T/pretend/test/gpu-check" "$T/pretend/tree")

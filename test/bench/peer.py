@@ -3,7 +3,7 @@
 Runs them, as its examples/deepseek/deepseek_v4/quantize_to_nvfp4.py does, on an FP8 and on an MXFP4
 matrix of a DeepSeek-V4 checkpoint, in memory. Prints a line for each job: its name, and how many
 elements are done in a second, the median of several runs, on two threads.
-test/bench calls it, and sets up what it needs."""
+test/bench/run calls it, and sets up what it needs."""
 
 import statistics
 import sys

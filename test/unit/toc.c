@@ -112,6 +112,29 @@ static void refused(const char *line, const char *words)
     toc_free(toc);
 }
 
+static const char *const no_shape[] = {"",
+                                       "1",
+                                       "[",
+                                       "]",
+                                       "[1",
+                                       "1]",
+                                       "[]]",
+                                       "[1,]",
+                                       "[,1]",
+                                       "[,]",
+                                       "[ 1]",
+                                       "[1 ]",
+                                       "[1, 2]",
+                                       "[-1]",
+                                       "[+1]",
+                                       "[01]",
+                                       "[1.0]",
+                                       "[0x1]",
+                                       "[1][2]",
+                                       "[18446744073709551616]",
+                                       "[1,1,1,1,1,1,1,1,1]",
+                                       "[a]"};
+
 static void malformed_lines(void **state)
 {
     (void)state;
@@ -125,28 +148,6 @@ static void malformed_lines(void **state)
     refused("c\tU8\t[1]\tm\tDATA\n", "use must be");
     refused("c\tU8\t[1]\tm\tdata\r\n", "use must be");
     static const char *const dtype[] = {"", "u8", "U9", "BF16 ", "F4", "F8_E4M3FN"};
-    static const char *const shape[] = {"",
-                                        "1",
-                                        "[",
-                                        "]",
-                                        "[1",
-                                        "1]",
-                                        "[]]",
-                                        "[1,]",
-                                        "[,1]",
-                                        "[,]",
-                                        "[ 1]",
-                                        "[1 ]",
-                                        "[1, 2]",
-                                        "[-1]",
-                                        "[+1]",
-                                        "[01]",
-                                        "[1.0]",
-                                        "[0x1]",
-                                        "[1][2]",
-                                        "[18446744073709551616]",
-                                        "[1,1,1,1,1,1,1,1,1]",
-                                        "[a]"};
     static const char *const name[] = {"",    ".",        "..",    ".end",      ".a",     "files/x",
                                        "/x",  "x/",       "a//b",  "../x",      "a/../b", "a/.",
                                        "a b", "a\033[1m", "a\x7f", "a\xc3\xa4", "\x01"};
@@ -157,8 +158,8 @@ static void malformed_lines(void **state)
         snprintf(line, sizeof line, "c\t%s\t[1]\tm\tdata\n", dtype[i]);
         refused(line, "unknown dtype");
     }
-    for (size_t i = 0; i < sizeof shape / sizeof *shape; i++) {
-        snprintf(line, sizeof line, "c\tU8\t%s\tm\tdata\n", shape[i]);
+    for (size_t i = 0; i < sizeof no_shape / sizeof *no_shape; i++) {
+        snprintf(line, sizeof line, "c\tU8\t%s\tm\tdata\n", no_shape[i]);
         refused(line, "malformed shape");
     }
     for (size_t i = 0; i < sizeof name / sizeof *name; i++) {
