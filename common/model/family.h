@@ -1,7 +1,8 @@
 /* family.h: what a file of a family says about it. For files in model/; all others include model.h.
  *
  * A family is a table of names in the order of execution. In a prefix, '#' stands for a number: of
- * the layer, and of the expert. Adding a family: a file with such a table, and a line in model.c.
+ * the layer, and of the expert. Adding a family: a file with such a table, and a line in
+ * families.def.
  */
 #ifndef FAMILY_H
 #define FAMILY_H
@@ -61,7 +62,11 @@ struct model {
     struct fp8_block fp8_block; /* quantization_config's weight_block_size; 0 rows if not known */
 };
 
-/* The families. */
-extern const struct family family_generic, family_deepseek_v4;
+#define FAMILY(name) extern const struct family family_##name;
+#include "model/families.def"
+#undef FAMILY
+
+/* Of models that no family knows. */
+extern const struct family family_generic;
 
 #endif

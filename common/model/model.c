@@ -8,7 +8,11 @@
 #include "base/number.h"
 #include "model/family.h"
 
-static const struct family *const families[] = {&family_deepseek_v4};
+#define FAMILY(name) &family_##name,
+static const struct family *const families[] = {
+#include "model/families.def"
+};
+#undef FAMILY
 enum { FAMILIES = sizeof families / sizeof *families };
 
 /* ---- opening ---- */
@@ -84,10 +88,15 @@ bool name_number(const char **name, const char *prefix, uint32_t *number)
 }
 
 /* If the text at *name begins with the prefix: *name moved after it, the number where '#' stands,
- * and true. */
+ * and true. A module's name may end where the prefix has its last '.'. */
 static bool begins(const char **name, const char *prefix, uint32_t *number)
 {
     size_t length = strcspn(prefix, "#");
+    if (!prefix[length] && !strncmp(*name, prefix, length - 1) && prefix[length - 1] == '.' &&
+        !(*name)[length - 1]) {
+        *name += length - 1;
+        return true;
+    }
     if (strncmp(*name, prefix, length) != 0)
         return false;
     const char *p = *name + length;
@@ -262,18 +271,16 @@ unsigned model_expert_class(const struct model *model, const struct place *place
 bool model_fp8_block(const struct model *model, unsigned i, struct fp8_block *block)
 {
     static const struct fp8_block in_use[] = {{128, 128}, {32, 32}, {1, 32}, {0}};
-    static const struct fp8_block none[] = {{0}};
-    const struct fp8_block *more = model->family->fp8_block ? model->family->fp8_block : none;
-    if (!model->fp8_block.rows)
-        more = in_use;
-    else if (i-- == 0) {
-        *block = model->fp8_block;
-        return true;
-    }
-    while (more->rows && i--)
-        more++;
-    *block = *more;
-    return more->rows != 0;
+    const struct fp8_block configured[] = {model->fp8_block, {0}};
+    const struct fp8_block *const list[] = {model->fp8_block.rows ? configured : in_use,
+                                            model->family->fp8_block};
+    for (size_t j = 0; j < sizeof list / sizeof *list; j++)
+        for (const struct fp8_block *b = list[j]; b && b->rows; b++)
+            if (i-- == 0) {
+                *block = *b;
+                return true;
+            }
+    return false;
 }
 
 bool model_to_dump(const struct model *model, const char *module, char *dumped)

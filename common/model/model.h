@@ -67,8 +67,8 @@ struct expert_class {
 const struct expert_class *model_classes(const struct model *model);
 unsigned model_expert_class(const struct model *model, const struct place *place);
 
-/* Block sizes that FP8 weights may have: config.json's weight_block_size and what the family has
- * besides; without that, those that are in use. The i-th one; false after the last. */
+/* Block sizes that FP8 weights may have: config.json's weight_block_size or, without that, those
+ * that are in use; then what the family has besides. The i-th one; false after the last. */
 struct fp8_block {
     uint64_t rows, cols;
 };
