@@ -280,7 +280,7 @@ static void take_options(struct options *o, struct stage *stage, int argc, char 
          .help = "the same as --json, tab-separated",
          .or_previous = true},
         {.name = "place",
-         .to = &o.place,
+         .to = &o->place,
          .help = "with --json or --tsv: also where in the model each tensor stands"},
         {.name = "values",
          .to = &o->values,
