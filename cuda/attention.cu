@@ -411,6 +411,95 @@ static __device__ void add_values(float total[2][WIDTH / TILE_WARPS / 8][4],
     }
 }
 
+/* Begin to copy a token's queries for `heads` heads; zeros for those that there are not. */
+template <unsigned WIDTH>
+static __device__ __forceinline__ void fetch_queries(struct attend_room<WIDTH> *room,
+                                                     const uint16_t *own_q, unsigned heads)
+{
+    for (unsigned i = threadIdx.x; i < HEADS * WIDTH / EIGHT; i += TILE_THREADS) {
+        unsigned head = i / (WIDTH / EIGHT), col = i % (WIDTH / EIGHT) * EIGHT;
+        copy_async(tile_at(room->q, WIDTH, head, col),
+                   own_q + (head < heads ? head * WIDTH + col : 0), head < heads);
+    }
+}
+
+/* The largest logits of a lane's two rows: from those of its own keys to those of all. */
+template <unsigned WIDTH>
+static __device__ __forceinline__ void share_most(float most[2], struct attend_room<WIDTH> *room,
+                                                  unsigned row, unsigned half)
+{
+    unsigned lane = threadIdx.x % WARP;
+    for (unsigned i = 0; i < 2; i++) {
+        most[i] = quad_max(most[i]);
+        if (lane % 4 == 0)
+            room->most[row + 8 * i][half] = most[i];
+    }
+    __syncthreads();
+    for (unsigned i = 0; i < 2; i++)
+        most[i] = fmaxf(room->most[row + 8 * i][0], room->most[row + 8 * i][1]);
+}
+
+/* A lane's logits of a tile as probabilities, rounded; sum: before they were. */
+template <unsigned WIDTH>
+static __device__ __forceinline__ void
+put_probabilities(struct attend_room<WIDTH> *room, float sum[2], const float logit[2][4],
+                  const float most[2], unsigned row, unsigned half)
+{
+    unsigned lane = threadIdx.x % WARP;
+    for (unsigned n = 0; n < 2; n++)
+        for (unsigned i = 0; i < 4; i++) {
+            float p = expf(logit[n][i] - most[i / 2]);
+            unsigned col = half * 16 + n * 8 + lane % 4 * 2 + i % 2;
+            sum[i / 2] += p;
+            room->p[(row + i / 2 * 8) * P_STRIDE + col] = bf16_from_f32(p);
+        }
+}
+
+/* The sums, and the largest logits that they were counted from, to where all warps see them. */
+template <unsigned WIDTH>
+static __device__ __forceinline__ void share_sums(struct attend_room<WIDTH> *room,
+                                                  const float sum[2], const float most[2],
+                                                  unsigned row, unsigned half)
+{
+    unsigned lane = threadIdx.x % WARP;
+    for (unsigned i = 0; i < 2; i++) {
+        float all = quad_sum(sum[i]);
+        if (lane % 4 == 0) {
+            room->sum[row + 8 * i][half] = all;
+            room->most[row + 8 * i][half] = most[i];
+        }
+    }
+    __syncthreads();
+}
+
+/* A warp's columns of o, a row of one token from its first head on: totals over sums. sink: that of
+ * the first head. */
+template <unsigned WIDTH>
+static __device__ __forceinline__ void
+put_output(uint16_t *o, const struct attend_room<WIDTH> *room,
+           const float total[2][WIDTH / TILE_WARPS / 8][4], const float *sink, unsigned heads)
+{
+    enum { COLS = WIDTH / TILE_WARPS, TILES = COLS / 8 };
+    unsigned lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
+#pragma unroll
+    for (unsigned m = 0; m < 2; m++)
+#pragma unroll
+        for (unsigned i = 0; i < 2; i++) {
+            unsigned head = m * 16 + i * 8 + lane / 4;
+            if (head >= heads)
+                continue;
+            float all =
+                room->sum[head][0] + room->sum[head][1] + expf(sink[head] - room->most[head][0]);
+            uint16_t *to = o + (uint64_t)head * WIDTH + warp * COLS;
+#pragma unroll
+            for (unsigned n = 0; n < TILES; n++) {
+                uint32_t low = bf16_from_f32(total[m][n][2 * i] / all);
+                uint32_t high = bf16_from_f32(total[m][n][2 * i + 1] / all);
+                *(uint32_t *)(to + n * 8 + lane % 4 * 2) = low | high << 16;
+            }
+        }
+}
+
 /* HEADS heads of a token. The keys go by twice: first for each head's largest logit, from which
  * probabilities are counted, then for the sums; so they are rounded as if all keys were there at
  * once. Two halves of the heads times two halves of a tile's keys are a warp's logits each. */
@@ -420,37 +509,23 @@ static __global__ void __launch_bounds__(TILE_THREADS, 2)
 {
     extern __shared__ __align__(16) char memory[];
     struct attend_room<WIDTH> *room = (struct attend_room<WIDTH> *)memory;
-    enum { COLS = WIDTH / TILE_WARPS, TILES = COLS / 8 };
     uint64_t token = blockIdx.x;
     unsigned first_head = blockIdx.y * HEADS, heads = (unsigned)sink.cols - first_head;
     unsigned lane = threadIdx.x % WARP, warp = threadIdx.x / WARP, half = warp % 2;
     unsigned row = warp / 2 * 16 + lane / 4; /* of this lane's logits, and 8 below */
     struct sight s = sight_of(keys, token);
     unsigned tiles = (s.count + KEYS - 1) / KEYS;
-    const uint16_t *own_q = bf16_row(q, token) + (uint64_t)first_head * WIDTH;
-    for (unsigned i = threadIdx.x; i < HEADS * WIDTH / EIGHT; i += TILE_THREADS) {
-        unsigned head = i / (WIDTH / EIGHT), col = i % (WIDTH / EIGHT) * EIGHT;
-        copy_async(tile_at(room->q, WIDTH, head, col),
-                   own_q + (head < heads ? head * WIDTH + col : 0), head < heads);
-    }
+    fetch_queries<WIDTH>(room, bf16_row(q, token) + (uint64_t)first_head * WIDTH, heads);
     uint32_t there = fetch_keys<WIDTH>(room->key[0], s, 0), next = 0;
-    float most[2] = {-INFINITY, -INFINITY}, sum[2] = {}, total[2][TILES][4] = {};
+    float most[2] = {-INFINITY, -INFINITY}, sum[2] = {}, total[2][WIDTH / TILE_WARPS / 8][4] = {};
     for (unsigned turn = 0; turn < 2 * tiles; turn++, there = next) {
         uint16_t *tile = room->key[turn % 2];
         copy_wait();
         __syncthreads(); /* the tile is there, and the one before may be overwritten */
         if (turn + 1 < 2 * tiles)
             next = fetch_keys<WIDTH>(room->key[(turn + 1) % 2], s, (turn + 1) % tiles * KEYS);
-        if (turn == tiles) { /* the second time: the largest of both halves */
-            for (unsigned i = 0; i < 2; i++) {
-                most[i] = quad_max(most[i]);
-                if (lane % 4 == 0)
-                    room->most[row + 8 * i][half] = most[i];
-            }
-            __syncthreads();
-            for (unsigned i = 0; i < 2; i++)
-                most[i] = fmaxf(room->most[row + 8 * i][0], room->most[row + 8 * i][1]);
-        }
+        if (turn == tiles) /* the second time */
+            share_most<WIDTH>(most, room, row, half);
         float logit[2][4];
         logits_of<WIDTH>(logit, room, tile, there, scale);
         if (turn < tiles) {
@@ -458,41 +533,13 @@ static __global__ void __launch_bounds__(TILE_THREADS, 2)
                 most[i / 2 % 2] = fmaxf(most[i / 2 % 2], logit[i / 4][i % 4]);
             continue;
         }
-        for (unsigned n = 0; n < 2; n++)
-            for (unsigned i = 0; i < 4; i++) {
-                float p = expf(logit[n][i] - most[i / 2]);
-                unsigned col = half * 16 + n * 8 + lane % 4 * 2 + i % 2;
-                sum[i / 2] += p;
-                room->p[(row + i / 2 * 8) * P_STRIDE + col] = bf16_from_f32(p);
-            }
+        put_probabilities<WIDTH>(room, sum, logit, most, row, half);
         __syncthreads();
         add_values<WIDTH>(total, room, tile);
     }
-    for (unsigned i = 0; i < 2; i++) {
-        float all = quad_sum(sum[i]);
-        if (lane % 4 == 0) {
-            room->sum[row + 8 * i][half] = all;
-            room->most[row + 8 * i][half] = most[i];
-        }
-    }
-    __syncthreads();
-#pragma unroll
-    for (unsigned m = 0; m < 2; m++)
-#pragma unroll
-        for (unsigned i = 0; i < 2; i++) {
-            unsigned head = m * 16 + i * 8 + lane / 4;
-            if (head >= heads)
-                continue;
-            float all = room->sum[head][0] + room->sum[head][1] +
-                        expf(f32_row(sink, 0)[first_head + head] - room->most[head][0]);
-            uint16_t *to = bf16_row(o, token) + (uint64_t)(first_head + head) * WIDTH + warp * COLS;
-#pragma unroll
-            for (unsigned n = 0; n < TILES; n++) {
-                uint32_t low = bf16_from_f32(total[m][n][2 * i] / all);
-                uint32_t high = bf16_from_f32(total[m][n][2 * i + 1] / all);
-                *(uint32_t *)(to + n * 8 + lane % 4 * 2) = low | high << 16;
-            }
-        }
+    share_sums<WIDTH>(room, sum, most, row, half);
+    put_output<WIDTH>(bf16_row(o, token) + (uint64_t)first_head * WIDTH, room, total,
+                      f32_row(sink, 0) + first_head, heads);
 }
 
 template <unsigned WIDTH>
