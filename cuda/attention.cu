@@ -411,18 +411,6 @@ static __device__ void add_values(float total[2][WIDTH / TILE_WARPS / 8][4],
     }
 }
 
-/* Begin to copy a token's queries for `heads` heads; zeros for those that there are not. */
-template <unsigned WIDTH>
-static __device__ __forceinline__ void fetch_queries(struct attend_room<WIDTH> *room,
-                                                     const uint16_t *own_q, unsigned heads)
-{
-    for (unsigned i = threadIdx.x; i < HEADS * WIDTH / EIGHT; i += TILE_THREADS) {
-        unsigned head = i / (WIDTH / EIGHT), col = i % (WIDTH / EIGHT) * EIGHT;
-        copy_async(tile_at(room->q, WIDTH, head, col),
-                   own_q + (head < heads ? head * WIDTH + col : 0), head < heads);
-    }
-}
-
 /* The largest logits of a lane's two rows: from those of its own keys to those of all. */
 template <unsigned WIDTH>
 static __device__ __forceinline__ void share_most(float most[2], struct attend_room<WIDTH> *room,
@@ -437,22 +425,6 @@ static __device__ __forceinline__ void share_most(float most[2], struct attend_r
     __syncthreads();
     for (unsigned i = 0; i < 2; i++)
         most[i] = fmaxf(room->most[row + 8 * i][0], room->most[row + 8 * i][1]);
-}
-
-/* A lane's logits of a tile as probabilities, rounded; sum: before they were. */
-template <unsigned WIDTH>
-static __device__ __forceinline__ void
-put_probabilities(struct attend_room<WIDTH> *room, float sum[2], const float logit[2][4],
-                  const float most[2], unsigned row, unsigned half)
-{
-    unsigned lane = threadIdx.x % WARP;
-    for (unsigned n = 0; n < 2; n++)
-        for (unsigned i = 0; i < 4; i++) {
-            float p = expf(logit[n][i] - most[i / 2]);
-            unsigned col = half * 16 + n * 8 + lane % 4 * 2 + i % 2;
-            sum[i / 2] += p;
-            room->p[(row + i / 2 * 8) * P_STRIDE + col] = bf16_from_f32(p);
-        }
 }
 
 /* The sums, and the largest logits that they were counted from, to where all warps see them. */
@@ -472,15 +444,16 @@ static __device__ __forceinline__ void share_sums(struct attend_room<WIDTH> *roo
     __syncthreads();
 }
 
-/* A warp's columns of o, a row of one token from its first head on: totals over sums. sink: that of
- * the first head. */
+/* A warp's columns of a token's heads from `first` on: totals over sums, with the sinks'. */
 template <unsigned WIDTH>
 static __device__ __forceinline__ void
-put_output(uint16_t *o, const struct attend_room<WIDTH> *room,
-           const float total[2][WIDTH / TILE_WARPS / 8][4], const float *sink, unsigned heads)
+put_output(const struct mat &o, const struct attend_room<WIDTH> *room,
+           const float total[2][WIDTH / TILE_WARPS / 8][4], const struct mat &sink, unsigned first)
 {
     enum { COLS = WIDTH / TILE_WARPS, TILES = COLS / 8 };
+    uint64_t token = blockIdx.x;
     unsigned lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
+    unsigned heads = (unsigned)sink.cols - first;
 #pragma unroll
     for (unsigned m = 0; m < 2; m++)
 #pragma unroll
@@ -488,9 +461,9 @@ put_output(uint16_t *o, const struct attend_room<WIDTH> *room,
             unsigned head = m * 16 + i * 8 + lane / 4;
             if (head >= heads)
                 continue;
-            float all =
-                room->sum[head][0] + room->sum[head][1] + expf(sink[head] - room->most[head][0]);
-            uint16_t *to = o + (uint64_t)head * WIDTH + warp * COLS;
+            float all = room->sum[head][0] + room->sum[head][1] +
+                        expf(f32_row(sink, 0)[first + head] - room->most[head][0]);
+            uint16_t *to = bf16_row(o, token) + (uint64_t)(first + head) * WIDTH + warp * COLS;
 #pragma unroll
             for (unsigned n = 0; n < TILES; n++) {
                 uint32_t low = bf16_from_f32(total[m][n][2 * i] / all);
@@ -515,7 +488,12 @@ static __global__ void __launch_bounds__(TILE_THREADS, 2)
     unsigned row = warp / 2 * 16 + lane / 4; /* of this lane's logits, and 8 below */
     struct sight s = sight_of(keys, token);
     unsigned tiles = (s.count + KEYS - 1) / KEYS;
-    fetch_queries<WIDTH>(room, bf16_row(q, token) + (uint64_t)first_head * WIDTH, heads);
+    const uint16_t *own_q = bf16_row(q, token) + (uint64_t)first_head * WIDTH;
+    for (unsigned i = threadIdx.x; i < HEADS * WIDTH / EIGHT; i += TILE_THREADS) {
+        unsigned head = i / (WIDTH / EIGHT), col = i % (WIDTH / EIGHT) * EIGHT;
+        copy_async(tile_at(room->q, WIDTH, head, col),
+                   own_q + (head < heads ? head * WIDTH + col : 0), head < heads);
+    }
     uint32_t there = fetch_keys<WIDTH>(room->key[0], s, 0), next = 0;
     float most[2] = {-INFINITY, -INFINITY}, sum[2] = {}, total[2][WIDTH / TILE_WARPS / 8][4] = {};
     for (unsigned turn = 0; turn < 2 * tiles; turn++, there = next) {
@@ -533,13 +511,18 @@ static __global__ void __launch_bounds__(TILE_THREADS, 2)
                 most[i / 2 % 2] = fmaxf(most[i / 2 % 2], logit[i / 4][i % 4]);
             continue;
         }
-        put_probabilities<WIDTH>(room, sum, logit, most, row, half);
+        for (unsigned n = 0; n < 2; n++)
+            for (unsigned i = 0; i < 4; i++) {
+                float p = expf(logit[n][i] - most[i / 2]);
+                unsigned col = half * 16 + n * 8 + lane % 4 * 2 + i % 2;
+                sum[i / 2] += p;
+                room->p[(row + i / 2 * 8) * P_STRIDE + col] = bf16_from_f32(p);
+            }
         __syncthreads();
         add_values<WIDTH>(total, room, tile);
     }
     share_sums<WIDTH>(room, sum, most, row, half);
-    put_output<WIDTH>(bf16_row(o, token) + (uint64_t)first_head * WIDTH, room, total,
-                      f32_row(sink, 0) + first_head, heads);
+    put_output<WIDTH>(o, room, total, sink, first_head);
 }
 
 template <unsigned WIDTH>
