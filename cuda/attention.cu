@@ -411,6 +411,68 @@ static __device__ void add_values(float total[2][WIDTH / TILE_WARPS / 8][4],
     }
 }
 
+/* The largest logits of a lane's two rows: from those of its own keys to those of all. */
+template <unsigned WIDTH>
+static __device__ __forceinline__ void share_most(float most[2], struct attend_room<WIDTH> *room,
+                                                  unsigned row, unsigned half)
+{
+    unsigned lane = threadIdx.x % WARP;
+    for (unsigned i = 0; i < 2; i++) {
+        most[i] = quad_max(most[i]);
+        if (lane % 4 == 0)
+            room->most[row + 8 * i][half] = most[i];
+    }
+    __syncthreads();
+    for (unsigned i = 0; i < 2; i++)
+        most[i] = fmaxf(room->most[row + 8 * i][0], room->most[row + 8 * i][1]);
+}
+
+/* The sums, and the largest logits that they were counted from, to where all warps see them. */
+template <unsigned WIDTH>
+static __device__ __forceinline__ void share_sums(struct attend_room<WIDTH> *room,
+                                                  const float sum[2], const float most[2],
+                                                  unsigned row, unsigned half)
+{
+    unsigned lane = threadIdx.x % WARP;
+    for (unsigned i = 0; i < 2; i++) {
+        float all = quad_sum(sum[i]);
+        if (lane % 4 == 0) {
+            room->sum[row + 8 * i][half] = all;
+            room->most[row + 8 * i][half] = most[i];
+        }
+    }
+    __syncthreads();
+}
+
+/* A warp's columns of a token's heads from `first` on: totals over sums, with the sinks'. */
+template <unsigned WIDTH>
+static __device__ __forceinline__ void
+put_output(const struct mat &o, const struct attend_room<WIDTH> *room,
+           const float total[2][WIDTH / TILE_WARPS / 8][4], const struct mat &sink, unsigned first)
+{
+    enum { COLS = WIDTH / TILE_WARPS, TILES = COLS / 8 };
+    uint64_t token = blockIdx.x;
+    unsigned lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
+    unsigned heads = (unsigned)sink.cols - first;
+#pragma unroll
+    for (unsigned m = 0; m < 2; m++)
+#pragma unroll
+        for (unsigned i = 0; i < 2; i++) {
+            unsigned head = m * 16 + i * 8 + lane / 4;
+            if (head >= heads)
+                continue;
+            float all = room->sum[head][0] + room->sum[head][1] +
+                        expf(f32_row(sink, 0)[first + head] - room->most[head][0]);
+            uint16_t *to = bf16_row(o, token) + (uint64_t)(first + head) * WIDTH + warp * COLS;
+#pragma unroll
+            for (unsigned n = 0; n < TILES; n++) {
+                uint32_t low = bf16_from_f32(total[m][n][2 * i] / all);
+                uint32_t high = bf16_from_f32(total[m][n][2 * i + 1] / all);
+                *(uint32_t *)(to + n * 8 + lane % 4 * 2) = low | high << 16;
+            }
+        }
+}
+
 /* HEADS heads of a token. The keys go by twice: first for each head's largest logit, from which
  * probabilities are counted, then for the sums; so they are rounded as if all keys were there at
  * once. Two halves of the heads times two halves of a tile's keys are a warp's logits each. */
@@ -420,7 +482,6 @@ static __global__ void __launch_bounds__(TILE_THREADS, 2)
 {
     extern __shared__ __align__(16) char memory[];
     struct attend_room<WIDTH> *room = (struct attend_room<WIDTH> *)memory;
-    enum { COLS = WIDTH / TILE_WARPS, TILES = COLS / 8 };
     uint64_t token = blockIdx.x;
     unsigned first_head = blockIdx.y * HEADS, heads = (unsigned)sink.cols - first_head;
     unsigned lane = threadIdx.x % WARP, warp = threadIdx.x / WARP, half = warp % 2;
@@ -434,23 +495,15 @@ static __global__ void __launch_bounds__(TILE_THREADS, 2)
                    own_q + (head < heads ? head * WIDTH + col : 0), head < heads);
     }
     uint32_t there = fetch_keys<WIDTH>(room->key[0], s, 0), next = 0;
-    float most[2] = {-INFINITY, -INFINITY}, sum[2] = {}, total[2][TILES][4] = {};
+    float most[2] = {-INFINITY, -INFINITY}, sum[2] = {}, total[2][WIDTH / TILE_WARPS / 8][4] = {};
     for (unsigned turn = 0; turn < 2 * tiles; turn++, there = next) {
         uint16_t *tile = room->key[turn % 2];
         copy_wait();
         __syncthreads(); /* the tile is there, and the one before may be overwritten */
         if (turn + 1 < 2 * tiles)
             next = fetch_keys<WIDTH>(room->key[(turn + 1) % 2], s, (turn + 1) % tiles * KEYS);
-        if (turn == tiles) { /* the second time: the largest of both halves */
-            for (unsigned i = 0; i < 2; i++) {
-                most[i] = quad_max(most[i]);
-                if (lane % 4 == 0)
-                    room->most[row + 8 * i][half] = most[i];
-            }
-            __syncthreads();
-            for (unsigned i = 0; i < 2; i++)
-                most[i] = fmaxf(room->most[row + 8 * i][0], room->most[row + 8 * i][1]);
-        }
+        if (turn == tiles) /* the second time */
+            share_most<WIDTH>(most, room, row, half);
         float logit[2][4];
         logits_of<WIDTH>(logit, room, tile, there, scale);
         if (turn < tiles) {
@@ -468,31 +521,8 @@ static __global__ void __launch_bounds__(TILE_THREADS, 2)
         __syncthreads();
         add_values<WIDTH>(total, room, tile);
     }
-    for (unsigned i = 0; i < 2; i++) {
-        float all = quad_sum(sum[i]);
-        if (lane % 4 == 0) {
-            room->sum[row + 8 * i][half] = all;
-            room->most[row + 8 * i][half] = most[i];
-        }
-    }
-    __syncthreads();
-#pragma unroll
-    for (unsigned m = 0; m < 2; m++)
-#pragma unroll
-        for (unsigned i = 0; i < 2; i++) {
-            unsigned head = m * 16 + i * 8 + lane / 4;
-            if (head >= heads)
-                continue;
-            float all = room->sum[head][0] + room->sum[head][1] +
-                        expf(f32_row(sink, 0)[first_head + head] - room->most[head][0]);
-            uint16_t *to = bf16_row(o, token) + (uint64_t)(first_head + head) * WIDTH + warp * COLS;
-#pragma unroll
-            for (unsigned n = 0; n < TILES; n++) {
-                uint32_t low = bf16_from_f32(total[m][n][2 * i] / all);
-                uint32_t high = bf16_from_f32(total[m][n][2 * i + 1] / all);
-                *(uint32_t *)(to + n * 8 + lane % 4 * 2) = low | high << 16;
-            }
-        }
+    share_sums<WIDTH>(room, sum, most, row, half);
+    put_output<WIDTH>(o, room, total, sink, first_head);
 }
 
 template <unsigned WIDTH>

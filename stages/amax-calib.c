@@ -239,12 +239,12 @@ int main(int argc, char **argv)
 {
     struct options o = {0};
     struct stage stage;
+    struct launch launch;
     struct forward run;
     struct tokens tokens;
     take_options(&o, &stage, argc, argv);
     if (o.resume_discard)
         return discard(&o, &stage);
-    forward_options_check(&o.forward, true);
     if (o.resume && o.forward.states_in)
         die_usage("--resume and --states-in exclude each other: it begins with states of its own");
     if (!o.resume && (o.resume_every || o.resume_keep))
@@ -252,15 +252,14 @@ int main(int argc, char **argv)
     if (!stage.output && isatty(STDOUT_FILENO)) /* not only after hours of work */
         die_usage("standard output is a terminal, and a tensor stream is binary; redirect it, or "
                   "use -o FILE");
-    struct ranks *ranks = forward_options_ranks(&o.forward, &stage);
-    if (ranks && o.resume)
+    if (o.resume && launch_read(&launch))
         die_usage(
             "--resume does not go with several ranks: each has the states of its own samples");
-    struct ts_in *in = ts_open(stage_input(&stage), &stage);
-    forward_options_open(&o.forward, &stage, &run, ranks, in, &tokens, 1);
-    struct recipe *recipe = o.recipe ? recipe_load(o.recipe, ts_model(in)) : NULL;
+    forward_options_open(&o.forward, &stage, &run, &tokens, 1);
+    const struct model *model = ts_model(run.in);
+    struct recipe *recipe = o.recipe ? recipe_load(o.recipe, model) : NULL;
     struct results results = {
-        .stage = &stage, .options = &o, .run = &run, .model = ts_model(in), .recipe = recipe};
+        .stage = &stage, .options = &o, .run = &run, .model = model, .recipe = recipe};
     scalars_begin(&results.scalars, "amax.safetensors");
     run.arithmetic = ARITHMETIC_CALIBRATION;
     run.all_experts = o.all_experts;
@@ -268,19 +267,16 @@ int main(int argc, char **argv)
     run.linear = take_linear;
     run.routed = take_routed;
     run.states = take_states;
-    if (stage.plan) {
-        plan(&results, in);
-    } else {
+    if (stage.plan)
+        plan(&results, run.in);
+    else
         resume(&results, &run);
-        forward_run(&run);
-        forward_options_close(&run);
-        if (o.resume_keep)
-            resume_finish(&results.resume, &run, &stage, &results.scalars);
-    }
-    ts_close(in);
-    if (!ranks_rank(ranks))
+    forward_options_run(&run);
+    if (o.resume_keep)
+        resume_finish(&results.resume, &run, &stage, &results.scalars);
+    if (!ranks_rank(run.ranks))
         emit(&results);
-    ranks_close(ranks);
+    forward_options_close(&run);
     tokens_free(&tokens);
     scalars_free(&results.scalars);
     recipe_free(recipe);

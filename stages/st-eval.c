@@ -231,32 +231,28 @@ static int evaluate(const struct options *o, struct stage *stage)
 {
     struct forward run;
     struct tokens tokens;
-    struct ranks *ranks = forward_options_ranks(&o->forward, stage);
-    struct ts_in *in = ts_open(stage_input(stage), stage);
-    forward_options_open(&o->forward, stage, &run, ranks, in, &tokens, 2);
+    forward_options_open(&o->forward, stage, &run, &tokens, 2);
     struct evaluation e = {.options = o, .stage = stage, .run = &run};
     e.predictions = (struct predictions){.top = o->top};
-    if (o->top > forward_vocabulary(in))
-        e.predictions.top = forward_vocabulary(in);
+    if (o->top > run.network->vocabulary)
+        e.predictions.top = run.network->vocabulary;
     memcpy(e.predictions.tokens, tokens.digest, DIGEST_TEXT);
     run.arithmetic = arithmetic_of(o);
-    run.head = run.last + 1 == forward_layers(in);
+    run.head = run.last + 1 == run.network->layers;
     run.context = &e;
     run.logits = take_logits;
     run.states = take_states;
     if (!run.head && (o->save || !o->forward.states_out))
         die_usage("--layers: the losses need the last layer, and nothing else is asked for; see "
                   "--states-out");
-    if (!ranks_rank(ranks))
+    if (!ranks_rank(run.ranks))
         report_begin(stage);
-    forward_run(&run);
-    forward_options_close(&run);
-    ts_close(in);
+    forward_options_run(&run);
 
     gather(&e);
-    if (!ranks_rank(ranks))
+    if (!ranks_rank(run.ranks))
         report_all(&e);
-    ranks_close(ranks);
+    forward_options_close(&run);
     predictions_free(&e.predictions);
     free(e.mtp);
     free(e.length);
@@ -401,13 +397,11 @@ static int generate(const struct options *o, struct stage *stage)
 {
     check_generate(o, stage);
     struct forward run;
-    struct ts_in *in = ts_open(stage_input(stage), NULL);
-    struct tokenizer *tokenizer = tokenizer_of(in);
+    forward_options_open(&o->forward, stage, &run, NULL, 0);
+    struct tokenizer *tokenizer = tokenizer_of(run.in);
     struct ids ids = encode(tokenizer, o->generate);
     struct text text = {.tokenizer = tokenizer, .first = tokenizer_bos(tokenizer) >= 0};
-    forward_options_open(&o->forward, stage, &run, NULL, in, NULL, 0);
     run.arithmetic = arithmetic_of(o);
-    ts_close(in);
     uint64_t prompt = ids.count;
     report_begin(stage);
     if (!o->json)
@@ -506,7 +500,5 @@ int main(int argc, char **argv)
         die_usage("one checkpoint at a time; --compare takes two runs");
     if (o.compare && o.generate)
         die_usage("--compare and --generate are two things to do; one at a time");
-    if (!o.compare)
-        forward_options_check(&o.forward, !o.generate);
     return (o.compare ? compare : o.generate ? generate : evaluate)(&o, &stage);
 }

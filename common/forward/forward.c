@@ -1,53 +1,110 @@
 #include "forward/forward.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/die.h"
+#include "forward/observer.h"
+#include "forward/pass.h"
+#include "forward/states.h"
 
-/* A family's forward pass, and config.json's names of what has to be known before it begins. */
-struct family {
+/* ---- families ---- */
+
+static const struct family {
     const char *type; /* config.json's model_type */
-    const char *vocabulary, *layers;
-    void (*forward)(const struct forward *run);
+    struct network *(*open)(const struct config *config);
+} families[] = {
+    {"deepseek_v4", deepseek_v4_open},
 };
+enum { FAMILIES = sizeof families / sizeof *families };
 
-static const struct family families[] = {
-    {"deepseek_v4", "vocab_size", "num_hidden_layers", deepseek_v4_forward},
-};
-
-static const struct family *family_of(struct ts_in *in)
+static void refuse(struct ts_in *in)
 {
-    for (size_t i = 0; i < sizeof families / sizeof *families; i++)
-        if (!strcmp(families[i].type, model_type(ts_model(in))))
-            return &families[i];
     const char *type = json_string_value(json_object_get(ts_header(in), "model_type"));
-    die("%s: wanted a model of type deepseek_v4, got %s; no other has a forward pass here",
-        ts_name(in), type ? type : "one without model_type in its config.json");
+    char *known = xstrdup(families[0].type);
+    for (size_t i = 1; i < FAMILIES; i++)
+        known = xprintf("%s or %s", known, families[i].type);
+    die("%s: wanted a model of type %s, got %s; no other has a forward pass here", ts_name(in),
+        known, type ? type : "one without model_type in its config.json");
 }
 
-static uint64_t size_in_config(struct ts_in *in, const char *key)
+struct network *network_open(struct ts_in *in)
 {
-    json_t *config = ts_file_json(in, "config.json");
-    if (!config)
-        die("%s: no config.json in it; its dimensions are needed", ts_name(in));
-    json_int_t size = json_integer_value(json_object_get(config, key));
-    json_decref(config);
-    if (size < 1)
-        die("%s: config.json: %s: wanted a number above 0", ts_name(in), key);
-    return (uint64_t)size;
+    const struct family *family = families;
+    const char *type = model_type(ts_model(in));
+    while (family < families + FAMILIES && strcmp(family->type, type) != 0)
+        family++;
+    if (family == families + FAMILIES)
+        refuse(in);
+    struct config config;
+    config_open(&config, in);
+    struct network *n = family->open(&config);
+    n->config = config;
+    return n;
 }
 
-uint64_t forward_layers(struct ts_in *in)
+void network_close(struct network *n)
 {
-    return size_in_config(in, family_of(in)->layers);
+    config_close(&n->config);
+    n->close(n);
 }
 
-uint64_t forward_vocabulary(struct ts_in *in)
+uint64_t network_layer(const struct network *n, const struct ts_in *in, const char *tensor)
 {
-    return size_in_config(in, family_of(in)->vocabulary);
+    const struct place place = model_place(ts_model(in), tensor);
+    switch (place.section) {
+    case SECTION_LAYERS:
+        return place.layer < n->layers ? place.layer : LAYER_NONE;
+    case SECTION_MTP:
+        return place.layer < n->mtp_layers ? n->layers + place.layer : LAYER_NONE;
+    case SECTION_NORM:
+    case SECTION_HEAD:
+        return LAYER_HEAD;
+    default:
+        return LAYER_NONE;
+    }
+}
+
+/* ---- a run ---- */
+
+static void run_layers(struct pass *pass)
+{
+    const struct forward *run = pass->run;
+    uint64_t copies = pass->network->copies;
+    if (run->states_in)
+        states_load(run, &(struct states){run->first - 1, copies, pass->rows.hidden, pass->digest});
+    else
+        embed_all(pass);
+    if (run->verbose && run->device->read_file)
+        warn("files are read right into the device's memory");
+    if (run->verbose)
+        times_tell("start:", pass_times(pass), (struct times){0});
+    for (uint64_t i = run->first; i <= run->last; i++) {
+        struct layer_pass lp;
+        layer_pass_begin(&lp, pass, i);
+        layer_pass_run(&lp);
+        layer_pass_end(&lp);
+        if (run->states)
+            run->states(run->context, &(struct states){i, copies, pass->rows.hidden, pass->digest});
+    }
 }
 
 void forward_run(const struct forward *run)
 {
-    family_of(run->in)->forward(run);
+    struct pass pass;
+    struct layer head;
+    pass_begin(&pass, run);
+    run_layers(&pass);
+    layer_begin(pass.network, &head, LAYER_HEAD);
+    if (needs_head(run)) {
+        feed_layer(&pass.feed, &head, pass.network->late_pieces, pass.network->pieces);
+        run_head(&pass, &head, &head, 0);
+    }
+    for (unsigned i = 0; i < pass.network->mtp_layers && needs_mtp(run); i++)
+        run_mtp(&pass, &head, i);
+    observe_layer(run, &head);
+    if (run->verbose)
+        times_tell_bound(pass_times(&pass));
+    layer_end(&head);
+    pass_end(&pass);
 }

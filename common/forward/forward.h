@@ -1,11 +1,12 @@
 /* forward.h: a model's forward pass over samples of tokens, as a filter over its weights: all
  * samples advance together through a layer while the next one is being read, then its weights are
- * dropped. One file a family in common/forward/ does it, on top of device.h. */
+ * dropped. It is written once, on top of device.h; what is a family's own is behind network.h. */
 #ifndef FORWARD_H
 #define FORWARD_H
 
 #include "forward/device.h"
 #include "forward/gather.h"
+#include "forward/network.h"
 #include "stream/tokens.h"
 #include "stream/ts.h"
 
@@ -38,6 +39,7 @@ struct states {
 /* What a run does and wants to know. Calls come in the order of the model. */
 struct forward {
     struct ts_in *in; /* the weights, from the beginning; read to its end unless it stops before */
+    struct network *network; /* the model that they are of */
     struct device *device;
     const struct tokens *tokens;
     struct ranks *ranks;   /* who runs over other samples at the same time, or NULL; what the
@@ -50,7 +52,7 @@ struct forward {
     bool verbose;          /* say where each layer's time went */
     uint64_t batch;        /* samples at a time outside of experts; at least 1 */
     uint64_t memory;       /* bytes for weights that wait or are in use; 0: the device's own wish */
-    uint64_t first, last;  /* layers; UINT64_MAX for the last one there is */
+    uint64_t first, last;  /* layers */
     const char *states_in; /* hidden states to begin with instead of the embeddings, or NULL */
     void *context;         /* for the functions, which may be NULL: */
     void (*linear)(void *context, const struct linear_seen *seen);
@@ -64,16 +66,8 @@ struct forward {
                    const int32_t *target);
 };
 
-/* How many layers the model has (without MTP), and how many token ids it knows. A model without a
- * forward pass, and one without config.json, end the process. */
-uint64_t forward_layers(struct ts_in *in);
-uint64_t forward_vocabulary(struct ts_in *in);
-
 /* Run. NaN or infinity in a layer, a missing tensor and one of a wrong shape end the process, the
  * latter two before the first is computed with. */
 void forward_run(const struct forward *run);
-
-/* The families'. */
-void deepseek_v4_forward(const struct forward *run);
 
 #endif

@@ -87,7 +87,7 @@ struct arg *forward_options_args(struct forward_options *o, const struct arg *ow
     return args_join(own, shared);
 }
 
-void forward_options_check(const struct forward_options *o, bool over_tokens)
+static void check(const struct forward_options *o, bool over_tokens)
 {
     if (over_tokens && !o->tokens)
         die_usage("--tokens is needed: what the model runs over");
@@ -97,7 +97,8 @@ void forward_options_check(const struct forward_options *o, bool over_tokens)
         die_usage("--threads: at most %d", THREADS_MOST);
 }
 
-struct ranks *forward_options_ranks(const struct forward_options *o, struct stage *stage)
+/* The other processes that share this run's samples, or NULL if it is alone. */
+static struct ranks *open_ranks(const struct forward_options *o, struct stage *stage)
 {
     struct launch launch;
     struct stat status;
@@ -122,7 +123,7 @@ struct ranks *forward_options_ranks(const struct forward_options *o, struct stag
 /* --layers A-B, or all. */
 static void set_layers(const struct forward_options *o, struct forward *run)
 {
-    uint64_t layers = forward_layers(run->in);
+    uint64_t layers = run->network->layers;
     run->first = o->layers.text ? o->layers.a : 0;
     run->last = o->layers.text ? o->layers.b : layers - 1;
     if (run->last >= layers)
@@ -177,27 +178,56 @@ static void share_samples(const struct forward *run, const struct stage *stage,
     free(weights);
 }
 
-void forward_options_open(const struct forward_options *o, const struct stage *stage,
-                          struct forward *run, struct ranks *ranks, struct ts_in *in,
+void forward_options_open(const struct forward_options *o, struct stage *stage, struct forward *run,
                           struct tokens *tokens, uint64_t shortest)
 {
-    *run = (struct forward){.in = in,
-                            .tokens = tokens,
-                            .ranks = ranks,
+    check(o, tokens != NULL);
+    *run = (struct forward){.tokens = tokens,
+                            .ranks = tokens ? open_ranks(o, stage) : NULL,
                             .mtp = o->mtp,
                             .batch = o->batch,
                             .memory = o->mem,
-                            .verbose = stage->verbose,
                             .states_in = o->states_in};
+    run->verbose = stage->verbose; /* of rank 0 only */
+    run->in = ts_open(stage_input(stage), tokens ? stage : NULL);
+    run->network = network_open(run->in);
     set_layers(o, run);
     if (tokens) {
-        tokens_load(tokens, o->tokens, forward_vocabulary(in), shortest, o->samples);
+        tokens_load(tokens, o->tokens, run->network->vocabulary, shortest, o->samples);
         json_object_set_new(stage->entry, "tokens", json_string(tokens->digest));
     }
-    if (tokens && ranks)
+    if (run->ranks)
         share_samples(run, stage, tokens);
     if (!stage->plan)
         open_device(o, run);
+}
+
+/* Close what is open of them. */
+static void close_weights(struct forward *run)
+{
+    if (run->gather)
+        run->gather->close(run->gather);
+    if (run->device)
+        run->device->close(run->device);
+    if (run->in)
+        ts_close(run->in);
+    run->gather = NULL;
+    run->device = NULL;
+    run->in = NULL;
+}
+
+void forward_options_run(struct forward *run)
+{
+    if (run->device)
+        forward_run(run);
+    close_weights(run);
+}
+
+void forward_options_close(struct forward *run)
+{
+    close_weights(run);
+    network_close(run->network);
+    ranks_close(run->ranks);
 }
 
 void forward_options_states(const struct forward_options *o, const struct stage *stage,
@@ -205,11 +235,4 @@ void forward_options_states(const struct forward_options *o, const struct stage 
 {
     if (o->states_out && states->layer == run->last)
         states_save(run, stage, o->states_out, states);
-}
-
-void forward_options_close(const struct forward *run)
-{
-    if (run->gather)
-        run->gather->close(run->gather);
-    run->device->close(run->device);
 }

@@ -18,21 +18,22 @@ struct forward_options {
 struct arg *forward_options_args(struct forward_options *o, const struct arg *own,
                                  unsigned without_tokens);
 
-/* The other processes that share this run's samples, or NULL if it is alone (see ranks.h): to be
- * called first of all, and to be ended with ranks_close(). Only rank 0 speaks, unless of errors. */
-struct ranks *forward_options_ranks(const struct forward_options *o, struct stage *stage);
-
-/* Check them, and set up a run over the weights that `in` is: everything but what the program wants
- * to know. Reads the tokens, of samples at least `shortest` long, but if `tokens` is NULL; of
- * several ranks, each has its share. The caller frees them, and ends the run with
- * forward_options_close(), but with stage->plan: there is no device then. */
-void forward_options_check(const struct forward_options *o, bool over_tokens);
-void forward_options_open(const struct forward_options *o, const struct stage *stage,
-                          struct forward *run, struct ranks *ranks, struct ts_in *in,
+/* A run as the options ask for, over the weights that are the stage's input: everything but what
+ * the program wants to know, which it may set from then on. Meets the other ranks, of which only
+ * rank 0 speaks, unless of errors, and each has its share of the samples. Reads the tokens, of
+ * samples at least `shortest` long, into `tokens`, which the caller frees after the run; with NULL
+ * there are none, nor ranks. Wrong options and files end the process. With stage->plan there is no
+ * device. */
+void forward_options_open(const struct forward_options *o, struct stage *stage, struct forward *run,
                           struct tokens *tokens, uint64_t shortest);
-void forward_options_close(const struct forward *run);
 
-/* For run->states: write them where --states-out says, behind the last layer. */
+/* Run, unless it is a plan, and close the weights, so that what is wrong with them shows before
+ * results are written. Device and weights are gone then; ranks and network are there until close,
+ * which takes what is left of a run, in whatever state it is. */
+void forward_options_run(struct forward *run);
+void forward_options_close(struct forward *run);
+
+/* For run->states: write them where --states-out says, after the last layer. */
 void forward_options_states(const struct forward_options *o, const struct stage *stage,
                             const struct forward *run, const struct states *states);
 

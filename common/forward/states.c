@@ -10,14 +10,12 @@
 static char *fingerprint(const struct forward *run, char *hex)
 {
     struct digest *digest = digest_new();
-    json_t *config = ts_file_json(run->in, "config.json");
-    char *text = json_text(config, false, true);
+    char *text = json_text(run->network->config.json, false, true);
     char arithmetic = (char)('0' + run->arithmetic);
     digest_add(digest, run->tokens->digest, DIGEST_TEXT);
     digest_add(digest, text, strlen(text));
     digest_add(digest, &arithmetic, 1);
     free(text);
-    json_decref(config);
     return digest_end(digest, hex);
 }
 

@@ -13,7 +13,7 @@
 #include <cmocka.h>
 
 #include "base/die.h"
-#include "forward/deepseek_v4/feed.h"
+#include "forward/experts.h"
 #include "on_device.h"
 #include "tensor/bf16.h"
 
@@ -142,43 +142,47 @@ static void expect(struct mat got, const char *prefix, const char *name)
 /* ---- a layer of the checkpoint ---- */
 
 struct loaded {
-    struct forward run;
+    struct ts_in *in;
+    struct network *network;
+    const struct v4 *v4;
     struct weights weights;
     bool *wanted;
     struct feed feed;
-    struct v4 v4;
-    struct v4_layer layer;
-    uint64_t first_expert;
-    struct v4_linear (*expert)[V4_EXPERT_MATRICES];
+    struct layer layer;
+    struct linear (*expert)[EXPERT_MATRICES];
     struct mat seen;
 };
 
 static void load(struct loaded *l, uint64_t number, const char *prefix)
 {
-    *l = (struct loaded){.run = {.device = device, .arithmetic = ARITHMETIC_SERVED}};
-    l->run.in = ts_open(CHECKPOINT, NULL);
-    struct toc *toc = ts_toc(l->run.in);
-    weights_find(&l->weights, ts_model(l->run.in), toc, CHECKPOINT);
+    *l = (struct loaded){.in = ts_open(CHECKPOINT, NULL)};
+    struct toc *toc = ts_toc(l->in);
+    weights_find(&l->weights, ts_model(l->in), toc, CHECKPOINT);
     l->wanted = xalloc(toc->count, sizeof *l->wanted);
     for (size_t i = 0; i < toc->count; i++)
         l->wanted[i] = !strncmp(toc->tensor[i].name, prefix, strlen(prefix));
     const struct prefetch_plan plan = {.wanted = l->wanted, .device = device, .budget = 1 << 20};
-    l->feed = (struct feed){.in = l->run.in,
+    l->network = network_open(l->in);
+    l->network->begin(l->network, device, 256);
+    l->v4 = v4_of(l->network);
+    l->feed = (struct feed){.in = l->in,
+                            .network = l->network,
                             .weights = &l->weights,
-                            .prefetch = prefetch_begin(l->run.in, &plan),
-                            .device = device};
-    v4_begin(&l->v4, &l->run, 256);
-    v4_layer_begin(&l->v4, &l->layer, number);
-    v4_layer_check(&l->v4, &l->layer, &l->weights, true);
-    feed_layer(&l->feed, &l->v4, &l->layer, V4_ENORM, V4_SHARED_W2);
-    size_t experts = (size_t)l->v4.config.experts;
+                            .arithmetic = ARITHMETIC_SERVED,
+                            .prefetch = prefetch_begin(l->in, &plan)};
+    layer_begin(l->network, &l->layer, number);
+    layer_check(&l->layer, l->in, &l->weights);
+    feed_layer(&l->feed, &l->layer, 0, V4_LATE);
+    size_t experts = (size_t)l->layer.experts.count;
     l->expert = xalloc(experts, sizeof *l->expert);
-    l->seen = device->make(device, DTYPE_F32, 1, V4_SEEN);
+    l->seen = device->make(device, DTYPE_F32, 1, SEEN);
     for (size_t e = 0; e < experts; e++) {
-        struct held held[V4_EXPERT_MATRICES];
+        struct held held[EXPERT_MATRICES];
         feed_expert(&l->feed, &l->layer, e, held);
-        for (unsigned i = 0; i < V4_EXPERT_MATRICES; i++) {
-            v4_load_expert(&l->v4, &l->expert[e][i], &held[i].from, l->seen);
+        for (unsigned i = 0; i < EXPERT_MATRICES; i++) {
+            enum format format = held[i].from.weight->format;
+            linear_load(device, &l->expert[e][i], &held[i].from,
+                        linear_activation(ARITHMETIC_SERVED, format, true), 1, l->seen);
             held_free(&l->feed, &held[i]);
         }
     }
@@ -186,16 +190,18 @@ static void load(struct loaded *l, uint64_t number, const char *prefix)
 
 static void unload(struct loaded *l)
 {
-    for (size_t e = 0; e < l->v4.config.experts; e++)
-        v4_expert_end(&l->v4, l->expert[e]);
+    for (size_t e = 0; e < l->layer.experts.count; e++)
+        for (unsigned i = 0; i < EXPERT_MATRICES; i++)
+            linear_drop(device, &l->expert[e][i]);
     free(l->expert);
     device->drop(device, l->seen);
-    v4_layer_end(&l->v4, &l->layer);
-    v4_end(&l->v4);
+    layer_end(&l->layer);
     prefetch_end(l->feed.prefetch);
+    l->network->end(l->network);
+    network_close(l->network);
     free(l->wanted);
     weights_free(&l->weights);
-    ts_close(l->run.in);
+    ts_close(l->in);
 }
 
 /* ---- steps ---- */
@@ -205,17 +211,18 @@ static struct mat like(struct mat m, uint64_t cols)
     return device->make(device, DTYPE_BF16, m.rows, cols);
 }
 
-static void test_mix(struct loaded *l, enum v4_slot hc, const char *prefix, const char *name,
+static void test_mix(struct loaded *l, enum v4_piece hc, const char *prefix, const char *name,
                      struct mat input)
 {
-    const struct v4_config *c = &l->v4.config;
-    struct mat y = like(input, c->dim);
-    struct mat post = device->make(device, DTYPE_F32, input.rows, c->copies);
-    struct mat comb = device->make(device, DTYPE_F32, input.rows, c->copies * c->copies);
-    v4_hc_in(&l->v4, &l->layer, hc, y, post, comb, input);
+    uint64_t copies = l->network->copies;
+    struct mat y = like(input, l->network->dim);
+    struct mat post = device->make(device, DTYPE_F32, input.rows, copies);
+    struct mat comb = device->make(device, DTYPE_F32, input.rows, copies * copies);
+    v4_hc_in(l->v4, &l->layer, hc, y, post, comb, input);
     char *path = xprintf("%s%s.", prefix, name);
     expect(y, path, "y");
-    float off = l->layer.mtp && strcmp(device->name, "cpu") != 0 ? ROUNDED : EXACT;
+    float off =
+        l->layer.number >= l->network->layers && strcmp(device->name, "cpu") != 0 ? ROUNDED : EXACT;
     expect_within(post, path, "post", off);
     expect_within(comb, path, "comb", off);
     free(path);
@@ -224,11 +231,11 @@ static void test_mix(struct loaded *l, enum v4_slot hc, const char *prefix, cons
     device->drop(device, comb);
 }
 
-static void test_norm(struct loaded *l, enum v4_slot norm, const char *prefix, const char *from,
+static void test_norm(struct loaded *l, enum v4_piece norm, const char *prefix, const char *from,
                       const char *to)
 {
     struct mat x = golden_mat(prefix, from), y = like(x, x.cols);
-    v4_norm(&l->v4, &l->layer, norm, y, x);
+    layer_norm(&l->layer, norm, y, x);
     expect(y, prefix, to);
     device->drop(device, x);
     device->drop(device, y);
@@ -311,11 +318,11 @@ static double index_score(const struct v4_config *c, const uint16_t *q, const ui
 static void expect_selected(struct loaded *l, const struct v4_batch *batch, struct mat selected,
                             const char *prefix, struct mat x, struct mat low)
 {
-    const struct v4_config *c = &l->v4.config;
+    const struct v4_config *c = &l->v4->config;
     struct sets sets = compare_sets(selected, prefix, "attn.indexed", (int32_t)x.rows);
     struct mat q = like(x, c->index_heads * c->index_dim), weight = like(x, c->index_heads);
     struct mat key = device->make(device, DTYPE_BF16, batch->blocks, c->index_dim);
-    v4_index_parts(&l->v4, &l->layer, batch, q, key, weight, x, low);
+    v4_index_parts(l->v4, &l->layer, batch, q, key, weight, x, low);
     uint16_t *host_q = read_bf16(q), *host_key = read_bf16(key), *host_weight = read_bf16(weight);
     for (uint64_t i = 0; i < sets.rows; i++) {
         const int32_t *got = sets.got + i * sets.cols, *want = sets.want + i * sets.cols;
@@ -351,8 +358,8 @@ static void expect_selected(struct loaded *l, const struct v4_batch *batch, stru
 static void test_attention(struct loaded *l, const char *prefix, struct mat x,
                            const struct v4_batch *batch)
 {
-    const struct v4_config *c = &l->v4.config;
-    const struct v4 *v4 = &l->v4;
+    const struct v4_config *c = &l->v4->config;
+    const struct v4 *v4 = l->v4;
     struct mat low = like(x, c->q_rank), q = like(x, c->heads * c->head_dim);
     struct mat kv = like(x, c->head_dim), golden_kv = golden_mat(prefix, "attn.kv");
     struct mat compressed = device->make(device, DTYPE_BF16, batch->blocks, c->head_dim);
@@ -396,12 +403,12 @@ static void test_attention(struct loaded *l, const char *prefix, struct mat x,
 /* The sum of the shared expert and the golden choice of routed ones. */
 static void test_experts(struct loaded *l, const char *prefix, struct mat x)
 {
-    const struct v4_config *c = &l->v4.config;
+    const struct v4_config *c = &l->v4->config;
     const void *experts, *weights;
     find(prefix, "ffn.experts", &experts);
     find(prefix, "ffn.weights", &weights);
     struct mat sum = device->make(device, DTYPE_F32, x.rows, x.cols), y = like(x, x.cols);
-    v4_shared(&l->v4, &l->layer, y, x);
+    v4_shared(l->network, &l->layer, y, x);
     expect(y, prefix, "ffn.shared");
     device->copy(device, sum, y);
     int32_t *row = xalloc((size_t)x.rows, sizeof *row);
@@ -419,9 +426,9 @@ static void test_experts(struct loaded *l, const char *prefix, struct mat x)
         device->write(device, index, row);
         device->write(device, w, weight);
         device->gather(device, some, x, index);
-        struct v4_linear *linear = l->expert[e];
-        v4_ffn(&l->v4, &linear[V4_W1], &linear[V4_W3], &linear[V4_W2], c->swiglu_limit,
-               mat_rows(y, 0, count), some, w);
+        struct linear *linear = l->expert[e];
+        linear_mlp(device, &linear[EXPERT_GATE], &linear[EXPERT_UP], &linear[EXPERT_DOWN],
+                   c->swiglu_limit, mat_rows(y, 0, count), some, w);
         device->scatter_add(device, sum, mat_rows(y, 0, count), index);
         device->drop(device, index);
         device->drop(device, w);
@@ -437,10 +444,11 @@ static void test_experts(struct loaded *l, const char *prefix, struct mat x)
 
 static void test_route(struct loaded *l, const char *prefix, struct mat x, const int32_t *ids)
 {
-    const struct v4_config *c = &l->v4.config;
+    const struct v4_config *c = &l->v4->config;
     struct mat weights = device->make(device, DTYPE_F32, x.rows, c->experts_used);
     struct mat experts = device->make(device, DTYPE_I32, x.rows, c->experts_used);
-    v4_route(&l->v4, &l->layer, weights, experts, (struct mat){0}, ids, x);
+    const struct router router = l->network->router(l->network, &l->layer);
+    route(device, &router, weights, experts, (struct mat){0}, ids, x);
     struct sets sets = compare_sets(experts, prefix, "ffn.experts", 0);
     assert_int_equal(sets.differing, 0);
     free_sets(&sets);
@@ -455,7 +463,7 @@ static void test_block(struct loaded *l, const char *prefix, struct mat input, c
 {
     const uint64_t start[] = {0, input.rows};
     struct v4_batch batch;
-    v4_batch_begin(&l->v4, &batch, start, 1, l->layer.ratio);
+    v4_batch_begin(l->v4, &batch, start, 1, v4_ratio(&l->layer));
     test_mix(l, V4_HC_ATTN_FN, prefix, "hc_attn", input);
     test_norm(l, V4_ATTN_NORM, prefix, "hc_attn.y", "attn_norm");
     struct mat attn_norm = golden_mat(prefix, "attn_norm"), attn = golden_mat(prefix, "attn");
@@ -473,7 +481,7 @@ static void test_block(struct loaded *l, const char *prefix, struct mat input, c
     const struct mat mats[] = {attn_norm, attn, post, comb, ffn_norm, ffn, ffn_post, ffn_comb};
     for (size_t i = 0; i < sizeof mats / sizeof *mats; i++)
         device->drop(device, mats[i]);
-    v4_batch_end(&l->v4, &batch);
+    v4_batch_end(l->v4, &batch);
 }
 
 /* A tensor of the checkpoint outside of layers. */
@@ -485,7 +493,7 @@ static struct held take_tensor(const char *name, struct weights *weights, struct
     for (const struct tensor *tensor; (tensor = ts_next(*in));)
         if (!strcmp(tensor->name, name)) {
             held.arrived.data = ts_read_all(*in);
-            held.from = (struct v4_weight){
+            held.from = (struct raw_weight){
                 .tensor = tensor,
                 .weight = weight_of(weights, (size_t)(tensor - ts_toc(*in)->tensor)),
                 .raw = held.arrived.data};
@@ -501,7 +509,7 @@ static void embed(struct loaded *l, struct mat y, const int32_t *id)
     struct ts_in *in;
     struct weights weights;
     struct held held = take_tensor("embed.weight", &weights, &in);
-    uint64_t cols = l->v4.config.dim;
+    uint64_t cols = l->network->dim;
     for (uint64_t i = 0; i < y.rows; i++)
         device->write(device, mat_rows(y, i, 1),
                       (const uint16_t *)held.from.raw + (uint64_t)id[i] * cols);
@@ -541,7 +549,7 @@ static void test_layer(uint64_t number, const char *input)
     struct loaded l;
     char *prefix = xprintf("layers.%d.", (int)number);
     load(&l, number, prefix);
-    tokens_load(&tokens, IDS, l.v4.config.vocabulary, 1, 1);
+    tokens_load(&tokens, IDS, l.network->vocabulary, 1, 1);
     struct mat x = golden_mat("", input);
     test_block(&l, prefix, x, tokens.id);
     expect(x, prefix, "output");
@@ -578,17 +586,16 @@ static void multi_token_prediction(void **state)
     struct tokens tokens;
     struct loaded l;
     load(&l, 4, "mtp.0.");
-    feed_layer(&l.feed, &l.v4, &l.layer, V4_NORM, V4_HC_HEAD_SCALE);
-    const struct v4_config *c = &l.v4.config;
-    tokens_load(&tokens, IDS, c->vocabulary, 1, 1);
-    struct mat x = golden_mat("mtp.0.", "input"), e = like(x, c->dim), head_in = like(x, c->dim);
+    feed_layer(&l.feed, &l.layer, V4_LATE, V4_PIECES);
+    const struct network *n = l.network;
+    tokens_load(&tokens, IDS, n->vocabulary, 1, 1);
+    struct mat x = golden_mat("mtp.0.", "input"), e = like(x, n->dim), head_in = like(x, n->dim);
     embed(&l, e, tokens.id + 1);
-    v4_mtp_input(&l.v4, &l.layer, x, e);
+    v4_mtp_input(n, &l.layer, x, e);
     test_block(&l, "mtp.0.", x, tokens.id + 1);
-    v4_hc_head(&l.v4, &l.layer, head_in, x);
-    v4_norm(&l.v4, &l.layer, V4_NORM, head_in, head_in);
+    n->head(n, &l.layer, head_in, x);
     uint64_t rows = x.rows - 1;
-    struct mat logits = device->make(device, DTYPE_F32, rows, c->vocabulary);
+    struct mat logits = device->make(device, DTYPE_F32, rows, n->vocabulary);
     struct mat loss = device->make(device, DTYPE_F32, rows, 1);
     struct mat target = device->make(device, DTYPE_I32, rows, 1);
     device->write(device, target, tokens.id + 2);

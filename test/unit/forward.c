@@ -57,11 +57,12 @@ static void run_over(struct forward *run, const char *model, const char *ids, ui
     char *checkpoint = fixture_path(model, "ckpt");
     char *path = fixture_path(model, ids);
     run->in = ts_open(checkpoint, NULL);
+    run->network = network_open(run->in);
     run->device = device;
     run->batch = 4;
     run->memory = (uint64_t)1 << 30;
     run->tokens = tokens;
-    tokens_load(tokens, path, forward_vocabulary(run->in), 2, samples);
+    tokens_load(tokens, path, run->network->vocabulary, 2, samples);
     free(checkpoint);
     free(path);
 }
@@ -69,6 +70,7 @@ static void run_over(struct forward *run, const char *model, const char *ids, ui
 static void finish(struct forward *run, struct tokens *tokens)
 {
     forward_run(run);
+    network_close(run->network);
     ts_close(run->in);
     tokens_free(tokens);
 }
@@ -436,7 +438,7 @@ static struct said run_with_room(uint64_t room)
     const uint64_t before = device->room;
     device->room = room;
     run_over(&run, "v4-nano", "golden/eval-ids.safetensors", 6, &tokens);
-    run.last = forward_layers(run.in) - 1;
+    run.last = run.network->layers - 1;
     run.batch = 1;
     run.memory = (uint64_t)7 << 20;
     finish(&run, &tokens);

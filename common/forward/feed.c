@@ -1,11 +1,9 @@
-#include "forward/deepseek_v4/feed.h"
+#include "forward/feed.h"
 
-#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/die.h"
-#include "base/text.h"
 #include "stream/scales.h"
 
 const char *feed_peek(const struct feed *feed)
@@ -31,6 +29,37 @@ void feed_digest(struct digest *digest, const struct tensor *tensor, const void 
     digest_add(digest, data, size);
     free(line);
 }
+
+/* ---- skipping ---- */
+
+/* The line of the table that comes next, or NULL. */
+static const struct tensor *next_line(struct ts_in *in)
+{
+    const struct toc *toc = ts_toc(in);
+    const struct tensor *present = ts_present(in);
+    size_t line = present ? (size_t)(present - toc->tensor) + 1 : 0;
+    return line < toc->count ? &toc->tensor[line] : NULL;
+}
+
+void feed_skip(const struct feed *feed, const bool *wanted, uint64_t layer)
+{
+    char *data = xalloc(FEED_DIGESTED, 1);
+    for (const struct tensor *tensor; (tensor = next_line(feed->in));) {
+        uint64_t number = network_layer(feed->network, feed->in, tensor->name);
+        size_t line = (size_t)(tensor - ts_toc(feed->in)->tensor);
+        if (wanted[line] || (number < LAYER_HEAD && number > layer))
+            break;
+        ts_next(feed->in);
+        if (number == layer) {
+            size_t size = feed_digested(feed->weights, line, tensor);
+            ts_read(feed->in, data, size);
+            feed_digest(feed->digest, tensor, data, size);
+        }
+    }
+    free(data);
+}
+
+/* ---- taking ---- */
 
 void feed_take(const struct feed *feed, struct held *held)
 {
@@ -60,8 +89,11 @@ void feed_take(const struct feed *feed, struct held *held)
         }
         uint64_t rows = tensor->rank == 2 ? tensor->dim[0] : 1;
         uint64_t count = tensor->size / dtype_size(tensor->dtype);
-        held->plain = (struct weight){
-            .format = FORMAT_PLAIN, .line = line, .rows = rows, .cols = rows ? count / rows : 0};
+        held->plain = (struct weight){.format = FORMAT_PLAIN,
+                                      .line = line,
+                                      .rows = rows,
+                                      .cols = rows ? count / rows : 0,
+                                      .module = tensor->name};
         held->from.weight = w ? w : &held->plain;
         held->from.tensor = tensor;
         held->from.raw = arrived.data;
@@ -73,50 +105,53 @@ void feed_take(const struct feed *feed, struct held *held)
 
 void held_free(const struct feed *feed, struct held *held)
 {
+    struct device *d = feed->network->device;
     scales_free(&held->scales);
     free(held->arrived.data);
     if (held->arrived.bytes.at)
-        feed->device->drop(feed->device, held->arrived.bytes);
+        d->drop(d, held->arrived.bytes);
     if (held->from.scale.at)
-        feed->device->drop(feed->device, held->from.scale);
+        d->drop(d, held->from.scale);
     *held = (struct held){0};
 }
 
-void feed_layer(const struct feed *feed, const struct v4 *v4, struct v4_layer *layer,
-                enum v4_slot first, enum v4_slot last)
+/* True for a tensor of the layer's that is none of its experts'. */
+static bool belongs(const struct feed *feed, const struct layer *layer, const char *name)
 {
-    char *experts = xprintf("%sffn.experts.", layer->prefix);
-    for (const char *name; *(name = feed_peek(feed));) {
-        bool beyond = !*layer->prefix && starts_with(name, "mtp."); /* behind the head */
-        if (beyond || starts_with(name, experts) || !starts_with(name, layer->prefix))
-            break;
+    const struct place place = model_place(ts_model(feed->in), name);
+    return network_layer(feed->network, feed->in, name) == layer->number &&
+           !place_is_routed(&place);
+}
+
+void feed_layer(const struct feed *feed, struct layer *layer, size_t first, size_t end)
+{
+    for (const char *name; *(name = feed_peek(feed)) && belongs(feed, layer, name);) {
         struct held held;
         feed_take(feed, &held);
-        enum v4_slot slot = v4_slot_of(layer, held.from.tensor->name + strlen(layer->prefix));
-        if (slot == V4_SLOTS)
+        size_t piece = layer_find(layer, held.from.tensor->name);
+        if (piece == feed->network->pieces)
             die("%s: %s: the forward pass does not know this tensor, so its results would be wrong",
                 ts_name(feed->in), held.from.tensor->name);
-        v4_load(v4, layer, slot, &held.from);
+        layer_load(layer, piece, feed->arithmetic, &held.from);
         held_free(feed, &held);
     }
-    free(experts);
-    for (unsigned i = first; i <= last; i++)
-        if (layer->piece[i].kind != V4_ABSENT && !layer->present[i])
+    for (size_t i = first; i < end; i++)
+        if (layer->piece[i].kind != PIECE_ABSENT && !layer->piece[i].present)
             die("%s: %s%s does not come where it is needed; its order is not the model's",
                 ts_name(feed->in), layer->prefix, layer->piece[i].name);
 }
 
-void feed_expert(const struct feed *feed, const struct v4_layer *layer, uint64_t number,
+void feed_expert(const struct feed *feed, const struct layer *layer, uint64_t number,
                  struct held *held)
 {
-    static const char *const matrix[V4_EXPERT_MATRICES] = {"w1", "w3", "w2"};
-    for (unsigned i = 0; i < V4_EXPERT_MATRICES; i++) {
-        char *name =
-            xprintf("%sffn.experts.%" PRIu64 ".%s.weight", layer->prefix, number, matrix[i]);
+    for (unsigned i = 0; i < EXPERT_MATRICES; i++) {
+        char *module = layer_expert_module(layer, number, i);
+        char *name = xprintf("%s.weight", module);
         feed_take(feed, &held[i]);
         if (strcmp(held[i].from.tensor->name, name) != 0)
             die("%s: wanted tensor %s, got %s; its order is not the model's", ts_name(feed->in),
                 name, held[i].from.tensor->name);
         free(name);
+        free(module);
     }
 }

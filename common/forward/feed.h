@@ -1,17 +1,17 @@
-/* feed.h: weights as they come out of a stream, each tensor with all that belongs to
- * it. */
-#ifndef DEEPSEEK_V4_FEED_H
-#define DEEPSEEK_V4_FEED_H
+/* feed.h: weights as they come out of a stream, each tensor with all that belongs to it. */
+#ifndef FEED_H
+#define FEED_H
 
 #include "base/digest.h"
-#include "forward/deepseek_v4/deepseek_v4.h"
+#include "forward/layer.h"
 #include "forward/prefetch.h"
 
 struct feed {
     struct ts_in *in;
+    const struct network *network; /* matrices come to its device */
     const struct weights *weights;
+    enum arithmetic arithmetic;
     struct prefetch *prefetch;
-    struct device *device; /* where matrices come to */
     struct digest *digest; /* of what was taken, see feed_digest(); or NULL */
 };
 
@@ -23,9 +23,13 @@ enum { FEED_DIGESTED = PREFETCH_HEAD };
 size_t feed_digested(const struct weights *weights, size_t line, const struct tensor *tensor);
 void feed_digest(struct digest *digest, const struct tensor *tensor, const void *data, size_t size);
 
+/* Before anything is prefetched: read a layer for feed->digest only, up to the first tensor of a
+ * later one, or one that is wanted (by line of the table). */
+void feed_skip(const struct feed *feed, const bool *wanted, uint64_t layer);
+
 /* A tensor that was taken: `from` points into it, so it must stay where it is. */
 struct held {
-    struct v4_weight from;
+    struct raw_weight from;
     struct scales scales;
     struct weight plain; /* for a tensor that is no X.weight */
     struct prefetched arrived;
@@ -38,13 +42,12 @@ const char *feed_peek(const struct feed *feed);
 void feed_take(const struct feed *feed, struct held *held);
 void held_free(const struct feed *feed, struct held *held);
 
-/* Load what comes next of a layer, up to its experts or its end. That must include its slots from
- * `first` to `last`; an unknown tensor ends the process. */
-void feed_layer(const struct feed *feed, const struct v4 *v4, struct v4_layer *layer,
-                enum v4_slot first, enum v4_slot last);
+/* Load what comes next of a layer, up to its experts or its end. That must include its pieces from
+ * `first` to the one before `end`; an unknown tensor ends the process. */
+void feed_layer(const struct feed *feed, struct layer *layer, size_t first, size_t end);
 
-/* Take the three matrices of expert `number`, which must come next: held[V4_EXPERT_MATRICES]. */
-void feed_expert(const struct feed *feed, const struct v4_layer *layer, uint64_t number,
+/* Take the matrices of expert `number`, which must come next: held[EXPERT_MATRICES]. */
+void feed_expert(const struct feed *feed, const struct layer *layer, uint64_t number,
                  struct held *held);
 
 #endif

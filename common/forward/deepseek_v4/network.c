@@ -1,0 +1,107 @@
+/* DeepSeek-V4 as the forward pass takes it. */
+#include <stdlib.h>
+
+#include "base/die.h"
+#include "forward/deepseek_v4/deepseek_v4.h"
+
+static void begin(struct network *n, struct device *d, uint64_t length)
+{
+    struct v4 *v4 = (struct v4 *)n;
+    n->device = d;
+    v4->angles = rope_table(d, &v4->config.rope, length);
+    v4->compress_angles = rope_table(d, &v4->config.compress_rope, length);
+}
+
+static void end(struct network *n)
+{
+    struct v4 *v4 = (struct v4 *)n;
+    n->device->drop(n->device, v4->angles);
+    n->device->drop(n->device, v4->compress_angles);
+    n->device = NULL;
+}
+
+static void close_all(struct network *n)
+{
+    struct v4 *v4 = (struct v4 *)n;
+    free(v4->config.ratio);
+    free(v4);
+}
+
+/* ---- steps ---- */
+
+/* What a hyper-connection keeps for the way back to its copies. */
+static struct mat post_of(const struct network *n, struct mat kept)
+{
+    return mat_cols(kept, 0, n->copies);
+}
+
+static struct mat comb_of(const struct network *n, struct mat kept)
+{
+    return mat_cols(kept, n->copies, n->copies * n->copies);
+}
+
+static void attention(const struct network *n, struct layer *layer, struct mat hidden, struct mat x,
+                      struct mat kept, const uint64_t *start, uint64_t samples)
+{
+    const struct v4 *v4 = v4_of(n);
+    struct device *d = n->device;
+    struct mat post = post_of(n, kept), comb = comb_of(n, kept);
+    struct mat y = d->make(d, DTYPE_BF16, x.rows, n->dim);
+    struct v4_batch batch;
+    v4_batch_begin(v4, &batch, start, samples, v4_ratio(layer));
+    v4_hc_in(v4, layer, V4_HC_ATTN_FN, x, post, comb, hidden);
+    layer_norm(layer, V4_ATTN_NORM, x, x);
+    v4_attention(v4, layer, &batch, y, x);
+    d->hc_out(d, hidden, y, post, comb);
+    v4_hc_in(v4, layer, V4_HC_FFN_FN, x, post, comb, hidden);
+    layer_norm(layer, V4_FFN_NORM, x, x);
+    v4_batch_end(v4, &batch);
+    d->drop(d, y);
+}
+
+static struct router router(const struct network *n, struct layer *layer)
+{
+    const struct v4_config *c = &v4_of(n)->config;
+    return (struct router){.gate = &layer->piece[V4_GATE].linear,
+                           .bias = layer->piece[V4_GATE_BIAS].vector,
+                           .table = layer->piece[V4_GATE_TABLE].table,
+                           .scoring = c->scoring,
+                           .normalize = c->scoring != SCORING_SOFTMAX,
+                           .scale = c->route_scale};
+}
+
+static void join(const struct network *n, struct layer *layer, struct mat hidden, struct mat y,
+                 struct mat kept)
+{
+    (void)layer;
+    n->device->hc_out(n->device, hidden, y, post_of(n, kept), comb_of(n, kept));
+}
+
+static void head(const struct network *n, struct layer *layer, struct mat x, struct mat hidden)
+{
+    v4_hc_head(v4_of(n), layer, x, hidden);
+    layer_norm(layer, V4_NORM, x, x);
+}
+
+struct network *deepseek_v4_open(const struct config *config)
+{
+    struct v4 *v4 = xalloc(1, sizeof *v4);
+    struct network *n = &v4->network;
+    *n = (struct network){.embedding = "embed.weight",
+                          .pieces = V4_PIECES,
+                          .late_pieces = V4_LATE,
+                          .head_piece = V4_HEAD,
+                          .close = close_all,
+                          .begin = begin,
+                          .end = end,
+                          .describe = v4_describe,
+                          .attention = attention,
+                          .router = router,
+                          .shared = v4_shared,
+                          .join = join,
+                          .head = head,
+                          .mtp_input = v4_mtp_input};
+    v4_config_read(v4, config);
+    n->kept = n->copies + n->copies * n->copies;
+    return n;
+}

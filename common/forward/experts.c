@@ -1,0 +1,168 @@
+#include "forward/experts.h"
+
+#include <stdlib.h>
+
+#include "base/die.h"
+#include "forward/rows.h"
+
+/* Rows that go through an expert at a time. */
+enum { EXPERT_ROWS = 2048 };
+
+void experts_begin(struct experts *experts, struct layer *layer, const struct feed *feed, bool stay)
+{
+    struct device *d = layer->network->device;
+    size_t count = (size_t)layer->experts.count, matrices = count * EXPERT_MATRICES;
+    *experts = (struct experts){.layer = layer, .feed = feed};
+    if (stay)
+        experts->held = xalloc(matrices, sizeof *experts->held);
+    for (size_t e = 0; e < count && stay; e++)
+        feed_expert(feed, layer, e, &experts->held[e * EXPERT_MATRICES]);
+    float *zero = xalloc(matrices * SEEN, sizeof *zero);
+    experts->seen = d->make(d, DTYPE_F32, matrices, SEEN);
+    d->write(d, experts->seen, zero);
+    free(zero);
+    experts->rows = xalloc(count, sizeof *experts->rows);
+    experts->routed = xalloc(count, sizeof *experts->routed);
+}
+
+void experts_end(struct experts *experts)
+{
+    struct device *d = experts->layer->network->device;
+    size_t matrices = (size_t)experts->layer->experts.count * EXPERT_MATRICES;
+    for (size_t i = 0; i < matrices && experts->held; i++)
+        held_free(experts->feed, &experts->held[i]);
+    d->drop(d, experts->seen);
+    free(experts->held);
+    free(experts->rows);
+    free(experts->routed);
+}
+
+/* ---- groups ---- */
+
+void group_begin(struct group *g, const struct layer *layer, uint64_t rows, bool all_experts)
+{
+    const struct expert_pieces *x = &layer->experts;
+    struct device *d = layer->network->device;
+    uint64_t dim = layer->network->dim;
+    *g = (struct group){.x = d->make(d, DTYPE_BF16, rows, dim),
+                        .y = d->make(d, DTYPE_F32, rows, dim)};
+    g->weight = d->make(d, DTYPE_F32, rows, x->used);
+    g->expert = d->make(d, DTYPE_I32, rows, x->used);
+    g->all_weights = d->make(d, DTYPE_F32, all_experts ? rows : 0, x->count);
+}
+
+void group_end(struct group *g, struct device *d)
+{
+    const struct mat mats[] = {g->x,           g->y,          g->weight,       g->expert,
+                               g->all_weights, g->sorted_row, g->sorted_weight};
+    for (size_t i = 0; i < sizeof mats / sizeof *mats; i++)
+        d->drop(d, mats[i]);
+    free(g->offset);
+}
+
+/* Sort rows by expert: the one place where the host has to know what the device found. */
+static void sort_rows(struct group *g, struct device *d, uint64_t experts)
+{
+    uint64_t used = g->expert.cols;
+    size_t count = (size_t)(g->expert.rows * used);
+    int32_t *expert = xalloc(count, sizeof *expert), *row = xalloc(count, sizeof *row);
+    float *weight = xalloc(count, sizeof *weight), *sorted = xalloc(count, sizeof *sorted);
+    d->read(d, expert, g->expert);
+    d->read(d, weight, g->weight);
+    g->offset = xalloc((size_t)experts + 2, sizeof *g->offset);
+    for (size_t i = 0; i < count; i++)
+        g->offset[expert[i] + 2]++;
+    for (uint64_t e = 0; e < experts; e++)
+        g->offset[e + 2] += g->offset[e + 1];
+    for (size_t i = 0; i < count; i++) { /* offset[e + 1] runs up to where e + 1 begins */
+        uint64_t at = g->offset[expert[i] + 1]++;
+        row[at] = (int32_t)(i / used);
+        sorted[at] = weight[i];
+    }
+    g->sorted_row = d->make(d, DTYPE_I32, count, 1);
+    g->sorted_weight = d->make(d, DTYPE_F32, count, 1);
+    d->write(d, g->sorted_row, row);
+    d->write(d, g->sorted_weight, sorted);
+    free(expert);
+    free(weight);
+    free(row);
+    free(sorted);
+}
+
+/* ---- running ---- */
+
+static void run(const struct experts *experts, struct linear *linear, struct mat y, struct mat x,
+                struct mat weight)
+{
+    linear_mlp(experts->layer->network->device, &linear[EXPERT_GATE], &linear[EXPERT_UP],
+               &linear[EXPERT_DOWN], experts->layer->experts.limit, y, x, weight);
+}
+
+/* The rows that were routed to an expert. */
+static void run_routed(const struct experts *experts, struct group *g, struct linear *linear,
+                       uint64_t first, uint64_t count)
+{
+    struct device *d = experts->layer->network->device;
+    struct mat index = mat_rows(g->sorted_row, first, count);
+    struct mat x = d->make(d, DTYPE_BF16, count, g->x.cols);
+    struct mat y = d->make(d, DTYPE_BF16, count, g->x.cols);
+    d->gather(d, x, g->x, index);
+    run(experts, linear, y, x, mat_rows(g->sorted_weight, first, count));
+    d->scatter_add(d, g->y, y, index);
+    d->drop(d, x);
+    d->drop(d, y);
+}
+
+/* All rows through an expert, only to see what it sees. */
+static void run_all(const struct experts *experts, struct group *g, struct linear *linear,
+                    uint64_t e, uint64_t first, uint64_t count)
+{
+    struct device *d = experts->layer->network->device;
+    struct mat y = d->make(d, DTYPE_BF16, count, g->x.cols);
+    run(experts, linear, y, mat_rows(g->x, first, count),
+        mat_cols(mat_rows(g->all_weights, first, count), e, 1));
+    d->drop(d, y);
+}
+
+/* The matrices of an expert onto the device. */
+static void load(const struct experts *experts, struct linear *linear, uint64_t e)
+{
+    const struct feed *feed = experts->feed;
+    struct held taken[EXPERT_MATRICES], *held = taken;
+    if (experts->held)
+        held = &experts->held[e * EXPERT_MATRICES];
+    else
+        feed_expert(feed, experts->layer, e, taken);
+    for (unsigned i = 0; i < EXPERT_MATRICES; i++)
+        linear_load(feed->network->device, &linear[i], &held[i].from,
+                    linear_activation(feed->arithmetic, held[i].from.weight->format, true), 1,
+                    mat_rows(experts->seen, e * EXPERT_MATRICES + i, 1));
+    for (unsigned i = 0; i < EXPERT_MATRICES && !experts->held; i++)
+        held_free(feed, &taken[i]);
+}
+
+static void run_expert(struct experts *experts, struct group *g, uint64_t e)
+{
+    struct linear linear[EXPERT_MATRICES];
+    load(experts, linear, e);
+    for (uint64_t i = g->offset[e]; i < g->offset[e + 1]; i += EXPERT_ROWS)
+        run_routed(experts, g, linear, i, at_most(g->offset[e + 1] - i, EXPERT_ROWS));
+    for (uint64_t i = 0; i < g->all_weights.rows; i += EXPERT_ROWS)
+        run_all(experts, g, linear, e, i, at_most(g->x.rows - i, EXPERT_ROWS));
+    experts->rows[e] += linear[EXPERT_GATE].rows;
+    experts->routed[e] += g->offset[e + 1] - g->offset[e];
+    for (unsigned i = 0; i < EXPERT_MATRICES; i++)
+        linear_drop(experts->layer->network->device, &linear[i]);
+}
+
+void experts_run(struct experts *experts, struct group *g)
+{
+    struct device *d = experts->layer->network->device;
+    uint64_t count = experts->layer->experts.count;
+    sort_rows(g, d, count);
+    for (uint64_t e = 0; e < count; e++) {
+        d->stream(d, 1 + (unsigned)(e % DEVICE_STREAMS));
+        run_expert(experts, g, e);
+    }
+    d->stream(d, 0);
+}

@@ -1,0 +1,47 @@
+#include "forward/memory.h"
+
+#include <inttypes.h>
+
+#include "base/die.h"
+
+/* Bytes that a token takes in a group: what goes into the experts and comes out, and hidden states
+ * that are offloaded, with those of the next group. */
+static uint64_t token_bytes(const struct network *n, const struct rows *rows)
+{
+    uint64_t hidden = rows->hidden.on_host ? 2 * n->copies * sizeof(uint16_t) : 0;
+    return n->dim * (sizeof(uint16_t) + sizeof(float) + hidden);
+}
+
+/* How many samples may go through the experts together, when weights stay: as many as make up for
+ * the work of getting the weights ready, but not so many that they take more memory than those.
+ * Where hidden states are offloaded, their memory is there for groups, too. */
+static uint64_t group_size(const struct forward *run, const struct rows *rows, uint64_t memory)
+{
+    uint64_t sample = (rows_count(rows) / rows->samples + 1) * token_bytes(run->network, rows);
+    uint64_t batches = memory / (rows->hidden.on_host ? 2 : 4) / sample / run->batch;
+    return run->batch * (batches ? batches : 1);
+}
+
+/* Of hidden states that are offloaded there may be more than could go through the experts at once,
+ * so the layer has to stay. */
+void memory_plan(struct memory_plan *plan, const struct forward *run, struct rows *rows,
+                 uint64_t largest)
+{
+    const struct network *n = run->network;
+    struct device *d = run->device;
+    uint64_t memory = run->memory ? run->memory : d->memory;
+    uint64_t samples = rows->samples, count = rows_count(rows);
+    uint64_t weights = at_most(toc_bytes(ts_toc(run->in), true), memory);
+    uint64_t group = at_most(group_size(run, rows, memory), samples);
+    bool stays = group < samples && memory / 2 >= largest;
+    uint64_t besides = weights + token_bytes(n, rows) * (stays ? count / samples * group : count);
+    rows->hidden = d->make_offloaded(d, DTYPE_BF16, count, n->copies * n->dim, besides);
+    plan->group = group_size(run, rows, memory);
+    plan->resident = plan->group < samples && (memory / 2 >= largest || rows->hidden.on_host);
+    if (plan->resident && memory < largest)
+        die("%" PRIu64
+            " tokens do not fit on the device at once, so that a layer's weights have to "
+            "stay there: --mem is %" PRIu64 " bytes, give at least %" PRIu64 ", or fewer --samples",
+            count, memory, largest);
+    plan->ahead = plan->resident ? memory - largest : memory;
+}

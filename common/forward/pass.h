@@ -1,0 +1,60 @@
+/* pass.h: a forward pass under way: what its parts share. */
+#ifndef PASS_H
+#define PASS_H
+
+#include "forward/embedding.h"
+#include "forward/experts.h"
+#include "forward/memory.h"
+#include "forward/needed.h"
+#include "forward/times.h"
+
+struct pass {
+    const struct forward *run;
+    struct network *network;
+    struct device *device;
+    struct needed needed;
+    struct feed feed;
+    struct memory_plan memory;
+    struct rows rows;
+    struct embedding embedding;
+    char digest[DIGEST_TEXT]; /* of the layers so far, see forward.h, states */
+    double begin;             /* see base/progress.h, now() */
+};
+
+/* Rows that are embedded at a time. */
+enum { EMBEDDING_ROWS = 2048 };
+
+/* From run->in's beginning to the first layer that is computed. */
+void pass_begin(struct pass *pass, const struct forward *run);
+void pass_end(struct pass *pass);
+
+struct times pass_times(const struct pass *pass);
+
+/* What the feed gives in between is a layer's, and goes into the digest of the layers so far. */
+void pass_digest_begin(struct pass *pass);
+void pass_digest_end(struct pass *pass);
+
+/* Layer `number` that comes next: all samples go through it, and who runs the model is told what it
+ * saw. Between begin and end, the rest of the layer's pieces may be used. */
+struct layer_pass {
+    struct pass *pass;
+    struct times begin;
+    struct layer layer;
+    struct experts experts;
+};
+void layer_pass_begin(struct layer_pass *lp, struct pass *pass, uint64_t number);
+void layer_pass_run(struct layer_pass *lp);
+void layer_pass_end(struct layer_pass *lp);
+
+/* The hidden states before the first layer. */
+void embed_all(struct pass *pass);
+
+/* Logits of all rows to run->logits. `norm` is the layer that has what comes before them, the head
+ * or one of MTP; the vocabulary is always the head's. */
+void run_head(struct pass *pass, struct layer *norm, struct layer *head, unsigned mtp);
+
+/* Block `mtp` of multi-token prediction, and its losses if they are wanted: each sample loses a
+ * row. */
+void run_mtp(struct pass *pass, struct layer *head, unsigned mtp);
+
+#endif

@@ -1,0 +1,34 @@
+#include "forward/times.h"
+
+#include "base/die.h"
+#include "base/progress.h"
+
+struct times times_so_far(double begin, struct prefetch *prefetch, double embedding,
+                          struct device *d)
+{
+    struct prefetch_time weights = prefetch_time(prefetch);
+    struct times t = {.read = weights.reading + embedding};
+    d->spent(d, &t.upload, &t.wait);
+    t.wait += weights.waiting + embedding;
+    t.all = now() - begin;
+    return t;
+}
+
+struct times times_tell(const char *what, struct times now, struct times from)
+{
+    struct times t = {.all = now.all - from.all,
+                      .read = now.read - from.read,
+                      .upload = now.upload - from.upload,
+                      .wait = now.wait - from.wait};
+    warn("%s %.3f s: read %.3f, upload %.3f, compute %.3f, wait %.3f", what, t.all, t.read,
+         t.upload, t.all - t.wait, t.wait);
+    return t;
+}
+
+void times_tell_bound(struct times all)
+{
+    struct times t = times_tell("all:", all, (struct times){0});
+    warn("the bound was %s", t.wait < t.all / 2  ? "computing"
+                             : t.read < t.upload ? "the way to the device"
+                                                 : "reading the weights");
+}
