@@ -12,6 +12,31 @@
 
 enum { THREADS_MOST = 1024 };
 
+static struct arg device_arg(struct forward_options *o, unsigned in)
+{
+    return (struct arg){.name = "device",
+                        .kind = ARG_CHOICE,
+                        .to = &o->device,
+                        .value = "which",
+                        .choices = "cpu|cuda",
+                        .help = "compute on the cpu (default) or on a GPU: cuda",
+                        .in = in,
+                        .silent = true};
+}
+
+static struct arg memory_arg(struct forward_options *o, unsigned in)
+{
+    return (struct arg){
+        .name = "mem",
+        .kind = ARG_BYTES,
+        .to = &o->mem,
+        .value = "size",
+        .help = "memory for weights that wait or are in use (default: 4G, or a third of the "
+                "GPU's)",
+        .in = in,
+        .silent = true};
+}
+
 struct arg *forward_options_args(struct forward_options *o, const struct arg *own,
                                  unsigned without_tokens)
 {
@@ -58,14 +83,7 @@ struct arg *forward_options_args(struct forward_options *o, const struct arg *ow
          .help = "write the hidden states after the last layer to file",
          .in = tokens,
          .silent = true},
-        {.name = "device",
-         .kind = ARG_CHOICE,
-         .to = &o->device,
-         .value = "which",
-         .choices = "cpu|cuda",
-         .help = "compute on the cpu (default) or on a GPU: cuda",
-         .in = all,
-         .silent = true},
+        device_arg(o, all),
         {.name = "batch",
          .kind = ARG_NUMBER,
          .to = &o->batch,
@@ -73,14 +91,7 @@ struct arg *forward_options_args(struct forward_options *o, const struct arg *ow
          .help = "samples at a time outside of the experts (default: 4)",
          .in = tokens,
          .silent = true},
-        {.name = "mem",
-         .kind = ARG_BYTES,
-         .to = &o->mem,
-         .value = "size",
-         .help = "memory for weights that wait or are in use (default: 4G, or a third of the "
-                 "GPU's)",
-         .in = all,
-         .silent = true},
+        memory_arg(o, all),
         threads,
         {0},
     };
@@ -195,9 +206,9 @@ void forward_options_open(const struct forward_options *o, struct stage *stage, 
     if (tokens) {
         tokens_load(tokens, o->tokens, run->network->vocabulary, shortest, o->samples);
         json_object_set_new(stage->entry, "tokens", json_string(tokens->digest));
+        if (run->ranks)
+            share_samples(run, stage, tokens);
     }
-    if (run->ranks)
-        share_samples(run, stage, tokens);
     if (!stage->plan)
         open_device(o, run);
 }

@@ -4,8 +4,8 @@
 #define GREEDY_H
 
 #include "base/args.h"
+#include "base/ids.h"
 #include "forward/forward.h"
-#include "text/bpe.h"
 
 struct greedy {
     const char *path; /* of the weights: a checkpoint's folder, or a stream in a file */

@@ -35,7 +35,7 @@ uint64_t rows_of(const struct rows *rows, uint64_t sample, uint64_t samples)
 struct mat rows_fetch(const struct rows *rows, uint64_t first, uint64_t count)
 {
     struct device *d = rows->device;
-    uint64_t left = rows_count(rows) - first, now = at_most(left, count);
+    uint64_t left = rows_count(rows) - first, now = at_most(count, left);
     return d->fetch(d, rows->hidden, first, now, at_most(left - now, count));
 }
 

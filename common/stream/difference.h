@@ -20,11 +20,11 @@ struct difference {
     bool other_bytes;          /* by difference_add_bytes() */
 };
 
-/* Add the next `count` elements: `a` of dtype_a, `b` of dtype_b. With `exact` they are the same if
+/* Add the next `count` elements: `x` of dtype_a, `y` of dtype_b. With `exact` they are the same if
  * their bits are (the dtypes must be equal), else if their numbers are: -0 equals 0, NaN equals
  * NaN. Integers of one dtype are always compared exactly. */
-void difference_add(struct difference *d, enum dtype dtype_a, const void *a, enum dtype dtype_b,
-                    const void *b, size_t count, bool exact);
+void difference_add(struct difference *d, enum dtype dtype_a, const void *x, enum dtype dtype_b,
+                    const void *y, size_t count, bool exact);
 
 /* Add `size` bytes of tensors that have different forms: are they the same? */
 void difference_add_bytes(struct difference *d, const void *a, const void *b, size_t size);

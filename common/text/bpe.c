@@ -59,15 +59,6 @@ struct bpe {
     size_t symbols_room, heap_count, heap_room;
 };
 
-void ids_add(struct ids *ids, int32_t id)
-{
-    if (ids->count == ids->room) {
-        ids->room = ids->room ? 2 * ids->room : 1024;
-        ids->id = xgrow(ids->id, ids->room, sizeof *ids->id);
-    }
-    ids->id[ids->count++] = id;
-}
-
 static uint64_t hash_bytes(const char *bytes, size_t length)
 {
     uint64_t hash = 0xcbf29ce484222325 + length;

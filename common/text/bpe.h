@@ -7,13 +7,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* Token ids, a growing array. Starts as all zeros; the owner frees `id`. */
-struct ids {
-    int32_t *id;
-    size_t count, room;
-};
-
-void ids_add(struct ids *ids, int32_t id);
+#include "base/ids.h"
 
 /* Ids are below this. */
 enum { BPE_IDS_MAX = 1 << 21 };

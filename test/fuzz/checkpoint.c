@@ -6,7 +6,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "forward/deepseek_v4/deepseek_v4.h"
+#include "forward/network.h"
 #include "fuzz.h"
 #include "stream/ts.h"
 #include "write/config.h"
@@ -58,14 +58,12 @@ static void make_folder(void)
 static void read_checkpoint(void *context)
 {
     struct configs configs;
-    struct v4_config dimensions;
     struct ts_in *in = ts_open(context, NULL);
     while (ts_next(in))
         continue;
     configs_derive(&configs, in, ts_toc(in));
     configs_free(&configs);
-    v4_config_read(&dimensions, in);
-    v4_config_free(&dimensions);
+    network_close(network_open(in));
     ts_close(in);
 }
 
