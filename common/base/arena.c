@@ -14,7 +14,7 @@ struct chunk {
 };
 
 struct arena {
-    struct chunk *chunk; /* the one that is being filled */
+    struct chunk *chunk; /* the one being filled */
 };
 
 struct arena *arena_new(void)

@@ -1,4 +1,4 @@
-/* arena.h: memory for many small strings that live and die together. */
+/* arena.h: memory for many small strings that are freed together. */
 #ifndef ARENA_H
 #define ARENA_H
 
@@ -7,7 +7,7 @@
 struct arena *arena_new(void);
 void arena_free(struct arena *arena);
 
-/* A copy of length bytes of text with a 0 behind, valid until arena_free(). */
+/* A NUL-terminated copy of `length` bytes of text, owned by the arena. */
 char *arena_copy(struct arena *arena, const char *text, size_t length);
 
 #endif

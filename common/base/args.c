@@ -56,7 +56,7 @@ static bool is_choice(const char *choices, const char *text)
     }
 }
 
-static void take(const struct arg *arg, const char *text)
+static void set_value(const struct arg *arg, const char *text)
 {
     switch (arg->kind) {
     case ARG_FLAG:
@@ -97,7 +97,7 @@ static void record(json_t *options, const struct arg *arg, const char *text)
     free(option);
 }
 
-/* The last stage of a pipeline, run by a person who looks on, shows progress unasked. */
+/* The last stage of a pipeline shows progress by default if a person watches. */
 static bool is_last_on_terminal(const struct stage *stage)
 {
     struct stat status;
@@ -105,8 +105,9 @@ static bool is_last_on_terminal(const struct stage *stage)
     return to_file && isatty(STDERR_FILENO) && !stage->quiet;
 }
 
-/* One of the descriptors 0 to 2 that is closed would be the next file's that is opened, and what is
- * meant for standard output or error would go there. Reading 0 and writing 1 fail as before. */
+/* If one of descriptors 0 to 2 is closed, the next file opened would get its number, and output for
+ * standard output or error would go into that file. Reading 0 and writing 1 still fail as before.
+ */
 static void hold_standard_descriptors(void)
 {
     for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++)
@@ -125,7 +126,8 @@ static size_t count_args(const struct arg *args)
     return count;
 }
 
-/* True if `change`, an entry without `to`, is of one of these; that then says what it says. */
+/* If `args` has an option with the name of `change`, an entry without `to`, apply its help and
+ * forms. */
 static bool adapt(struct arg *args, const struct arg *change)
 {
     for (; args->name; args++)
@@ -167,7 +169,7 @@ struct asked {
     bool help, version;
 };
 
-/* All options: the program's own, then those that every program has. The caller frees them. */
+/* All options: the program's own, then those that every program has. The caller frees the table. */
 static struct arg *add_shared(const struct arg *own, struct stage *stage, struct asked *asked)
 {
     const struct arg shared[] = {
@@ -192,7 +194,7 @@ static struct arg *add_shared(const struct arg *own, struct stage *stage, struct
          .to = &stage->quiet,
          .help = "no messages but errors",
          .silent = true},
-        /* Each program says itself what it says then. */
+        /* each program has its own help text for this */
         {.name = "verbose", .letter = 'v', .to = &stage->verbose, .silent = true},
         {.name = "help", .letter = 'h', .to = &asked->help, .help = "this text", .silent = true},
         {.name = "version",
@@ -211,7 +213,7 @@ static struct arg *add_shared(const struct arg *own, struct stage *stage, struct
 
 /* ---- the command line ---- */
 
-/* As getopt_long(3) has them: the short ones, and the long ones by their index in the table. */
+/* In the form getopt_long(3) takes: short options, and long ones by their index in the table. */
 struct getopt_tables {
     char *letters;
     struct option *options;
@@ -223,13 +225,13 @@ static void make_tables(struct getopt_tables *tables, const struct arg *args)
     char *letter = tables->letters = xalloc(2 * count + 1, 1);
     tables->options = xalloc(count + 1, sizeof *tables->options);
     for (size_t i = 0; i < count; i++) {
-        bool takes = args[i].kind != ARG_FLAG;
-        tables->options[i] = (struct option){args[i].name, takes ? required_argument : no_argument,
-                                             NULL, LONG_ONLY + (int)i};
+        bool has_value = args[i].kind != ARG_FLAG;
+        tables->options[i] = (struct option){
+            args[i].name, has_value ? required_argument : no_argument, NULL, LONG_ONLY + (int)i};
         if (!args[i].letter)
             continue;
         *letter++ = args[i].letter;
-        if (takes)
+        if (has_value)
             *letter++ = ':';
     }
 }
@@ -255,7 +257,7 @@ static void parse(struct stage *stage, const struct arg *args, int argc, char **
             exit(EXIT_USAGE);
         }
         const struct arg *arg = found_arg(args, c);
-        take(arg, optarg);
+        set_value(arg, optarg);
         record(options, arg, arg->kind == ARG_FLAG ? NULL : optarg);
     }
     free(tables.letters);

@@ -1,19 +1,19 @@
 /* args.h: command lines, the same in every program.
  *
- * A program says what it is in a `struct program`, and what its options are in a table of `struct
- * arg`. Parsing, --help, and its first lines, which equal the man page's SYNOPSIS, come from these.
+ * A program describes itself in a `struct program` and its options in a table of `struct arg`.
+ * Parsing, --help and its usage lines, which equal the man page's SYNOPSIS, come from these two.
  *
- * To add an option: one entry in the program's table, with its help beside it, and an .It in the
- * SYNOPSIS and DESCRIPTION of its page (man.bats compares). The member that `to` points to has the
- * option's name, with _ for - (where C lets it: --inline is `embed`, --long is `details`).
- * What a shared option says of itself in one program is an entry with its name, without `to`:
+ * To add an option: add one entry to the program's table, with its help text, and an .It to the
+ * SYNOPSIS and DESCRIPTION of its page (man.bats compares them). The member that `to` points to has
+ * the option's name, with _ for - (where C allows it: --inline is `embed`, --long is `details`). To
+ * change a shared option's help in one program, add an entry with its name and without `to`:
  *
  *     {.name = "verbose", .help = "say how much was read"},
  *     {.name = "plan", .in = NO_FORM},
  *
- * To add an option to every program: an entry in add_shared(). An option of some programs is a
- * function that gives its entry, such as arg_threads(), or several of them, such as
- * forward_options_args(). */
+ * To add an option to every program: add an entry to add_shared(). An option that some programs
+ * share comes from a function that returns its entry, such as arg_threads(), or several entries,
+ * such as forward_options_args(). */
 #ifndef ARGS_H
 #define ARGS_H
 
@@ -41,72 +41,72 @@ struct arg_list {
 };
 
 struct arg_pair {
-    const char *text; /* as it was given; NULL if it was not */
+    const char *text; /* as given; NULL if it was not given */
     uint64_t a, b;    /* at most 999999999 */
 };
 
-/* A command line may have several forms, each a line of SYNOPSIS. Sets of forms: */
+/* A command line may have several forms, each a line of the SYNOPSIS. Sets of forms: */
 #define FORM(n) (1U << (n))
 enum { EVERY_FORM = FORM(29) - 1, NO_SYNOPSIS = FORM(29), NO_FORM = FORM(30) };
 
-/* One option. A table of them ends with an entry without a name: any number may come before. */
+/* One option. A table of options ends with an entry without a name. */
 struct arg {
     const char *name; /* "amax" for --amax */
     char letter;      /* 'a' for -a; 0 for none */
     enum arg_kind kind;
     void *to;            /* what it sets; NULL: see above */
-    const char *value;   /* what the help calls its value: "file"; NULL for a flag */
+    const char *value;   /* the value's name in the help: "file"; NULL for a flag */
     const char *choices; /* "none|layer-max" */
-    const char *help;    /* any length: it is wrapped. NULL: the option works, but is not shown */
+    const char *help;    /* any length: it is wrapped. NULL: the option works but is not shown */
     unsigned in;         /* forms that have it; 0: all; NO_SYNOPSIS: help only; NO_FORM: nowhere */
     unsigned required;   /* forms in which it must be given (checked by the program) */
-    bool or_previous;    /* it excludes the option before it (checked by the program) */
-    bool silent;         /* it cannot change the result (-j, -v): no trace in the history */
+    bool or_previous;    /* excludes the option before it (checked by the program) */
+    bool silent;         /* cannot change the result (-j, -v): not recorded in the history */
 };
 
 enum { PROGRAM_FORMS = 4, PROGRAM_EXAMPLES = 6 };
 
-/* What --help says beside options. Texts are wrapped; examples are not. */
+/* What --help prints besides the options. Texts are wrapped, examples are not. */
 struct program {
     const char *about;
-    const char *operands[PROGRAM_FORMS]; /* of each form: "[stream]"; as many as there are forms */
+    const char *operands[PROGRAM_FORMS]; /* of each form: "[stream]"; one per form */
     const char *examples[PROGRAM_EXAMPLES];
-    int max_operands; /* more are refused; ANY_OPERANDS: none are */
+    int max_operands; /* more are refused; ANY_OPERANDS: any number */
 };
 enum { ANY_OPERANDS = -1 };
 
-/* What every program has. */
+/* The state that every program has. */
 struct stage {
     const char *output; /* -o FILE; NULL for standard output */
     bool verbose, quiet, progress;
     bool plan;  /* -n: write the table, no tensors */
-    bool embed; /* put bytes into the output stream instead of references (st-read --inline) */
-    struct output *report; /* where a report goes, from report_begin() to report_end() */
-    json_t *entry;         /* this run's line of the history: {"program", "version", "options"} */
+    bool embed; /* write bytes into the output stream instead of references (st-read --inline) */
+    struct output *report; /* where a report goes, between report_begin() and report_end() */
+    json_t *entry;         /* this run's entry in the history: {"program", "version", "options"} */
     char **operand;
     int operands;
 };
 
-/* Parse a command line: the program's own options (may be NULL), and the shared ones: -h --help,
+/* Parse a command line: the program's own options (may be NULL) and the shared ones: -h --help,
  * --version, -v, -q, -n, -o FILE, --progress. --help and --version print on standard output and
- * exit 0; a wrong command line exits 2. Operands are left in stage->operand, which points into
- * argv. `args` may point into *stage; it is not used after the call. */
+ * exit 0. A wrong command line exits 2. stage->operand points to the operands in argv. `args` may
+ * point into *stage; it is not used after the call. */
 void stage_begin(struct stage *stage, const struct program *program, const struct arg *args,
                  int argc, char **argv);
 
-/* A program's own options (may be NULL) and those that it shares, in one table; the caller frees
- * it. An entry of `own` without `to` is not one more option: its `help` and `in`, where there are
- * any, replace those of the shared one with its name. */
+/* A program's own options (may be NULL) and shared ones in one table, which the caller frees. An
+ * entry of `own` without `to` adds no option: its `help` and `in`, if set, replace those of the
+ * shared option with its name. */
 struct arg *args_join(const struct arg *own, const struct arg *shared);
 
-/* -j, --threads N, into *to: 0 if not given, which ordered_pool_threads() understands. */
+/* -j, --threads N, into *to: 0 if not given, which ordered_pool_threads() accepts. */
 struct arg arg_threads(uint64_t *to);
 
-/* The operand, or NULL ("standard input") if there is none or it is "-". */
+/* The first operand, or NULL (standard input) if there is none or it is "-". */
 const char *stage_input(const struct stage *stage);
 
-/* End main: check that everything written to standard output really went out (delayed errors
- * too), and return 0. */
+/* End main: check that everything written to standard output arrived (delayed errors too), and
+ * return 0. */
 int stage_end(struct stage *stage);
 
 #endif

@@ -1,5 +1,5 @@
-/* checksum.h: XXH3-64 (https://xxhash.com), through libxxhash: as fast as memory, and good against
- * accidents, not against people. */
+/* checksum.h: XXH3-64 (https://xxhash.com), through libxxhash: runs at memory speed and detects
+ * accidental damage, not tampering. */
 #ifndef CHECKSUM_H
 #define CHECKSUM_H
 
@@ -8,7 +8,7 @@
 
 struct checksum;
 
-/* Begin a checksum; add bytes, any number of times; end it, which frees it. */
+/* Begin a checksum; add bytes, any number of times; end it, which returns the sum and frees it. */
 struct checksum *checksum_new(void);
 void checksum_add(struct checksum *checksum, const void *data, size_t size);
 uint64_t checksum_end(struct checksum *checksum);

@@ -16,11 +16,11 @@ void die_with(int status)
 
 static void say(const char *format, va_list args, const char *tail)
 {
-    /* One buffer, one write: lines of a pipeline's stages do not mix. */
+    /* one buffer, one write: the lines of a pipeline's stages do not mix */
     char *message;
     if (vasprintf(&message, format, args) < 0)
         message = NULL;
-    /* Whatever text from outside is in it: no second line, no escape sequences. */
+    /* the message may hold text from outside: no second line, no escape sequences */
     for (char *p = message; p && *p; p++)
         if ((unsigned char)*p < ' ' || *p == 0x7f)
             *p = '?';
@@ -30,14 +30,15 @@ static void say(const char *format, va_list args, const char *tail)
     free(message);
 }
 
-/* Another thread that comes here later waits until the process is gone: exit() is not for two. */
-static void be_the_first(void)
+/* A second thread that gets here waits until the process is gone: two threads must not call exit().
+ */
+static void be_first(void)
 {
     flockfile(stderr);
 }
 
-/* exit() calls what libraries want done at the end, which crashes where another thread still uses
- * them (oneDNN): only the main thread ends in that way. */
+/* exit() runs the exit handlers of libraries, which crash while another thread still uses the
+ * library (oneDNN). So only the main thread calls it. */
 _Noreturn static void leave(int status)
 {
     if (gettid() == getpid())
@@ -48,7 +49,7 @@ _Noreturn static void leave(int status)
 _Noreturn void die(const char *format, ...)
 {
     va_list args;
-    be_the_first();
+    be_first();
     va_start(args, format);
     say(format, args, NULL);
     va_end(args);
@@ -59,7 +60,7 @@ _Noreturn void die_errno(const char *format, ...)
 {
     const char *reason = strerror(errno);
     va_list args;
-    be_the_first();
+    be_first();
     va_start(args, format);
     say(format, args, reason);
     va_end(args);
@@ -69,7 +70,7 @@ _Noreturn void die_errno(const char *format, ...)
 _Noreturn void die_usage(const char *format, ...)
 {
     va_list args;
-    be_the_first();
+    be_first();
     va_start(args, format);
     say(format, args, NULL);
     va_end(args);

@@ -1,7 +1,7 @@
-/* die.h: how a program of this project speaks of trouble.
+/* die.h: how the programs of this project report errors.
  *
- * A filter has nothing to undo: the layer above the parsers ends the process with one line,
- * "program: message", that names tensor, file and offset and says what to do next. Control
+ * A filter has nothing to undo. The layer above the parsers ends the process with one line,
+ * "program: message", that names the tensor, file and offset and says what to do next. Control
  * characters in a message (names and texts come from outside) are shown as '?'. */
 #ifndef DIE_H
 #define DIE_H
@@ -13,34 +13,35 @@
 /* Exit codes: 0 done, 1 failed, 2 usage (st-cmp: 1 differs, 2 trouble, as cmp). */
 enum { EXIT_FAILED = 1, EXIT_USAGE = 2 };
 
-/* Print "program: message" on standard error and exit with EXIT_FAILED. Never returns. Of several
- * threads that call it, the first one speaks. */
+/* Print "program: message" on standard error and exit with EXIT_FAILED. Never returns. If several
+ * threads call it, only the first one prints. */
 _Noreturn void die(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
-/* As die(), with ": " and strerror(errno) behind the message. */
+/* As die(), followed by ": " and strerror(errno). */
 _Noreturn void die_errno(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
-/* As die(), for a command line that is wrong: exit EXIT_USAGE and point to --help. */
+/* As die(), for a wrong command line: point to --help and exit with EXIT_USAGE. */
 _Noreturn void die_usage(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
-/* From now on, die() and die_errno() exit with another status: for a program whose 1 means
- * something else. Before there are other threads. */
+/* Change the exit status of die() and die_errno(), for a program whose 1 means something else. Call
+ * it before other threads start. */
 void die_with(int status);
 
-/* Print "program: message" on standard error and go on. */
+/* Print "program: message" on standard error and return. */
 void warn(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
-/* malloc, calloc, realloc and strdup that end the process when memory is out. The caller owns
- * what they return and frees it with free(). Sizes are count * size, overflow checked. */
+/* calloc, realloc and strdup that end the process when memory runs out. The caller frees what they
+ * return with free(). Sizes are count * size, checked for overflow; count may be 0. xalloc() zeroes
+ * its memory. */
 void *xalloc(size_t count, size_t size);
 void *xgrow(void *old, size_t count, size_t size);
 char *xstrdup(const char *text);
 
-/* printf into a new string that the caller frees. */
+/* printf into a new string, which the caller frees. */
 char *xprintf(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
-/* *product = a * b, *sum = a + b: true if the result fits 64 bits. The one place where sizes,
- * offsets and counts from a file are multiplied or added. */
+/* *product = a * b, *sum = a + b: true if the result fits in 64 bits. Sizes, offsets and counts
+ * from a file are multiplied and added only through these. */
 static inline bool mul_fits(uint64_t a, uint64_t b, uint64_t *product)
 {
     return !__builtin_mul_overflow(a, b, product);
@@ -51,7 +52,7 @@ static inline bool add_fits(uint64_t a, uint64_t b, uint64_t *sum)
     return !__builtin_add_overflow(a, b, sum);
 }
 
-/* The smaller of two: as much as there is, but not more than `most` at a time. */
+/* The smaller of the two: all of `count`, but no more than `most` at a time. */
 static inline uint64_t at_most(uint64_t count, uint64_t most)
 {
     return count < most ? count : most;

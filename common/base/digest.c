@@ -1,7 +1,7 @@
 #include "base/digest.h"
 
-/* The functions of the one algorithm, which OpenSSL 3 still has, and not EVP's: where libcrypto is
- * linked statically, those bring every other algorithm along, 4 MB a program. */
+/* OpenSSL 3 still has these functions of the one algorithm. EVP's, where libcrypto is linked
+ * statically, would pull in every other algorithm: 4 MB a program. */
 #define OPENSSL_API_COMPAT 10101
 #include <openssl/sha.h>
 #include <stdio.h>

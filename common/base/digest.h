@@ -6,8 +6,8 @@
 
 struct digest;
 
-/* Begin a digest; add bytes, any number of times; end it: 64 hexadecimal digits and a 0 into hex
- * (DIGEST_TEXT bytes), returns hex. Ending frees it. */
+/* Begin a digest; add bytes, any number of times; end it, which writes 64 hexadecimal digits and a
+ * NUL to hex (DIGEST_TEXT bytes), frees the digest and returns hex. */
 enum { DIGEST_TEXT = 65 };
 struct digest *digest_new(void);
 void digest_add(struct digest *digest, const void *data, size_t size);

@@ -16,28 +16,28 @@
 
 #include "base/die.h"
 
-enum { BEATS = 6, FAREWELL_SECONDS = 2, TEXT_MOST = 512 }; /* so many beats fit into a silence */
+enum { BEATS = 6, FAREWELL_SECONDS = 2, TEXT_MOST = 512 }; /* BEATS: heartbeats per `silence` */
 
-/* The bytes of a connection. Behind BYTE_END comes the text that says why, up to the end. */
+/* The bytes of a connection. After BYTE_END comes the reason as text, up to the end. */
 enum { BYTE_LIVES = 'l', BYTE_DONE = 'd', BYTE_END = 'e' };
 
-struct watched {
-    double heard; /* when last */
-    bool done;    /* it said good-bye, or is no longer listened to */
+struct peer_state {
+    double heard; /* time of the last byte */
+    bool done;    /* it said goodbye, or its connection is no longer read */
     bool ending;
-    char text[TEXT_MOST]; /* why, once it is ending */
+    char text[TEXT_MOST]; /* the reason, once it is ending */
     size_t length;
 };
 
 struct heartbeat {
     const struct rendezvous *rendezvous;
     unsigned silence;
-    struct watched *watched; /* by peer */
-    atomic_flag over;        /* a thread is ending the process: others keep still */
-    int wake;                /* an event: good-bye is said, and the others' awaited */
+    struct peer_state *state; /* by peer */
+    atomic_flag over;         /* a thread is ending the process: others wait */
+    int wake;                 /* an event: this process said goodbye and waits for the others' */
     bool leaving;
     pthread_mutex_t mutex; /* guards what follows */
-    const char *tensor;    /* what is being read, or NULL */
+    const char *tensor;    /* the tensor being read, or NULL */
     double begun;
     pthread_t thread;
 };
@@ -48,8 +48,8 @@ static void tell_all(const struct heartbeat *heartbeat, const char *bytes, size_
         (void)!send(heartbeat->rendezvous->peer[i].life, bytes, count, MSG_NOSIGNAL | MSG_DONTWAIT);
 }
 
-/* Closing a connection that has unread bytes would take from the other side what was sent last:
- * read until they are gone. */
+/* Closing a connection that has unread bytes would discard what was sent last on the other side,
+ * too. So read until the peer closes. */
 static void wait_until_read(const struct heartbeat *heartbeat)
 {
     double end = monotonic_seconds() + FAREWELL_SECONDS;
@@ -66,7 +66,7 @@ static void wait_until_read(const struct heartbeat *heartbeat)
     }
 }
 
-/* Without exit(): other threads are at work, and would be surprised by its clearing up. */
+/* Not with exit(): its handlers would free what other threads still use. */
 _Noreturn void heartbeat_give_up(struct heartbeat *heartbeat, const char *format, ...)
 {
     va_list args;
@@ -96,22 +96,22 @@ void heartbeat_reading(struct heartbeat *heartbeat, const char *tensor)
     pthread_mutex_unlock(&heartbeat->mutex);
 }
 
-static void look_at_reading(struct heartbeat *heartbeat)
+static void check_reading(struct heartbeat *heartbeat)
 {
     pthread_mutex_lock(&heartbeat->mutex);
     if (heartbeat->tensor && monotonic_seconds() - heartbeat->begun > heartbeat->silence)
         heartbeat_give_up(heartbeat,
-                          "%s: reading some of it takes longer than %u seconds; does the disk or "
+                          "%s: a read of it takes longer than %u seconds; does the disk or "
                           "the network hang? all ranks end",
                           heartbeat->tensor, heartbeat->silence);
     pthread_mutex_unlock(&heartbeat->mutex);
 }
 
-/* What peer i has sent; or that it has ended. */
+/* Read what peer i has sent, or notice that it closed its connection. */
 static void listen_to(struct heartbeat *heartbeat, unsigned i)
 {
     const struct peer *peer = &heartbeat->rendezvous->peer[i];
-    struct watched *w = &heartbeat->watched[i];
+    struct peer_state *w = &heartbeat->state[i];
     char bytes[TEXT_MOST];
     ssize_t got = recv(peer->life, bytes, sizeof bytes, MSG_DONTWAIT);
     if (got < 0 && (errno == EAGAIN || errno == EINTR))
@@ -128,35 +128,34 @@ static void listen_to(struct heartbeat *heartbeat, unsigned i)
     if (w->ending)
         heartbeat_give_up(heartbeat, "rank %u says: %s", peer->rank, w->text);
     if (!w->done && !heartbeat->leaving)
-        heartbeat_give_up(heartbeat, "rank %u has ended, its own message says why; all ranks end",
+        heartbeat_give_up(heartbeat, "rank %u has ended; its own message says why; all ranks end",
                           peer->rank);
     w->done = true;
 }
 
-static void look_at_all(struct heartbeat *heartbeat, const struct pollfd *polled)
+static void check_all(struct heartbeat *heartbeat, const struct pollfd *polled)
 {
     double now = monotonic_seconds();
     for (unsigned i = 0; i < heartbeat->rendezvous->peers; i++) {
-        struct watched *w = &heartbeat->watched[i];
+        struct peer_state *w = &heartbeat->state[i];
         if (polled[i].revents)
             listen_to(heartbeat, i);
         else if (!w->done && now - w->heard > heartbeat->silence)
-            heartbeat_give_up(
-                heartbeat,
-                "rank %u has not been heard of for %u seconds (stopped, or its machine "
-                "hangs or is cut off); all ranks end",
-                heartbeat->rendezvous->peer[i].rank, heartbeat->silence);
+            heartbeat_give_up(heartbeat,
+                              "rank %u has been silent for %u seconds (stopped, or its machine "
+                              "hangs or is cut off); all ranks end",
+                              heartbeat->rendezvous->peer[i].rank, heartbeat->silence);
     }
 }
 
-/* If this process was itself stopped for a while, the others have to be heard anew. */
+/* If this process was itself stopped for a while, the peers' silence starts again from now. */
 static void forgive(struct heartbeat *heartbeat, double since)
 {
     double now = monotonic_seconds();
     if (now - since <= heartbeat->silence / 2.0)
         return;
     for (unsigned i = 0; i < heartbeat->rendezvous->peers; i++)
-        heartbeat->watched[i].heard = now;
+        heartbeat->state[i].heard = now;
     pthread_mutex_lock(&heartbeat->mutex);
     heartbeat->begun = now;
     pthread_mutex_unlock(&heartbeat->mutex);
@@ -166,17 +165,17 @@ static bool all_done(const struct heartbeat *heartbeat)
 {
     unsigned done = 0;
     for (unsigned i = 0; i < heartbeat->rendezvous->peers; i++)
-        done += heartbeat->watched[i].done;
+        done += heartbeat->state[i].done;
     return done == heartbeat->rendezvous->peers;
 }
 
-/* Wait until a peer has something to say, this process is to leave, or `seconds` have passed. */
+/* Wait until a peer has sent something, this process is to leave, or `seconds` have passed. */
 static void wait_for(struct heartbeat *heartbeat, struct pollfd *polled, double seconds)
 {
     unsigned peers = heartbeat->rendezvous->peers;
-    for (unsigned i = 0; i < peers; i++) /* poll() leaves a negative one out */
+    for (unsigned i = 0; i < peers; i++) /* poll() ignores a negative fd */
         polled[i] = (struct pollfd){
-            .fd = heartbeat->watched[i].done ? -1 : heartbeat->rendezvous->peer[i].life,
+            .fd = heartbeat->state[i].done ? -1 : heartbeat->rendezvous->peer[i].life,
             .events = POLLIN};
     polled[peers] =
         (struct pollfd){.fd = heartbeat->leaving ? -1 : heartbeat->wake, .events = POLLIN};
@@ -199,8 +198,8 @@ static void *run(void *context)
         }
         wait_for(heartbeat, polled, next - now);
         forgive(heartbeat, looked);
-        look_at_all(heartbeat, polled);
-        look_at_reading(heartbeat);
+        check_all(heartbeat, polled);
+        check_reading(heartbeat);
         looked = monotonic_seconds();
         if (heartbeat->leaving && end <= 0)
             end = looked + FAREWELL_SECONDS;
@@ -214,9 +213,9 @@ struct heartbeat *heartbeat_begin(const struct rendezvous *rendezvous, unsigned 
     struct heartbeat *heartbeat = xalloc(1, sizeof *heartbeat);
     *heartbeat =
         (struct heartbeat){.rendezvous = rendezvous, .silence = silence, .over = ATOMIC_FLAG_INIT};
-    heartbeat->watched = xalloc(rendezvous->peers, sizeof *heartbeat->watched);
+    heartbeat->state = xalloc(rendezvous->peers, sizeof *heartbeat->state);
     for (unsigned i = 0; i < rendezvous->peers; i++)
-        heartbeat->watched[i].heard = monotonic_seconds();
+        heartbeat->state[i].heard = monotonic_seconds();
     heartbeat->wake = eventfd(0, EFD_CLOEXEC);
     pthread_mutex_init(&heartbeat->mutex, NULL);
     if (heartbeat->wake < 0)
@@ -236,6 +235,6 @@ void heartbeat_end(struct heartbeat *heartbeat)
     pthread_join(heartbeat->thread, NULL);
     pthread_mutex_destroy(&heartbeat->mutex);
     close(heartbeat->wake);
-    free(heartbeat->watched);
+    free(heartbeat->state);
     free(heartbeat);
 }

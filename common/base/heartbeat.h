@@ -1,8 +1,8 @@
-/* heartbeat.h: a thread that sees to it that no process of a run waits for one that is gone.
+/* heartbeat.h: a thread that ends this process when a peer exits or stays silent too long.
  *
- * Connected processes say every now and then that they live: a byte. One whose connection ends
- * before it said good-bye, or that is silent for too long, is lost, and that ends this process.
- * What rank 0 ends for, it tells the others first. */
+ * Connected processes regularly send a byte to say that they are alive. A peer is lost if its
+ * connection closes before it said goodbye, or if it is silent too long; a lost peer ends this
+ * process. Rank 0 first tells the others why it ends. */
 #ifndef HEARTBEAT_H
 #define HEARTBEAT_H
 
@@ -10,21 +10,23 @@
 
 struct heartbeat;
 
-/* Begin; `silence` is how many seconds are too long. The meeting must last as long. */
+/* Start the thread. `silence`: seconds after which a silent peer is lost. `rendezvous` must outlive
+ * the heartbeat; heartbeat_end() frees it. */
 struct heartbeat *heartbeat_begin(const struct rendezvous *rendezvous, unsigned silence);
 
-/* This process begins to read some bytes of a tensor, which counts as lost, too, if it takes as
- * long as a silence; the name must live until NULL tells that it is done. */
+/* This process begins to read bytes of a tensor. If that takes longer than `silence`, the process
+ * ends. NULL says that the read is done; the name must live until then. */
 void heartbeat_reading(struct heartbeat *heartbeat, const char *tensor);
 
-/* End this process, and the others with it, for what the text says. */
+/* End this process, and the others with it, with this message. */
 _Noreturn void heartbeat_give_up(struct heartbeat *heartbeat, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
 
-/* The connection with a peer broke: leave it to the thread to say why, which ends the process. */
+/* The connection to a peer broke. Give the thread time to end the process with the reason; if it
+ * does not, end it here. */
 _Noreturn void heartbeat_lost(struct heartbeat *heartbeat, unsigned rank);
 
-/* Say good-bye, and end. */
+/* Say goodbye to the peers, stop the thread and free the heartbeat. */
 void heartbeat_end(struct heartbeat *heartbeat);
 
 #endif

@@ -17,7 +17,7 @@ struct json_walk {
     uint64_t consumed; /* bytes before window[0] */
     size_t at, length;
     bool ended;
-    bool first; /* no member of the innermost container was read yet */
+    bool first; /* no member of the innermost container has been read yet */
     unsigned depth;
     char closing[DEPTH_MAX];
     char window[WINDOW];
@@ -59,7 +59,7 @@ void json_walk_fail(struct json_walk *walk, const char *format, ...)
     free(reason);
 }
 
-/* The next byte without taking it, or -1 at the end or after an error. */
+/* The next byte without consuming it, or -1 at the end or after an error. */
 static int peek(struct json_walk *walk)
 {
     if (walk->error)
@@ -243,7 +243,7 @@ static bool take_escape(struct json_walk *walk, unsigned *code)
     }
 }
 
-/* One character that is not ASCII, whose first byte is c, checked and copied. */
+/* One non-ASCII character, whose first byte is c, checked and copied. Returns its length. */
 static size_t take_utf8(struct json_walk *walk, int c, char *out)
 {
     unsigned length = c >= 0xf0 ? 4 : c >= 0xe0 ? 3 : 2, code;
@@ -401,10 +401,10 @@ json_t *json_object_from(const char *data, size_t length, const char *name)
     json_error_t error;
     json_t *value = json_loadb(data, length, JSON_REJECT_DUPLICATES, &error);
     if (!value)
-        die("%s: line %d: %s; it is damaged, make or get it anew", name, error.line,
+        die("%s: line %d: %s; it is damaged, make or get it again", name, error.line,
             printable(error.text));
     if (!json_is_object(value))
-        die("%s: not a JSON object; it is damaged, make or get it anew", name);
+        die("%s: not a JSON object; it is damaged, make or get it again", name);
     return value;
 }
 

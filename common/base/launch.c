@@ -8,11 +8,11 @@
 
 enum { RANKS_MOST = 4096, PORT_MOST = 65535 };
 
-/* What a launcher calls things. A batch script of Slurm's has SLURM_PROCID, too; but only what srun
+/* The variables of each launcher. A Slurm batch script has SLURM_PROCID too, but only what srun
  * starts has SLURM_STEP_NUM_TASKS. */
 static const struct launcher {
     const char *rank, *count, *local;
-    const char *together, *alone; /* ranks on this machine, or machines */
+    const char *together, *alone; /* number of ranks on this machine, or of machines */
 } launchers[] = {
     {"RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", NULL},
     {"OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_RANK",

@@ -1,11 +1,12 @@
-/* launch.h: which of several processes of one run this is, as its launcher says in the environment:
+/* launch.h: this process's rank among those of one run, from the environment that its launcher
+ * sets:
  *
- *                rank                    ranks                   on this machine
+ *                rank                    ranks                   rank on this machine
  *   torchrun     RANK                    WORLD_SIZE              LOCAL_RANK
  *   Open MPI     OMPI_COMM_WORLD_RANK    OMPI_COMM_WORLD_SIZE    OMPI_COMM_WORLD_LOCAL_RANK
  *   Slurm        SLURM_PROCID            SLURM_STEP_NUM_TASKS    SLURM_LOCALID
  *
- * and where rank 0 is: MASTER_ADDR and MASTER_PORT, by default this machine and 29500. */
+ * Rank 0 listens at MASTER_ADDR and MASTER_PORT, by default this machine and 29500. */
 #ifndef LAUNCH_H
 #define LAUNCH_H
 
@@ -13,12 +14,13 @@
 
 struct launch {
     unsigned rank, count; /* rank < count */
-    unsigned local;       /* among those on this machine: which GPU is this one's */
-    const char *host;     /* rank 0's, or NULL: this one */
+    unsigned local;       /* among those on this machine: selects its GPU */
+    const char *host;     /* rank 0's; NULL for this machine */
     const char *port;
 };
 
-/* True if there are others. An environment that contradicts itself ends the process. */
+/* Fill *launch; return true if the run has more than one process. A contradictory environment ends
+ * the process. The strings belong to the environment. */
 bool launch_read(struct launch *launch);
 
 #endif

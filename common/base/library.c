@@ -9,7 +9,7 @@
 
 #include "base/die.h"
 
-/* The first that loads of the files that a pattern of glob(7) finds. The pattern is freed. */
+/* Open the first file matching a glob(7) pattern that loads. Frees the pattern. */
 static void *open_first(char *pattern)
 {
     glob_t found;
@@ -32,7 +32,7 @@ static void *open_in_cuda(const char *file)
     return library;
 }
 
-/* What Debian calls dist-packages are site-packages elsewhere. */
+/* Debian has dist-packages, others site-packages. */
 static void *open_in_python(const char *prefix, size_t length, const char *file)
 {
     return open_first(xprintf("%.*s/lib/python3*/*-packages/nvidia/*/lib/%s",
@@ -57,7 +57,7 @@ static void *open_in_wheels(const char *file)
     return library;
 }
 
-/* NULL if it is nowhere; why: see library_load(). */
+/* NULL if it is not found; why: see library_load(). */
 static void *open_library(const char *file, char **why)
 {
     void *library = dlopen(file, RTLD_NOW | RTLD_LOCAL);
@@ -67,8 +67,8 @@ static void *open_library(const char *file, char **why)
     if (!library)
         library = open_in_wheels(file);
     if (!library && why)
-        *why = xprintf("%s; looked for in CUDA's folders and the wheels of the Pythons in $PATH, "
-                       "too; name its folder in $LD_LIBRARY_PATH",
+        *why = xprintf("%s; also searched CUDA's folders and the wheels of the Pythons in $PATH; "
+                       "name its folder in $LD_LIBRARY_PATH",
                        error);
     free(error);
     return library;
@@ -82,7 +82,7 @@ bool library_load(const char *file, const struct library_function *functions, ch
     for (const struct library_function *f = functions; f->name; f++) {
         void *function = dlsym(library, f->name);
         if (!function)
-            die("%s: has no function %s; is it of another version?", file, f->name);
+            die("%s: has no function %s; is it another version?", file, f->name);
         memcpy(f->pointer, &function, sizeof function);
     }
     return true;

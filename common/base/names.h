@@ -1,5 +1,5 @@
-/* names.h: numbers for names, in the order in which they come: 0, 1, … However many there are, and
- * whoever chose them, a name is found in a few steps. */
+/* names.h: numbers the names it is given: 0, 1, … in the order they are added. Lookup takes
+ * logarithmic time, whatever the names. */
 #ifndef NAMES_H
 #define NAMES_H
 
@@ -9,12 +9,12 @@
 struct names;
 
 struct names *names_new(void);
-void names_free(struct names *names); /* NULL is no error */
+void names_free(struct names *names); /* NULL is allowed */
 
-/* The number of the name `text`, which is copied; a new one gets the next number. */
+/* The number of `text`. A new name is copied and gets the next number. */
 size_t names_add(struct names *names, const char *text);
 
-/* The number of the name that is the first `length` bytes of text, or -1. */
+/* The number of the name that equals the first `length` bytes of text, or -1. */
 int64_t names_find(const struct names *names, const char *text, size_t length);
 
 #endif

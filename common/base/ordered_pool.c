@@ -6,7 +6,7 @@
 
 #include "base/die.h"
 
-enum state { EMPTY, GIVEN, READY };
+enum state { EMPTY, SUBMITTED, READY };
 
 struct ordered_pool {
     ordered_pool_step *compute, *finish;
@@ -16,11 +16,11 @@ struct ordered_pool {
     char *piece; /* a ring: number n is at n % pieces */
     size_t size, pieces;
     pthread_mutex_t mutex; /* guards what follows */
-    pthread_cond_t emptied, given, ready;
+    pthread_cond_t emptied, submitted, ready;
     enum state *state;
-    uint64_t next;     /* the number of the piece that is given next */
-    uint64_t taken;    /* that a worker takes next, if it is not ready by itself */
-    uint64_t finished; /* that is finished next */
+    uint64_t next;     /* the number of the piece that is submitted next */
+    uint64_t taken;    /* of the piece that a worker takes next, unless it is READY already */
+    uint64_t finished; /* of the piece that is finished next */
     bool end;
 };
 
@@ -35,155 +35,155 @@ unsigned ordered_pool_threads(uint64_t wanted)
     return processors < ORDERED_POOL_THREADS_MAX ? (unsigned)processors : ORDERED_POOL_THREADS_MAX;
 }
 
-static void *piece_at(struct ordered_pool *line, uint64_t number)
+static void *piece_at(struct ordered_pool *pool, uint64_t number)
 {
-    return line->piece + number % line->pieces * line->size;
+    return pool->piece + number % pool->pieces * pool->size;
 }
 
-/* With the mutex held: the number of a piece to work on, or line->next if there is none. */
-static uint64_t first_given(struct ordered_pool *line)
+/* With the mutex held: the number of a piece to compute, or pool->next if there is none. */
+static uint64_t first_submitted(struct ordered_pool *pool)
 {
-    if (line->taken < line->finished)
-        line->taken = line->finished;
-    while (line->taken < line->next && line->state[line->taken % line->pieces] == READY)
-        line->taken++;
-    return line->taken;
+    if (pool->taken < pool->finished)
+        pool->taken = pool->finished;
+    while (pool->taken < pool->next && pool->state[pool->taken % pool->pieces] == READY)
+        pool->taken++;
+    return pool->taken;
 }
 
 static void *work(void *context)
 {
-    struct ordered_pool *line = context;
-    pthread_mutex_lock(&line->mutex);
+    struct ordered_pool *pool = context;
+    pthread_mutex_lock(&pool->mutex);
     for (;;) {
-        uint64_t number = first_given(line);
-        if (number == line->next && line->end)
+        uint64_t number = first_submitted(pool);
+        if (number == pool->next && pool->end)
             break;
-        if (number == line->next) {
-            pthread_cond_wait(&line->given, &line->mutex);
+        if (number == pool->next) {
+            pthread_cond_wait(&pool->submitted, &pool->mutex);
             continue;
         }
-        line->taken++;
-        pthread_mutex_unlock(&line->mutex);
-        line->compute(line->context, piece_at(line, number));
-        pthread_mutex_lock(&line->mutex);
-        line->state[number % line->pieces] = READY;
-        if (number == line->finished)
-            pthread_cond_signal(&line->ready);
+        pool->taken++;
+        pthread_mutex_unlock(&pool->mutex);
+        pool->compute(pool->context, piece_at(pool, number));
+        pthread_mutex_lock(&pool->mutex);
+        pool->state[number % pool->pieces] = READY;
+        if (number == pool->finished)
+            pthread_cond_signal(&pool->ready);
     }
-    pthread_mutex_unlock(&line->mutex);
+    pthread_mutex_unlock(&pool->mutex);
     return NULL;
 }
 
 static void *finish(void *context)
 {
-    struct ordered_pool *line = context;
-    pthread_mutex_lock(&line->mutex);
+    struct ordered_pool *pool = context;
+    pthread_mutex_lock(&pool->mutex);
     for (;;) {
-        uint64_t number = line->finished;
-        if (number == line->next && line->end)
+        uint64_t number = pool->finished;
+        if (number == pool->next && pool->end)
             break;
-        if (line->state[number % line->pieces] != READY) {
-            pthread_cond_wait(&line->ready, &line->mutex);
+        if (pool->state[number % pool->pieces] != READY) {
+            pthread_cond_wait(&pool->ready, &pool->mutex);
             continue;
         }
-        pthread_mutex_unlock(&line->mutex);
-        line->finish(line->context, piece_at(line, number));
-        pthread_mutex_lock(&line->mutex);
-        line->state[number % line->pieces] = EMPTY;
-        line->finished++;
-        pthread_cond_signal(&line->emptied);
+        pthread_mutex_unlock(&pool->mutex);
+        pool->finish(pool->context, piece_at(pool, number));
+        pthread_mutex_lock(&pool->mutex);
+        pool->state[number % pool->pieces] = EMPTY;
+        pool->finished++;
+        pthread_cond_signal(&pool->emptied);
     }
-    pthread_mutex_unlock(&line->mutex);
+    pthread_mutex_unlock(&pool->mutex);
     return NULL;
 }
 
-static void start(pthread_t *thread, void *body(void *), struct ordered_pool *line)
+static void start(pthread_t *thread, void *body(void *), struct ordered_pool *pool)
 {
-    if (pthread_create(thread, NULL, body, line))
+    if (pthread_create(thread, NULL, body, pool))
         die("cannot start a thread; are there too many processes?");
 }
 
-struct ordered_pool *ordered_pool_begin(unsigned threads, unsigned ahead, size_t size,
+struct ordered_pool *ordered_pool_begin(unsigned threads, unsigned slack, size_t size,
                                         ordered_pool_step *compute, ordered_pool_step *finish_step,
                                         void *context)
 {
-    struct ordered_pool *line = xalloc(1, sizeof *line);
-    *line = (struct ordered_pool){.compute = compute,
+    struct ordered_pool *pool = xalloc(1, sizeof *pool);
+    *pool = (struct ordered_pool){.compute = compute,
                                   .finish = finish_step,
                                   .context = context,
                                   .threads = threads,
                                   .size = size,
-                                  .pieces = (size_t)threads + ahead};
-    line->worker = xalloc(threads, sizeof *line->worker);
-    line->piece = xalloc(line->pieces, size);
-    line->state = xalloc(line->pieces, sizeof *line->state);
-    pthread_mutex_init(&line->mutex, NULL);
-    pthread_cond_init(&line->emptied, NULL);
-    pthread_cond_init(&line->given, NULL);
-    pthread_cond_init(&line->ready, NULL);
+                                  .pieces = (size_t)threads + slack};
+    pool->worker = xalloc(threads, sizeof *pool->worker);
+    pool->piece = xalloc(pool->pieces, size);
+    pool->state = xalloc(pool->pieces, sizeof *pool->state);
+    pthread_mutex_init(&pool->mutex, NULL);
+    pthread_cond_init(&pool->emptied, NULL);
+    pthread_cond_init(&pool->submitted, NULL);
+    pthread_cond_init(&pool->ready, NULL);
     for (unsigned i = 0; i < threads; i++)
-        start(&line->worker[i], work, line);
-    start(&line->finisher, finish, line);
-    return line;
+        start(&pool->worker[i], work, pool);
+    start(&pool->finisher, finish, pool);
+    return pool;
 }
 
-void *ordered_pool_piece(struct ordered_pool *line)
+void *ordered_pool_piece(struct ordered_pool *pool)
 {
-    pthread_mutex_lock(&line->mutex);
-    while (line->next - line->finished == line->pieces)
-        pthread_cond_wait(&line->emptied, &line->mutex);
-    pthread_mutex_unlock(&line->mutex);
-    return piece_at(line, line->next);
+    pthread_mutex_lock(&pool->mutex);
+    while (pool->next - pool->finished == pool->pieces)
+        pthread_cond_wait(&pool->emptied, &pool->mutex);
+    pthread_mutex_unlock(&pool->mutex);
+    return piece_at(pool, pool->next);
 }
 
-void ordered_pool_submit(struct ordered_pool *line, bool computes)
+void ordered_pool_submit(struct ordered_pool *pool, bool computes)
 {
-    pthread_mutex_lock(&line->mutex);
-    line->state[line->next % line->pieces] = computes ? GIVEN : READY;
+    pthread_mutex_lock(&pool->mutex);
+    pool->state[pool->next % pool->pieces] = computes ? SUBMITTED : READY;
     if (computes)
-        pthread_cond_signal(&line->given);
-    else if (line->next == line->finished)
-        pthread_cond_signal(&line->ready);
-    line->next++;
-    pthread_mutex_unlock(&line->mutex);
+        pthread_cond_signal(&pool->submitted);
+    else if (pool->next == pool->finished)
+        pthread_cond_signal(&pool->ready);
+    pool->next++;
+    pthread_mutex_unlock(&pool->mutex);
 }
 
-bool ordered_pool_idle(struct ordered_pool *line)
+bool ordered_pool_idle(struct ordered_pool *pool)
 {
-    pthread_mutex_lock(&line->mutex);
-    bool idle = line->finished == line->next;
-    pthread_mutex_unlock(&line->mutex);
+    pthread_mutex_lock(&pool->mutex);
+    bool idle = pool->finished == pool->next;
+    pthread_mutex_unlock(&pool->mutex);
     return idle;
 }
 
-void ordered_pool_do(struct ordered_pool *line)
+void ordered_pool_do(struct ordered_pool *pool)
 {
-    void *piece = piece_at(line, line->next);
-    line->compute(line->context, piece);
-    if (ordered_pool_idle(line))
-        line->finish(line->context, piece);
+    void *piece = piece_at(pool, pool->next);
+    pool->compute(pool->context, piece);
+    if (ordered_pool_idle(pool))
+        pool->finish(pool->context, piece);
     else
-        ordered_pool_submit(line, false);
+        ordered_pool_submit(pool, false);
 }
 
-void ordered_pool_end(struct ordered_pool *line, void (*release)(void *piece))
+void ordered_pool_end(struct ordered_pool *pool, void (*release)(void *piece))
 {
-    pthread_mutex_lock(&line->mutex);
-    line->end = true;
-    pthread_cond_broadcast(&line->given);
-    pthread_cond_broadcast(&line->ready);
-    pthread_mutex_unlock(&line->mutex);
-    for (unsigned i = 0; i < line->threads; i++)
-        pthread_join(line->worker[i], NULL);
-    pthread_join(line->finisher, NULL);
-    for (size_t i = 0; release && i < line->pieces; i++)
-        release(line->piece + i * line->size);
-    pthread_cond_destroy(&line->emptied);
-    pthread_cond_destroy(&line->given);
-    pthread_cond_destroy(&line->ready);
-    pthread_mutex_destroy(&line->mutex);
-    free(line->worker);
-    free(line->piece);
-    free(line->state);
-    free(line);
+    pthread_mutex_lock(&pool->mutex);
+    pool->end = true;
+    pthread_cond_broadcast(&pool->submitted);
+    pthread_cond_broadcast(&pool->ready);
+    pthread_mutex_unlock(&pool->mutex);
+    for (unsigned i = 0; i < pool->threads; i++)
+        pthread_join(pool->worker[i], NULL);
+    pthread_join(pool->finisher, NULL);
+    for (size_t i = 0; release && i < pool->pieces; i++)
+        release(pool->piece + i * pool->size);
+    pthread_cond_destroy(&pool->emptied);
+    pthread_cond_destroy(&pool->submitted);
+    pthread_cond_destroy(&pool->ready);
+    pthread_mutex_destroy(&pool->mutex);
+    free(pool->worker);
+    free(pool->piece);
+    free(pool->state);
+    free(pool);
 }

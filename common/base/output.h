@@ -2,23 +2,23 @@
 #ifndef OUTPUT_H
 #define OUTPUT_H
 
-/* Made by output_open(), ended by output_finish(). */
+/* Opened by output_open(), closed by output_finish(), which frees its strings. */
 struct output {
-    const char *name; /* for messages: as it was given, or "standard output" */
+    const char *name; /* for messages: as given, or "standard output" */
     int fd;           /* what to write to */
-    char *partial;    /* the file's name until it is whole; NULL if it is written to directly */
-    char *path;       /* then its name: behind symbolic links; NULL if there is no partial */
+    char *partial;    /* temporary name while it is written; NULL if it is written directly */
+    char *path;       /* final name, with symbolic links resolved; NULL if there is no partial */
 };
 
-/* Open `file`, which must outlive the output; NULL is standard output. A regular file is written as
- * FILE.partial beside it, so that what a failed run leaves does not look finished, and an old one
- * stays until the new one is whole; through a symbolic link it is the link's target. A device or
- * FIFO is written to directly, for a rename would put a file in its place. Ends the process if that
- * fails, and for a folder and a link to nothing. */
+/* Open `file`, a string that must outlive the output; NULL is standard output. A regular file is
+ * written as FILE.partial beside it: a failed run leaves nothing that looks finished, and an old
+ * file stays until the new one is complete. A symbolic link's target is written. A device or FIFO
+ * is written directly, because a rename would replace it by a file. A failure, a folder and a
+ * dangling link end the process. */
 void output_open(struct output *out, const char *file);
 
-/* All is written: onto the disk, close it (not standard output), give it its name. Ends the process
- * if that fails. */
+/* Flush the file to disk, close it (except standard output) and rename it. Ends the process on
+ * failure. */
 void output_finish(struct output *out);
 
 #endif

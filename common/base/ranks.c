@@ -88,49 +88,50 @@ static void receive_all(struct ranks *ranks, const struct peer *peer, void *data
     }
 }
 
-static void give(struct ranks *ranks, const struct peer *peer, const void *data, size_t size)
+static void send_message(struct ranks *ranks, const struct peer *peer, const void *data,
+                         size_t size)
 {
     uint64_t announced = size;
     send_all(ranks, peer, &announced, sizeof announced);
     send_all(ranks, peer, data, size);
 }
 
-static void take(struct ranks *ranks, const struct peer *peer, void *data, size_t size)
+static void receive_message(struct ranks *ranks, const struct peer *peer, void *data, size_t size)
 {
     uint64_t announced;
     receive_all(ranks, peer, &announced, sizeof announced);
     if (announced != size)
-        heartbeat_give_up(
-            ranks->heartbeat,
-            "rank %u is not where this one is; do all run the same program on the same "
-            "model?",
-            peer->rank);
+        heartbeat_give_up(ranks->heartbeat,
+                          "rank %u is at a different step; do all run the same program on the same "
+                          "model?",
+                          peer->rank);
     receive_all(ranks, peer, data, size);
 }
 
-/* ---- putting together ---- */
+/* ---- collective operations ---- */
 
 void ranks_broadcast(struct ranks *ranks, void *data, size_t size)
 {
     for (unsigned i = 0; ranks && i < ranks->rendezvous.peers; i++)
         if (ranks->launch.rank)
-            take(ranks, &ranks->rendezvous.peer[i], data, size);
+            receive_message(ranks, &ranks->rendezvous.peer[i], data, size);
         else
-            give(ranks, &ranks->rendezvous.peer[i], data, size);
+            send_message(ranks, &ranks->rendezvous.peer[i], data, size);
 }
 
-/* Rank 0 combines its own with the others', in their order, and gives the result to all. */
+/* Rank 0 combines its values with the others', in the order of ranks, and sends the result to all.
+ */
 static void reduce(struct ranks *ranks, void *values, size_t count, size_t size,
                    void (*combine)(void *values, const void *others, size_t count))
 {
     if (!ranks)
         return;
     if (ranks->launch.rank) {
-        give(ranks, ranks->rendezvous.peer, values, count * size);
+        send_message(ranks, ranks->rendezvous.peer, values, count * size);
     } else {
         void *others = xalloc(count, size);
         for (unsigned i = 0; i < ranks->rendezvous.peers; i++) {
-            take(ranks, &ranks->rendezvous.peer[i], others, count * size);
+            receive_message(ranks, &ranks->rendezvous.peer[i], others, count * size);
             combine(values, others, count);
         }
         free(others);
@@ -138,7 +139,7 @@ static void reduce(struct ranks *ranks, void *values, size_t count, size_t size,
     ranks_broadcast(ranks, values, count * size);
 }
 
-/* As bits: NaN is above infinity, infinity above all numbers. */
+/* Compared as bits: NaN is above infinity, infinity above all numbers. */
 static void larger(void *values, const void *others, size_t count)
 {
     uint32_t *value = values;
@@ -165,8 +166,8 @@ void ranks_sum(struct ranks *ranks, uint64_t *value, size_t count)
     reduce(ranks, value, count, sizeof *value, sum);
 }
 
-/* A message of any size, which the caller frees. */
-static void *take_any(struct ranks *ranks, const struct peer *peer, size_t *size)
+/* Receive a message of any size, which the caller frees. */
+static void *receive_any(struct ranks *ranks, const struct peer *peer, size_t *size)
 {
     uint64_t announced;
     receive_all(ranks, peer, &announced, sizeof announced);
@@ -177,17 +178,17 @@ static void *take_any(struct ranks *ranks, const struct peer *peer, size_t *size
 }
 
 void ranks_gather(struct ranks *ranks, const void *data, size_t size,
-                  void (*take_other)(void *context, const void *data, size_t size), void *context)
+                  void (*receive)(void *context, const void *data, size_t size), void *context)
 {
     for (unsigned i = 0; ranks && i < ranks->rendezvous.peers; i++) {
         const struct peer *peer = &ranks->rendezvous.peer[i];
         if (ranks->launch.rank) {
-            give(ranks, peer, data, size);
+            send_message(ranks, peer, data, size);
             continue;
         }
         size_t other_size;
-        void *other = take_any(ranks, peer, &other_size);
-        take_other(context, other, other_size);
+        void *other = receive_any(ranks, peer, &other_size);
+        receive(context, other, other_size);
         free(other);
     }
 }
@@ -199,16 +200,16 @@ void ranks_agree(struct ranks *ranks, const char *what, const char *text)
     for (unsigned i = 0; ranks && i < ranks->rendezvous.peers; i++) {
         const struct peer *peer = &ranks->rendezvous.peer[i];
         if (ranks->launch.rank) {
-            give(ranks, peer, text, length);
+            send_message(ranks, peer, text, length);
             continue;
         }
-        void *other = take_any(ranks, peer, &other_length);
+        void *other = receive_any(ranks, peer, &other_length);
         if (other_length != length || memcmp(other, text, length) != 0)
             heartbeat_give_up(ranks->heartbeat, "rank %u has %s than rank 0; all need the same",
                               peer->rank, what);
         free(other);
     }
-    ranks_broadcast(ranks, &agreed, 1); /* nobody goes on before */
+    ranks_broadcast(ranks, &agreed, 1); /* no rank continues before all agree */
 }
 
 void ranks_reading(struct ranks *ranks, const char *tensor)

@@ -1,14 +1,15 @@
-/* ranks.h: the processes of one run that share its work, on one machine or many: each takes its
- * share of the samples; what they found is put together.
+/* ranks.h: the processes of one run, on one machine or many. Each takes its share of the samples;
+ * their results are combined.
  *
- * They meet at rank 0, by TCP, and from then on watch each other: one that ends early, and one that
- * is not heard of for $SEEKPIPE_RANK_TIMEOUT seconds (30; its machine hangs, is cut off, or it is
- * stopped) or that waits so long for some bytes of a file, ends them all, each with a line that
- * says which. While a run starts, ranks are waited for ten times as long. Machines and network are
- * trusted, as for MPI and NCCL.
+ * They connect to rank 0 by TCP and from then on monitor each other. If one exits early, is silent
+ * for $SEEKPIPE_RANK_TIMEOUT seconds (30; its machine hangs, is cut off, or it is stopped), or
+ * waits that long for some bytes of a file, all end, each with a line that says which rank it was.
+ * At the start of a run, ranks wait ten times as long for each other. Machines and network are
+ * trusted, as with MPI and NCCL.
  *
- * The functions that put things together are called by all ranks, in the same order, with the same
- * sizes, from one thread. With ranks == NULL, a run of one process, they do nothing. */
+ * All ranks call the collective functions (max, sum, broadcast, gather, agree) in the same order,
+ * with the same sizes, from one thread. With ranks == NULL, a run of one process, they do nothing.
+ */
 #ifndef RANKS_H
 #define RANKS_H
 
@@ -19,39 +20,43 @@
 
 struct ranks;
 
-/* Meet the others. From here on, messages of this program tell its rank. */
+/* Connect to the others. From here on, this program's messages show its rank. ranks_close() frees
+ * it. */
 struct ranks *ranks_open(const struct launch *launch);
 
-/* Wait until all are done, and part. */
+/* Wait until all are done, then disconnect. */
 void ranks_close(struct ranks *ranks);
 
-/* How many there are, 1 if this one is alone; its number; and among those on this machine. */
+/* The number of ranks (1 without others), this one's rank, and its rank on this machine. */
 unsigned ranks_count(const struct ranks *ranks);
 unsigned ranks_rank(const struct ranks *ranks);
 unsigned ranks_local(const struct ranks *ranks);
 
-/* This one's share of `total` things: *count from *first on; as equal as can be, in the order of
- * ranks. */
+/* This rank's share of `total` things: *count of them, starting at *first. Shares are as equal as
+ * possible and in the order of ranks. */
 void ranks_share(const struct ranks *ranks, uint64_t total, uint64_t *first, uint64_t *count);
 
-/* Each value becomes the largest of all ranks', a NaN where any has one; no value is negative. */
+/* Each value becomes the largest of all ranks', or NaN if any rank's is NaN. No value is negative.
+ */
 void ranks_max(struct ranks *ranks, float *value, size_t count);
 
 /* Each value becomes the sum of all ranks'. */
 void ranks_sum(struct ranks *ranks, uint64_t *value, size_t count);
 
-/* Data of rank 0's for all. */
+/* Copy rank 0's data to all. */
 void ranks_broadcast(struct ranks *ranks, void *data, size_t size);
 
-/* Give rank 0 what the others have: it is called with each one's data, in the order of ranks. */
+/* Send every rank's data to rank 0, which calls `receive` with each other rank's data, in the order
+ * of ranks. */
 void ranks_gather(struct ranks *ranks, const void *data, size_t size,
-                  void (*take)(void *context, const void *data, size_t size), void *context);
+                  void (*receive)(void *context, const void *data, size_t size), void *context);
 
-/* Tell that this rank begins to read some of a tensor's bytes, or (NULL) is done with it: a read
- * that hangs is not waited for, either. Any one thread may do that. The name must live as long. */
+/* Say that this rank begins to read bytes of a tensor, or (NULL) that the read is done: no rank
+ * waits for a read that hangs, either. Call it from one thread; the name must live until the read
+ * is done. */
 void ranks_reading(struct ranks *ranks, const char *tensor);
 
-/* End all if `text` is not the same in all ranks; `what` it tells, for the message. */
+/* End all ranks if `text` is not the same in all of them; `what` names it in the message. */
 void ranks_agree(struct ranks *ranks, const char *what, const char *text);
 
 #endif

@@ -18,7 +18,7 @@
 
 enum { HELLO_SECONDS = 5, RETRY_MICROSECONDS = 100000 };
 
-/* What a rank says first, on each of its connections; numbers in network order. */
+/* What a rank sends first on each of its connections; numbers in network byte order. */
 enum channel { CHANNEL_LIFE, CHANNEL_DATA };
 static const char magic[8] = "seekrank";
 struct hello {
@@ -33,18 +33,18 @@ double monotonic_seconds(void)
     return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
 }
 
-/* How long sending (and connecting) and receiving may take; 0: for ever. */
-static void set_patience(int fd, unsigned seconds)
+/* Timeout of sending (and connecting) and of receiving; 0: none. */
+static void set_timeout(int fd, unsigned seconds)
 {
-    const struct timeval patience = {.tv_sec = seconds};
+    const struct timeval timeout = {.tv_sec = seconds};
     int yes = 1;
-    if (setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience) ||
-        setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof patience) ||
+    if (setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &timeout, sizeof timeout) ||
+        setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &timeout, sizeof timeout) ||
         setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &yes, sizeof yes))
         die_errno("a connection between ranks");
 }
 
-/* The addresses of a host, or those to listen at (NULL); freeaddrinfo() frees them. */
+/* The addresses of a host, or (NULL) those to listen on; freeaddrinfo() frees them. */
 static struct addrinfo *addresses(const char *host, const char *port)
 {
     const struct addrinfo hints = {.ai_family = host ? AF_UNSPEC : AF_INET6,
@@ -71,7 +71,7 @@ static int open_listener(const struct addrinfo *address)
     if (fd < 0)
         return -1;
     setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &yes, sizeof yes);
-    if (address->ai_family == AF_INET6) /* callers by IPv4, too */
+    if (address->ai_family == AF_INET6) /* IPv4 too */
         setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &no, sizeof no);
     if (!bind(fd, address->ai_addr, address->ai_addrlen) && !listen(fd, SOMAXCONN))
         return fd;
@@ -81,31 +81,30 @@ static int open_listener(const struct addrinfo *address)
     return -1;
 }
 
-/* On a machine of its own, nobody outside can call. */
+/* With MASTER_ADDR on this machine, other machines cannot connect. */
 static bool is_local(const char *host)
 {
     return !host || !strcmp(host, "localhost") || !strcmp(host, "127.0.0.1");
 }
 
-/* Where the name of a host leads may differ on the host itself, so it listens at all its addresses.
- */
+/* The host's name may resolve to another address on the host itself, so it listens on all
+ * addresses. */
 static int listen_for(const struct launch *launch)
 {
     struct addrinfo *address = addresses(is_local(launch->host) ? "127.0.0.1" : NULL, launch->port);
     int fd = open_listener(address);
     freeaddrinfo(address);
     if (fd < 0)
-        die_errno(
-            "cannot listen at port %s, where the other ranks would meet this one; does another "
-            "run use it? set $MASTER_PORT for all",
-            launch->port);
+        die_errno("cannot listen on port %s, where the other ranks connect; does another "
+                  "run use it? set $MASTER_PORT for all",
+                  launch->port);
     return fd;
 }
 
-/* What a caller says first; false if that is not what a rank says. */
-static bool hear_hello(int fd, struct hello *hello)
+/* Read a peer's hello; false if it is not one. */
+static bool receive_hello(int fd, struct hello *hello)
 {
-    set_patience(fd, HELLO_SECONDS);
+    set_timeout(fd, HELLO_SECONDS);
     bool all = recv(fd, hello, sizeof *hello, MSG_WAITALL) == (ssize_t)sizeof *hello;
     hello->count = ntohl(hello->count);
     hello->rank = ntohl(hello->rank);
@@ -113,29 +112,29 @@ static bool hear_hello(int fd, struct hello *hello)
     return all && !memcmp(hello->magic, magic, sizeof magic) && hello->channel <= CHANNEL_DATA;
 }
 
-/* Let a caller in: true if it is one more connection of a rank of ours. */
+/* Accept a connection: true if it is one of this run's. */
 static bool admit(struct rendezvous *rendezvous, int fd, const struct launch *launch)
 {
     struct hello hello;
-    if (!hear_hello(fd, &hello)) {
+    if (!receive_hello(fd, &hello)) {
         close(fd);
         return false;
     }
     if (hello.count != launch->count || !hello.rank || hello.rank >= launch->count)
-        die("rank %u of %u came, and this is a run of %u; if another one uses port %s as well, set "
+        die("rank %u of %u connected, but this is a run of %u; if another uses port %s too, set "
             "$MASTER_PORT",
             hello.rank, hello.count, launch->count, launch->port);
     struct peer *peer = &rendezvous->peer[hello.rank - 1];
     int *place = hello.channel == CHANNEL_LIFE ? &peer->life : &peer->data;
     if (*place >= 0)
-        die("two processes say that they are rank %u; if another run uses port %s as well, set "
+        die("two processes say that they are rank %u; if another run uses port %s too, set "
             "$MASTER_PORT",
             hello.rank, launch->port);
     *place = fd;
     return true;
 }
 
-_Noreturn static void nobody_came(const struct rendezvous *rendezvous, unsigned seconds)
+_Noreturn static void die_missing(const struct rendezvous *rendezvous, unsigned seconds)
 {
     unsigned missing = 0, first = 0;
     for (unsigned i = rendezvous->peers; i-- > 0;)
@@ -143,12 +142,12 @@ _Noreturn static void nobody_came(const struct rendezvous *rendezvous, unsigned 
             missing++;
             first = rendezvous->peer[i].rank;
         }
-    die("rank %u%s did not come within %u seconds; did it start, with the same MASTER_ADDR and "
+    die("rank %u%s did not connect within %u seconds; did it start, with the same MASTER_ADDR and "
         "MASTER_PORT?",
         first, missing > 1 ? " (and others)" : "", seconds);
 }
 
-/* Wait for all, then tell them so. */
+/* Wait for all, then tell them that all are connected. */
 static void gather(struct rendezvous *rendezvous, const struct launch *launch, unsigned seconds)
 {
     int listener = listen_for(launch);
@@ -157,7 +156,7 @@ static void gather(struct rendezvous *rendezvous, const struct launch *launch, u
         double left = end - monotonic_seconds();
         struct pollfd poll_for = {.fd = listener, .events = POLLIN};
         if (left < 0)
-            nobody_came(rendezvous, seconds);
+            die_missing(rendezvous, seconds);
         if (poll(&poll_for, 1, (int)(left * 1000) + 1) <= 0)
             continue;
         int fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
@@ -167,7 +166,7 @@ static void gather(struct rendezvous *rendezvous, const struct launch *launch, u
     close(listener);
     for (unsigned i = 0; i < rendezvous->peers; i++)
         if (send(rendezvous->peer[i].data, "", 1, MSG_NOSIGNAL) != 1)
-            die("rank %u is gone already; its own message says why", rendezvous->peer[i].rank);
+            die("rank %u has ended already; its own message says why", rendezvous->peer[i].rank);
 }
 
 /* ---- the others ---- */
@@ -178,7 +177,7 @@ static int try_addresses(const struct addrinfo *address)
         int fd = socket(address->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
         if (fd < 0)
             continue;
-        set_patience(fd, HELLO_SECONDS);
+        set_timeout(fd, HELLO_SECONDS);
         if (!connect(fd, address->ai_addr, address->ai_addrlen))
             return fd;
         int error = errno;
@@ -188,7 +187,7 @@ static int try_addresses(const struct addrinfo *address)
     return -1;
 }
 
-/* Connect to rank 0, again and again up to the time `end`; -1 if it does not answer. */
+/* Connect to rank 0, retrying until the time `end`; -1 if it does not answer. */
 static int call(const struct launch *launch, const struct addrinfo *address, enum channel channel,
                 double end)
 {
@@ -199,7 +198,8 @@ static int call(const struct launch *launch, const struct addrinfo *address, enu
         .count = htonl(launch->count), .rank = htonl(launch->rank), .channel = htonl(channel)};
     memcpy(hello.magic, magic, sizeof magic);
     if (fd >= 0)
-        (void)!send(fd, &hello, sizeof hello, MSG_NOSIGNAL); /* if it fails, so will receiving */
+        (void)!send(fd, &hello, sizeof hello, MSG_NOSIGNAL); /* if this fails, so will the next recv
+                                                              */
     return fd;
 }
 
@@ -213,10 +213,10 @@ static void join(struct peer *peer, const struct launch *launch, unsigned second
         die_errno("rank 0 does not answer at %s, port %s; did it start?", host, launch->port);
     peer->data = call(launch, address, CHANNEL_DATA, 0);
     freeaddrinfo(address);
-    if (peer->data >= 0) /* rank 0 itself says who did not come */
-        set_patience(peer->data, seconds + HELLO_SECONDS);
+    if (peer->data >= 0) /* rank 0 itself says which rank is missing */
+        set_timeout(peer->data, seconds + HELLO_SECONDS);
     if (peer->data < 0 || recv(peer->data, &all_here, 1, 0) != 1)
-        die("rank 0 ended before all ranks had come; its own message says why");
+        die("rank 0 ended before all ranks had connected; its own message says why");
 }
 
 /* ---- both ---- */
@@ -232,8 +232,8 @@ void rendezvous_open(struct rendezvous *rendezvous, const struct launch *launch,
     else
         gather(rendezvous, launch, seconds);
     for (unsigned i = 0; i < rendezvous->peers; i++) {
-        set_patience(rendezvous->peer[i].life, 0);
-        set_patience(rendezvous->peer[i].data, 0);
+        set_timeout(rendezvous->peer[i].life, 0);
+        set_timeout(rendezvous->peer[i].data, 0);
     }
 }
 

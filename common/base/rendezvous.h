@@ -1,29 +1,30 @@
-/* rendezvous.h: how the processes of one run find each other: rank 0 listens, the others call it.
- */
+/* rendezvous.h: how the processes of one run connect: rank 0 listens, the others connect to it. */
 #ifndef RENDEZVOUS_H
 #define RENDEZVOUS_H
 
 #include "base/launch.h"
 
-/* Another process, and two connections with it: one that says that it lives (see heartbeat.h), one
- * for all else. */
+/* Another process and the two connections to it: one for heartbeats (see heartbeat.h), one for
+ * data. */
 struct peer {
     unsigned rank;
     int life, data;
 };
 
-/* Whom this process is connected with: rank 0 with all others, by rank; these with rank 0. */
+/* The processes that this one is connected to: for rank 0 all others, in the order of ranks; for
+ * the others rank 0. */
 struct rendezvous {
     struct peer *peer;
     unsigned peers;
 };
 
-/* Meet. Ends the process if not all have come after `seconds`. Anybody may call rank 0: who does
- * not say what a rank of this run would say is hung up on. */
+/* Connect. Ends the process if not all ranks have connected within `seconds`. Connections that do
+ * not send a valid hello for this run are closed. rendezvous_close() closes the connections and
+ * frees the peers. */
 void rendezvous_open(struct rendezvous *rendezvous, const struct launch *launch, unsigned seconds);
 void rendezvous_close(struct rendezvous *rendezvous);
 
-/* Seconds that have passed since some time in the past. */
+/* Seconds on a monotonic clock. */
 double monotonic_seconds(void);
 
 #endif

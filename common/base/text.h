@@ -1,4 +1,4 @@
-/* text.h: what many ask of a string. */
+/* text.h: small string functions. */
 #ifndef TEXT_H
 #define TEXT_H
 
@@ -8,10 +8,10 @@
 bool starts_with(const char *text, const char *prefix);
 bool ends_with(const char *text, const char *suffix);
 
-/* True for text without control characters, which keeps to one line of a message. */
+/* True for text without control characters, which fits on one line of a message. */
 bool text_is_line(const char *text);
 
-/* Write text of printable ASCII as a JSON string: only quotes and backslashes need an escape. */
+/* Write printable ASCII text as a JSON string: only quotes and backslashes need escaping. */
 void text_put_quoted(const char *text, FILE *out);
 
 #endif

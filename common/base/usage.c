@@ -11,12 +11,12 @@ enum { WIDTH = 80, GAP = 2, WIDEST_LABEL = 30 };
 
 /* ---- lines of bounded width ---- */
 
-/* Where the next word goes; lines after the first begin at `indent`. */
+/* Where the next word goes; continuation lines begin at column `indent`. */
 struct line {
     size_t column, indent;
 };
 
-/* Print a word, or anything that is not to be broken, after a space, or on the next line. */
+/* Print a word, or any text not to be broken, after a space or on the next line. */
 static void print_word(struct line *line, const char *word, size_t length)
 {
     if (line->column > line->indent && line->column + 1 + length > WIDTH) {
@@ -52,13 +52,13 @@ static bool is_in(const struct arg *arg, unsigned form)
     return is_shown(arg) && (!arg->in || arg->in & form);
 }
 
-/* Options of which only one may be given follow each other in the table. */
+/* Mutually exclusive options are adjacent in the table. */
 static bool is_alternative(const struct arg *arg)
 {
     return arg->or_previous || arg[1].or_previous;
 }
 
-/* A flag that goes into the "[-hnqv]" before all else. */
+/* A flag that goes into the leading "[-hnqv]". */
 static bool is_clustered(const struct arg *arg, unsigned form)
 {
     return arg->kind == ARG_FLAG && arg->letter && !(arg->required & form) && !is_alternative(arg);
@@ -118,7 +118,7 @@ static void print_option(struct line *line, const struct arg *arg, bool required
     free(text);
 }
 
-/* By letter, or where there is none by name, as man pages have them. */
+/* By letter, or by name if there is none, as in man pages. */
 static int by_name(const void *left, const void *right)
 {
     const struct arg *a = *(const struct arg *const *)left, *b = *(const struct arg *const *)right;

@@ -15,7 +15,8 @@ size_t utf8_step(const char *text, size_t left, bool *valid)
                   : (first & 0xf0) == 0xe0         ? 2
                   : first >= 0xc2 && first <= 0xdf ? 1
                                                    : 0;
-    /* The second byte's range keeps out longer forms, surrogates and what is beyond U+10FFFF. */
+    /* the range of the second byte excludes overlong forms, surrogates and code points above
+     * U+10FFFF */
     uint8_t low = first == 0xe0 ? 0xa0 : first == 0xf0 ? 0x90 : 0x80;
     uint8_t high = first == 0xed ? 0x9f : first == 0xf4 ? 0x8f : 0xbf;
     if (!more)
@@ -76,7 +77,7 @@ size_t utf8_put(uint32_t code, char *out)
 
 size_t utf8_repair(const char *text, size_t length, char **out)
 {
-    /* A broken character has at least one byte, its replacement three. */
+    /* an ill-formed sequence has at least one byte, its replacement three */
     char *to = *out = xgrow(NULL, length + 1, sizeof replacement - 1);
     for (size_t at = 0; at < length;) {
         bool valid;

@@ -6,22 +6,22 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* The bytes of the character at the start of `text`, of which `left` > 0 bytes are there. *valid
- * says whether it is one; if not, the bytes that a reader takes for one broken character (1 to 3:
- * as much as begins a character). */
+/* The length in bytes of the character at the start of `text`, of which `left` > 0 bytes remain.
+ * *valid says whether it is valid. If not, the length is that of the ill-formed sequence to skip (1
+ * to 3 bytes: the longest beginning of a character). */
 size_t utf8_step(const char *text, size_t left, bool *valid);
 
-/* How many bytes at the start of text are valid: `length` if all are. */
+/* The number of bytes before the first invalid one: `length` if all are valid. */
 size_t utf8_valid(const char *text, size_t length);
 
 /* The code point at the start of valid text. */
 uint32_t utf8_decode(const char *text);
 
-/* Code point to bytes: writes 1 to 4, returns how many. */
+/* Encode a code point: writes 1 to 4 bytes and returns how many. */
 size_t utf8_put(uint32_t code, char *out);
 
-/* A copy with every broken character replaced by U+FFFD. The caller frees *out, which has a 0
- * behind. Returns its length. */
+/* A NUL-terminated copy with every ill-formed sequence replaced by U+FFFD, in *out; the caller
+ * frees it. Returns its length. */
 size_t utf8_repair(const char *text, size_t length, char **out);
 
 #endif

@@ -180,7 +180,7 @@ SH
     ended 0 1 2
     cat "$T/0" "$T/2"
     [ "$codes" = '1 137 1' ]
-    grep -qx 'amax-calib\[0\]: rank 1 has ended, its own message says why; all ranks end' "$T/0"
+    grep -qx 'amax-calib\[0\]: rank 1 has ended; its own message says why; all ranks end' "$T/0"
     grep -qx 'amax-calib\[2\]: rank 0 says: rank 1 has ended.*' "$T/2"
     [ ! -e "$T/x.ts" ]
 }
@@ -193,7 +193,7 @@ SH
     kill -9 "${pid[0]}"
     ended 0 1
     [ "$codes" = '137 1' ]
-    grep -qx 'amax-calib\[1\]: rank 0 has ended, its own message says why; all ranks end' "$T/1"
+    grep -qx 'amax-calib\[1\]: rank 0 has ended; its own message says why; all ranks end' "$T/1"
 }
 
 @test "a rank that fails by itself says why, and ends all" {
@@ -216,8 +216,8 @@ SH
     ended 0 2
     kill -CONT "${pid[1]}"
     [ "$codes" = '1 1' ]
-    grep -q 'rank 1 has not been heard of for 5 seconds' "$T/0"
-    grep -q 'rank 0 says: rank 1 has not been heard of' "$T/2"
+    grep -q 'rank 1 has been silent for 5 seconds' "$T/0"
+    grep -q 'rank 0 says: rank 1 has been silent' "$T/2"
     ended 1
     [ "$codes" = 1 ]
     grep -q 'rank 0' "$T/1"
@@ -248,8 +248,8 @@ two_machines() {
     ip -n "$net.1" link set cable down
     ended 0 1
     [ "$codes" = '1 1' ]
-    grep -q 'rank 1 has not been heard of' "$T/0"
-    grep -q 'rank 0 has not been heard of' "$T/1"
+    grep -q 'rank 1 has been silent' "$T/0"
+    grep -q 'rank 0 has been silent' "$T/1"
 }
 
 @test "a rank that does not come, and a rank 0 that does not" {
@@ -259,8 +259,8 @@ two_machines() {
     MASTER_PORT=$((MASTER_PORT + 1)) rank 1 2 "${calib[@]}" "$NANO"
     ended 0 2 1
     [ "$codes" = '1 1 1' ]
-    grep -q 'rank 1 did not come within 10 seconds' "$T/0"
-    grep -q 'rank 0 ended before all ranks had come' "$T/2"
+    grep -q 'rank 1 did not connect within 10 seconds' "$T/0"
+    grep -q 'rank 0 ended before all ranks had connected' "$T/2"
     grep -q "rank 0 does not answer at 127.0.0.1, port [0-9]*; did it start?: Connection refused" "$T/1"
 }
 
@@ -276,5 +276,5 @@ two_machines() {
     rank 1 3 "${calib[@]}" "$NANO"
     ended 0 1
     [ "$codes" = '1 1' ]
-    grep -q 'rank 1 of 3 came, and this is a run of 2' "$T/0"
+    grep -q 'rank 1 of 3 connected, but this is a run of 2' "$T/0"
 }
