@@ -22,7 +22,7 @@ static float from_bits(uint32_t bits)
     return value;
 }
 
-/* 2^ceil(log2(value)) of a positive normal number, by its bits, as the reference has it. */
+/* 2^ceil(log2(value)) of a positive normal number, computed on its bits as in the reference. */
 static float power_above(float value)
 {
     uint32_t bits = bits_of(value);
@@ -39,12 +39,12 @@ static float block_amax(const uint16_t *x, size_t count, float least)
     return fmaxf(bf16_to_f32(most), least);
 }
 
-/* e4m3_to_f32(e4m3_from_f32(value)) for |value| <= 448, without a branch, so that loops over it
+/* e4m3_to_f32(e4m3_from_f32(value)) for |value| <= 448. It has no branch, so that loops over it
  * vectorize. */
 static float round_e4m3(float value)
 {
     uint32_t bits = bits_of(value), magnitude = bits & 0x7fffffff;
-    float small = from_bits(magnitude) + 0x1p14f; /* one unit in its last place is 2^-9 */
+    float small = from_bits(magnitude) + 0x1p14f; /* its last place is 2^-9 */
     uint32_t normal = (magnitude + 0x7ffff + (magnitude >> 20 & 1)) & 0xfff00000;
     uint32_t rounded = magnitude < 0x3c800000 ? bits_of(small - 0x1p14f) : normal;
     return from_bits(rounded | (bits & 0x80000000));

@@ -3,7 +3,7 @@
 #define BF16_H
 
 #ifdef __FAST_MATH__
-#error "every operation is rounded, and NaN and subnormals count: build without -ffast-math"
+#error "every operation must round, and keep NaN and subnormals: build without -ffast-math"
 #endif
 
 #include <stdint.h>
@@ -18,8 +18,8 @@ static inline float bf16_to_f32(uint16_t bits)
     return value;
 }
 
-/* Nearest, ties to even; overflow gives infinity, subnormals are kept; any NaN gives 0x7FC0 with
- * its sign. Without a branch, so that compilers vectorize it. */
+/* Rounds to nearest, ties to even. Overflow gives infinity, subnormals are kept, any NaN gives
+ * 0x7FC0 with its sign. No branches, so that compilers vectorize it. */
 static inline uint16_t bf16_from_f32(float value)
 {
     uint32_t bits;

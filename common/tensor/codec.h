@@ -1,6 +1,6 @@
-/* codec.h: the codecs that a checkpoint's weights go through, in one version for each instruction
- * set. All versions give the same bytes: the portable one is fp8.h, mxfp4.h, nvfp4.h and recode.h
- * themselves, plain C, and the others are tested against it on every code there is. */
+/* codec.h: the codecs for a checkpoint's weights, in one version per instruction set. All versions
+ * produce the same bytes. The portable one consists of the plain C functions of fp8.h, mxfp4.h,
+ * nvfp4.h and recode.h; the others are tested against it on every code there is. */
 #ifndef CODEC_H
 #define CODEC_H
 
@@ -11,7 +11,7 @@
 #include "tensor/nvfp4.h"
 #include "tensor/recode.h"
 
-/* Each function is as the one of its name in those headers. */
+/* Each function does what the one of its name in those headers does. */
 struct codec {
     const char *name;
     size_t (*fp8_dequant_row)(uint16_t *out, const uint8_t *w, const float *scale, size_t cols,
@@ -29,20 +29,21 @@ struct codec {
                        const uint8_t *packed, const uint8_t *e8m0, size_t blocks);
 };
 
-/* Their names, as --cpu has them. */
+/* The names of the codecs, as --cpu takes them. */
 #define CODEC_NAMES "portable|avx2|avx512"
 
-/* --cpu, one of these, into *to, for codec_chosen(). */
+/* The entry of --cpu, which stores one of these names in *to, for codec_chosen(). */
 struct arg codec_arg(const char **to);
 
-/* The codec of that name, or NULL if this processor (or what the program was built for) lacks the
- * instructions. */
+/* The codec of that name, or NULL if this processor or this build lacks the instructions. Static,
+ * as all codecs. */
 const struct codec *codec_named(const char *name);
 
-/* The fastest one that this processor can run. */
+/* The fastest codec that this processor can run. */
 const struct codec *codec_best(void);
 
-/* What --cpu says, or the fastest for NULL. One that cannot run here is a usage error. */
+/* The codec that --cpu names, or the fastest for NULL. One that cannot run here is a usage error.
+ */
 const struct codec *codec_chosen(const char *name);
 
 #endif

@@ -1,5 +1,5 @@
-/* The codecs with AVX2: 32 bytes at a time. What is computed, and why so, is said in the portable
- * versions; rows that do not fill a register end with those. */
+/* The codecs with AVX2: 32 bytes at a time. The portable versions explain what is computed and why.
+ * They also process the end of a row, where it does not fill a register. */
 #include "tensor/codec_x86.h"
 
 #ifdef __x86_64__
@@ -24,8 +24,8 @@ AVX2 static inline void store_32(void *to, __m256i bytes)
     _mm256_storeu_si256(to, bytes);
 }
 
-/* BF16 in the upper half of each lane, nearest even; what is in the lower half is to be dropped.
- * F32 NaN must be quiet and have nothing in its lower half, as products have it. */
+/* BF16 in the upper half of each lane, rounded to nearest even; the lower half is to be discarded.
+ * An F32 NaN must be quiet and have a zero lower half, as products have. */
 AVX2 static inline __m256i round_bf16(__m256 value)
 {
     __m256i bits = _mm256_castps_si256(value);
@@ -35,7 +35,7 @@ AVX2 static inline __m256i round_bf16(__m256 value)
 
 /* ---- FP8 ---- */
 
-/* Eight E4M3 codes, a lane each. Subnormals are whole multiples of 2^-9. */
+/* Eight E4M3 codes to F32, one per lane. Subnormals are integer multiples of 2^-9. */
 AVX2 static inline __m256 e4m3_values(__m256i code)
 {
     __m256i magnitude = _mm256_and_si256(code, _mm256_set1_epi32(0x7f));
@@ -81,8 +81,8 @@ AVX2 static size_t fp8_row(uint16_t *out, const uint8_t *w, const float *scale, 
 
 /* ---- 4-bit codes to BF16 ---- */
 
-/* The BF16 values of E2M1 are looked up as two bytes, then moved by the scale's exponent, which
- * leaves zeros alone. For scales under which all are normal and finite. */
+/* Looks up the BF16 values of E2M1 as two bytes, then adds the scale's exponent to all but zeros.
+ * For scales with which all values are normal and finite. */
 AVX2 static inline void unpack_32(uint16_t *out, const uint8_t *packed, uint8_t scale)
 {
     const __m256i low_bytes = _mm256_broadcastsi128_si256(
@@ -123,7 +123,7 @@ AVX2 static inline __m256 divisors_8(const uint8_t *scale, float scale_2)
     return _mm256_mul_ps(e4m3_values(code), _mm256_set1_ps(scale_2));
 }
 
-/* Eight nibbles, each in a lane's lowest bits, times a factor; -0.0 counts as 0. */
+/* Eight nibbles, each in a lane's lowest bits, times a factor; -0.0 is treated as 0. */
 AVX2 static inline __m256i unpack_8(__m256i nibble, __m256 factor)
 {
     const __m256 magnitudes = _mm256_setr_ps(0, 0.5f, 1, 1.5f, 2, 3, 4, 6);
@@ -208,12 +208,13 @@ AVX2 static void scales_row(uint8_t *scale, const uint16_t *w, size_t cols, floa
     nvfp4_scales_row(scale + block, w, cols - block * NVFP4_BLOCK, scale_2);
 }
 
-/* E2M1 codes of quotients: below 1 the F32 adder rounds to halves, from 1 up the mantissa is
- * rounded to one bit. NaN, as 0 / 0 is, gives 0. */
+/* E2M1 codes of quotients: below 1 the F32 adder rounds to halves; from 1 up the mantissa is
+ * rounded to one bit. NaN (from 0 / 0) gives 0. */
 AVX2 static inline __m256i e2m1_codes(__m256 q)
 {
     __m256 magnitude = _mm256_andnot_ps(_mm256_set1_ps(-0.0f), q);
-    magnitude = _mm256_max_ps(magnitude, _mm256_setzero_ps()); /* the second of NaN and it */
+    magnitude = _mm256_max_ps(magnitude, _mm256_setzero_ps()); /* max returns its second operand if
+                                                                * one is NaN */
     __m256i bits = _mm256_castps_si256(magnitude);
     __m256i small =
         _mm256_and_si256(_mm256_castps_si256(_mm256_add_ps(magnitude, _mm256_set1_ps(0x1p22f))),
@@ -251,7 +252,7 @@ AVX2 static void nibbles_row(uint8_t *packed, const uint8_t *scale, const uint16
 
 /* ---- MXFP4 to NVFP4 ---- */
 
-/* 32 scales by how far they lie below k_max: within 15 from a table, below that by hand. */
+/* 32 scales by their distance below k_max: up to 15 from a table, beyond that computed. */
 AVX2 static void cast_scales_row(uint8_t *scale, const uint8_t *e8m0, size_t blocks, int k_max,
                                  struct nvfp4_cast_count *count)
 {

@@ -19,7 +19,7 @@ AVX512 static inline __m512i round_bf16(__m512 value)
 
 /* ---- FP8 ---- */
 
-/* Sixteen E4M3 codes, a lane each. */
+/* Sixteen E4M3 codes to F32, one per lane. */
 AVX512 static inline __m512 e4m3_values(__m512i code)
 {
     const __m512i most = _mm512_set1_epi32(0x7f);
@@ -91,8 +91,8 @@ AVX512 static size_t fp8_row(uint16_t *out, const uint8_t *w, const float *scale
 
 /* ---- 4-bit codes to BF16 ---- */
 
-/* A register holds the 32 words of E2M1's values twice, and looks up by five bits, of which the
- * fifth, part of the next nibble, makes no difference. */
+/* A register holds the 16 words of E2M1's values twice. The lookup takes five bits; the fifth
+ * belongs to the next nibble and makes no difference. */
 AVX512 static void mxfp4_row(uint16_t *out, const uint8_t *packed, const uint8_t *scale,
                              size_t cols)
 {
@@ -164,9 +164,9 @@ AVX512 static inline __m512i e4m3_codes(__m512 value)
     return _mm512_mask_mov_epi32(normal, is_small, small);
 }
 
-/* The largest magnitudes of sixteen blocks. In each of three steps, neighbours of all registers
- * meet in half as many of them; words of a lane then belong to the registers in order, and two
- * lanes to a block. */
+/* The largest magnitudes of sixteen blocks. Each of three steps halves the number of registers: it
+ * interleaves two and takes the maximum of the low and high halves of their lanes. Then the words
+ * of a lane belong to the registers in order, and a block has two lanes. */
 AVX512 static inline __m512 amaxes_16(const uint16_t *w)
 {
     __m512i m[8];
@@ -204,14 +204,15 @@ AVX512 static void scales_row(uint8_t *scale, const uint16_t *w, size_t cols, fl
     nvfp4_scales_row(scale + block, w, cols - block * NVFP4_BLOCK, scale_2);
 }
 
-/* A code is the number of bounds below |w| / divisor, as F32 rounds it; its sign is w's where that
- * is not rounded to 0. Rounded, a quotient is above a bound (or, at 0.75, 1.75 and 3.5, not below)
- * if before it is above a point half a step beside the bound: so if |w| is above divisor times that
- * point, which is exact in F64 and never in BF16, and so if |w| is above the part of this product
- * that BF16 can hold. So a block has eight BF16 words, for the sign and seven bounds.
+/* A code is the number of bounds below |w| / divisor, rounded to F32. Its sign is w's, unless the
+ * quotient is rounded to 0. A rounded quotient is above a bound (at 0.75, 1.75 and 3.5: not below)
+ * if the exact one is above a point half a step beside the bound. That is so if |w| is above
+ * divisor times that point, a product that is exact in F64 and never in BF16, and hence if |w| is
+ * above the part of it that BF16 can hold. So a block has eight BF16 words, for the sign and seven
+ * bounds.
  *
- * Of sixteen blocks, those of block 4 * i + j are made lane i of bound[j]. UNORDERED is added, here
- * and to |w|: signed comparisons then find NaN above nothing, and nothing above NaN. */
+ * Of sixteen blocks, lane i of bound[j] gets the words of block 4 * i + j. UNORDERED is added to
+ * them and to |w|. Then signed comparisons find NaN above nothing, and nothing above NaN. */
 enum { UNORDERED = INT16_MAX - 0x7f80 };
 
 AVX512 static inline void bounds_16(__m512i bound[4], __m512 divisor)
@@ -247,8 +248,8 @@ AVX512 static inline void bounds_16(__m512i bound[4], __m512 divisor)
     bound[3] = _mm512_unpackhi_epi64(first, second);
 }
 
-/* Two blocks, each two lanes, whose bounds are in each of its lanes, and are searched in three
- * steps. What looks up a word has its two bytes' numbers. */
+/* Two blocks of two lanes each. Every lane of a block holds its bounds, which are searched in three
+ * steps. A lookup index consists of the numbers of a word's two bytes. */
 AVX512 static inline __m128i nibbles_32(const uint16_t *w, __m512i bound)
 {
     const __m512i none = _mm512_set1_epi16(0x0100), four = _mm512_set1_epi16(0x0908);

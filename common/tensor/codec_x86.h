@@ -1,4 +1,4 @@
-/* codec_x86.h: what codec.c and the versions for x86 share; nobody else looks here. */
+/* codec_x86.h: what codec.c and the x86 versions share. For these files only. */
 #ifndef CODEC_X86_H
 #define CODEC_X86_H
 
@@ -12,7 +12,7 @@
 
 extern const struct codec codec_avx2, codec_avx512;
 
-/* Goes through a table block by block, which wider registers do not make faster. */
+/* Looks up block by block in a table, which wider registers do not speed up. */
 void recode_row_avx2(uint8_t *out, uint8_t *scale, const struct recode *recode,
                      const uint8_t *packed, const uint8_t *e8m0, size_t blocks);
 

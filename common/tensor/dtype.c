@@ -47,7 +47,8 @@ bool dtype_is_float(enum dtype dtype)
     return known[dtype].is_float;
 }
 
-/* A small IEEE-like float with the given mantissa width, bias and all-ones exponent for NaN. */
+/* A small IEEE-like float of the given mantissa and exponent widths; an all-ones exponent is
+ * infinity or NaN. */
 static double small_float(unsigned bits, unsigned mantissa_bits, unsigned exponent_bits)
 {
     unsigned mantissa = bits & ((1U << mantissa_bits) - 1);

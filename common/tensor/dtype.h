@@ -1,4 +1,4 @@
-/* dtype.h: the element types of safetensors, and what is known of each. */
+/* dtype.h: the element types of safetensors and their properties. */
 #ifndef DTYPE_H
 #define DTYPE_H
 
@@ -26,20 +26,21 @@ enum dtype {
     DTYPE_COUNT
 };
 
-/* The safetensors name ("F8_E4M3") of a dtype. */
+/* The safetensors name of a dtype ("F8_E4M3"); static. */
 const char *dtype_name(enum dtype dtype);
 
-/* *dtype = the dtype that safetensors calls name; false if there is none that whole bytes hold. */
+/* *dtype = the dtype with that safetensors name; false if it is unknown or not made of whole bytes.
+ */
 bool dtype_parse(const char *name, enum dtype *dtype);
 
 /* Bytes of one element: 1, 2, 4 or 8. */
 unsigned dtype_size(enum dtype dtype);
 
-/* True for the types whose values are real numbers with NaN or infinity among them. */
+/* True for floating-point types, which have NaN or infinity. */
 bool dtype_is_float(enum dtype dtype);
 
-/* Element i of raw little-endian data as a double: exact for every dtype but I64 and U64 beyond
- * 2^53. E8M0 255 and the NaNs of the float types give NaN. */
+/* Element i of raw little-endian data as a double: exact for every dtype except I64 and U64 beyond
+ * 2^53. E8M0 255 and the float types' NaNs give NaN. */
 double dtype_value(enum dtype dtype, const void *data, size_t i);
 
 #endif

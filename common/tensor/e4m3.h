@@ -25,8 +25,8 @@ static inline float e4m3_to_f32(uint8_t code)
     return copysignf(magnitude, code & 0x80 ? -1.0f : 1.0f);
 }
 
-/* The nearest code, ties to the even mantissa; beyond 448 (infinities too) saturates to 448 with
- * the sign kept. NaN gives 0x7F with the sign. */
+/* The nearest code, ties to the even mantissa. Magnitudes beyond 448 (also infinity) saturate to
+ * 448 with the sign kept; NaN gives 0x7F with the sign. */
 static inline uint8_t e4m3_from_f32(float value)
 {
     uint32_t bits;
@@ -40,7 +40,7 @@ static inline uint8_t e4m3_from_f32(float value)
     if (magnitude < 0x3c800000) { /* below 2^-6: multiples of 2^-9, rounded by the F32 adder */
         float shifted;
         memcpy(&shifted, &magnitude, sizeof shifted);
-        shifted += 0x1p14f; /* one unit in its last place is 2^-9 */
+        shifted += 0x1p14f; /* its last place is 2^-9 */
         uint32_t rounded;
         memcpy(&rounded, &shifted, sizeof rounded);
         return sign | (uint8_t)(rounded & 0xff); /* 8 (2^-6) is the first normal code */

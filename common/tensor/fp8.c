@@ -2,9 +2,9 @@
 
 #include "tensor/bf16.h"
 
-/* The value of a code that is no NaN, without a branch and without F32 subnormals, which are slow:
- * exponent and mantissa move into place, rebiased; a subnormal is first read as if it had the
- * smallest normal exponent and its hidden bit, 2^-6, which then goes again. Exact. */
+/* The value of a code that is not NaN, without a branch and without F32 subnormals, which are slow.
+ * Exponent and mantissa move into place and are rebiased. A subnormal is first read as if it had
+ * the smallest normal exponent and a hidden bit, 2^-6, which is then subtracted. Exact. */
 static inline float finite_to_f32(uint8_t code)
 {
     uint32_t subnormal = (code & 0x78) == 0;
@@ -20,7 +20,7 @@ static inline float finite_to_f32(uint8_t code)
     return magnitude;
 }
 
-/* A run of columns under one scale, as if there were no NaN; returns how many there are. */
+/* Columns that share one scale, converted as if none were NaN; returns the number of NaNs. */
 static size_t dequant_run(uint16_t *restrict out, const uint8_t *restrict w, float scale, size_t n)
 {
     uint32_t nan = 0;

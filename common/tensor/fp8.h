@@ -6,10 +6,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* One row to BF16: out[j] = bf16(f32(w[j]) * scale[j / block]), the product rounded to F32 first,
- * then to BF16, nearest even. w: cols E4M3 codes; scale: the ceil(cols / block) F32 scales of the
- * row's blocks; out: cols BF16 values. An E4M3 NaN gives 0x7FC0 with its sign. Returns how many of
- * w's codes are NaN. Source: DeepSeek-V3 inference/kernel.py, weight_dequant. */
+/* One row to BF16: out[j] = bf16(f32(w[j]) * scale[j / block]): the product is rounded to F32, then
+ * to BF16, nearest even. w: cols E4M3 codes; scale: the ceil(cols / block) F32 scales of the row's
+ * blocks; out: cols BF16 values. An E4M3 NaN gives 0x7FC0 with its sign. Returns the number of NaN
+ * codes in w. Source: DeepSeek-V3 inference/kernel.py, weight_dequant. */
 size_t fp8_dequant_row(uint16_t *out, const uint8_t *w, const float *scale, size_t cols,
                        size_t block);
 

@@ -4,7 +4,7 @@
 #include "tensor/e2m1.h"
 #include "tensor/e8m0.h"
 
-/* Any scale: a block has sixteen possible values, made once and looked up. */
+/* For any scale: computes the sixteen possible values of a block once, then looks them up. */
 static void unpack_block(uint16_t *out, const uint8_t *packed, uint8_t scale)
 {
     uint16_t value[16];
@@ -17,8 +17,8 @@ static void unpack_block(uint16_t *out, const uint8_t *packed, uint8_t scale)
     }
 }
 
-/* A nibble times 2^k where 0.5 * 2^k is normal in BF16 and 6 * 2^k finite: but for the codes of 0
- * and 0.5, E2M1's exponent and mantissa are BF16's own, rebiased. All in 16 bits, of which a vector
+/* A nibble times 2^k where 0.5 * 2^k is normal in BF16 and 6 * 2^k finite. Except for the codes of
+ * 0 and 0.5, E2M1's exponent and mantissa are BF16's, rebiased. All in 16 bits, so that a vector
  * register holds many. */
 static inline uint16_t shift_nibble(uint16_t nibble, uint16_t bias)
 {

@@ -63,8 +63,8 @@ void nvfp4_pack_row(uint8_t *packed, uint8_t *scale, const uint16_t *w, size_t c
     nvfp4_nibbles_row(packed, scale, w, cols, scale_2);
 }
 
-/* The sixteen values of a block: every magnitude is 1 or 1.5 times a power of two, so where all are
- * normal and finite, s and 1.5 s are all that has to be rounded. */
+/* The sixteen values of a block. Every magnitude is 1 or 1.5 times a power of two. So where all are
+ * normal and finite, only s and 1.5 s need rounding. */
 static void block_values(uint16_t *value, float s)
 {
     if (!(s >= 0x1p-124f && s <= 0x1p124f)) {
@@ -130,7 +130,7 @@ void nvfp4_cast_scales_row(uint8_t *scale, const uint8_t *e8m0, size_t blocks, i
     for (size_t block = 0; block < blocks; block++) {
         bool out = out_of_range(e8m0[block], k_max);
         int exponent = out ? -9 : e8m0[block] - E8M0_BIAS - k_max + 8;
-        /* 2^e in E4M3: a normal code from 2^-6 up, one bit of the mantissa below. */
+        /* 2^e in E4M3: a normal code from 2^-6 up, below that a single mantissa bit */
         uint8_t code = (uint8_t)(exponent >= -6 ? (exponent + 7) << 3 : 1 << (exponent + 9));
         scale[2 * block] = scale[2 * block + 1] = code;
         count->rewrite += out;
@@ -138,7 +138,7 @@ void nvfp4_cast_scales_row(uint8_t *scale, const uint8_t *e8m0, size_t blocks, i
     }
 }
 
-/* Sixteen nibbles at a time: those that are 8 become 0. */
+/* Sixteen nibbles at a time: every 8 becomes 0. */
 static void drop_negative_zeros(uint8_t *packed)
 {
     const uint64_t ones = 0x1111111111111111;

@@ -1,6 +1,6 @@
 /* nvfp4.h: NVFP4 weights: E2M1 nibbles, two a byte (low = even column), an E4M3 block scale per 16
  * columns, and an F32 scale per tensor (scale_2). Pure functions over rows; cols is a multiple of
- * 16. All arithmetic is F32, each operation rounded, subnormals kept.
+ * 16. All arithmetic is F32; each operation is rounded, subnormals are kept.
  *
  * Sources: Model Optimizer, qtensor/nvfp4_tensor.py (NVFP4QTensor), utils/numeric_utils.py, and
  * examples/deepseek/deepseek_v4/quantize_to_nvfp4.py (_quantize_weight_nvfp4_lossless). */
@@ -13,7 +13,7 @@
 
 #define NVFP4_BLOCK 16
 
-/* scale_2 = amax / (6 * 448); also what turns an input amax into input_scale. */
+/* scale_2 = amax / (6 * 448). It also turns an input amax into input_scale. */
 float nvfp4_scale_2(float amax);
 
 /* The block scales of one row. w: cols BF16 values; scale_2 > 0; scale: cols / 16 E4M3 codes out.
@@ -27,7 +27,7 @@ void nvfp4_scales_row(uint8_t *scale, const uint16_t *w, size_t cols, float scal
 void nvfp4_nibbles_row(uint8_t *packed, const uint8_t *scale, const uint16_t *w, size_t cols,
                        float scale_2);
 
-/* Both. */
+/* nvfp4_scales_row(), then nvfp4_nibbles_row(). */
 void nvfp4_pack_row(uint8_t *packed, uint8_t *scale, const uint16_t *w, size_t cols, float scale_2);
 
 /* One row to BF16: out[j] = bf16(e2m1 * (f32(scale[j / 16]) * scale_2)); nibble 8 gives +0.0, as
@@ -35,26 +35,26 @@ void nvfp4_pack_row(uint8_t *packed, uint8_t *scale, const uint16_t *w, size_t c
 void nvfp4_unpack_row(uint16_t *out, const uint8_t *packed, const uint8_t *scale, size_t cols,
                       float scale_2);
 
-/* The lossless cast of MXFP4. k_j = e8m0 - 127 is a 32-block's exponent; k_max is the largest over
- * a fused group's non-zero scale bytes. With scale_2 = 2^(k_max - 8) and block scale
- * 2^(k_j - k_max + 8) the nibbles can stay, bit for bit, while k_max - k_j <= NVFP4_CAST_RANGE. */
+/* The lossless cast of MXFP4. k_j = e8m0 - 127 is the exponent of a 32-block; k_max is the largest
+ * over the non-zero scale bytes of a fused group. With scale_2 = 2^(k_max - 8) and block scale
+ * 2^(k_j - k_max + 8), the nibbles stay bit for bit as long as k_max - k_j <= NVFP4_CAST_RANGE. */
 #define NVFP4_CAST_RANGE 17
 
-/* k_max of n E8M0 codes: the largest non-zero one less 127, or -127 if all are zero. None is 255.
- */
+/* k_max of n E8M0 codes: the largest, minus 127 (-127 if all are zero). None is 255. */
 int nvfp4_cast_k_max(const uint8_t *e8m0, size_t n);
 
-/* True if one of n E8M0 codes is so far below k_max that its block's nibbles must change. */
+/* True if one of n E8M0 codes is more than NVFP4_CAST_RANGE below k_max, so that its block's
+ * nibbles must change. */
 bool nvfp4_cast_any_out_of_range(const uint8_t *e8m0, size_t n, int k_max);
 
 /* scale_2 = 2^(k_max - 8); subnormal below k_max = -118. */
 float nvfp4_cast_scale_2(int k_max);
 
-/* What a cast found; callers add rows up. */
+/* Counts of a cast, which callers sum over rows. */
 struct nvfp4_cast_count {
     uint64_t blocks;  /* 32-blocks */
     uint64_t lossy;   /* of these, out of E4M3's range with a non-zero scale byte */
-    uint64_t rewrite; /* of these, out of range whatever the byte: their nibbles must change */
+    uint64_t rewrite; /* of these, out of range with any byte: their nibbles must change */
 };
 
 /* The block scales of one row: scale[2 * b] = scale[2 * b + 1] = the E4M3 code of
@@ -63,14 +63,14 @@ struct nvfp4_cast_count {
 void nvfp4_cast_scales_row(uint8_t *scale, const uint8_t *e8m0, size_t blocks, int k_max,
                            struct nvfp4_cast_count *count);
 
-/* The nibbles of one row, in place: blocks out of range are re-quantized against the clamped scale
- * as the reference does, all others stay. With zero_positive, nibble 8 (-0.0) becomes 0 everywhere,
- * which is the reference's sign rule. packed: 16 bytes a block. */
+/* The nibbles of one row, in place. Blocks out of range are quantized again with the clamped scale,
+ * as in the reference; all others stay. With zero_positive, nibble 8 (-0.0) becomes 0 everywhere,
+ * the reference's sign rule. packed: 16 bytes a block. */
 void nvfp4_cast_nibbles_row(uint8_t *packed, const uint8_t *e8m0, size_t blocks, int k_max,
                             bool zero_positive);
 
-/* True if some element of the row is infinite in BF16 (4 * 2^126 and the like): such a weight
- * cannot be cast. Only scale codes of 253 and above can do that. */
+/* True if some element of the row is infinite in BF16 (such as 4 * 2^126): such a weight cannot be
+ * cast. Only scale codes of 253 and above can cause that. */
 bool nvfp4_cast_overflows_row(const uint8_t *packed, const uint8_t *e8m0, size_t blocks);
 
 #endif

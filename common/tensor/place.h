@@ -1,5 +1,5 @@
-/* place.h: where a tensor stands in its model. The model's family (model/) finds it from the name;
- * everything else reads the place and knows no names. */
+/* place.h: where a tensor belongs in its model. The model's family (model/) derives the place from
+ * the name; all other code reads the place and knows no names. */
 #ifndef PLACE_H
 #define PLACE_H
 
@@ -12,7 +12,7 @@ enum section {
     SECTION_LAYERS,
     SECTION_NORM, /* before the head */
     SECTION_HEAD,
-    SECTION_MTP, /* layers that predict further ahead */
+    SECTION_MTP, /* layers that predict further tokens */
     SECTION_UNKNOWN,
 };
 
@@ -20,16 +20,16 @@ enum section {
 
 struct place {
     uint8_t section; /* enum section */
-    uint8_t group;   /* matrices of one part, and of one expert, with the same number other than 0
-                        share their second-level scale and their input scale */
-    bool stays;      /* no recipe may quantize it: router, norms, embeddings */
-    uint32_t layer;  /* its number in the section; 0 outside of layers */
-    uint32_t part;   /* of the layer, in the order of execution */
-    uint32_t expert; /* of a routed expert, else PLACE_NONE */
-    uint32_t matrix; /* in the part or the expert, in the order of use */
+    uint8_t group;   /* in a part, or an expert: matrices with the same number other than 0 share
+                      * their second-level scale and their input scale */
+    bool stays;      /* never quantized: router, norms, embeddings */
+    uint32_t layer;  /* index in the section; 0 outside of layers */
+    uint32_t part;   /* index in the layer, in the order of execution */
+    uint32_t expert; /* index of a routed expert, else PLACE_NONE */
+    uint32_t matrix; /* index in the part or the expert, in the order of use */
 };
 
-/* <0, 0, >0 as strcmp, in the order of execution. */
+/* Compare in the order of execution: <0, 0 or >0, as strcmp(). */
 int place_compare(const struct place *a, const struct place *b);
 
 static inline bool place_is_routed(const struct place *place)
@@ -37,7 +37,7 @@ static inline bool place_is_routed(const struct place *place)
     return place->expert != PLACE_NONE;
 }
 
-/* True if both belong to one group. */
+/* True if both are members of the same group. */
 bool place_same_group(const struct place *a, const struct place *b);
 
 /* True if both are the same matrix of routed experts of the same layer. */

@@ -5,7 +5,7 @@
 #include "tensor/codec.h"
 #include "tensor/mxfp4.h"
 
-/* All sixteen nibbles, but those whose magnitude is above `largest` are 0. */
+/* All sixteen nibbles, with those whose magnitude is above `largest` set to 0. */
 static void nibbles_up_to(uint8_t *packed, unsigned largest)
 {
     for (unsigned i = 0; i < NVFP4_BLOCK / 2; i++) {
@@ -15,7 +15,7 @@ static void nibbles_up_to(uint8_t *packed, unsigned largest)
     }
 }
 
-/* All there is makes one row, of a block for each pair. */
+/* Quantizes one row that holds a block for each pair. */
 void recode_init(struct recode *recode, const struct codec *codec, float scale_2)
 {
     enum { COLS = RECODE_PAIRS * NVFP4_BLOCK, BYTES = NVFP4_BLOCK / 2 };
@@ -50,7 +50,7 @@ static unsigned largest_code(const uint8_t *packed)
 void recode_row(uint8_t *out, uint8_t *scale, const struct recode *recode, const uint8_t *packed,
                 const uint8_t *e8m0, size_t blocks)
 {
-    for (size_t half = 0; half < 2 * blocks; half++) { /* of an MXFP4 block: a block of NVFP4 */
+    for (size_t half = 0; half < 2 * blocks; half++) { /* half of an MXFP4 block: one NVFP4 block */
         unsigned pair = 8U * e8m0[half / 2] + largest_code(packed);
         scale[half] = recode->scale[pair];
         for (size_t i = 0; i < NVFP4_BLOCK / 2; i++, packed++)

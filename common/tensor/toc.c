@@ -11,7 +11,7 @@
 #include "base/number.h"
 #include "base/text.h"
 
-/* Open addressing, lines + 1, 0 for empty; a power of two slots. */
+/* An open-addressing hash table of line + 1, 0 for empty; the number of slots is a power of two. */
 struct toc_index {
     size_t slots;
     uint32_t slot[];
@@ -100,7 +100,8 @@ static uint64_t hash(const char *name, uint64_t h)
     return h ^ h >> 32;
 }
 
-/* The slot that holds a name (in any shard, or in `shard` only), or the empty one where it goes. */
+/* The slot of a name (in any shard, or only in `shard` if that is not negative), or the empty slot
+ * where it belongs. */
 static uint32_t *slot_of(const struct toc *toc, struct toc_index *index, const char *name,
                          int64_t shard)
 {
@@ -125,7 +126,7 @@ static struct toc_index *new_index(size_t lines)
     return index;
 }
 
-/* Keep the index, if there is one, in step with a new line; drop it when it gets too full. */
+/* Add a new line to the index, if there is one; drop the index when it gets too full. */
 static void index_line(struct toc *toc, size_t line)
 {
     if (!toc->index)
@@ -153,8 +154,7 @@ const char *toc_add(struct toc *toc, const struct tensor *line)
         return "its name is longer than 1023 bytes";
     if (!tensor_name_valid(line->name))
         return "a tensor's name must be printable ASCII without spaces, must not start with '.', "
-               "'/' "
-               "or 'files/', and must have no empty, '.' or '..' component";
+               "'/' or 'files/', and must have no empty, '.' or '..' component";
     if (line->rank > TENSOR_RANK_MAX)
         return "it has more than 8 dimensions";
     struct tensor copy = *line;
@@ -264,7 +264,7 @@ uint64_t toc_bytes(const struct toc *toc, bool context)
     return bytes;
 }
 
-/* A decimal number at p; returns the place behind it. printf takes ten times as long, which shows
+/* Writes a decimal number at p and returns the end. printf takes ten times as long, which shows
  * with 300,000 tensors. */
 static char *put_number(char *p, uint64_t number)
 {
@@ -298,7 +298,7 @@ bool tensor_same_form(const struct tensor *a, const struct tensor *b)
            !memcmp(a->dim, b->dim, a->rank * sizeof *a->dim);
 }
 
-/* A field of a line, and what ends it; returns the place behind. */
+/* Writes a field and the character that ends it; returns the end. */
 static char *put_field(char *p, const char *field, char end)
 {
     p = stpcpy(p, field);
@@ -325,7 +325,7 @@ size_t toc_format(const struct toc *toc, char **text)
     return (size_t)(p - out);
 }
 
-/* A dimension, in the one way it can be written: without leading zero. Moves *p behind it. */
+/* A dimension without leading zeros; *p moves past it. */
 static bool parse_dim(const char **p, uint64_t *dim)
 {
     const char *start = *p;
@@ -390,11 +390,12 @@ static size_t count_lines(const char *text, size_t length)
 char *toc_parse(struct toc *toc, char *text, size_t length)
 {
     char *end = text + length;
-    reserve(toc, toc->count + count_lines(text, length)); /* growing leaves holes in memory */
+    reserve(toc, toc->count + count_lines(text, length)); /* growing step by step fragments memory
+                                                           */
     for (size_t number = 1; text < end; number++) {
         char *newline = memchr(text, '\n', (size_t)(end - text));
         if (!newline)
-            return xprintf("line %zu: the last line does not end", number);
+            return xprintf("line %zu: the last line has no newline", number);
         *newline = 0;
         if (strlen(text) != (size_t)(newline - text))
             return xprintf("line %zu: it holds a NUL byte", number);

@@ -53,7 +53,7 @@ enum format format_of(const struct tensor *tensor)
     }
 }
 
-/* What a summary calls a line's format. */
+/* The name of a line's format in a summary. */
 static const char *kind_of(const struct tensor *tensor)
 {
     for (size_t i = 0; i + 1 < WEIGHT_SUFFIXES; i++) /* all but ".weight" */

@@ -138,7 +138,7 @@ static const char *const no_shape[] = {"",
 static void malformed_lines(void **state)
 {
     (void)state;
-    refused("c\tU8\t[1]\tm\tdata", "the last line does not end");
+    refused("c\tU8\t[1]\tm\tdata", "the last line has no newline");
     refused("\n", "five fields");
     refused("c\n", "five fields");
     refused("c\tU8\t[1]\tm\n", "five fields");
