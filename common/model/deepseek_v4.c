@@ -1,4 +1,4 @@
-/* DeepSeek-V4 (Pro, Flash) under its release's own tensor names. Source: DeepSeek's V4-Flash
+/* DeepSeek-V4 (Pro, Flash) with the tensor names of its release. Source: DeepSeek's V4-Flash
  * release, inference/model.py. */
 #include "model/family.h"
 
@@ -12,12 +12,12 @@ static const struct section_name sections[] = {
     {0},
 };
 
-/* gate, up, down; gate and up feed one product */
+/* gate, up, down; gate and up form one fused product */
 static const struct matrix_name mlp[] = {
     {.name = "w1", .group = 1}, {.name = "w3", .group = 1}, {.name = "w2"}, {0}};
 
 static const struct part_name parts[] = {
-    {.prefix = "enorm.", .stays = true}, /* of MTP, as are the next three */
+    {.prefix = "enorm.", .stays = true}, /* MTP only, as are the next three */
     {.prefix = "hnorm.", .stays = true},
     {.prefix = "e_proj."},
     {.prefix = "h_proj."},
@@ -44,7 +44,7 @@ static const struct expert_class classes[] = {
     {0},
 };
 
-/* The first num_hash_layers layers choose experts by token id, the others by score. */
+/* The first num_hash_layers layers route by token id, the others by score. */
 static unsigned expert_class(const struct model *model, const struct place *place)
 {
     json_int_t hash_layers = json_integer_value(json_object_get(model->config, "num_hash_layers"));

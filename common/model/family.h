@@ -1,55 +1,55 @@
-/* family.h: what a file of a family says about it. For files in model/; all others include model.h.
+/* family.h: the description of a model family. Only files in model/ include it; all others include
+ * model.h.
  *
- * A family is a table of names in the order of execution. In a prefix, '#' stands for a number: of
- * the layer, and of the expert. Adding a family: a file with such a table, and a line in
- * families.def.
- */
+ * A family is a table of tensor names in the order of execution. In a prefix, '#' stands for a
+ * number: the layer's or the expert's. To add a family: add a file with such a table, and a line to
+ * families.def. */
 #ifndef FAMILY_H
 #define FAMILY_H
 
 #include "model/model.h"
 
-/* How the names of a section begin: "layers.#.", or "norm.". */
+/* The prefix of a section's names: "layers.#." or "norm.". */
 struct section_name {
     const char *prefix;
     enum section section;
-    uint8_t part; /* where a section without layers has several */
+    uint8_t part; /* distinguishes the parts of a section without layers */
     bool stays;   /* see place.h */
 };
 
-/* A matrix of a part, and the group in that part that it belongs to (see place.h); 0: none. */
+/* A matrix of a part, and its group in that part (see place.h); 0 for none. */
 struct matrix_name {
     const char *name; /* "w1" */
     uint8_t group;
 };
 
-/* How the names of a layer's part go on: "attn.", or "ffn.experts.#." for routed experts. */
+/* The prefix of a part's names within a layer: "attn.", or "ffn.experts.#." for routed experts. */
 struct part_name {
     const char *prefix;
     const struct matrix_name *matrix; /* in the order of use, ended by a NULL name; or NULL: names
-                                         go by their natural order */
+                                       * are in natural order */
     bool stays;                       /* see place.h */
 };
 
 struct family {
     const char *type;                   /* config.json's model_type */
-    const struct section_name *section; /* ended by a NULL prefix. Without SECTION_MTP, layers from
-                                           num_hidden_layers on are that section's */
+    const struct section_name *section; /* ended by a NULL prefix. If it has no SECTION_MTP, layers
+                                         * from num_hidden_layers on belong to that section */
     const struct part_name *part;       /* in the order of execution, ended by a NULL prefix */
     const char *amax_separator;         /* between a module and "input_quantizer._amax" */
 
-    /* The module as the calibration dumps of the reference call it, into `dumped`
-     * (TENSOR_NAME_MAX + 1 bytes), and back; false if it has no such name. NULL: they call it what
-     * the checkpoint does. */
+    /* Convert a module's name to that in the reference's calibration dumps, into `dumped`
+     * (TENSOR_NAME_MAX + 1 bytes), and back into `module`; false if it has none. NULL: the names
+     * are the checkpoint's. */
     bool (*to_dump)(const char *module, char *dumped);
     bool (*from_dump)(const struct model *model, const char *dumped, char *module);
 
     const struct fp8_block
-        *fp8_block; /* sizes beside weight_block_size, ended by 0 rows; or NULL */
+        *fp8_block; /* block sizes besides weight_block_size, ended by 0 rows; or NULL */
 
-    const struct expert_class *classes; /* of routed experts, ended by a NULL key; NULL: one
-                                           class */
-    /* Which of them; NULL: the first. */
+    const struct expert_class *classes; /* classes of routed experts, ended by a NULL key; NULL: one
+                                         * class */
+    /* The index of an expert's class; NULL: always the first. */
     unsigned (*expert_class)(const struct model *model, const struct place *place);
 
     enum chat_style chat;
@@ -57,16 +57,17 @@ struct family {
 
 struct model {
     const struct family *family;
-    json_t *config;             /* config.json's object that holds the dimensions, or NULL */
-    uint32_t layers;            /* num_hidden_layers; 0 if it is not known */
-    struct fp8_block fp8_block; /* quantization_config's weight_block_size; 0 rows if not known */
+    json_t *config;             /* the object of config.json that holds the dimensions, or NULL;
+                                 * owned */
+    uint32_t layers;            /* num_hidden_layers; 0 if unknown */
+    struct fp8_block fp8_block; /* quantization_config's weight_block_size; 0 rows if unknown */
 };
 
 #define FAMILY(name) extern const struct family family_##name;
 #include "model/families.def"
 #undef FAMILY
 
-/* Of models that no family knows. */
+/* For models of an unknown family. */
 extern const struct family family_generic;
 
 #endif

@@ -1,4 +1,4 @@
-/* A model that nothing is known of: natural order of names. */
+/* A model of an unknown family: names in natural order. */
 #include "model/family.h"
 
 static const struct section_name sections[] = {{0}};

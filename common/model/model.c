@@ -25,8 +25,8 @@ static const struct family *family_of(const char *type)
     return &family_generic;
 }
 
-/* config.json's object that has the key, at the top or nested in one that describes the text model;
- * NULL if none has. */
+/* The object of config.json that has the key: config.json itself or its nested text_config; NULL if
+ * neither. */
 static json_t *config_with(const json_t *config, const char *key)
 {
     json_t *text = json_object_get(config, "text_config");
@@ -87,8 +87,8 @@ bool name_number(const char **name, const char *prefix, uint32_t *number)
     return true;
 }
 
-/* If the text at *name begins with the prefix: *name moved after it, the number where '#' stands,
- * and true. A module's name may end where the prefix has its last '.'. */
+/* True if the text at *name begins with the prefix: *name moves past it, and *number gets the
+ * number at '#'. The name of a module may end where the prefix has its final '.'. */
 static bool begins(const char **name, const char *prefix, uint32_t *number)
 {
     size_t length = strcspn(prefix, "#");
@@ -165,7 +165,7 @@ struct place model_place(const struct model *model, const char *name)
     return place;
 }
 
-/* The part of a place in a layer; NULL if the family has no name for it. */
+/* The part at a place in a layer; NULL if the family has no name for it. */
 static const struct part_name *part_of(const struct family *family, const struct place *place)
 {
     const struct part_name *part = family->part;
@@ -176,7 +176,7 @@ static const struct part_name *part_of(const struct family *family, const struct
     return part->prefix ? part : NULL;
 }
 
-/* Append `prefix` to the text, with `number` where '#' stands. */
+/* Append `prefix` to the text, with `number` for '#'. False if it does not fit. */
 static bool append(char *text, const char *prefix, uint32_t number)
 {
     size_t length = strlen(text), room = TENSOR_NAME_MAX + 1 - length;
@@ -187,7 +187,7 @@ static bool append(char *text, const char *prefix, uint32_t number)
     return written >= 0 && (size_t)written < room;
 }
 
-/* The name of a place's part, with the '.' at its end. */
+/* The name of the part at a place, including its final '.'. */
 static bool part_path(const struct model *model, const struct place *place, char *path)
 {
     const struct family *family = model->family;

@@ -1,7 +1,8 @@
-/* model.h: a model as its family knows it: how its tensors are called, ordered and belong together.
+/* model.h: a model as its family knows it: the names, order and groups of its tensors.
  *
- * A family is opened with config.json; a tensor's name is then parsed in one place, here, into a
- * struct place. No other file, stage or script knows a name. */
+ * A model is opened with config.json. Only this code parses a tensor's name; it gives a struct
+ * place. No other file, stage or script knows a name. A model is not modified after model_open(),
+ * so that any thread may use it. */
 #ifndef MODEL_H
 #define MODEL_H
 
@@ -15,71 +16,77 @@
 
 struct model;
 
-/* Open the family `type` (config.json's model_type; NULL or an unknown one: a generic family, with
- * names in natural order and nothing known of them) with config.json (NULL: not there). Never NULL;
- * the caller closes it. */
+/* Open a model of the family `type`, config.json's model_type. For NULL or an unknown type it is of
+ * a generic family, which knows no names and sorts them in natural order. `config` is config.json
+ * or NULL; the model keeps a reference. Never NULL; model_close() frees it and accepts NULL. */
 struct model *model_open(const char *type, const json_t *config);
 void model_close(struct model *model);
 
-/* The type of the family whose names most tensors of the table have (or whose calibration dumps
- * they are); "" if none has any. For streams without a model_type. */
+/* Guess the family of a stream without a model_type: the type of the family that knows the most
+ * tensor names of the table (or names in its calibration dumps). Static; "" if no family knows any.
+ */
 const char *model_guess(const struct toc *toc);
 
-/* The family's model_type; "" for the generic one. */
+/* The family's model_type; static; "" for the generic family. */
 const char *model_type(const struct model *model);
 
 /* ---- names ---- */
 
-/* The place of a tensor, or of a module (a tensor's name less ".weight"). */
+/* The place of a tensor, or of a module (a tensor's name without ".weight"). SECTION_UNKNOWN if the
+ * family does not know the name. */
 struct place model_place(const struct model *model, const char *name);
 
-/* The name of the module at a place, into `module` (TENSOR_NAME_MAX + 1 bytes). False if the family
- * has no name for it. */
+/* Write the name of the module at `place` to `module` (TENSOR_NAME_MAX + 1 bytes). False if the
+ * family has no name for it. */
 bool model_module(const struct model *model, const struct place *place, char *module);
 
-/* The `i`-th member of the group that `place` belongs to, in the order of use. False if there is
- * none: i is too large, or the place belongs to no group. */
+/* *member = the place of the `i`-th member of the group of `place`, in the order of use. False if
+ * the place is in no group or i is too large. */
 bool model_group_member(const struct model *model, const struct place *place, unsigned i,
                         struct place *member);
-enum { GROUP_MAX = 8 }; /* members, at most */
+enum { GROUP_MAX = 8 }; /* the maximum number of members */
 
-/* Of a matrix of a routed expert: what the path of all the layer's experts is called
- * ("layers.3.ffn.experts") and that of this expert ("layers.3.ffn.experts.7"), into `path`
- * (TENSOR_NAME_MAX + 1 bytes), returning it; the matrix's own name ("w1"); and whether it is the
- * one used last. */
+/* For a matrix of a routed expert. The paths go to `path` (TENSOR_NAME_MAX + 1 bytes), which is
+ * returned: of all experts of the layer ("layers.3.ffn.experts"), and of this expert
+ * ("layers.3.ffn.experts.7"). The matrix's own name ("w1") is static. The last function is true for
+ * the matrix that is used last. */
 char *model_experts_path(const struct model *model, const struct place *place, char *path);
 char *model_expert_path(const struct model *model, const struct place *place, char *path);
 const char *model_matrix_name(const struct model *model, const struct place *place);
 bool model_is_last_matrix(const struct model *model, const struct place *place);
 
-/* Parse "PREFIX<number>." at *name: true, *number, and *name moved after the dot. */
+/* Parse "PREFIX<number>." at *name. If it matches: true, *number set, and *name moved past the dot.
+ */
 bool name_number(const char **name, const char *prefix, uint32_t *number);
 
 /* ---- what else depends on the family ---- */
 
-/* Routed experts are counted by class: those of hash-routed layers, for example. */
+/* Routed experts are counted by class, such as those of hash-routed layers. */
 struct expert_class {
     const char *key;   /* in JSON: "hash" */
     const char *title; /* for people: "hash-routed" */
 };
 
-/* All classes, ended by a NULL key, and which of them an expert is of. */
+/* All classes, ended by a NULL key, and the index of an expert's class; static. */
 const struct expert_class *model_classes(const struct model *model);
 unsigned model_expert_class(const struct model *model, const struct place *place);
 
-/* Block sizes that FP8 weights may have: config.json's weight_block_size or, without that, those
- * that are in use; then what the family has besides. The i-th one; false after the last. */
+/* The i-th block size that FP8 weights may have; false after the last. They are config.json's
+ * weight_block_size or, without it, the common ones; then the family's own. */
 struct fp8_block {
     uint64_t rows, cols;
 };
 bool model_fp8_block(const struct model *model, unsigned i, struct fp8_block *block);
 
-/* A module's name in the reference's calibration dumps, and back, as in family.h. */
+/* Convert a module's name to that in the reference's calibration dumps, and back (see family.h):
+ * buffers of TENSOR_NAME_MAX + 1 bytes; false if there is no such name. */
 bool model_to_dump(const struct model *model, const char *module, char *dumped);
 bool model_from_dump(const struct model *model, const char *dumped, char *module);
+
+/* The separator between a dumped module's name and "input_quantizer._amax"; static. */
 const char *model_amax_separator(const struct model *model);
 
-/* How a conversation becomes text; CHAT_UNKNOWN if the family leaves it to the tokenizer's chat
+/* How a conversation is written as text. CHAT_UNKNOWN: the family leaves it to the tokenizer's chat
  * template. */
 enum chat_style {
     CHAT_UNKNOWN,
@@ -91,8 +98,9 @@ enum chat_style model_chat_style(const struct model *model);
 
 /* ---- order ---- */
 
-/* Sort a table's lines, and the parallel array `with` (elements of `size` bytes; may be NULL), into
- * the stream's order: of execution, then the natural order of names; scales before their weight. */
+/* Sort a table's lines into stream order: by execution, then by natural order of names; scales
+ * before their weight. `with` (may be NULL) is a parallel array of elements of `size` bytes, which
+ * is sorted along. */
 void model_sort(const struct model *model, struct toc *toc, void *with, size_t size);
 
 #endif

@@ -1,4 +1,4 @@
-/* The stream's order. */
+/* Stream order. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -7,7 +7,7 @@
 #include "model/model.h"
 #include "tensor/weight.h"
 
-/* A module's own tensors: scales directly before their weight. */
+/* Order of a module's tensors: scales directly before their weight. */
 static unsigned suffix_rank(const char *suffix)
 {
     unsigned rank = 0;
@@ -16,7 +16,7 @@ static unsigned suffix_rank(const char *suffix)
     return rank;
 }
 
-/* A tensor with all that its comparison needs, computed once. */
+/* A tensor and everything its comparison needs, computed once. */
 struct key {
     struct place place;
     unsigned suffix;

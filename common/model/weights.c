@@ -16,7 +16,7 @@ static uint32_t before(const struct toc *toc, size_t line, const char *suffix)
     for (size_t i = line; i-- > 0 && line - i <= 4;) {
         const char *other = toc->tensor[i].name;
         if (strncmp(other, name, module) != 0 || other[module] != '.')
-            break; /* another module's tensor is in between */
+            break; /* another module's tensor comes between */
         if (!strcmp(other + module, suffix))
             return (uint32_t)i;
     }
@@ -50,7 +50,8 @@ static uint64_t blocks(uint64_t n, uint64_t block)
     return n / block + (n % block != 0);
 }
 
-/* The block size whose scales, one a block, have the shape of `scale`. False if there is none. */
+/* Set w's block size to the one whose grid of scales has the shape of `scale`. False if there is
+ * none. */
 static bool find_block(const struct model *model, struct weight *w, const struct tensor *scale)
 {
     struct fp8_block block;
@@ -65,7 +66,7 @@ static bool find_block(const struct model *model, struct weight *w, const struct
 
 enum fp8_scale { FP8_SCALE, FP8_SCALE_INV, FP8_TENSOR_SCALE, FP8_SCALES };
 
-/* True if the scale has the dtype and shape that its name asks for; then the blocks are known. */
+/* True if the scale has the dtype and shape its name requires. Sets w's block size. */
 static bool fits(const struct model *model, struct weight *w, const struct tensor *scale,
                  enum fp8_scale which)
 {
@@ -125,7 +126,7 @@ static void describe_fp4(struct weight *w, struct toc *toc, const struct tensor 
         die_scale(stream, toc, tensor, ".weight_scale_2", "F32 []");
 }
 
-/* True if the line is a matrix, described in *w but for its place in the model. */
+/* True if the line is a matrix; then *w describes it, except for its module and place. */
 static bool describe(struct weight *w, const struct model *model, struct toc *toc, size_t line,
                      const char *stream)
 {

@@ -1,5 +1,4 @@
-/* weights.h: the matrices of a table: which lines belong together, and where each matrix stands in
- * the model. */
+/* weights.h: the matrices of a table: which lines form each one, and its place in the model. */
 #ifndef WEIGHTS_H
 #define WEIGHTS_H
 
@@ -10,18 +9,18 @@
 struct weights {
     struct weight *weight;
     size_t count;
-    uint32_t *of_line;   /* index into weight[] of the matrix a line belongs to, or WEIGHT_NONE */
-    struct arena *arena; /* of the modules' names */
+    uint32_t *of_line;   /* index into weight[] of the line's matrix, or WEIGHT_NONE */
+    struct arena *arena; /* owns the modules' names */
 };
 
-/* Find the matrices of a table. A quantized weight whose scale is missing, misshapen, of a wrong
- * dtype or not directly before it ends the process with a line that names it; `stream` is for that
- * message. The caller frees it. */
+/* Find the matrices of a table. If the scale of a quantized weight is missing, has a wrong shape or
+ * dtype, or is not directly before it, the process ends with a line that names it; `stream` is the
+ * stream's name for that message. weights_free() frees the content. */
 void weights_find(struct weights *weights, const struct model *model, struct toc *toc,
                   const char *stream);
 void weights_free(struct weights *weights);
 
-/* The matrix that line i belongs to, or NULL. */
+/* The matrix of line `line`, owned by weights, or NULL. */
 const struct weight *weight_of(const struct weights *weights, size_t line);
 
 #endif
