@@ -109,7 +109,7 @@ static void describe_fp4(struct weight *w, struct toc *toc, const struct tensor 
     w->cols = 2 * tensor->dim[1];
     w->scale = before(toc, w->line, suffix);
     if (w->cols % block)
-        die("%s: %s: %" PRIu64 " columns, which is no multiple of the block of %" PRIu64, stream,
+        die("%s: %s: %" PRIu64 " columns, which is not a multiple of the block of %" PRIu64, stream,
             tensor->name, w->cols, block);
     if (w->scale == WEIGHT_NONE || toc->tensor[w->scale].dtype != dtype ||
         !is_shape(&toc->tensor[w->scale], w->rows, w->cols / block)) {

@@ -9,17 +9,17 @@
 
 enum { PASS_BYTES = 1 << 20 };
 
-/* What goes along the line: a band, a reference, or a call. */
+/* A submission: a band, a reference, or a call. */
 struct piece {
     enum { BAND, REFERENCE, CALL } kind;
     struct band band;
     bool begins;
     char name[TENSOR_NAME_MAX + 1];
     struct buffer raw, out;      /* the band's */
-    const struct tensor *tensor; /* REFERENCE, or BAND whose raw is still to be read, else NULL */
+    const struct tensor *tensor; /* REFERENCE, or BAND whose raw is to be read; else NULL */
     size_t source;
     uint64_t offset;
-    const void *data;            /* BAND: the caller's bytes, if not the band's own */
+    const void *data;            /* BAND: the caller's bytes to write instead; or NULL */
     void (*done)(void *context); /* CALL */
     void *context;
 };
@@ -27,8 +27,8 @@ struct piece {
 struct band_pipeline {
     struct ts_out *out;
     struct ts_in *in;
-    struct ordered_pool *line;
-    struct piece *piece; /* the one that is filled */
+    struct ordered_pool *pool;
+    struct piece *piece; /* the one being filled */
 };
 
 static void compute(void *context, void *item)
@@ -74,19 +74,19 @@ static void finish(void *context, void *item)
 }
 
 struct band_pipeline *bands_begin(struct ts_out *out, struct ts_in *in, unsigned threads,
-                                  unsigned ahead)
+                                  unsigned slack)
 {
     struct band_pipeline *bands = xalloc(1, sizeof *bands);
     bands->out = out;
     bands->in = in;
-    bands->line = ordered_pool_begin(threads, ahead, sizeof *bands->piece, compute, finish, bands);
+    bands->pool = ordered_pool_begin(threads, slack, sizeof *bands->piece, compute, finish, bands);
     return bands;
 }
 
 struct band *bands_next(struct band_pipeline *bands, const char *name, size_t raw_size,
                         size_t out_size)
 {
-    struct piece *piece = bands->piece = ordered_pool_piece(bands->line);
+    struct piece *piece = bands->piece = ordered_pool_piece(bands->pool);
     piece->kind = BAND;
     piece->begins = name != NULL;
     piece->tensor = NULL;
@@ -102,10 +102,10 @@ struct band *bands_next(struct band_pipeline *bands, const char *name, size_t ra
 
 void bands_submit(struct band_pipeline *bands)
 {
-    ordered_pool_submit(bands->line, bands->piece->band.convert != NULL);
+    ordered_pool_submit(bands->pool, bands->piece->band.convert != NULL);
 }
 
-/* Raw is to be read from a file, at `offset` of what lies at `start` there. */
+/* Have raw read from a file later, at `offset` of the bytes that begin at `start` there. */
 static void read_later(struct band_pipeline *bands, const struct tensor *tensor, size_t source,
                        uint64_t start, uint64_t offset)
 {
@@ -142,20 +142,20 @@ void bands_read_held(struct band_pipeline *bands, struct ts_held *held, uint64_t
 static void pass_reference(struct band_pipeline *bands, const struct tensor *tensor, size_t source,
                            uint64_t offset)
 {
-    /* Nobody else is writing, and a turn of another thread costs more than a reference. */
-    if (ordered_pool_idle(bands->line)) {
+    /* no other thread writes now, and waking one costs more than writing a reference */
+    if (ordered_pool_idle(bands->pool)) {
         ts_pass_reference(bands->out, bands->in, tensor, source, offset);
         return;
     }
-    struct piece *piece = ordered_pool_piece(bands->line);
+    struct piece *piece = ordered_pool_piece(bands->pool);
     piece->kind = REFERENCE;
     piece->tensor = tensor;
     piece->source = source;
     piece->offset = offset;
-    ordered_pool_submit(bands->line, false);
+    ordered_pool_submit(bands->pool, false);
 }
 
-/* Bytes that came inline go on inline; `held` is NULL for the present tensor. */
+/* Inline bytes stay inline; `held` is NULL for the current tensor. */
 static void pass_bytes(struct band_pipeline *bands, const struct tensor *tensor,
                        struct ts_held *held)
 {
@@ -211,11 +211,11 @@ void bands_put_from(struct band_pipeline *bands, const char *name, const void *d
 
 void bands_after(struct band_pipeline *bands, void (*done)(void *context), void *context)
 {
-    struct piece *piece = ordered_pool_piece(bands->line);
+    struct piece *piece = ordered_pool_piece(bands->pool);
     piece->kind = CALL;
     piece->done = done;
     piece->context = context;
-    ordered_pool_submit(bands->line, false);
+    ordered_pool_submit(bands->pool, false);
 }
 
 static void release(void *item)
@@ -227,6 +227,6 @@ static void release(void *item)
 
 void bands_end(struct band_pipeline *bands)
 {
-    ordered_pool_end(bands->line, release);
+    ordered_pool_end(bands->pool, release);
     free(bands);
 }

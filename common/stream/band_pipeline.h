@@ -1,14 +1,14 @@
-/* band_pipeline.h: a stage's output, made by several threads: the stage's own goes on in the input,
- * others read what lies in files and convert it, and one writes, in order. So reading runs ahead of
- * converting, and both of writing, by a few bands. The output is the same for any number of
- * threads.
+/* band_pipeline.h: a stage's output, made by several threads. The stage's own thread reads on in
+ * the input, others read bytes from files and convert them, and one writes, in order. So reading
+ * runs a few bands ahead of converting, and converting ahead of writing. The output is the same for
+ * any number of threads.
  *
- *     struct band_pipeline *flow = bands_begin(out, in, threads, ORDERED_POOL_SLACK);
+ *     struct band_pipeline *bands = bands_begin(out, in, threads, ORDERED_POOL_SLACK);
  *     while ((tensor = ts_next(in)))
- *         bands_pass(flow);
- *     bands_end(flow);
+ *         bands_pass(bands);
+ *     bands_end(bands);
  *
- * Between bands_begin() and bands_end() nobody else writes to `out`. */
+ * Between bands_begin() and bands_end() nothing else may write to `out`. */
 #ifndef BAND_PIPELINE_H
 #define BAND_PIPELINE_H
 
@@ -17,51 +17,54 @@
 
 struct band_pipeline;
 
-/* A piece of a tensor's bytes on its way. */
+/* A piece of a tensor's bytes in the pipeline. */
 struct band {
-    /* What the stage fills in, beside raw; all of it is 0 before. */
-    void (*convert)(struct band *band); /* raw to out, on any thread; or in raw, if out_size is 0;
-                                         * NULL if raw is right as it is */
-    void (*check)(struct band *band);   /* before it is written, in order; may end the process */
-    void *of;                           /* what the band is of */
-    uint64_t first, rows;               /* and which part of that */
-    uint64_t found[2];                  /* what convert() has to tell check() */
-    /* What bands_next() sets. The buffers belong to the flow. */
+    /* The stage fills these in, and raw; they start as 0. */
+    void (*convert)(struct band *band); /* raw to out, on any thread; or within raw, if out_size is
+                                         * 0; NULL to write raw unchanged */
+    void (*check)(struct band *band);   /* called in order, before it is written; may end the
+                                         * process */
+    void *of;                           /* the stage's data about the tensor */
+    uint64_t first, rows;               /* the rows of the tensor that the band holds */
+    uint64_t found[2];                  /* results of convert() for check() */
+    /* bands_next() sets these. The pipeline owns the buffers. */
     void *raw, *out;
     size_t raw_size, out_size;
 };
 
-/* Start the threads: `threads` of them convert. `ahead` as in ordered_pool.h, in bands and whatever
- * else is given. */
+/* Start the threads: `threads` of them convert. `slack` as in ordered_pool.h, counted in bands and
+ * other submissions. bands_end() frees the pipeline. */
 struct band_pipeline *bands_begin(struct ts_out *out, struct ts_in *in, unsigned threads,
-                                  unsigned ahead);
+                                  unsigned slack);
 
-/* The next band, as soon as there is a free one, with buffers of these sizes: the first band of
- * the tensor `name`, or with NULL one that goes on. The caller fills it, then gives it. */
+/* The next free band, with buffers of these sizes; waits until there is one. With `name` it is the
+ * first band of that tensor, with NULL it continues one. The caller fills it, then submits it. */
 struct band *bands_next(struct band_pipeline *bands, const char *name, size_t raw_size,
                         size_t out_size);
 void bands_submit(struct band_pipeline *bands);
 
-/* Fill raw of a band that has convert() with bytes of the present (or a held) tensor, from byte
- * `offset` on. What came by reference is read later, on the thread that converts: several reads
- * at once keep a disk busier than one that runs ahead did when measured, with and without telling
- * the kernel by posix_fadvise(). What comes inline is read now, and must be read in order. */
+/* Fill raw of a band that has convert() with bytes of the current (or a held) tensor, starting at
+ * byte `offset`. Bytes by reference are read later, on the thread that converts: in measurements,
+ * several reads at once kept a disk busier than one that ran ahead, with and without
+ * posix_fadvise(). Inline bytes are read now, and must be read in order. */
 void bands_read(struct band_pipeline *bands, uint64_t offset);
 void bands_read_held(struct band_pipeline *bands, struct ts_held *held, uint64_t offset);
 
-/* Emit the present (or a held) tensor unchanged as the line that is due, as ts_pass() does. */
+/* Write the current (or a held) tensor unchanged as the next line of the output, as ts_pass() does.
+ */
 void bands_pass(struct band_pipeline *bands);
 void bands_pass_held(struct band_pipeline *bands, struct ts_held *held);
 
-/* Emit a whole tensor from memory: its bytes are copied, for small ones; or they are complete when
- * all that was given before is written, and stay until this is, too. */
+/* Write a whole tensor from memory. bands_put() copies its bytes and is for small tensors. For
+ * bands_put_from(), they must be complete by the time all earlier submissions are written, and stay
+ * valid until this one is. */
 void bands_put(struct band_pipeline *bands, const char *name, const void *data, size_t size);
 void bands_put_from(struct band_pipeline *bands, const char *name, const void *data, size_t size);
 
-/* Call done(context) when all that was given before is written, on the thread that writes. */
+/* Call done(context) on the writing thread, after all earlier submissions are written. */
 void bands_after(struct band_pipeline *bands, void (*done)(void *context), void *context);
 
-/* Wait until all is written, and end the threads. */
+/* Wait until all is written, stop the threads and free the pipeline. */
 void bands_end(struct band_pipeline *bands);
 
 #endif

@@ -32,7 +32,7 @@ bool side_file_name_valid(const char *name)
             break;
         component += length + 1;
     }
-    /* Tar has names in UTF-8, or in none at all. */
+    /* tar has names in UTF-8, or none */
     return text_is_line(name) && utf8_valid(name, strlen(name)) == strlen(name);
 }
 
@@ -61,7 +61,7 @@ static void read_shard(struct checkpoint *checkpoint, const char *path)
     if (error)
         die("%s: %s; the file is damaged: compare its checksum with the publisher's", path, error);
 
-    /* Where most of its whole-page bytes begin within a page. */
+    /* the offset within a page at which most of its whole-page bytes begin */
     uint64_t best = 0, *bytes = xalloc(PAGE, sizeof *bytes);
     for (size_t i = before; i < toc->count; i++)
         if (toc->tensor[i].size % PAGE == 0) {
@@ -75,7 +75,7 @@ static void read_shard(struct checkpoint *checkpoint, const char *path)
     free(bytes);
 }
 
-/* A file's bytes in order; 0 at its end and on errors. */
+/* json_fill: a file's bytes in order; 0 at its end and on errors. */
 static size_t fill_from_file(void *context, char *data, size_t room)
 {
     ssize_t got;
@@ -85,7 +85,7 @@ static size_t fill_from_file(void *context, char *data, size_t room)
     return got > 0 ? (size_t)got : 0;
 }
 
-/* A regular file, opened for reading (a FIFO would make us wait); -1 if there is none. */
+/* Open a regular file for reading (a FIFO would block); -1 if it does not exist. */
 static int open_regular(const char *path)
 {
     struct stat status;
@@ -99,7 +99,7 @@ static int open_regular(const char *path)
     return fd;
 }
 
-/* All of a small file with a 0 behind, or NULL if there is none of that name. */
+/* A small file's bytes, NUL-terminated, which the caller frees; NULL if it does not exist. */
 static char *read_small_file(const char *path, size_t *size)
 {
     int fd = open_regular(path);
@@ -122,7 +122,7 @@ static void add_side_file(struct checkpoint *checkpoint, const char *name, const
     if (stat(path, &status))
         die_errno("%s", path);
     if (!S_ISREG(status.st_mode)) {
-        warn("%s: neither a file nor a folder of its own; left out", path);
+        warn("%s: neither a regular file nor a folder; left out", path);
         return;
     }
     if (!side_file_name_valid(name))
@@ -138,7 +138,7 @@ static void add_side_file(struct checkpoint *checkpoint, const char *name, const
     size_t size;
     file->data = read_small_file(path, &size);
     if (!file->data || size != file->size)
-        die("%s: changed while it was read; try again when nothing writes to it", path);
+        die("%s: changed while it was being read; try again when nothing writes to it", path);
 }
 
 static int by_name(const void *a, const void *b)
@@ -191,7 +191,7 @@ static void read_side_files(struct checkpoint *checkpoint, const char *folder, c
             die_errno("%s", path);
         if (side_file_excluded(name)) {
             if (!is_shard(checkpoint, name) && ends_with(name, ".safetensors"))
-                warn("%s: is no shard of this checkpoint; left out", path);
+                warn("%s: not a shard of this checkpoint; left out", path);
         } else if (S_ISDIR(status.st_mode)) {
             char *inner = xprintf("%s/", name);
             read_side_files(checkpoint, path, inner, depth + 1);
@@ -206,7 +206,7 @@ static void read_side_files(struct checkpoint *checkpoint, const char *folder, c
     free(names);
 }
 
-/* Read the shards that weight_map names, in order of their names. */
+/* Read the shards that weight_map names, ordered by name. */
 static void read_indexed_shards(struct checkpoint *checkpoint, const char *folder,
                                 const struct toc *index)
 {
@@ -223,7 +223,7 @@ static void read_indexed_shards(struct checkpoint *checkpoint, const char *folde
     free(names);
 }
 
-/* weight_map as a table of names and shards, some of each; NULL if there is no index. */
+/* weight_map as a table of tensor and shard names; NULL if there is no index. */
 static struct toc *read_index(const char *path)
 {
     int fd = open_regular(path);
@@ -250,7 +250,7 @@ static struct toc *read_index(const char *path)
             if (!shard)
                 break;
             if (!shard_name_valid(shard))
-                json_walk_fail(walk, "tensor %.100s: shard '%.100s' is no plain file name", name,
+                json_walk_fail(walk, "tensor %.100s: shard '%.100s' is not a plain file name", name,
                                shard);
             else {
                 struct tensor line = {.name = name, .shard = toc_shard(index, shard)};
@@ -271,7 +271,7 @@ static struct toc *read_index(const char *path)
     return index;
 }
 
-/* Index and shards must tell the same story. */
+/* The index and the shards must agree. */
 static void check_index(struct checkpoint *checkpoint, struct toc *index, const char *path)
 {
     struct toc *toc = checkpoint->toc;
@@ -300,8 +300,8 @@ static void check_index(struct checkpoint *checkpoint, struct toc *index, const 
         }
     }
     if (unknown)
-        warn("%s: does not name %zu tensors that the shards hold, %s among them; they are read",
-             path, unknown, toc->tensor[last].name);
+        warn("%s: does not name %zu tensors that the shards hold, such as %s; they are read", path,
+             unknown, toc->tensor[last].name);
 }
 
 static void read_folder(struct checkpoint *checkpoint, const char *folder)
@@ -382,7 +382,7 @@ void checkpoint_open(struct checkpoint *checkpoint, char **path, size_t count)
             checkpoint->sources.file[checkpoint->shard_source[tensor->shard]].path, tensor->name,
             error);
     }
-    if (checkpoint->toc->count) /* a file may be empty */
+    if (checkpoint->toc->count) /* a file may hold no tensor */
         model_sort(checkpoint->model, checkpoint->toc, checkpoint->offset,
                    sizeof *checkpoint->offset);
 }

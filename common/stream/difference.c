@@ -7,9 +7,9 @@
 #include "stream/elements.h"
 #include "stream/report.h"
 
-enum { WIDE = 1024 }; /* elements that are doubles at the same time */
+enum { WIDE = 1024 }; /* elements converted to double at a time */
 
-/* Element i as a report shows it. */
+/* Element i as JSON for reports. */
 static json_t *element(enum dtype dtype, const void *data, size_t i)
 {
     int64_t exact;
@@ -49,7 +49,7 @@ static void count_difference(struct difference *d, double a, double b)
     double error = fabs(a - b);
     if (isfinite(a) && isfinite(b))
         d->noise += error * error;
-    else if (!(isnan(a) && isnan(b))) /* NaNs that differ in their bits only */
+    else if (!(isnan(a) && isnan(b))) /* NaNs with different bits */
         error = INFINITY;
     else
         error = 0;
@@ -58,7 +58,7 @@ static void count_difference(struct difference *d, double a, double b)
     d->differing++;
 }
 
-/* Element i of these, whose values are a and b, differs. */
+/* Keep the first difference: element i of x and y. */
 static void note_first(struct difference *d, enum dtype dtype_a, const void *x, enum dtype dtype_b,
                        const void *y, size_t i)
 {

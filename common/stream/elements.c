@@ -10,7 +10,7 @@
 #include "tensor/bf16.h"
 #include "tensor/weight.h"
 
-/* The scales of a matrix, which go with the last piece of it. */
+/* The scales of a matrix, freed with its last piece. */
 struct shared_scales {
     struct scales scales;
     atomic_uint users;
@@ -20,10 +20,10 @@ struct elements {
     struct ts_in *in;
     bool dequantize;
     struct weights weights;       /* with dequantize */
-    struct shared_scales *scales; /* of the matrix that comes next, or is present; or NULL */
-    struct tensor form;           /* of the present tensor */
+    struct shared_scales *scales; /* of the next or current matrix; or NULL */
+    struct tensor form;           /* of the current tensor */
     const struct weight *matrix;
-    uint64_t cut; /* elements of it */
+    uint64_t cut; /* elements cut so far */
 };
 
 struct elements_piece {
@@ -49,7 +49,7 @@ static void release(struct shared_scales *scales)
     free(scales);
 }
 
-static void take_scale(struct elements *elements, const struct weight *w)
+static void read_scale(struct elements *elements, const struct weight *w)
 {
     if (!elements->scales) {
         elements->scales = xalloc(1, sizeof *elements->scales);
@@ -77,7 +77,7 @@ void elements_free(struct elements *elements)
     free(elements);
 }
 
-/* The quantized matrix that a line belongs to, or NULL if it stands for itself. */
+/* The quantized matrix that a line belongs to, or NULL if the line comes as stored. */
 static const struct weight *matrix_of(const struct elements *elements, size_t line)
 {
     const struct weight *w = elements->dequantize ? weight_of(&elements->weights, line) : NULL;
@@ -112,7 +112,7 @@ const struct tensor *elements_next(struct elements *elements)
         size_t line = (size_t)(tensor - ts_toc(elements->in)->tensor);
         const struct weight *w = matrix_of(elements, line);
         if (!elements_form_of(elements, line, &elements->form)) {
-            take_scale(elements, w);
+            read_scale(elements, w);
             continue;
         }
         elements->matrix = w;
@@ -136,7 +136,8 @@ void elements_as_bytes(struct elements *elements)
 
 /* ---- pieces ---- */
 
-/* Elements of a piece: some PIECE, in whole rows where these may be a matrix's. */
+/* The number of elements of a piece: about PIECE, in whole rows where the tensor may be a matrix.
+ */
 static uint64_t piece_elements(const struct tensor *form)
 {
     enum { PIECE = 1 << 18 };
@@ -146,12 +147,12 @@ static uint64_t piece_elements(const struct tensor *form)
     return cols > PIECE ? cols : PIECE / cols * cols;
 }
 
-/* Where the piece lies in its matrix; the bytes before it. */
+/* Set the piece's rows in its matrix; returns the bytes before them. */
 static uint64_t cut_rows(struct elements *elements, struct elements_piece *piece)
 {
     const struct weight *w = elements->matrix;
     uint64_t row_bytes = weight_row_bytes(w, piece->tensor);
-    weight_band(w, piece->tensor); /* rows that are too long end here */
+    weight_band(w, piece->tensor); /* ends the process for rows that are too long */
     piece->first = elements->cut / w->cols;
     piece->rows = piece->count / w->cols;
     piece->raw_size = (size_t)(piece->rows * row_bytes);

@@ -1,5 +1,5 @@
-/* finding.h: what a comparison found out about a tensor, or about a side file, which counts as
- * U8 [bytes]; as a line of text, and as a record. */
+/* finding.h: the result of comparing a tensor, or a side file, which counts as U8 [bytes]; printed
+ * as a line of text or as a record. */
 #ifndef FINDING_H
 #define FINDING_H
 
@@ -10,19 +10,19 @@
 struct finding {
     const char *name;
     bool in_a, in_b;
-    struct tensor a, b; /* its forms, where it is */
-    bool same_form;     /* so that elements were compared */
-    bool bytes_known;   /* of different forms but as many bytes, which were compared */
+    struct tensor a, b; /* its form in each, where present */
+    bool same_form;     /* elements were compared */
+    bool bytes_known;   /* the forms differ, but the sizes are equal and the bytes were compared */
     struct difference d;
 };
 
-/* True if both have it, of the same form, and no element differs. */
+/* True if both have it, in the same form, and no element differs. */
 bool finding_equal(const struct finding *f);
 
-/* A line on standard output: where first, and by how much. */
+/* Print a line on standard output: the first difference and the error. */
 void finding_print_text(const struct finding *f);
 
-/* A record (report.h) with everything there is to know; null where there is nothing. */
+/* Print a record (report.h) with all fields; null where a field does not apply. */
 void finding_print_record(const struct finding *f, enum report form);
 
 #endif

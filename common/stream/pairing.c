@@ -6,26 +6,26 @@
 #include "base/die.h"
 #include "base/text.h"
 
-/* The lines of a table that are compared, in order, and for each the index of the other side's, or
- * PAIRING_NONE. */
-struct chosen {
+/* The lines of a table that are compared, in order, and for each the index of its mate on the other
+ * side, or PAIRING_NONE. */
+struct side {
     struct ts_in *in;
     uint32_t *line, *mate;
     uint32_t count;
 };
 
-static const char *name_of(const struct chosen *side, uint32_t i)
+static const char *name_of(const struct side *side, uint32_t i)
 {
     return ts_toc(side->in)->tensor[side->line[i]].name;
 }
 
-static struct chosen choose(const struct pairing_side *side, struct ts_in *other, bool common,
-                            bool numbers)
+static struct side select_lines(const struct pairing_side *side, struct ts_in *other, bool common,
+                                bool numbers)
 {
     struct toc *toc = ts_toc(side->in);
-    struct chosen chosen = {.in = side->in,
-                            .line = xalloc(toc->count, sizeof *chosen.line),
-                            .mate = xalloc(toc->count, sizeof *chosen.mate)};
+    struct side selected = {.in = side->in,
+                            .line = xalloc(toc->count, sizeof *selected.line),
+                            .mate = xalloc(toc->count, sizeof *selected.mate)};
     for (size_t i = 0; i < toc->count; i++) {
         struct tensor form;
         const char *name = toc->tensor[i].name;
@@ -33,10 +33,10 @@ static struct chosen choose(const struct pairing_side *side, struct ts_in *other
         if (!elements_form_of(side->elements, i, &form) ||
             (optional && toc_find(ts_toc(other), name) < 0))
             continue;
-        chosen.mate[chosen.count] = PAIRING_NONE;
-        chosen.line[chosen.count++] = (uint32_t)i;
+        selected.mate[selected.count] = PAIRING_NONE;
+        selected.line[selected.count++] = (uint32_t)i;
     }
-    return chosen;
+    return selected;
 }
 
 struct named {
@@ -51,7 +51,7 @@ static int by_name(const void *left, const void *right)
     return difference ? difference : a->index < b->index ? -1 : 1;
 }
 
-static struct named *sorted_names(const struct chosen *side)
+static struct named *sorted_names(const struct side *side)
 {
     struct named *names = xalloc(side->count, sizeof *names);
     for (uint32_t i = 0; i < side->count; i++)
@@ -60,7 +60,7 @@ static struct named *sorted_names(const struct chosen *side)
     return names;
 }
 
-static void find_mates(struct chosen *a, struct chosen *b)
+static void find_mates(struct side *a, struct side *b)
 {
     struct named *x = sorted_names(a), *y = sorted_names(b);
     for (uint32_t i = 0, j = 0; i < a->count && j < b->count;) {
@@ -76,8 +76,8 @@ static void find_mates(struct chosen *a, struct chosen *b)
     free(y);
 }
 
-/* Tensors come once, in the order of the table: those of both must come in the same order. */
-static void check_order(const struct chosen *a, const struct chosen *b)
+/* A stream brings its tensors once, in order, so those of both sides must be in the same order. */
+static void check_order(const struct side *a, const struct side *b)
 {
     uint32_t next = 0;
     for (uint32_t i = 0; i < a->count; i++) {
@@ -85,7 +85,7 @@ static void check_order(const struct chosen *a, const struct chosen *b)
             continue;
         if (a->mate[i] < next)
             die("%s and %s hold their tensors in different orders: in %s, %s comes before %s; make "
-                "one of them anew with st-read and st-write",
+                "one of them again with st-read and st-write",
                 ts_name(a->in), ts_name(b->in), ts_name(b->in), name_of(a, i),
                 name_of(b, next - 1));
         next = a->mate[i] + 1;
@@ -95,8 +95,8 @@ static void check_order(const struct chosen *a, const struct chosen *b)
 struct pair *pairs_of(const struct pairing_side *of_a, const struct pairing_side *of_b, bool common,
                       bool numbers, size_t *count)
 {
-    struct chosen a = choose(of_a, of_b->in, common, numbers);
-    struct chosen b = choose(of_b, of_a->in, common, numbers);
+    struct side a = select_lines(of_a, of_b->in, common, numbers);
+    struct side b = select_lines(of_b, of_a->in, common, numbers);
     find_mates(&a, &b);
     check_order(&a, &b);
     struct pair *pair = xalloc((size_t)a.count + b.count, sizeof *pair);

@@ -10,7 +10,7 @@
 #include "base/arena.h"
 #include "base/die.h"
 
-/* What a dict of a million tensors needs, and a hostile file gets no more. */
+/* Enough for a dict of a million tensors, and all that a hostile file can take. */
 enum {
     STACK_MAX = 1 << 16,  /* values; Python sets 1000 items of a dict at a time */
     MEMO_MAX = 1 << 23,   /* values; Python remembers some 6 a tensor */
@@ -62,8 +62,8 @@ static const char *const kind_name[] = {
     [TENSOR] = "a tensor",
 };
 
-/* The types and functions that a dict of tensors needs. None is ever called: they only say what
- * the tuple behind them describes. */
+/* The types and functions that a dict of tensors needs. None is ever called: they only say what the
+ * tuple that follows describes. */
 static const struct global {
     const char *name;
     enum { MAKES_TENSOR, MAKES_DICT, STORAGE_TYPE } role;
@@ -85,17 +85,17 @@ static const struct global {
 
 struct value {
     enum kind kind;
-    uint32_t count; /* TUPLE and STORAGE: how many values */
+    uint32_t count; /* TUPLE and STORAGE: number of values */
     union {
         const char *text;
         int64_t number;
         const struct global *global;
-        size_t first; /* TUPLE and STORAGE: the first of its values in tuples[]; TENSOR: its index
-                         in made[] */
+        size_t first; /* TUPLE and STORAGE: index of its first value in tuples[]; TENSOR: its index
+                       * in made[] */
     };
 };
 
-struct elements {
+struct values {
     struct value *item;
     size_t count, capacity;
 };
@@ -104,27 +104,27 @@ struct machine {
     const uint8_t *data;
     size_t size;
     size_t at;      /* the next byte */
-    size_t present; /* where the present opcode lies */
-    struct elements stack, memo, tuples;
-    struct pickle made; /* tensors without a name yet */
+    size_t present; /* offset of the current opcode */
+    struct values stack, memo, tuples;
+    struct pickle made; /* tensors that have no name yet */
     struct pickle *dict;
     char *error; /* the first one */
 };
 
-static const char bound_to_tensors[] =
+static const char only_tensors[] =
     "is more than tensors need; this file could run code: save a plain dict of tensors instead";
 
-/* The key of the dict whose value is being made, or NULL. */
+/* The key whose value is being built, or NULL. */
 static const char *present_key(const struct machine *m)
 {
-    const struct elements *stack = &m->stack;
+    const struct values *stack = &m->stack;
     size_t i = stack->count > 1 && stack->item[1].kind == MARK ? 2 : 1;
     while (i + 1 < stack->count && stack->item[i + 1].kind == TENSOR)
         i += 2;
     return i < stack->count && stack->item[i].kind == TEXT ? stack->item[i].text : NULL;
 }
 
-/* Keep the error, with the tensor it concerns and the offset. Returns false. */
+/* Record the error with the tensor concerned and the offset. Returns false. */
 __attribute__((format(printf, 2, 3))) static bool refuse(struct machine *m, const char *format, ...)
 {
     const char *key = present_key(m);
@@ -143,7 +143,7 @@ __attribute__((format(printf, 2, 3))) static bool refuse(struct machine *m, cons
 
 /* ---- stack, memo, tuples ---- */
 
-static bool append(struct machine *m, struct elements *values, size_t most, struct value value)
+static bool append(struct machine *m, struct values *values, size_t most, struct value value)
 {
     if (values->count == most)
         return refuse(m, "more than %zu values at once", most);
@@ -160,7 +160,7 @@ static bool push(struct machine *m, struct value value)
     return append(m, &m->stack, STACK_MAX, value);
 }
 
-/* The topmost `count` values, or NULL (and an error) if not as many lie above the last mark. */
+/* The topmost `count` values; NULL (and an error) if there are fewer above the last mark. */
 static struct value *topmost(struct machine *m, size_t count)
 {
     size_t there = 0;
@@ -183,11 +183,11 @@ static struct value *above_mark(struct machine *m, size_t most, size_t *count)
         if (*count == most)
             break;
     }
-    refuse(m, "wanted a mark and at most %zu values behind it", most);
+    refuse(m, "wanted a mark and at most %zu values after it", most);
     return NULL;
 }
 
-/* Make the topmost `count` values one tuple. */
+/* Turn the topmost `count` values into one tuple. */
 static bool make_tuple(struct machine *m, const struct value *value, size_t count, bool marked)
 {
     struct value tuple = {.kind = TUPLE, .count = (uint32_t)count, .first = m->tuples.count};
@@ -214,7 +214,7 @@ static bool tuple_to_mark(struct machine *m)
 static bool put(struct machine *m, uint64_t index)
 {
     struct value *value = topmost(m, 1);
-    if (value && index != m->memo.count) /* Python counts */
+    if (value && index != m->memo.count) /* Python numbers them consecutively */
         return refuse(m, "wanted memo entry %zu, got %" PRIu64, m->memo.count, index);
     return value && append(m, &m->memo, MEMO_MAX, *value);
 }
@@ -241,7 +241,7 @@ static const uint8_t *take(struct machine *m, uint64_t count)
     return bytes;
 }
 
-/* A little-endian number of up to 8 bytes without sign. */
+/* A little-endian unsigned number of up to 8 bytes. */
 static bool take_number(struct machine *m, unsigned size, uint64_t *number)
 {
     const uint8_t *bytes = take(m, size);
@@ -310,7 +310,7 @@ static bool push_global(struct machine *m)
     for (size_t i = 0; i < sizeof globals / sizeof *globals; i++)
         if (lines == 2 && !strcmp(globals[i].name, name))
             return push(m, (struct value){.kind = GLOBAL, .global = &globals[i]});
-    return refuse(m, "global '%s' %s", name, bound_to_tensors);
+    return refuse(m, "global '%s' %s", name, only_tensors);
 }
 
 /* ---- storages and tensors ---- */
@@ -328,7 +328,7 @@ static bool append_tensor(struct machine *m, struct pickle *list,
     return true;
 }
 
-/* True if the values of a tuple are of these kinds. */
+/* True if the tuple consists of `count` values of these kinds. */
 static bool consists_of(const struct machine *m, struct value tuple, const enum kind *kind,
                         size_t count)
 {
@@ -358,7 +358,7 @@ static bool make_storage(struct machine *m)
     return true;
 }
 
-/* The numbers of a tuple into number[]. */
+/* Copy the numbers of a tuple to number[]. */
 static bool read_numbers(struct machine *m, struct value tuple, const char *what, uint64_t *number)
 {
     for (size_t i = 0; i < tuple.count; i++) {
@@ -397,7 +397,7 @@ static bool make_tensor(struct machine *m, struct value arguments, struct value 
            read_numbers(m, part[3], "stride", tensor.stride) && append_tensor(m, &m->made, &tensor);
 }
 
-/* A call: what a type or function makes of a tuple. */
+/* A call: a type or function applied to a tuple. */
 static bool reduce(struct machine *m)
 {
     struct value *called = topmost(m, 2);
@@ -406,10 +406,10 @@ static bool reduce(struct machine *m)
     struct value arguments = called[1];
     if (called->kind != GLOBAL || arguments.kind != TUPLE)
         return refuse(m, "a call of %s with %s %s", kind_name[called->kind],
-                      kind_name[arguments.kind], bound_to_tensors);
+                      kind_name[arguments.kind], only_tensors);
     if (called->global->role == STORAGE_TYPE ||
         (called->global->role == MAKES_DICT && arguments.count))
-        return refuse(m, "a call of '%s' %s", called->global->name, bound_to_tensors);
+        return refuse(m, "a call of '%s' %s", called->global->name, only_tensors);
     struct value result = {.kind = DICT};
     if (called->global->role == MAKES_TENSOR && !make_tensor(m, arguments, &result))
         return false;
@@ -420,11 +420,11 @@ static bool reduce(struct machine *m)
 
 /* ---- the dict ---- */
 
-/* Move `count` values, pairs of key and tensor, into the dict that lies `below` on the stack. */
+/* Move `count` values, pairs of key and tensor, into the dict at `below` on the stack. */
 static bool set_items(struct machine *m, const struct value *item, size_t count, size_t below)
 {
     if (!below || m->stack.item[below - 1].kind != DICT || count % 2)
-        return refuse(m, "wanted a dict with pairs of key and tensor behind it");
+        return refuse(m, "wanted a dict followed by pairs of key and tensor");
     if (below > 1)
         return refuse(m, "wanted a tensor, got a dict; save the inner dict alone");
     for (size_t i = 0; i < count; i += 2) {
@@ -506,7 +506,7 @@ static bool step(struct machine *m, uint8_t opcode)
     case OP_SETITEMS:
         return set_to_mark(m);
     default:
-        return refuse(m, "opcode 0x%02x %s", opcode, bound_to_tensors);
+        return refuse(m, "opcode 0x%02x %s", opcode, only_tensors);
     }
 }
 

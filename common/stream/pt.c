@@ -32,18 +32,20 @@ static char *zip_error(struct archive *zip, const char *where)
     if (!text)
         text = "not readable";
     return xprintf("%s: %.*s; wanted a whole zip file, as torch.save() writes it", where,
-                   (int)strcspn(text, "\n"), text); /* some of its texts end in a newline */
+                   (int)strcspn(text, "\n"), text); /* some of libarchive's texts end in a newline
+                                                     */
 }
 
-/* Stored or deflated: libarchive says so in the format's name only. */
+/* Stored or deflated: libarchive shows it only in the format's name. */
 static bool packing_known(struct archive *zip)
 {
     const char *name = archive_format_name(zip);
     return name && (strstr(name, "(uncompressed)") || strstr(name, "(deflation)"));
 }
 
-/* Read the bytes of an entry whose header was read, with room for one more: its end, where the CRC
- * is checked, must be seen. Memory grows with what comes, not with what is announced. */
+/* Read the bytes of the entry whose header was read, with room for one more: the end must be seen,
+ * because there the CRC is checked. Memory grows with the bytes that arrive, not with the size
+ * announced. */
 static char *read_data(struct archive *zip, struct pt_entry *entry)
 {
     uint64_t at = 0, room = 0;
@@ -65,8 +67,8 @@ static char *read_data(struct archive *zip, struct pt_entry *entry)
                                        entry->size, at > entry->size ? "more" : "less");
 }
 
-/* The name in "TOP/name", printable, TOP being the same everywhere (*top, set by the first entry);
- * NULL if it is none. */
+/* The name in "TOP/name" if it is printable; NULL if it is not of that form. TOP must be the same
+ * in all entries; the first one sets *top. */
 static const char *name_below(char **top, const char *path)
 {
     const char *slash = path ? strchr(path, '/') : NULL;
@@ -80,7 +82,7 @@ static const char *name_below(char **top, const char *path)
     return strlen(*top) == length && !strncmp(*top, path, length) ? slash + 1 : NULL;
 }
 
-/* Keep the entry whose header was read: its name, and its bytes if they matter. */
+/* Store the entry whose header was read: its name, and its bytes if needed. */
 static char *read_entry(struct pt *pt, struct archive *zip, struct archive_entry *header,
                         char **top, uint64_t *storages_left)
 {
@@ -121,7 +123,7 @@ static char *sort_entries(struct pt *pt)
         qsort(pt->entry, pt->entries, sizeof *pt->entry, by_name);
     for (size_t i = 1; i < pt->entries; i++)
         if (!strcmp(pt->entry[i - 1].name, pt->entry[i].name))
-            return xprintf("%s: comes twice in the zip", pt->entry[i].name);
+            return xprintf("%s: occurs twice in the zip", pt->entry[i].name);
     return NULL;
 }
 
@@ -134,7 +136,7 @@ static const struct pt_entry *find_entry(const struct pt *pt, const char *name)
 static char *read_zip(struct pt *pt, int fd)
 {
     struct archive *zip = archive_read_new();
-    /* The seeking reader starts from the table at the end: a file that is cut has none. */
+    /* the seeking reader starts from the directory at the end, which a truncated file lacks */
     if (!zip || archive_read_support_format_zip_seekable(zip) != ARCHIVE_OK)
         die("out of memory");
     char *top = NULL, *error = NULL;
@@ -157,20 +159,20 @@ static char *check_byteorder(const struct pt *pt)
 {
     const struct pt_entry *entry = find_entry(pt, "byteorder");
     if (!entry || (entry->size == 6 && !memcmp(entry->data, "little", 6)))
-        return NULL; /* before PyTorch 2.1 nothing said so */
+        return NULL; /* PyTorch before 2.1 wrote no such entry */
     return xprintf("byteorder: wanted 'little'; save the file on a little-endian machine");
 }
 
 static bool contiguous(const struct pickle_tensor *tensor)
 {
-    uint64_t next = 1; /* cannot overflow: the tensor's size is known to fit */
+    uint64_t next = 1; /* cannot overflow: the tensor's size fits */
     for (size_t i = tensor->rank; i-- > 0; next *= tensor->dim[i])
         if (tensor->dim[i] != 1 && tensor->stride[i] != next)
             return false;
     return true;
 }
 
-/* Where the tensor's `size` bytes lie: *data. */
+/* *data = where the tensor's `size` bytes are. NULL, or an error text. */
 static char *place(const struct pt *pt, const struct pickle_tensor *tensor, uint64_t size,
                    const char **data)
 {
@@ -184,7 +186,7 @@ static char *place(const struct pt *pt, const struct pickle_tensor *tensor, uint
         return xprintf("wanted a storage data/%s of %" PRIu64 " %s, got %" PRIu64 " bytes",
                        tensor->storage, tensor->elements, dtype_name(tensor->dtype), entry->size);
     if (!mul_fits(tensor->offset, unit, &begin) || !add_fits(begin, size, &end) || end > bytes)
-        return xprintf("%" PRIu64 " bytes from element %" PRIu64 " on are outside of its storage "
+        return xprintf("%" PRIu64 " bytes from element %" PRIu64 " on are outside its storage "
                        "data/%s of %" PRIu64 " bytes",
                        size, tensor->offset, tensor->storage, bytes);
     if (size && !contiguous(tensor))

@@ -92,7 +92,7 @@ json_t *report_number(double number)
 char *number_text(double number, char *text)
 {
     if (isnan(number))
-        return strcpy(text, "nan"); /* without the sign that printf gives some */
+        return strcpy(text, "nan"); /* without the sign that printf may print */
     for (int digits = 1; digits <= 17; digits++) {
         snprintf(text, NUMBER_TEXT, "%.*g", digits, number);
         if (strtod(text, NULL) == number)

@@ -1,5 +1,5 @@
-/* report.h: what programs share that read a stream and write text: where it goes, and records that
- * one program reads as TSV, another as JSON. */
+/* report.h: for programs that read a stream and write text: the report's output, and records that
+ * can be read as TSV or JSON. */
 #ifndef REPORT_H
 #define REPORT_H
 
@@ -8,31 +8,31 @@
 #include "base/args.h"
 #include "tensor/toc.h"
 
-/* How a report is written: for people, or for programs. */
+/* The form of a report: for people, or for programs. */
 enum report { REPORT_TEXT, REPORT_TSV, REPORT_JSON };
 
-/* The form that the options --tsv and --json ask for; both together are a usage error. */
+/* The form chosen by --tsv and --json; both together are a usage error. */
 enum report report_form(bool tsv, bool json);
 
-/* Send standard output to stage->output, if there is one. It gets its name in report_end(), so that
- * what a failed run leaves does not look finished. */
+/* Redirect standard output to stage->output, if set. The file gets its name in report_end(), so
+ * that a failed run leaves nothing that looks finished. */
 void report_begin(struct stage *stage);
 
-/* Write a record, an object that is taken over: a line of JSON, or (REPORT_TSV) its values in the
- * order in which they were put in, tab-separated: strings as they are, null as "-", arrays and
- * objects as JSON. No value may hold tabs or newlines. Not for REPORT_TEXT. */
+/* Write a record, an object that is taken over: as a line of JSON, or (REPORT_TSV) its values in
+ * insertion order, tab-separated: strings as they are, null as "-", arrays and objects as JSON. No
+ * value may hold tabs or newlines. Not for REPORT_TEXT. */
 void report_record(enum report form, json_t *record);
 
-/* End main as stage_end() does, with the output's name in place. */
+/* End main as stage_end() does, and rename the output into place. */
 int report_end(struct stage *stage);
 
-/* For records: a tensor's shape, and a number: those that JSON lacks become the strings "nan",
- * "inf" and "-inf". */
+/* Values for records, which the caller owns: a tensor's shape, and a number. Numbers that JSON
+ * lacks become the strings "nan", "inf" and "-inf". */
 json_t *report_shape(const struct tensor *tensor);
 json_t *report_number(double number);
 
-/* The shortest text that reads back as the same number, "nan", "inf" or "-inf", into text (at least
- * NUMBER_TEXT bytes); returns text. */
+/* The shortest text that reads back as the same number, or "nan", "inf" or "-inf", into text (at
+ * least NUMBER_TEXT bytes); returns text. */
 enum { NUMBER_TEXT = 32 };
 char *number_text(double number, char *text);
 

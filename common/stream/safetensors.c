@@ -13,7 +13,7 @@
 
 enum { PAGE = 4096 };
 
-/* The header's bytes as the walker's document. */
+/* The header's bytes, read by the JSON walker. */
 struct header_reader {
     int fd;
     uint64_t at, end;
@@ -86,7 +86,7 @@ static bool read_tensor(struct json_walk *walk, struct tensor *tensor, uint64_t 
         if (!now)
             json_walk_fail(walk, "unknown field '%.32s' of a tensor", key);
         else if (seen & now)
-            json_walk_fail(walk, "field '%.32s' comes twice", key);
+            json_walk_fail(walk, "field '%.32s' occurs twice", key);
         else if (now == DTYPE)
             read_dtype(walk, tensor);
         else if (now == SHAPE)
@@ -115,7 +115,7 @@ static void read_metadata(struct json_walk *walk)
         json_walk_string(walk);
 }
 
-/* Lines of the table in the order of their data. */
+/* A line of the table and the offset of its data. */
 struct placed {
     struct tensor tensor;
     uint64_t offset;
@@ -126,13 +126,13 @@ static int by_offset(const void *a, const void *b)
     const struct placed *x = a, *y = b;
     if (x->offset != y->offset)
         return x->offset < y->offset ? -1 : 1;
-    /* Empty tensors share their offset with the next one. */
+    /* empty tensors share the next tensor's offset */
     return x->tensor.size != y->tensor.size ? (x->tensor.size < y->tensor.size ? -1 : 1)
                                             : strcmp(x->tensor.name, y->tensor.name);
 }
 
-/* Sort the lines from `first` by offset and see that they fill `data_size` bytes without hole or
- * overlap. NULL, or what is wrong. */
+/* Sort the lines from `first` on by offset, and check that they fill `data_size` bytes without
+ * holes or overlaps. NULL, or an error text. */
 static char *order_by_offset(struct toc *toc, size_t first, uint64_t *offset, uint64_t data_start,
                              uint64_t data_size)
 {
@@ -160,7 +160,8 @@ static char *order_by_offset(struct toc *toc, size_t first, uint64_t *offset, ui
     return error;
 }
 
-/* The first 8 bytes: how long the header is that follows them. NULL, or what is wrong. */
+/* Read the first 8 bytes, the length of the header that follows, and check it. NULL, or an error
+ * text. */
 static char *read_length(struct header_reader *reader, uint64_t file_size, uint64_t *length)
 {
     unsigned char raw[8] = {0};
@@ -188,8 +189,8 @@ static char *read_length(struct header_reader *reader, uint64_t file_size, uint6
     return NULL;
 }
 
-/* The tensor `key` and what lies where, as one more line of the table; *offset is where its data
- * begin, from the start of all data. NULL, or what is wrong. */
+/* Append tensor `key` to the table; its entry in *offset is the start of its data, relative to all
+ * data. NULL, or an error text. */
 static char *add_tensor(struct json_walk *walk, const char *key, struct toc *toc, uint32_t shard,
                         uint64_t **offset)
 {
@@ -211,7 +212,7 @@ static char *add_tensor(struct json_walk *walk, const char *key, struct toc *toc
     return NULL;
 }
 
-/* All of the header's JSON. NULL, or what is wrong. */
+/* Read the header's JSON. NULL, or an error text. */
 static char *read_tensors(struct json_walk *walk, struct toc *toc, uint32_t shard,
                           uint64_t **offset)
 {
@@ -220,7 +221,7 @@ static char *read_tensors(struct json_walk *walk, struct toc *toc, uint32_t shar
     for (json_walk_object(walk); json_walk_key(walk, &key);) {
         if (!strcmp(key, "__metadata__")) {
             if (metadata)
-                json_walk_fail(walk, "__metadata__ comes twice");
+                json_walk_fail(walk, "__metadata__ occurs twice");
             metadata = true;
             read_metadata(walk);
             continue;
@@ -258,13 +259,13 @@ static bool whole_pages(const struct tensor *tensor)
     return tensor->size % PAGE == 0;
 }
 
-/* Ranks of the layout: whole pages, then by falling alignment. */
+/* Order in the layout: whole pages, then by descending alignment. */
 static unsigned place_of(const struct tensor *tensor)
 {
     return whole_pages(tensor) ? 0 : 16 - dtype_size(tensor->dtype);
 }
 
-/* One more tensor of the header, with its data from `begin` to `end`. */
+/* Write a tensor's entry of the header; its data go from `begin` to `end`. */
 static void put_tensor(const struct tensor *tensor, uint64_t begin, uint64_t end, FILE *out)
 {
     char shape[TENSOR_SHAPE_TEXT];
@@ -285,7 +286,7 @@ uint64_t safetensors_layout(const struct toc *toc, const uint32_t *line, size_t 
     FILE *out = open_memstream(&text, &length);
     if (!out)
         die_errno("out of memory");
-    fwrite("\0\0\0\0\0\0\0", 1, 8, out); /* the header's length comes last */
+    fwrite("\0\0\0\0\0\0\0", 1, 8, out); /* replaced by the header's length at the end */
     fputs("{\"__metadata__\":{\"format\":\"pt\"}", out);
     for (size_t p = 0; p < sizeof places / sizeof *places; p++)
         for (size_t i = 0; i < count; i++) {

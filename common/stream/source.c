@@ -17,17 +17,17 @@
 #include "base/number.h"
 #include "base/text.h"
 
-enum { MAX_OPEN = 16 }; /* more only if more are in use at the same time */
+enum { MAX_OPEN = 16 }; /* more only if more are in use at once */
 
 struct descriptor {
     int fd;         /* -1 if not open */
-    unsigned users; /* how many acquired it; open as long as there are any */
-    uint64_t used;  /* when last, for closing the oldest */
-    bool opened;    /* was it ever? */
+    unsigned users; /* number of acquisitions not yet released; open while not 0 */
+    uint64_t used;  /* time of last use, for closing the oldest */
+    bool opened;    /* ever opened */
 };
 
 struct descriptors {
-    struct names *labels;  /* their numbers are indices of sources.file[] */
+    struct names *labels;  /* their numbers index sources.file[] */
     pthread_mutex_t mutex; /* guards all below */
     struct descriptor *of; /* by file */
     uint64_t clock;
@@ -74,7 +74,7 @@ static struct source *append(struct sources *sources, const char *label)
 
 static bool label_valid(const char *label)
 {
-    /* It ends up in a link's text and, for shards, as a file name. */
+    /* it becomes part of a link's text and, for shards, a file name */
     size_t length = strlen(label);
     return length > 0 && length <= 255 && text_is_line(label) && !strchr(label, '@');
 }
@@ -176,7 +176,7 @@ static void check_unchanged(const struct source *file, const struct stat *status
             file->path);
 }
 
-/* The next three with the mutex held. */
+/* Call the next three with the mutex held. */
 
 static void close_oldest(struct sources *sources)
 {
@@ -197,8 +197,8 @@ static int open_unchanged(const struct source *file)
     if (stat(file->path, &status))
         die_errno("%s: the stream refers to this file (st-read --root OLD=NEW re-points a stream)",
                   file->path);
-    check_unchanged(file, &status); /* some devices must not even be opened */
-    /* O_NONBLOCK: a FIFO put in the file's place meanwhile must not hang us. */
+    check_unchanged(file, &status); /* merely opening some devices has effects */
+    /* O_NONBLOCK: a FIFO that replaced the file must not block us */
     int fd = open(file->path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
     if (fd < 0 || fstat(fd, &status))
         die_errno("%s", file->path);
@@ -277,7 +277,7 @@ void sources_read(struct sources *sources, size_t i, uint64_t offset, void *data
     sources_release(sources, i);
 }
 
-/* The path, not the descriptor: a file replaced by another is a change as well. */
+/* By path, not descriptor: a file replaced by another has changed, too. */
 static void check_path(const struct source *file)
 {
     struct stat status;

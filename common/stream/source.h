@@ -1,11 +1,11 @@
 /* source.h: the files that a stream's references point into.
  *
- * A reference is worth nothing if its file changed. Each file carries the size and mtime it had
- * when the stream was made; it is checked (regular, size, mtime) when it is opened and again after
- * the last use. Few are open at a time: those in use, and the last ones used.
+ * A reference is valid only while its file is unchanged. Each file has the size and mtime from when
+ * the stream was made. It is checked (regular, size, mtime) when it is opened and again after the
+ * last use. Only a few files are open at a time: those in use and the last ones used.
  *
- * Threads: sources_add(), sources_from_json() and sources_free() need the sources to themselves.
- * Every other function may be called by any thread at any time. */
+ * Threads: during sources_add(), sources_from_json() and sources_free() no other thread may use the
+ * sources. Any thread may call any other function at any time. */
 #ifndef SOURCE_H
 #define SOURCE_H
 
@@ -15,57 +15,58 @@
 #include <stdint.h>
 
 struct source {
-    char *label;      /* what references call it: the shard's file name */
+    char *label;      /* the name in references: the shard's file name */
     char *path;       /* absolute, links resolved */
     uint64_t size;    /* bytes */
     int64_t mtime_ns; /* nanoseconds since the epoch */
-    uint32_t phase;   /* offset modulo 4096 of its whole-page tensors: what st-write aligns to */
+    uint32_t phase;   /* offset modulo 4096 of its whole-page tensors, which st-write aligns to */
 };
 
 struct sources {
     struct source *file;
     size_t count;
-    struct descriptors *descriptors; /* source.c's: which are open, and who uses them */
+    struct descriptors *descriptors; /* private to source.c: open files and their users */
 };
 
 void sources_free(struct sources *sources);
 
-/* Add the file at `path` under `label`: resolves links, records size and mtime. Ends the process
- * if it is not a regular file or cannot be read. Returns its index. */
+/* Add the file at `path` under `label`: resolve links, record size and mtime. Returns its index. A
+ * file that is not regular or cannot be read ends the process. */
 size_t sources_add(struct sources *sources, const char *label, const char *path);
 
-/* From and to the `files` object of .stream. NULL, or what is wrong (the caller frees it). */
+/* Read and write the `files` object of .stream. sources_from_json() returns NULL, or an error text
+ * that the caller frees; the caller owns the result of sources_to_json(). */
 char *sources_from_json(struct sources *sources, const json_t *files);
 json_t *sources_to_json(const struct sources *sources);
 
 /* The index of a label of `length` bytes, or -1. */
 int64_t sources_find(const struct sources *sources, const char *label, size_t length);
 
-/* Where a reference points: its text, LABEL@OFFSET+LENGTH, to the index of the file and the offset
- * in it. False unless it is of that form and names `size` bytes inside one of these files. */
+/* Parse a reference, LABEL@OFFSET+LENGTH, into the index of the file and the offset in it. False
+ * unless it has that form and names `size` bytes inside one of these files. */
 bool sources_parse(const struct sources *sources, const char *text, uint64_t size, size_t *source,
                    uint64_t *offset);
 
-/* A descriptor of file i, which stays open until the caller gives it back with sources_release().
- * Ends the process if the file is gone, not regular, or changed. */
+/* A descriptor of file i, which stays open until sources_release(). A file that is missing, not
+ * regular or changed ends the process. */
 int sources_acquire(struct sources *sources, size_t i);
 void sources_release(struct sources *sources, size_t i);
 
-/* End the process if file i is gone, not regular, or changed: it counts as opened. */
+/* End the process if file i is missing, not regular or changed. The file then counts as opened. */
 void sources_verify(struct sources *sources, size_t i);
 
-/* A descriptor of file i that is the caller's, to be closed. */
+/* A duplicate descriptor of file i, which the caller closes. */
 int sources_dup(struct sources *sources, size_t i);
 
 /* Read exactly `length` bytes at `offset`. `what` names the tensor in errors. */
 void sources_read(struct sources *sources, size_t i, uint64_t offset, void *data, size_t length,
                   const char *what);
 
-/* The same as sources_read() from a descriptor of the file at `path`. */
+/* As sources_read(), from a descriptor of the file at `path`. */
 void source_read(int fd, const char *path, uint64_t offset, void *data, size_t length,
                  const char *what);
 
-/* Check all files that were ever opened once more: end the process if one changed meanwhile. */
+/* Check all files that were ever opened again; one that has changed ends the process. */
 void sources_check(struct sources *sources);
 
 #endif

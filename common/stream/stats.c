@@ -69,9 +69,9 @@ static void add_wide(struct stats *stats, enum dtype dtype, const char *data, si
     }
 }
 
-/* ---- bytes: how many there are of each ---- */
+/* ---- bytes: counted by value ---- */
 
-/* In several tables, so that equal bytes in a row do not wait for each other. */
+/* Uses several tables, so that equal consecutive bytes do not wait for each other. */
 static void count_bytes(const uint8_t *byte, size_t count, uint64_t *times)
 {
     uint64_t table[TABLES][BYTES] = {0};
@@ -107,14 +107,14 @@ static void add_bytes(struct stats *stats, enum dtype dtype, const uint8_t *data
     }
 }
 
-/* ---- BF16, what weights are dequantized to: loops that compilers vectorize ---- */
+/* ---- BF16, the result of dequantizing: loops that compilers vectorize ---- */
 
 static bool is_finite(uint16_t bits)
 {
     return (bits & 0x7fff) < INFINITE;
 }
 
-/* At most CHUNK, which 16 bits can count. */
+/* Of at most CHUNK elements: counts fit 16 bits. */
 static void count_kinds(struct stats *stats, const uint16_t *bits, size_t count)
 {
     uint16_t zeros = 0, nan = 0, infinite = 0;
@@ -129,7 +129,7 @@ static void count_kinds(struct stats *stats, const uint16_t *bits, size_t count)
     stats->infinite += infinite;
 }
 
-/* BF16 as a number that is ordered as its value, and back: negative ones are turned round. */
+/* BF16 bits as an integer of the same order, and back: negative ones are inverted. */
 static int16_t ordered(uint16_t bits)
 {
     int16_t x = (int16_t)bits;
@@ -141,7 +141,7 @@ static double value_of(int16_t place)
     return (double)bf16_to_f32((uint16_t)ordered((uint16_t)place)) + 0.0;
 }
 
-/* All finite. */
+/* Widen the range by `count` finite elements. */
 static void find_ends(struct stats *stats, const uint16_t *bits, size_t count)
 {
     int16_t least = INT16_MAX, most = INT16_MIN;
@@ -167,7 +167,7 @@ static double sum_of(const uint16_t *bits, size_t count)
     return sum;
 }
 
-/* Of at most CHUNK, `zeros` of which are 0. */
+/* Of at most CHUNK elements, `zeros` of which are 0. */
 static void add_exponents(struct stats *stats, const uint16_t *bits, size_t count, uint64_t zeros)
 {
     enum { BIAS = 127, NOT_FINITE = 255 };

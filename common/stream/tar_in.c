@@ -22,13 +22,13 @@ struct tar_in {
     const char *name;
     struct archive *archive;
     struct tar_entry entry;
-    bool ahead; /* entry was read, but is not used yet */
+    bool ahead; /* entry was read but not used yet */
     int fd;
     char *buffer;
     uint64_t bytes;   /* read so far */
     uint64_t nonzero; /* offset after the last byte that is not 0 */
     bool ended;       /* a read gave 0 bytes */
-    bool last;        /* the archive's end was seen; libarchive may not be asked again */
+    bool last;        /* the archive's end was seen; libarchive must not be called again */
 };
 
 static la_ssize_t read_block(struct archive *archive, void *context, const void **block)
@@ -42,8 +42,8 @@ static la_ssize_t read_block(struct archive *archive, void *context, const void 
         archive_set_error(archive, errno, "%s", strerror(errno));
         return -1;
     }
-    /* Zeros after the end are padding; everything else there is an error. Looked for from the
-     * back, this costs a look at one byte in a block of tensor data. */
+    /* Zeros after the end are padding; anything else there is an error. Searching from the back
+     * costs one byte's check per block of tensor data. */
     ssize_t i = got;
     while (i > 0 && !tar->buffer[i - 1])
         i--;
@@ -74,7 +74,7 @@ struct tar_in *tar_open(int fd, const char *name)
     tar->name = name;
     tar->fd = fd;
     tar->buffer = xgrow(NULL, BUFFER, 1);
-    fcntl(fd, F_SETPIPE_SZ, BUFFER); /* fewer, larger turns; refused for what is no pipe */
+    fcntl(fd, F_SETPIPE_SZ, BUFFER); /* fewer, larger reads; fails on anything but a pipe */
     if (!setlocale(LC_CTYPE, "C.UTF-8"))
         die("the locale C.UTF-8 is missing on this system");
     tar->archive = archive_read_new();
@@ -84,8 +84,8 @@ struct tar_in *tar_open(int fd, const char *name)
     if (!opened && !tar->bytes && tar->ended)
         die("%s: is empty; the stage before failed, or nothing was written to it", name);
     if (!opened)
-        die("%s: %s; not a tensor stream (st-read makes one, of dumps pt-read), or a compressed "
-            "one: decompress it first",
+        die("%s: %s; not a tensor stream (st-read makes one, pt-read makes one from dumps), or a "
+            "compressed one: decompress it first",
             name, tar_error(tar));
     return tar;
 }
@@ -125,8 +125,8 @@ const struct tar_entry *tar_peek(struct tar_in *tar)
     if (tar->last)
         return NULL;
     if (code != ARCHIVE_OK)
-        die("%s: offset %" PRId64 ": %s; the stream is cut or damaged, make it anew", tar->name,
-            archive_read_header_position(tar->archive), tar_error(tar));
+        die("%s: offset %" PRId64 ": %s; the stream is truncated or damaged, make it again",
+            tar->name, archive_read_header_position(tar->archive), tar_error(tar));
     check_entry(tar, entry);
     tar->ahead = true;
     bool link = archive_entry_filetype(entry) == AE_IFLNK;
@@ -146,12 +146,13 @@ void tar_read(struct tar_in *tar, void *data, size_t size, const char *what)
     for (size_t done = 0; done < size;) {
         la_ssize_t got = archive_read_data(tar->archive, (char *)data + done, size - done);
         if (got < 0)
-            tar_refuse(tar, what,
-                       xprintf("%s; the stream is cut or damaged, make it anew", tar_error(tar)));
-        if (got == 0)
             tar_refuse(
                 tar, what,
-                xprintf("ends %zu bytes early; the stream is cut, make it anew", size - done));
+                xprintf("%s; the stream is truncated or damaged, make it again", tar_error(tar)));
+        if (got == 0)
+            tar_refuse(tar, what,
+                       xprintf("ends %zu bytes early; the stream is truncated, make it again",
+                               size - done));
         done += (size_t)got;
     }
 }
@@ -159,8 +160,9 @@ void tar_read(struct tar_in *tar, void *data, size_t size, const char *what)
 void tar_skip(struct tar_in *tar, const char *what)
 {
     if (archive_read_data_skip(tar->archive) != ARCHIVE_OK)
-        tar_refuse(tar, what,
-                   xprintf("%s; the stream is cut or damaged, make it anew", tar_error(tar)));
+        tar_refuse(
+            tar, what,
+            xprintf("%s; the stream is truncated or damaged, make it again", tar_error(tar)));
 }
 
 char *tar_read_file(struct tar_in *tar, const char *name, uint64_t max, size_t *size)
@@ -169,7 +171,7 @@ char *tar_read_file(struct tar_in *tar, const char *name, uint64_t max, size_t *
     const char *found = entry ? entry->path : "the end";
     if (!entry || strcmp(found, name) != 0 || entry->target)
         die("%s: wanted entry %s, a regular file, got %s%s", tar->name, name, found,
-            strcmp(name, ".stream") ? "; the stream is cut or out of order"
+            strcmp(name, ".stream") ? "; the stream is truncated or out of order"
                                     : "; not a tensor stream (st-read makes one)");
     int64_t bytes = entry->size;
     if (bytes < 0 || (uint64_t)bytes > max)
@@ -177,7 +179,7 @@ char *tar_read_file(struct tar_in *tar, const char *name, uint64_t max, size_t *
                    xprintf("%" PRId64 " bytes, more than the %" PRIu64 " allowed; not a tensor "
                            "stream, or damaged",
                            bytes, max));
-    /* Memory grows with what comes, not with what is announced. */
+    /* memory grows with the bytes that arrive, not with the size announced */
     char *data = xgrow(NULL, 1, 1);
     for (*size = 0; *size < (size_t)bytes;) {
         size_t piece = (size_t)bytes - *size, most = *size < BUFFER ? BUFFER : *size;
@@ -199,7 +201,7 @@ void tar_prove_end(struct tar_in *tar)
                    (uint64_t)tar->entry.size;
     if (archive_read_next_header(tar->archive, &extra) != ARCHIVE_EOF)
         die("%s: something follows .end at offset %" PRId64
-            "; one stream a file, and nothing behind it",
+            "; a file holds one stream and nothing after it",
             tar->name, archive_read_header_position(tar->archive));
     const void *block;
     la_ssize_t got;
@@ -209,6 +211,6 @@ void tar_prove_end(struct tar_in *tar)
         die("%s: %s", tar->name, tar_error(tar));
     if (tar->nonzero != end)
         die("%s: something follows the end of the stream at offset %" PRIu64
-            "; one stream a file, no second archive behind it",
+            "; a file holds one stream, and no second archive after it",
             tar->name, end);
 }

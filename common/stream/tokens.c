@@ -7,7 +7,7 @@
 #include "base/die.h"
 #include "stream/ts.h"
 
-/* The present tensor's integers. */
+/* The current tensor's integers, which the caller frees. */
 static int64_t *read_integers(struct ts_in *in)
 {
     const struct tensor *tensor = ts_present(in);
@@ -33,9 +33,9 @@ static void check_shape(struct ts_in *in, bool right, const char *wanted)
             tensor_shape(ts_present(in), shape));
 }
 
-/* Put the samples together, checked. */
-static void take(struct tokens *tokens, const char *name, const int64_t *ids,
-                 const int64_t *lengths, uint64_t vocabulary, uint64_t shortest)
+/* Check the ids and concatenate the samples. */
+static void collect(struct tokens *tokens, const char *name, const int64_t *ids,
+                    const int64_t *lengths, uint64_t vocabulary, uint64_t shortest)
 {
     tokens->start = xalloc((size_t)tokens->samples + 1, sizeof *tokens->start);
     tokens->id = xalloc((size_t)(tokens->samples * tokens->length), sizeof *tokens->id);
@@ -95,7 +95,7 @@ void tokens_load(struct tokens *tokens, const char *path, uint64_t vocabulary, u
         die("%s: input_ids: no sample in it", name);
     if (most && tokens->samples > most)
         tokens->samples = most;
-    take(tokens, name, ids, lengths, vocabulary, shortest);
+    collect(tokens, name, ids, lengths, vocabulary, shortest);
     free(ids);
     free(lengths);
     free(name);

@@ -1,6 +1,7 @@
-/* ts.h: the tensor stream, the only door to it (tensor-stream(5) is its page).
+/* ts.h: the tensor stream. All access to streams goes through it; tensor-stream(5) describes the
+ * format.
  *
- * A stage reads the table, makes its own from it, creates its output from both, and loops:
+ * A stage reads the table, derives its own from it, creates its output from both, and loops:
  *
  *     struct ts_in *in = ts_open(stage_input(&stage), &stage);
  *     struct toc *toc = plan(ts_toc(in));
@@ -29,32 +30,34 @@ struct ts_out;
 /* ---- reading ---- */
 
 /* Open a stream file (NULL or "-": standard input), a checkpoint's folder, or a .safetensors file,
- * and read everything that comes before the tensors. A terminal as standard input is a usage error.
- * `stage` (may be NULL) says whether progress is shown and tensors are wanted at all (-n). */
+ * and read everything before the tensors. A terminal as standard input is a usage error. `stage`
+ * (may be NULL) says whether to show progress and whether tensors are wanted at all (-n); it must
+ * outlive the stream. ts_close() or ts_finish() frees it. */
 struct ts_in *ts_open(const char *path, const struct stage *stage);
 
-/* Several .safetensors files, or one folder, as one source. */
+/* Open several .safetensors files, or one folder, as one source. */
 struct ts_in *ts_open_all(char **path, size_t count, const struct stage *stage);
 
-/* What the stream is called in messages: its path or "<stdin>". */
+/* The stream's name for messages: its path or "<stdin>". */
 const char *ts_name(const struct ts_in *in);
 
-/* The incoming table, valid until ts_close()/ts_finish(). */
+/* The incoming table, valid until ts_close() or ts_finish(). */
 struct toc *ts_toc(struct ts_in *in);
 
-/* The .stream header; a stage may change `quant` or `scope` before ts_create(). Borrowed. */
+/* The .stream header, owned by the stream. A stage may change `quant` or `scope` before
+ * ts_create(). */
 json_t *ts_header(struct ts_in *in);
 
-/* The family named by the header's model_type. Never NULL. */
+/* The model that the header and config.json describe. Never NULL; owned by the stream. */
 const struct model *ts_model(const struct ts_in *in);
 
-/* Files that references point into. */
+/* The files that references point into; owned by the stream. */
 struct sources *ts_sources(struct ts_in *in);
 
-/* Side files: their number; name (without "files/") and size of one; which has a name, or -1; all
- * its bytes, in memory that the caller frees, with a 0 after them; `size` bytes from `offset` on,
- * which must be there. ts_file_ref() says where the bytes lie if the side file is by reference;
- * false if it is inline. */
+/* Side files. ts_files(): their number. ts_file(): the name (without "files/") and size of the
+ * i-th. ts_file_find(): the index of a name, or -1. ts_file_read(): all its bytes, NUL-terminated,
+ * which the caller frees. ts_file_part(): `size` bytes from `offset` on, which must exist.
+ * ts_file_ref(): the location of its bytes if it is by reference; false if it is inline. */
 size_t ts_files(const struct ts_in *in);
 const char *ts_file(const struct ts_in *in, size_t i, uint64_t *size);
 int64_t ts_file_find(const struct ts_in *in, const char *name);
@@ -62,80 +65,80 @@ char *ts_file_read(struct ts_in *in, size_t i);
 void ts_file_part(struct ts_in *in, size_t i, uint64_t offset, void *data, size_t size);
 bool ts_file_ref(const struct ts_in *in, size_t i, size_t *source, uint64_t *offset);
 
-/* The side file of that name as a JSON object that the caller owns, or NULL if there is none. */
+/* The side file of that name as a JSON object, which the caller owns; NULL if there is none. */
 json_t *ts_file_json(struct ts_in *in, const char *name);
 
-/* The next tensor: its line of the table; NULL after the last one, when the end is proven. What of
- * the one before was not read is skipped. With stage->plan, or for a plan-only stream, NULL at
- * once, after everything was read. */
+/* The next tensor: its line of the table. Unread bytes of the previous one are skipped. NULL after
+ * the last one, once the end of the stream is proven. With stage->plan, or for a plan-only stream,
+ * NULL at once, after everything was read. */
 const struct tensor *ts_next(struct ts_in *in);
 
-/* The present tensor, the one that ts_next() gave last. */
+/* The current tensor, which ts_next() returned last. */
 const struct tensor *ts_present(const struct ts_in *in);
 
-/* Read the present tensor's next `size` bytes, in order, wherever they lie. */
+/* Read the current tensor's next `size` bytes, in order, by reference or inline. */
 void ts_read(struct ts_in *in, void *data, size_t size);
 
-/* All of the present tensor in memory that the caller frees. For scales and scalars: at most 1 GiB,
- * else the process ends. */
+/* All bytes of the current tensor, which the caller frees. For scales and scalars: more than 1 GiB
+ * ends the process. */
 void *ts_read_all(struct ts_in *in);
 
-/* True if the present tensor comes by reference; then where its bytes lie. */
+/* True if the current tensor is by reference; then where its bytes are. */
 bool ts_ref(const struct ts_in *in, size_t *source, uint64_t *offset);
 
-/* A tensor's bytes kept for reading again, in any order, after ts_next(): a reference, memory, or
- * (inline and over the memory budget) an unlinked file in $TMPDIR. Belongs to the stream; give it
- * back with ts_release(). */
+/* Keep the current tensor's bytes for reading again, in any order, after ts_next(): as a reference,
+ * in memory, or (inline and over the memory budget) in an unlinked file in $TMPDIR. The caller
+ * releases it with ts_release() before the stream is closed. */
 struct ts_held *ts_hold(struct ts_in *in);
 void ts_held_read(struct ts_held *held, uint64_t offset, void *data, size_t size);
 const struct tensor *ts_held_tensor(const struct ts_held *held);
 bool ts_held_ref(const struct ts_held *held, size_t *source, uint64_t *offset);
 void ts_release(struct ts_held *held);
 
-/* Leave progress to the caller, for whom a tensor is not done when it is read: a line for `total`
- * bytes, to be ended with progress_end(); NULL if none is wanted. */
+/* Take over progress, for a caller that is not done with a tensor when it is read: a line for
+ * `total` bytes, which the caller ends with progress_end(); NULL if not shown. */
 struct progress *ts_take_progress(struct ts_in *in, uint64_t total);
 
-/* The trailer (.end) of a stream that was read to its end: counts of the stages before. Borrowed;
- * NULL for a checkpoint. */
+/* The counts of the earlier stages, from the trailer (.end) of a stream that was read to its end.
+ * Owned by the stream; NULL for a checkpoint. */
 const json_t *ts_end_counts(const struct ts_in *in);
 
-/* True if no tensors come: the stream is a plan, or this stage only makes one. */
+/* True if there are no tensors to read: the stream is a plan, or this stage only makes one. */
 bool ts_plan_only(const struct ts_in *in);
 
-/* For programs without an output stream: read on to the end, prove it, check the files referred
- * to, free everything. */
+/* For programs without an output stream: read to the end, prove it, check the referenced files,
+ * free everything. */
 void ts_close(struct ts_in *in);
 
 /* ---- writing ---- */
 
 /* Begin a stream on stage->output (or standard output; a terminal is a usage error): header with
- * the stage's entry added to the history, table, and the side files of `in` (may be NULL for a
- * stream that has none). The table must live until ts_finish(). */
+ * the stage's entry added to the history, table, and the side files of `in` (may be NULL). The
+ * table must live until ts_finish(). */
 struct ts_out *ts_create(const struct stage *stage, struct ts_in *in, const struct toc *toc);
 
-/* The line of the table that comes next, or NULL. */
+/* The next line of the table to write, or NULL. */
 const struct tensor *ts_due(const struct ts_out *out);
 
-/* Emit the present tensor's bytes unchanged as the line that is due, by reference if they came so
- * (inline all the same with stage->embed). Name, dtype and shape are the due line's; sizes must be
- * equal. */
+/* Write the current tensor's bytes unchanged as the next line: by reference if they came so (but
+ * inline with stage->embed), otherwise inline. Name, dtype and shape are that line's; the sizes
+ * must be equal. */
 void ts_pass(struct ts_out *out, struct ts_in *in);
 
-/* The same for a tensor that came by reference to that place, whichever is present by now. Reads
- * nothing, so that another thread may read from `in` meanwhile. */
+/* The same for a tensor that came by reference to that location, even if it is no longer the
+ * current one. Reads nothing, so that another thread may read from `in` meanwhile. */
 void ts_pass_reference(struct ts_out *out, struct ts_in *in, const struct tensor *tensor,
                        size_t source, uint64_t offset);
 
-/* Emit the line that is due, which must be called `name`, inline: begin, its bytes in pieces, as
- * many as the table says; or all at once. */
+/* Write the next line, which must be called `name`, inline: begin, then its bytes in pieces,
+ * exactly as many as the table says; or all at once. */
 void ts_begin(struct ts_out *out, const char *name);
 void ts_write(struct ts_out *out, const void *data, size_t size);
 void ts_put(struct ts_out *out, const char *name, const void *data, size_t size);
 
-/* Prove the input's end (in may be NULL), see that every planned tensor was written, write .end
- * with the counts of all stages (`counts`, an object or NULL, is this one's; taken over), close and
- * check, rename -o's file into place. Frees in and out. */
+/* Finish both streams: prove the input's end (in may be NULL), check that every planned tensor was
+ * written, write .end with the counts of all stages (`counts`, an object or NULL, is this one's;
+ * taken over), close and check, rename the output into place. Frees in and out. */
 void ts_finish(struct ts_out *out, struct ts_in *in, json_t *counts);
 
 #endif

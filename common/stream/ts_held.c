@@ -1,4 +1,4 @@
-/* Tensors that are kept for reading again, in memory or in $TMPDIR. */
+/* Tensors kept for reading again, in memory or in $TMPDIR. */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
@@ -8,12 +8,12 @@
 #include "base/die.h"
 #include "stream/ts_in.h"
 
-enum { BUFFER = 1 << 20, HOLD_MEMORY = 64 << 20 }; /* in memory; beyond, they spool */
+enum { BUFFER = 1 << 20, HOLD_MEMORY = 64 << 20 }; /* more than HOLD_MEMORY goes to a file */
 
 struct ts_held {
     struct ts_in *in;
     const struct tensor *tensor;
-    size_t source; /* a reference, if data == NULL and fd < 0 */
+    size_t source; /* the location, if data == NULL and fd < 0 */
     uint64_t offset;
     char *data;
     int fd;

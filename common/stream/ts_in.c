@@ -1,5 +1,5 @@
-/* Reading a stream that is open. A stream and a checkpoint on disk give the same: a table, side
- * files, and per tensor either a reference or bytes that come along. */
+/* Reading an open stream. Streams and checkpoints on disk look the same: a table, side files, and
+ * for each tensor either a reference or inline bytes. */
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
@@ -113,7 +113,9 @@ static void read_end(struct ts_in *in)
 {
     size_t size;
     if (!tar_peek(in->tar))
-        die("%s: the stream ends without .end; it is cut, or the stage before failed: make it anew",
+        die("%s: the stream ends without .end; it is truncated, or an earlier stage failed: make "
+            "it "
+            "again",
             in->name);
     char *data = tar_read_file(in->tar, ".end", JSON_MAX, &size);
     char *what = xprintf("%s: .end", in->name);
@@ -127,14 +129,14 @@ static void read_end(struct ts_in *in)
         !json_is_array(counts) || tensors != (json_int_t)(plan ? 0 : toc->count) ||
         bytes != (json_int_t)(plan ? 0 : toc_bytes(toc, true)) ||
         in->next != (plan ? 0 : toc->count) || data[size - 1] != '\n')
-        die("%s: malformed, or its counts do not fit the table; make the stream anew", what);
+        die("%s: malformed, or its counts do not match the table; make the stream again", what);
     in->plan_only |= plan;
     free(what);
     free(data);
     tar_prove_end(in->tar);
 }
 
-/* The next entry as line `next` of the table. False for a plan-only stream, which has none. */
+/* Read the next entry as line `next` of the table. False for a plan-only stream, which has none. */
 static bool next_from_tar(struct ts_in *in, const struct tensor *tensor)
 {
     const struct tar_entry *entry = tar_peek(in->tar);
@@ -142,12 +144,13 @@ static bool next_from_tar(struct ts_in *in, const struct tensor *tensor)
     if (path && !strcmp(path, ".end") && in->next == 0)
         return false;
     if (!path)
-        die("%s: wanted tensor %s, got the end; it is cut, or the stage before failed: make it "
-            "anew",
+        die("%s: wanted tensor %s, got the end; the stream is truncated, or an earlier stage "
+            "failed: "
+            "make it again",
             in->name, tensor->name);
     if (strcmp(path, tensor->name) != 0)
         tar_refuse(in->tar, path,
-                   xprintf("wanted tensor %s; the stream is not as its table says, make it anew",
+                   xprintf("wanted tensor %s; the stream does not match its table, make it again",
                            tensor->name));
     in->by_reference = entry->target;
     if (in->by_reference)
@@ -155,7 +158,7 @@ static bool next_from_tar(struct ts_in *in, const struct tensor *tensor)
     else if (entry->size != (int64_t)tensor->size)
         tar_refuse(in->tar, path,
                    xprintf("wanted %" PRIu64 " bytes, got %" PRId64
-                           "; the stream is not as its table says, make it anew",
+                           "; the stream does not match its table, make it again",
                            tensor->size, entry->size));
     tar_use(in->tar);
     return true;

@@ -1,4 +1,4 @@
-/* Opening a stream, or a checkpoint on disk as one: what comes before the tensors. */
+/* Opening a stream, or a checkpoint on disk as one, and reading everything before the tensors. */
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -25,7 +25,7 @@ void ts_in_reference(struct ts_in *in, const char *name, const char *text, uint6
     char *shown = printable(xprintf("%.400s", text));
     tar_refuse(in->tar, name,
                xprintf("its reference, %s, is not LABEL@OFFSET+%" PRIu64
-                       " inside a file that .stream lists; make the stream anew",
+                       " inside a file that .stream lists; make the stream again",
                        shown, size));
 }
 
@@ -48,7 +48,7 @@ static void read_header(struct ts_in *in)
         die("%s: version %d; this program reads version 1", what, version);
     char *error = sources_from_json(&in->checkpoint.sources, files);
     if (error)
-        die("%s: %s; the stream is damaged, make it anew", what, error);
+        die("%s: %s; the stream is damaged, make it again", what, error);
     free(what);
 }
 
@@ -58,7 +58,7 @@ static void read_toc(struct ts_in *in)
     char *data = tar_read_file(in->tar, ".toc", toc_max, &size);
     char *error = toc_parse(in->checkpoint.toc, data, size);
     if (error)
-        die("%s: .toc: %s; the stream is damaged, make it anew", in->name, error);
+        die("%s: .toc: %s; the stream is damaged, make it again", in->name, error);
     free(data);
 }
 
@@ -73,9 +73,9 @@ static void read_side_files(struct ts_in *in)
             break;
         struct side_file file = {.name = xstrdup(path + 6)};
         if (!side_file_name_valid(file.name) || side_file_excluded(file.name))
-            tar_refuse(in->tar, path, "no side file may be called so; not made by st-read");
+            tar_refuse(in->tar, path, "not a valid name of a side file; not made by st-read");
         if (names_add(names, file.name) != checkpoint->files)
-            tar_refuse(in->tar, path, "comes twice; not made by st-read");
+            tar_refuse(in->tar, path, "occurs twice; not made by st-read");
         if (entry->target) {
             const char *text = entry->target;
             const char *plus = text ? strrchr(text, '+') : NULL;
@@ -139,8 +139,9 @@ static struct ts_in *open_any(char **path, size_t count, const struct stage *sta
         open_checkpoint(in, path, count);
     } else {
         if (count > 1)
-            die_usage("%s: one stream at a time; several operands must all be .safetensors files",
-                      path[0]);
+            die_usage(
+                "%s: only one stream at a time; several operands must all be .safetensors files",
+                path[0]);
         in->checkpoint.toc = toc_new();
         int fd = count ? open(path[0], O_RDONLY | O_CLOEXEC) : STDIN_FILENO;
         if (fd < 0)

@@ -18,19 +18,19 @@
 #include "stream/checkpoint.h"
 #include "stream/ts.h"
 
-/* What is written goes out in blocks, but for pieces that are large themselves. */
+/* Output is written in blocks, except for pieces that are large themselves. */
 enum { BLOCK = 1 << 20, LARGE = 1 << 16 };
 
 struct ts_out {
     const struct stage *stage;
     const struct toc *toc;
     struct archive *archive;
-    struct archive_entry *entry; /* one record, used again and again */
+    struct archive_entry *entry; /* one record, reused */
     struct output to;
-    char *block; /* BLOCK bytes, of which `held` are still to be written */
+    char *block; /* BLOCK bytes, of which `held` are not written yet */
     size_t held;
-    size_t next;    /* the line that is due */
-    uint64_t left;  /* bytes of the begun tensor that are still to come */
+    size_t next;    /* the next line to write */
+    uint64_t left;  /* bytes of the current tensor still to be written */
     uint64_t bytes; /* payload, inline and by reference */
 };
 
@@ -69,9 +69,9 @@ static bool flush(struct ts_out *out)
     return write_all(out, out->block, size);
 }
 
-/* libarchive's callback. Its own buffer would have every tensor copied once more. What is held at
- * the end is for ts_finish(): libarchive tells nobody that its callback for closing failed. */
-static la_ssize_t take(struct archive *archive, void *context, const void *data, size_t size)
+/* libarchive's write callback. Its own buffer would copy every tensor once more. ts_finish() writes
+ * what is held at the end, because libarchive does not report that a close callback failed. */
+static la_ssize_t write_bytes(struct archive *archive, void *context, const void *data, size_t size)
 {
     struct ts_out *out = context;
     (void)archive;
@@ -163,7 +163,7 @@ static void write_side_files(struct ts_out *out, struct ts_in *in)
             inline_bytes += size;
             if (size > SIDE_FILES_MAX || inline_bytes > SIDE_FILES_MAX)
                 die("%s: side files of more than %d MiB together cannot travel inside a stream; "
-                    "copy them by themselves, or go without --inline",
+                    "copy them separately, or leave out --inline",
                     path, SIDE_FILES_MAX >> 20);
             char *data = ts_file_read(in, i);
             write_entry(out, path, data, (size_t)size);
@@ -173,7 +173,7 @@ static void write_side_files(struct ts_out *out, struct ts_in *in)
     }
 }
 
-/* With --inline the size is known before the first byte. */
+/* with --inline, the size is known before the first byte */
 static void check_space(const struct ts_out *out)
 {
     struct statvfs status;
@@ -188,7 +188,7 @@ static void check_space(const struct ts_out *out)
 
 static void open_output(struct ts_out *out)
 {
-    signal(SIGXFSZ, SIG_IGN); /* a file size limit is an error like others: EFBIG */
+    signal(SIGXFSZ, SIG_IGN); /* report a file size limit like other errors: EFBIG */
     output_open(&out->to, out->stage->output);
     if (isatty(out->to.fd))
         die_usage("%s is a terminal, and a tensor stream is binary; redirect it, pipe it into "
@@ -214,7 +214,7 @@ struct ts_out *ts_create(const struct stage *stage, struct ts_in *in, const stru
     check(out, archive_write_set_bytes_per_block(out->archive, 0));
     check(out, archive_write_set_bytes_in_last_block(out->archive, 1));
     out->block = xgrow(NULL, BLOCK, 1);
-    check(out, archive_write_open(out->archive, out, NULL, take, NULL));
+    check(out, archive_write_open(out->archive, out, NULL, write_bytes, NULL));
     write_header(out, in);
     write_toc(out);
     write_side_files(out, in);
@@ -226,8 +226,8 @@ const struct tensor *ts_due(const struct ts_out *out)
     return out->next < out->toc->count ? &out->toc->tensor[out->next] : NULL;
 }
 
-/* The due line, which becomes the present one. */
-static const struct tensor *take_due(struct ts_out *out, const char *name)
+/* Advance to the next line, which must be `name` unless that is NULL. */
+static const struct tensor *begin_line(struct ts_out *out, const char *name)
 {
     const struct tensor *due = ts_due(out);
     if (out->left || !due || (name && strcmp(due->name, name) != 0))
@@ -251,9 +251,9 @@ static void pass_bytes(struct ts_out *out, const struct tensor *due, struct ts_i
     free(buffer);
 }
 
-static const struct tensor *take_due_like(struct ts_out *out, const struct tensor *tensor)
+static const struct tensor *begin_line_like(struct ts_out *out, const struct tensor *tensor)
 {
-    const struct tensor *due = take_due(out, NULL);
+    const struct tensor *due = begin_line(out, NULL);
     if (due->size != tensor->size)
         die("internal: %s passes as %s, whose size differs", tensor->name, due->name);
     return due;
@@ -262,7 +262,7 @@ static const struct tensor *take_due_like(struct ts_out *out, const struct tenso
 void ts_pass_reference(struct ts_out *out, struct ts_in *in, const struct tensor *tensor,
                        size_t source, uint64_t offset)
 {
-    const struct tensor *due = take_due_like(out, tensor);
+    const struct tensor *due = begin_line_like(out, tensor);
     write_reference(out, due->name, &ts_sources(in)->file[source], offset, due->size);
 }
 
@@ -274,12 +274,12 @@ void ts_pass(struct ts_out *out, struct ts_in *in)
     if (ts_ref(in, &source, &offset) && !out->stage->embed)
         ts_pass_reference(out, in, tensor, source, offset);
     else
-        pass_bytes(out, take_due_like(out, tensor), in);
+        pass_bytes(out, begin_line_like(out, tensor), in);
 }
 
 void ts_begin(struct ts_out *out, const char *name)
 {
-    const struct tensor *due = take_due(out, name);
+    const struct tensor *due = begin_line(out, name);
     begin_entry(out, due->name, due->size);
     out->left = due->size;
 }
@@ -298,7 +298,7 @@ void ts_put(struct ts_out *out, const char *name, const void *data, size_t size)
     ts_write(out, data, size);
 }
 
-/* .end: totals, and what each stage counted. */
+/* Write .end: totals, and the counts of each stage. */
 static void write_end(struct ts_out *out, bool plan, const json_t *before, json_t *counts)
 {
     json_t *all = before ? json_deep_copy(before) : json_array();
@@ -323,7 +323,7 @@ void ts_finish(struct ts_out *out, struct ts_in *in, json_t *counts)
         die("internal: %zu of %zu planned tensors were written", out->next, out->toc->count);
     json_t *before = in ? json_deep_copy(ts_end_counts(in)) : NULL;
     if (in)
-        ts_close(in); /* changed sources are found here, before .end makes the stream valid */
+        ts_close(in); /* finds changed sources before .end makes the stream valid */
     write_end(out, plan, before, counts);
     json_decref(before);
     check(out, archive_write_close(out->archive));

@@ -126,10 +126,10 @@ good() {
     bad 'tensor (a|b): .*overlap' "{\"a\":$a,\"a\":$a}"
     none='{"dtype":"U8","shape":[0],"data_offsets":[4,4]}'
     bad 'tensor b: .*already in the same shard' "{\"a\":$a,\"b\":$none,\"b\":$none}"
-    bad "tensor a: .*'dtype' comes twice" '{"a":{"dtype":"U8","dtype":"U8","shape":[4],"data_offsets":[0,4]}}'
-    bad "tensor a: .*'shape' comes twice" '{"a":{"dtype":"U8","shape":[4],"shape":[4],"data_offsets":[0,4]}}'
-    bad "tensor a: .*'data_offsets' comes twice" '{"a":{"dtype":"U8","shape":[4],"data_offsets":[0,4],"data_offsets":[0,4]}}'
-    bad '__metadata__ comes twice' "{\"__metadata__\":{},\"a\":$a,\"__metadata__\":{}}"
+    bad "tensor a: .*'dtype' occurs twice" '{"a":{"dtype":"U8","dtype":"U8","shape":[4],"data_offsets":[0,4]}}'
+    bad "tensor a: .*'shape' occurs twice" '{"a":{"dtype":"U8","shape":[4],"shape":[4],"data_offsets":[0,4]}}'
+    bad "tensor a: .*'data_offsets' occurs twice" '{"a":{"dtype":"U8","shape":[4],"data_offsets":[0,4],"data_offsets":[0,4]}}'
+    bad '__metadata__ occurs twice' "{\"__metadata__\":{},\"a\":$a,\"__metadata__\":{}}"
     bad 'is missing' '{"a":{"dtype":"U8","shape":[4]}}'
     bad 'is missing' '{"a":{"dtype":"U8","data_offsets":[0,4]}}'
     bad 'is missing' '{"a":{"shape":[4],"data_offsets":[0,4]}}'
@@ -268,7 +268,7 @@ bad_index() {
     rm "$T/c/README.md"
     # Its size is said to be 0, but there is text in it.
     ln -s /proc/self/status "$T/c/status"
-    refused 'c/status: changed while it was read' st-read -o "$T/out.ts" "$T/c"
+    refused 'c/status: changed while it was being read' st-read -o "$T/out.ts" "$T/c"
     rm "$T/c/status"
     mkdir -p "$T/c/1/2/3/4/5/6/7/8/9/10/11/12/13/14/15/16"
     st-read -n "$T/c" >/dev/null
@@ -285,7 +285,7 @@ bad_index() {
     mkfifo "$T/c/pipe"
     st-read -o "$T/out.ts" "$T/c" 2>"$T/said"
     [ "$(tar tf "$T/out.ts" | grep ^files/)" = files/deep/kept ]
-    [ "$(grep -c 'c/\(link\|pipe\): neither a file nor a folder of its own; left out' "$T/said")" -eq 2 ]
+    [ "$(grep -c 'c/\(link\|pipe\): neither a regular file nor a folder; left out' "$T/said")" -eq 2 ]
 }
 
 @test "what may not be read" {
@@ -409,7 +409,7 @@ stages() {
     expert I8 '[2,16]' "$codes" "$(scale scale U8 '[2,1]' 2)" '\x7f\x7f'
     stages "$w.weight: its scale $w.scale must be F8_E8M0 \[2,1\] .*but is U8 " "${all[@]}"
     expert I8 '[4,8]' "$codes" "$(scale scale F8_E8M0 '[4,1]' 4)" '\x7f\x7f\x7f\x7f'
-    stages "$w.weight: 16 columns, which is no multiple of the block of 32" "${all[@]}"
+    stages "$w.weight: 16 columns, which is not a multiple of the block of 32" "${all[@]}"
 }
 
 @test "FP8: a scale that is missing, misshapen, or of a wrong dtype" {

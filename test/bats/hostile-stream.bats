@@ -101,23 +101,23 @@ bad_all() {
     tensors_b() { reference b m.safetensors@2+6; }
     padding() { head -c 1024 /dev/zero; }
     stream begin
-    bad 'wanted tensor a, got the end; .*make it anew'
+    bad 'wanted tensor a, got the end; .*make it again'
     stream begin padding
-    bad 'wanted tensor a, got the end; .*make it anew'
+    bad 'wanted tensor a, got the end; .*make it again'
     stream begin tensors_a
-    bad 'wanted tensor b, got the end; .*make it anew'
+    bad 'wanted tensor b, got the end; .*make it again'
     stream begin tensors_a padding
-    bad 'wanted tensor b, got the end; .*make it anew'
+    bad 'wanted tensor b, got the end; .*make it again'
     stream begin tensors
-    bad 'ends without \.end; .*make it anew'
+    bad 'ends without \.end; .*make it again'
     stream begin tensors padding
-    bad 'ends without \.end; .*make it anew'
+    bad 'ends without \.end; .*make it again'
     stream finish
     bad 'wanted entry \.stream, .*got \.end; not a tensor stream'
     stream padding
     bad 'wanted entry \.stream, .*got the end; not a tensor stream'
     text_entry .stream "$(header)" >"$T/a.ts"
-    bad 'wanted entry \.toc, .*got the end; the stream is cut'
+    bad 'wanted entry \.toc, .*got the end; the stream is truncated'
     : >"$T/a.ts"
     bad 'is empty; the stage before failed'
 }
@@ -127,14 +127,14 @@ bad_all() {
     size=$(stat -c %s "$T/whole.ts")
     for ((i = 1; i < 40; i++)); do
         head -c $((size * i / 40 + i)) "$T/whole.ts" >"$T/a.ts"
-        refused 'a\.ts: .*make it anew' st-sum "$T/a.ts"
+        refused 'a\.ts: .*make it again' st-sum "$T/a.ts"
     done
     # Stages, too, and what they write does not look finished.
     for program in fp8-dequant mxfp4-unpack st-read; do
-        refused 'a\.ts: .*make it anew' "$program" -o "$T/b.ts" "$T/a.ts"
+        refused 'a\.ts: .*make it again' "$program" -o "$T/b.ts" "$T/a.ts"
         [ ! -e "$T/b.ts" ]
         timeout 20 "$program" "$T/a.ts" 2>/dev/null >"$T/b" || true
-        refused 'b: .*make it anew' st-sum "$T/b"
+        refused 'b: .*make it again' st-sum "$T/b"
     done
 }
 
@@ -177,7 +177,7 @@ bad_all() {
     bad '\.stream: version 2; this program reads version 1'
     raw=$(printf '[%.0s' {1..100000})
     stream raw
-    bad '\.stream: .*make or get it anew'
+    bad '\.stream: .*make or get it again'
     printf -v long 'x%.0s' {1..256}
     for entry in '"x":{}' '"x":1' '"x":{"path":"relative","size":1,"mtime_ns":1}' '"x":{"path":"/x","size":-1,"mtime_ns":1}' \
         '"x":{"path":"/x","size":1.5,"mtime_ns":1}' '"x":{"path":"/x","size":1}' '"":{"path":"/x","size":1,"mtime_ns":1}' \
@@ -185,7 +185,7 @@ bad_all() {
         '"x":{"path":"/x\ny","size":1,"mtime_ns":1}' '"x":{"path":"/x","size":1,"mtime_ns":1,"phase":4096}' \
         '"x":{"path":"/x","size":1,"mtime_ns":1,"phase":-1}' '"x":{"path":"/x","size":9223372036854775808,"mtime_ns":1}'; do
         files=$entry
-        bad_all '\.stream: .*(needs an absolute path|too big).*make .*anew'
+        bad_all '\.stream: .*(needs an absolute path|too big).*make .*again'
     done
 }
 
@@ -197,10 +197,10 @@ bad_all() {
         '.end|U8|[4]|m.safetensors|data' 'files/a|U8|[4]|m.safetensors|data' 'a b|U8|[4]|m.safetensors|data' \
         'a|F64|[9223372036854775807]|m.safetensors|data' '' 'a'; do
         line "${fields//|/$'\t'}"
-        bad_all '\.toc: line 1 .*make it anew'
+        bad_all '\.toc: line 1 .*make it again'
     done
     toc=$'a\tU8\t[4]\tm.safetensors\tdata'
-    bad_all '\.toc: line 1: the last line does not end'
+    bad_all '\.toc: line 1: the last line has no newline'
     toc=$'a\tU8\t[4]\tm.safetensors\tdata\na\tU8\t[4]\tm.safetensors\tdata\n'
     bad_all '\.toc: line 2 \(a\): .*already in the same shard'
 }
@@ -241,7 +241,7 @@ bad_all() {
     stream begin a finish
     bad 'entry \.end: wanted tensor b; '
     stream begin finish
-    bad '\.end: .*counts do not fit the table'
+    bad '\.end: .*counts do not match the table'
     b() { entry b abcde; }
     stream begin a b finish
     bad 'entry b: wanted 6 bytes, got 5; '
@@ -286,31 +286,31 @@ bad_all() {
     for name in ../x /x a/../x ./x a//x '' . ..; do
         side() { entry "files/$name" x; }
         stream begin side tensors finish
-        bad 'no side file may be called so|neither'
+        bad 'not a valid name of a side file|neither'
     done
     for name in .journal model.safetensors x/y.safetensors model.safetensors.index.json; do
         side() { entry "files/$name" x; }
         stream begin side tensors finish
-        bad 'no side file may be called so'
+        bad 'not a valid name of a side file'
     done
     side() { entry files/x x && entry files/x x; }
     stream begin side tensors finish
-    bad 'entry files/x: comes twice'
+    bad 'entry files/x: occurs twice'
     side() { entry "files/$(printf 'a\nb\033[1m')" x; }
     stream begin side tensors finish
     bad 'a control character in its name'
     # A link keeps its slash at the end, and a pax header has room for more than a name.
     side() { reference files/ m.safetensors@2+6; }
     stream begin side tensors finish
-    bad 'entry files/: no side file may be called so'
+    bad 'entry files/: not a valid name of a side file'
     printf -v long 'x%.0s' {1..1024}
     side() { pax p "path=files/$long" && entry x x; }
     stream begin side tensors finish
-    bad 'no side file may be called so'
+    bad 'not a valid name of a side file'
     # A side file cannot go through what another one made.
     side() { entry files/x x && entry files/x/y x; }
     stream begin side tensors finish
-    refused 'out\.partial/x: is no folder' st-write "$T/out" "$T/a.ts"
+    refused 'out\.partial/x: not a folder' st-write "$T/out" "$T/a.ts"
     [ ! -e "$T/out" ]
 }
 
@@ -341,14 +341,14 @@ bad_all() {
     bad 'entry a: '
     a() { pax p GNU.sparse.realsize=1125899906842624 && entry a abcd; }
     stream begin a b finish
-    bad 'entry a: |make it anew'
+    bad 'entry a: |make it again'
     for size in 1125899906842624 9223372036854775807 18446744073709551615 99999999999999999999 -4; do
         a() { pax p "size=$size" && entry a abcd; }
         stream begin a b finish
-        bad 'make it anew|neither'
+        bad 'make it again|neither'
         side() { pax p "size=$size" && entry files/x abcd; }
         stream begin side tensors finish
-        bad 'make it anew|neither|allowed'
+        bad 'make it again|neither|allowed'
         top() { pax p "size=$size" && entry .stream abcd; }
         stream top tensors finish
         bad 'stream'
@@ -362,17 +362,17 @@ bad_all() {
 @test "headers that are wrong" {
     a() { tar_entry a 4 0 '' 1 && printf abcd && pad 4; }
     stream begin a
-    bad 'offset [0-9]+: .*make it anew'
+    bad 'offset [0-9]+: .*make it again'
     a() { tar_entry a 4 Z && printf abcd && pad 4; }
     stream begin a
-    bad 'wanted tensor b|make it anew|neither'
+    bad 'wanted tensor b|make it again|neither'
     # A name or link in pax headers that is no UTF-8, empty, or with a NUL.
     a() { pax p "path=a$(printf '\377')" && entry a abcd; }
     stream begin a
-    bad 'make it anew|wanted tensor a'
+    bad 'make it again|wanted tensor a'
     a() { pax p path= && entry a abcd; }
     stream begin a
-    bad 'wanted tensor|neither|make it anew'
+    bad 'wanted tensor|neither|make it again'
     a() { entry a abcd && pax p linkpath=x && reference b m.safetensors@2+6; }
     stream begin a finish
     bad 'entry b: '
@@ -502,7 +502,7 @@ during() {
         '{"tensors":2,"bytes":10,"plan":0,"counts":[]}' '{"tensors":2,"bytes":10,"plan":false,"counts":{}}' \
         '{"tensors":"2","bytes":10,"plan":false,"counts":[]}' '{"tensors":2,"plan":false,"counts":[]}' \
         '{"tensors":0,"bytes":0,"plan":true,"counts":[]}'; do
-        bad_all '\.end: .*make .*anew'
+        bad_all '\.end: .*make .*again'
     done
     end='{"tensors":2,"bytes":10,"plan":false,"counts":[]}'
     twice() { text_entry .end "$end" && finish; }

@@ -271,11 +271,11 @@ layers.0.attn.wo.weight_quantizer._amax\tBF16\t[]\t1' ]
     with "$(tensor Short 0 'J\xff\xff\xff\xff' 'K\x00' 'K\x04' "$whole")"
     refused 'a storage of -1 elements'
     with "$(tensor Short 0 'K\x04' 'K\x01' 'K\x04' "$whole")"
-    refused 'a: 8 bytes from element 1 on are outside of its storage data/0 of 8 bytes'
+    refused 'a: 8 bytes from element 1 on are outside its storage data/0 of 8 bytes'
     with "$(tensor Short 0 'K\x04' '\x8a\x08\xff\xff\xff\xff\xff\xff\xff\x7f' 'K\x04' "$whole")"
-    refused 'a: 8 bytes from element 9223372036854775807 on are outside of its storage'
+    refused 'a: 8 bytes from element 9223372036854775807 on are outside its storage'
     with "$(tensor Double 0 'K\x01' '\x8a\x08\xff\xff\xff\xff\xff\xff\xff\x7f' 'K\x01' "$whole")"
-    refused 'a: 8 bytes from element 9223372036854775807 on are outside of its storage'
+    refused 'a: 8 bytes from element 9223372036854775807 on are outside its storage'
     with "$(tensor Short 0 'K\x04' 'J\xfe\xff\xff\xff' 'K\x04' "$whole")"
     refused 'its offset is -2'
     with "$(tensor Short 0 'K\x04' 'K\x05' 'K\x00' "$whole")"
@@ -306,7 +306,7 @@ layers.0.attn.wo.weight_quantizer._amax\tBF16\t[]\t1' ]
     refused 'a: its storage data/../data/0 is missing'
     prepare
     pack data.pkl data/0 byteorder data/0
-    refused 'data/0: comes twice in the zip'
+    refused 'data/0: occurs twice in the zip'
     mkdir "$T/other"
     cp "$T/archive/data.pkl" "$T/other"
     bsdtar -C "$T" --format zip -cf "$T/x.pt" archive/data/0 other/data.pkl

@@ -130,7 +130,7 @@ shards_of() {
     cp "$NANO/model-00001-of-00003.safetensors" "$T/source/old/x.safetensors"
     run st-read -o "$T/a.ts" "$T/source"
     [ "$status" -eq 0 ]
-    [[ $output == *'old/x.safetensors: is no shard of this checkpoint; left out'* ]]
+    [[ $output == *'old/x.safetensors: not a shard of this checkpoint; left out'* ]]
 }
 
 @test "--root: references of a stream whose files moved" {

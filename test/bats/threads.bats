@@ -114,9 +114,9 @@ prepare() {
     st-read -o "$T/in.ts" --inline "$NANO"
     head -c 3000000 "$T/in.ts" >"$T/cut.ts"
     for threads in 1 4; do
-        refused 'make it anew' mxfp4-unpack -j $threads "$T/cut.ts"
+        refused 'make it again' mxfp4-unpack -j $threads "$T/cut.ts"
         mxfp4-unpack -j $threads "$T/cut.ts" >"$T/out.ts" 2>/dev/null || true
-        refused 'make it anew' st-ls "$T/out.ts"
+        refused 'make it again' st-ls "$T/out.ts"
     done
 }
 

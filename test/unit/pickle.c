@@ -290,7 +290,8 @@ static void other_values(void **state)
     refused(PROGRAM(BEGIN TEXT_1("a") STORAGE("Int", "K\x01") "s."), "got a storage");
     refused(PROGRAM(BEGIN TEXT_1("a") REBUILD "s."), "got a type or function");
     refused(PROGRAM(BEGIN "K\x01" SCALAR "s."), "a key is a number");
-    refused(PROGRAM(BEGIN "(" TEXT_1("a") "u."), "wanted a dict with pairs of key and tensor");
+    refused(PROGRAM(BEGIN "(" TEXT_1("a") "u."),
+            "wanted a dict followed by pairs of key and tensor");
     refused(PROGRAM("\x80\x02)" TEXT_1("a") SCALAR "s."), "wanted a dict with pairs");
     refused(PROGRAM("\x80\x02" TEXT_1("a") SCALAR "s."), "wanted a dict with pairs");
     refused(PROGRAM("\x80\x02(u."), "wanted a dict with pairs");
