@@ -11,8 +11,8 @@
 static const char *const suffix[] = {
     [AMAX_INPUT] = "input_quantizer._amax", [AMAX_WEIGHT] = "weight_quantizer._amax"};
 
-/* The length of the module's name in a key: the text before the suffix and a separator, "_" or "."
- * (the reference uses both); 0 if it is no key. */
+/* The length of the module's name in a key: the text before a separator ("_" or "."; the reference
+ * uses both) and the suffix. 0 if it is not a key. */
 static size_t module_length(const char *name, enum amax_which which)
 {
     size_t length = strlen(name), tail = strlen(suffix[which]) + 1;
@@ -53,7 +53,7 @@ float amax_read(const struct model *model, struct ts_in *in)
     bool known =
         dtype == DTYPE_BF16 || dtype == DTYPE_F16 || dtype == DTYPE_F32 || dtype == DTYPE_F64;
     if (!amax_key(model, tensor->name, module, &which))
-        die("%s: %s: is no amax: the name of one ends in input_quantizer._amax or "
+        die("%s: %s: not an amax: the name of one ends in input_quantizer._amax or "
             "weight_quantizer._amax",
             ts_name(in), tensor->name);
     if (!known || tensor->size != dtype_size(dtype))
@@ -72,7 +72,7 @@ float amax_read(const struct model *model, struct ts_in *in)
     return amax;
 }
 
-/* Loaded, a stream is its names and values alone: its table has five times their size. */
+/* After loading, only names and values are kept: the table is five times their size. */
 struct amax {
     const char *name; /* in the arena */
     float value;
@@ -100,7 +100,7 @@ static void read_amaxes(struct amaxes *amaxes, const struct model *model, struct
         char module[TENSOR_NAME_MAX + 1];
         enum amax_which which;
         if (toc_find(toc, tensor->name) != tensor - toc->tensor)
-            die("%s: %s comes twice; amax-merge joins the dumps of several ranks", ts_name(in),
+            die("%s: %s occurs twice; amax-merge joins the dumps of several ranks", ts_name(in),
                 tensor->name);
         if (!amax_key(model, tensor->name, module, &which))
             continue;
@@ -123,7 +123,7 @@ struct amaxes *amaxes_load(const char *path, const struct model *model)
     amaxes->amax = xalloc(ts_toc(in)->count, sizeof *amaxes->amax);
     read_amaxes(amaxes, model, in);
     if (ts_plan_only(in))
-        die("%s: is a plan only, without values; make it without -n", ts_name(in));
+        die("%s: only a plan, without values; make it without -n", ts_name(in));
     if (!amaxes->count)
         die("%s: holds no amax; amax-merge makes such a stream from a calibration", ts_name(in));
     qsort(amaxes->amax, amaxes->count, sizeof *amaxes->amax, by_name);

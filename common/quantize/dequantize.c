@@ -29,13 +29,13 @@ static struct toc *plan(const struct toc *in, const struct weights *weights, enu
     return out;
 }
 
-/* A matrix on its way. */
+/* A matrix being converted. */
 struct matrix {
     const struct codec *codec;
     const struct weight *w;
     const struct tensor *tensor;
     struct scales scales;
-    uint64_t *nan; /* all there were */
+    uint64_t *nan; /* the total count */
 };
 
 static void convert(struct band *band)
@@ -58,13 +58,13 @@ static void free_matrix(void *context)
     free(m);
 }
 
-/* The present tensor band by band, so that memory does not grow with it. */
+/* Convert the current tensor band by band, so that memory does not grow with its size. */
 static void convert_matrix(struct band_pipeline *bands, struct matrix *m)
 {
     const struct weight *w = m->w;
     uint64_t most = weight_band(w, m->tensor), row_bytes = weight_row_bytes(w, m->tensor);
     uint64_t first = 0;
-    do { /* at least one: a tensor may be empty */
+    do { /* at least one band: a tensor may be empty */
         uint64_t rows = w->rows - first < most ? w->rows - first : most;
         struct band *band =
             bands_next(bands, first ? NULL : m->tensor->name, (size_t)(rows * row_bytes),
@@ -102,7 +102,7 @@ int dequantize_main(enum format format, const struct program *program, int argc,
     struct ts_out *out = ts_create(&stage, in, toc);
     struct band_pipeline *bands = bands_begin(out, in, workers, ORDERED_POOL_SLACK);
 
-    struct matrix *matrix = NULL; /* whose scales came, and itself is to come */
+    struct matrix *matrix = NULL; /* whose scales were read and whose weight comes next */
     uint64_t converted = 0, nan = 0;
     for (const struct tensor *tensor; (tensor = ts_next(in));) {
         const struct weight *w = weight_of(&weights, (size_t)(tensor - ts_toc(in)->tensor));

@@ -1,5 +1,5 @@
-/* dequantize.h: what fp8-dequant, mxfp4-unpack and nvfp4-unpack are: a stage that turns all
- * matrices of one format into BF16 and lets everything else pass. */
+/* dequantize.h: the stage behind fp8-dequant, mxfp4-unpack and nvfp4-unpack: converts all matrices
+ * of one format to BF16 and passes everything else. */
 #ifndef DEQUANTIZE_H
 #define DEQUANTIZE_H
 
@@ -7,8 +7,7 @@
 #include "tensor/weight.h"
 
 /* The whole program: X.weight of `format` becomes BF16 [rows, cols] under the same name, its scales
- * are dropped. Counts weights and FP8 NaNs. `program` says what --help says. Returns main's exit
- * code. */
+ * are dropped. Counts weights and FP8 NaNs. `program` is for --help. Returns main's exit code. */
 int dequantize_main(enum format format, const struct program *program, int argc, char **argv);
 
 #endif

@@ -10,7 +10,7 @@
 #include "base/digest.h"
 #include "base/json.h"
 
-/* The folder of recipes: the first that exists. The caller frees it. */
+/* The folder of recipes: the first candidate that exists. The caller frees the path. */
 static char *recipes_folder(void)
 {
     const char *named = getenv("SEEKPIPE_RECIPES");
@@ -21,7 +21,7 @@ static char *recipes_folder(void)
     if (length < 0)
         die_errno("/proc/self/exe");
     program[length] = 0;
-    /* bin/program, or build/sanitize-1/bin/program: look upwards. */
+    /* bin/program, or build/sanitize-1/bin/program: search upwards */
     for (char *slash; (slash = strrchr(program, '/'));) {
         static const char *const places[] = {"pipelines/recipes", "share/seekpipe/recipes"};
         *slash = 0;
@@ -47,7 +47,7 @@ struct recipe {
     char digest[DIGEST_TEXT];
 };
 
-/* The format that a recipe calls `name`; false if there is none. */
+/* The format with that name in recipes; false if there is none. */
 static bool format_named(const char *name, enum format *format)
 {
     static const char *const names[] = {[FORMAT_PLAIN] = "BF16",
@@ -74,7 +74,7 @@ static void read_rules(struct recipe *recipe, const char *path)
         struct rule *rule = &recipe->rule[recipe->rules++];
         rule->pattern = pattern;
         if (!format_named(json_string_value(format), &rule->format))
-            die("%s: formats: '%s': the formats known are NVFP4, FP8, MXFP4, BF16 and keep", path,
+            die("%s: formats: '%s': known formats are NVFP4, FP8, MXFP4, BF16 and keep", path,
                 pattern);
     }
 }
@@ -90,7 +90,7 @@ static void check(const json_t *recipe, const char *path)
             path);
 }
 
-/* The file of a recipe; the caller frees the path. */
+/* The path of a recipe's file, which the caller frees. */
 static char *find(const char *name, const char *type)
 {
     if (strchr(name, '/'))

@@ -1,12 +1,12 @@
-/* recipe.h: which matrix gets which format. Recipes are data: a file recipes/MODEL_TYPE/NAME.json
+/* recipe.h: which matrix gets which format. Recipes are data. A file recipes/MODEL_TYPE/NAME.json
  * holds
  *
- *   name, formats {pattern: format, ...}, producer {name, version}, kv_cache_quant_algo,
- *   exclude_modules [pattern, ...]
+ *     name, formats {pattern: format, ...}, producer {name, version}, kv_cache_quant_algo,
+ *     exclude_modules [pattern, ...]
  *
- * Patterns are those of fnmatch(3), over names of modules. In `formats` the first one that matches
- * a module counts; a format is one of weight.h's ("NVFP4", "FP8", "MXFP4", "BF16") or "keep". A
- * module that none matches is kept. The other members go into the checkpoint's configs. */
+ * Patterns are those of fnmatch(3) and match names of modules. In `formats` the first match wins. A
+ * format is one of weight.h's ("NVFP4", "FP8", "MXFP4", "BF16") or "keep". A module that matches no
+ * pattern is kept. The other members go into the checkpoint's configs. */
 #ifndef RECIPE_H
 #define RECIPE_H
 
@@ -17,21 +17,21 @@
 
 struct recipe;
 
-/* Read the recipe `name` of a model's family; one that cannot be read or makes no sense ends the
- * process. A name without a slash is looked for in $SEEKPIPE_RECIPES, or beside the program
- * (../pipelines/recipes in the source tree, ../share/seekpipe/recipes when installed); a name with
- * a slash is a file. The caller frees it. */
+/* Read the recipe `name` for a model's family. A name with a slash is a file; another is searched
+ * for in $SEEKPIPE_RECIPES, or near the program (../pipelines/recipes in the source tree,
+ * ../share/seekpipe/recipes when installed). A recipe that cannot be read or is invalid ends the
+ * process. recipe_free() frees the result and accepts NULL. */
 struct recipe *recipe_load(const char *name, const struct model *model);
 void recipe_free(struct recipe *recipe);
 
-/* The format that a module gets; FORMAT_COUNT: it is kept as it is. */
+/* The format a module gets; FORMAT_COUNT: it is kept. */
 enum format recipe_format(const struct recipe *recipe, const char *module);
 
-/* A digest of the recipe's text, in hexadecimal: for histories, and for what tells one run from
- * another. */
+/* SHA-256 of the recipe's text in hexadecimal, owned by the recipe: for histories and the identity
+ * of a run. */
 const char *recipe_digest(const struct recipe *recipe);
 
-/* Set what the configs need of it in `quant` (see ts_header()). */
+/* Add to `quant` (see ts_header()) what the configs need from the recipe. */
 void recipe_describe(const struct recipe *recipe, json_t *quant);
 
 #endif

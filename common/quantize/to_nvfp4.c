@@ -22,7 +22,7 @@ struct arg *to_nvfp4_args(struct to_nvfp4_options *o, const struct arg *own)
          .value = "file",
          .help = "amax stream with the input amaxes (from amax-merge); -n does without",
          .required = EVERY_FORM,
-         .silent = true}, /* told by its digest */
+         .silent = true}, /* the history has its digest instead */
         codec_arg(&o->cpu),
         {.name = "recipe",
          .kind = ARG_TEXT,
@@ -43,7 +43,7 @@ static size_t first_line(const struct weight *w)
     return w->scale != WEIGHT_NONE && w->scale < w->line ? w->scale : w->line;
 }
 
-/* The matrix that is the member of `w`'s group at `place`. */
+/* The member of w's group at `place`. */
 static uint32_t find_member(struct to_nvfp4 *job, const struct weight *w, const struct place *place)
 {
     char module[TENSOR_NAME_MAX + 1];
@@ -54,25 +54,24 @@ static uint32_t find_member(struct to_nvfp4 *job, const struct weight *w, const 
     int64_t line = toc_find(toc, name);
     if (line < 0)
         die("%s: %s: its partner %s, with which it shares weight_scale_2, is not in the stream; "
-            "st-read takes it along also for a part",
+            "st-read includes it even in a part",
             ts_name(job->in), toc->tensor[w->line].name, name);
     if (job->weights.of_line[line] == WEIGHT_NONE)
-        die("%s: %s: its partner %s is no matrix of a known format", ts_name(job->in),
+        die("%s: %s: its partner %s is not a matrix of a known format", ts_name(job->in),
             toc->tensor[w->line].name, name);
     free(name);
     return job->weights.of_line[line];
 }
 
-/* Two members of a group, one after the other in the stream, must be alike, both be wanted, and
- * follow each other: what is held is then one group at most. */
+/* Two consecutive members of a group must have the same format, must both be selected, and must be
+ * adjacent in the stream: then at most one group is held. */
 static void check_neighbours(struct to_nvfp4 *job, uint32_t low, uint32_t high)
 {
     const struct toc *toc = ts_toc(job->in);
     const struct weight *x = &job->weights.weight[low], *y = &job->weights.weight[high];
     const struct tensor *a = &toc->tensor[x->line], *b = &toc->tensor[y->line];
     if (first_line(y) != x->line + 1)
-        die("%s: %s does not follow %s directly; the stream is out of order (st-read makes it "
-            "right)",
+        die("%s: %s does not follow %s directly; the stream is out of order (st-read sorts it)",
             ts_name(job->in), b->name, a->name);
     if (x->format != y->format)
         die("%s: %s is %s, but %s, its partner, is %s", ts_name(job->in), a->name,
@@ -89,8 +88,7 @@ static int by_number(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-/* The group of a selected matrix: all its members get the same leader, those that are context,
- * too. */
+/* Form the group of a selected matrix: all its members, including context, get the same leader. */
 static void form_group(struct to_nvfp4 *job, uint32_t index)
 {
     const struct weight *w = &job->weights.weight[index];
@@ -118,7 +116,7 @@ static bool is_selected(const struct to_nvfp4 *job, const struct weight *w, cons
     bool selected = convertible[w->format] && !tensor->context && !w->place.stays &&
                     recipe_format(job->recipe, w->module) == FORMAT_NVFP4;
     if (selected && w->cols % NVFP4_BLOCK)
-        die("%s: %s: %" PRIu64 " columns, which is no multiple of NVFP4's block of %d",
+        die("%s: %s: %" PRIu64 " columns, which is not a multiple of NVFP4's block of %d",
             ts_name(job->in), tensor->name, w->cols, NVFP4_BLOCK);
     return selected;
 }
@@ -157,7 +155,7 @@ static void plan(struct to_nvfp4 *job)
             continue;
         }
         if (i != w->line)
-            continue; /* the old scale goes */
+            continue; /* the old scale is dropped */
         (void)input_amax(job, w);
         struct tensor line = in->tensor[i];
         line.shard = toc_shard(out, in->shard[line.shard]);
@@ -175,8 +173,8 @@ static void plan(struct to_nvfp4 *job)
     }
 }
 
-/* What tells this run from one with other amaxes or another recipe. */
-static void tell(const struct to_nvfp4 *job, const struct stage *stage)
+/* Record what distinguishes this run from one with other amaxes or another recipe. */
+static void record_inputs(const struct to_nvfp4 *job, const struct stage *stage)
 {
     char hex[DIGEST_TEXT];
     if (job->amaxes)
@@ -208,7 +206,7 @@ void to_nvfp4_begin(struct to_nvfp4 *job, const struct stage *stage,
     weights_find(&job->weights, model, ts_toc(job->in), ts_name(job->in));
     select_weights(job, convertible);
     plan(job);
-    tell(job, stage);
+    record_inputs(job, stage);
     job->out = ts_create(stage, job->in, job->toc);
     job->bands = bands_begin(job->out, job->in, threads, ORDERED_POOL_SLACK + options->ahead);
 }
@@ -282,7 +280,7 @@ void to_nvfp4_pass(struct to_nvfp4 *job, const struct member *member)
 
 void to_nvfp4_run(struct to_nvfp4 *job, to_nvfp4_convert *convert, void *context)
 {
-    struct group *group = NULL; /* that is open */
+    struct group *group = NULL; /* the open group */
     for (const struct tensor *tensor; (tensor = ts_next(job->in));) {
         size_t line = (size_t)(tensor - ts_toc(job->in)->tensor);
         uint32_t index = job->weights.of_line[line];
@@ -309,7 +307,7 @@ static void count_member(struct to_nvfp4 *job, const struct member *member)
     job->packed++;
     if (!place_is_routed(&place))
         return;
-    place.matrix = 0; /* an expert counts once */
+    place.matrix = 0; /* each expert counts once */
     if (job->packed > 1 && !place_compare(&place, &job->last))
         return;
     job->last = place;
@@ -341,7 +339,7 @@ void to_nvfp4_bands(struct to_nvfp4 *job, const struct member *member, const cha
 {
     char *name = xprintf("%s.%s", member->w->module, which);
     uint64_t first = 0, rows;
-    do { /* at least one: a tensor may be empty */
+    do { /* at least one band: a tensor may be empty */
         rows = member->w->rows - first < most ? member->w->rows - first : most;
         struct band *band = bands_next(job->bands, first ? NULL : name, (size_t)(rows * raw_row),
                                        (size_t)(rows * out_row));
@@ -377,7 +375,7 @@ void to_nvfp4_finish(struct to_nvfp4 *job, json_t *counts)
     if (job->amaxes)
         json_object_set(counts, "amax", (json_t *)amaxes_counts(job->amaxes));
     if (!job->packed && !ts_plan_only(job->in) && !job->quiet)
-        warn("nothing to do: the recipe names no matrix of this stream that could become NVFP4");
+        warn("nothing to do: the recipe names no matrix in this stream that can become NVFP4");
     ts_finish(job->out, job->in, counts);
     amaxes_free(job->amaxes);
     weights_free(&job->weights);
