@@ -8,8 +8,8 @@
 #include "tensor/nvfp4.h"
 #include "tensor/weight.h"
 
-/* What quantization adds to config.json's quantization_config; taken out again when the weights are
- * dequantized. */
+/* The keys that quantization adds to config.json's quantization_config; removed again when the
+ * weights are dequantized. */
 static const char *const nvfp4_keys[] = {"moe_quant_algo",      "producer",   "quant_algo",
                                          "kv_cache_quant_algo", "group_size", "config_groups",
                                          "quantized_layers",    "ignore",     "exclude_modules"};
@@ -19,8 +19,8 @@ static int by_text(const void *a, const void *b)
     return strcmp(*(char *const *)a, *(char *const *)b);
 }
 
-/* {module: {"quant_algo": "NVFP4", "group_size": 16}}, sorted: one entry for all the routed experts
- * of a layer, one for each other matrix. */
+/* {module: {"quant_algo": "NVFP4", "group_size": 16}}, sorted: one entry for all routed experts of
+ * a layer, one for each other matrix. */
 static json_t *quantized_layers(const struct model *model, const struct toc *toc)
 {
     char **name = NULL;
@@ -61,7 +61,7 @@ static json_t *config_groups(void)
                      "weights", weights, "targets", "Linear");
 }
 
-/* Numbers in the fewest digits that give them back. */
+/* Writes numbers with the fewest digits that read back the same. */
 static char *config_text(const json_t *config, bool sorted)
 {
     size_t order = sorted ? JSON_SORT_KEYS : JSON_PRESERVE_ORDER;
@@ -90,16 +90,16 @@ static json_t *quant_value(json_t *quant, const char *key)
     return value;
 }
 
-/* What stands in the outgoing table, as far as configs speak of it. */
-struct made {
+/* The formats in the outgoing table, as far as the configs need them. */
+struct outgoing {
     const struct model *model;
     bool format[FORMAT_COUNT + 1];
-    bool experts; /* all routed experts, but those of MTP, are NVFP4 */
+    bool experts; /* all routed experts outside MTP are NVFP4 */
 };
 
-static struct made look(const struct model *model, const struct toc *toc)
+static struct outgoing survey(const struct model *model, const struct toc *toc)
 {
-    struct made made = {.model = model};
+    struct outgoing made = {.model = model};
     bool any = false, other = false;
     for (size_t i = 0; i < toc->count; i++) {
         enum format format = format_of(&toc->tensor[i]);
@@ -114,14 +114,14 @@ static struct made look(const struct model *model, const struct toc *toc)
     return made;
 }
 
-/* A checkpoint with other quantized formats beside NVFP4 is one of mixed precision. */
-static const char *quant_algo(const struct made *made)
+/* A checkpoint with other quantized formats besides NVFP4 has mixed precision. */
+static const char *quant_algo(const struct outgoing *made)
 {
     return made->format[FORMAT_FP8] || made->format[FORMAT_MXFP4] ? "MIXED_PRECISION" : "NVFP4";
 }
 
-/* What says how FP8 weights are to be read; engines look for that first. */
-static void set_fp8(json_t *q, const struct made *made)
+/* Set the keys for reading FP8 weights, which engines check first. */
+static void set_fp8(json_t *q, const struct outgoing *made)
 {
     static const char *const keys[] = {"activation_scheme", "weight_block_size", "scale_fmt"};
     if (!made->format[FORMAT_FP8]) {
@@ -139,7 +139,8 @@ static void set_fp8(json_t *q, const struct made *made)
                             json_pack("[I,I]", (json_int_t)block.rows, (json_int_t)block.cols));
 }
 
-static char *nvfp4_config(json_t *config, json_t *quant, json_t *layers, const struct made *made)
+static char *nvfp4_config(json_t *config, json_t *quant, json_t *layers,
+                          const struct outgoing *made)
 {
     json_t *q = json_object_get(config, "quantization_config");
     if (!json_is_object(q)) {
@@ -162,7 +163,7 @@ static char *nvfp4_config(json_t *config, json_t *quant, json_t *layers, const s
     return config_text(config, true);
 }
 
-static char *nvfp4_hf_quant(json_t *quant, json_t *layers, const struct made *made)
+static char *nvfp4_hf_quant(json_t *quant, json_t *layers, const struct outgoing *made)
 {
     json_t *document = json_pack(
         "{s:O, s:{s:s, s:O, s:i, s:O, s:O}}", "producer", quant_value(quant, "producer"),
@@ -176,7 +177,8 @@ static char *nvfp4_hf_quant(json_t *quant, json_t *layers, const struct made *ma
     return text;
 }
 
-/* No NVFP4 is left: config.json says what there was before, or nothing if all is plain now. */
+/* No NVFP4 is left: restore config.json to its state before quantization, or remove the entry if
+ * all weights are plain now. */
 static char *dequantized_config(json_t *config, bool any_quantized)
 {
     json_t *q = json_object_get(config, "quantization_config");
@@ -195,7 +197,7 @@ static char *dequantized_config(json_t *config, bool any_quantized)
 
 void configs_derive(struct configs *configs, struct ts_in *in, const struct toc *toc)
 {
-    struct made made = look(ts_model(in), toc);
+    struct outgoing made = survey(ts_model(in), toc);
     *configs = (struct configs){0};
     json_t *quant = json_object_get(ts_header(in), "quant");
     json_t *config = ts_file_json(in, "config.json");
@@ -209,7 +211,7 @@ void configs_derive(struct configs *configs, struct ts_in *in, const struct toc 
         configs->config =
             dequantized_config(config, made.format[FORMAT_FP8] || made.format[FORMAT_MXFP4]);
     }
-    /* A stream whose NVFP4 weights were dequantized has no use for it. */
+    /* useless once NVFP4 weights are dequantized */
     json_t *formats = json_object_get(json_object_get(ts_header(in), "input"), "formats");
     bool was_nvfp4 = json_object_get(formats, format_name(FORMAT_NVFP4)) != NULL;
     configs->keep_hf_quant =

@@ -1,8 +1,8 @@
-/* config.h: config.json and hf_quant_config.json of a checkpoint, derived from the formats that its
- * tensors have.
+/* config.h: config.json and hf_quant_config.json of a checkpoint, derived from the formats of its
+ * tensors.
  *
- * The keys and values are those of Model Optimizer's examples/deepseek/deepseek_v4/
- * quantize_to_nvfp4.py, by which the serving engines know such a checkpoint. */
+ * Keys and values follow Model Optimizer's examples/deepseek/deepseek_v4/quantize_to_nvfp4.py;
+ * serving engines recognize such a checkpoint by them. */
 #ifndef CONFIG_H
 #define CONFIG_H
 
@@ -12,14 +12,14 @@
 #include "stream/ts.h"
 
 struct configs {
-    char *config;       /* text of config.json, or NULL: stays as it is (or there is none) */
-    char *hf_quant;     /* text of hf_quant_config.json, or NULL: there is none */
-    bool keep_hf_quant; /* the side file of that name stays as it is */
+    char *config;       /* text of config.json, or NULL: unchanged (or absent) */
+    char *hf_quant;     /* text of hf_quant_config.json, or NULL: none */
+    bool keep_hf_quant; /* that side file stays unchanged */
 };
 
-/* Derive both from the outgoing stream: its header's `quant`, its config.json, and the table of the
- * whole checkpoint, of which the stream may bring a part. A stream whose formats no stage changed
- * keeps both. The caller frees it with configs_free(). */
+/* Derive both from the outgoing stream: its header's `quant`, its config.json, and `toc`, the table
+ * of the whole checkpoint, of which the stream may bring only a part. If no stage changed the
+ * formats, both stay unchanged. configs_free() frees the content. */
 void configs_derive(struct configs *configs, struct ts_in *in, const struct toc *toc);
 void configs_free(struct configs *configs);
 

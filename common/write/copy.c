@@ -78,7 +78,7 @@ uint64_t compare_range(int in, uint64_t in_offset, int out, uint64_t out_offset,
     return same;
 }
 
-/* Through memory, for filesystems between which the kernel does not copy. */
+/* Copies through memory, for pairs of filesystems that the kernel does not copy between. */
 static void copy_by_hand(int in, uint64_t in_offset, int out, uint64_t out_offset, uint64_t length,
                          const char *what)
 {
@@ -105,7 +105,8 @@ void copy_range(struct copier *copier, int in, uint64_t in_offset, int out, uint
             errno != EINVAL && errno != EPERM)
             die_errno("%s: copying to offset %" PRIu64, what, out_offset);
         if (done <= 0)
-            break; /* some filesystems say 0 for what they cannot; reading tells the truth */
+            break; /* some filesystems return 0 for what they cannot do; reading shows the actual
+                    * state */
         in_offset += (uint64_t)done;
         out_offset += (uint64_t)done;
         length -= (uint64_t)done;
@@ -114,13 +115,13 @@ void copy_range(struct copier *copier, int in, uint64_t in_offset, int out, uint
         copy_by_hand(in, in_offset, out, out_offset, length, what);
 }
 
-/* The last page of a clone, where a range that went wrong would show. */
+/* Check the last page of a clone, where a misplaced range would show. */
 static void check_sample(int in, uint64_t in_end, int out, uint64_t out_end, const char *what)
 {
     uint64_t same = compare_range(in, in_end - PAGE, out, out_end - PAGE, PAGE, what);
     if (same < PAGE)
-        die("%s: offset %" PRIu64 ": shared with the source, but reads otherwise: the filesystem "
-            "is not to be trusted; --no-share copies instead",
+        die("%s: offset %" PRIu64 ": shared with the source, but reads differently: the filesystem "
+            "cannot be trusted; --no-share copies instead",
             what, out_end - PAGE + same);
 }
 

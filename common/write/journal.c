@@ -17,7 +17,7 @@
 static const char magic[] = "seekpipe-journal 1 ";
 enum { MAGIC = sizeof magic - 1, IDENTITY = DIGEST_TEXT - 1 };
 
-/* First line and table, from `size` bytes of text; false if they are not whole. */
+/* Parse the first line and the table from `size` bytes of text; false if they are incomplete. */
 static bool parse_table(struct journal *journal, size_t size)
 {
     const char *at = journal->text + MAGIC;

@@ -22,13 +22,13 @@
 static const char journal_name[] = CHECKPOINT_JOURNAL;
 enum { WALK_FILES = 16 };
 
-/* "inside" or "equal to": whether `path` lies below the folder of `length` bytes. */
+/* True if `path` is the folder of `length` bytes, or inside it. */
 static bool is_below(const char *path, const char *folder, size_t length)
 {
     return !strncmp(path, folder, length) && (path[length] == '/' || !path[length]);
 }
 
-/* `folder`, of `length` bytes, holds what is read: keep away from it. */
+/* Check that the output stays away from `folder`, of `length` bytes, which holds input. */
 static void check_folder(const struct output_dir *output, const char *folder, size_t length)
 {
     size_t own = strlen(output->path);
@@ -46,7 +46,7 @@ static void check_sources(const struct output_dir *output, const char *source,
     if (source)
         check_folder(output, source, strlen(source));
     for (size_t i = 0; i < sources->count; i++) {
-        /* A stream's path may lead through links, as after st-read --root. */
+        /* a stream's path may lead through links, as after st-read --root */
         char *path = realpath(sources->file[i].path, NULL);
         if (!path)
             die_errno("%s: the stream refers to this file (st-read --root OLD=NEW re-points it)",
@@ -71,7 +71,7 @@ static size_t count_entries(const char *path)
     return entries - DOTS;
 }
 
-/* True if the folder holds an entry that fnmatch(3) finds. */
+/* True if the folder holds an entry that matches the fnmatch(3) pattern. */
 static bool holds(const char *path, const char *pattern)
 {
     DIR *folder = opendir(path);
@@ -89,8 +89,8 @@ static bool holds_checkpoint(const struct output_dir *output)
     return holds(output->path, "*.safetensors");
 }
 
-/* What is already at DST may stand in the way, or be replaced: a slip of the hand must not cost
- * somebody's other files. */
+/* Check that the content of DST may be replaced: a typing error must not cost a user other files.
+ */
 static void check_present(const struct output_dir *output)
 {
     if (!count_entries(output->path))
@@ -98,7 +98,7 @@ static void check_present(const struct output_dir *output)
     if (!output->overwrite && !output_dir_in_place(output))
         die("%s: is not empty; choose another folder, or --overwrite it", output->path);
     if (output->overwrite && !holds_checkpoint(output))
-        die("%s: is no checkpoint (no .safetensors file in it); --overwrite replaces nothing else: "
+        die("%s: not a checkpoint (no .safetensors file in it); --overwrite replaces nothing else: "
             "choose another folder, or remove it yourself",
             output->path);
 }
@@ -114,7 +114,7 @@ void output_dir_name(struct output_dir *output, const char *path)
     if (!exists && errno != ENOENT)
         die_errno("%s", clean);
     if (exists && S_ISLNK(status.st_mode)) {
-        /* The link stays, what it points to is replaced. */
+        /* the link stays; its target is replaced */
         char *real = realpath(clean, NULL);
         if (!real || stat(real, &status))
             die_errno("%s", clean);
@@ -135,20 +135,20 @@ void output_dir_name(struct output_dir *output, const char *path)
     free(above);
     free(clean);
     if (exists && !S_ISDIR(status.st_mode))
-        die("%s: exists and is no folder", output->path);
+        die("%s: exists and is not a folder", output->path);
 }
 
 void output_dir_check(struct output_dir *output, bool overwrite, const char *source,
                       const struct sources *sources)
 {
-    signal(SIGXFSZ, SIG_IGN); /* a file size limit is an error like others: EFBIG */
+    signal(SIGXFSZ, SIG_IGN); /* report a file size limit like other errors: EFBIG */
     output->overwrite = overwrite;
     check_sources(output, source, sources);
     if (!access(output->path, F_OK))
         check_present(output);
 }
 
-/* Open and lock a folder of an st-write; -1 if there is none. */
+/* Open and lock a folder that st-write made; -1 if it does not exist. */
 static int lock(const char *path)
 {
     struct stat opened, named;
@@ -162,7 +162,7 @@ static int lock(const char *path)
             die("%s: another st-write is at work in it", path);
         die_errno("%s", path);
     }
-    /* The other one may have finished and renamed it between our open and our lock. */
+    /* the other run may have finished and renamed it between our open and our lock */
     if (fstat(folder, &opened) || stat(path, &named) || opened.st_ino != named.st_ino ||
         opened.st_dev != named.st_dev)
         die("%s: another st-write was at work in it; run this again", path);
@@ -176,31 +176,31 @@ static void sync_folder(const char *path)
         die_errno("%s: syncing it to disk", path);
 }
 
-/* ---- the end of a run, and of one that was killed there ---- */
+/* ---- the end of a run, also of one that was killed there ---- */
 
 static int remove_entry(const char *path, const struct stat *status, int type, struct FTW *walk)
 {
     (void)status;
     (void)type;
     if (walk->level == 0 || (walk->level == 1 && !strcmp(path + walk->base, journal_name)))
-        return 0; /* last, so that a folder that is half gone says what it is */
+        return 0; /* last, so that a partly removed folder can be recognized */
     return remove(path);
 }
 
-/* The mark, which is its journal, goes last. */
+/* Remove the folder; its journal, which marks it, goes last. */
 static bool remove_folder(const char *path, int folder)
 {
     if (nftw(path, remove_entry, WALK_FILES, FTW_PHYS | FTW_DEPTH | FTW_MOUNT))
         return false;
-    if (count_entries(path) > 1) { /* nftw() passes over what it could not read */
+    if (count_entries(path) > 1) { /* nftw() skips what it cannot read */
         errno = ENOTEMPTY;
         return false;
     }
     return !unlinkat(folder, journal_name, 0) && !rmdir(path);
 }
 
-/* If what lies at DST.partial says that it is the old checkpoint: remove it. True if it was
- * replaced by the run of `identity` and `toc`. */
+/* If DST.partial is marked as the old checkpoint, remove it. True if it was replaced by the run of
+ * `identity` and `toc`. */
 static bool remove_replaced(const struct output_dir *output, const char *identity,
                             const struct toc *toc)
 {
@@ -220,7 +220,7 @@ static bool remove_replaced(const struct output_dir *output, const char *identit
     return ours;
 }
 
-/* Have the old checkpoint, which now lies at DST.partial, say so. */
+/* Mark the old checkpoint, now at DST.partial, as replaced. */
 static void mark_replaced(const struct output_dir *output, const char *identity,
                           const struct toc *toc)
 {
@@ -234,13 +234,13 @@ static void mark_replaced(const struct output_dir *output, const char *identity,
     close(folder);
 }
 
-/* How a journal names the folder that will be replaced. */
+/* The note that identifies the folder to be replaced; the caller frees it. */
 static char *replaces_note(const struct stat *status)
 {
     return xprintf("replaces\t%ju\t%ju\n", (uintmax_t)status->st_dev, (uintmax_t)status->st_ino);
 }
 
-/* True if DST.partial is the folder that the journal of DST says it replaces. */
+/* True if DST.partial is the folder that DST's journal says is replaced. */
 static bool is_replaced(const struct output_dir *output, const struct journal *journal)
 {
     struct stat status;
@@ -253,7 +253,7 @@ static bool is_replaced(const struct output_dir *output, const struct journal *j
     return same;
 }
 
-/* The last step: DST is whole and in place, and is a checkpoint without its journal. */
+/* The last step: DST, complete and in place, becomes a checkpoint when its journal is removed. */
 static void remove_journal(const struct output_dir *output, int folder)
 {
     if (unlinkat(folder, journal_name, 0) || (fsync(folder) && errno != EINVAL))
@@ -271,7 +271,7 @@ static bool settle(const struct output_dir *output, const char *identity, const 
     bool whole = state == JOURNAL_WHOLE && journal_find(&journal, "whole");
     bool ours = whole && journal_is_of(&journal, identity, toc);
     if (state == JOURNAL_WHOLE && !whole)
-        die("%s: holds what a run of st-write left half done; move it back to %s to continue it",
+        die("%s: holds the result of an unfinished run of st-write; move it back to %s to continue",
             output->path, output->partial);
     if (state != JOURNAL_NONE && !ours && !output->overwrite)
         die("%s: is not empty; choose another folder, or --overwrite it", output->path);
@@ -324,7 +324,7 @@ bool output_dir_resume(struct output_dir *output, const char *identity, const st
     if (state == JOURNAL_WHOLE) {
         if (!journal_is_of(&output->journal, identity, toc))
             die("%s: was left by a run with other input or options; remove it (rm -r) to start "
-                "anew",
+                "again",
                 output->partial);
         return true;
     }
@@ -333,7 +333,8 @@ bool output_dir_resume(struct output_dir *output, const char *identity, const st
     if (state == JOURNAL_FOREIGN || (state == JOURNAL_NONE && others))
         die("%s: is in the way: st-write did not make it; move or remove it", output->partial);
     if (others)
-        die("%s: its journal is damaged; remove the folder (rm -r) to start anew", output->partial);
+        die("%s: its journal is damaged; remove the folder (rm -r) to start again",
+            output->partial);
     return false;
 }
 
@@ -370,10 +371,10 @@ static void make_folders(struct output_dir *output, const char *name)
         struct stat status;
         if (mkdirat(output->folder, folder, 0777) && errno != EEXIST)
             die_errno("%s/%s", output->partial, folder);
-        /* Never through a link to elsewhere. */
+        /* never follow a link out of the folder */
         if (fstatat(output->folder, folder, &status, AT_SYMLINK_NOFOLLOW) ||
             !S_ISDIR(status.st_mode))
-            die("%s/%s: is no folder, but %s lies in it", output->partial, folder, name);
+            die("%s/%s: not a folder, but %s belongs in it", output->partial, folder, name);
         free(folder);
     }
 }
@@ -455,7 +456,8 @@ void output_dir_finish(struct output_dir *output)
     sync_folder(output->parent);
     close(output->folder);
     output->folder = -1;
-    output_dir_was_done(output, NULL, NULL); /* the rest, as after a kill right here */
+    output_dir_was_done(output, NULL, NULL); /* the remaining steps, as after a kill at this point
+                                              */
 }
 
 void output_dir_free(struct output_dir *output)

@@ -1,5 +1,5 @@
-/* output_dir.h: the folder that a checkpoint is built in: DST.partial beside DST, locked, renamed
- * to DST in one step when everything is in it and on disk. DST exists only whole. */
+/* output_dir.h: the folder that a checkpoint is built in: DST.partial beside DST, locked, and
+ * renamed to DST in one step when everything in it is on disk. DST only ever exists complete. */
 #ifndef OUTPUT_DIR_H
 #define OUTPUT_DIR_H
 
@@ -11,34 +11,35 @@
 #include "write/journal.h"
 
 struct output_dir {
-    char *path;    /* DST, absolute, without a '/' at its end */
+    char *path;    /* DST, absolute, without a trailing '/' */
     char *partial; /* DST.partial */
     char *parent;  /* the folder of both */
-    int folder;    /* DST.partial, locked; -1 until there is one */
+    int folder;    /* descriptor of DST.partial, locked; -1 until it exists */
     struct journal journal;
     bool overwrite;
 };
 
-/* Make absolute names of `path`. Ends the process if that is no folder's name. */
+/* Set the absolute names for `path`. A path that cannot name a folder ends the process.
+ * output_dir_free() frees the content. */
 void output_dir_name(struct output_dir *output, const char *path);
 
-/* Check that it can become a checkpoint: absent or an empty folder (with overwrite: a checkpoint,
- * too), not equal to, inside, or around the folder `source` (NULL: unknown) or one that holds a
- * file of `sources`. Ends the process otherwise. Nothing is written yet. */
+/* Check that DST can become a checkpoint. It must be absent or an empty folder (with overwrite, or
+ * a checkpoint). It must not be equal to, inside, or around the folder `source` (NULL: unknown) or
+ * one that holds a file of `sources`. Ends the process otherwise. Writes nothing. */
 void output_dir_check(struct output_dir *output, bool overwrite, const char *source,
                       const struct sources *sources);
 
 /* True if DST holds a journal: only its removal was left to do. */
 bool output_dir_in_place(const struct output_dir *output);
 
-/* Finish what an earlier run left when it was killed with DST whole and in place: its journal in
- * it, the old checkpoint at DST.partial. True if that was a run of streams like that of `identity`
+/* Finish the work of a run that was killed when DST was complete and in place: remove the journal
+ * in it and the old checkpoint at DST.partial. True if that run was one of a stream with `identity`
  * and `toc` (as below), so that nothing is left to do. */
 bool output_dir_was_done(const struct output_dir *output, const char *identity,
                          const struct toc *toc);
 
-/* How far DST is: nothing or an empty folder there; a run at work in DST.partial, or cut off there
- * or in DST's last step; a checkpoint, as --overwrite takes it; or what is none. */
+/* The state of DST: absent or an empty folder; a run is at work in DST.partial, or was interrupted
+ * there or in the last step; a checkpoint that --overwrite accepts; or something else. */
 enum output_dir_state {
     OUTPUT_DIR_ABSENT,
     OUTPUT_DIR_PARTIAL,
@@ -47,43 +48,43 @@ enum output_dir_state {
 };
 enum output_dir_state output_dir_state(const struct output_dir *output);
 
-/* True if files in the target can share their bytes with `fd`. Leaves nothing behind. */
+/* True if files in the output directory can share their bytes with `fd`. Leaves nothing behind. */
 bool output_dir_can_share(const struct output_dir *output, int fd);
 
-/* Lock what an earlier run left in DST.partial, and read its journal. False if there is nothing.
- * What was not made by st-write, or not from streams like that of `identity` and `toc`, ends the
- * process: its table must have all the stream's lines. NULL and NULL: any. */
+/* Lock the DST.partial of an earlier run, and read its journal. False if there is none. If st-write
+ * did not make it, or made it from a stream of another identity or table, the process ends: its
+ * table must have all lines of `toc`. NULL and NULL match any. */
 bool output_dir_resume(struct output_dir *output, const char *identity, const struct toc *toc);
 
-/* After output_dir_resume() gave false: make and lock DST.partial, begin its journal. After
- * output_dir_adopt(): begin it. */
+/* After output_dir_resume() returned false: make and lock DST.partial, and begin its journal. After
+ * output_dir_adopt() returned false: begin its journal. */
 void output_dir_begin(struct output_dir *output, const char *identity, const struct toc *toc);
 
-/* Lock a DST.partial in which there are parts (parts.h), and read its journal. False if none was
- * begun, or not to its end: then it is for output_dir_begin() to begin. */
+/* Lock a DST.partial that holds parts (parts.h), and read its journal. False if it has no journal,
+ * or an incomplete one: then output_dir_begin() begins it. */
 bool output_dir_adopt(struct output_dir *output);
 
-/* Create (or open again, with truncate == false) a file in it for writing; `name` may hold '/'; its
- * folders are made. */
+/* Create a file in it for writing (with truncate == false, reopen it), and return its descriptor.
+ * `name` may contain '/'; missing folders are made. */
 int output_dir_open(struct output_dir *output, const char *name, bool truncate);
 
-/* fsync and close a file, checked. */
+/* fsync (if `sync`) and close a file; an error ends the process. */
 void output_dir_close(int fd, const char *name, bool sync);
 
 /* Write a small file, synced. */
 void output_dir_put(struct output_dir *output, const char *name, const char *data, uint64_t size);
 
-/* What a file in DST.partial is; false if there is none of that name. */
+/* The status of a file in DST.partial; false if there is none of that name. */
 bool output_dir_stat(const struct output_dir *output, const char *name, struct stat *status);
 
-/* Its bytes on disk; 0 if there is none of that name. */
+/* The bytes such a file takes on disk; 0 if there is none. */
 uint64_t output_dir_holds(const struct output_dir *output, const char *name);
 
-/* Bytes free for us on its filesystem. */
+/* The free bytes on its filesystem for this user. */
 uint64_t output_dir_free_bytes(const struct output_dir *output);
 
-/* Everything is written: sync the folders, rename to DST (with overwrite, exchange with the old one
- * and remove that), sync the parent. */
+/* Everything is written: sync the folders, rename to DST (with overwrite, exchange it with the old
+ * one and remove that), sync the parent. */
 void output_dir_finish(struct output_dir *output);
 
 void output_dir_free(struct output_dir *output);

@@ -17,7 +17,7 @@
 static const char table_file[] = "part.ts", shard_suffix[] = ".safetensors";
 enum { PARTS_MAX = 999999999, DIGITS = 12 };
 
-/* A part's folder by its name. */
+/* A part's folder, parsed from its name. */
 struct part {
     uint64_t number, of; /* number 2 of 3 */
     char run[DIGITS + 1];
@@ -25,7 +25,7 @@ struct part {
     char *name;
 };
 
-/* All of a folder. */
+/* All parts in a folder. */
 struct list {
     struct part *part;
     size_t count;
@@ -106,16 +106,15 @@ char *parts_folder(const char *partial, const char *scope, const char *identity)
         die_errno("%s", partial);
     char *journal = xprintf("%s/" CHECKPOINT_JOURNAL, partial);
     if (!access(journal, F_OK))
-        die("%s: is of a run in one piece, or is being joined (--join goes on); remove it (rm -r) "
-            "to "
-            "start anew",
+        die("%s: belongs to a run in one piece, or is being joined (--join continues that); remove "
+            "it (rm -r) to start again",
             partial);
     free(journal);
     list_parts(&list, partial);
     for (size_t i = 0; i < list.count; i++)
         if (list.part[i].of != own.of || strncmp(list.part[i].run, identity, DIGITS) != 0)
             die("%s: holds %s, a part of a run with other input or options, or in other parts; "
-                "remove it (rm -r) to start anew",
+                "remove it (rm -r) to start again",
                 partial, list.part[i].name);
     list_free(&list);
     return xprintf("%s/part-%" PRIu64 "-of-%" PRIu64 "-%.*s", partial, own.number, own.of, DIGITS,
@@ -156,7 +155,7 @@ static uint64_t bytes_in(const char *path)
     uint64_t bytes = 0;
     DIR *folder = opendir(path);
     if (!folder)
-        return 0; /* it may be complete by now, and have another name */
+        return 0; /* it may be complete by now and have another name */
     for (struct dirent *entry; (entry = readdir(folder));)
         if (!fstatat(dirfd(folder), entry->d_name, &status, AT_SYMLINK_NOFOLLOW) &&
             S_ISREG(status.st_mode))
@@ -181,7 +180,7 @@ uint64_t parts_left_over(const char *partial)
 
 /* ---- all parts ---- */
 
-/* All are there, once each, and of one run. */
+/* Check that all parts are there, once each, and of one run. */
 static void check_parts(const struct list *list, const char *partial)
 {
     if (!list->count)
@@ -199,14 +198,14 @@ static void check_parts(const struct list *list, const char *partial)
             die("%s: part %" PRIu64 " of %" PRIu64 " is missing; run it", partial, number,
                 first->of);
         if (!part->complete)
-            die("%s: part %" PRIu64 " of %" PRIu64 " is not complete; if it does not run any more, "
+            die("%s: part %" PRIu64 " of %" PRIu64 " is not complete; if it is no longer running, "
                 "run it again",
                 partial, number, first->of);
     }
 }
 
-/* Numbers add up; all else is alike in all parts, and so is what lies in arrays: it came from
- * elsewhere than the part's own tensors. */
+/* Numbers are added. Everything else is the same in all parts, and so are arrays: they do not come
+ * from the part's own tensors. */
 static void add_counts(json_t *sum, json_t *counts)
 {
     const char *key;
@@ -243,7 +242,7 @@ static void gather_part(struct parts *parts, struct ts_in *in)
 {
     const char *identity = json_string_value(json_object_get(ts_header(in), "identity"));
     if (!identity || strlen(identity) != DIGEST_TEXT - 1)
-        die("%s: says no identity; st-write --part did not write it", ts_name(in));
+        die("%s: has no identity; st-write --part did not write it", ts_name(in));
     if (!parts->in)
         memcpy(parts->identity, identity, DIGEST_TEXT);
     if (strcmp(parts->identity, identity) != 0)
@@ -313,8 +312,8 @@ bool parts_find(const char *partial, const char *shard, uint64_t *size)
     return found;
 }
 
-/* A part's shards move up; its table is removed with its folder, and so is the journal that is left
- * of a run which was killed in its last step. */
+/* Move a part's shards up and remove its folder with its table, and with the journal that a run
+ * killed in its last step may have left. */
 static void move_part(const char *partial, const char *name)
 {
     static const char *const own[] = {table_file, CHECKPOINT_JOURNAL};

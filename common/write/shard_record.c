@@ -35,8 +35,7 @@ char *shard_record_note(const char *shard, const struct stat *status, const stru
     return text;
 }
 
-/* The field behind the tab at *note, which moves to the tab or newline behind it; NULL at the end.
- */
+/* The field after the tab at *note, which moves to the tab or newline after it; NULL at the end. */
 static const char *next_field(const char **note, size_t *length)
 {
     if (**note != '\t')
@@ -71,7 +70,8 @@ static uint64_t checksum_of(int fd, uint64_t offset, uint64_t size, const char *
     return checksum_end(checksum);
 }
 
-/* How many bytes of a tensor are as its proof says: all, or those before the first that is not. */
+/* The number of a tensor's bytes that match its proof: all, or those before the first difference.
+ */
 static uint64_t proven(const char *proof, size_t length, int fd, uint64_t offset,
                        struct sources *sources, const struct tensor *tensor)
 {
@@ -98,8 +98,8 @@ const struct tensor *shard_record_verify(const char *note, int fd, struct source
                                          const uint64_t *offset, uint64_t *at)
 {
     size_t length;
-    note += strcspn(note, "\t\n"); /* behind the size, */
-    next_field(&note, &length);    /* and the mtime */
+    note += strcspn(note, "\t\n"); /* skip the size … */
+    next_field(&note, &length);    /* … and the mtime */
     for (size_t i = 0; i < count; i++) {
         const struct tensor *tensor = &toc->tensor[line[i]];
         const char *proof = next_field(&note, &length);

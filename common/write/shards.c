@@ -24,13 +24,12 @@ struct shard {
     uint32_t *line; /* its lines of the table, data only */
     size_t count;   /* 0: context only, no file */
     size_t left;    /* tensors still to be written */
-    bool made;      /* its file, by this run */
+    bool made;      /* its file was created by this run */
     uint64_t size;  /* bytes of the file */
-    char *note;     /* of the journal, from SIZE on; NULL until it is whole and on disk */
+    char *note;     /* from the journal, starting at SIZE; NULL until it is complete and on disk */
 };
 
-/* A shard that is complete, on its way to the disk: a thread waits for that, while the next one is
- * read. */
+/* A complete shard being synced: a thread waits for the disk while the next shard is read. */
 struct syncing {
     pthread_t thread;
     uint32_t shard; /* or NO_SHARD */
@@ -38,8 +37,8 @@ struct syncing {
     int error; /* errno of fsync(), or 0 */
 };
 
-/* References that wait to be copied, while the kernel reads ahead what they refer to: tensors come
- * in the model's order, which leaps about in the source's files. */
+/* References waiting to be copied, while the kernel reads ahead what they refer to. Tensors come in
+ * stream order, which jumps back and forth in the source's files. */
 enum { WAITING_MAX = 64, WAITING_BYTES = 64 << 20 };
 struct waiting {
     struct {
@@ -55,10 +54,10 @@ struct shards {
     struct shard *shard;
     size_t count;
     uint64_t *offset;    /* by line of the table */
-    struct proof *proof; /* by line of the table: of what was written */
+    struct proof *proof; /* by line of the table, for what was written */
     uint64_t bytes;      /* of all files */
     struct copier *copier;
-    uint32_t current; /* the shard that is open, or NO_SHARD */
+    uint32_t current; /* the open shard, or NO_SHARD */
     int fd;
     struct waiting waiting;
     struct syncing syncing;
@@ -71,7 +70,7 @@ static uint32_t phase_of(struct ts_in *in, const char *shard)
     return i < 0 ? 0 : sources->file[i].phase;
 }
 
-/* Size and offsets of one shard; its header too, if asked for. */
+/* Lay out one shard: returns its size, sets its offsets, and *header if that is not NULL. */
 static uint64_t layout(struct shards *shards, const struct shard *shard, struct ts_in *in,
                        char **header, uint64_t *header_size)
 {
@@ -120,13 +119,13 @@ struct shards *shards_plan(struct toc *toc, struct ts_in *in, struct copier *cop
         uint64_t header_size;
         if (!shard->count)
             continue; /* context only */
-        /* No other file of a checkpoint ends so: a shard never takes the place of one. */
+        /* no side file ends so: a shard never replaces one */
         if (!ends_with(shard->name, ".safetensors"))
-            die("%s: shard %s: a checkpoint's shards end in .safetensors; this stream is none",
+            die("%s: shard %s: a checkpoint's shards end in .safetensors; this stream is not one",
                 ts_name(in), shard->name);
         shard->size = layout(shards, shard, in, NULL, &header_size);
         if (!add_fits(shards->bytes, shard->size, &shards->bytes))
-            die("%s: shard %s: the size of all overflows; the table is damaged, make it anew",
+            die("%s: shard %s: the total size overflows; the table is damaged, make it again",
                 ts_name(in), shard->name);
     }
     return shards;
@@ -149,9 +148,9 @@ uint64_t shards_bytes(const struct shards *shards)
     return shards->bytes;
 }
 
-/* ---- what an earlier run finished ---- */
+/* ---- shards that an earlier run finished ---- */
 
-/* Each shard's last word in the journal: its note, or none. */
+/* Read the last note of each shard in the journal. */
 static void read_notes(struct shards *shards, const char *notes)
 {
     for (const char *line = notes; line && *line; line = strchr(line, '\n') + 1) {
@@ -224,7 +223,7 @@ uint64_t shards_left_over(const struct shards *shards, const struct output_dir *
 
 /* ---- writing ---- */
 
-/* Begin the file that is open. */
+/* Set the size of the open file and write its header. */
 static void create(struct shards *shards, const struct output_dir *output,
                    const struct shard *shard, struct ts_in *in)
 {
@@ -239,7 +238,7 @@ static void create(struct shards *shards, const struct output_dir *output,
     free(header);
 }
 
-/* One shard is open at a time: tensors come in the model's order, which is nearly that of shards.
+/* One shard is open at a time: tensors come in stream order, which is nearly the order of shards.
  */
 static void open_shard(struct shards *shards, struct output_dir *output, uint32_t i,
                        struct ts_in *in)
@@ -256,7 +255,7 @@ static void open_shard(struct shards *shards, struct output_dir *output, uint32_
     shard->made = true;
 }
 
-/* Returns the checksum of what was written. */
+/* Write the current tensor from memory; returns its checksum. */
 static uint64_t write_through_memory(struct shards *shards, struct ts_in *in, uint64_t offset,
                                      const char *what)
 {
@@ -296,7 +295,7 @@ static void end_sync(struct shards *shards, struct output_dir *output, struct ts
     if (errno || fstat(syncing->fd, &status))
         die_errno("%s/%s: syncing it to disk", output->partial, shard->name);
     output_dir_close(syncing->fd, shard->name, false);
-    sources_check(ts_sources(in)); /* else it may be made of two states of a file */
+    sources_check(ts_sources(in)); /* otherwise it may hold two states of a file */
     char *line = shard_record_note(shard->name, &status, ts_sources(in), shards->proof, shard->line,
                                    shard->count);
     journal_note(&output->journal, line);
@@ -304,7 +303,7 @@ static void end_sync(struct shards *shards, struct output_dir *output, struct ts
     free(line);
 }
 
-/* All of the current shard is written. */
+/* The current shard is complete: start syncing it. */
 static void begin_sync(struct shards *shards, struct output_dir *output, struct ts_in *in)
 {
     end_sync(shards, output, in);
@@ -314,7 +313,7 @@ static void begin_sync(struct shards *shards, struct output_dir *output, struct 
         die("cannot start a thread; are there too many processes?");
 }
 
-/* A tensor was written to the shard that is open. */
+/* A tensor of the open shard was written. */
 static void count_written(struct shards *shards, struct output_dir *output, struct ts_in *in)
 {
     if (--shards->shard[shards->current].left == 0)
@@ -347,7 +346,8 @@ static void copy_first(struct shards *shards, struct output_dir *output, struct 
     count_written(shards, output, in);
 }
 
-/* Have the kernel read what is referred to (of a large one the beginning), and copy it later. */
+/* Have the kernel read the referenced bytes (of a large tensor, the beginning), and copy them
+ * later. */
 static void put_off(struct shards *shards, struct output_dir *output, struct ts_in *in, size_t line,
                     size_t source, uint64_t from)
 {
@@ -402,7 +402,7 @@ void shards_end(struct shards *shards, struct output_dir *output, struct ts_in *
 
 /* ---- reading again ---- */
 
-/* NULL, or what is wrong with the file (the caller frees it). */
+/* NULL, or an error text that the caller frees. */
 static char *verify_shard(struct shards *shards, const struct shard *shard, struct ts_in *in,
                           int fd)
 {
@@ -424,7 +424,7 @@ static char *verify_shard(struct shards *shards, const struct shard *shard, stru
     const struct tensor *tensor =
         shard_record_verify(shard->note, fd, ts_sources(in), shards->toc, shard->line, shard->count,
                             shards->offset, &at);
-    return tensor ? xprintf("tensor %s is not what was written, at offset %" PRIu64 " or behind",
+    return tensor ? xprintf("tensor %s is not what was written, at offset %" PRIu64 " or after",
                             tensor->name, at)
                   : NULL;
 }
@@ -436,7 +436,7 @@ void shards_verify(struct shards *shards, struct output_dir *output, struct ts_i
         if (!shard->count)
             continue;
         int fd = output_dir_open(output, shard->name, false);
-        posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED); /* the disk is asked, not the page cache */
+        posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED); /* read from the disk, not the page cache */
         char *wrong = verify_shard(shards, shard, in, fd);
         output_dir_close(fd, shard->name, false);
         if (!wrong)
@@ -444,7 +444,7 @@ void shards_verify(struct shards *shards, struct output_dir *output, struct ts_i
         char *line = xprintf("redo\t%s\n", shard->name);
         journal_note(&output->journal, line);
         die("%s/%s: %s: is the disk or the memory failing? Run the same command again, which "
-            "writes this shard anew",
+            "writes this shard again",
             output->partial, shard->name, wrong);
     }
 }

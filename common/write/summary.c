@@ -38,7 +38,7 @@ static void print_totals(FILE *out, const struct summary *s)
     fprintf(out, "%-5s %s\n", "files", bytes_text((double)s->file_bytes, text));
 }
 
-/* ---- what the stages counted: each line is printed if its numbers are there ---- */
+/* ---- the stages' counts: each line is printed if its numbers exist ---- */
 
 static void print_experts(const struct summary *s, const json_t *stage, const char *program)
 {
@@ -124,7 +124,7 @@ static void print_counts(const struct summary *s)
     }
 }
 
-/* ---- all of it ---- */
+/* ---- the whole summary ---- */
 
 void summary_print(const struct summary *s, const char *path, bool verbose)
 {

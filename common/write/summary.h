@@ -1,4 +1,4 @@
-/* summary.h: what st-write says of a run: what came in, what was counted, what went out. */
+/* summary.h: st-write's summary of a run: input, counts, output. */
 #ifndef SUMMARY_H
 #define SUMMARY_H
 
@@ -9,22 +9,23 @@
 #include "model/model.h"
 
 struct summary {
-    json_t *input;  /* tensors and bytes per format of the checkpoint that was read; may be NULL */
+    json_t *input;  /* formats_totals() of the checkpoint that was read; may be NULL */
     json_t *output; /* of the one that is written */
-    json_t *counts; /* of all stages, as .end has them; may be NULL */
+    json_t *counts; /* of all stages, from .end; may be NULL */
     const struct expert_class *classes; /* of the model's routed experts */
     uint64_t file_bytes;
     uint64_t free_bytes;
     uint64_t shared, copied, written;
-    uint64_t shards, finished; /* all; those that an earlier run had finished */
+    uint64_t shards, finished; /* all, and those finished by an earlier run */
     double seconds;
 };
 
-/* On standard error, for people: all of it; on standard output: the plan for the folder `path`. */
+/* For people: the whole summary on standard error; the plan for the folder `path` on standard
+ * output. */
 void summary_print(const struct summary *s, const char *path, bool verbose);
 void summary_print_plan(const struct summary *s, const char *path);
 
-/* On standard output, for programs. */
+/* For programs, as JSON on standard output. */
 void summary_print_json(const struct summary *s, bool plan);
 
 #endif

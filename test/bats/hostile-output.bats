@@ -63,7 +63,7 @@ untouched() {
     for options in '' --overwrite; do
         for target in "$T/file" "$T/fifo" /dev/null; do
             # shellcheck disable=SC2086
-            refused 'exists and is no folder' st-write $options "$target" "$T/a.ts"
+            refused 'exists and is not a folder' st-write $options "$target" "$T/a.ts"
         done
         # shellcheck disable=SC2086
         refused 'dangling: No such file' st-write $options "$T/dangling" "$T/a.ts"
@@ -109,7 +109,7 @@ untouched() {
     mkdir "$T/folder"
     rm -rf "$T/out.partial/inference"
     ln -s "$T/folder" "$T/out.partial/inference"
-    refused 'inference: is no folder' st-write "$T/out" "$T/a.ts"
+    refused 'inference: not a folder' st-write "$T/out" "$T/a.ts"
     [ -z "$(ls "$T/folder")" ]
     rm "$T/out.partial/inference"
     st-write -q "$T/out" "$T/a.ts"
@@ -157,12 +157,12 @@ untouched() {
 
 @test "the input fails at its very end: DST is not there, or still the old one" {
     head -c -3000 "$T/inline.ts" >"$T/cut.ts"
-    refused 'cut\.ts: .*make it anew' st-write "$T/out" "$T/cut.ts"
+    refused 'cut\.ts: .*make it again' st-write "$T/out" "$T/cut.ts"
     [ ! -e "$T/out" ]
     rm -r "$T/out.partial"
     mkdir "$T/out"
     echo old >"$T/out/m.safetensors"
-    refused 'cut\.ts: .*make it anew' st-write --overwrite "$T/out" "$T/cut.ts"
+    refused 'cut\.ts: .*make it again' st-write --overwrite "$T/out" "$T/cut.ts"
     [ "$(ls "$T/out")" = m.safetensors ]
 }
 

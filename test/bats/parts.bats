@@ -163,7 +163,7 @@ joined() {
     find "$T/out.partial" | sort >"$T/before"
     run cast_part 1/2
     [ "$status" -eq 1 ]
-    [[ $output == *'is of a run in one piece'* ]]
+    [[ $output == *'belongs to a run in one piece'* ]]
     refused 'holds no parts' st-write --join "$T/out"
     find "$T/out.partial" | sort | diff "$T/before" -
 }

@@ -376,7 +376,7 @@ at() {
     mv "$T/out.partial" "$T/out"
     for options in '' --overwrite; do
         # shellcheck disable=SC2086
-        refused 'out: holds what a run of st-write left half done; move it back to .*out\.partial' \
+        refused 'out: holds the result of an unfinished run of st-write; move it back to .*out\.partial' \
             st-write $options "$T/out" "$T/a.ts"
     done
     mv "$T/out" "$T/out.partial"

@@ -49,7 +49,7 @@ load common
     echo mine >"$T/home/documents/file"
     run pipeline "st-read '$NANO' | st-write --overwrite '$T/home'"
     [ "$status" -eq 1 ]
-    [[ $output == *'is no checkpoint'* ]]
+    [[ $output == *'not a checkpoint'* ]]
     [ "$(cat "$T/home/documents/file")" = mine ]
     cp -r "$NANO" "$T/old"
     pipeline "fp8-dequant '$NANO' | st-write -q --overwrite '$T/old'"
