@@ -1,4 +1,4 @@
-/* ids.h: token ids, a growing array. */
+/* ids.h: a growing array of token ids. */
 #ifndef IDS_H
 #define IDS_H
 

@@ -10,7 +10,7 @@
 
 enum {
     NONE = -1,
-    WORD_BYTES = 30, /* what the cache takes */
+    WORD_BYTES = 30, /* largest piece that is cached */
     WORD_IDS = 8,
     WORDS = 1 << 16,
 };
@@ -18,7 +18,7 @@ enum {
 struct token {
     const char *bytes; /* NULL: no token has this id */
     uint32_t length;
-    bool spelled; /* in the alphabet: text can become this token */
+    bool spelled; /* written in the alphabet: text can become this token */
 };
 
 struct merge {
@@ -26,7 +26,7 @@ struct merge {
     uint32_t rank;
 };
 
-/* A piece that came before. A text's words repeat, so most pieces end here. */
+/* A cached piece. Words repeat, so most pieces are found here. */
 struct word {
     uint8_t length, count; /* length 0: an empty slot */
     char bytes[WORD_BYTES];
@@ -34,11 +34,11 @@ struct word {
 };
 
 struct symbol {
-    int32_t id; /* NONE: merged into the one before */
+    int32_t id; /* NONE: merged into the previous one */
     uint32_t previous, next;
 };
 
-/* A merge that could be done at a symbol. */
+/* A possible merge at a symbol. */
 struct candidate {
     uint32_t rank, at;
     int32_t id;
@@ -50,9 +50,9 @@ struct bpe {
     int32_t of_byte[256];
     struct merge *merge; /* a hash table */
     size_t merge_mask;
-    int32_t *whole; /* ignore_merges: ids in a hash table by the token's bytes; or NULL */
+    int32_t *whole; /* ignore_merges: a hash table of ids by the token's bytes; or NULL */
     size_t whole_mask;
-    struct word *word; /* a slot a hash, the last one stays */
+    struct word *word; /* one slot per hash value; the latest word stays */
     struct arena *arena;
     struct symbol *symbol; /* working memory */
     struct candidate *heap;
@@ -75,7 +75,8 @@ static uint64_t hash_pair(int32_t left, int32_t right)
 
 /* ---- reading the model ---- */
 
-/* The alphabet: printable bytes of Latin-1 are themselves, the others follow from U+0100 on. */
+/* The alphabet: printable bytes of Latin-1 are themselves, the others are numbered from U+0100 on.
+ */
 static uint32_t letter_of(unsigned byte)
 {
     static const struct {
@@ -92,7 +93,7 @@ static uint32_t letter_of(unsigned byte)
 
 enum { LETTERS = 0x144 }; /* the highest letter + 1 */
 
-/* The bytes that a token's text spells, into out; false if it is not of the alphabet. */
+/* Write the bytes that a token's text spells to out; false if it is not in the alphabet. */
 static bool spell(const int16_t byte_of[LETTERS], const char *text, size_t length, char *out,
                   size_t *size)
 {
@@ -120,7 +121,7 @@ static char *read_vocabulary(struct bpe *bpe, const json_t *vocab)
     {
         json_int_t id = json_is_integer(value) ? json_integer_value(value) : NONE;
         if (id < 0 || id >= BPE_IDS_MAX)
-            return xprintf("vocab: the id of '%.40s' is no number from 0 to %d", text,
+            return xprintf("vocab: the id of '%.40s' is not a number from 0 to %d", text,
                            BPE_IDS_MAX - 1);
         if ((uint32_t)id >= bpe->size)
             bpe->size = (uint32_t)id + 1;
@@ -148,12 +149,13 @@ static char *read_vocabulary(struct bpe *bpe, const json_t *vocab)
     return error;
 }
 
-/* Each byte that occurs in UTF-8 must have a token. */
+/* Every byte that occurs in UTF-8 must have a token. */
 static char *check_bytes(const struct bpe *bpe)
 {
     for (unsigned byte = 0; byte < 256; byte++)
         if (bpe->of_byte[byte] == NONE && byte != 0xc0 && byte != 0xc1 && byte < 0xf5)
-            return xprintf("vocab: no token is byte 0x%02x; this is no byte-level tokenizer", byte);
+            return xprintf("vocab: no token is byte 0x%02x; this is not a byte-level tokenizer",
+                           byte);
     return NULL;
 }
 
@@ -166,7 +168,7 @@ static struct merge *merge_slot(const struct bpe *bpe, int32_t left, int32_t rig
     return &bpe->merge[slot];
 }
 
-/* "a b" or ["a", "b"] as two texts; false if it is neither. */
+/* Split "a b" or ["a", "b"] into two texts; false if it is neither. */
 static bool merge_parts(const json_t *item, const char **left, size_t *left_length,
                         const char **right)
 {
@@ -213,12 +215,12 @@ static char *read_merges(struct bpe *bpe, const json_t *vocab, const json_t *mer
         if (a == NONE || b == NONE || id == NONE)
             return xprintf("merges[%zu]: '%.*s' and '%.40s', or both together, are not in vocab", i,
                            left_length < 40 ? (int)left_length : 40, left, right);
-        *merge_slot(bpe, a, b) = (struct merge){a, b, id, (uint32_t)i}; /* the last one counts */
+        *merge_slot(bpe, a, b) = (struct merge){a, b, id, (uint32_t)i}; /* the last one wins */
     }
     return NULL;
 }
 
-/* The slot of a token by its bytes: its id, or NONE. */
+/* The slot of a token by its bytes; holds its id or NONE. */
 static int32_t *whole_slot(const struct bpe *bpe, const char *bytes, size_t length)
 {
     size_t slot = hash_bytes(bytes, length) & bpe->whole_mask;
@@ -241,7 +243,7 @@ static void index_whole(struct bpe *bpe)
             *whole_slot(bpe, bpe->token[id].bytes, bpe->token[id].length) = (int32_t)id;
 }
 
-/* What BPE may have elsewhere, and byte-level tokenizers leave out. */
+/* Refuse features of BPE that byte-level tokenizers do not use. */
 static char *check_plain(const json_t *model)
 {
     static const char *const off[] = {"dropout", "unk_token", "continuing_subword_prefix",
@@ -299,7 +301,7 @@ void bpe_free(struct bpe *bpe)
 
 /* ---- merging ---- */
 
-/* The reference's order: better rank first, then left before right. */
+/* The reference's order: better rank first, then left to right. */
 static bool before(const struct candidate *a, const struct candidate *b)
 {
     return a->rank != b->rank ? a->rank < b->rank : a->at < b->at;
@@ -331,7 +333,7 @@ static struct candidate heap_pop(struct bpe *bpe)
     return top;
 }
 
-/* The merge of symbol `at` with its next one, if there is one of the `count` symbols. */
+/* The merge of symbol `at` with the next of the `count` symbols; NULL if there is none. */
 static const struct merge *merge_at(const struct bpe *bpe, uint32_t at, uint32_t count)
 {
     uint32_t next = bpe->symbol[at].next;
@@ -364,8 +366,8 @@ static void merge_all(struct bpe *bpe, const char *piece, uint32_t count, struct
         const struct merge *merge = NULL;
         if (symbol[top.at].id != NONE)
             merge = merge_at(bpe, top.at, count);
-        /* What was proposed may be gone. Two pairs can make one token: then either will do, as in
-         * the reference. */
+        /* The candidate may be outdated. Two pairs can form the same token; then either will do, as
+         * in the reference. */
         if (!merge || merge->id != top.id)
             continue;
         struct symbol *left = &symbol[top.at], *right = &symbol[left->next];

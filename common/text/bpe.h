@@ -1,5 +1,6 @@
-/* bpe.h: byte-level byte-pair encoding, as the "model" of a tokenizer.json describes it: a piece of
- * text is its bytes' tokens, of which the pair with the best rank is merged, again and again. */
+/* bpe.h: byte-level byte-pair encoding, as described by the "model" of a tokenizer.json. A piece of
+ * text starts as the tokens of its bytes; then the adjacent pair with the best rank is merged,
+ * repeatedly. */
 #ifndef BPE_H
 #define BPE_H
 
@@ -9,22 +10,23 @@
 
 #include "base/ids.h"
 
-/* Ids are below this. */
+/* All ids are below this. */
 enum { BPE_IDS_MAX = 1 << 21 };
 
 struct bpe;
 
-/* From {"type": "BPE", "vocab": {token: id, …}, "merges": ["a b", …] or [["a", "b"], …], …}. Tokens
- * are written in the alphabet of byte-level tokenizers, a character a byte. NULL, or what is wrong
- * (the caller frees it); *out is the caller's, who frees it with bpe_free(). */
+/* Build from {"type": "BPE", "vocab": {token: id, …}, "merges": ["a b", …] or [["a", "b"], …], …}.
+ * Tokens are written in the alphabet of byte-level tokenizers, one character per byte. Returns
+ * NULL, or an error text that the caller frees. *out is set in either case; the caller frees it
+ * with bpe_free(). */
 char *bpe_new(struct bpe **out, const json_t *model);
 void bpe_free(struct bpe *bpe);
 
-/* Append the ids of one piece of text. Time grows as n log n. */
+/* Append the ids of one non-empty piece of text. Takes O(n log n) time. */
 void bpe_encode(struct bpe *bpe, const char *piece, size_t length, struct ids *ids);
 
-/* The bytes that token `id` stands for, *length of them, valid as long as bpe; NULL if there is no
- * such token. One that is not written in the alphabet stands for itself. */
+/* The bytes of token `id`, *length of them, owned by bpe; NULL if there is no such token. A token
+ * that is not written in the alphabet stands for itself. */
 const char *bpe_bytes(const struct bpe *bpe, uint32_t id, size_t *length);
 
 /* The highest id + 1. */

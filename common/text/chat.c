@@ -16,7 +16,7 @@ enum { MESSAGES_MAX = 4096 };
 
 static const char think[] = "<think>", think_end[] = "</think>";
 
-/* What V4's rules put before and behind the schemas of tools. */
+/* The text around the schemas of tools in V4's rules. */
 static const char tools_before[] =
     "## Tools\n\n"
     "You have access to a set of tools to help answer the user's question. You can invoke tools by "
@@ -38,7 +38,7 @@ static const char tools_before[] =
     "inside <think>...</think> BEFORE any tool calls or final response.\n\n"
     "Otherwise, output directly after </think> with tool calls or final response.\n\n"
     "### Available Tool Schemas\n\n";
-static const char tools_behind[] =
+static const char tools_after[] =
     "\n\nYou MUST strictly follow the above defined tool name and parameter schemas to invoke tool "
     "calls.\n";
 
@@ -46,7 +46,7 @@ enum role { SYSTEM, DEVELOPER, USER_ROLE, ASSISTANT_ROLE, TOOL, REMINDER, ROLES 
 static const char *const role_name[ROLES] = {"system",    "developer", "user",
                                              "assistant", "tool",      "latest_reminder"};
 
-/* One turn: a message, or messages of a user and results of tools that follow each other. */
+/* One turn: a message, or consecutive user messages and tool results. */
 struct turn {
     enum role role;
     const json_t **message;
@@ -58,9 +58,9 @@ struct chat {
     char *error; /* the first one */
     struct turn *turn;
     size_t turns;
-    size_t last_user; /* the last user's or developer's turn; `turns` if there is none */
+    size_t last_user; /* the last user or developer turn; `turns` if there is none */
     const json_t *tools;
-    bool merge; /* messages of a user that follow each other */
+    bool merge; /* merge consecutive user messages */
     bool thinking, drop_thinking;
 };
 
@@ -77,7 +77,7 @@ static void put(struct chat *chat, const char *text)
     fputs(text, chat->out);
 }
 
-/* A piece of a string, which may hold any character. */
+/* A piece of a string, which may contain any character. */
 struct span {
     const char *text;
     size_t length;
@@ -94,7 +94,7 @@ static void put_span(struct chat *chat, struct span span)
         fwrite(span.text, 1, span.length, chat->out);
 }
 
-/* A value as JSON in one line, as the rules write it: with spaces, numbers as people write them. */
+/* Write a value as one line of JSON, formatted as in the rules: with spaces, and short numbers. */
 static void put_json(struct chat *chat, const json_t *value)
 {
     char *text = json_dumps(value, JSON_ENCODE_ANY | JSON_PRESERVE_ORDER | JSON_REAL_PRECISION(15));
@@ -112,7 +112,7 @@ static bool has(const json_t *message, const char *key)
            !(json_is_string(value) && json_string_length(value) == 0);
 }
 
-/* A content: text, nothing, or blocks {"type": "text", "text": …} joined by empty lines. */
+/* Write a content: text, nothing, or blocks {"type": "text", "text": …} joined by empty lines. */
 static void put_content(struct chat *chat, const json_t *content)
 {
     if (json_is_string(content)) {
@@ -132,10 +132,11 @@ static void put_content(struct chat *chat, const json_t *content)
         put_span(chat, span_of(text));
     }
     if (content && !json_is_null(content) && !json_is_array(content))
-        fail(chat, xprintf("a content is no text"));
+        fail(chat, xprintf("a content is not text"));
 }
 
-/* An assistant's reasoning and answer. A content that begins with <think> holds both. */
+/* Split an assistant's message into reasoning and answer. A content that begins with <think> holds
+ * both. */
 static void split_answer(const json_t *message, struct span *reasoning, const json_t **content,
                          struct span *rest)
 {
@@ -169,7 +170,8 @@ static bool role_of(const json_t *message, enum role *role)
     return false;
 }
 
-/* A tool's result joins the user's turn before it; so does a user's text, unless that is a task. */
+/* A tool result joins the user turn before it. So does a user message, unless the turn is a task.
+ */
 static bool joins(const struct turn *last, enum role role)
 {
     return last->role == USER_ROLE &&
@@ -189,7 +191,7 @@ static void read_turns(struct chat *chat, const json_t *messages)
         enum role role;
         if (!role_of(message, &role)) {
             const char *name = json_string_value(json_object_get(message, "role"));
-            fail(chat, xprintf("messages[%zu]: role '%.40s' is not known", i, name ? name : ""));
+            fail(chat, xprintf("messages[%zu]: unknown role '%.40s'", i, name ? name : ""));
             return;
         }
         struct turn *turn = chat->turns ? &chat->turn[chat->turns - 1] : NULL;
@@ -208,7 +210,7 @@ static bool is_result(const json_t *message)
     return role_of(message, &role) && role == TOOL;
 }
 
-/* The place of a tool's result among the calls before it; 0 if it is of none. */
+/* The index of a tool result's call among the preceding calls; 0 if it has none. */
 static size_t call_order(const json_t *calls, const json_t *result)
 {
     const char *wanted = json_string_value(json_object_get(result, "tool_call_id"));
@@ -236,7 +238,7 @@ static int by_order(const void *a, const void *b)
     return x->place < y->place ? -1 : 1;
 }
 
-/* Results come in the order of their calls; texts between them stay where they are. */
+/* Sort results into the order of their calls; texts between them keep their positions. */
 static void sort_results(struct turn *turn, const json_t *calls)
 {
     struct result *result = xalloc(turn->messages, sizeof *result);
@@ -262,7 +264,7 @@ static void find_last_user(struct chat *chat)
             chat->last_user = i;
 }
 
-/* Thinking mode forgets what developers said before the last user. */
+/* Thinking mode drops developer messages before the last user message. */
 static void forget_developers(struct chat *chat)
 {
     size_t kept = 0;
@@ -276,7 +278,7 @@ static void forget_developers(struct chat *chat)
     find_last_user(chat);
 }
 
-/* What depends on all turns. */
+/* Determine what depends on all turns. */
 static void survey(struct chat *chat)
 {
     const json_t *calls = NULL;
@@ -318,7 +320,7 @@ static void put_tools(struct chat *chat, const json_t *tools)
             put_json(chat, function);
         put(chat, i + 1 < json_array_size(tools) ? "\n" : "");
     }
-    put(chat, tools_behind);
+    put(chat, tools_after);
 }
 
 static void put_instructions(struct chat *chat, const json_t *message, const json_t *tools)
@@ -383,7 +385,7 @@ static void put_call(struct chat *chat, const json_t *call)
             between = "\n";
         }
     } else if (arguments) {
-        put_parameter(chat, "arguments", arguments); /* no JSON: as it is */
+        put_parameter(chat, "arguments", arguments); /* not JSON: unchanged */
     }
     put(chat, "\n</" DSML "invoke>");
     json_decref(parsed);
@@ -420,7 +422,7 @@ static void put_assistant(struct chat *chat, size_t i)
     put(chat, has(message, "wo_eos") ? "" : EOS);
 }
 
-/* What a turn is followed by where an assistant speaks next, or nobody. */
+/* Write what follows a turn if the next one is an assistant's or it is the last. */
 static void put_transition(struct chat *chat, size_t i)
 {
     static const char *const tasks[] = {"action", "query", "authority",
@@ -441,7 +443,7 @@ static void put_transition(struct chat *chat, size_t i)
     for (size_t k = 0; k < sizeof tasks / sizeof *tasks; k++)
         known |= !strcmp(task, tasks[k]);
     if (!known)
-        fail(chat, xprintf("task '%.40s' is not known", task));
+        fail(chat, xprintf("unknown task '%.40s'", task));
     if (!strcmp(task, "action")) {
         put(chat, ASSISTANT);
         put(chat, chat->thinking ? think : think_end);
@@ -478,14 +480,14 @@ static void put_v4(struct chat *chat)
 {
     survey(chat);
     if (chat->tools && chat->turn[0].role != SYSTEM && chat->turn[0].role != DEVELOPER)
-        put_tools(chat, chat->tools); /* as if of an empty system message */
+        put_tools(chat, chat->tools); /* as if in an empty system message */
     for (size_t i = 0; i < chat->turns; i++)
         put_turn_v4(chat, i);
 }
 
 /* ---- V3's rules ---- */
 
-static const char no_tools[] = "developers, reminders and tools are known of V4's tokenizers only";
+static const char no_tools[] = "only V4's tokenizers support developers, reminders and tools";
 
 static void put_v3(struct chat *chat, bool think_mark)
 {
@@ -530,7 +532,7 @@ enum chat_style chat_style(const char *template)
         return CHAT_V4;
     if (!strstr(template, USER) || !strstr(template, ASSISTANT))
         return CHAT_UNKNOWN;
-    /* It prints the mark, and not just looks for it. */
+    /* it prints the mark, not just searches for it */
     bool marks = strstr(template, "</think>'}}") || strstr(template, "</think>' }}");
     return marks ? CHAT_V31 : CHAT_V3;
 }
@@ -541,8 +543,9 @@ char *chat_text(enum chat_style style, const json_t *messages, const json_t *too
     struct chat chat = {.tools = json_array_size(tools) ? tools : NULL, .merge = style == CHAT_V4};
     *text = NULL;
     if (style == CHAT_UNKNOWN)
-        return xprintf("the tokenizer's chat template is not of the DeepSeek family; turn messages "
-                       "into text first");
+        return xprintf(
+            "the tokenizer's chat template is not of the DeepSeek family; convert messages "
+            "to text first");
     chat.out = open_memstream(text, length);
     if (!chat.out)
         die("out of memory");

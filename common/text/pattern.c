@@ -13,8 +13,8 @@
 
 enum {
     PATTERN_MAX = 1 << 14,      /* bytes */
-    MATCH_LIMIT = 50000000,     /* steps of one match: a text's white space may be long */
-    DEPTH_LIMIT = 100000,       /* of backtracking, where there is no JIT … */
+    MATCH_LIMIT = 50000000,     /* steps of one match; runs of white space can be long */
+    DEPTH_LIMIT = 100000,       /* of backtracking without a JIT … */
     HEAP_LIMIT = 64 << 10,      /* … in KiB */
     JIT_STACK_FIRST = 32 << 10, /* bytes */
     JIT_STACK_MAX = 8 << 20,
@@ -32,7 +32,7 @@ struct pattern {
 struct translation {
     const char *at, *end;
     FILE *out;
-    const char *wrong; /* what is not understood, or NULL */
+    const char *wrong; /* unsupported syntax, or NULL */
 };
 
 static bool fail(struct translation *t, const char *wrong)
@@ -46,7 +46,7 @@ static bool next_is(const struct translation *t, char c)
     return t->at < t->end && *t->at == c;
 }
 
-/* The new members of a major category, for use in a class. */
+/* Write the new members of a major category, for use in a class. */
 static void put_new(struct translation *t, char category)
 {
     for (size_t i = 0; i < sizeof unicode_new / sizeof *unicode_new; i++)
@@ -54,20 +54,20 @@ static void put_new(struct translation *t, char category)
             fprintf(t->out, "\\x{%x}-\\x{%x}", unicode_new[i].first, unicode_new[i].last);
 }
 
-/* All of its members. */
+/* Write all members of a category. */
 static void put_category(struct translation *t, char category)
 {
     fprintf(t->out, "\\p{%c}", category);
     put_new(t, category);
 }
 
-/* White_Space; PCRE2's \s has U+180E besides. */
+/* Write White_Space. PCRE2's \s also has U+180E. */
 static void put_space(struct translation *t)
 {
     fputs("\\t-\\r\\x{85}\\p{Z}", t->out);
 }
 
-/* Behind "\p": "{L}". */
+/* After "\p": "{L}". */
 static bool take_category(struct translation *t, char *category)
 {
     if (t->end - t->at < 3 || t->at[0] != '{' || !strchr("LMNPSZ", t->at[1]) || t->at[2] != '}')
@@ -77,7 +77,7 @@ static bool take_category(struct translation *t, char *category)
     return true;
 }
 
-/* Behind a backslash. */
+/* After a backslash. */
 static bool translate_escape(struct translation *t, bool in_class)
 {
     char c = 0, category = 0;
@@ -105,7 +105,7 @@ static bool translate_escape(struct translation *t, bool in_class)
     return true;
 }
 
-/* Behind '['. */
+/* After '['. */
 static bool translate_class(struct translation *t)
 {
     fputc('[', t->out);
@@ -129,7 +129,7 @@ static bool translate_class(struct translation *t)
     return fail(t, "a class without ]");
 }
 
-/* Behind '('. */
+/* After '('. */
 static bool translate_group(struct translation *t)
 {
     static const char *const known[] = {"?:", "?=", "?!", "?<=", "?<!", "?>"};
@@ -157,7 +157,7 @@ static bool take_digits(struct translation *t)
     return t->at > from;
 }
 
-/* Behind '{': "n}", "n,}" or "n,m}". Oniguruma reads a following + or ? in its own way. */
+/* After '{': "n}", "n,}" or "n,m}". Oniguruma treats a following + or ? differently. */
 static bool translate_counts(struct translation *t)
 {
     fputc('{', t->out);
@@ -169,7 +169,7 @@ static bool translate_counts(struct translation *t)
     if (!good || !next_is(t, '}'))
         return fail(t, "a { that begins no count");
     fputc(*t->at++, t->out);
-    return next_is(t, '+') || next_is(t, '?') ? fail(t, "+ or ? behind {n,m}") : true;
+    return next_is(t, '+') || next_is(t, '?') ? fail(t, "+ or ? after {n,m}") : true;
 }
 
 static bool translate(struct translation *t)
@@ -204,7 +204,7 @@ static char *compile(struct pattern *pattern, const char *text, size_t length)
     pcre2_compile_context *context = pcre2_compile_context_create(NULL);
     if (!context)
         die("out of memory");
-    pcre2_set_newline(context, PCRE2_NEWLINE_LF); /* what '.' leaves out, however PCRE2 was built */
+    pcre2_set_newline(context, PCRE2_NEWLINE_LF); /* what '.' excludes, however PCRE2 was built */
     pattern->code = pcre2_compile((PCRE2_SPTR)text, length, PCRE2_UTF, &code, &offset, context);
     pcre2_compile_context_free(context);
     if (!pattern->code) {
@@ -219,7 +219,7 @@ static char *compile(struct pattern *pattern, const char *text, size_t length)
     pcre2_set_match_limit(pattern->context, MATCH_LIMIT);
     pcre2_set_depth_limit(pattern->context, DEPTH_LIMIT);
     pcre2_set_heap_limit(pattern->context, HEAP_LIMIT);
-    /* Without a JIT for this processor, matching is slower, that is all. */
+    /* without a JIT for this processor, matching is only slower */
     if (!pcre2_jit_compile(pattern->code, PCRE2_JIT_COMPLETE)) {
         pattern->stack = pcre2_jit_stack_create(JIT_STACK_FIRST, JIT_STACK_MAX, NULL);
         if (!pattern->stack)
@@ -229,7 +229,7 @@ static char *compile(struct pattern *pattern, const char *text, size_t length)
     return NULL;
 }
 
-/* Begin and end writing a pattern for PCRE2; the text is valid between the two and the free(). */
+/* Begin and end writing a pattern for PCRE2. The text is valid after text_end(), until free(). */
 static FILE *text_begin(char **text, size_t *size)
 {
     FILE *out = open_memstream(text, size);
@@ -265,7 +265,7 @@ char *pattern_new(struct pattern **pattern, const char *text, size_t length)
 {
     *pattern = xalloc(1, sizeof **pattern);
     if (length > PATTERN_MAX)
-        return xprintf("a pattern of %zu bytes; at most %d are taken", length, PATTERN_MAX);
+        return xprintf("a pattern of %zu bytes, more than the %d allowed", length, PATTERN_MAX);
     char *translated;
     size_t size;
     struct translation t = {
@@ -301,5 +301,5 @@ enum pattern_result pattern_find(struct pattern *pattern, const char *text, size
     const PCRE2_SIZE *range = pcre2_get_ovector_pointer(pattern->match);
     *start = range[0];
     *end = range[1];
-    return PATTERN_FOUND; /* in order, and not before `from`: no \K is let through */
+    return PATTERN_FOUND; /* in order and not before `from`, since \K is refused */
 }

@@ -9,9 +9,9 @@
 
 enum { STEPS_MAX = 16 };
 
-/* One way to cut. */
+/* One step of splitting. */
 struct step {
-    struct pattern *pattern; /* NULL: put a space before what does not begin with one */
+    struct pattern *pattern; /* NULL: insert a space before text that does not begin with one */
     bool drop_match, drop_between;
 };
 
@@ -20,13 +20,13 @@ struct pretokenizer {
     size_t steps;
 };
 
-/* What a ByteLevel with use_regex splits by: GPT-2's pattern. */
+/* The pattern of a ByteLevel with use_regex: GPT-2's. */
 static const char gpt2[] =
     "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+";
 
 /* ---- reading the description ---- */
 
-/* A step, which is taken over. */
+/* Append a step, which is taken over. */
 static char *add_step(struct pretokenizer *p, struct step step)
 {
     if (p->steps == STEPS_MAX) {
@@ -65,7 +65,7 @@ static char *add_split(struct pretokenizer *p, const json_t *item)
                        removed && invert);
 }
 
-/* Both default to true in the reference. */
+/* Both options default to true in the reference. */
 static char *add_byte_level(struct pretokenizer *p, const json_t *item)
 {
     char *error = NULL;
@@ -134,8 +134,8 @@ static bool cut_prefixed(struct cut *cut, size_t step, const char *text, size_t 
     return more;
 }
 
-/* The next match as the reference finds it: an empty one where the last one ended does not count.
- */
+/* The next match as the reference finds it: an empty match at the end of the last one does not
+ * count. */
 static enum pattern_result find(const struct step *step, const char *text, size_t length,
                                 size_t done, size_t *start, size_t *end)
 {
@@ -143,11 +143,11 @@ static enum pattern_result find(const struct step *step, const char *text, size_
     if (result != PATTERN_FOUND || *end > done)
         return result;
     bool valid;
-    size_t behind = done + utf8_step(text + done, length - done, &valid);
-    return pattern_find(step->pattern, text, length, behind, start, end);
+    size_t next = done + utf8_step(text + done, length - done, &valid);
+    return pattern_find(step->pattern, text, length, next, start, end);
 }
 
-/* Each step sees a piece of the one before alone, as if it were all the text. False: enough. */
+/* Each step sees one piece of the previous step, as if it were the whole text. False: stop. */
 static bool cut_from(struct cut *cut, size_t i, const char *text, size_t length)
 {
     if (i == cut->p->steps)
@@ -159,7 +159,7 @@ static bool cut_from(struct cut *cut, size_t i, const char *text, size_t length)
     for (size_t done = 0, start, end; more && done < length; done = end) {
         enum pattern_result result = find(step, text, length, done, &start, &end);
         if (result == PATTERN_GAVE_UP) {
-            cut->error = "the pre-tokenizer's pattern tries too many ways at this text";
+            cut->error = "the pre-tokenizer's pattern takes too many steps on this text";
             return false;
         }
         if (result == PATTERN_NONE)

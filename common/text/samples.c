@@ -16,17 +16,17 @@ struct samples {
     enum samples_format format;
     const char *field;
     enum chat_style style;
-    char *text; /* of the present sample of JSONL */
-    char *data; /* what was read; begin to end is still to come */
+    char *text; /* of the current sample of JSONL */
+    char *data; /* what was read; data[begin] to data[end] is unprocessed */
     size_t begin, end, room;
     bool ended;
     uint64_t offset;     /* of data[begin] in the file */
-    uint64_t line, next; /* of the present text, and of data[begin], from 1 */
+    uint64_t line, next; /* of the current text, and of data[begin], from 1 */
 };
 
 /* ---- one line of JSON ---- */
 
-/* The member of `object` whose name has `length` bytes, or NULL if it is not there or null. */
+/* The member of `object` whose name has `length` bytes; NULL if it is missing or null. */
 static const json_t *member(const json_t *object, const char *name, size_t length)
 {
     char *key = xprintf("%.*s", (int)length, name);
@@ -35,7 +35,7 @@ static const json_t *member(const json_t *object, const char *name, size_t lengt
     return json_is_null(value) ? NULL : value;
 }
 
-/* All fields of "a+b" are there. */
+/* True if all fields of "a+b" exist. */
 static bool present(const json_t *object, const char *field)
 {
     for (;; field++) {
@@ -57,7 +57,7 @@ static const char *first_present(const json_t *object)
     return NULL;
 }
 
-/* The texts of "a+b", a newline between. */
+/* The texts of "a+b", joined by a newline. */
 static char *join(const json_t *object, const char *field, char **text, size_t *text_length)
 {
     char *error = NULL;
@@ -68,7 +68,7 @@ static char *join(const json_t *object, const char *field, char **text, size_t *
         size_t length = strcspn(at, "+");
         const json_t *value = member(object, at, length);
         if (!json_is_string(value)) {
-            error = xprintf("%.*s is no text", (int)length, at);
+            error = xprintf("%.*s is not a text", (int)length, at);
             break;
         }
         fwrite(json_string_value(value), 1, json_string_length(value), out);
@@ -142,7 +142,7 @@ void samples_close(struct samples *s)
     free(s);
 }
 
-/* Read on; what is still to come stays, at the front. */
+/* Read more; move the unprocessed data to the front. */
 static void fill(struct samples *s)
 {
     memmove(s->data, s->data + s->begin, s->end - s->begin);
@@ -162,7 +162,7 @@ static void fill(struct samples *s)
     s->ended = got == 0;
 }
 
-/* How many bytes the first line has, its newline too; 0 if it is not all there. */
+/* The length of the first line with its newline; 0 if it is incomplete. */
 static size_t whole_line(const struct samples *s)
 {
     const char *from = s->data + s->begin;
@@ -170,8 +170,9 @@ static size_t whole_line(const struct samples *s)
     return newline ? (size_t)(newline + 1 - from) : 0;
 }
 
-/* How many bytes can be taken as a piece: up to where a line begins with something. White space and
- * what follows it can belong together; a newline and what it is followed by do not. */
+/* The length of the next piece: up to the start of a line that begins with a printable ASCII
+ * character; 0 if more must be read. White space can belong to what follows it, but a newline never
+ * belongs to such a character. */
 static size_t whole_piece(const struct samples *s)
 {
     for (size_t at = s->end; at > s->begin + PIECE; at--)
@@ -180,8 +181,8 @@ static size_t whole_piece(const struct samples *s)
     return 0;
 }
 
-/* The next stretch of the file, checked; false at its end. */
-static bool take(struct samples *s, const char **text, size_t *length)
+/* The next piece or line of the file, checked; false at its end. */
+static bool next_chunk(struct samples *s, const char **text, size_t *length)
 {
     size_t size;
     while (!(size = s->format == SAMPLES_TEXT ? whole_piece(s) : whole_line(s)) && !s->ended)
@@ -214,11 +215,11 @@ static bool blank(const char *line, size_t length)
 bool samples_next(struct samples *s, const char **text, size_t *length)
 {
     if (s->format == SAMPLES_TEXT)
-        return take(s, text, length);
+        return next_chunk(s, text, length);
     const char *line;
     size_t size;
     do
-        if (!take(s, &line, &size))
+        if (!next_chunk(s, &line, &size))
             return false;
     while (blank(line, size));
     free(s->text);

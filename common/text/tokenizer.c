@@ -16,7 +16,7 @@
 
 enum { FILE_MAX = 128 << 20, ADDED_MAX = 1 << 16 };
 
-/* Tokens that are found in text as they are written. */
+/* An added token, found in text as it is written. */
 struct added {
     char *content;
     size_t length;
@@ -24,7 +24,7 @@ struct added {
     bool single_word, lstrip, rstrip, normalized;
 };
 
-/* Added tokens to look for in one pass, sorted by content. */
+/* Added tokens to search for in one pass, sorted by content. */
 struct finder {
     const struct added **token;
     size_t count;
@@ -38,11 +38,11 @@ struct tokenizer {
     size_t added_count;
     const struct added **by_id; /* index: id */
     uint32_t size;              /* highest id + 1 */
-    struct finder pass[2];      /* those that a normalizer leaves alone, then the others */
-    struct pattern *word;       /* a character of a word, for single_word */
+    struct finder pass[2];      /* those that are not normalized, then the others */
+    struct pattern *word;       /* matches a word character, for single_word */
     int32_t bos, eos, pad;
     char *chat_template;
-    enum chat_style family; /* what config.json's family has */
+    enum chat_style family; /* the style of config.json's family */
     char digest[DIGEST_TEXT];
 };
 
@@ -85,7 +85,7 @@ static char *read_added(struct tokenizer *t, const json_t *items, const json_t *
 {
     size_t count = json_array_size(items);
     if (count > ADDED_MAX)
-        return xprintf("added_tokens: %zu of them; at most %d are taken", count, ADDED_MAX);
+        return xprintf("added_tokens: %zu of them, more than the %d allowed", count, ADDED_MAX);
     t->added = xalloc(count, sizeof *t->added);
     for (size_t i = 0; i < count; i++) {
         const json_t *item = json_array_get(items, i), *id = json_object_get(item, "id");
@@ -95,7 +95,7 @@ static char *read_added(struct tokenizer *t, const json_t *items, const json_t *
             return xprintf("added_tokens[%zu]: wanted a text 'content' and an 'id' from 0 to %d", i,
                            BPE_IDS_MAX - 1);
         if (!*content)
-            continue; /* the reference leaves it out, too */
+            continue; /* the reference skips it, too */
         const json_t *same = json_object_get(vocab, content);
         if (same && json_integer_value(same) != json_integer_value(id))
             return xprintf("added_tokens[%zu]: '%.40s' has another id in the vocabulary", i,
@@ -153,7 +153,7 @@ static char *index_contents(struct tokenizer *t)
         qsort(finder->token, finder->count, sizeof *finder->token, by_content);
         for (size_t i = 1; i < finder->count; i++)
             if (!strcmp(finder->token[i - 1]->content, finder->token[i]->content))
-                return xprintf("added_tokens: '%.40s' is there twice", finder->token[i]->content);
+                return xprintf("added_tokens: '%.40s' occurs twice", finder->token[i]->content);
     }
     return NULL;
 }
@@ -218,8 +218,8 @@ void tokenizer_free(struct tokenizer *t)
 
 /* ---- reading tokenizer_config.json ---- */
 
-/* A token of the configuration, which is a text or an object with 'content': its id into *id, which
- * stays as it is if the key is missing, and becomes -1 if it is null. */
+/* The token under `key` of the configuration, a text or an object with 'content'. *id becomes its
+ * id, or -1 if it is null, and is unchanged if the key is missing. */
 static char *configured(const struct tokenizer *t, const json_t *config, const char *key,
                         int32_t *id)
 {
@@ -233,12 +233,12 @@ static char *configured(const struct tokenizer *t, const json_t *config, const c
         json_string_value(json_is_object(value) ? json_object_get(value, "content") : value);
     if (content)
         *id = tokenizer_added(t, content);
-    return *id < 0 ? xprintf("%s: '%.40s' is no added token of tokenizer.json", key,
+    return *id < 0 ? xprintf("%s: '%.40s' is not an added token of tokenizer.json", key,
                              content ? content : "")
                    : NULL;
 }
 
-/* A text, or a list of templates by name, of which the default one is meant. */
+/* The template in a text, or the default one in a list of templates by name. */
 static const char *template_of(const json_t *value)
 {
     size_t i;
@@ -274,7 +274,7 @@ char *tokenizer_configure(struct tokenizer *t, const char *text, size_t length)
 
 /* ---- files ---- */
 
-/* All of a file in memory that the caller frees; NULL if it does not exist and need not. */
+/* A file's bytes, which the caller frees; NULL if it does not exist and is not needed. */
 static char *slurp(const char *path, bool needed, size_t *length)
 {
     FILE *file = fopen(path, "re");
@@ -293,7 +293,7 @@ static char *slurp(const char *path, bool needed, size_t *length)
     return text;
 }
 
-/* The path of the file `name` in the folder, or beside the file, at `path`; the caller frees it. */
+/* The path of file `name` in the folder `path`, or beside the file `path`; the caller frees it. */
 static char *beside(const char *path, bool folder, const char *name)
 {
     const char *slash = strrchr(path, '/');
@@ -302,7 +302,7 @@ static char *beside(const char *path, bool folder, const char *name)
                    : xstrdup(name);
 }
 
-/* The way of writing conversations that the family of the model in config.json has. */
+/* The style of conversations of the model family in config.json. */
 static enum chat_style family_style(const char *path)
 {
     size_t length;
@@ -382,14 +382,14 @@ const char *tokenizer_digest(const struct tokenizer *t)
 
 /* ---- encoding ---- */
 
-/* The longest token of a pass that text begins with, or NULL. */
+/* The longest token of a pass that the text begins with, or NULL. */
 static const struct added *token_at(const struct finder *finder, const char *text, size_t length)
 {
     const struct added *found = NULL;
-    size_t first = 0, last = finder->count; /* tokens that agree with the text so far */
+    size_t first = 0, last = finder->count; /* tokens that match the text so far */
     for (size_t k = 0; first < last; k++) {
         if (finder->token[first]->length == k)
-            found = finder->token[first++]; /* the shortest sorts first */
+            found = finder->token[first++]; /* the shortest comes first */
         if (k == length)
             break;
         uint8_t wanted = (uint8_t)text[k];
@@ -422,7 +422,7 @@ static bool is_space(uint32_t c)
            c == 0x205f || c == 0x3000;
 }
 
-/* The bytes of the character before text[at], at > 0. */
+/* The length in bytes of the character before text[at], at > 0. */
 static size_t size_before(const char *text, size_t at)
 {
     size_t size = 1;
@@ -464,7 +464,7 @@ static bool take_piece(void *context, const char *piece, size_t length)
     return e->ids->count < e->enough;
 }
 
-/* Pass 0 and 1 look for added tokens, then comes what is between them. False: no more. */
+/* Passes 0 and 1 search for added tokens; then the text between them is encoded. False: stop. */
 static bool encode_from(struct encoding *e, int pass, const char *text, size_t length)
 {
     if (pass == 2) {

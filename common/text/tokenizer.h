@@ -1,6 +1,6 @@
-/* tokenizer.h: text to token ids and back, as a checkpoint's own tokenizer.json says: added tokens
- * are found first, what lies between them is cut by the pre-tokenizer, each piece is byte-pair
- * encoded. Gives the ids that Hugging Face's tokenizers gives without special tokens added. */
+/* tokenizer.h: text to token ids and back, as a checkpoint's tokenizer.json describes: added tokens
+ * are found first, the pre-tokenizer splits the text between them, and each piece is byte-pair
+ * encoded. The ids are those of Hugging Face's tokenizers without special tokens added. */
 #ifndef TOKENIZER_H
 #define TOKENIZER_H
 
@@ -12,49 +12,49 @@
 
 struct tokenizer;
 
-/* A tokenizer from the text of a tokenizer.json. NULL, or what is wrong with it, or unknown (the
- * caller frees it); *out is the caller's in either case, who frees it with
- * tokenizer_free(). */
+/* Build a tokenizer from the text of a tokenizer.json. Returns NULL, or an error text that the
+ * caller frees. *out is set in either case; the caller frees it with tokenizer_free(). */
 char *tokenizer_parse(struct tokenizer **out, const char *text, size_t length);
 
-/* The same from the text of a tokenizer_config.json that belongs to it: the tokens for the
- * beginning, the end and the padding of a text, and the chat template. */
+/* Apply the text of the tokenizer_config.json that belongs to it: the tokens that begin, end and
+ * pad a text, and the chat template. Returns NULL, or an error text that the caller frees. */
 char *tokenizer_configure(struct tokenizer *t, const char *text, size_t length);
 
-/* Both from files: tokenizer.json in a folder, or that file itself; tokenizer_config.json beside
- * it, if there is one. Ends the process on errors. The caller frees it. */
+/* Open both files: tokenizer.json in a folder, or that file itself, and tokenizer_config.json
+ * beside it, if it exists. An error ends the process. The caller frees the result with
+ * tokenizer_free(). */
 struct tokenizer *tokenizer_open(const char *path);
 void tokenizer_free(struct tokenizer *t);
 
-/* Append the ids of a text in valid UTF-8 to *ids. Stops when that has at least `enough`
- * (SIZE_MAX: never): the first ones are the same whatever follows. NULL, or what went wrong (the
- * caller frees it). */
+/* Append the ids of a text in valid UTF-8 to *ids. Stops once *ids has at least `enough` (SIZE_MAX:
+ * never): the first ids do not depend on the text after them. Returns NULL, or an error text that
+ * the caller frees. */
 char *tokenizer_encode(struct tokenizer *t, const char *text, size_t length, size_t enough,
                        struct ids *ids);
 
-/* The text of `count` ids; bytes that are no UTF-8 (a character cut in two) become U+FFFD. The
- * caller frees *text, which has a 0 behind. Returns how many ids were good: less than count if
- * there is no token of that id, and then no text. */
+/* The text of `count` ids. Ill-formed bytes (a split character) become U+FFFD. Returns the number
+ * of valid ids: less than count if some id has no token, and then *text is not set. Otherwise the
+ * caller frees *text, *length bytes and a final NUL. */
 size_t tokenizer_decode(const struct tokenizer *t, const int32_t *id, size_t count, char **text,
                         size_t *length);
 
 /* The id of an added token, or -1. */
 int32_t tokenizer_added(const struct tokenizer *t, const char *content);
 
-/* The tokens that begin, end and pad a text, or -1. Without a tokenizer_config.json, those of
- * DeepSeek's tokenizers. What ends also pads, where nothing else does. */
+/* The ids of the tokens that begin, end and pad a text, or -1. Without a tokenizer_config.json,
+ * those of DeepSeek's tokenizers. Without a padding token, the end token pads. */
 int32_t tokenizer_bos(const struct tokenizer *t);
 int32_t tokenizer_eos(const struct tokenizer *t);
 int32_t tokenizer_pad(const struct tokenizer *t);
 
-/* How it wants a conversation written: as the family of the config.json beside it has it; otherwise
- * as the chat template amounts to. */
+/* The style of conversations: that of the family of the config.json beside it, otherwise that of
+ * the chat template. */
 enum chat_style tokenizer_chat_style(const struct tokenizer *t);
 
-/* The chat template, or NULL. */
+/* The chat template, owned by the tokenizer, or NULL. */
 const char *tokenizer_chat_template(const struct tokenizer *t);
 
-/* SHA-256 of the tokenizer.json, in hexadecimal. */
+/* SHA-256 of the tokenizer.json in hexadecimal, owned by the tokenizer. */
 const char *tokenizer_digest(const struct tokenizer *t);
 
 #endif

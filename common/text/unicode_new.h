@@ -1,7 +1,7 @@
-/* unicode_new.h: characters that Unicode 15.0, 15.1 and 16.0 assigned, by major category.
+/* unicode_new.h: characters assigned in Unicode 15.0, 15.1 and 16.0, by major category.
  *
- * PCRE2 10.42 (Debian 12) knows Unicode 14, 10.45 and later 16. With these added to its categories,
- * both give the same tokens. No character changed its major category in between. */
+ * PCRE2 10.42 (Debian 12) knows Unicode 14, 10.45 and later Unicode 16. With these added to its
+ * categories, both give the same tokens. No character changed its major category in between. */
 #ifndef UNICODE_NEW_H
 #define UNICODE_NEW_H
 

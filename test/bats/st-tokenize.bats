@@ -251,7 +251,7 @@ END
     for _ in {1..5000}; do printf '['; done >"$T/e.jsonl"
     fails "line 1: maximum parsing depth" "$T/e.jsonl"
     echo '{"messages": [{"role": "bard", "content": "a"}]}' >"$T/f.jsonl"
-    fails "line 1: messages[0]: role 'bard' is not known" "$T/f.jsonl"
+    fails "line 1: messages[0]: unknown role 'bard'" "$T/f.jsonl"
     head -c $((17 << 20)) /dev/zero | tr '\0' ' ' >"$T/g.jsonl"
     fails "line 1: longer than 16 MiB" "$T/g.jsonl"
     fails "$T/none: No such file" "$T/none.jsonl" || fails "$T/none.jsonl: No such file" "$T/none.jsonl"
@@ -284,7 +284,7 @@ END
     st-tokenize -q --no-bos --tokenizer "$T" "$T/a.jsonl" >"$T/d.ts"
     [ "$(ids "$T/d.ts" | head -n 1)" = 67 ]
     echo '{"bos_token": "<nothing>"}' >"$T/tokenizer_config.json"
-    fails "$T/tokenizer_config.json: bos_token: '<nothing>' is no added token" --tokenizer "$T" "$T/a.jsonl"
+    fails "$T/tokenizer_config.json: bos_token: '<nothing>' is not an added token" --tokenizer "$T" "$T/a.jsonl"
     echo '{"chat_template": "<|im_start|>"}' >"$T/tokenizer_config.json"
     fails "not of the DeepSeek family" --tokenizer "$T" "$CHAT"
     rm "$T/tokenizer_config.json"

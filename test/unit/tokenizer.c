@@ -282,9 +282,9 @@ static void unspelled_token(void **state)
 static void wrong_numbers(void **state)
 {
     (void)state;
-    refused("{\"model\": {\"vocab\": {\"zz\": -1}}}", "is no number from 0");
-    refused("{\"model\": {\"vocab\": {\"zz\": 4000000000}}}", "is no number from 0");
-    refused("{\"model\": {\"vocab\": {\"zz\": 1.5}}}", "is no number from 0");
+    refused("{\"model\": {\"vocab\": {\"zz\": -1}}}", "is not a number from 0");
+    refused("{\"model\": {\"vocab\": {\"zz\": 4000000000}}}", "is not a number from 0");
+    refused("{\"model\": {\"vocab\": {\"zz\": 1.5}}}", "is not a number from 0");
     refused("{\"model\": {\"vocab\": {\"zz\": 65}}}", "the id of another token, 65");
     refused("{\"model\": {\"vocab\": {\"word\": 1000}}}", "another id");
     refused("{\"model\": {\"vocab\": []}}", "wanted an object 'vocab'");
@@ -308,10 +308,10 @@ static void wrong_numbers(void **state)
             "id of another token, 900");
     refused("{\"added_tokens\": [{\"content\": \"xx\", \"id\": 900}, "
             "{\"content\": \"xx\", \"id\": 901}]}",
-            "is there twice");
+            "occurs twice");
 }
 
-/* More added tokens than are taken. */
+/* More added tokens than are allowed. */
 static void many_added_tokens(void **state)
 {
     (void)state;
@@ -322,7 +322,7 @@ static void many_added_tokens(void **state)
     struct tokenizer *t;
     char *error = parse(&t, tokenizer);
     assert_non_null(error);
-    assert_non_null(strstr(error, "65537 of them; at most 65536 are taken"));
+    assert_non_null(strstr(error, "65537 of them, more than the 65536 allowed"));
     free(error);
     tokenizer_free(t);
     json_decref(tokenizer);
@@ -520,7 +520,7 @@ static void syntax(void **state)
         {"[a&&b]", "a class in"},  {"[[:alpha:]]", "a class"}, {"[]", "begins with ]"},
         {"[a", "a class without"}, {"(?i:a)", "a group"},      {"(?<n>a)", "a group"},
         {"(?R)", "a group"},       {"(*FAIL)", "(*"},          {"a{,3}", "begins no count"},
-        {"a{2}+", "behind {n,m}"}, {"a{2}?", "behind {n,m}"},  {"a{x}", "begins no count"},
+        {"a{2}+", "after {n,m}"},  {"a{2}?", "after {n,m}"},   {"a{x}", "begins no count"},
         {"(", "pattern: "},        {"*", "pattern: "},         {"a{3,1}", "pattern: "},
         {"(?<=a*)b", "pattern: "}, {"[b-a]", "pattern: "},     {"a{99999}", "pattern: "},
         {"(?C1)", "a group"},      {"(?#x)", "a group"},       {"[^]", "begins with ]"},
@@ -549,7 +549,7 @@ static void too_long(void **state)
     pattern_free(pattern);
     char *error = pattern_new(&pattern, text, MOST + 1);
     assert_non_null(error);
-    assert_non_null(strstr(error, "a pattern of 16385 bytes; at most 16384 are taken"));
+    assert_non_null(strstr(error, "a pattern of 16385 bytes, more than the 16384 allowed"));
     free(error);
     pattern_free(pattern);
 }
@@ -604,7 +604,7 @@ static void gives_up(void **state)
     struct ids ids = {0};
     char *error = tokenizer_encode(t, text, sizeof text, SIZE_MAX, &ids);
     assert_non_null(error);
-    assert_non_null(strstr(error, "too many ways"));
+    assert_non_null(strstr(error, "too many steps"));
     free(error);
     free(ids.id);
     tokenizer_free(t);
@@ -706,7 +706,7 @@ static void samples(void **state)
     check_sample(CHAT_V4, "x+y+x", "{\"x\": \"1\", \"y\": \"2\"}", "1\n2\n1", NULL);
     check_sample(CHAT_V4, NULL, "{\"prompt\": \"p\"}", NULL, "wanted text, article");
     check_sample(CHAT_V4, "x+y", "{\"x\": \"1\"}", NULL, "wanted x+y");
-    check_sample(CHAT_V4, NULL, "{\"text\": 1}", NULL, "text is no text");
+    check_sample(CHAT_V4, NULL, "{\"text\": 1}", NULL, "text is not a text");
     check_sample(CHAT_V4, NULL, "[\"text\"]", NULL, "not a JSON object");
     check_sample(CHAT_V4, NULL, "{\"text\": \"a\"} x", NULL, "end of file expected");
     check_sample(CHAT_V4, NULL, "{\"text\": \"\\ud800\"}", NULL, "invalid Unicode");
@@ -715,7 +715,7 @@ static void samples(void **state)
     check_sample(CHAT_V4, NULL, "{\"messages\": [1]}", NULL, "messages[0]: role ''");
     check_sample(CHAT_V4, NULL, "{\"messages\": [{\"role\": \"bard\"}]}", NULL, "role 'bard'");
     check_sample(CHAT_V4, NULL, "{\"messages\": [{\"role\": \"user\", \"content\": {}}]}", NULL,
-                 "a content is no text");
+                 "a content is not text");
     check_sample(CHAT_V4, NULL,
                  "{\"messages\": [{\"role\": \"user\", \"content\": [{\"type\": \"image\"}]}]}",
                  NULL, "a block without text");
