@@ -126,8 +126,7 @@ static void a_read_that_hangs_ends_all(void **state)
     setenv("SEEKPIPE_RANK_TIMEOUT", "1", 1);
     assert_int_equal(run(hang, said), 0);
     unsetenv("SEEKPIPE_RANK_TIMEOUT");
-    assert_non_null(
-        strstr(said, "[1]: two.weight: a read of it takes longer than 1 seconds"));
+    assert_non_null(strstr(said, "[1]: two.weight: a read of it takes longer than 1 seconds"));
     assert_non_null(strstr(said, "[0]: rank 1 says: two.weight"));
     assert_non_null(strstr(said, "[2]: rank 0 says: rank 1 says: two.weight"));
 }
