@@ -16,9 +16,9 @@
 
 struct model;
 
-/* Open a model of the family `type`, config.json's model_type. For NULL or an unknown type it is of
- * a generic family, which knows no names and sorts them in natural order. `config` is config.json
- * or NULL; the model keeps a reference. Never NULL; model_close() frees it and accepts NULL. */
+/* Open a model of the family `type`, config.json's model_type. NULL or an unknown type gives the
+ * generic family, which knows no names; their order is the natural one. `config` is config.json or
+ * NULL; the model keeps a reference. Never NULL; model_close() frees it and accepts NULL. */
 struct model *model_open(const char *type, const json_t *config);
 void model_close(struct model *model);
 

@@ -1,7 +1,7 @@
-/* band_pipeline.h: a stage's output, made by several threads. The stage's own thread reads on in
- * the input, others read bytes from files and convert them, and one writes, in order. So reading
- * runs a few bands ahead of converting, and converting ahead of writing. The output is the same for
- * any number of threads.
+/* band_pipeline.h: a stage's output, made by several threads. The stage's own thread proceeds
+ * through the input, others read bytes from files and convert them, and one writes, in order. So
+ * reading runs a few bands ahead of converting, and converting ahead of writing. The output is the
+ * same for any number of threads.
  *
  *     struct band_pipeline *bands = bands_begin(out, in, threads, ORDERED_POOL_SLACK);
  *     while ((tensor = ts_next(in)))

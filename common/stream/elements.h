@@ -22,9 +22,8 @@ struct elements;
 struct elements *elements_new(struct ts_in *in, bool dequantize);
 void elements_free(struct elements *elements);
 
-/* *form = the tensor that line `line` of the table comes as: its name with the dtype, shape and
- * size of its elements, which belongs to the table. False if it is a scale that comes with its
- * matrix. */
+/* *form = what line `line` of the table comes as: its name (owned by the table) with the dtype,
+ * shape and size of its elements. False if it is a scale that comes with its matrix. */
 bool elements_form_of(const struct elements *elements, size_t line, struct tensor *form);
 
 /* Advance to the next tensor: its line of the table, owned by the stream. NULL after the last one,

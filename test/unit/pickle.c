@@ -292,9 +292,9 @@ static void other_values(void **state)
     refused(PROGRAM(BEGIN "K\x01" SCALAR "s."), "a key is a number");
     refused(PROGRAM(BEGIN "(" TEXT_1("a") "u."),
             "wanted a dict followed by pairs of key and tensor");
-    refused(PROGRAM("\x80\x02)" TEXT_1("a") SCALAR "s."), "wanted a dict with pairs");
-    refused(PROGRAM("\x80\x02" TEXT_1("a") SCALAR "s."), "wanted a dict with pairs");
-    refused(PROGRAM("\x80\x02(u."), "wanted a dict with pairs");
+    refused(PROGRAM("\x80\x02)" TEXT_1("a") SCALAR "s."), "wanted a dict followed by pairs");
+    refused(PROGRAM("\x80\x02" TEXT_1("a") SCALAR "s."), "wanted a dict followed by pairs");
+    refused(PROGRAM("\x80\x02(u."), "wanted a dict followed by pairs");
     refused(PROGRAM(BEGIN TEXT_1("a") SCALAR "u."), "wanted a mark");
     refused(PROGRAM(BEGIN TEXT_1("a") "s."), "a: byte 9");
 }

@@ -712,7 +712,7 @@ static void samples(void **state)
     check_sample(CHAT_V4, NULL, "{\"text\": \"\\ud800\"}", NULL, "invalid Unicode");
     check_sample(CHAT_V4, NULL, "", NULL, "");
     check_sample(CHAT_V4, "c", "{\"c\": []}", NULL, "wanted 1 to");
-    check_sample(CHAT_V4, NULL, "{\"messages\": [1]}", NULL, "messages[0]: role ''");
+    check_sample(CHAT_V4, NULL, "{\"messages\": [1]}", NULL, "messages[0]: unknown role ''");
     check_sample(CHAT_V4, NULL, "{\"messages\": [{\"role\": \"bard\"}]}", NULL, "role 'bard'");
     check_sample(CHAT_V4, NULL, "{\"messages\": [{\"role\": \"user\", \"content\": {}}]}", NULL,
                  "a content is not text");
@@ -755,9 +755,9 @@ static void conversations_v3(void **state)
                  "s<｜User｜>a<｜Assistant｜></think>b<｜end▁of▁sentence｜><｜User｜>c", NULL);
     check_sample(CHAT_UNKNOWN, NULL, line, NULL, "not of the DeepSeek family");
     check_sample(CHAT_V3, NULL, "{\"messages\": [{\"role\": \"tool\", \"content\": \"a\"}]}", NULL,
-                 "V4's tokenizers only");
+                 "only V4's tokenizers support");
     check_sample(CHAT_V3, NULL, "{\"messages\": [{\"role\": \"user\"}], \"tools\": [1]}", NULL,
-                 "V4's tokenizers only");
+                 "only V4's tokenizers support");
 }
 
 int main(void)
