@@ -538,7 +538,7 @@ during() {
 @test "something behind the end" {
     stream begin tensors finish
     cp "$T/a.ts" "$T/one"
-    behind='something follows .*; one stream a file'
+    behind='something follows .*; a file holds one stream'
     cat "$T/one" >>"$T/a.ts" # a second archive
     bad "$behind"
     { cat "$T/one" && printf x; } >"$T/a.ts"
