@@ -1,8 +1,8 @@
-/* codec.cuh: the number formats on the GPU. The same functions as common/{bf16,e4m3,e2m1,e8m0}.h,
- * under the same names, written so that all threads of a warp go the same way; test/unit/cuda.c
- * compares what kernels make of them with the CPU's codecs, byte by byte.
+/* codec.cuh: the number formats on the GPU. The same functions as in
+ * common/tensor/{bf16,e4m3,e2m1,e8m0}.h, under the same names, written without branches.
+ * test/unit/cuda.c compares them with the CPU's codecs, byte by byte.
  *
- * Compiled without contraction and with subnormals, as all of the GPU's code here. */
+ * Compiled without contraction and with subnormals, like all GPU code here. */
 #ifndef CODEC_CUH
 #define CODEC_CUH
 

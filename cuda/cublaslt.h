@@ -1,6 +1,6 @@
-/* cublaslt.h: cuBLASLt, found when it is needed (see library.h). cublaslt.c has the functions of
- * cublasLt.h that this project calls, and passes them on to the library: nothing is linked with it,
- * so programs start where it is not. */
+/* cublaslt.h: cuBLASLt, loaded at run time (see library.h). cublaslt.c defines the functions of
+ * cublasLt.h that this project calls, and forwards them to the library. Nothing is linked with it,
+ * so programs start on machines without it. */
 #ifndef CUBLASLT_H
 #define CUBLASLT_H
 
@@ -12,8 +12,8 @@
 extern "C" {
 #endif
 
-/* Load the library, of the version that this was built with, before any of its functions is called.
- * False if it is not here; then *why says where it was looked for (the caller frees it). */
+/* Load the library, in the version that this was built with. Call it before any cuBLASLt function.
+ * False if it is not found; then *why says where it was searched (the caller frees it). */
 bool cublaslt_load(char **why);
 
 #ifdef __cplusplus

@@ -1,9 +1,9 @@
-/* cufile.h: cuFile, which reads files right into the GPU's memory (GPUDirect Storage), found when
- * it is needed (see library.h).
+/* cufile.h: cuFile, which reads files directly into the GPU's memory (GPUDirect Storage), loaded at
+ * run time (see library.h).
  *
- * It needs nvidia-fs in the kernel. Without that it reads into memory of its own first, which is no
- * better than what is done without cuFile; so it is only used then if $SEEKPIPE_CUFILE is "compat".
- * With "no", it never is. */
+ * It needs nvidia-fs in the kernel. Without that, cuFile reads through buffers of its own, which is
+ * no faster than reading without it; so it is then used only if $SEEKPIPE_CUFILE is "compat". With
+ * "no", it is never used. */
 #ifndef CUFILE_H
 #define CUFILE_H
 
@@ -15,19 +15,22 @@
 extern "C" {
 #endif
 
-/* Find and open it, for memory of the present GPU that bytes are read into: whole pages, from the
- * beginning of one on. False if it is not to be used; the process ends if that is what the user
- * asked for, or if $SEEKPIPE_CUFILE is something else. */
+/* Load and open cuFile. False if it is not to be used. Ends the process if the user asked for it
+ * and it cannot be opened, or if $SEEKPIPE_CUFILE has any other value.
+ *
+ * cufile_memory() registers memory of the current GPU, whole pages, to read into; false if it
+ * fails. */
 bool cufile_open(void);
 bool cufile_memory(void *memory, size_t size);
 void cufile_memory_end(void *memory);
 
-/* A file that is open for O_DIRECT, until it is given back; NULL if cuFile cannot read it. */
+/* Register a file opened with O_DIRECT, until cufile_file_end(); NULL if cuFile cannot read it. */
 void *cufile_file(int fd);
 void cufile_file_end(void *file);
 
-/* `size` bytes, whole pages, from `offset` of the file on, to `at` of that memory; how many came,
- * which may be fewer at the file's end, or below 0. The thread's GPU is the memory's. */
+/* Read `size` bytes, whole pages, from `offset` of the file to `at` of registered memory. Returns
+ * the number of bytes read, fewer at the file's end, or a negative error. The memory must be on the
+ * thread's current GPU. */
 int64_t cufile_read(void *file, uint64_t offset, size_t size, void *memory, uint64_t at);
 
 #ifdef __cplusplus

@@ -1,17 +1,17 @@
-/* gpu.cuh: what the files of the CUDA device share (cuda/); nobody else looks here.
+/* gpu.cuh: internals that the files of the CUDA device share.
  *
- * Operations go into the stream of their lane, so that they are carried out in the order in which
- * they are called, and memory is the stream's as well: given back, it may serve what is called
- * next. Weights come in a stream of their own, meanwhile; uploads.cu knows how. One block of
- * threads does a row, with eight columns a thread, and adds up in an order that depends on nothing
- * but the number of columns. */
+ * Operations are queued on a CUDA stream for each of the device's streams, which keeps their order.
+ * Memory is allocated and freed in stream order, too, so freed memory may serve the next operation.
+ * Weights are uploaded concurrently in a stream of their own (uploads.cu). One thread block
+ * computes a row, with eight columns per thread, and sums in an order that depends only on the
+ * number of columns. */
 #ifndef GPU_CUH
 #define GPU_CUH
 
 #include <cublasLt.h>
 #include <cuda_runtime.h>
 
-#define _Noreturn __attribute__((noreturn)) /* C's word, which C++ does not know */
+#define _Noreturn __attribute__((noreturn)) /* a C keyword that C++ lacks */
 extern "C" {
 #include "base/die.h"
 #include "forward/device.h"
@@ -25,8 +25,8 @@ extern "C" {
 struct gpu {
     struct device device; /* first: a struct device * is a struct gpu *, too */
     int number;
-    unsigned stream_number; /* of what is called now */
-    cudaStream_t stream;    /* that lane's */
+    unsigned stream_number; /* the current one, see device.h, stream() */
+    cudaStream_t stream;    /* its CUDA stream */
     struct streams *streams;
     struct products *products;
     struct uploads *uploads;
@@ -38,48 +38,49 @@ static inline struct gpu *gpu_of(struct device *d)
     return (struct gpu *)d;
 }
 
-/* End the process if a call failed, or a kernel could not be started; `what` names it. */
+/* End the process if a call failed or a kernel did not start; `what` names it. */
 void gpu_check(cudaError_t status, const char *what);
 
-/* Make an event; flags as CUDA has them. */
+/* Create an event with CUDA's flags. */
 void gpu_event(cudaEvent_t *event, unsigned flags);
 
-/* Let a kernel have that much dynamic shared memory. */
+/* Allow a kernel `bytes` of dynamic shared memory. */
 void gpu_allow_shared(const void *kernel, size_t bytes);
 
-/* Between these, the order of calls is kept in all lanes. */
+/* Operations between these keep the order of their calls across streams. */
 void gpu_turn_begin(struct gpu *gpu);
 void gpu_turn_end(struct gpu *gpu);
 
-/* Memory in the order of the stream. */
+/* Memory in the current stream's order. */
 void *gpu_alloc(struct gpu *gpu, uint64_t count, uint64_t size);
 void gpu_free(struct gpu *gpu, void *memory);
 
-/* The same for bytes that come in the arrivals' stream. gpu_arrive() lets operations called from
- * now on, in this lane, wait for what has been sent before; that must be called before the bytes
- * are used. Memory given back goes back after the lane's next gpu_arrive(): bytes that were still
- * on their way would come into what has the memory next. */
+/* The same for bytes uploaded in the upload stream. gpu_wait_uploads() makes the current stream
+ * wait for all earlier uploads; call it before the bytes are used. gpu_free_upload() frees memory
+ * only at the stream's next gpu_wait_uploads(): an upload in flight would otherwise overwrite the
+ * memory's next owner. */
 void *gpu_alloc_arriving(struct gpu *gpu, uint64_t bytes);
 void gpu_free_arriving(struct gpu *gpu, void *memory);
 void gpu_send(struct gpu *gpu, void *to, const void *data, uint64_t bytes);
 void gpu_arrive(struct gpu *gpu);
 
-/* Let operations called from now on, in this lane, wait for an event. That counts as waiting. */
+/* Make the current stream wait for an event, and count the time as waiting (see device.h,
+ * spent()). */
 void gpu_wait(struct gpu *gpu, cudaEvent_t event);
 
-/* Bytes from the host's memory, which the caller may use again at once, in the order of
- * operations. */
+/* Copy bytes from host memory, which the caller may reuse at once, in the current stream's
+ * order. */
 void gpu_write(struct gpu *gpu, void *to, const void *data, uint64_t bytes);
 
-/* Put the operations of a file into the table. */
+/* Set a file's operations in the table. */
 void gpu_weights(struct device *d);   /* weights.cu */
 void gpu_rows(struct device *d);      /* rows.cu */
 void gpu_copies(struct device *d);    /* copies.cu */
 void gpu_attention(struct device *d); /* attention.cu */
 void gpu_experts(struct device *d);   /* experts.cu */
 
-/* These keep something, too: streams.cu streams, products.cu what cuBLASLt needs, uploads.cu memory
- * and a stream, offload.cu a stream. The lanes come first, and end last, in lane 0. */
+/* The same for files that have state: streams.cu, products.cu, uploads.cu, offload.cu. Streams
+ * begin first and end last, with stream 0 selected. */
 void gpu_lanes(struct device *d);
 void gpu_lanes_end(struct gpu *gpu);
 void gpu_products(struct device *d);
@@ -93,7 +94,7 @@ void gpu_far_end(struct gpu *gpu);
 
 enum { WARP = 32, EIGHT = 8, THREADS_MOST = 256, WARPS_MOST = THREADS_MOST / WARP };
 
-/* How many threads a row of that many columns takes. */
+/* Threads for a row of `cols` columns. */
 static inline unsigned threads_for(uint64_t cols)
 {
     uint64_t threads = (cols + EIGHT * WARP - 1) / (EIGHT * WARP) * WARP;
@@ -102,7 +103,7 @@ static inline unsigned threads_for(uint64_t cols)
                                     : (unsigned)threads;
 }
 
-/* Start a kernel with one block of threads for each of `rows` rows, if there are any. */
+/* Start a kernel with one thread block for each of `rows` rows, if any. */
 #define EACH_ROW(gpu, kernel, rows, threads, ...)                                                  \
     do {                                                                                           \
         if ((rows) > 0) {                                                                          \
@@ -131,7 +132,7 @@ static __device__ inline bool aligned(const void *p)
     return ((uintptr_t)p & 15) == 0;
 }
 
-/* The codes of eight columns, two a word, the first in its lower half. */
+/* The codes of eight columns, two per word, the first in the lower half. */
 struct eight {
     uint32_t pair[EIGHT / 2];
 };
@@ -246,12 +247,12 @@ static __device__ inline uint32_t warp_max(uint32_t x)
     return __reduce_max_sync(~0U, x);
 }
 
-/* The sum and the largest over all threads of the block, which all of them get. */
+/* The sum and the maximum over all threads of the block; every thread gets them. */
 static __device__ inline float block_sum(float x)
 {
     __shared__ float part[WARPS_MOST];
     x = warp_sum(x);
-    __syncthreads(); /* the sum before this one is out of the way */
+    __syncthreads(); /* the previous sum has been read */
     if (threadIdx.x % WARP == 0)
         part[threadIdx.x / WARP] = x;
     __syncthreads();
@@ -275,8 +276,8 @@ static __device__ inline float block_max(float x)
     return most;
 }
 
-/* *to = the larger of itself and all threads' magnitudes, given as bits: NaN is above infinity,
- * infinity above all numbers. */
+/* *to = the largest of itself and all threads' magnitudes, as bits: NaN is above infinity, infinity
+ * above all numbers. */
 static __device__ inline void keep_most(uint32_t *to, uint32_t magnitude)
 {
     magnitude = warp_max(magnitude);
@@ -284,7 +285,7 @@ static __device__ inline void keep_most(uint32_t *to, uint32_t magnitude)
         atomicMax(to, magnitude);
 }
 
-/* The larger magnitudes of two codes each, and F32's bits of the larger of such two. */
+/* Per half word, the largest magnitude; and the F32 bits of the larger half. */
 static __device__ inline uint32_t most_of(uint32_t most, const struct eight &x)
 {
 #pragma unroll
@@ -298,14 +299,14 @@ static __device__ inline uint32_t larger_of(uint32_t most)
     return max(most << 16, most & 0xffff0000);
 }
 
-/* ---- copies to shared memory, while the threads go on ---- */
+/* ---- asynchronous copies to shared memory ---- */
 
 static __device__ inline uint32_t shared_address(const void *p)
 {
     return (uint32_t)__cvta_generic_to_shared(p);
 }
 
-/* Sixteen bytes; zeros unless `there`, but `from` is an address in any case. */
+/* Copy sixteen bytes, or zeros unless `there`; `from` must be a valid address either way. */
 static __device__ inline void copy_async(void *to, const void *from, bool there)
 {
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(to)),
@@ -313,13 +314,13 @@ static __device__ inline void copy_async(void *to, const void *from, bool there)
                  : "memory");
 }
 
-/* What was begun since the last time is a group. */
+/* Copies begun since the last commit form a group. */
 static __device__ inline void copy_commit(void)
 {
     asm volatile("cp.async.commit_group;" ::: "memory");
 }
 
-/* Wait for this thread's groups: until at most one is under way, or none. */
+/* Wait until at most one of this thread's groups is in flight, or none. */
 static __device__ inline void copy_wait_for_last_but_one(void)
 {
     asm volatile("cp.async.wait_group 1;" ::: "memory");

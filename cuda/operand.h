@@ -1,5 +1,5 @@
 /* operand.h: a weight on the GPU, ready for products. For the files of the CUDA device, and for the
- * test that looks at what a kernel has dequantized. */
+ * test that checks what a kernel dequantized. */
 #ifndef OPERAND_H
 #define OPERAND_H
 
@@ -8,7 +8,8 @@
 struct operand {
     uint64_t rows, cols;
     enum dtype dtype; /* BF16 or F32 */
-    uint64_t stride;  /* elements from row to row: cols, but for F32 a multiple of 4, with zeros */
+    uint64_t stride;  /* elements from row to row: cols; for F32, padded with zeros to a multiple of
+                         4 */
     void *at;
 };
 

@@ -1,7 +1,7 @@
-/* uploads.h: the stream of the CUDA device in which weights come, for those who bring some of them
- * on a way of their own. */
-#ifndef ARRIVING_H
-#define ARRIVING_H
+/* uploads.h: the CUDA device's stream for uploads of weights, for code that uploads some by other
+ * means. */
+#ifndef UPLOADS_H
+#define UPLOADS_H
 
 #include <cuda_runtime.h>
 

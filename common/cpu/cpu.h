@@ -1,4 +1,4 @@
-/* cpu.h: what the files of the CPU device share (device_cpu*.c); nobody else looks here. */
+/* cpu.h: internals that the files of the CPU device share. */
 #ifndef DEVICE_CPU_H
 #define DEVICE_CPU_H
 
@@ -10,7 +10,7 @@ struct cpu {
     struct device device; /* first: a struct device * is a struct cpu *, too */
     unsigned threads;
     struct gemms *gemms;
-    enum gemm_type type; /* what BF16 operands are multiplied in */
+    enum gemm_type type; /* type in which BF16 operands are multiplied */
 };
 
 static inline struct cpu *cpu_of(struct device *d)
@@ -33,10 +33,10 @@ static inline int32_t *i32_row(struct mat m, uint64_t i)
     return (int32_t *)m.at + i * m.stride;
 }
 
-/* count elements of BF16 as operands of a product in `type`, at most. */
+/* Convert `count` BF16 elements to operand elements of `type`, from element `at` of `to` on. */
 void cpu_fill(enum gemm_type type, void *to, uint64_t at, const uint16_t *from, uint64_t count);
 
-/* Put the operations of a file into the table. */
+/* Set a file's operations in the table. */
 void cpu_rows(struct device *d);      /* rows.c */
 void cpu_attention(struct device *d); /* attention.c */
 

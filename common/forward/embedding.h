@@ -1,5 +1,5 @@
-/* embedding.h: embeddings of tokens, each row read from the stream's tensor when it is needed: most
- * of a large vocabulary never is. */
+/* embedding.h: embeddings of tokens. Each row is read from the stream's tensor when it is needed:
+ * most of a large vocabulary never is. */
 #ifndef EMBEDDING_H
 #define EMBEDDING_H
 
@@ -8,25 +8,25 @@
 #include "model/weights.h"
 
 struct embedding {
-    struct ts_held *held; /* NULL: not needed, and not open */
+    struct ts_held *held; /* NULL: not needed, not open */
     const struct tensor *tensor;
     const struct weight *weight;
-    int fd; /* of its file, for threads that read beside the stream's; -1 if it is inline */
+    int fd; /* of its file, apart from the stream's; -1 if it is inline */
     const char *path;
     uint64_t offset;
     double seconds; /* spent on reading so far */
 };
 
-/* See that the tensor is in the table of `in` in the right shape, or the process ends. */
+/* Check that the table of `in` has the tensor in the right shape; end the process if not. */
 void embedding_check(const struct network *n, struct ts_in *in, const struct weights *weights);
 
-/* Read `in` up to the tensor, which must come before all that is wanted (by line of the table), and
- * hold it. */
+/* Read `in` up to the tensor, and hold it. It must come before all wanted tensors (by line of the
+ * table). */
 void embedding_open(struct embedding *e, const struct network *n, struct ts_in *in,
                     const struct weights *weights, const bool *wanted);
 void embedding_close(struct embedding *e);
 
-/* y [rows, dim] BF16 = the embeddings of as many ids. */
+/* y [rows, dim] BF16 = the embeddings of id[0 … rows - 1]. */
 void embedding_read(struct embedding *e, struct device *d, struct mat y, const int32_t *id);
 
 #endif

@@ -1,6 +1,7 @@
-/* forward.h: a model's forward pass over samples of tokens, as a filter over its weights: all
- * samples advance together through a layer while the next one is being read, then its weights are
- * dropped. It is written once, on top of device.h; what is a family's own is behind network.h. */
+/* forward.h: a model's forward pass over samples of tokens, as a filter over its weights. All
+ * samples go through a layer while the next layer is being read; then the layer's weights are
+ * dropped. The pass is written on top of device.h; network.h hides what differs between
+ * families. */
 #ifndef FORWARD_H
 #define FORWARD_H
 
@@ -13,61 +14,62 @@
 /* How activations are quantized before a product. */
 enum arithmetic {
     ARITHMETIC_CALIBRATION, /* as served, but experts see BF16 */
-    ARITHMETIC_SERVED,      /* as the format of each weight asks: FP8 for FP8 and MXFP4, NVFP4 under
-                               its input_scale for NVFP4, BF16 for the rest */
-    ARITHMETIC_SOURCE,      /* the same, but NVFP4 weights see FP8, as their MXFP4 source did */
+    ARITHMETIC_SERVED,      /* by the format of each weight: FP8 for FP8 and MXFP4, NVFP4 under its
+                               input_scale for NVFP4, BF16 for the rest */
+    ARITHMETIC_SOURCE,      /* the same, but FP8 for NVFP4 weights, as for their MXFP4 source */
 };
 
-/* What one linear layer saw. */
+/* What was observed of one linear layer. */
 struct linear_seen {
     const char *module; /* "layers.3.ffn.experts.7.w1" */
-    bool expert;        /* of a routed one */
-    uint64_t rows;      /* of activations that went through it */
+    bool expert;        /* a routed expert's */
+    uint64_t rows;      /* of activations */
     float input_amax;   /* the largest magnitude among them */
     float weight_amax;
 };
 
-/* Hidden states behind a layer. */
+/* Hidden states after a layer. */
 struct states {
     uint64_t layer, copies;
     struct offloaded hidden; /* [tokens, copies * dim] BF16 */
     const char *weights; /* a digest that tells the layers so far from another checkpoint's: of the
-                            table's lines, and the first bytes of each tensor that is no matrix,
-                            scales too. The same however the weights come, and for a copy. */
+                            table's lines and the first bytes of each tensor, scales included, that
+                            is not a matrix. It does not depend on how the weights are stored. */
 };
 
-/* What a run does and wants to know. Calls come in the order of the model. */
+/* What a run does and reports. Callbacks are called in the order of the model. */
 struct forward {
-    struct ts_in *in; /* the weights, from the beginning; read to its end unless it stops before */
-    struct network *network; /* the model that they are of */
+    struct ts_in *in; /* the weights, from the beginning; read to the end unless the run stops
+                         earlier */
+    struct network *network; /* their model */
     struct device *device;
     const struct tokens *tokens;
-    struct ranks *ranks;   /* who runs over other samples at the same time, or NULL; what the
-                              functions below are told of layers is of all samples */
-    struct gather *gather; /* how ranks share the reading, or NULL: each reads all */
+    struct ranks *ranks;   /* which run over the other samples, or NULL; the callbacks about layers
+                              are told of all samples */
+    struct gather *gather; /* shares the reading between ranks; NULL: each reads all */
     enum arithmetic arithmetic;
-    bool all_experts;      /* every token goes through every expert as well, for amaxes only */
-    bool mtp;              /* the layers that predict further ahead, too */
+    bool all_experts;      /* every token also goes through every expert, for amaxes only */
+    bool mtp;              /* run the multi-token prediction layers, too */
     bool head;             /* losses are wanted */
-    bool verbose;          /* say where each layer's time went */
-    uint64_t batch;        /* samples at a time outside of experts; at least 1 */
-    uint64_t memory;       /* bytes for weights that wait or are in use; 0: the device's own wish */
+    bool verbose;          /* report where each layer's time went */
+    uint64_t batch;        /* samples at a time outside experts; at least 1 */
+    uint64_t memory;       /* bytes for weights that wait or are in use; 0: the device's default */
     uint64_t first, last;  /* layers */
-    const char *states_in; /* hidden states to begin with instead of the embeddings, or NULL */
-    void *context;         /* for the functions, which may be NULL: */
+    const char *states_in; /* hidden states to begin with instead of embeddings, or NULL */
+    void *context;         /* for the callbacks, which may be NULL: */
     void (*linear)(void *context, const struct linear_seen *seen);
     void (*routed)(void *context, const char *expert, uint64_t tokens);
-    /* The hidden states behind a layer. */
+    /* The hidden states after a layer. */
     void (*states)(void *context, const struct states *states);
-    /* Logits of what follows the tokens from `first` on, and what does follow, -1 behind a sample's
-     * last token. mtp > 0: what the mtp-th of those layers predicts, that many tokens further
-     * ahead; each sample has that many tokens less. */
+    /* Logits for the rows from `first` on, and the token that follows each, -1 after a sample's
+     * last. mtp > 0: predictions of the mtp-th MTP layer, mtp tokens further ahead; each sample has
+     * mtp rows fewer. */
     void (*logits)(void *context, unsigned mtp, uint64_t first, struct mat logits,
                    const int32_t *target);
 };
 
-/* Run. NaN or infinity in a layer, a missing tensor and one of a wrong shape end the process, the
- * latter two before the first is computed with. */
+/* Run. A missing tensor or one of a wrong shape ends the process before anything is computed. NaN
+ * or infinity in a layer ends it, too. */
 void forward_run(const struct forward *run);
 
 #endif

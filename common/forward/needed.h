@@ -1,4 +1,4 @@
-/* needed.h: which of a stream's tensors a run takes, and how they come. */
+/* needed.h: which of a stream's tensors a run needs, and how they are loaded. */
 #ifndef NEEDED_H
 #define NEEDED_H
 
@@ -12,13 +12,13 @@ struct needed {
     uint64_t largest; /* bytes of the largest layer */
 };
 
-/* What a run comes to. */
+/* Which parts of the model a run uses. */
 bool needs_embedding(const struct forward *run);
 bool needs_head(const struct forward *run);
 bool needs_mtp(const struct forward *run);
 
-/* Find them, and see that all are there in the right shape before anything is computed with, or the
- * process ends. The network has begun. */
+/* Find the needed tensors, and check that each exists in the right shape; end the process if not.
+ * Call it after the network's begin(). */
 void needed_find(struct needed *needed, const struct forward *run);
 void needed_free(struct needed *needed);
 

@@ -1,4 +1,4 @@
-/* pass.h: a forward pass under way: what its parts share. */
+/* pass.h: the state of a forward pass, shared by its parts. */
 #ifndef PASS_H
 #define PASS_H
 
@@ -21,21 +21,22 @@ struct pass {
     double begin;             /* see base/progress.h, now() */
 };
 
-/* Rows that are embedded at a time. */
+/* Rows embedded at a time. */
 enum { EMBEDDING_ROWS = 2048 };
 
-/* From run->in's beginning to the first layer that is computed. */
+/* Prepare the run, and read run->in up to the first layer that is computed. */
 void pass_begin(struct pass *pass, const struct forward *run);
 void pass_end(struct pass *pass);
 
 struct times pass_times(const struct pass *pass);
 
-/* What the feed gives in between is a layer's, and goes into the digest of the layers so far. */
+/* Between these, the feed gives a layer's tensors, which go into the digest of the layers so
+ * far. */
 void pass_digest_begin(struct pass *pass);
 void pass_digest_end(struct pass *pass);
 
-/* Layer `number` that comes next: all samples go through it, and who runs the model is told what it
- * saw. Between begin and end, the rest of the layer's pieces may be used. */
+/* The next layer, `number`: all samples go through it, and the callbacks report what was observed.
+ * Between begin and end, the layer's other pieces may be used. */
 struct layer_pass {
     struct pass *pass;
     struct times begin;
@@ -49,12 +50,12 @@ void layer_pass_end(struct layer_pass *lp);
 /* The hidden states before the first layer. */
 void embed_all(struct pass *pass);
 
-/* Logits of all rows to run->logits. `norm` is the layer that has what comes before them, the head
- * or one of MTP; the vocabulary is always the head's. */
+/* Pass the logits of all rows to run->logits. `norm` is the layer whose norm precedes them, the
+ * head or an MTP layer; the vocabulary is always the head's. */
 void run_head(struct pass *pass, struct layer *norm, struct layer *head, unsigned mtp);
 
-/* Block `mtp` of multi-token prediction, and its losses if they are wanted: each sample loses a
- * row. */
+/* Run block `mtp` of multi-token prediction, and its losses if wanted. Each sample becomes a row
+ * shorter. */
 void run_mtp(struct pass *pass, struct layer *head, unsigned mtp);
 
 #endif

@@ -1,12 +1,12 @@
-/* resume.h: a calibration that may be killed. Behind some layers, what is needed to go on goes into
- * a file of a folder: the hidden states, and all that was recorded so far. The file is a tensor
- * stream, which is replaced as a whole (written beside it, synced, renamed):
+/* resume.h: checkpoints of a calibration, so that a killed one can resume. After some layers, a
+ * file in a directory gets the hidden states and everything recorded so far. The file is a tensor
+ * stream, replaced atomically (written under another name, synced, renamed):
  *
  *   fingerprint, layer, weights, lengths, hidden_states   as in states.h
  *   options                                      U8 [64]: a digest of what else decides the result
  *   the records                                  scalars
  *
- * Without hidden_states it is of a calibration that is finished: all was recorded. */
+ * Without hidden_states, the calibration is finished: everything was recorded. */
 #ifndef RESUME_H
 #define RESUME_H
 
@@ -16,47 +16,46 @@
 #include "stream/scalars.h"
 
 struct resume {
-    char *file; /* NULL if nothing is to be kept: then all functions do nothing */
+    char *file; /* NULL: nothing is kept, and all functions do nothing */
     int folder; /* locked */
     char options[DIGEST_TEXT];
     char weights[DIGEST_TEXT]; /* of the layers so far, see forward.h */
-    bool finished;             /* the file has all; it is to stay */
-    uint64_t every;            /* replace the file behind every so many layers; 0: see below */
-    double took, ended;        /* the last time: seconds, and when, by now() */
+    bool finished;             /* the file is complete and stays */
+    uint64_t every;            /* layers between two files; 0: see resume_is_due() */
+    double took, ended;        /* of the last file: seconds it took, and its end by now() */
 };
 
-/* Make `folder` if it is not there (NULL: nothing is to be kept), and lock it. `options` is what
- * decides the result beside weights, tokens and arithmetic, which is in the fingerprint: any text.
- * `every` as above. A folder in which another program is at work ends the process. */
+/* Create `folder` if it does not exist (NULL: keep nothing), and lock it. `options` is any text
+ * that stands for all that decides the result besides weights, tokens and arithmetic, which the
+ * fingerprint has. `every` as above. If another program holds the lock, the process ends. */
 void resume_begin(struct resume *resume, const char *folder, const char *options, uint64_t every);
 
-/* If an earlier run left a file: append what it had recorded, let `run` begin behind its layer with
- * its hidden states (states_load() reads them from the file), and return true. Of a finished
- * calibration nothing is left for `run` but to see that the weights are the same. A file of other
- * weights, tokens, arithmetic or options ends the process. */
+/* If an earlier run left a file: append what it recorded to `scalars`, let `run` begin after its
+ * layer with its hidden states (states_load() reads them from the file), and return true. After a
+ * finished calibration, `run` only checks that the weights are the same. A file of other weights,
+ * tokens, arithmetic or options ends the process. */
 bool resume_load(struct resume *resume, struct forward *run, struct scalars *scalars);
 
-/* Whether to replace the file behind a layer that is done at that time: behind every so many, or,
- * since the states may be large and a layer soon done, if ten times as long has gone by as it took
- * the last time; so a run spends a tenth of its time on it, at most. Behind the first layer of a
- * run nothing is known of that, and it is replaced: what is wrong with the disk shows early. */
+/* Whether to replace the file after a layer that ended at `time`. With `every` 0, it is due once
+ * ten times as long has passed as the last file took: states may be large and layers fast, and so a
+ * run spends at most a tenth of its time on files. It is always due after the first layer of a run,
+ * so that a faulty disk shows early. */
 bool resume_is_due(const struct resume *resume, uint64_t layer, double time);
 
-/* A layer is done: replace the file, if it is due. */
+/* After a layer: replace the file if it is due. */
 void resume_save(struct resume *resume, const struct forward *run, const struct stage *stage,
                  const struct states *states, const struct scalars *scalars);
 
-/* All is recorded: leave a file that gives the result again. */
+/* After the last layer: leave a file from which the result can be made again. */
 void resume_finish(struct resume *resume, const struct forward *run, const struct stage *stage,
                    const struct scalars *scalars);
 
-/* The result is out: remove the file, unless it is of a finished calibration, and what a write that
- * was cut off left. The folder stays. */
+/* After the result is written: remove the file, unless it is a finished calibration's, and the
+ * remains of interrupted writes. The directory stays. */
 void resume_end(struct resume *resume);
 
-/* Remove what a calibration left in `folder`, whether it died or is finished, and the folder if it
- * holds nothing else. Nothing is to do if there is none. A folder in which another program is at
- * work ends the process. */
+/* Remove the files of a dead or finished calibration in `folder`, and the directory if it is empty
+ * then. Does nothing if there is none. If another program holds its lock, the process ends. */
 void resume_discard(const char *folder);
 
 #endif

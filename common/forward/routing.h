@@ -1,13 +1,14 @@
-/* routing.h: which experts each token goes to, and with which weights. */
+/* routing.h: which experts each token goes to, with which weights. */
 #ifndef ROUTING_H
 #define ROUTING_H
 
 #include "forward/config.h"
 #include "forward/linear.h"
 
-/* A layer's router. Its experts are the best by score plus bias, or a table's by token id. */
+/* A layer's router. It picks the best experts by score plus bias, or those that a table gives for
+ * the token id. */
 struct router {
-    struct linear *gate;  /* one output an expert */
+    struct linear *gate;  /* one output per expert */
     struct mat bias;      /* [1, experts] F32 */
     const int32_t *table; /* [vocabulary, experts of a token], or NULL */
     enum scoring scoring;
@@ -18,9 +19,9 @@ struct router {
 /* config.json's scoring_func. */
 enum scoring routing_scoring(const struct config *config);
 
-/* Weights [tokens, n] F32 and numbers I32 of the experts of each token, ids: their token ids. With
- * all_weights [tokens, experts] F32 (or no rows): those of all experts, in numeric order, as if all
- * of them were chosen. */
+/* Weights [tokens, n] F32 and numbers I32 of the experts of each token; ids are the token ids.
+ * all_weights, [tokens, experts] F32 or no rows, gets the weights of all experts, in numeric order,
+ * as if all were selected. */
 void route(struct device *d, const struct router *router, struct mat weights, struct mat experts,
            struct mat all_weights, const int32_t *ids, struct mat x);
 

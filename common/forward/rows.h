@@ -1,4 +1,4 @@
-/* rows.h: the tokens of all samples, a row each, and their hidden states between two layers. */
+/* rows.h: the tokens of all samples, one per row, and their hidden states between two layers. */
 #ifndef ROWS_H
 #define ROWS_H
 
@@ -13,24 +13,23 @@ struct rows {
     struct offloaded hidden; /* [rows, copies * dim] BF16 */
 };
 
-/* Those of tokens, without hidden states. rows_end() drops these, too. */
+/* The rows of `tokens`, without hidden states. rows_end() drops hidden states, too. */
 void rows_begin(struct rows *rows, struct device *d, const struct tokens *tokens);
 void rows_end(struct rows *rows);
 
-/* How many there are; and of the samples from `sample` on. */
+/* The number of all rows, and that of `samples` samples from `sample` on. */
 uint64_t rows_count(const struct rows *rows);
 uint64_t rows_of(const struct rows *rows, uint64_t sample, uint64_t samples);
 
-/* The hidden states of up to `count` rows from `first` on, as many of which are fetched next; they
- * go back with rows_store(). */
+/* The hidden states of up to `count` rows from `first` on; as many are fetched next. The caller
+ * returns them with rows_store(). */
 struct mat rows_fetch(const struct rows *rows, uint64_t first, uint64_t count);
 void rows_store(const struct rows *rows, uint64_t first, struct mat hidden);
 
-/* What follows each row: the next token of its sample, or -1 after the last. The caller frees it.
- */
+/* The token after each row in its sample, or -1 after the last. The caller frees it. */
 int32_t *rows_targets(const struct rows *rows);
 
-/* Move on by a token: every sample loses its last hidden state, and its first token. */
+/* Advance by one token: each sample loses its last hidden state and its first token. */
 void rows_shift(struct rows *rows);
 
 #endif

@@ -1,7 +1,7 @@
-/* states.h: hidden states between two layers, as a stream: a long run can be cut in pieces, and any
- * layer looked at alone.
+/* states.h: hidden states between two layers, as a stream. So a long run can be split, and any
+ * layer examined alone.
  *
- *   hidden_states  BF16 [samples, length, copies, dim], zeros behind a sample's end; not there if
+ *   hidden_states  BF16 [samples, length, copies, dim], zeros after a sample's end; absent if
  *                  nothing goes on from them
  *   layer          I64 []: the layer that they come out of
  *   lengths        I32 [samples]
@@ -13,16 +13,16 @@
 #include "base/args.h"
 #include "forward/forward.h"
 
-/* Fill states->hidden from run->states_in, if a layer follows. What is not there but hidden_states
- * is not checked; all else must fit run->tokens and the other members of `states`, or the process
- * ends. */
+/* Fill states->hidden from run->states_in, if a layer follows. Of the other tensors, those present
+ * must match run->tokens and the other members of `states`, or the process ends. */
 void states_load(const struct forward *run, const struct states *states);
 
-/* The present tensor of `in` is a fingerprint: of the run's, or the process ends. */
+/* Check that the current tensor of `in`, a fingerprint, is the run's; end the process if not. */
 void states_check(const struct forward *run, struct ts_in *in);
 
-/* For a file that holds them and more: append the lines above to its table; write them to a stream
- * in whose table they come next. Both without hidden_states if there is no states->hidden. */
+/* For a file that holds more than states: append the lines above to its table, and write the
+ * tensors to a stream whose table has them next. Both omit hidden_states if there is no
+ * states->hidden. */
 void states_plan(struct toc *toc, const struct forward *run, const struct states *states);
 void states_write(struct ts_out *out, const struct forward *run, const struct states *states);
 

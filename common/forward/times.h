@@ -1,5 +1,5 @@
-/* times.h: where a run's time goes: to reading weights, to getting them to the device, to waiting
- * for them, or to computing. */
+/* times.h: where a run's time goes: reading weights, uploading them to the device, waiting for
+ * them, or computing. */
 #ifndef TIMES_H
 #define TIMES_H
 
@@ -11,15 +11,15 @@ struct times {
     double all, read, upload, wait; /* wait: for weights */
 };
 
-/* Those of a run that began at that now(), so far; embedding: what of them went to reading
+/* The times so far of a run that began at now() = begin; embedding: seconds spent on reading
  * embeddings. */
 struct times times_so_far(double begin, struct prefetch *prefetch, double embedding,
                           struct device *d);
 
-/* Warn of those after `from`, and return them. */
+/* Print the times since `from`, and return them. */
 struct times times_tell(const char *what, struct times now, struct times from);
 
-/* Warn of a whole run's, and of what more of would have made it faster. */
+/* Print a whole run's times, and which resource limited it. */
 void times_tell_bound(struct times all);
 
 #endif

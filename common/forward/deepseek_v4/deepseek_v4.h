@@ -1,9 +1,9 @@
-/* deepseek_v4.h: what is DeepSeek-V4's own of its forward pass: dimensions, the pieces of a layer,
- * and the steps of its attention and hyper-connections, each by itself, so that tests can look at
- * one alone.
+/* deepseek_v4.h: DeepSeek-V4's part of the forward pass: dimensions, the pieces of a layer, and the
+ * steps of its attention and hyper-connections, as separate functions so that tests can check each
+ * one.
  *
- * Source of all formulas: DeepSeek-V4-Flash's inference/model.py and kernel.py. Matrices have a row
- * a token; the samples of a batch lie one after the other. */
+ * Source of all formulas: DeepSeek-V4-Flash's inference/model.py and kernel.py. Matrices have one
+ * row per token; the samples of a batch follow each other. */
 #ifndef DEEPSEEK_V4_H
 #define DEEPSEEK_V4_H
 
@@ -18,7 +18,7 @@ struct v4_config {
     uint64_t index_heads, index_dim, index_best;
     uint64_t experts, experts_used, expert_dim, hash_layers;
     uint64_t sinkhorn_iterations;
-    uint64_t *ratio; /* by layer, those of MTP after the others */
+    uint64_t *ratio; /* by layer, MTP layers last */
     float hc_eps, route_scale, swiglu_limit;
     enum scoring scoring;
     struct rope rope, compress_rope; /* of layers without and with compression */
@@ -35,8 +35,8 @@ static inline const struct v4 *v4_of(const struct network *n)
     return (const struct v4 *)n;
 }
 
-/* Fill in the network's dimensions and v4->config; what is missing or makes no sense ends the
- * process. v4->config.ratio is to be freed. */
+/* Fill in the network's dimensions and v4->config; a missing or invalid key ends the process. The
+ * caller frees v4->config.ratio. */
 void v4_config_read(struct v4 *v4, const struct config *config);
 
 /* For struct network's describe(). */
@@ -44,9 +44,9 @@ void v4_describe(const struct network *n, struct layer *layer);
 
 /* ---- the pieces of a layer ---- */
 
-/* All tensors of a layer but the experts', in the order of use. */
+/* All tensors of a layer except the experts', in the order of use. */
 enum v4_piece {
-    V4_ENORM, /* MTP only, as are HNORM, E_PROJ, H_PROJ */
+    V4_ENORM, /* MTP only, like HNORM, E_PROJ, H_PROJ */
     V4_HNORM,
     V4_E_PROJ,
     V4_H_PROJ,
@@ -82,7 +82,7 @@ enum v4_piece {
     V4_SHARED_W1,
     V4_SHARED_W3,
     V4_SHARED_W2,
-    V4_LATE, /* these come after the experts: the head's, and MTP's own */
+    V4_LATE, /* after the experts: the head's, and MTP's own */
     V4_NORM = V4_LATE,
     V4_HC_HEAD_FN,
     V4_HC_HEAD_BASE,
@@ -91,7 +91,7 @@ enum v4_piece {
     V4_PIECES
 };
 
-/* Where the others of a hyper-connection stand after its FN, of a compressor after its APE. */
+/* Offsets of a hyper-connection's other pieces from its FN, and of a compressor's from its APE. */
 enum { V4_HC_BASE = 1, V4_HC_SCALE = 2, V4_APE_WKV = 1, V4_APE_WGATE = 2, V4_APE_NORM = 3 };
 
 /* ---- batches ---- */
@@ -99,46 +99,47 @@ enum { V4_HC_BASE = 1, V4_HC_SCALE = 2, V4_APE_WKV = 1, V4_APE_WGATE = 2, V4_APE
 /* Samples that go through attention together. */
 struct v4_batch {
     uint64_t rows;
-    struct mat position; /* [rows, 1] I32: in its sample */
-    uint64_t blocks;     /* of compressed tokens, in all samples */
+    struct mat position; /* [rows, 1] I32: position in the sample */
+    uint64_t blocks;     /* of tokens to compress, in all samples */
     struct mat block;    /* [rows, 1] I32: the sample's first block */
-    struct mat block_first, block_number, block_position; /* [blocks, 1] I32: first row of a block;
-                                                            its number and its first token's
-                                                            position in its sample */
+    struct mat block_first, block_number, block_position; /* [blocks, 1] I32: a block's first row;
+                                                             its number and its first token's
+                                                             position, both in its sample */
 };
 
-/* Tokens a block of a layer's compressor, which has an embedding for each; 0 without one. */
+/* Tokens per block of a layer's compressor, which has a position embedding for each; 0 without a
+ * compressor. */
 static inline uint64_t v4_ratio(const struct layer *layer)
 {
     return layer->piece[V4_APE].rows;
 }
 
-/* Of samples whose rows are start[i] … start[i + 1] - 1, for layers of that ratio. */
+/* Sample i has rows start[i] … start[i + 1] - 1; ratio is that of the layers to come. */
 void v4_batch_begin(const struct v4 *v4, struct v4_batch *batch, const uint64_t *start,
                     uint64_t samples, uint64_t ratio);
 void v4_batch_end(const struct v4 *v4, struct v4_batch *batch);
 
 /* ---- steps ---- */
 
-/* Hyper-connection: y [rows, dim] out of the copies x [rows, copies * dim]; post [rows, copies],
- * comb [rows, copies²] for its way back. hc: V4_HC_ATTN_FN or V4_HC_FFN_FN. */
+/* Hyper-connection: y [rows, dim] from the copies x [rows, copies * dim], with post [rows, copies]
+ * and comb [rows, copies²] for device.h's hc_out(). hc: V4_HC_ATTN_FN or V4_HC_FFN_FN. */
 void v4_hc_in(const struct v4 *v4, struct layer *layer, enum v4_piece hc, struct mat y,
               struct mat post, struct mat comb, struct mat x);
 
 /* The head's: y [rows, dim]. */
 void v4_hc_head(const struct v4 *v4, struct layer *layer, struct mat y, struct mat x);
 
-/* Queries q [rows, heads * head_dim], their low-rank form low [rows, q_rank], keys kv [rows,
- * head_dim] of x. */
+/* From x: queries q [rows, heads * head_dim], their low-rank form low [rows, q_rank], and keys kv
+ * [rows, head_dim]. */
 void v4_project(const struct v4 *v4, struct layer *layer, const struct v4_batch *batch,
                 struct mat low, struct mat q, struct mat kv, struct mat x);
 
-/* Keys of blocks, y [batch->blocks, width] of x; ape: V4_APE or V4_INDEX_APE. */
+/* Keys of blocks, y [batch->blocks, width], from x; ape: V4_APE or V4_INDEX_APE. */
 void v4_compress(const struct v4 *v4, struct layer *layer, enum v4_piece ape,
                  const struct v4_batch *batch, struct mat y, struct mat x);
 
 /* What the indexer compares: its queries q [rows, index_heads * index_dim] and keys key [blocks,
- * index_dim], both rotated and in FP4, and weight [rows, index_heads]; BF16. */
+ * index_dim], both rotated and rounded to FP4, and weight [rows, index_heads]; BF16. */
 void v4_index_parts(const struct v4 *v4, struct layer *layer, const struct v4_batch *batch,
                     struct mat q, struct mat key, struct mat weight, struct mat x, struct mat low);
 
@@ -154,18 +155,18 @@ void v4_attend(const struct v4 *v4, const struct layer *layer, const struct v4_b
                struct mat o, struct mat q, struct mat kv, struct mat compressed,
                struct mat selected);
 
-/* From what attention gave, which is changed, to the hidden state: y [rows, dim]. */
+/* Project attention's output o, which is overwritten, to y [rows, dim]. */
 void v4_output(const struct v4 *v4, struct layer *layer, const struct v4_batch *batch, struct mat y,
                struct mat o);
 
-/* All of these. */
+/* All steps from v4_project() to v4_output(). */
 void v4_attention(const struct v4 *v4, struct layer *layer, const struct v4_batch *batch,
                   struct mat y, struct mat x);
 
-/* What all tokens go through: y [rows, dim]. */
+/* The shared expert: y [rows, dim]. */
 void v4_shared(const struct network *n, struct layer *layer, struct mat y, struct mat x);
 
-/* MTP: x [rows, copies * dim] = what goes into the block, of x and the embeddings e of the next
+/* MTP: x [rows, copies * dim] = the block's input, from x and the embeddings e of the next
  * tokens. */
 void v4_mtp_input(const struct network *n, struct layer *layer, struct mat x, struct mat e);
 
