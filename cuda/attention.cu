@@ -1,6 +1,6 @@
-/* The GPU as a device: attention. A token is one job: its heads are the rows of its products, and
- * the keys that it sees come together in shared memory, so that its result depends on nothing else.
- */
+/* The GPU as a device: attention. Each token has a thread block of its own: its heads are the
+ * rows of products, and its keys are gathered in shared memory. So its result depends on
+ * nothing else. */
 #include "gpu.cuh"
 
 /* How many blocks of its sample a token can see: those that end at or before it. */
@@ -11,8 +11,7 @@ static __device__ unsigned blocks_before(const struct keys &keys, uint64_t token
 
 /* ---- compression ---- */
 
-/* The tokens of a block, those of the block before it first where blocks overlap: each one's score,
- * and its kv. */
+/* The scores and kv of a block's tokens, in one channel. */
 struct pooled {
     const float *kv, *score, *ape;
     uint64_t kv_stride, score_stride, ape_stride;
@@ -83,17 +82,17 @@ static void pool(struct device *d, struct mat y, struct mat kv, struct mat score
 
 /* ---- products of tiles in shared memory ---- */
 
-/* Four warps share the products of some heads of a token with KEYS keys at a time. */
+/* Four warps share the products of a token's heads with KEYS keys at a time. */
 enum { KEYS = 32, TILE_THREADS = 128, TILE_WARPS = TILE_THREADS / WARP };
 
-/* Rows of `width` columns in shared memory, whose eights are permuted within a row, so that reading
- * one column of eight rows meets all banks. */
+/* Rows of `width` columns in shared memory. Groups of eight columns are permuted within a row, so
+ * that reading a column of eight rows uses all banks. */
 static __device__ uint16_t *tile_at(uint16_t *tile, unsigned width, unsigned row, unsigned col)
 {
     return tile + row * width + ((col / EIGHT ^ (row & 7)) * EIGHT);
 }
 
-/* Four 8 x 8 matrices, rows by the addresses of 8 lanes each. */
+/* Load four 8 x 8 matrices; 8 lanes each give the addresses of a matrix's rows. */
 static __device__ void load_matrices(uint32_t *m, const uint16_t *row)
 {
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
@@ -117,8 +116,9 @@ static __device__ void multiply(float *c, const uint32_t *a, const uint32_t *b)
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
 
-/* c [16, 16] in two halves += q [16, width] · key [16, width]ᵀ, of tiles from those rows on. The
- * sums go into two lots by turns, since a product waits for the one before on the same sum. */
+/* c [16, 16] in two halves += q [16, width] · key [16, width]ᵀ, from rows `head` and `first` of the
+ * tiles. Two accumulators alternate, since a product waits for the previous one on the same
+ * accumulator. */
 static __device__ void multiply_rows(float c[2][4], uint16_t *q, unsigned head, uint16_t *key,
                                      unsigned first, unsigned width)
 {
@@ -145,14 +145,14 @@ static __device__ void multiply_rows(float c[2][4], uint16_t *q, unsigned head, 
 
 enum { TOKENS_AT_A_TIME = 2048, WIDTH_STEP = 64 };
 
-/* Scores as numbers in the same order; they are BF16 values. */
+/* A score, a BF16 value, as an integer in the same order. */
 static __device__ uint16_t order_of(float score)
 {
     uint16_t code = bf16_from_f32(score);
     return code & 0x8000 ? ~code : code | 0x8000;
 }
 
-/* How many of `count` numbers are at least `least`, for all threads of the block. */
+/* How many of `count` numbers are at least `least`; every thread of the block gets it. */
 static __device__ unsigned count_from(const uint16_t *order, unsigned count, uint32_t least)
 {
     unsigned found = 0;
@@ -161,16 +161,17 @@ static __device__ unsigned count_from(const uint16_t *order, unsigned count, uin
     return (unsigned)block_sum((float)found); /* exact: below 2^24 */
 }
 
-/* The positions of the n best of `count` numbers, ascending, of equal ones the first; -1 behind. */
+/* The positions of the n best of `count` numbers, ascending, ties to the first, padded with -1. */
 static __device__ void select_best(int32_t *selected, uint64_t n, const uint16_t *order,
                                    unsigned count)
 {
-    uint32_t least = 0; /* the largest number that n or more reach, found bit by bit */
+    uint32_t least = 0; /* the largest number that n or more are at least, found bit by bit */
     if (count > n)
         for (uint32_t bit = 0x8000; bit; bit >>= 1)
             if (count_from(order, count, least | bit) >= n)
                 least |= bit;
-    /* All above it, and as many that equal it as are still wanted; a warp puts them in order. */
+    /* Select all numbers above it, and as many equal ones as are still wanted; one warp keeps them
+     * in order. */
     unsigned above = count > n ? count_from(order, count, least + 1) : 0, taken = 0;
     unsigned equal = count > n ? (unsigned)n - above : count, lane = threadIdx.x;
     if (threadIdx.x >= WARP)
@@ -192,8 +193,8 @@ static __device__ void select_best(int32_t *selected, uint64_t n, const uint16_t
         selected[j] = -1;
 }
 
-/* Scores of a tile of keys. A warp takes every fourth 16 heads; lanes that have the same keys, and
- * then warps, add up what they have. */
+/* Scores of a tile of keys. A warp takes every fourth 16 heads; then lanes with the same keys, and
+ * then warps, add up their sums. */
 static __device__ void score_tile(uint16_t *order, unsigned count, uint16_t *query, uint16_t *tile,
                                   const uint16_t *weight, unsigned heads, unsigned width,
                                   float (*part)[KEYS])
@@ -230,7 +231,7 @@ static __device__ void score_tile(uint16_t *order, unsigned count, uint16_t *que
     __syncthreads();
 }
 
-/* order: room for the numbers of all blocks, for each block of threads. */
+/* order: memory for all blocks' numbers, for each thread block. */
 static __global__ void __launch_bounds__(TILE_THREADS)
     select_row(struct mat selected, struct mat q, struct keys keys, struct mat weight,
                uint16_t *order, uint64_t first)
@@ -247,7 +248,7 @@ static __global__ void __launch_bounds__(TILE_THREADS)
         copy_async(tile_at(query, width, h, col),
                    bf16_row(q, token) + (h < heads ? h * width + col : 0), h < heads);
     }
-    /* Where all are taken, their order does not matter. */
+    /* Where all are selected, scores do not matter. */
     for (unsigned j = 0; j < count && count > selected.cols; j += KEYS) {
         for (unsigned i = threadIdx.x; i < KEYS * eights; i += TILE_THREADS) {
             unsigned row = i / eights, col = i % eights * 8;
@@ -268,7 +269,7 @@ static void select_blocks(struct device *d, struct mat selected, struct mat q,
     struct gpu *gpu = gpu_of(d);
     uint64_t heads = weight.cols, width = q.cols / heads;
     if (width % WIDTH_STEP)
-        die("CUDA: an indexer has heads of a multiple of %d columns, not of %d", WIDTH_STEP,
+        die("CUDA: the indexer's heads must have a multiple of %d columns, not %d", WIDTH_STEP,
             (int)width);
     size_t room = (size_t)((heads + 15) / 16 * 16 + KEYS) * (size_t)width * sizeof(uint16_t);
     uint64_t most = q.rows < TOKENS_AT_A_TIME ? q.rows : (uint64_t)TOKENS_AT_A_TIME;
@@ -286,16 +287,14 @@ static void select_blocks(struct device *d, struct mat selected, struct mat q,
 /* ---- attention ---- */
 
 /* Heads at a time. Queries and two tiles of keys of 512 columns fill the 99 KiB of shared memory
- * that every GPU from sm_90 on has; probabilities have a gap behind each row against bank
- * conflicts.
- */
+ * that every GPU from sm_90 on has. Rows of probabilities are padded against bank conflicts. */
 enum { HEADS = 32, P_STRIDE = KEYS + EIGHT };
 
-/* One token's keys: those of the window, then blocks, of which some may be none. */
+/* One token's keys: the window's, then blocks', some of which may be absent. */
 struct sight {
-    const uint16_t *window, *block; /* the first key in the window; the sample's first block */
+    const uint16_t *window, *block; /* the first key of the window; of the sample's blocks */
     uint64_t window_stride, block_stride;
-    unsigned seen, count;    /* keys in the window; all */
+    unsigned seen, count;    /* keys in the window; in all */
     const int32_t *selected; /* or NULL: all blocks in order */
 };
 
@@ -319,7 +318,7 @@ static __device__ struct sight sight_of(const struct keys &keys, uint64_t token)
         s.selected = i32_row(keys.selected, token);
         for (unsigned i = threadIdx.x % WARP; i < keys.selected.cols; i += WARP)
             blocks = s.selected[i] >= 0 ? i + 1 : blocks;
-        blocks = warp_max((uint32_t)blocks); /* those behind are none */
+        blocks = warp_max((uint32_t)blocks); /* the rest is padding */
     }
     s.window = bf16_row(keys.window, token + 1 - seen);
     s.window_stride = keys.window.stride;
@@ -331,7 +330,7 @@ static __device__ struct sight sight_of(const struct keys &keys, uint64_t token)
     return s;
 }
 
-/* Shared memory of one block of threads. */
+/* Shared memory of one thread block. */
 template <unsigned WIDTH> struct attend_room {
     uint16_t q[HEADS * WIDTH];
     uint16_t key[2][KEYS * WIDTH];
@@ -339,8 +338,8 @@ template <unsigned WIDTH> struct attend_room {
     float most[HEADS][2], sum[HEADS][2]; /* of the halves of a tile's keys */
 };
 
-/* Begin to copy a tile of keys. A warp looks up the addresses of all of them, a lane each; returns
- * which of them are there, a bit each. */
+/* Begin to copy a tile of keys. Each warp looks up all addresses, one per lane. Returns a bit for
+ * each key that exists. */
 template <unsigned WIDTH>
 static __device__ uint32_t fetch_keys(uint16_t *tile, const struct sight &s, unsigned first)
 {
@@ -358,7 +357,8 @@ static __device__ uint32_t fetch_keys(uint16_t *tile, const struct sight &s, uns
     return there;
 }
 
-/* The logits of a warp's 16 heads and 16 keys of a tile, times scale; -infinity for no key. */
+/* The logits of a warp's 16 heads and 16 keys of a tile, times scale; -infinity where there is no
+ * key. */
 template <unsigned WIDTH>
 static __device__ void logits_of(float logit[2][4], struct attend_room<WIDTH> *room, uint16_t *tile,
                                  uint32_t there, float scale)
@@ -374,7 +374,7 @@ static __device__ void logits_of(float logit[2][4], struct attend_room<WIDTH> *r
         }
 }
 
-/* The larger, and the sum, of what the four lanes of a row have. */
+/* The maximum and the sum over the four lanes of a row. */
 static __device__ float quad_max(float x)
 {
     x = fmaxf(x, __shfl_xor_sync(~0U, x, 1));
@@ -411,7 +411,7 @@ static __device__ void add_values(float total[2][WIDTH / TILE_WARPS / 8][4],
     }
 }
 
-/* The largest logits of a lane's two rows: from those of its own keys to those of all. */
+/* Reduce the largest logits of a lane's two rows over all keys. */
 template <unsigned WIDTH>
 static __device__ __forceinline__ void share_most(float most[2], struct attend_room<WIDTH> *room,
                                                   unsigned row, unsigned half)
@@ -427,7 +427,7 @@ static __device__ __forceinline__ void share_most(float most[2], struct attend_r
         most[i] = fmaxf(room->most[row + 8 * i][0], room->most[row + 8 * i][1]);
 }
 
-/* The sums, and the largest logits that they were counted from, to where all warps see them. */
+/* Store the sums, and the largest logits that they are relative to, in shared memory. */
 template <unsigned WIDTH>
 static __device__ __forceinline__ void share_sums(struct attend_room<WIDTH> *room,
                                                   const float sum[2], const float most[2],
@@ -444,7 +444,7 @@ static __device__ __forceinline__ void share_sums(struct attend_room<WIDTH> *roo
     __syncthreads();
 }
 
-/* A warp's columns of a token's heads from `first` on: totals over sums, with the sinks'. */
+/* Write a warp's columns of a token's heads from `first` on: totals over sums, sinks included. */
 template <unsigned WIDTH>
 static __device__ __forceinline__ void
 put_output(const struct mat &o, const struct attend_room<WIDTH> *room,
@@ -473,9 +473,9 @@ put_output(const struct mat &o, const struct attend_room<WIDTH> *room,
         }
 }
 
-/* HEADS heads of a token. The keys go by twice: first for each head's largest logit, from which
- * probabilities are counted, then for the sums; so they are rounded as if all keys were there at
- * once. Two halves of the heads times two halves of a tile's keys are a warp's logits each. */
+/* HEADS heads of a token. The keys are read twice: first for each head's largest logit, then for
+ * the probabilities relative to it; so probabilities are rounded as if all keys were present at
+ * once. Each warp computes the logits of half of the heads and half of a tile's keys. */
 template <unsigned WIDTH>
 static __global__ void __launch_bounds__(TILE_THREADS, 2)
     attend_token(struct mat o, struct mat q, struct keys keys, struct mat sink, float scale)
@@ -499,10 +499,10 @@ static __global__ void __launch_bounds__(TILE_THREADS, 2)
     for (unsigned turn = 0; turn < 2 * tiles; turn++, there = next) {
         uint16_t *tile = room->key[turn % 2];
         copy_wait();
-        __syncthreads(); /* the tile is there, and the one before may be overwritten */
+        __syncthreads(); /* the tile is complete, and the previous one may be overwritten */
         if (turn + 1 < 2 * tiles)
             next = fetch_keys<WIDTH>(room->key[(turn + 1) % 2], s, (turn + 1) % tiles * KEYS);
-        if (turn == tiles) /* the second time */
+        if (turn == tiles) /* the second pass begins */
             share_most<WIDTH>(most, room, row, half);
         float logit[2][4];
         logits_of<WIDTH>(logit, room, tile, there, scale);
@@ -552,7 +552,7 @@ static void attend(struct device *d, struct mat o, struct mat q, const struct ke
     else if (width == 64)
         attend_width<64>(gpu, o, q, keys, sink, scale);
     else
-        die("CUDA: attention has heads of 64, 128, 256 or 512 columns, not of %d", (int)width);
+        die("CUDA: attention heads must have 64, 128, 256 or 512 columns, not %d", (int)width);
 }
 
 void gpu_attention(struct device *d)

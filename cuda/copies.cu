@@ -1,4 +1,4 @@
-/* The GPU as a device: hyper-connections, n copies of the hidden state side by side. */
+/* The GPU as a device: hyper-connections. */
 #include "gpu.cuh"
 
 enum { COPIES_MOST = 8, MIX_THREADS = 128 };
@@ -44,7 +44,7 @@ static __device__ void doubly_stochastic(float *comb, unsigned n, uint64_t itera
     }
 }
 
-/* A thread takes a row. */
+/* One thread per row. */
 static __global__ void sinkhorn_rows(struct mat pre, struct mat post, struct mat comb,
                                      struct mat mixes, struct mat scale, struct mat base,
                                      uint64_t iterations, float eps)

@@ -5,7 +5,7 @@
 #define TEXT(x) #x
 #define FILE_OF(version) "libcublasLt.so." TEXT(version)
 
-/* A function of the library that passes its arguments on to a pointer of nearly the same name. */
+/* Define a cuBLASLt function that calls the library's through the pointer to_<name>. */
 #define PASS_ON(result, name, parameters, arguments)                                               \
     static result(*to_##name) parameters;                                                          \
     result name parameters                                                                         \

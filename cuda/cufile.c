@@ -10,8 +10,8 @@
 
 #define NVIDIA_FS "/proc/driver/nvidia-fs/version"
 
-/* What is needed of CUDA's cufile.h, which not every toolkit has: a result is 0 or the number of an
- * error, with that of CUDA's driver; a file is a descriptor, of type 1. */
+/* The part of CUDA's cufile.h that is needed; not every toolkit has that header. A result is 0 or
+ * an error number, with the CUDA driver's; a file is a descriptor, type 1. */
 struct result {
     int error, driver;
 };
@@ -54,7 +54,7 @@ static bool load(char **why)
     return library_load("libcufile.so.0", functions, why);
 }
 
-/* Open the driver, which then stays open, as the library does; NULL, or what is wrong. */
+/* Open the driver, which stays open like the library. Returns NULL, or an error text. */
 static char *open_driver(bool compat)
 {
     char *why;
@@ -93,7 +93,7 @@ bool cufile_memory(void *memory, size_t size)
 
 void cufile_memory_end(void *memory)
 {
-    (void)cufile.memory_end(memory); /* it goes in any case */
+    (void)cufile.memory_end(memory); /* cufile_memory()'s caller frees it in any case */
 }
 
 void *cufile_file(int fd)

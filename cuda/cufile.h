@@ -16,11 +16,11 @@ extern "C" {
 #endif
 
 /* Load and open cuFile. False if it is not to be used. Ends the process if the user asked for it
- * and it cannot be opened, or if $SEEKPIPE_CUFILE has any other value.
- *
- * cufile_memory() registers memory of the current GPU, whole pages, to read into; false if it
- * fails. */
+ * and it cannot be opened, or if $SEEKPIPE_CUFILE has any other value. */
 bool cufile_open(void);
+
+/* Register memory of the current GPU to read into: whole pages, from a page's start on. False if
+ * that fails. */
 bool cufile_memory(void *memory, size_t size);
 void cufile_memory_end(void *memory);
 

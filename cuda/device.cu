@@ -51,26 +51,26 @@ static struct mat make(struct device *d, enum dtype dtype, uint64_t rows, uint64
         die("out of memory");
     struct gpu *gpu = gpu_of(d);
     struct mat m = {NULL, rows, cols, cols, dtype};
-    m.at = dtype == DTYPE_U8 ? gpu_alloc_arriving(gpu, count)
-                             : gpu_alloc(gpu, count, dtype_size(dtype));
+    m.at =
+        dtype == DTYPE_U8 ? gpu_alloc_upload(gpu, count) : gpu_alloc(gpu, count, dtype_size(dtype));
     return m;
 }
 
 static void drop(struct device *d, struct mat m)
 {
-    (m.dtype == DTYPE_U8 ? gpu_free_arriving : gpu_free)(gpu_of(d), m.at);
+    (m.dtype == DTYPE_U8 ? gpu_free_upload : gpu_free)(gpu_of(d), m.at);
 }
 
 static void write_mat(struct device *d, struct mat m, const void *data)
 {
-    (m.dtype == DTYPE_U8 ? gpu_send : gpu_write)(gpu_of(d), m.at, data, mat_bytes(m));
+    (m.dtype == DTYPE_U8 ? gpu_upload : gpu_write)(gpu_of(d), m.at, data, mat_bytes(m));
 }
 
 static void read_mat(struct device *d, void *data, struct mat m)
 {
     cudaStream_t stream = gpu_of(d)->stream;
     if (m.dtype == DTYPE_U8)
-        gpu_arrive(gpu_of(d));
+        gpu_wait_uploads(gpu_of(d));
     gpu_check(cudaMemcpyAsync(data, m.at, mat_bytes(m), cudaMemcpyDeviceToHost, stream), "read");
     gpu_check(cudaStreamSynchronize(stream), "read");
 }
@@ -82,14 +82,14 @@ static void close_gpu(struct device *d)
     struct gpu *gpu = gpu_of(d);
     gpu_check(cudaStreamSynchronize(gpu->stream), "end");
     gpu_products_end(gpu);
-    gpu_arrivals_end(gpu);
-    gpu_far_end(gpu);
-    gpu_lanes_end(gpu);
+    gpu_uploads_end(gpu);
+    gpu_offload_end(gpu);
+    gpu_streams_end(gpu);
     free(gpu);
 }
 
-/* Memory that was given back stays with the process; and weights do not wait for memory that
- * operations will give back some time. */
+/* The process keeps freed memory, and uploads never wait for memory that operations are yet to
+ * free. */
 static void keep_memory(int gpu)
 {
     cudaMemPool_t pool;
@@ -101,7 +101,7 @@ static void keep_memory(int gpu)
               "memory pool");
 }
 
-/* A third of what is there is for weights, another one for hidden states. */
+/* A third of free memory is for weights, a third for hidden states. */
 static uint64_t memory_for_weights(void)
 {
     size_t free, total;
@@ -123,7 +123,7 @@ extern "C" struct device *device_cuda(unsigned gpu_number, const char **why)
     }
     char *missing;
     if (!cublaslt_load(&missing)) {
-        *why = missing; /* for good */
+        *why = missing; /* never freed */
         return NULL;
     }
     struct gpu *gpu = (struct gpu *)xalloc(1, sizeof *gpu);
@@ -139,9 +139,9 @@ extern "C" struct device *device_cuda(unsigned gpu_number, const char **why)
     d->drop = drop;
     d->write = write_mat;
     d->read = read_mat;
-    gpu_lanes(d);
-    gpu_arrivals(d);
-    gpu_far(d);
+    gpu_streams(d);
+    gpu_uploads(d);
+    gpu_offload(d);
     gpu_weights(d);
     gpu_products(d);
     gpu_rows(d);

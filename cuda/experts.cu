@@ -1,4 +1,4 @@
-/* The GPU as a device: the choice of experts and their activation, and what comes of logits. */
+/* The GPU as a device: routing, the experts' activation, and results from logits. */
 #include "gpu.cuh"
 
 #include <float.h>
@@ -57,7 +57,7 @@ static void score(struct device *d, struct mat logits, enum scoring how)
     EACH_ROW(gpu_of(d), score_row, logits.rows, threads_for(logits.cols), logits, how);
 }
 
-/* A number and where it stands; of equal ones the first is the better. */
+/* A value and its index. Of equal values the first is better. */
 struct ranked {
     float value;
     int32_t index; /* INT32_MAX: none */
@@ -69,7 +69,7 @@ static __device__ bool is_better(struct ranked a, struct ranked b)
            (b.index == INT32_MAX || a.value > b.value || (a.value == b.value && a.index < b.index));
 }
 
-/* The best over all threads of the block, which all of them get. */
+/* The best over all threads of the block; every thread gets it. */
 static __device__ struct ranked block_best(struct ranked own)
 {
     __shared__ struct ranked part[WARPS_MOST];
@@ -87,9 +87,9 @@ static __device__ struct ranked block_best(struct ranked own)
     return own;
 }
 
-/* The best of a thread's numbers, value(j) for every blockDim.x-th j, that are behind `last` in the
- * order, if there is a last one. */
-#define BEST_BEHIND(own, count, last, value)                                                       \
+/* The best of a thread's values, one for each blockDim.x-th j, that rank after `last`, if there is
+ * one. */
+#define BEST_AFTER(own, count, last, value)                                                        \
     for (uint64_t j = threadIdx.x; j < (count); j += blockDim.x) {                                 \
         struct ranked it = {(value), (int32_t)j};                                                  \
         if (((last).index < 0 || is_better(last, it)) && is_better(it, own))                       \
@@ -103,7 +103,7 @@ static __global__ void route_topk_row(struct mat experts, struct mat scores, str
     struct ranked last = {0, -1};
     for (uint64_t n = 0; n < experts.cols; n++) {
         struct ranked own = {0, INT32_MAX};
-        BEST_BEHIND(own, scores.cols, last, x[j] + b[j])
+        BEST_AFTER(own, scores.cols, last, x[j] + b[j])
         last = block_best(own);
         if (threadIdx.x == 0)
             i32_row(experts, i)[n] = last.index;
@@ -115,7 +115,7 @@ static void route_topk(struct device *d, struct mat experts, struct mat scores, 
     EACH_ROW(gpu_of(d), route_topk_row, scores.rows, WARP, experts, scores, bias);
 }
 
-/* A thread takes a row. */
+/* One thread per row. */
 static __global__ void route_weights_rows(struct mat weight, struct mat scores, struct mat experts,
                                           bool normalize, float scale)
 {
@@ -145,7 +145,8 @@ static __device__ double warp_sum(double x)
     return x;
 }
 
-/* log of the sum of exp, for all threads of the block; in double, since a vocabulary is long. */
+/* log of the sum of exp; every thread of the block gets it. In double, since a vocabulary is
+ * large. */
 static __device__ double log_sum(const float *x, uint64_t count)
 {
     __shared__ double part[WARPS_MOST];
@@ -188,7 +189,7 @@ static __global__ void best_row(struct mat value, struct mat number, struct mat 
     struct ranked last = {0, -1};
     for (uint64_t n = 0; n < number.cols; n++) {
         struct ranked own = {0, INT32_MAX};
-        BEST_BEHIND(own, logits.cols, last, x[j])
+        BEST_AFTER(own, logits.cols, last, x[j])
         last = block_best(own);
         if (threadIdx.x == 0) {
             i32_row(number, i)[n] = last.index;

@@ -48,8 +48,8 @@ void gpu_event(cudaEvent_t *event, unsigned flags);
 void gpu_allow_shared(const void *kernel, size_t bytes);
 
 /* Operations between these keep the order of their calls across streams. */
-void gpu_turn_begin(struct gpu *gpu);
-void gpu_turn_end(struct gpu *gpu);
+void gpu_ordered_begin(struct gpu *gpu);
+void gpu_ordered_end(struct gpu *gpu);
 
 /* Memory in the current stream's order. */
 void *gpu_alloc(struct gpu *gpu, uint64_t count, uint64_t size);
@@ -59,10 +59,10 @@ void gpu_free(struct gpu *gpu, void *memory);
  * wait for all earlier uploads; call it before the bytes are used. gpu_free_upload() frees memory
  * only at the stream's next gpu_wait_uploads(): an upload in flight would otherwise overwrite the
  * memory's next owner. */
-void *gpu_alloc_arriving(struct gpu *gpu, uint64_t bytes);
-void gpu_free_arriving(struct gpu *gpu, void *memory);
-void gpu_send(struct gpu *gpu, void *to, const void *data, uint64_t bytes);
-void gpu_arrive(struct gpu *gpu);
+void *gpu_alloc_upload(struct gpu *gpu, uint64_t bytes);
+void gpu_free_upload(struct gpu *gpu, void *memory);
+void gpu_upload(struct gpu *gpu, void *to, const void *data, uint64_t bytes);
+void gpu_wait_uploads(struct gpu *gpu);
 
 /* Make the current stream wait for an event, and count the time as waiting (see device.h,
  * spent()). */
@@ -81,14 +81,14 @@ void gpu_experts(struct device *d);   /* experts.cu */
 
 /* The same for files that have state: streams.cu, products.cu, uploads.cu, offload.cu. Streams
  * begin first and end last, with stream 0 selected. */
-void gpu_lanes(struct device *d);
-void gpu_lanes_end(struct gpu *gpu);
+void gpu_streams(struct device *d);
+void gpu_streams_end(struct gpu *gpu);
 void gpu_products(struct device *d);
 void gpu_products_end(struct gpu *gpu);
-void gpu_arrivals(struct device *d);
-void gpu_arrivals_end(struct gpu *gpu);
-void gpu_far(struct device *d);
-void gpu_far_end(struct gpu *gpu);
+void gpu_uploads(struct device *d);
+void gpu_uploads_end(struct gpu *gpu);
+void gpu_offload(struct device *d);
+void gpu_offload_end(struct gpu *gpu);
 
 /* ---- in kernels ---- */
 

@@ -1,4 +1,4 @@
-/* NCCL, found when it is needed (see library.h), gathers what ranks have read. */
+/* NCCL, loaded at run time (see library.h), gathers what the ranks have read. */
 #include <cuda_runtime.h>
 #include <stdlib.h>
 
@@ -7,8 +7,8 @@
 #include "forward/gather.h"
 #include "uploads.h"
 
-/* What is needed of NCCL 2's nccl.h, which CUDA's toolkit does not have: results are 0 or the
- * number of an error, 0 is the type of bytes. */
+/* The part of NCCL 2's nccl.h that is needed; CUDA's toolkit does not have that header. A result is
+ * 0 or an error number; type 0 is bytes. */
 struct group;
 struct unique_id {
     char internal[128];
@@ -35,8 +35,7 @@ static bool load(char **why)
 static void check(int result, const char *what)
 {
     if (result)
-        die("NCCL: %s: %s; NCCL_DEBUG=INFO in the environment makes it say more", what,
-            nccl.error_string(result));
+        die("NCCL: %s: %s; set NCCL_DEBUG=INFO for details", what, nccl.error_string(result));
 }
 
 static void check_cuda(cudaError_t status, const char *what)
@@ -53,12 +52,12 @@ struct nccl_gather {
     cudaStream_t stream; /* the device's */
 };
 
-/* In place, behind the bytes of this rank's that are on their way. */
+/* In place, ordered after the uploads of this rank's bytes. */
 static void all(struct gather *gather, struct mat bytes, uint64_t piece)
 {
     struct nccl_gather *g = (struct nccl_gather *)gather;
     const char *own = (char *)bytes.at + ranks_rank(g->ranks) * piece;
-    check_cuda(cudaSetDevice(g->gpu), "device"); /* this may be a thread that never chose one */
+    check_cuda(cudaSetDevice(g->gpu), "device"); /* this thread may not have set one */
     check(nccl.all_gather(own, bytes.at, piece, 0, g->group, g->stream), "gather");
 }
 
@@ -83,7 +82,7 @@ struct gather *gather_nccl(struct ranks *ranks, struct device *device, char **wh
     struct nccl_gather *g = xalloc(1, sizeof *g);
     g->gather = (struct gather){all, close_gather};
     g->ranks = ranks;
-    g->stream = gpu_arriving(device);
+    g->stream = gpu_upload_stream(device);
     struct unique_id id = {0};
     if (!ranks_rank(ranks))
         check(nccl.unique_id(&id), "start");

@@ -1,4 +1,4 @@
-/* Stands in for the CUDA device, and for NCCL, in a build without CUDA. */
+/* Replaces the CUDA device and NCCL in a build without CUDA. */
 #include "base/die.h"
 #include "forward/device.h"
 #include "forward/gather.h"

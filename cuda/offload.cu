@@ -1,6 +1,6 @@
-/* The GPU as a device: matrices that may not fit. Those lie in page-locked memory of the host, and
- * rows of them come and go in a stream of their own, beside the operations: at any time the rows in
- * use, and either those before on their way back or those behind on their way here. */
+/* The GPU as a device: offloaded matrices. They lie in page-locked host memory. Their rows are
+ * copied in a stream of their own, concurrently with operations: while some rows are in use, the
+ * previous ones are stored or the next ones fetched. */
 #include "gpu.cuh"
 
 #include <stdlib.h>
@@ -10,29 +10,29 @@ enum { LARGE_PAGE = 2 << 20 };
 
 struct fetches {
     cudaStream_t stream;
-    cudaEvent_t came;        /* what was sent for last */
-    cudaEvent_t used;        /* what goes back: operations before that are done */
-    struct mat sent, coming; /* rows of the host that were sent for, and where to; none: no rows */
+    cudaEvent_t fetched;       /* the last fetch is complete */
+    cudaEvent_t computed;      /* operations on the rows to store are complete */
+    struct mat source, buffer; /* rows being fetched, on the host and on the GPU; 0 rows: none */
 };
 
 /* ---- rows ---- */
 
-static void send_for(struct fetches *f, struct mat rows)
+static void begin_fetch(struct fetches *f, struct mat rows)
 {
     size_t bytes = mat_bytes(rows);
-    f->sent = f->coming = rows;
-    gpu_check(cudaMallocAsync(&f->coming.at, bytes ? bytes : 1, f->stream), "memory for rows");
-    gpu_check(cudaMemcpyAsync(f->coming.at, rows.at, bytes, cudaMemcpyHostToDevice, f->stream),
+    f->source = f->buffer = rows;
+    gpu_check(cudaMallocAsync(&f->buffer.at, bytes ? bytes : 1, f->stream), "memory for rows");
+    gpu_check(cudaMemcpyAsync(f->buffer.at, rows.at, bytes, cudaMemcpyHostToDevice, f->stream),
               "fetch");
-    gpu_check(cudaEventRecord(f->came, f->stream), "fetch");
+    gpu_check(cudaEventRecord(f->fetched, f->stream), "fetch");
 }
 
-/* What was sent for, but is not wanted now. */
-static void forget(struct fetches *f)
+/* Drop fetched rows that are not wanted now. */
+static void discard(struct fetches *f)
 {
-    if (f->sent.rows)
-        gpu_check(cudaFreeAsync(f->coming.at, f->stream), "memory for rows");
-    f->sent.rows = 0;
+    if (f->source.rows)
+        gpu_check(cudaFreeAsync(f->buffer.at, f->stream), "memory for rows");
+    f->source.rows = 0;
 }
 
 static struct mat fetch(struct device *d, struct offloaded offloaded, uint64_t first, uint64_t rows,
@@ -42,16 +42,16 @@ static struct mat fetch(struct device *d, struct offloaded offloaded, uint64_t f
     struct mat wanted = mat_rows(offloaded.all, first, rows);
     if (!offloaded.on_host)
         return wanted;
-    if (!f->sent.rows || f->sent.at != wanted.at || f->sent.rows != rows) {
-        forget(f);
-        send_for(f, wanted);
+    if (!f->source.rows || f->source.at != wanted.at || f->source.rows != rows) {
+        discard(f);
+        begin_fetch(f, wanted);
     }
-    struct mat came = f->coming;
-    f->sent.rows = 0;
-    gpu_wait(gpu_of(d), f->came);
+    struct mat result = f->buffer;
+    f->source.rows = 0;
+    gpu_wait(gpu_of(d), f->fetched);
     if (next)
-        send_for(f, mat_rows(offloaded.all, first + rows, next));
-    return came;
+        begin_fetch(f, mat_rows(offloaded.all, first + rows, next));
+    return result;
 }
 
 static void store(struct device *d, struct offloaded offloaded, uint64_t first, struct mat rows)
@@ -61,24 +61,24 @@ static void store(struct device *d, struct offloaded offloaded, uint64_t first, 
     if (!offloaded.on_host)
         return;
     struct mat to = mat_rows(offloaded.all, first, rows.rows);
-    gpu_check(cudaEventRecord(f->used, gpu->stream), "store");
-    gpu_check(cudaStreamWaitEvent(f->stream, f->used, 0), "store");
+    gpu_check(cudaEventRecord(f->computed, gpu->stream), "store");
+    gpu_check(cudaStreamWaitEvent(f->stream, f->computed, 0), "store");
     gpu_check(cudaMemcpyAsync(to.at, rows.at, mat_bytes(to), cudaMemcpyDeviceToHost, f->stream),
               "store");
     gpu_check(cudaFreeAsync(rows.at, f->stream), "memory for rows");
 }
 
-/* ---- all of it ---- */
+/* ---- the matrix ---- */
 
-/* In large pages, if there are any, since locking takes its time for each. */
+/* In huge pages if possible, since each page takes time to lock. */
 static void *page_locked(size_t bytes)
 {
     void *memory = aligned_alloc(LARGE_PAGE, (bytes + LARGE_PAGE - 1) / LARGE_PAGE * LARGE_PAGE);
     if (memory)
         (void)madvise(memory, bytes, MADV_HUGEPAGE);
     if (!memory || cudaHostRegister(memory, bytes, cudaHostRegisterDefault) != cudaSuccess)
-        die("CUDA: what does not fit on the GPU takes %zu bytes of page-locked memory, and they "
-            "are not to be had; fewer --samples need less",
+        die("CUDA: cannot allocate %zu bytes of page-locked memory for what does not fit on the "
+            "GPU; fewer --samples need less",
             bytes);
     return memory;
 }
@@ -101,18 +101,18 @@ static void drop_offloaded(struct device *d, struct offloaded offloaded)
         d->drop(d, offloaded.all);
         return;
     }
-    forget(f);
+    discard(f);
     gpu_check(cudaStreamSynchronize(f->stream), "store");
     gpu_check(cudaHostUnregister(offloaded.all.at), "page-locked memory");
     free(offloaded.all.at);
 }
 
-void gpu_far(struct device *d)
+void gpu_offload(struct device *d)
 {
     struct fetches *f = (struct fetches *)xalloc(1, sizeof *f);
     gpu_check(cudaStreamCreateWithFlags(&f->stream, cudaStreamNonBlocking), "stream");
-    gpu_event(&f->came, cudaEventDisableTiming);
-    gpu_event(&f->used, cudaEventDisableTiming);
+    gpu_event(&f->fetched, cudaEventDisableTiming);
+    gpu_event(&f->computed, cudaEventDisableTiming);
     gpu_of(d)->fetches = f;
     d->make_offloaded = make_offloaded;
     d->drop_offloaded = drop_offloaded;
@@ -120,11 +120,11 @@ void gpu_far(struct device *d)
     d->store = store;
 }
 
-void gpu_far_end(struct gpu *gpu)
+void gpu_offload_end(struct gpu *gpu)
 {
     struct fetches *f = gpu->fetches;
-    gpu_check(cudaEventDestroy(f->came), "end");
-    gpu_check(cudaEventDestroy(f->used), "end");
+    gpu_check(cudaEventDestroy(f->fetched), "end");
+    gpu_check(cudaEventDestroy(f->computed), "end");
     gpu_check(cudaStreamDestroy(f->stream), "end");
     free(f);
 }

@@ -1,8 +1,8 @@
-/* The GPU as a device: products. BF16 weights go through cuBLASLt, F32 ones, of which a model has
- * few and small ones, through a kernel of our own.
+/* The GPU as a device: products. BF16 weights go through cuBLASLt. F32 weights, which are few and
+ * small, go through a kernel of our own.
  *
- * Rows must not depend on each other, so a shape of weight has one algorithm whatever the number of
- * rows is: the best one for ROWS of them that adds up in one go (no split sums). */
+ * Rows must not depend on each other, so a weight's shape has one algorithm for any number of rows:
+ * the best one for ROWS rows that does not split sums. */
 #include "gpu.cuh"
 
 #include <stdlib.h>
@@ -29,12 +29,12 @@ struct plan {
 
 struct products {
     cublasLtHandle_t blas;
-    char *workspace; /* WORKSPACE bytes for each lane */
+    char *workspace; /* WORKSPACE bytes for each stream */
     struct plan **plan;
     size_t count;
 };
 
-/* The power of two, up to 16, that an address is a multiple of. */
+/* The largest power of two, up to 16, that divides an address. */
 static uint32_t alignment(const void *at)
 {
     uint32_t bits = (uint32_t)(uintptr_t)at & 15;
@@ -151,7 +151,7 @@ static void blas_product(struct gpu *gpu, struct mat y, struct mat x, const stru
 
 enum { F32_ROWS = 8, F32_COLS = 12, F32_THREADS = 256, FOUR = 4 };
 
-/* Four columns of x, or as many as are left; 0 beyond. */
+/* Four columns of x; 0 beyond the `left` ones. */
 static __device__ void load4(float *x, const uint16_t *from, uint64_t left)
 {
     uint16_t code[FOUR] = {};
@@ -166,8 +166,8 @@ static __device__ void load4(float *x, const uint16_t *from, uint64_t left)
         x[i] = bf16_to_f32(code[i]);
 }
 
-/* A thread's part of w's next columns, on its way to shared memory while the one before is
- * multiplied: four columns of each of F32_COLS rows. */
+/* Each thread's columns of w, four of each of F32_COLS rows: one buffer is filled while the other
+ * is multiplied. */
 struct f32_room {
     float4 w[2][F32_COLS][F32_THREADS];
 };
@@ -181,9 +181,9 @@ static __device__ void fetch_w(float4 (*to)[F32_THREADS], const float *w, uint64
     copy_commit();
 }
 
-/* F32_ROWS rows of x times F32_COLS rows of w, whose rows are filled up with zeros to `stride`
- * elements, a multiple of four: each thread takes every F32_THREADS-th four columns, then the
- * threads' sums are added up. */
+/* F32_ROWS rows of x times F32_COLS rows of w, which are padded with zeros to `stride` elements, a
+ * multiple of four. Each thread takes every F32_THREADS-th four columns; then the threads' sums are
+ * added. */
 static __global__ void __launch_bounds__(F32_THREADS)
     f32_product(struct mat y, struct mat x, const float *w, uint64_t stride)
 {

@@ -1,7 +1,7 @@
-/* The GPU as a device: operations that take one row at a time. */
+/* The GPU as a device: operations on single rows. */
 #include "gpu.cuh"
 
-/* ---- moving ---- */
+/* ---- copies and sums ---- */
 
 static __global__ void copy_row(struct mat y, struct mat x)
 {
@@ -54,9 +54,9 @@ static __global__ void scatter_row(struct mat y, struct mat x, struct mat index)
 
 static void scatter_add(struct device *d, struct mat y, struct mat x, struct mat index)
 {
-    gpu_turn_begin(gpu_of(d));
+    gpu_ordered_begin(gpu_of(d));
     EACH_ROW(gpu_of(d), scatter_row, x.rows, threads_for(x.cols), y, x, index);
-    gpu_turn_end(gpu_of(d));
+    gpu_ordered_end(gpu_of(d));
 }
 
 static __global__ void scale_row(struct mat x, float factor)
@@ -128,7 +128,7 @@ static void max_abs(struct device *d, struct mat amax, struct mat x)
 
 /* ---- activations ---- */
 
-/* The largest magnitude among the eights of `threads` neighbours. */
+/* The largest magnitude in the eight columns of each of `threads` neighbours. */
 static __device__ float neighbours_most(const float *v, int threads)
 {
     uint32_t most = 0;
@@ -170,7 +170,7 @@ static __device__ void round_nvfp4(float *v, float scale_2)
     }
 }
 
-/* All threads go through all turns, since neighbours ask each other. */
+/* All threads run all iterations, since neighbours exchange values. */
 static __global__ void quantize_row(struct mat y, struct mat x, enum activation how, float scale_2)
 {
     uint64_t i = blockIdx.x;
@@ -196,7 +196,7 @@ static void quantize(struct device *d, struct mat y, struct mat x, enum activati
 
 /* ---- norms ---- */
 
-/* The mean of a row's squares, for all threads of its block. */
+/* The mean of a row's squares; every thread of the block gets it. */
 static __device__ float mean_square(const struct mat &x, uint64_t i)
 {
     float sum = 0;
@@ -245,7 +245,7 @@ static void hc_scale(struct device *d, struct mat mixes, struct mat x, float eps
     EACH_ROW(gpu_of(d), hc_scale_row, x.rows, threads_for(x.cols), mixes, x, eps);
 }
 
-/* A warp takes every so many-th run of `width` columns. */
+/* The warps share the runs of `width` columns. */
 #define EACH_HEAD(first, width, cols)                                                              \
     for (uint64_t first = threadIdx.x / WARP * (width); first < (cols);                            \
          first += blockDim.x / WARP * (width))

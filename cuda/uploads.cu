@@ -1,5 +1,5 @@
-/* The GPU as a device: how weights get there. A ring of page-locked pieces of memory is lent to
- * those who read; each goes to the GPU in a stream of its own, beside the operations. */
+/* The GPU as a device: uploads of weights. Readers fill pieces of a page-locked ring buffer; each
+ * is copied to the GPU in the upload stream, concurrently with operations. */
 #include "gpu.cuh"
 
 #include <pthread.h>
@@ -8,24 +8,24 @@
 
 #include "cufile.h"
 
-/* A piece has room for pages at both ends. What is smaller than SMALL the driver takes away at
- * once, without a piece. */
+/* A piece has a spare page at both ends. The driver buffers copies of up to SMALL bytes itself;
+ * they need no piece. */
 enum { PIECES = 32, PAGE = 4096, PIECE_ROOM = DEVICE_PIECE + 2 * PAGE, SMALL = 32 << 10 };
 
-struct sent {
+struct piece {
     char *memory;
-    bool staging, used; /* to a reader now; ever */
-    cudaEvent_t til;    /* it is on the GPU */
+    bool staging, used; /* acquired by a reader now; ever */
+    cudaEvent_t uploaded;
 };
 
-/* Operations of a lane that wait. */
-struct stall {
-    cudaEvent_t from, til;
-    bool beside; /* other lanes */
+/* The time that a stream's operations wait. */
+struct timed_wait {
+    cudaEvent_t begin, end;
+    bool concurrent; /* with other streams */
 };
 
-/* Memory that a lane gave back. */
-struct left {
+/* Memory that a stream's next gpu_wait_uploads() frees. */
+struct deferred {
     void **memory;
     size_t count;
 };
@@ -33,65 +33,65 @@ struct left {
 struct uploads {
     cudaStream_t stream;
     char *memory;
-    char *direct;          /* the same on the GPU, which files are read into; or NULL */
+    char *direct;          /* as many bytes on the GPU, for cuFile to read into; or NULL */
     pthread_mutex_t mutex; /* guards what follows */
-    pthread_cond_t given_back;
-    struct sent piece[PIECES];
+    pthread_cond_t submitted;
+    struct piece piece[PIECES];
     unsigned next;
-    cudaEvent_t busy;  /* since when pieces have been on their way in the stream, */
-    struct sent *last; /* til this one came; or NULL: none are */
-    double upload;     /* seconds before that */
-    /* Of the thread of operations alone: */
-    cudaEvent_t arrived;
-    struct stall *stall;
-    size_t stalls, stalls_used;
+    cudaEvent_t busy;   /* start of the current run of uploads, */
+    struct piece *last; /* and its last piece; NULL: none in flight */
+    double upload;      /* seconds of earlier runs */
+    /* Used only by the thread that calls operations: */
+    cudaEvent_t uploaded;
+    struct timed_wait *timed;
+    size_t timed_count, timed_used;
     double wait; /* seconds */
-    struct left left[1 + DEVICE_STREAMS];
+    struct deferred deferred[1 + DEVICE_STREAMS];
 };
 
-/* Seconds between two events that have happened. */
-static double seconds(cudaEvent_t from, cudaEvent_t til)
+/* Seconds between two completed events. */
+static double seconds(cudaEvent_t from, cudaEvent_t end)
 {
     float milliseconds;
-    gpu_check(cudaEventElapsedTime(&milliseconds, from, til), "event");
+    gpu_check(cudaEventElapsedTime(&milliseconds, from, end), "event");
     return (double)milliseconds / 1000;
 }
 
 /* ---- pieces ---- */
 
-/* The piece that was sent longest ago. */
-static struct sent *piece_take(struct uploads *a)
+/* The piece that was submitted longest ago. */
+static struct piece *piece_acquire(struct uploads *a)
 {
     pthread_mutex_lock(&a->mutex);
     while (a->piece[a->next].staging)
-        pthread_cond_wait(&a->given_back, &a->mutex);
-    struct sent *piece = &a->piece[a->next];
+        pthread_cond_wait(&a->submitted, &a->mutex);
+    struct piece *piece = &a->piece[a->next];
     a->next = (a->next + 1) % PIECES;
     piece->staging = true;
     pthread_mutex_unlock(&a->mutex);
     if (piece->used)
-        gpu_check(cudaEventSynchronize(piece->til), "upload");
+        gpu_check(cudaEventSynchronize(piece->uploaded), "upload");
     piece->used = true;
     return piece;
 }
 
-/* With the mutex held: wait for what has been sent, and count its time. */
+/* With the mutex held: wait for the current run of uploads, and add up its time. */
 static void busy_end(struct uploads *a)
 {
     if (!a->last)
         return;
-    gpu_check(cudaEventSynchronize(a->last->til), "upload");
-    a->upload += seconds(a->busy, a->last->til);
+    gpu_check(cudaEventSynchronize(a->last->uploaded), "upload");
+    a->upload += seconds(a->busy, a->last->uploaded);
     a->last = NULL;
 }
 
-/* With the mutex held: a piece is going to be sent in the stream, or in another one. While others
- * are on their way there is no event before it, since each event delays what is behind it. */
-static void busy_begin(struct uploads *a, struct sent *piece, bool here)
+/* With the mutex held, before a piece is copied, in the upload stream (`here`) or another. A run of
+ * uploads records one event at its start, since each event delays the copies after it. */
+static void busy_begin(struct uploads *a, struct piece *piece, bool here)
 {
-    cudaError_t status = a->last ? cudaEventQuery(a->last->til) : cudaSuccess;
+    cudaError_t status = a->last ? cudaEventQuery(a->last->uploaded) : cudaSuccess;
     if (status == cudaErrorNotReady)
-        (void)cudaGetLastError(); /* it is none */
+        (void)cudaGetLastError(); /* not an error */
     else
         gpu_check(status, "upload");
     if (status == cudaSuccess || piece == a->last)
@@ -102,16 +102,16 @@ static void busy_begin(struct uploads *a, struct sent *piece, bool here)
         a->last = piece;
 }
 
-static void piece_send(struct uploads *a, struct sent *piece, cudaStream_t stream, void *to,
-                       const void *from, size_t size)
+static void piece_submit(struct uploads *a, struct piece *piece, cudaStream_t stream, void *to,
+                         const void *from, size_t size)
 {
-    /* The copy and the event behind it, as one. */
+    /* Copy and event must not be separated. */
     pthread_mutex_lock(&a->mutex);
     busy_begin(a, piece, stream == a->stream);
     gpu_check(cudaMemcpyAsync(to, from, size, cudaMemcpyDefault, stream), "upload");
-    gpu_check(cudaEventRecord(piece->til, stream), "upload");
+    gpu_check(cudaEventRecord(piece->uploaded, stream), "upload");
     piece->staging = false;
-    pthread_cond_broadcast(&a->given_back);
+    pthread_cond_broadcast(&a->submitted);
     pthread_mutex_unlock(&a->mutex);
 }
 
@@ -123,14 +123,14 @@ static void *acquire_staging(struct device *d, struct mat m, uint64_t at, size_t
     if (size > DEVICE_PIECE || phase >= PAGE)
         die("internal: a piece of %zu bytes", size);
     gpu_check(cudaSetDevice(gpu->number), "device"); /* maybe this thread's first call */
-    return piece_take(gpu->uploads)->memory + phase;
+    return piece_acquire(gpu->uploads)->memory + phase;
 }
 
 static void submit_staging(struct device *d, struct mat m, uint64_t at, size_t size, void *staging)
 {
     struct uploads *a = gpu_of(d)->uploads;
-    struct sent *piece = &a->piece[((char *)staging - a->memory) / PIECE_ROOM];
-    piece_send(a, piece, a->stream, (char *)m.at + at, staging, size);
+    struct piece *piece = &a->piece[((char *)staging - a->memory) / PIECE_ROOM];
+    piece_submit(a, piece, a->stream, (char *)m.at + at, staging, size);
 }
 
 static void *open_file(struct device *d, int fd)
@@ -145,8 +145,8 @@ static void close_file(struct device *d, void *file)
     cufile_file_end(file);
 }
 
-/* Whole pages into a piece on the GPU, and from there to where operations before are done with. A
- * piece that failed has been sent all the same, with nothing in it. */
+/* Read whole pages into a piece on the GPU, and copy them from there in the upload stream. A failed
+ * read submits an empty piece. */
 static bool read_file(struct device *d, struct mat m, uint64_t at, size_t size, void *file,
                       uint64_t offset)
 {
@@ -154,16 +154,16 @@ static bool read_file(struct device *d, struct mat m, uint64_t at, size_t size, 
     struct uploads *a = gpu->uploads;
     size_t phase = (size_t)(offset % PAGE), pages = (phase + size + PAGE - 1) / PAGE * PAGE;
     gpu_check(cudaSetDevice(gpu->number), "device");
-    struct sent *piece = piece_take(a);
+    struct piece *piece = piece_acquire(a);
     uint64_t own = (uint64_t)(piece - a->piece) * PIECE_ROOM;
-    int64_t came = cufile_read(file, offset - phase, pages, a->direct, own);
-    bool all = came >= (int64_t)(phase + size);
-    piece_send(a, piece, a->stream, (char *)m.at + at, a->direct + own + phase, all ? size : 0);
+    int64_t got = cufile_read(file, offset - phase, pages, a->direct, own);
+    bool all = got >= (int64_t)(phase + size);
+    piece_submit(a, piece, a->stream, (char *)m.at + at, a->direct + own + phase, all ? size : 0);
     return all;
 }
 
-static void write_pieces(struct gpu *gpu, cudaStream_t stream, void *to, const void *data,
-                         uint64_t bytes)
+static void upload_pieces(struct gpu *gpu, cudaStream_t stream, void *to, const void *data,
+                          uint64_t bytes)
 {
     struct uploads *a = gpu->uploads;
     if (bytes <= SMALL) {
@@ -172,20 +172,20 @@ static void write_pieces(struct gpu *gpu, cudaStream_t stream, void *to, const v
     }
     for (uint64_t at = 0; at < bytes; at += DEVICE_PIECE) {
         size_t size = bytes - at < DEVICE_PIECE ? (size_t)(bytes - at) : (size_t)DEVICE_PIECE;
-        struct sent *piece = piece_take(a);
+        struct piece *piece = piece_acquire(a);
         memcpy(piece->memory, (const char *)data + at, size);
-        piece_send(a, piece, stream, (char *)to + at, piece->memory, size);
+        piece_submit(a, piece, stream, (char *)to + at, piece->memory, size);
     }
 }
 
 void gpu_write(struct gpu *gpu, void *to, const void *data, uint64_t bytes)
 {
-    write_pieces(gpu, gpu->stream, to, data, bytes);
+    upload_pieces(gpu, gpu->stream, to, data, bytes);
 }
 
 /* ---- the stream ---- */
 
-void *gpu_alloc_arriving(struct gpu *gpu, uint64_t bytes)
+void *gpu_alloc_upload(struct gpu *gpu, uint64_t bytes)
 {
     void *memory = NULL;
     gpu_check(cudaSetDevice(gpu->number), "device");
@@ -194,59 +194,60 @@ void *gpu_alloc_arriving(struct gpu *gpu, uint64_t bytes)
     return memory;
 }
 
-void gpu_send(struct gpu *gpu, void *to, const void *data, uint64_t bytes)
+void gpu_upload(struct gpu *gpu, void *to, const void *data, uint64_t bytes)
 {
-    write_pieces(gpu, gpu->uploads->stream, to, data, bytes);
+    upload_pieces(gpu, gpu->uploads->stream, to, data, bytes);
 }
 
-void gpu_free_arriving(struct gpu *gpu, void *memory)
+void gpu_free_upload(struct gpu *gpu, void *memory)
 {
-    struct left *left = &gpu->uploads->left[gpu->stream_number];
+    struct deferred *deferred = &gpu->uploads->deferred[gpu->stream_number];
     if (!memory)
         return;
-    left->memory = (void **)xgrow(left->memory, left->count + 1, sizeof *left->memory);
-    left->memory[left->count++] = memory;
+    deferred->memory =
+        (void **)xgrow(deferred->memory, deferred->count + 1, sizeof *deferred->memory);
+    deferred->memory[deferred->count++] = memory;
 }
 
-static void free_left(struct gpu *gpu, struct left *left)
+static void free_deferred(struct gpu *gpu, struct deferred *deferred)
 {
-    while (left->count)
-        gpu_free(gpu, left->memory[--left->count]);
+    while (deferred->count)
+        gpu_free(gpu, deferred->memory[--deferred->count]);
 }
 
 void gpu_wait(struct gpu *gpu, cudaEvent_t event)
 {
     struct uploads *a = gpu->uploads;
-    if (a->stalls_used == a->stalls) {
-        a->stall = (struct stall *)xgrow(a->stall, ++a->stalls, sizeof *a->stall);
-        gpu_event(&a->stall[a->stalls_used].from, cudaEventDefault);
-        gpu_event(&a->stall[a->stalls_used].til, cudaEventDefault);
+    if (a->timed_used == a->timed_count) {
+        a->timed = (struct timed_wait *)xgrow(a->timed, ++a->timed_count, sizeof *a->timed);
+        gpu_event(&a->timed[a->timed_used].begin, cudaEventDefault);
+        gpu_event(&a->timed[a->timed_used].end, cudaEventDefault);
     }
-    struct stall *stall = &a->stall[a->stalls_used++];
-    stall->beside = gpu->stream_number != 0;
-    gpu_check(cudaEventRecord(stall->from, gpu->stream), "wait");
+    struct timed_wait *timed = &a->timed[a->timed_used++];
+    timed->concurrent = gpu->stream_number != 0;
+    gpu_check(cudaEventRecord(timed->begin, gpu->stream), "wait");
     gpu_check(cudaStreamWaitEvent(gpu->stream, event, 0), "wait");
-    gpu_check(cudaEventRecord(stall->til, gpu->stream), "wait");
+    gpu_check(cudaEventRecord(timed->end, gpu->stream), "wait");
 }
 
-void gpu_arrive(struct gpu *gpu)
+void gpu_wait_uploads(struct gpu *gpu)
 {
     struct uploads *a = gpu->uploads;
-    gpu_check(cudaEventRecord(a->arrived, a->stream), "upload");
-    gpu_wait(gpu, a->arrived);
-    free_left(gpu, &a->left[gpu->stream_number]);
+    gpu_check(cudaEventRecord(a->uploaded, a->stream), "upload");
+    gpu_wait(gpu, a->uploaded);
+    free_deferred(gpu, &a->deferred[gpu->stream_number]);
 }
 
-/* What waits beside other lanes is a lane's share of the time. */
+/* A wait that is concurrent with other streams counts as one stream's share. */
 static void spent(struct device *d, double *upload, double *wait)
 {
     struct gpu *gpu = gpu_of(d);
     struct uploads *a = gpu->uploads;
     gpu_check(cudaStreamSynchronize(gpu->stream), "wait");
-    for (size_t i = 0; i < a->stalls_used; i++)
-        a->wait +=
-            seconds(a->stall[i].from, a->stall[i].til) / (a->stall[i].beside ? DEVICE_STREAMS : 1);
-    a->stalls_used = 0;
+    for (size_t i = 0; i < a->timed_used; i++)
+        a->wait += seconds(a->timed[i].begin, a->timed[i].end) /
+                   (a->timed[i].concurrent ? DEVICE_STREAMS : 1);
+    a->timed_used = 0;
     pthread_mutex_lock(&a->mutex);
     busy_end(a);
     *upload = a->upload;
@@ -254,12 +255,12 @@ static void spent(struct device *d, double *upload, double *wait)
     *wait = a->wait;
 }
 
-cudaStream_t gpu_arriving(struct device *device)
+cudaStream_t gpu_upload_stream(struct device *device)
 {
     return gpu_of(device)->uploads->stream;
 }
 
-/* Read files through cuFile, if that is to be used. */
+/* Read files through cuFile if it is to be used. */
 static void use_cufile(struct device *d, struct uploads *a)
 {
     const size_t size = (size_t)PIECES * PIECE_ROOM;
@@ -276,21 +277,21 @@ static void use_cufile(struct device *d, struct uploads *a)
     d->read_file = read_file;
 }
 
-void gpu_arrivals(struct device *d)
+void gpu_uploads(struct device *d)
 {
     int least, most;
     struct uploads *a = (struct uploads *)xalloc(1, sizeof *a);
     pthread_mutex_init(&a->mutex, NULL);
-    pthread_cond_init(&a->given_back, NULL);
-    /* Before other streams: what ranks send each other takes some of the GPU, too. */
+    pthread_cond_init(&a->submitted, NULL);
+    /* With the highest priority: NCCL's transfers run kernels in this stream, too. */
     gpu_check(cudaDeviceGetStreamPriorityRange(&least, &most), "stream");
     gpu_check(cudaStreamCreateWithPriority(&a->stream, cudaStreamNonBlocking, most), "stream");
     gpu_check(cudaHostAlloc((void **)&a->memory, (size_t)PIECES * PIECE_ROOM, cudaHostAllocDefault),
               "page-locked memory");
-    gpu_event(&a->arrived, cudaEventDisableTiming);
+    gpu_event(&a->uploaded, cudaEventDisableTiming);
     for (unsigned i = 0; i < PIECES; i++) {
         a->piece[i].memory = a->memory + (size_t)i * PIECE_ROOM;
-        gpu_event(&a->piece[i].til, cudaEventDefault);
+        gpu_event(&a->piece[i].uploaded, cudaEventDefault);
     }
     gpu_event(&a->busy, cudaEventDefault);
     gpu_of(d)->uploads = a;
@@ -301,22 +302,22 @@ void gpu_arrivals(struct device *d)
     d->spent = spent;
 }
 
-void gpu_arrivals_end(struct gpu *gpu)
+void gpu_uploads_end(struct gpu *gpu)
 {
     struct uploads *a = gpu->uploads;
     gpu_check(cudaStreamSynchronize(a->stream), "end");
     for (unsigned i = 0; i <= DEVICE_STREAMS; i++) {
-        free_left(gpu, &a->left[i]);
-        free(a->left[i].memory);
+        free_deferred(gpu, &a->deferred[i]);
+        free(a->deferred[i].memory);
     }
     for (unsigned i = 0; i < PIECES; i++)
-        gpu_check(cudaEventDestroy(a->piece[i].til), "end");
+        gpu_check(cudaEventDestroy(a->piece[i].uploaded), "end");
     gpu_check(cudaEventDestroy(a->busy), "end");
-    for (size_t i = 0; i < a->stalls; i++) {
-        gpu_check(cudaEventDestroy(a->stall[i].from), "end");
-        gpu_check(cudaEventDestroy(a->stall[i].til), "end");
+    for (size_t i = 0; i < a->timed_count; i++) {
+        gpu_check(cudaEventDestroy(a->timed[i].begin), "end");
+        gpu_check(cudaEventDestroy(a->timed[i].end), "end");
     }
-    gpu_check(cudaEventDestroy(a->arrived), "end");
+    gpu_check(cudaEventDestroy(a->uploaded), "end");
     gpu_check(cudaFreeHost(a->memory), "end");
     if (a->direct) {
         cufile_memory_end(a->direct);
@@ -324,7 +325,7 @@ void gpu_arrivals_end(struct gpu *gpu)
     }
     gpu_check(cudaStreamDestroy(a->stream), "end");
     pthread_mutex_destroy(&a->mutex);
-    pthread_cond_destroy(&a->given_back);
-    free(a->stall);
+    pthread_cond_destroy(&a->submitted);
+    free(a->timed);
     free(a);
 }

@@ -7,6 +7,6 @@
 
 #include "forward/device.h"
 
-cudaStream_t gpu_arriving(struct device *device);
+cudaStream_t gpu_upload_stream(struct device *device);
 
 #endif

@@ -1,10 +1,10 @@
-/* The GPU as a device: weights. They come packed and are dequantized here, eight columns a thread,
- * by the formulas of common/{fp8,mxfp4,nvfp4}.h. */
+/* The GPU as a device: weights. They are uploaded packed and dequantized here, eight columns per
+ * thread, by the formulas of common/tensor/{fp8,mxfp4,nvfp4}.h. */
 #include "gpu.cuh"
 
 #include <stdlib.h>
 
-/* A matrix as it came: rows of `stride` bytes, and its scales. */
+/* A matrix as stored: rows of `stride` bytes, and its scales. */
 struct packed {
     const uint8_t *raw, *scale; /* scale: a byte per 32 (MXFP4) or 16 (NVFP4) columns */
     const float *fp8;           /* FP8: per block of block_rows x block_cols elements */
@@ -14,7 +14,7 @@ struct packed {
     float scale_2;
 };
 
-/* Eight bytes, or as many as are left. */
+/* Eight bytes, or the `left` ones. */
 static __device__ uint64_t load_bytes(const uint8_t *from, uint64_t left)
 {
     uint64_t bytes = 0;
@@ -54,9 +54,9 @@ static __device__ uint32_t multiply_pairs(uint32_t a, uint32_t b)
     return c;
 }
 
-/* Nibbles as BF16 are looked up, four at a time, in eight bytes: those of the upper halves of 0,
- * .5, 1, 1.5, 2, 3, 4, 6, and those of the lower halves. A product with the scale, a power of two
- * that BF16 has, is the only step that rounds. */
+/* Four nibbles at a time are looked up as BF16 in two tables of eight bytes: the upper and the
+ * lower bytes of 0, .5, 1, 1.5, 2, 3, 4, 6. The product with the scale, a power of two that BF16
+ * represents, is the only step that rounds. */
 static __device__ struct eight mxfp4_eight(const struct packed &p, uint64_t i, uint64_t j)
 {
     uint32_t nibbles = load_nibbles(p, i, j), scale = p.scale[i * p.scale_cols + j / 32];
@@ -106,7 +106,7 @@ static __device__ struct eight bf16_eight(const struct packed &p, uint64_t i, ui
     return load_codes((const uint16_t *)(p.raw + i * p.stride) + j, p.cols - j);
 }
 
-/* One kernel a format: all rows, and the largest magnitude. */
+/* One kernel per format: all rows, and the largest magnitude. */
 #define DEQUANTIZE(name)                                                                           \
     static __global__ void name(uint16_t *out, struct packed p, uint32_t *amax)                    \
     {                                                                                              \
@@ -159,7 +159,7 @@ static struct operand *operand(struct device *d, const struct weight *weight,
         w->stride = (w->cols + 3) / 4 * 4;
         size_t pitch = (size_t)w->stride * sizeof(float);
         w->at = gpu_alloc(gpu, rows, pitch);
-        gpu_arrive(gpu);
+        gpu_wait_uploads(gpu);
         gpu_check(cudaMemsetAsync(w->at, 0, rows * pitch, gpu->stream), "F32 weight");
         gpu_check(cudaMemcpy2DAsync(w->at, pitch, from, stride, stride, rows,
                                     cudaMemcpyDeviceToDevice, gpu->stream),
@@ -181,7 +181,7 @@ static struct operand *operand(struct device *d, const struct weight *weight,
         uint64_t blocks =
             (weight->rows + weight->block_rows - 1) / weight->block_rows * scales->cols;
         if (weight->block_cols % EIGHT && weight->block_cols != weight->cols)
-            die("%s: blocks of %lu columns; a GPU wants a multiple of %d", tensor->name,
+            die("%s: has blocks of %lu columns; a GPU needs a multiple of %d", tensor->name,
                 (unsigned long)weight->block_cols, EIGHT);
         if (weight->rows > UINT32_MAX || weight->cols > UINT32_MAX)
             die("%s: is too large for a GPU", tensor->name);
@@ -191,7 +191,7 @@ static struct operand *operand(struct device *d, const struct weight *weight,
         gpu_write(gpu, fp8, scales->fp8, blocks * sizeof *fp8);
     }
     p.fp8 = fp8;
-    gpu_arrive(gpu);
+    gpu_wait_uploads(gpu);
     w->at = gpu_alloc(gpu, rows * w->cols, sizeof(uint16_t));
     dequantize(gpu, w, weight->format, (enum dtype)tensor->dtype, p, (uint32_t *)amax.at);
     gpu_free(gpu, fp8);
