@@ -1,5 +1,5 @@
-/* amax-calib: the model runs over calibration text while its weights go by; what comes out is the
- * largest magnitude that each quantized matrix and its input had. */
+/* amax-calib: run the model over calibration text as its weights arrive, and write the largest
+ * magnitude of each quantized matrix and of its input. */
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,8 +14,8 @@
 #include "quantize/recipe.h"
 
 static const struct program program = {
-    .about = "Run the model over samples of tokens, layer by layer, while its weights go "
-             "by, and write the amaxes of its routed experts: the largest magnitude of "
+    .about = "Run the model over samples of tokens, layer by layer as its weights arrive, and "
+             "write the amaxes of its routed experts: the largest magnitude of "
              "each weight and of its input. Reads a tensor stream of weights from a file "
              "or standard input, or a checkpoint's folder.",
     .operands = {"[stream]", ""},
@@ -32,7 +32,7 @@ struct options {
     struct forward_options forward;
 };
 
-/* The amax stream is kept until the last layer is done: only then it is known what is in it. */
+/* The amax stream is kept in memory until the end: only then its table is known. */
 struct results {
     const struct stage *stage;
     const struct options *options;
@@ -112,9 +112,9 @@ static void plan(struct results *r, struct ts_in *in)
     weights_free(&weights);
 }
 
-/* ---- going on ---- */
+/* ---- resuming ---- */
 
-/* What decides the result, and the states file that is written on the way, as a text. */
+/* The options that decide the result and the states file, as a text. */
 static char *deciding_options(const struct results *r)
 {
     const struct options *o = r->options;
@@ -130,7 +130,7 @@ static char *deciding_options(const struct results *r)
     return text;
 }
 
-/* Begin, or go on where an earlier run was cut off. */
+/* Begin, or resume an interrupted run. */
 static void resume(struct results *r, struct forward *run)
 {
     char *options = deciding_options(r);
@@ -139,9 +139,9 @@ static void resume(struct results *r, struct forward *run)
     if (!resume_load(&r->resume, run, &r->scalars) || r->stage->quiet)
         return;
     if (r->resume.finished)
-        warn("%s: all is done; giving its result again", r->resume.file);
+        warn("%s: the calibration is finished; writing its result again", r->resume.file);
     else
-        warn("%s: layers up to %" PRIu64 " are done; going on behind them", r->resume.file,
+        warn("%s: layers up to %" PRIu64 " are done; resuming after them", r->resume.file,
              run->first - 1);
 }
 
@@ -171,8 +171,8 @@ static void emit(struct results *r)
 static int discard(const struct options *o, struct stage *stage)
 {
     if (!o->resume || o->forward.tokens || stage->operands)
-        die_usage("--resume-discard goes with --resume, which says from which folder, and computes "
-                  "nothing");
+        die_usage(
+            "--resume-discard goes with --resume, which names the folder, and computes nothing");
     resume_discard(o->resume);
     return stage_end(stage);
 }
@@ -182,40 +182,38 @@ static void take_options(struct options *o, struct stage *stage, int argc, char 
     const struct arg own[] = {
         {.name = "all-experts",
          .to = &o->all_experts,
-         .help = "send every token through every expert as well, for amaxes only",
+         .help = "also send every token through every expert, for amaxes only",
          .in = FORM(0)},
         {.name = "recipe",
          .kind = ARG_TEXT,
          .to = &o->recipe,
          .value = "name",
-         .help = "also the matrices that this recipe quantizes",
+         .help = "also record the matrices that this recipe quantizes",
          .in = FORM(0)},
         {.name = "resume",
          .kind = ARG_TEXT,
          .to = &o->resume,
          .value = "dir",
-         .help = "keep in dir what a finished layer left, so that the same command goes on there "
-                 "if it is killed",
+         .help = "save checkpoints in dir, from which the same command resumes after it was killed",
          .required = FORM(1),
          .silent = true},
         {.name = "resume-every",
          .kind = ARG_NUMBER,
          .to = &o->resume_every,
          .value = "N",
-         .help = "do that after every N layers (default: as often as takes a tenth of the time, at "
-                 "most)",
+         .help =
+             "save after every N layers (default: as often as takes at most a tenth of the time)",
          .in = FORM(0),
          .silent = true},
         {.name = "resume-keep",
          .to = &o->resume_keep,
-         .help = "keep the finished calibration there, too, which the same command then gives "
-                 "again without computing",
+         .help = "keep the finished calibration in dir; the same command then writes it again "
+                 "without computing",
          .in = FORM(0),
          .silent = true},
         {.name = "resume-discard",
          .to = &o->resume_discard,
-         .help =
-             "remove what is kept there, and the folder if it holds nothing else; compute nothing",
+         .help = "remove the checkpoint, and dir if it holds nothing else; compute nothing",
          .in = FORM(1),
          .required = FORM(1),
          .silent = true},
@@ -226,7 +224,7 @@ static void take_options(struct options *o, struct stage *stage, int argc, char 
         {.name = "progress", .in = FORM(0)},
         {.name = "quiet", .in = FORM(0)},
         {.name = "verbose",
-         .help = "name the experts that no token reached, and say where time went",
+         .help = "name the experts that no token reached, and print where time went",
          .in = FORM(0)},
         {0},
     };
@@ -246,7 +244,8 @@ int main(int argc, char **argv)
     if (o.resume_discard)
         return discard(&o, &stage);
     if (o.resume && o.forward.states_in)
-        die_usage("--resume and --states-in exclude each other: it begins with states of its own");
+        die_usage(
+            "--resume and --states-in exclude each other: --resume begins with states of its own");
     if (!o.resume && (o.resume_every || o.resume_keep))
         die_usage("--resume-every and --resume-keep go with --resume: into which folder?");
     if (!stage.output && isatty(STDOUT_FILENO)) /* not only after hours of work */
@@ -281,6 +280,6 @@ int main(int argc, char **argv)
     scalars_free(&results.scalars);
     recipe_free(recipe);
     int code = stage_end(&stage);
-    resume_end(&results.resume); /* now that all is out */
+    resume_end(&results.resume); /* the output is complete */
     return code;
 }

@@ -1,4 +1,4 @@
-/* amax-merge: calibration dumps become the amaxes that the quantizing stages read. */
+/* amax-merge: merge calibration dumps into the amaxes that the quantizing stages read. */
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
@@ -14,9 +14,8 @@
 #include "tensor/weight.h"
 
 static const struct program program = {
-    .about = "Join the amaxes of several ranks (pt-read, amax-calib), let w1 and w3 of an "
-             "expert share the larger, and fill in for experts that no calibration token "
-             "reached.",
+    .about = "Merge the amaxes of several ranks (pt-read, amax-calib), let w1 and w3 of an expert "
+             "share the larger, and fill in amaxes of experts that no calibration token reached.",
     .operands = {"[stream ...]"},
     .examples = {"pt-read dumps/ | amax-merge --model DeepSeek-V4 --fallback layer-max >amax.ts",
                  "amax-merge --summary summary.txt rank0.ts rank1.ts >amax.ts"},
@@ -34,7 +33,7 @@ struct entry {
     bool filled;         /* by the fallback rule */
     uint8_t which;       /* enum amax_which */
     struct place place;  /* of the matrix */
-    struct peers *peers; /* of a routed expert; NULL if it is none */
+    struct peers *peers; /* of a routed expert; NULL for other matrices */
     union {
         float amax;
         int64_t tokens;
@@ -53,7 +52,7 @@ struct table {
     struct entry *entry;
     size_t count, capacity;
     struct toc *toc;     /* parallel to entry[]: their names */
-    struct peers *peers; /* the ones met last come first */
+    struct peers *peers; /* most recently found first */
 };
 
 static const char *name_of(const struct table *table, const struct entry *entry)
@@ -126,7 +125,7 @@ static void read_entry(struct table *table, struct ts_in *in)
     append_amax(table, module, which, amax);
 }
 
-/* Dumps of Model Optimizer are called amax_dict_rankR-mpN: all N must be there. */
+/* Model Optimizer's dumps are named amax_dict_rankR-mpN: all N must be present. */
 static void check_ranks(char **name, size_t count)
 {
     unsigned long ranks = 0;
@@ -152,7 +151,7 @@ static void check_ranks(char **name, size_t count)
     free(seen);
 }
 
-/* Collisions are found with the lines in order of their names. */
+/* Sort the lines by name to find duplicates. */
 static void check_collisions(const struct table *table)
 {
     for (size_t i = 0; i < table->count; i++)
@@ -162,7 +161,7 @@ static void check_collisions(const struct table *table)
                 name_of(table, &table->entry[i]));
 }
 
-/* The output's history goes on from the first stream's; this program's entry keeps the others'. */
+/* The output's history continues the first stream's; this program's entry keeps the others'. */
 static void keep_history(const struct stage *stage, struct ts_in *in)
 {
     json_t *streams = json_object_get(stage->entry, "with");
@@ -249,7 +248,7 @@ static uint64_t fuse(struct table *table)
     return fused;
 }
 
-/* After groups were fused: the largest of each layer's matrices. */
+/* After groups are fused: the largest of each layer's matrices. */
 static void find_peer_maxima(struct table *table)
 {
     for (size_t i = 0; i < table->count; i++) {
@@ -259,7 +258,7 @@ static void find_peer_maxima(struct table *table)
     }
 }
 
-/* What the fallback rule gives for an expert with these peers; 0 if there is nothing to go by. */
+/* The fallback rule's amax for an expert with these peers; 0 if there is none. */
 static float fallback_amax(const struct table *table, const struct options *o,
                            const struct peers *of)
 {
@@ -341,7 +340,7 @@ static void share_peer_max(struct table *table)
 
 /* ---- output ---- */
 
-/* Into the model's order: the table, and the entries with it. */
+/* Sort the table, and the entries with it, into the model's order. */
 static void sort(struct table *table)
 {
     model_sort(table->model, table->toc, table->entry, sizeof *table->entry);
@@ -432,7 +431,7 @@ static void free_table(struct table *table)
     model_close(table->model);
 }
 
-/* The model of a checkpoint, for longer than that is open. */
+/* A checkpoint's model, which outlives its stream. */
 static struct model *reopened(struct ts_in *in)
 {
     json_t *config = ts_file_json(in, "config.json");
@@ -449,16 +448,15 @@ static void take_options(struct options *o, struct stage *stage, int argc, char 
          .to = &o->fallback,
          .value = "rule",
          .choices = "none|layer-max|projection-max",
-         .help =
-             "the input amax of an expert never reached: none, that is an error (default); "
-             "layer-max, the largest of its projection in its layer; projection-max, the largest "
-             "of its projection in all layers but MTP (as Model Optimizer has it for V4)"},
+         .help = "the input amax of an expert never reached: none, that is an error (default); "
+                 "layer-max, the largest of its projection in its layer; projection-max, the "
+                 "largest of its projection in all layers but MTP (Model Optimizer's rule for V4)"},
         {.name = "model",
          .kind = ARG_TEXT,
          .to = &o->model,
          .value = "dir",
-         .help = "the checkpoint: every matrix that the recipe names must be covered. Without it, "
-                 "every layer that occurs, from expert 0 to the last one seen",
+         .help = "the checkpoint: every matrix that the recipe names needs an amax. Without it, "
+                 "every layer that occurs needs experts 0 to the last one seen",
          .silent = true},
         {.name = "peer-max",
          .to = &o->peer_max,
@@ -475,7 +473,7 @@ static void take_options(struct options *o, struct stage *stage, int argc, char 
          .help = "a line per quantizer, and a digest per layer",
          .silent = true},
         {.name = "plan", .help = "write the table only, no values"},
-        {.name = "verbose", .help = "name each expert that was filled in for"},
+        {.name = "verbose", .help = "name each expert whose amax was filled in"},
         {0},
     };
     stage_begin(stage, &program, args, argc, argv);
@@ -495,7 +493,7 @@ int main(int argc, char **argv)
     find_peer_maxima(&table);
     uint64_t filled = model ? fill_for_model(&table, &o, model) : fill_for_dump(&table, &o);
     if (model)
-        ts_close(model); /* before the memory that sorting takes */
+        ts_close(model); /* frees memory before sorting */
     if (o.peer_max)
         share_peer_max(&table);
     sort(&table);

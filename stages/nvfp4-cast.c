@@ -1,4 +1,4 @@
-/* nvfp4-cast: MXFP4 weights become NVFP4 without loss: the nibbles stay, only scales are made. */
+/* nvfp4-cast: convert MXFP4 weights to NVFP4 without loss: the codes stay, only scales are new. */
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,7 +12,7 @@ static const struct program program = {
     .about = "Turn the MXFP4 weights that a recipe names into NVFP4. Both formats have the "
              "same 4-bit codes; scales are powers of two, which NVFP4's block scales "
              "express exactly within a range of 2^17 in a matrix. So the codes pass by "
-             "reference, and only the few blocks out of that range are quantized again. "
+             "reference, and only the few blocks out of that range are requantized. "
              "Reads a tensor stream from a file or standard input, or a checkpoint's "
              "folder.",
     .operands = {"[stream]"},
@@ -50,7 +50,7 @@ static void refuse_infinite(struct to_nvfp4 *job, const struct member *member, u
     }
 }
 
-/* A member on its way. */
+/* A member being converted. */
 struct casting {
     const struct to_nvfp4 *job;
     const struct member *member;
@@ -97,7 +97,7 @@ static void count_member(void *context)
     struct casting *c = context;
     struct options *o = c->options;
     if (c->count.rewrite && o->verbose)
-        warn("%s: %" PRIu64 " of %" PRIu64 " blocks are out of range and were quantized anew",
+        warn("%s: %" PRIu64 " of %" PRIu64 " blocks are out of range and were requantized",
              c->member->tensor->name, c->count.rewrite, c->count.blocks);
     o->total.blocks += c->count.blocks;
     o->total.lossy += c->count.lossy;
@@ -153,7 +153,7 @@ static void take_options(struct options *o, struct stage *stage, int argc, char 
          .to = &o->zero,
          .value = "which",
          .choices = "keep|positive",
-         .help = "keep: codes 8, -0.0, stay (default); positive: they become 0, which gives the "
+         .help = "keep: code 8, -0.0, stays (default); positive: it becomes 0, which gives the "
                  "bytes of Model Optimizer and rewrites all weights"},
         {.name = "verbose", .help = "name the weights that had blocks out of range"},
         {0},

@@ -1,4 +1,4 @@
-/* nvfp4-pack: BF16, FP8 or MXFP4 weights become NVFP4, quantized against a per-tensor amax. */
+/* nvfp4-pack: quantize BF16, FP8 or MXFP4 weights to NVFP4 with a per-tensor amax. */
 #include <inttypes.h>
 #include <malloc.h>
 #include <math.h>
@@ -12,8 +12,8 @@
 #include "tensor/nvfp4.h"
 
 static const struct program program = {
-    .about = "Quantize the weights that a recipe names to NVFP4: BF16 ones, and FP8 and "
-             "MXFP4 ones as if fp8-dequant and mxfp4-unpack had run before. The scale of a "
+    .about = "Quantize the weights that a recipe names to NVFP4; FP8 and MXFP4 ones as if "
+             "fp8-dequant and mxfp4-unpack had run before. The scale of a "
              "tensor comes from its weight amax in the amax stream, or from the weight "
              "itself where that has none. Reads a tensor stream from a file or standard "
              "input, or a checkpoint's folder.",
@@ -73,7 +73,7 @@ static float weight_amax(struct to_nvfp4 *job, const struct member *member, stru
 
 /* ---- quantization ---- */
 
-/* A member on its way. */
+/* A member being converted. */
 struct packing {
     const struct to_nvfp4 *job;
     const struct member *member;
@@ -82,7 +82,7 @@ struct packing {
     uint8_t *packed;       /* all codes, made with the scales; NULL if they are too many to keep */
 };
 
-/* What a thread needs beside a band: a row as BF16, or what would be written of it. */
+/* A thread's scratch memory: a row as BF16, or its output. */
 struct room {
     uint16_t *row;
     uint8_t *scale, *packed;
@@ -91,7 +91,7 @@ struct room {
 static void room_begin(struct room *room, const struct weight *w)
 {
     room->row = xgrow(NULL, (size_t)w->cols, sizeof *room->row);
-    room->packed = (uint8_t *)room->row; /* never both */
+    room->packed = (uint8_t *)room->row; /* never both at once */
     room->scale = xgrow(NULL, (size_t)w->cols / NVFP4_BLOCK, 1);
 }
 
@@ -180,8 +180,8 @@ static void free_packing(void *context)
     free(p);
 }
 
-/* The scales come before the codes in a stream. So the codes are kept meanwhile, or made in a
- * second turn if they are many: memory is bounded, whatever the matrix. */
+/* The scales come before the codes in a stream. So the codes are kept, or made in a second pass if
+ * there are many: memory is bounded for any matrix. */
 static void pack_member(struct to_nvfp4 *job, const struct group *group,
                         const struct member *member, float scale_2)
 {
@@ -192,7 +192,7 @@ static void pack_member(struct to_nvfp4 *job, const struct group *group,
         p->recode = xgrow(NULL, 1, sizeof *p->recode);
         recode_init(p->recode, job->codec, scale_2);
     }
-    uint64_t bytes = w->rows * (w->cols / 2); /* of a planned tensor: does not overflow */
+    uint64_t bytes = w->rows * (w->cols / 2); /* cannot overflow: the table was checked */
     if (bytes <= KEEP_MOST)
         p->packed = xgrow(NULL, (size_t)bytes, 1);
     uint64_t most = weight_band(w, member->tensor), raw_row = weight_row_bytes(w, member->tensor);
@@ -213,7 +213,7 @@ static void pack_group(struct to_nvfp4 *job, struct group *group, void *context)
     float amax = 0;
     for (unsigned i = 0; i < group->members; i++)
         amax = fmaxf(amax, weight_amax(job, &group->member[i], o));
-    /* All zero: any scale will do, and 1 is one that no engine stumbles over. */
+    /* All zero: any scale will do, and 1 is safe for every engine. */
     float scale_2 = amax == 0 ? 1 : nvfp4_scale_2(amax);
     if (scale_2 == 0)
         die("%s: %s: its weight amax of %g is too small for a weight_scale_2", ts_name(job->in),
@@ -253,7 +253,7 @@ int main(int argc, char **argv)
     struct stage stage;
     struct to_nvfp4 job;
     take_options(&o, &stage, argc, argv);
-    /* One matrix is like the next: what was freed stays, or the kernel would clear pages anew. */
+    /* Matrices are alike: keep freed memory, or the kernel would clear its pages again. */
     mallopt(M_MMAP_THRESHOLD, 2 * KEEP_MOST);
     mallopt(M_TRIM_THRESHOLD, 4 * KEEP_MOST);
     o.verbose = stage.verbose;

@@ -1,10 +1,9 @@
-/* nvfp4-unpack: NVFP4 weights (packed E2M1, E4M3 scales per 16 columns, an F32 scale) become BF16.
- */
+/* nvfp4-unpack: NVFP4 weights (packed E2M1, E4M3 scales per 16 columns, an F32 scale) to BF16. */
 #include "quantize/dequantize.h"
 
 static const struct program program = {
-    .about = "Turn NVFP4 weights into BF16; their scales and input scales are dropped, all "
-             "else passes. Reads a tensor stream from a file or standard input, or a "
+    .about = "Turn NVFP4 weights into BF16; their scales and input scales are dropped, everything "
+             "else passes unchanged. Reads a tensor stream from a file or standard input, or a "
              "checkpoint's folder.",
     .operands = {"[stream]"},
     .examples = {"st-read DeepSeek-V4-NVFP4 | nvfp4-unpack | st-write experts-bf16",

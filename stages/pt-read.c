@@ -1,4 +1,4 @@
-/* pt-read: PyTorch state dicts, as dumps of calibrations are, become a tensor stream. */
+/* pt-read: convert PyTorch state dicts, such as calibration dumps, to a tensor stream. */
 #include <dirent.h>
 #include <fnmatch.h>
 #include <inttypes.h>
@@ -11,11 +11,10 @@
 #include "stream/ts.h"
 
 static const struct program program = {
-    .about = "Write PyTorch state dicts as a tensor stream, without running what they "
-             "hold: files that need more than tensors are refused. A dict's keys are the "
-             "tensors' names, each file is a shard. With a folder, all "
-             "amax_dict_rankR-mpN.pt in it are read, as Model Optimizer's N ranks left "
-             "them.",
+    .about = "Write PyTorch state dicts as a tensor stream, without running their code: files that "
+             "hold more than tensors are refused. A dict's keys are the tensors' names, each file "
+             "is a shard. With a folder, all amax_dict_rankR-mpN.pt of Model Optimizer's N ranks "
+             "in it are read.",
     .operands = {"dir | file.pt ..."},
     .examples = {"pt-read amax | st-ls", "pt-read amax_dict_rank0-mp1.pt >amax.ts",
                  "pt-read amax | amax-merge --fallback layer-max >amax.ts"},

@@ -12,14 +12,14 @@
 static const struct program program = {
     .about = "Compare two tensor streams or checkpoints: a line for each tensor that "
              "differs (where first, by how much), and totals. Exits 0 if all are the same, "
-             "1 if some differ, 2 on trouble.",
+             "1 if some differ, 2 on errors.",
     .operands = {"A B"},
     .examples = {"st-cmp DeepSeek-V4 copy", "st-cmp --values DeepSeek-V4 DeepSeek-V4-NVFP4",
                  "st-read DeepSeek-V4 | fp8-dequant | st-cmp --values - DeepSeek-V4"},
     .max_operands = 2,
 };
 
-/* As cmp: 0 the same, 1 (elsewhere EXIT_FAILED) they differ, 2 trouble. */
+/* As cmp: 0 equal, 1 (elsewhere EXIT_FAILED) different, 2 error. */
 enum { SAME, DIFFER, TROUBLE };
 
 enum {
@@ -39,7 +39,7 @@ struct totals {
 
 /* ---- findings ---- */
 
-/* Count a finding, write its line if it is wanted, and forget it. */
+/* Count a finding, write its line if wanted, and free it. */
 static void conclude(struct finding *f, struct totals *totals, const struct options *o,
                      const struct stage *stage)
 {
@@ -73,20 +73,20 @@ static void print_totals(const struct totals *totals, const char *what, const st
 
 /* ---- tensors ---- */
 
-/* Some of two tensors on their way, or (ALL) the whole of them, whose parts went before. */
+/* Parts of two tensors to compare, or (ALL) the end of two tensors, after their parts. */
 struct part {
     enum { ELEMENTS, BYTES, ALL } kind;
     struct finding found;
     struct elements_piece *a, *b;
 };
 
-/* What threads share. */
+/* Shared by the threads. */
 struct comparison {
     const struct options *o;
     const struct stage *stage;
     struct pairing_side a, b;
     struct ordered_pool *line;
-    struct difference so_far; /* of the tensor whose parts come */
+    struct difference so_far; /* of the current tensor */
     struct totals totals;
 };
 
@@ -126,7 +126,7 @@ static void free_part(void *item)
     elements_piece_free(part->b);
 }
 
-/* The present tensors, piece by piece: of one form, or of as many bytes, they are cut alike. */
+/* The current tensors, piece by piece; of the same form, or the same size, they are cut alike. */
 static void give_parts(struct comparison *c, const struct finding *f, bool bytes)
 {
     for (;;) {
@@ -142,7 +142,7 @@ static void give_parts(struct comparison *c, const struct finding *f, bool bytes
     }
 }
 
-/* Two references to the same bytes of the same file, which is as it was. */
+/* Two references to the same bytes of the same unchanged file. */
 static bool same_place(struct ts_in *a, struct ts_in *b)
 {
     size_t i, j;
@@ -267,7 +267,7 @@ static void compare_files(struct comparison *c, struct totals *totals)
     }
 }
 
-/* ---- the two ---- */
+/* ---- both streams ---- */
 
 static void open_side(struct pairing_side *side, const char *path, const struct stage *stage,
                       const struct options *o)
@@ -288,7 +288,7 @@ static void take_options(struct options *o, struct stage *stage, int argc, char 
         {.name = "common",
          .to = &o->common,
          .help = "only tensors (and side files) that both have"},
-        {.name = "files", .to = &o->files, .help = "side files too, byte by byte"},
+        {.name = "files", .to = &o->files, .help = "also compare side files, byte by byte"},
         arg_threads(&o->threads),
         {.name = "json", .to = &o->json, .help = "a line of JSON for each tensor that differs"},
         {.name = "tsv",
@@ -301,8 +301,8 @@ static void take_options(struct options *o, struct stage *stage, int argc, char 
          .help = "compare numbers, FP8, MXFP4 and NVFP4 matrices as BF16; not dtypes, bytes or "
                  "scales; -0 equals 0, NaN equals NaN"},
         {.name = "plan", .help = "compare the tables only: names, dtypes, shapes"},
-        {.name = "quiet", .help = "write nothing; the exit status says it"},
-        {.name = "verbose", .help = "a line also for each tensor that is the same"},
+        {.name = "quiet", .help = "write nothing; the exit status is the result"},
+        {.name = "verbose", .help = "also write a line for each equal tensor"},
         {0},
     };
     stage_begin(stage, &program, args, argc, argv);

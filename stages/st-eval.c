@@ -1,4 +1,4 @@
-/* st-eval: how well the model predicts text, at the arithmetic that a checkpoint is served with. */
+/* st-eval: measure how well a model predicts text, with the arithmetic that it is served with. */
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
@@ -15,10 +15,11 @@
 #include "text/tokenizer.h"
 
 static const struct program program = {
-    .about = "Run the model over samples of tokens and print the mean negative "
-             "log-likelihood of each next token, and the perplexity. NVFP4 weights see "
-             "NVFP4 activations, as in serving. Reads a tensor stream of weights from a "
-             "file or standard input, or a checkpoint's folder.",
+    .about =
+        "Run the model over samples of tokens and print the mean negative "
+        "log-likelihood of each next token, and the perplexity. For NVFP4 weights, activations are "
+        "quantized to NVFP4, as in serving. Reads a tensor stream of weights from a "
+        "file or standard input, or a checkpoint's folder.",
     .operands = {"[stream]", "run run", "stream"},
     .examples = {"st-eval --tokens eval.ts DeepSeek-V4",
                  "st-eval --tokens eval.ts --save before.ts DeepSeek-V4",
@@ -28,7 +29,7 @@ static const struct program program = {
     .max_operands = 2,
 };
 
-/* Beyond this, a list of the best tokens is no list any more. */
+/* The longest list of best tokens. */
 enum { TOP_MOST = 1024 };
 
 struct options {
@@ -44,7 +45,7 @@ struct mtp_loss {
     uint64_t count;
 };
 
-/* What is known of the tokens so far. */
+/* Results of the tokens so far. */
 struct evaluation {
     const struct options *options;
     const struct stage *stage;
@@ -130,7 +131,7 @@ static void take_states(void *context, const struct states *states)
     forward_options_states(&e->options->forward, e->stage, e->run, states);
 }
 
-/* ---- putting the ranks' together ---- */
+/* ---- gathering from ranks ---- */
 
 static void take_mtp(void *context, const void *data, size_t size)
 {
@@ -199,7 +200,7 @@ static void print_evaluation(const struct evaluation *e, bool json)
     report_record(REPORT_JSON, record);
 }
 
-/* With -v: each sample by itself. */
+/* With -v: each sample. */
 static void print_samples(const struct evaluation *e)
 {
     const float *loss = e->predictions.loss;
@@ -243,7 +244,7 @@ static int evaluate(const struct options *o, struct stage *stage)
     run.logits = take_logits;
     run.states = take_states;
     if (!run.head && (o->save || !o->forward.states_out))
-        die_usage("--layers: the losses need the last layer, and nothing else is asked for; see "
+        die_usage("--layers: losses need the last layer, and no other output is asked for; see "
                   "--states-out");
     if (!ranks_rank(run.ranks))
         report_begin(stage);
@@ -289,7 +290,7 @@ static int compare(const struct options *o, struct stage *stage)
 
 /* ---- --generate ---- */
 
-/* A text that grows, and how much of it is printed. */
+/* The growing text, and how much of it is printed. */
 struct text {
     const struct tokenizer *tokenizer;
     uint64_t first; /* 1 if the text begins with a token that is not printed */
@@ -303,12 +304,12 @@ static char *text_of(const struct text *text, const struct ids *ids, size_t *len
     size_t count = ids->count - text->first, good;
     good = tokenizer_decode(text->tokenizer, id, count, &all, length);
     if (good < count)
-        die("the model came up with token %" PRId32 ", which its tokenizer.json does not have",
+        die("the model predicted token %" PRId32 ", which its tokenizer.json does not have",
             id[good]);
     return all;
 }
 
-/* All that is new; but not yet, unless it is the end, a character of which bytes may be missing. */
+/* Print the new text; before the end, hold back a character that may be incomplete. */
 static void print_new(struct text *text, const struct ids *ids, bool end)
 {
     static const char broken[] = "\xEF\xBF\xBD";
@@ -334,7 +335,7 @@ static void keep_quiet(void *context, const struct ids *ids)
     (void)ids;
 }
 
-/* The ids of a prompt, behind the token that begins texts. */
+/* The ids of a prompt, after the begin-of-text token. */
 static struct ids encode(struct tokenizer *tokenizer, const char *prompt)
 {
     struct ids ids = {0};
@@ -345,7 +346,7 @@ static struct ids encode(struct tokenizer *tokenizer, const char *prompt)
     if (error)
         die("--generate: %s", error);
     if (!ids.count)
-        die_usage("--generate: no text to go on with");
+        die_usage("--generate: no text to continue");
     return ids;
 }
 
@@ -387,7 +388,7 @@ static void check_generate(const struct options *o, const struct stage *stage)
         o->save)
         die_usage("--generate takes none of the options for tokens and layers");
     if (!path || (!stat(path, &status) && !S_ISREG(status.st_mode) && !S_ISDIR(status.st_mode)))
-        die_usage("--generate reads the weights once a token: give a checkpoint's folder, or a "
+        die_usage("--generate reads the weights once per token: give a checkpoint's folder, or a "
                   "stream in a file, not a pipe");
     if (utf8_valid(o->generate, strlen(o->generate)) < strlen(o->generate))
         die_usage("--generate: wanted text in UTF-8");
@@ -436,21 +437,21 @@ static void take_options(struct options *o, struct stage *stage, int argc, char 
          .to = &o->arithmetic,
          .value = "which",
          .choices = "served|source",
-         .help = "served (default), or source: NVFP4 weights see FP8 activations, as the MXFP4 "
-                 "weights did that they were made of",
+         .help = "served (default), or source: for NVFP4 weights, FP8 activations as for the MXFP4 "
+                 "weights they were made from",
          .in = FORM(0) | FORM(2)},
         {.name = "save",
          .kind = ARG_TEXT,
          .to = &o->save,
          .value = "file",
-         .help = "write each token's loss and its best predictions to file, a stream",
+         .help = "write each token's loss and best candidates to file, a stream",
          .in = FORM(0),
          .silent = true},
         {.name = "top",
          .kind = ARG_NUMBER,
          .to = &o->top,
          .value = "K",
-         .help = "how many of these (default: 32)",
+         .help = "how many candidates (default: 32)",
          .in = FORM(0)},
         {.name = "compare",
          .to = &o->compare,
@@ -462,24 +463,22 @@ static void take_options(struct options *o, struct stage *stage, int argc, char 
          .kind = ARG_TEXT,
          .to = &o->generate,
          .value = "text",
-         .help = "go on with a text, each time by the likeliest token, and print all; this reads "
-                 "the weights once a token",
+         .help = "continue a text, each time with the most likely token, and print it; this reads "
+                 "the weights once per token",
          .in = FORM(2),
          .required = FORM(2)},
         {.name = "count",
          .kind = ARG_NUMBER,
          .to = &o->count,
          .value = "N",
-         .help = "how many tokens, unless the text ends before (default: 64)",
+         .help = "how many tokens, unless the text ends earlier (default: 64)",
          .in = FORM(2)},
         {.name = "json", .to = &o->json, .help = "print an object of JSON", .silent = true},
-        {.name = "mtp", .help = "the losses of the multi-token prediction layers, too"},
+        {.name = "mtp", .help = "also print the losses of the multi-token prediction layers"},
         {.name = "layers", .help = "only layers A to B; no losses unless B is the last one"},
         {.name = "plan", .in = NO_FORM},
         {.name = "progress", .in = FORM(0) | FORM(2)},
-        {.name = "verbose",
-         .help = "print each sample's loss, and say where time went",
-         .in = FORM(0)},
+        {.name = "verbose", .help = "print each sample's loss, and where time went", .in = FORM(0)},
         {0},
     };
     struct arg *args = forward_options_args(&o->forward, own, FORM(2));

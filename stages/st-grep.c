@@ -23,8 +23,8 @@ struct options {
 
 /* ---- patterns ---- */
 
-/* As grep has it: the first operand is the pattern if there is no -e. In the history, both look the
- * same. */
+/* As in grep, the first operand is the pattern if there is no -e. The history does not tell them
+ * apart. */
 static void take_pattern(struct options *o, struct stage *stage)
 {
     if (!o->regexp.count) {
@@ -48,8 +48,8 @@ static void take_pattern(struct options *o, struct stage *stage)
     }
 }
 
-/* The pattern as an extended regular expression: plain text with all that is special escaped, a
- * whole name between anchors. The caller frees it. */
+/* The pattern as an extended regular expression: plain text escaped, a whole name between anchors.
+ * The caller frees it. */
 static char *expression(const struct options *o, const char *pattern)
 {
     char *text = xgrow(NULL, strlen(pattern) + 1, 2), *p = text;
@@ -98,7 +98,7 @@ static bool wanted(const struct options *o, const regex_t *regex, const char *na
 
 /* ---- the stream ---- */
 
-/* keep[i] says of each line of the table whether it stays. The caller frees it. */
+/* Whether each line of the table is kept. The caller frees it. */
 static bool *route_topk(const struct options *o, const struct toc *in)
 {
     regex_t *regex = compile(o);
@@ -118,7 +118,7 @@ static struct toc *plan(const struct toc *in, const bool *keep)
     return out;
 }
 
-/* A stream that lacks something says so: st-write makes no checkpoint of it that looks whole. */
+/* The scope marks an incomplete stream, so that st-write does not make it a whole checkpoint. */
 static void set_scope(const struct options *o, json_t *header)
 {
     const char *before = json_string_value(json_object_get(header, "scope"));
@@ -151,7 +151,7 @@ static void take_options(struct options *o, struct stage *stage, int argc, char 
         {.name = "invert-match",
          .letter = 'V',
          .to = &o->invert_match,
-         .help = "keep what does not match (-v is --verbose here)"},
+         .help = "keep tensors that do not match (-v is --verbose here)"},
         {.name = "line-regexp",
          .letter = 'x',
          .to = &o->line_regexp,

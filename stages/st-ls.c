@@ -13,8 +13,8 @@
 
 static const struct program program = {
     .about = "List a stream's tensors: dtype, shape, size and name, and a closing line "
-             "with totals. With patterns (as the shell's, quoted; * matches dots too) only "
-             "those whose names match one.",
+             "with totals. With shell patterns (quoted; * also matches dots), list only those "
+             "whose names match one.",
     .operands = {"[stream [pattern ...]]", "[stream]"},
     .examples = {"st-ls DeepSeek-V4 '*.experts.7.*'",
                  "st-read DeepSeek-V4 | fp8-dequant | st-ls -l",
@@ -30,7 +30,7 @@ struct options {
     bool *matched; /* by any tensor, for each pattern */
 };
 
-/* Columns are as wide as their longest text, which the table tells before the first tensor. */
+/* Columns are as wide as their longest text, known from the table before the first tensor. */
 struct widths {
     int dtype, shape, shard;
 };
@@ -70,7 +70,7 @@ static struct widths measure(const struct options *o, const struct toc *toc)
     return widths;
 }
 
-/* Where the present tensor's bytes lie, as the stream's own links have it. The caller frees it. */
+/* Where the current tensor's bytes are, written as in the stream's links. The caller frees it. */
 static char *place(struct ts_in *in)
 {
     size_t source;
@@ -176,12 +176,13 @@ static void take_options(struct options *o, struct stage *stage, int argc, char 
     const struct arg args[] = {
         {.name = "header",
          .to = &o->header,
-         .help = "its header instead (.stream: files, history), and the counts of .end: JSON",
+         .help =
+             "print the header (.stream: files, history) and the counts of .end instead, as JSON",
          .in = FORM(1),
          .required = FORM(1)},
         {.name = "json",
          .to = &o->json,
-         .help = "a line of JSON a tensor: name, dtype, shape, bytes, shard, use, where",
+         .help = "a line of JSON per tensor: name, dtype, shape, bytes, shard, use, where",
          .in = FORM(0)},
         {.name = "tsv",
          .to = &o->tsv,
@@ -191,10 +192,10 @@ static void take_options(struct options *o, struct stage *stage, int argc, char 
         {.name = "long",
          .letter = 'l',
          .to = &o->details,
-         .help = "also shard, use (data or context), and where the bytes lie",
+         .help = "also print shard, use (data or context), and where the bytes are",
          .in = FORM(0)},
         {.name = "plan",
-         .help = "from the table only, so without where the bytes lie",
+         .help = "list from the table only, without where the bytes are",
          .in = FORM(0)},
         {.name = "quiet", .help = "no closing line", .in = FORM(0)},
         {0},

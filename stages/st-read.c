@@ -1,4 +1,4 @@
-/* st-read: a checkpoint becomes a tensor stream. */
+/* st-read: convert a checkpoint to a tensor stream. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -35,7 +35,7 @@ static void check_options(const struct options *o, const struct stage *stage)
         die_usage("--root: '%s' is not OLD=NEW, both absolute folders", o->root);
 }
 
-/* What parts names in a list: st-write --todo gives them one a line. */
+/* Separators in a list of names: st-write --todo prints one per line. */
 static const char separators[] = ",\n";
 
 static bool in_list(const char *list, const char *name)
@@ -61,8 +61,8 @@ static void check_shards_exist(const char *list, const struct toc *toc)
     free(copy);
 }
 
-/* The shards of the part: a run of them, with about as many bytes as the others have. Only parts
- * beyond the number of shards are empty. Every machine finds the same parts. */
+/* The shards of the part: consecutive ones, with about as many bytes as the other parts have. Only
+ * parts beyond the number of shards are empty. Every machine computes the same parts. */
 static void find_part(struct options *o, const struct toc *toc)
 {
     uint64_t *bytes = xalloc(toc->shards, sizeof *bytes), taken = 0;
@@ -112,8 +112,8 @@ static bool module_wanted(const struct options *o, const struct model *model, st
     return false;
 }
 
-/* A weight cannot be read without its scales, nor the members of a group be scaled without each
- * other. Where shards part them, what is not wanted itself travels along as context. */
+/* A weight needs its scales, and the members of a group need each other to be scaled. If shards
+ * separate them, unselected ones are added as context. */
 static bool needed_as_context(const struct options *o, const struct model *model, struct toc *toc,
                               const struct tensor *tensor)
 {
@@ -157,14 +157,14 @@ static void set_scope(const struct options *o, json_t *header)
                   : o->part.text ? xprintf("part %s", o->part.text)
                   : o->shards    ? xprintf("shards %s", o->shards)
                                  : NULL;
-    for (char *c = scope; c && (c = strchr(c, '\n'));) /* it is said in messages of one line */
+    for (char *c = scope; c && (c = strchr(c, '\n'));) /* it is printed in one-line messages */
         *c = ',';
     if (scope)
         json_object_set_new(header, "scope", json_string(scope));
     free(scope);
 }
 
-/* The length of a folder's name without slashes at its end. */
+/* The length of a folder's name without trailing slashes. */
 static size_t folder_length(const char *folder, size_t length)
 {
     while (length && folder[length - 1] == '/')
@@ -195,14 +195,14 @@ static void take_options(struct options *o, struct stage *stage, int argc, char 
     const struct arg args[] = {
         {.name = "inline",
          .to = &stage->embed,
-         .help = "put the bytes into the stream, for streams that leave the machine",
+         .help = "put all bytes into the stream, for use on another machine",
          .silent = true},
         {.name = "layers",
          .kind = ARG_RANGE,
          .to = &o->layers,
          .value = "A-B",
-         .help = "only layers A to B, and nothing outside of layers"},
-        /* Of these two, the scope tells; parts of a checkpoint have the same history. */
+         .help = "only layers A to B, and nothing outside layers"},
+        /* The scope records these two; parts of a checkpoint have the same history. */
         {.name = "part",
          .kind = ARG_PART,
          .to = &o->part,
@@ -213,7 +213,7 @@ static void take_options(struct options *o, struct stage *stage, int argc, char 
          .kind = ARG_TEXT,
          .to = &o->shards,
          .value = "list",
-         .help = "only these shards (names, commas or newlines between)",
+         .help = "only these shards (names separated by commas or newlines)",
          .silent = true},
         {.name = "root",
          .kind = ARG_TEXT,

@@ -1,4 +1,4 @@
-/* st-stat: what range of values each tensor has. */
+/* st-stat: statistics of each tensor's values. */
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
@@ -24,7 +24,7 @@ static const struct program program = {
     .max_operands = 1,
 };
 
-enum { BAR = 50 /* characters */, LARGE = 1 << 16 /* elements: worth a thread's turn */ };
+enum { BAR = 50 /* characters */, LARGE = 1 << 16 /* elements: worth a thread */ };
 
 struct options {
     bool hist, json, place, tsv, values;
@@ -33,7 +33,7 @@ struct options {
     uint64_t threads;
 };
 
-/* A tensor, as far as it was counted. */
+/* A tensor's counts so far. */
 struct stat {
     bool packed; /* elements are bytes of two 4-bit codes each */
     struct stats stats;
@@ -78,7 +78,7 @@ static json_t *if_finite(const struct stats *stats, double number)
     return numbers(stats) ? report_number(number) : json_null();
 }
 
-/* Add where a tensor, or what an amax stream says of a matrix, stands in the model. */
+/* Add the place in the model of a tensor, or of an amax's matrix. */
 static void add_place(json_t *record, const struct model *model, const char *name)
 {
     static const char *const section[] = {
@@ -168,7 +168,7 @@ static void print_text(const struct options *o, const struct tensor *form, const
         print_bars(stat);
 }
 
-/* The closing line, as far as the table tells. */
+/* The closing line, from the table. */
 static void print_plan(const struct elements *elements, const struct toc *toc)
 {
     uint64_t tensors = 0, count = 0;
@@ -183,7 +183,7 @@ static void print_plan(const struct elements *elements, const struct toc *toc)
 
 /* ---- counting ---- */
 
-/* Some of a tensor, on its way; or what says that it was all of it. */
+/* A part of a tensor, or the mark of its end. */
 struct part {
     struct tensor form;
     bool ends;
@@ -191,15 +191,15 @@ struct part {
     struct stats stats;
 };
 
-/* What threads share. */
+/* Shared by the threads. */
 struct counting {
     const struct options *o;
     struct elements *elements;
-    struct stat stat; /* of the tensor whose parts come */
+    struct stat stat; /* of the current tensor */
     uint64_t tensors, count, nan, infinite;
 };
 
-/* A quantized matrix's elements as they lie, two a byte (weight.h has the formats). */
+/* A quantized matrix's elements as stored, two per byte (weight.h has the formats). */
 static bool is_packed(const struct tensor *form)
 {
     const char *dot = strrchr(form->name, '.');
@@ -271,23 +271,23 @@ static void take_options(struct options *o, struct stage *stage, int argc, char 
     const struct arg args[] = {
         {.name = "hist",
          .to = &o->hist,
-         .help = "also how many values lie in [2^k, 2^(k+1)) for each k, by absolute value; for "
-                 "packed 4-bit weights as they lie, how many of each code there are"},
+         .help = "also count absolute values in [2^k, 2^(k+1)) for each k; for packed 4-bit "
+                 "weights without --values, count each code"},
         arg_threads(&o->threads),
-        {.name = "json", .to = &o->json, .help = "a line of JSON a tensor"},
+        {.name = "json", .to = &o->json, .help = "a line of JSON per tensor"},
         {.name = "tsv",
          .to = &o->tsv,
          .help = "the same as --json, tab-separated",
          .or_previous = true},
         {.name = "place",
          .to = &o->place,
-         .help = "with --json or --tsv: also where in the model each tensor stands"},
+         .help = "with --json or --tsv: also each tensor's place in the model"},
         {.name = "values",
          .to = &o->values,
-         .help = "FP8, MXFP4 and NVFP4 matrices as their scales make them, in BF16; without it, "
-                 "elements as they lie (bytes of packed 4-bit weights)"},
+         .help = "dequantize FP8, MXFP4 and NVFP4 matrices to BF16 with their scales; without it, "
+                 "elements as stored (bytes of packed 4-bit weights)"},
         {.name = "plan", .help = "from the table only: no lines but the closing one"},
-        {.name = "quiet", .help = "no head and no closing line"},
+        {.name = "quiet", .help = "no heading and no closing line"},
         {0},
     };
     stage_begin(stage, &program, args, argc, argv);
@@ -303,7 +303,7 @@ int main(int argc, char **argv)
         die_usage("--place adds members to --json and columns to --tsv; give one of them");
     unsigned threads = ordered_pool_threads(o.threads);
     struct ts_in *in = ts_open(stage_input(&stage), &stage);
-    /* Amax streams do not say what model they are of. */
+    /* Amax streams do not record their model. */
     struct model *guessed = model_open(model_guess(ts_toc(in)), NULL);
     o.model = *model_type(ts_model(in)) ? ts_model(in) : guessed;
     struct counting counting = {.o = &o, .elements = elements_new(in, o.values)};

@@ -1,4 +1,4 @@
-/* st-sum: a checksum of a stream's tensors that order, shards and side files do not change. */
+/* st-sum: a checksum of a stream's tensors, independent of order, shards and side files. */
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
@@ -72,21 +72,21 @@ static char *listing_line(const char *digest, const struct tensor *tensor)
                    tensor_shape(tensor, shape));
 }
 
-/* What threads share. */
+/* Shared by the threads. */
 struct summing {
     struct ts_in *in;
     bool each;
     struct listing listing;
 };
 
-/* A tensor on its way. */
+/* A tensor to checksum. */
 struct sum {
     const struct tensor *tensor;
     bool by_reference;
     size_t source;
     uint64_t offset;
     char *buffer; /* BUFFER bytes, kept */
-    char *line;   /* what comes of it */
+    char *line;   /* its result */
 };
 
 static void sum_tensor(void *context, void *piece)
@@ -127,8 +127,7 @@ static void free_sum(void *piece)
     free(sum->buffer);
 }
 
-/* Large tensors in files are summed side by side; what is small, or comes inline, is summed here.
- */
+/* Threads sum large tensors in files; small and inline ones are summed here. */
 static void sum_all(struct summing *s, unsigned threads)
 {
     struct ordered_pool *line = ordered_pool_begin(threads, ORDERED_POOL_SLACK, sizeof(struct sum),
@@ -147,13 +146,13 @@ static void sum_all(struct summing *s, unsigned threads)
     ordered_pool_end(line, free_sum);
 }
 
-/* As LC_ALL=C sort has it. */
+/* In the order of LC_ALL=C sort. */
 static int by_bytes(const void *left, const void *right)
 {
     return strcmp(*(char *const *)left, *(char *const *)right);
 }
 
-/* What can be said without a digest: the same lines, with - in its place. */
+/* For a plan: the same lines, with - instead of digests. */
 static void print_plan(const struct toc *toc, bool each)
 {
     for (size_t i = 0; i < toc->count && each; i++) {
@@ -179,7 +178,7 @@ static void sum_listing(struct listing *listing, uint64_t bytes)
 
 /* ---- --check ---- */
 
-/* A line less its digest: name, dtype and shape. */
+/* A line without its digest: name, dtype and shape. */
 static const char *line_tensor(const char *line)
 {
     return line + DIGEST_TEXT;
@@ -226,7 +225,7 @@ static void say_tensor(const char *line, const char *verdict)
     printf("%.*s: %s\n", (int)strcspn(name, "\t"), name, verdict);
 }
 
-/* Compare what there is with what was listed; returns how many tensors are not as listed. */
+/* Compare the stream with the listing; returns how many tensors differ. */
 static size_t check_listing(struct listing *found, struct listing *listed,
                             const struct stage *stage)
 {
@@ -258,10 +257,10 @@ static void take_options(struct options *o, struct stage *stage, int argc, char 
          .kind = ARG_TEXT,
          .to = &o->check,
          .value = "file",
-         .help = "compare with file, which --each wrote: what is missing, changed or new?"},
+         .help = "compare with file, which --each wrote: print missing, changed and new tensors"},
         {.name = "each",
          .to = &o->each,
-         .help = "a line a tensor, tab-separated: SHA-256, name, dtype, shape",
+         .help = "a tab-separated line per tensor: SHA-256, name, dtype, shape",
          .or_previous = true},
         arg_threads(&o->threads),
         {.name = "plan", .help = "from the table only: number and bytes, - for digests"},

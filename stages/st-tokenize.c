@@ -1,4 +1,4 @@
-/* st-tokenize: texts become token ids, and back. */
+/* st-tokenize: convert texts to token ids, and back. */
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -52,7 +52,7 @@ static void check_options(const struct options *o, const struct stage *stage)
         die_usage("--field: '%s' names no field", o->field);
 }
 
-/* ---- rows of ids, as many as there will be, in a file without a name ---- */
+/* ---- rows of ids, in an unnamed file ---- */
 
 struct rows {
     FILE *spool;
@@ -108,8 +108,8 @@ struct job {
     struct progress *progress;
 };
 
-/* Append one text's ids, the token that begins it before them. False, and nothing, if it is empty.
- */
+/* Append the begin-of-text token and one text's ids; false, appending nothing, if the text is
+ * empty. */
 static bool encode(struct job *job, const struct samples *samples, const char *text, size_t length,
                    int32_t bos, size_t enough, struct ids *ids)
 {
@@ -120,7 +120,7 @@ static bool encode(struct job *job, const struct samples *samples, const char *t
     if (error)
         die("%s: line %" PRIu64 ": %s", samples_name(samples), samples_line(samples), error);
     if (bos >= 0 && ids->count > begin && ids->id[begin] == bos) {
-        ids->count--; /* the text has it already */
+        ids->count--; /* the text already has it */
         memmove(ids->id + first, ids->id + begin, (ids->count - first) * sizeof *ids->id);
     }
     if (ids->count > begin)
@@ -130,7 +130,7 @@ static bool encode(struct job *job, const struct samples *samples, const char *t
     return false;
 }
 
-/* Each sample a row. */
+/* One row per sample. */
 static void take_sample(struct job *job, struct ids *ids)
 {
     size_t length = (size_t)job->o->length;
@@ -141,8 +141,8 @@ static void take_sample(struct job *job, struct ids *ids)
     ids->count = 0;
 }
 
-/* Cut rows off what has come, until there are `end` of them; each begins with `bos` (-1: with what
- * comes). At the file's end, the last one may be shorter. */
+/* Cut the ids so far into rows, until there are `end` rows; each begins with `bos` unless that is
+ * -1. At the file's end, the last one may be shorter. */
 static void cut_rows(struct job *job, struct ids *ids, int32_t bos, size_t end, bool last)
 {
     size_t length = (size_t)job->o->length, done = 0;
@@ -152,7 +152,7 @@ static void cut_rows(struct job *job, struct ids *ids, int32_t bos, size_t end, 
         rows_add(&job->rows, ids->id + done, size);
         done += size;
         if (bos >= 0)
-            ids->id[--done] = bos; /* in the place of one that is written */
+            ids->id[--done] = bos; /* over an id already written */
     }
     ids->count -= done;
     memmove(ids->id, ids->id + done, ids->count * sizeof *ids->id);
@@ -191,7 +191,7 @@ static size_t tokenize(struct job *job, const char *path, enum samples_format fo
                 take_sample(job, &ids);
         }
         if (format == SAMPLES_TEXT)
-            bos = -1; /* what follows is of the same sample */
+            bos = -1; /* the rest is of the same sample */
         progress_add(job->progress, samples_bytes(samples) - seen);
         seen = samples_bytes(samples);
     }
@@ -214,8 +214,8 @@ static enum samples_format format_of(const struct options *o, const char *path)
     return lines ? SAMPLES_JSONL : SAMPLES_TEXT;
 }
 
-/* At most so many rows of each file, as --samples has it: its last number also counts for the files
- * that follow. The caller frees it. */
+/* The row limit of each file from --samples, whose last number also applies to further files. The
+ * caller frees it. */
 static size_t *limits_of(const char *list, size_t files)
 {
     size_t *limit = xalloc(files, sizeof *limit), count = 0;
@@ -273,7 +273,7 @@ static void tokenize_all(struct job *job)
 
 /* ---- rows to a stream ---- */
 
-/* Unused places hold the token that pads; 0, if the tokenizer has none. */
+/* Rows are padded with the pad token, or 0 if the tokenizer has none. */
 static void write_ids(struct job *job, struct ts_out *out, uint64_t length)
 {
     struct rows *rows = &job->rows;
@@ -384,29 +384,28 @@ static void take_options(struct options *o, struct stage *stage, int argc, char 
          .silent = true},
         {.name = "decode",
          .to = &o->decode,
-         .help = "turn ids back into text: a line {\"text\": ...} a sample",
+         .help = "turn ids back into text: a line {\"text\": ...} per sample",
          .in = FORM(1),
          .required = FORM(1)},
         {.name = "field",
          .kind = ARG_TEXT,
          .to = &o->field,
          .value = "name",
-         .help = "what holds a sample's text, or its messages; a+b joins texts (default: the first "
-                 "there is of text, article, prompt+response, messages)",
+         .help = "the field with a sample's text or messages; a+b joins texts (default: the first "
+                 "present of text, article, prompt+response, messages)",
          .in = FORM(0)},
         {.name = "format",
          .kind = ARG_CHOICE,
          .to = &o->format,
          .value = "form",
          .choices = "jsonl|text",
-         .help = "take all files as jsonl or as text, whatever they are called",
+         .help = "read all files as jsonl or as text, whatever their names",
          .in = FORM(0)},
         {.name = "samples",
          .kind = ARG_TEXT,
          .to = &o->samples,
          .value = "list",
-         .help =
-             "at most so many samples from each file; 24,12: from the first 24, from the others 12",
+         .help = "the most samples from each file; 24,12: 24 from the first, 12 from each other",
          .in = FORM(0)},
         {.name = "length",
          .kind = ARG_NUMBER,
@@ -420,11 +419,11 @@ static void take_options(struct options *o, struct stage *stage, int argc, char 
          .in = FORM(0)},
         {.name = "pack",
          .to = &o->pack,
-         .help = "samples follow each other, rows are cut every L tokens",
+         .help = "join samples, and cut rows every L tokens",
          .in = FORM(0)},
         {.name = "no-bos",
          .to = &o->no_bos,
-         .help = "do not begin each sample with the token that begins texts"},
+         .help = "do not begin samples with the begin-of-text token"},
         {.name = "plan", .in = FORM(0)},
         {.name = "verbose", .help = "say how many samples and tokens there are"},
         {0},

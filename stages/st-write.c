@@ -1,4 +1,4 @@
-/* st-write: a tensor stream becomes a checkpoint. */
+/* st-write: convert a tensor stream to a checkpoint. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -20,11 +20,10 @@
 
 static const struct program program = {
     .about = "Write a tensor stream as a checkpoint: safetensors shards under their own "
-             "names, the index, config.json and hf_quant_config.json for the formats that "
-             "arrived, all side files. What comes by reference is copied inside the "
-             "kernel, or shared with the source where the filesystem can. Everything is "
-             "built in dir.partial; dir appears when all of it is complete and on disk. A "
-             "run that died is continued by the same command.",
+             "names, the index, config.json and hf_quant_config.json for the formats in the "
+             "stream, and all side files. References are copied inside the kernel, or shared with "
+             "the source where the filesystem can. Everything is built in dir.partial; dir appears "
+             "when it is complete and on disk. The same command continues a run that died.",
     .operands = {"dir [stream]", "dir", "dir"},
     .examples = {"st-read DeepSeek-V4 | nvfp4-cast --amax amax.ts | st-write DeepSeek-V4-NVFP4",
                  "st-write -n DeepSeek-V4-bf16 bf16.ts", "st-write --state DeepSeek-V4-NVFP4"},
@@ -38,8 +37,8 @@ struct options {
 
 /* ---- one run, or several ---- */
 
-/* Take the stages out of the history that only selected tensors (tensor-stream(5)), and had no
- * option that counts: which shards a run takes does not matter, the others are another run's. */
+/* Remove stages that only selected tensors (tensor-stream(5)), without other options, from the
+ * history: which shards a run takes does not matter. */
 static void forget_selecting(json_t *history)
 {
     for (size_t i = json_array_size(history); i-- > 0;) {
@@ -50,8 +49,8 @@ static void forget_selecting(json_t *history)
     }
 }
 
-/* What makes runs the same: the files that were read, and what the stages did with them. Which
- * shards a run takes does not matter; the journal's table says which there are. */
+/* A run's identity: the files that were read, and what the stages did with them. Which shards a run
+ * takes does not matter; the journal's table has all of them. */
 static char *identity_of(struct ts_in *in, char *hex)
 {
     json_t *files = sources_to_json(ts_sources(in));
@@ -80,7 +79,8 @@ static void print_todo(const char *path)
                 output.partial);
         struct shards *shards = shards_list(output.journal.toc);
         shards_resume(shards, &output);
-        bool replaced = journal_find(&output.journal, "replaced"); /* by one that is in place */
+        bool replaced =
+            journal_find(&output.journal, "replaced"); /* by a checkpoint already in place */
         struct shard_file file;
         for (size_t i = 0; i < shards_count(shards) && !replaced; i++)
             if (shards_file(shards, i, &file) && !file.finished)
@@ -90,7 +90,7 @@ static void print_todo(const char *path)
     output_dir_free(&output);
 }
 
-/* Nothing is to do of a part that is complete. */
+/* A complete part has nothing left to do. */
 static void print_todo_part(const char *path, const struct arg_pair *part)
 {
     struct output_dir output;
@@ -120,7 +120,7 @@ static void print_state(const char *path)
 
 /* ---- the work ---- */
 
-/* Asked of the first source: those of a checkpoint lie in one filesystem. */
+/* Tested with the first source: a checkpoint lies in one filesystem. */
 static bool can_share(const struct output_dir *output, struct sources *sources)
 {
     if (!sources->count)
@@ -130,8 +130,8 @@ static bool can_share(const struct output_dir *output, struct sources *sources)
     return can;
 }
 
-/* Known before the first byte, where it can be: what is shared needs no space, but no more can be
- * shared than the sources hold. */
+/* Check the space before the first byte if possible: shared bytes need none, but at most the
+ * sources' bytes can be shared. */
 static void check_space(const struct summary *s, const struct shards *shards,
                         const struct output_dir *output, struct ts_in *in, bool no_share)
 {
@@ -194,8 +194,7 @@ static void write_derived(struct output_dir *output, const struct configs *confi
         output_dir_put(output, "model.safetensors.index.json", index, strlen(index));
 }
 
-/* A part may be empty. A run that is `continued` has been allowed its part already, and may lack
- * the last step only. */
+/* A part may be empty. A `continued` run was already checked, and may lack only the last step. */
 static void check_input(struct ts_in *in, const struct options *o, bool continued)
 {
     const char *scope = json_string_value(json_object_get(ts_header(in), "scope"));
@@ -215,7 +214,7 @@ static void check_input(struct ts_in *in, const struct options *o, bool continue
             ts_name(in), scope);
 }
 
-/* Everything that comes by reference or through the pipe, to the proven end. */
+/* Write all tensors, to the proven end of the stream. */
 static void write_tensors(struct ts_in *in, struct output_dir *output, const struct toc *toc,
                           struct shards *shards)
 {
@@ -234,7 +233,7 @@ static void write_tensors(struct ts_in *in, struct output_dir *output, const str
             output->partial, missing);
 }
 
-/* Beside the shards: side files, configurations, and the index, which comes last. */
+/* Write everything but shards: side files, configurations, and last the index. */
 static void write_rest(struct ts_in *in, struct output_dir *output, struct toc *toc,
                        struct copier *copier, const struct configs *configs)
 {
@@ -256,7 +255,7 @@ static void say(const struct summary *s, const char *path, const struct options 
         summary_print(s, path, stage->verbose);
 }
 
-/* A stream into a folder, or with -n its plan. Closes the stream. */
+/* Write a stream to a folder, or with -n print its plan. Closes the stream. */
 static void write_stream(struct ts_in *in, struct output_dir *output, const struct options *o,
                          const struct stage *stage, double start)
 {
@@ -273,7 +272,7 @@ static void write_stream(struct ts_in *in, struct output_dir *output, const stru
     bool continued = !stage->plan && output_dir_resume(output, identity, toc);
     check_input(in, o, continued);
     if (continued)
-        toc = output->journal.toc; /* the stream may bring the shards that are missing only */
+        toc = output->journal.toc; /* the stream may have only the missing shards */
     struct shards *shards = shards_plan(toc, in, &copier);
     configs_derive(&configs, in, toc);
     struct summary s = {.input = json_incref(json_object_get(ts_header(in), "input")),
@@ -318,8 +317,8 @@ static void write_stream(struct ts_in *in, struct output_dir *output, const stru
 
 /* ---- parts ---- */
 
-/* The folder of the part that the stream is takes the place of the whole's; false if that part is
- * complete already. */
+/* Use the folder of the stream's part instead of the whole's; false if that part is already
+ * complete. */
 static bool enter_part(struct output_dir *output, struct ts_in *in)
 {
     const char *scope = json_string_value(json_object_get(ts_header(in), "scope"));
@@ -350,7 +349,7 @@ static void check_shards(const struct shards *shards, const char *partial)
     }
 }
 
-/* All that the whole has beside the shards, from what the parts left. */
+/* Make everything but the shards of the whole, from the parts. */
 static void write_joined(struct output_dir *output, struct summary *s)
 {
     struct parts parts;
@@ -364,7 +363,7 @@ static void write_joined(struct output_dir *output, struct summary *s)
         output_dir_begin(output, parts.identity, parts.toc);
     else if (!journal_is_of(&output->journal, parts.identity, parts.toc))
         die("%s: its parts are not of the run that its journal is of; remove it (rm -r) to start "
-            "anew",
+            "again",
             output->partial);
     write_rest(parts.in, output, parts.toc, &copier, &configs);
     configs_free(&configs);
@@ -381,8 +380,8 @@ static void write_joined(struct output_dir *output, struct summary *s)
     journal_note(&output->journal, "joined\n");
 }
 
-/* Parts become the whole. The journal is begun when all of them are there, and says "joined" when
- * only shards are left to move. */
+/* Join the parts. The journal begins when all of them are present, and says "joined" when only
+ * shards are left to move. */
 static void join(struct output_dir *output, const struct options *o, const struct stage *stage,
                  double start)
 {
@@ -431,21 +430,21 @@ static void answer(const struct options *o, const char *path)
         print_todo_part(path, &o->todo_part);
 }
 
-/* The program's own options, and those that ask how far the folder is; the caller frees them. */
+/* The program's own options and its questions about the folder; the caller frees them. */
 static struct arg *add_questions(struct options *o, const struct arg *own)
 {
     const struct arg questions[] = {
         {.name = "state",
          .to = &o->state,
-         .help = "say how far dir is, in a word: absent, partial (a run died, or is at work), "
-                 "complete, or other (there is something that is no checkpoint)",
+         .help = "print the state of dir in one word: absent, partial (a run died, or is working), "
+                 "complete, or other (it is not a checkpoint)",
          .in = FORM(2),
          .required = FORM(2),
          .silent = true},
         {.name = "todo",
          .to = &o->todo,
          .help =
-             "name the shards that a run that died left to do, one a line, for st-read --shards",
+             "print the shards that a dead run did not finish, one per line, for st-read --shards",
          .in = FORM(2),
          .required = FORM(2),
          .or_previous = true,
@@ -454,7 +453,7 @@ static struct arg *add_questions(struct options *o, const struct arg *own)
          .kind = ARG_PART,
          .to = &o->todo_part,
          .value = "I/N",
-         .help = "the same of part I of N",
+         .help = "the same for part I of N",
          .in = FORM(2),
          .required = FORM(2),
          .or_previous = true,
@@ -469,7 +468,7 @@ static void take_options(struct options *o, struct stage *stage, int argc, char 
     const struct arg own[] = {
         {.name = "join",
          .to = &o->join,
-         .help = "put the parts that --part wrote together; no stream is read",
+         .help = "join the parts that --part wrote; no stream is read",
          .in = FORM(1),
          .required = FORM(1),
          .silent = true},
@@ -485,13 +484,13 @@ static void take_options(struct options *o, struct stage *stage, int argc, char 
          .silent = true},
         {.name = "overwrite",
          .to = &o->overwrite,
-         .help = "replace dir if it is not empty, at the very end",
+         .help = "replace dir, even if it is not empty, when the new one is complete",
          .in = FORM(0) | FORM(1),
          .silent = true},
         {.name = "part",
          .to = &o->part,
-         .help = "the stream is a part (st-read --part) of what becomes dir: others may be written "
-                 "at the same time, also by other machines, until --join",
+         .help = "the stream is a part (st-read --part) of dir: others may be written at the same "
+                 "time, also by other machines, before --join",
          .in = FORM(0),
          .silent = true},
         {.name = "partial",
@@ -505,14 +504,14 @@ static void take_options(struct options *o, struct stage *stage, int argc, char 
          .help = "read all shards again before dir appears, and compare",
          .in = FORM(0),
          .silent = true},
-        {.name = "plan", .help = "say what would be written, write nothing", .in = FORM(0)},
+        {.name = "plan", .help = "print what would be written, write nothing", .in = FORM(0)},
         {.name = "output", .in = NO_FORM},
         {.name = "progress",
          .help = "show bytes, rate and time left (on a terminal it is the default)",
          .in = FORM(0) | FORM(1)},
         {.name = "quiet", .in = FORM(0) | FORM(1)},
         {.name = "verbose",
-         .help = "say how the bytes went: shared, copied, written",
+         .help = "say how the bytes were written: shared, copied, or through memory",
          .in = FORM(0) | FORM(1)},
         {0},
     };
@@ -533,7 +532,7 @@ int main(int argc, char **argv)
         answer(&o, stage.operand[0]);
         return stage_end(&stage);
     }
-    stage.progress |= isatty(STDERR_FILENO) && !stage.quiet; /* always the last one */
+    stage.progress |= isatty(STDERR_FILENO) && !stage.quiet; /* always the last stage */
     output_dir_name(&output, stage.operand[0]);
     if (o.join) {
         output_dir_check(&output, o.overwrite, NULL, &(struct sources){0});

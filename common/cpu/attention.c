@@ -1,5 +1,5 @@
-/* The CPU as a device: attention. A token is one job: its queries are the rows of its products,
- * the keys that it sees are copied together, so that its result depends on nothing else. */
+/* The CPU as a device: attention. Each token is computed separately: its queries are the rows of
+ * products, and its keys are gathered. So its result depends on nothing else. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -9,8 +9,8 @@
 #include "base/die.h"
 #include "cpu/cpu.h"
 
-/* Keys go into products in runs of this many, filled up with zeros, which keeps the number of
- * different shapes small. */
+/* Products take this many keys at a time, padded with zeros, which keeps the number of shapes
+ * small. */
 enum { RUN = 64 };
 
 static uint64_t runs_of(uint64_t keys)
@@ -46,7 +46,7 @@ struct pooled {
     const float *kv, *score, *ape;
 };
 
-/* The tokens of block b, those of the block before it first. */
+/* The tokens of block b, after those of the previous block. */
 static uint64_t pooled_tokens(struct pooled *token, struct mat kv, struct mat score, struct mat ape,
                               uint64_t row, bool overlap, bool has_before)
 {
@@ -133,7 +133,7 @@ static int by_number(const void *left, const void *right)
     return (a > b) - (a < b);
 }
 
-/* The n best of count blocks, in the order of their numbers, -1 behind. */
+/* The numbers of the n best of count blocks, ascending, padded with -1. */
 static void select_best(int32_t *selected, uint64_t n, const float *score, struct ranked *ranked,
                         uint64_t count)
 {
@@ -247,7 +247,7 @@ static void room_free(struct attention_room *room)
     free(room->rounded);
 }
 
-/* Copy the keys that a token sees together; returns how many. */
+/* Gather the keys that a token sees; returns their number. */
 static uint64_t gather_keys(const struct attention *a, uint64_t token, char *to)
 {
     const struct keys *keys = a->keys;
@@ -269,8 +269,8 @@ static uint64_t gather_keys(const struct attention *a, uint64_t token, char *to)
     return count;
 }
 
-/* exp(logit · scale - most) of one head's keys, rounded to BF16; returns their sum before they were
- * rounded, with the sink's. */
+/* exp(logit · scale - most) of one head's keys, rounded to BF16; returns their sum before rounding,
+ * with the sink's. */
 static float probabilities(const struct attention *a, const float *logit, uint16_t *rounded,
                            uint64_t count, float sink)
 {

@@ -1,4 +1,4 @@
-/* The CPU as a device: memory and products. An operation is done when its function returns. */
+/* The CPU as a device: memory and products. An operation is complete when its function returns. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -38,7 +38,7 @@ static void read_mat(struct device *d, void *data, struct mat m)
     memcpy(data, m.at, mat_bytes(m));
 }
 
-/* A far matrix is never away. */
+/* Nothing is offloaded: a matrix is always in memory. */
 static struct offloaded make_offloaded(struct device *d, enum dtype dtype, uint64_t rows,
                                        uint64_t cols, uint64_t besides)
 {
@@ -67,14 +67,14 @@ static void store(struct device *d, struct offloaded offloaded, uint64_t first, 
     (void)rows;
 }
 
-/* What was called is done. */
+/* Operations are complete when they return, so streams have nothing to order. */
 static void stream(struct device *d, unsigned number)
 {
     (void)d;
     (void)number;
 }
 
-/* Bytes go where they belong at once. */
+/* The staging memory is the matrix itself. */
 static void *acquire_staging(struct device *d, struct mat m, uint64_t at, size_t size, size_t phase)
 {
     (void)d;
@@ -100,9 +100,9 @@ static void spent(struct device *d, double *upload, double *wait)
 
 /* ---- operands ---- */
 
-/* A weight is kept in tiles of columns of the result, packed: a tile stays in the cache while all
- * rows of activations go by, and tiles can go to different threads. One in F32, of which a model
- * has few and small ones, is kept as it is, for sums that are more exact. */
+/* A weight is packed in tiles of result columns: a tile stays in the cache while all rows of
+ * activations are multiplied, and threads take different tiles. F32 weights, which are few and
+ * small, are not packed, for more exact sums. */
 enum { TILE = 256 };
 
 struct operand {
@@ -155,7 +155,7 @@ static uint32_t magnitude_f32(const float *x, uint64_t count)
     return most;
 }
 
-/* What a tile is made of. */
+/* The source of a tile. */
 struct origin {
     const struct weight *weight;
     const struct tensor *tensor;
@@ -281,8 +281,8 @@ static void packed_product(struct cpu *cpu, struct mat y, struct mat x, const st
     free(a);
 }
 
-/* Summed in double and rounded once: of all orders in which others sum up in F32, that is nearest
- * to each. In lanes, which compilers vectorize without changing the order. */
+/* Summed in double and rounded once: this is closest to every order of F32 sums. In partial sums,
+ * which compilers vectorize without changing the order. */
 static float dot(const float *a, const float *b, uint64_t count)
 {
     enum { LANES = 8 };

@@ -19,19 +19,19 @@ typedef dnnl_memory_desc_t *layout_t;
 typedef const dnnl_memory_desc_t *seen_layout_t;
 #endif
 
-/* Memory that grows. */
+/* A growing buffer. */
 struct buffer {
     void *at;
     size_t size;
 };
 
-/* What a thread needs of its own. */
+/* A thread's scratch memory. */
 struct room {
     dnnl_stream_t stream;
     struct buffer scratch, block, sum; /* block, sum: [m, n] F32 and double, for GEMM_F32_BLOCKS */
 };
 
-/* oneDNN's product of `k` columns of A and so many rows of B. */
+/* oneDNN's product of `k` columns of A and `k` rows of B. */
 struct part {
     uint64_t k;
     dnnl_primitive_desc_t form, pack_form; /* pack_form and pack: GEMM_PACKED only */
@@ -61,7 +61,7 @@ static void check(dnnl_status_t status, const char *what)
     if (status == dnnl_out_of_memory)
         die("oneDNN: %s: out of memory", what);
     if (status != dnnl_success)
-        die("oneDNN: %s: error %d; is its library whole?", what, (int)status);
+        die("oneDNN: %s: error %d; is the library damaged?", what, (int)status);
 }
 
 void *gemm_alloc(size_t count, size_t size)
@@ -78,7 +78,7 @@ void *gemm_alloc(size_t count, size_t size)
 
 /* ---- what oneDNN 2 and 3 call differently ---- */
 
-/* [rows, cols]; with strides of 0, in whatever order the product likes best. */
+/* [rows, cols]; with strides of 0, in the product's preferred layout. */
 static layout_t layout_new(enum gemm_type type, uint64_t rows, uint64_t cols, uint64_t row_stride,
                            uint64_t col_stride)
 {
@@ -127,8 +127,8 @@ static dnnl_primitive_desc_t product_form(struct gemms *gemms, layout_t a, layou
 
 bool gemm_bf16(void)
 {
-    /* The lists of both versions hold newer sets of instructions with greater numbers, or with
-     * those of older ones among their bits. */
+    /* In both versions, newer instruction sets have greater numbers, or contain the bits of older
+     * ones. */
     unsigned have = (unsigned)dnnl_get_effective_cpu_isa(), need = dnnl_cpu_isa_avx512_core_bf16;
     return (have & need) == need;
 }
@@ -286,7 +286,7 @@ static void add(struct run *run, int which, seen_layout_t layout, const void *da
           "operand");
 }
 
-/* At least so many bytes, with anything in them. */
+/* At least `size` uninitialized bytes. */
 static void *grown(struct buffer *buffer, uint64_t count, size_t size)
 {
     if (!buffer->at || count * size > buffer->size) {

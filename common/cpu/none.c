@@ -1,4 +1,4 @@
-/* Stands in for the CPU device in a build without oneDNN (make DNNL=0). */
+/* Replaces the CPU device in a build without oneDNN (make DNNL=0). */
 #include "base/die.h"
 #include "forward/device.h"
 

@@ -1,4 +1,4 @@
-/* The CPU as a device: operations that take one row at a time. */
+/* The CPU as a device: operations on single rows. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,9 +11,8 @@
 #define PRAGMA(x) _Pragma(#x)
 #define PARALLEL(x) PRAGMA(x)
 
-/* Sums over a row are taken in double and rounded once to F32: of all orders in which others sum
- * up, that is nearest to each. In LANES partial sums, which compilers vectorize without changing
- * the order. */
+/* Sums over a row are taken in double and rounded once to F32: this is closest to every order of
+ * F32 sums. In LANES partial sums, which compilers vectorize without changing the order. */
 enum { LANES = 8 };
 
 static float mean_square(const uint16_t *x, uint64_t count)
@@ -34,7 +33,7 @@ static float sigmoid(float x)
     return 1 / (1 + expf(-x));
 }
 
-/* ---- moving ---- */
+/* ---- copies and sums ---- */
 
 static void copy(struct device *d, struct mat y, struct mat x)
 {
@@ -157,9 +156,9 @@ static void unit(struct device *d, struct mat x, uint64_t width, float eps)
             unit_head(bf16_row(x, i) + first, width, eps);
 }
 
-/* With a product subtracted beside one that is added, GCC 12's loop vectorizer would fuse products
- * and sums on processors that can (-march=native), in spite of -ffp-contract=off. So both are
- * added; the product with -sine is that with sine, negated. */
+/* If one product is added and another subtracted, GCC 12's loop vectorizer fuses products and sums
+ * on processors with FMA (-march=native), despite -ffp-contract=off. So both are added; the product
+ * with -sine is that with sine, negated. */
 static void rotate_head(uint16_t *x, const float *angle, uint64_t cols, float direction)
 {
     for (uint64_t j = 0; j < cols; j += 2) {
@@ -360,7 +359,7 @@ static void score(struct device *d, struct mat logits, enum scoring how)
     }
 }
 
-/* The n <= count largest of count numbers, in order; of equal ones the first. */
+/* The n <= count largest of count numbers, in order, ties to the first. */
 static void largest(const float *x, uint64_t count, int32_t *index, uint64_t n)
 {
     uint64_t found = 0;
@@ -404,7 +403,7 @@ static void route_weights(struct device *d, struct mat weight, struct mat scores
 
 /* ---- results ---- */
 
-/* log of the sum of exp; in double, since a vocabulary is long. */
+/* log of the sum of exp; in double, since a vocabulary is large. */
 static double log_sum(const float *x, uint64_t count)
 {
     float most = x[0];

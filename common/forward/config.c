@@ -6,14 +6,14 @@
 
 #include "base/die.h"
 
-/* Beyond this, an integer in a config is a mistake. */
+/* A larger integer in a config is a mistake. */
 enum { COUNT_MOST = 1 << 24 };
 
 void config_open(struct config *config, struct ts_in *in)
 {
     *config = (struct config){xstrdup(ts_name(in)), ts_file_json(in, "config.json")};
     if (!config->json)
-        die("%s: no config.json in it; its dimensions are needed", config->stream);
+        die("%s: has no config.json; the model's dimensions are needed", config->stream);
 }
 
 void config_close(struct config *config)

@@ -8,7 +8,7 @@
 #include "base/die.h"
 #include "base/progress.h"
 
-/* A disk takes its time for each row, so many are read at a time. */
+/* Disk latency is paid per row, so many rows are read at a time. */
 enum { READERS = 32 };
 
 void embedding_check(const struct network *n, struct ts_in *in, const struct weights *weights)

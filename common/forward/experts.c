@@ -5,7 +5,7 @@
 #include "base/die.h"
 #include "forward/rows.h"
 
-/* Rows that go through an expert at a time. */
+/* Rows per product with an expert. */
 enum { EXPERT_ROWS = 2048 };
 
 void experts_begin(struct experts *experts, struct layer *layer, const struct feed *feed, bool stay)
@@ -60,7 +60,7 @@ void group_end(struct group *g, struct device *d)
     free(g->offset);
 }
 
-/* Sort rows by expert: the one place where the host has to know what the device found. */
+/* Sort rows by expert: the only step for which the host reads a device's results. */
 static void sort_rows(struct group *g, struct device *d, uint64_t experts)
 {
     uint64_t used = g->expert.cols;
@@ -113,7 +113,7 @@ static void run_routed(const struct experts *experts, struct group *g, struct li
     d->drop(d, y);
 }
 
-/* All rows through an expert, only to see what it sees. */
+/* Run all rows through an expert, only to observe it. */
 static void run_all(const struct experts *experts, struct group *g, struct linear *linear,
                     uint64_t e, uint64_t first, uint64_t count)
 {
@@ -124,7 +124,7 @@ static void run_all(const struct experts *experts, struct group *g, struct linea
     d->drop(d, y);
 }
 
-/* The matrices of an expert onto the device. */
+/* Load an expert's matrices. */
 static void load(const struct experts *experts, struct linear *linear, uint64_t e)
 {
     const struct feed *feed = experts->feed;

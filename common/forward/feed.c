@@ -32,7 +32,7 @@ void feed_digest(struct digest *digest, const struct tensor *tensor, const void 
 
 /* ---- skipping ---- */
 
-/* The line of the table that comes next, or NULL. */
+/* The table's next line, or NULL. */
 static const struct tensor *next_line(struct ts_in *in)
 {
     const struct toc *toc = ts_toc(in);
@@ -79,7 +79,7 @@ void feed_take(const struct feed *feed, struct held *held)
         if (w && line != w->line) {
             if (line == w->input_scale)
                 held->from.input_scale = (float)dtype_value(tensor->dtype, arrived.data, 0);
-            if (arrived.bytes.at) { /* checked on its way */
+            if (arrived.bytes.at) { /* checked while it was read */
                 held->scales.cols = tensor->dim[1];
                 held->from.scale = arrived.bytes;
             } else {
@@ -115,7 +115,7 @@ void held_free(const struct feed *feed, struct held *held)
     *held = (struct held){0};
 }
 
-/* True for a tensor of the layer's that is none of its experts'. */
+/* True for a tensor of the layer that is not an expert's. */
 static bool belongs(const struct feed *feed, const struct layer *layer, const char *name)
 {
     const struct place place = model_place(ts_model(feed->in), name);

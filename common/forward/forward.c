@@ -76,7 +76,7 @@ static void run_layers(struct pass *pass)
     else
         embed_all(pass);
     if (run->verbose && run->device->read_file)
-        warn("files are read right into the device's memory");
+        warn("files are read directly into the device's memory");
     if (run->verbose)
         times_tell("start:", pass_times(pass), (struct times){0});
     for (uint64_t i = run->first; i <= run->last; i++) {

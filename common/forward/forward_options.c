@@ -88,7 +88,7 @@ struct arg *forward_options_args(struct forward_options *o, const struct arg *ow
          .kind = ARG_NUMBER,
          .to = &o->batch,
          .value = "N",
-         .help = "samples at a time outside of the experts (default: 4)",
+         .help = "samples at a time outside the experts (default: 4)",
          .in = tokens,
          .silent = true},
         memory_arg(o, all),
@@ -108,7 +108,7 @@ static void check(const struct forward_options *o, bool over_tokens)
         die_usage("--threads: at most %d", THREADS_MOST);
 }
 
-/* The other processes that share this run's samples, or NULL if it is alone. */
+/* Connect to the other processes that share the samples; NULL if there are none. */
 static struct ranks *open_ranks(const struct forward_options *o, struct stage *stage)
 {
     struct launch launch;
@@ -117,8 +117,8 @@ static struct ranks *open_ranks(const struct forward_options *o, struct stage *s
     if (!launch_read(&launch))
         return NULL;
     if (!input || (!stat(input, &status) && !S_ISDIR(status.st_mode) && !S_ISREG(status.st_mode)))
-        die("each of %u ranks reads the weights, and what comes through a pipe reaches but one; "
-            "name the checkpoint's folder, or a file with the stream",
+        die("each of %u ranks reads the weights, and a pipe reaches only one; give a checkpoint's "
+            "folder, or a file with the stream",
             launch.count);
     if (o->states_in || o->states_out)
         die_usage("--states-in and --states-out do not go with several ranks: each has the states "
@@ -141,12 +141,12 @@ static void set_layers(const struct forward_options *o, struct forward *run)
         die("%s: --layers %s: there are layers 0 to %" PRIu64, ts_name(run->in), o->layers.text,
             layers - 1);
     if (run->first > 0 && !o->states_in)
-        die_usage("layer %" PRIu64 " goes on from the hidden states of the one before; give them "
+        die_usage("layer %" PRIu64 " needs the hidden states of the previous one; give them "
                   "with --states-in",
                   run->first);
 }
 
-/* The device; and ranks that have a GPU each share the reading. */
+/* Open the device; ranks with a GPU each share the reading. */
 static void open_device(const struct forward_options *o, struct forward *run)
 {
     const char *why;
@@ -167,14 +167,14 @@ static void open_device(const struct forward_options *o, struct forward *run)
     }
 }
 
-/* See that all ranks run the same over the same, and take this one's samples. */
+/* Check that all ranks have the same options, weights and tokens, and take this rank's samples. */
 static void share_samples(const struct forward *run, const struct stage *stage,
                           struct tokens *tokens)
 {
     const struct toc *toc = ts_toc(run->in);
     char *options = json_text(stage->entry, false, true);
     struct stat status = {0};
-    stat(stage_input(stage), &status); /* the stream's own size tells one of references */
+    stat(stage_input(stage), &status); /* tells streams of references apart */
     char *weights = xprintf("%zu tensors, %" PRIu64 " bytes, %jd", toc->count, toc_bytes(toc, true),
                             S_ISREG(status.st_mode) ? (intmax_t)status.st_size : 0);
     uint64_t samples = tokens->samples, first, count;
@@ -183,7 +183,7 @@ static void share_samples(const struct forward *run, const struct stage *stage,
     ranks_agree(run->ranks, "other options", options);
     ranks_share(run->ranks, samples, &first, &count);
     if (!count)
-        die("there are %" PRIu64 " samples only, less than ranks; start fewer", samples);
+        die("there are only %" PRIu64 " samples, fewer than ranks; start fewer", samples);
     tokens_keep(tokens, first, count);
     free(options);
     free(weights);

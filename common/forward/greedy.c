@@ -1,6 +1,6 @@
 #include "forward/greedy.h"
 
-/* The last token of a run, and what follows it. */
+/* The token after the last one, from its logits. */
 struct step {
     struct device *device;
     uint64_t last;

@@ -1,11 +1,11 @@
-/* Both ends of the layers: embeddings and logits; and multi-token prediction, which has both in a
- * block. */
+/* Embeddings before the layers, logits after them, and multi-token prediction, whose blocks have
+ * both. */
 #include <stdlib.h>
 
 #include "base/die.h"
 #include "forward/pass.h"
 
-/* Rows that have logits at a time: the vocabulary is large. */
+/* Rows of logits at a time: the vocabulary is large. */
 enum { HEAD_ROWS = 256 };
 
 void embed_all(struct pass *pass)

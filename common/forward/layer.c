@@ -147,7 +147,7 @@ static int32_t *load_table(uint64_t experts, const struct piece *p, const struct
     return table;
 }
 
-/* Numbers, which are looked at here wherever they came to. */
+/* Load values, checked here wherever they were read to. */
 static void load_numbers(const struct layer *layer, struct piece *p, const struct raw_weight *from)
 {
     struct device *d = layer->network->device;

@@ -1,11 +1,10 @@
-/* All samples through a layer: in batches through attention, in groups of batches through the
- * experts. */
+/* Run all samples through a layer: attention in batches, experts in groups of batches. */
 #include "base/die.h"
 #include "forward/observer.h"
 #include "forward/pass.h"
 #include "forward/routing.h"
 
-/* A group with what the layer needs around its experts. */
+/* A group, with its hidden states. */
 struct layer_group {
     struct group experts;
     uint64_t first;    /* of pass->rows */
@@ -13,7 +12,7 @@ struct layer_group {
     struct mat kept;   /* see network.h, attention() */
 };
 
-/* Attention, and all that comes before the experts, of some samples of a group. */
+/* Attention, and everything before the experts, for some samples of a group. */
 static void run_batch(struct layer_pass *lp, struct layer_group *g, uint64_t sample,
                       uint64_t samples)
 {

@@ -15,7 +15,7 @@ enum activation linear_activation(enum arithmetic arithmetic, enum format format
 
 /* ---- loading ---- */
 
-/* Bytes in memory to the device, or those that are there. */
+/* The bytes on the device, uploaded if they are in memory. */
 static struct mat on_device(struct device *d, const void *raw, uint64_t size, struct mat there)
 {
     if (!raw)

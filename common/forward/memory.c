@@ -4,17 +4,17 @@
 
 #include "base/die.h"
 
-/* Bytes that a token takes in a group: what goes into the experts and comes out, and hidden states
- * that are offloaded, with those of the next group. */
+/* Bytes per token of a group: the experts' input and output, and, if hidden states are offloaded,
+ * those of this group and the next. */
 static uint64_t token_bytes(const struct network *n, const struct rows *rows)
 {
     uint64_t hidden = rows->hidden.on_host ? 2 * n->copies * sizeof(uint16_t) : 0;
     return n->dim * (sizeof(uint16_t) + sizeof(float) + hidden);
 }
 
-/* How many samples may go through the experts together, when weights stay: as many as make up for
- * the work of getting the weights ready, but not so many that they take more memory than those.
- * Where hidden states are offloaded, their memory is there for groups, too. */
+/* How many samples go through the experts together if weights are resident: enough to outweigh the
+ * work of preparing the weights, but with no more memory than the weights take. If hidden states
+ * are offloaded, groups may also use their memory. */
 static uint64_t group_size(const struct forward *run, const struct rows *rows, uint64_t memory)
 {
     uint64_t sample = (rows_count(rows) / rows->samples + 1) * token_bytes(run->network, rows);
@@ -22,8 +22,8 @@ static uint64_t group_size(const struct forward *run, const struct rows *rows, u
     return run->batch * (batches ? batches : 1);
 }
 
-/* Of hidden states that are offloaded there may be more than could go through the experts at once,
- * so the layer has to stay. */
+/* Offloaded hidden states may be too many to go through the experts at once, so the layer must be
+ * resident. */
 void memory_plan(struct memory_plan *plan, const struct forward *run, struct rows *rows,
                  uint64_t largest)
 {

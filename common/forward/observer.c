@@ -16,7 +16,7 @@ static void check_finite(const struct linear_seen *seen, float output)
             what);
 }
 
-/* magnitude: a row of a `seen`, see linear.h. */
+/* magnitude: a row of `seen`, see linear.h. */
 static void tell(const struct forward *run, const char *module, bool expert, uint64_t rows,
                  const float *magnitude)
 {
@@ -30,7 +30,7 @@ static void tell(const struct forward *run, const char *module, bool expert, uin
         run->linear(run->context, &seen);
 }
 
-/* The largest magnitudes of all ranks, which the caller frees. */
+/* The largest magnitudes over all ranks; the caller frees them. */
 static float *magnitudes(const struct forward *run, struct mat seen)
 {
     size_t count = (size_t)(seen.rows * seen.cols);

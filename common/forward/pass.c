@@ -25,7 +25,7 @@ void pass_digest_end(struct pass *pass)
     pass->feed.digest = NULL;
 }
 
-/* Layers before the first one, for the digest only. */
+/* Read the layers before the first one for the digest only. */
 static void skip_layers(struct pass *pass)
 {
     for (uint64_t i = 0; i < pass->run->first; i++) {

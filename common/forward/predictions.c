@@ -85,7 +85,7 @@ void predictions_save(const struct predictions *p, const struct stage *stage, co
     toc_free(toc);
 }
 
-/* The present tensor, which must have that dtype and rank. */
+/* Read the current tensor, which must have that dtype and rank. */
 static void *read_as(struct ts_in *in, enum dtype dtype, unsigned rank)
 {
     const struct tensor *tensor = ts_present(in);
@@ -133,7 +133,7 @@ static double log_rest(double sum)
     return log(fmax(1 - sum, 1e-12));
 }
 
-/* Of one token: a's and b's candidates. */
+/* One token's candidates in a and b. */
 static double divergence(const struct predictions *a, const struct predictions *b, uint64_t i)
 {
     double kl = 0, sum_a = 0, sum_b = 0;

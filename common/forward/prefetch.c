@@ -11,13 +11,12 @@
 #include "base/die.h"
 #include "base/progress.h"
 
-/* Smaller tensors are read by each rank: sending pieces around would take longer. Pieces of ranks
- * are whole pages. */
+/* Each rank reads smaller tensors itself: exchanging pieces would take longer. Ranks' pieces are
+ * whole pages. */
 enum { GATHER_LEAST = 1 << 20, PAGE = 4096 };
 
-/* How many pieces are read at a time: what disk arrays need to be busy, and as many threads as it
- * takes to copy files that lie in memory as fast as a GPU's bus takes them (with half as many, they
- * were the bound). */
+/* Pieces read at a time: enough to keep disk arrays busy, and to copy cached files as fast as a
+ * GPU's bus takes them (half as many threads were the bottleneck). */
 enum { READERS = 16 };
 
 struct item {
@@ -27,13 +26,13 @@ struct item {
     struct prefetched to;
     bool on_device, unseen, together; /* together: not gathered yet */
     uint64_t piece;                   /* of a rank, if they read it together */
-    uint64_t left;                    /* bytes that this rank reads and that have not come yet */
-    int fd, direct; /* of the file that it lies in, or -1; direct: for O_DIRECT, or -1 */
-    void *file;     /* the same for the device to read, or NULL */
+    uint64_t left;                    /* bytes that this rank has yet to read */
+    int fd, direct;                   /* of its file, or -1; direct: with O_DIRECT, or -1 */
+    void *file;                       /* the same for the device to read, or NULL */
     const char *path;
 };
 
-/* Some of an item's bytes, which lie at `offset` of its file. */
+/* Some of an item's bytes, at `offset` of its file. */
 struct piece {
     struct piece *next;
     struct item *item;
@@ -49,7 +48,7 @@ struct prefetch {
     pthread_mutex_t mutex; /* guards what follows */
     pthread_cond_t changed;
     struct item *first, **last;
-    struct item *first_together, **last_together; /* those that are not gathered yet */
+    struct item *first_together, **last_together; /* not gathered yet */
     struct piece *first_piece, **last_piece;
     uint64_t waiting; /* bytes */
     unsigned busy;    /* reads under way */
@@ -60,7 +59,7 @@ struct prefetch {
 
 /* ---- reading ---- */
 
-/* With the mutex held, each: reads begin and end. */
+/* With the mutex held: a read begins or ends. */
 static void read_begins(struct prefetch *prefetch, const char *name)
 {
     if (!prefetch->busy++)
@@ -68,7 +67,7 @@ static void read_begins(struct prefetch *prefetch, const char *name)
     ranks_reading(prefetch->plan.ranks, name);
 }
 
-/* With the mutex held: gather what this rank has its piece of, in the order of the table. */
+/* With the mutex held: gather the tensors whose piece this rank has read, in table order. */
 static void gather_on(struct prefetch *prefetch)
 {
     for (struct item *item; (item = prefetch->first_together) && !item->left;) {
@@ -104,7 +103,8 @@ static void read_ends(struct prefetch *prefetch, struct item *item, uint64_t siz
     gather_on(prefetch);
 }
 
-/* Bytes of a piece by whole pages, which `to` has around it. False if the file system cannot. */
+/* Read a piece by whole pages, for which `to` has room at both ends. False if the filesystem
+ * cannot. */
 static bool read_pages(const struct piece *p, char *to)
 {
     size_t phase = (size_t)(p->offset % PAGE), size = (phase + p->size + PAGE - 1) / PAGE * PAGE;
@@ -114,13 +114,13 @@ static bool read_pages(const struct piece *p, char *to)
         if (got < 0 && errno == EINTR)
             continue;
         if (got <= 0 || (got % PAGE && done + (size_t)got < phase + p->size))
-            return false; /* the other way finds out what is wrong */
+            return false; /* the buffered read reports the error */
         done += (size_t)got;
     }
     return true;
 }
 
-/* Bytes of an item have come, to be seen if it goes to the device. */
+/* Bytes of an item were read; show them to look() if it goes to the device. */
 static void look_at(const struct prefetch *prefetch, struct item *item, uint64_t at,
                     const void *bytes, size_t size)
 {
@@ -182,13 +182,13 @@ static void *read_pieces(void *context)
 
 /* ---- listing: the stream's thread ---- */
 
-/* Where bytes of a tensor lie that comes by reference. */
+/* The place of a referenced tensor's bytes. */
 struct location {
     size_t source;
     uint64_t offset;
 };
 
-/* Leave the present tensor's bytes from `first` to `end` to the readers. */
+/* Queue the current tensor's bytes from `first` to `end` for the readers. */
 static void list_pieces(struct prefetch *prefetch, struct item *item,
                         const struct location *location, uint64_t first, uint64_t end)
 {
@@ -215,7 +215,7 @@ static void list_pieces(struct prefetch *prefetch, struct item *item,
     pthread_mutex_unlock(&prefetch->mutex);
 }
 
-/* The present tensor's next `size` bytes. */
+/* The current tensor's next `size` bytes. */
 static void read_here(struct prefetch *prefetch, struct item *item, char *to, size_t size)
 {
     pthread_mutex_lock(&prefetch->mutex);
@@ -227,8 +227,7 @@ static void read_here(struct prefetch *prefetch, struct item *item, char *to, si
     pthread_mutex_unlock(&prefetch->mutex);
 }
 
-/* The present tensor, which comes inline: its bytes in order. With the last of them, the item is
- * the taker's. */
+/* Read the current tensor, which is inline. After its last byte, the item belongs to its taker. */
 static void read_inline(struct prefetch *prefetch, struct item *item)
 {
     struct device *d = prefetch->plan.device;
@@ -248,7 +247,7 @@ static void read_inline(struct prefetch *prefetch, struct item *item)
     }
 }
 
-/* The present tensor, of which this rank reads its piece only. */
+/* Read this rank's piece of the current tensor. */
 static void read_together(struct prefetch *prefetch, struct item *item,
                           const struct location *location)
 {
@@ -258,13 +257,13 @@ static void read_together(struct prefetch *prefetch, struct item *item,
     item->left = end - first;
     *prefetch->last_together = item;
     prefetch->last_together = &item->next_together;
-    gather_on(prefetch); /* of a small one, the last ranks have nothing to read */
+    gather_on(prefetch); /* the last ranks may have nothing to read */
     pthread_mutex_unlock(&prefetch->mutex);
     if (first < end)
         list_pieces(prefetch, item, location, first, end);
 }
 
-/* Wait for room; false if nobody wants more. */
+/* Wait for room in the budget; false if stopped. */
 static bool wait_for_room(struct prefetch *prefetch, uint64_t size)
 {
     pthread_mutex_lock(&prefetch->mutex);
@@ -275,7 +274,7 @@ static bool wait_for_room(struct prefetch *prefetch, uint64_t size)
     return !stop;
 }
 
-/* A matrix for a tensor's bytes, with room behind for pieces of all ranks. */
+/* A matrix for a tensor's bytes, padded to hold the pieces of all ranks. */
 static struct mat room_for(const struct prefetch *prefetch, const struct item *item)
 {
     struct device *d = prefetch->plan.device;
@@ -310,7 +309,7 @@ static void read_present(struct prefetch *prefetch, const struct tensor *tensor)
         read_together(prefetch, item, &location);
     else if (there && tensor->size)
         list_pieces(prefetch, item, &location, 0, tensor->size);
-    else if (tensor->size) /* or it may be taken already */
+    else if (tensor->size) /* an empty one may already be taken */
         read_inline(prefetch, item);
 }
 
@@ -365,8 +364,7 @@ struct prefetch *prefetch_begin(struct ts_in *in, const struct prefetch_plan *pl
     return prefetch;
 }
 
-/* With the mutex held: the first item, waiting for it, and with `whole` for all its bytes; NULL at
- * the end. */
+/* With the mutex held: wait for the first item, with `whole` for all its bytes; NULL at the end. */
 static struct item *first_item(struct prefetch *prefetch, bool whole)
 {
     double begin = now();
@@ -416,7 +414,7 @@ struct prefetch_time prefetch_time(struct prefetch *prefetch)
     return time;
 }
 
-/* Pieces that nobody began to read count as read. */
+/* Drop the pieces that no reader has begun. */
 static void forget_pieces(struct prefetch *prefetch)
 {
     for (struct piece *p; (p = prefetch->first_piece); free(p)) {
@@ -436,7 +434,7 @@ void prefetch_end(struct prefetch *prefetch)
     pthread_mutex_unlock(&prefetch->mutex);
     pthread_join(prefetch->lister, NULL);
     pthread_mutex_lock(&prefetch->mutex);
-    forget_pieces(prefetch); /* those that were listed meanwhile */
+    forget_pieces(prefetch); /* queued meanwhile */
     pthread_mutex_unlock(&prefetch->mutex);
     for (unsigned i = 0; i < READERS; i++)
         pthread_join(prefetch->reader[i], NULL);

@@ -41,7 +41,7 @@ void resume_begin(struct resume *resume, const char *folder, const char *options
 
 static void refuse(struct ts_in *in)
 {
-    die("%s: %s: is nothing that --resume writes; choose another folder", ts_name(in),
+    die("%s: %s: was not written by --resume; choose another folder", ts_name(in),
         ts_present(in)->name);
 }
 
@@ -59,7 +59,7 @@ static void check_options(const struct resume *resume, struct ts_in *in)
     read_digest(in, found);
     if (memcmp(found, resume->options, sizeof found) != 0)
         die("%s: was left by a run with other options, or by another version (st-ls --header shows "
-            "which); give the same, or remove it to begin anew",
+            "which); give the same, or remove it to start again",
             ts_name(in));
 }
 
@@ -110,7 +110,7 @@ bool resume_load(struct resume *resume, struct forward *run, struct scalars *sca
         }
     }
     if (!options || !layer || (!states && done != run->last))
-        die("%s: is nothing that --resume writes; choose another folder", ts_name(in));
+        die("%s: was not written by --resume; choose another folder", ts_name(in));
     ts_close(in);
     run->first = done + 1;
     run->states_in = resume->file;
@@ -128,7 +128,7 @@ bool resume_is_due(const struct resume *resume, uint64_t layer, double time)
                          : time - resume->ended >= PATIENCE * resume->took;
 }
 
-/* Without states->hidden: of a finished calibration. */
+/* Without states->hidden: a finished calibration's. */
 static void write_file(const struct resume *resume, const struct forward *run,
                        const struct stage *stage, const struct states *states,
                        const struct scalars *scalars)
@@ -181,7 +181,7 @@ void resume_end(struct resume *resume)
     const char *const names[] = {partial, name};
     for (size_t i = 0; i < (resume->finished ? 1 : 2); i++)
         if (unlinkat(resume->folder, names[i], 0) && errno != ENOENT)
-            die_errno("%s: the result is whole; remove this folder yourself", resume->file);
+            die_errno("%s: the result is complete; remove this folder yourself", resume->file);
     close(resume->folder);
     free(resume->file);
 }

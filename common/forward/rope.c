@@ -14,7 +14,7 @@ void rope_read_scaling(struct rope *rope, const struct config *config)
     rope->original_length = config_count(&scaling, "original_max_position_embeddings", 0);
 }
 
-/* The dimension that turns `turns` times over the original length. */
+/* The dimension that rotates `turns` times over the original length. */
 static double dimension_of(const struct rope *rope, double turns)
 {
     double pi = 3.14159265358979323846;

@@ -12,7 +12,7 @@ enum scoring routing_scoring(const struct config *config)
     return (enum scoring)config_choice(config, "scoring_func", names, sizeof names / sizeof *names);
 }
 
-/* Put the experts that a table has for these tokens into `experts`. */
+/* Look up these tokens' experts in a table. */
 static void look_up(struct device *d, const int32_t *table, struct mat experts, const int32_t *ids)
 {
     uint64_t n = experts.cols;

@@ -53,7 +53,7 @@ int32_t *rows_targets(const struct rows *rows)
     return target;
 }
 
-/* Hidden states move to the front, over others. */
+/* Move hidden states to the front, over others. */
 static void move(const struct rows *rows, uint64_t to, uint64_t from, uint64_t count)
 {
     struct device *d = rows->device;

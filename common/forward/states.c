@@ -65,7 +65,7 @@ static void check_layer(struct ts_in *in, const struct states *states)
     int64_t layer;
     ts_read(in, &layer, sizeof layer);
     if (layer != (int64_t)states->layer)
-        die("%s: these are the states behind layer %" PRId64 ", so go on with layer %" PRId64
+        die("%s: these are the states after layer %" PRId64 ", so continue with layer %" PRId64
             ", not %" PRIu64,
             ts_name(in), layer, layer + 1, states->layer + 1);
 }
@@ -89,8 +89,7 @@ static void check_digest(struct ts_in *in, const char *wanted, const char *what)
     check_present(in, DTYPE_U8, 1, &digits);
     ts_read(in, found, sizeof found);
     if (memcmp(found, wanted, sizeof found) != 0)
-        die("%s: these states were made %s; give the same, or remove this file to "
-            "begin anew",
+        die("%s: these states were made %s; give the same, or remove this file to start again",
             ts_name(in), what);
 }
 
@@ -98,7 +97,7 @@ void states_check(const struct forward *run, struct ts_in *in)
 {
     char hex[DIGEST_TEXT];
     check_digest(in, fingerprint(run, hex),
-                 "of other tokens, of another config.json, or with other arithmetic");
+                 "from other tokens, from another config.json, or with other arithmetic");
 }
 
 void states_load(const struct forward *run, const struct states *states)
@@ -117,11 +116,11 @@ void states_load(const struct forward *run, const struct states *states)
             states_check(run, in);
         } else if (!strcmp(tensor->name, "weights")) {
             check_digest(in, states->weights,
-                         "with other weights than the layers before have here");
+                         "with other weights than the previous layers have here");
         }
     }
     if (!found && (run->first <= run->last || run->mtp))
-        die("%s: no tensor hidden_states in it; --states-out writes such a file", ts_name(in));
+        die("%s: has no tensor hidden_states; --states-out writes such a file", ts_name(in));
     ts_close(in);
 }
 

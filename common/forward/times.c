@@ -29,6 +29,6 @@ void times_tell_bound(struct times all)
 {
     struct times t = times_tell("all:", all, (struct times){0});
     warn("the bound was %s", t.wait < t.all / 2  ? "computing"
-                             : t.read < t.upload ? "the way to the device"
+                             : t.read < t.upload ? "the upload to the device"
                                                  : "reading the weights");
 }

@@ -22,7 +22,7 @@ killed() {
 goes_on() {
     run "${calib[@]}" --resume "$T/kept" -o "$T/out.ts" "${@:2}" "$NANO"
     [ "$status" -eq 0 ]
-    [[ $output == *"calibration.ts: layers up to $1 are done; going on behind them"* ]]
+    [[ $output == *"calibration.ts: layers up to $1 are done; resuming after them"* ]]
     cmp "$T/whole.ts" "$T/out.ts"
     [ -z "$(ls -A "$T/kept")" ]
     rm "$T/out.ts"
@@ -37,7 +37,7 @@ gives_again() {
     cp "$kept" "$T/before.ts"
     run "${calib[@]}" --resume "$T/kept" -v -o "$T/out.ts" "$@" "$NANO"
     [ "$status" -eq 0 ]
-    [[ $output == *'calibration.ts: all is done; giving its result again'* ]]
+    [[ $output == *'calibration.ts: the calibration is finished; writing its result again'* ]]
     [[ $output != *'layers.'*'compute'* && $output != *'mtp.'*'compute'* ]]
     cmp "$T/whole.ts" "$T/out.ts"
     cmp "$T/before.ts" "$kept"
@@ -139,7 +139,7 @@ gives_again() {
     "${calib[@]}" -q --resume "$T/kept" --resume-keep -o "$T/out.ts" "$NANO"
     refused 'other options.* remove it' "${calib[@]}" --all-experts --resume "$T/kept" "$NANO"
     refused 'other options' amax-calib --tokens "$T/tokens.safetensors" --resume "$T/kept" "$NANO"
-    refused 'of other tokens' "${calib[@]}" --samples 2 --resume "$T/kept" "$NANO"
+    refused 'from other tokens' "${calib[@]}" --samples 2 --resume "$T/kept" "$NANO"
     other_scale
     refused 'with other weights.* remove this file' "${calib[@]}" -q --resume "$T/kept" "$T/ckpt"
 }
@@ -205,9 +205,9 @@ other_scale() {
     killed fsync 4
     cp "$kept" "$T/before.ts"
     random_ids "$T/other.safetensors" 3 40 8
-    refused 'made of other tokens' \
+    refused 'made from other tokens' \
         amax-calib --tokens "$T/other.safetensors" --mtp --resume "$T/kept" "$NANO"
-    refused 'made of other tokens' "${calib[@]}" --samples 2 --resume "$T/kept" "$NANO"
+    refused 'made from other tokens' "${calib[@]}" --samples 2 --resume "$T/kept" "$NANO"
     other_scale
     refused 'with other weights' "${calib[@]}" -q --resume "$T/kept" "$T/ckpt"
     sed -i 's/"rope_theta": 10000/"rope_theta": 10001/' "$T/ckpt/config.json"
@@ -255,7 +255,7 @@ other_scale() {
     echo nonsense >"$kept"
     refused 'not a tensor stream' "${calib[@]}" --resume "$T/kept" "$NANO"
     "${calib[@]}" -q --layers 0-1 --states-out "$kept" "$NANO" >"$T/out.ts"
-    refused 'calibration.ts: is nothing that --resume writes' "${calib[@]}" --resume "$T/kept" "$NANO"
+    refused 'calibration.ts: was not written by --resume' "${calib[@]}" --resume "$T/kept" "$NANO"
 }
 
 @test "a plan keeps nothing; --states-in does not go with it" {

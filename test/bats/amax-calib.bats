@@ -14,7 +14,7 @@ prepare() {
 @test "-v: where the time went, layer by layer, and what the bound was" {
     amax-calib -v --samples 2 --tokens "$T/tokens.safetensors" -o "$T/a.ts" "$NANO" 2>"$T/said"
     [ "$(grep -cE '^amax-calib: (start:|layers\.[0-3]\.|all:) [0-9.]+ s: read .*, upload .*, compute .*, wait ' "$T/said")" = 6 ]
-    grep -qE '^amax-calib: the bound was (computing|reading the weights|the way to the device)$' "$T/said"
+    grep -qE '^amax-calib: the bound was (computing|reading the weights|the upload to the device)$' "$T/said"
 }
 
 # everywhere COMMAND: with the processor's own BF16 products, if it has them, and without.
@@ -168,11 +168,11 @@ spoil() {
 
 @test "hidden states of other tokens, another layer or none are refused" {
     "${calib[@]}" --samples 2 --layers 0-1 --states-out "$T/states.ts" "$NANO" >"$T/first.ts"
-    refused 'states behind layer 1' "${calib[@]}" --samples 2 --layers 3-3 --states-in "$T/states.ts" "$NANO"
+    refused 'states after layer 1' "${calib[@]}" --samples 2 --layers 3-3 --states-in "$T/states.ts" "$NANO"
     safetensors "$T/other.safetensors" '{"input_ids":{"dtype":"I32","shape":[2,150],"data_offsets":[0,1200]}}' \
         "$(printf '\\x01\\x00\\x00\\x00%.0s' {1..300})"
     refused 'other tokens' amax-calib -q --tokens "$T/other.safetensors" --samples 2 --layers 2-3 --states-in "$T/states.ts" "$NANO"
-    refused 'no tensor hidden_states' "${calib[@]}" --layers 2-3 --states-in "$T/first.ts" "$NANO"
+    refused 'has no tensor hidden_states' "${calib[@]}" --layers 2-3 --states-in "$T/first.ts" "$NANO"
     safetensors "$T/bare.safetensors" '{"hidden_states":{"dtype":"BF16","shape":[1,1,4,1],"data_offsets":[0,8]}}' '\x00\x00\x00\x00\x00\x00\x00\x00'
     refused 'hidden_states: wanted BF16 .5,150,4,256., got BF16 .1,1,4,1.' "${calib[@]}" --layers 2-3 --states-in "$T/bare.safetensors" "$NANO"
 }

@@ -142,7 +142,7 @@ SH
     export RANK=0 WORLD_SIZE=2
     run pipeline "st-read '$NANO' | amax-calib --tokens '$T/tokens.safetensors'"
     [ "$status" -eq 1 ]
-    [[ $output == *'a pipe reaches but one'* ]]
+    [[ $output == *'a pipe reaches only one'* ]]
     run "${calib[@]}" --states-out "$T/states.ts" "$NANO"
     [ "$status" -eq 2 ]
     [[ $output == *'the states of its own samples'* ]]
@@ -167,7 +167,7 @@ SH
     rank 1 2 "${calib[@]}" --samples 1 "$NANO"
     ended 0 1
     [ "$codes" = '1 1' ]
-    grep -q '1 samples only, less than ranks' "$T/1"
+    grep -q 'only 1 samples, fewer than ranks' "$T/1"
 }
 
 @test "a rank that is killed ends all, each with the reason" {

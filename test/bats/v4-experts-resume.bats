@@ -46,7 +46,7 @@ goes_on() {
     killed amax-calib fsync 2 # when it has kept the first layer
     [ ! -e "$T/out.partial" ]
     goes_on 3
-    grep -q "$T/out.calib/calibration.ts: layers up to 0 are done; going on" "$T/said"
+    grep -q "$T/out.calib/calibration.ts: layers up to 0 are done; resuming" "$T/said"
 }
 
 @test "killed while the weights are written: the calibration is not repeated" {
@@ -55,7 +55,7 @@ goes_on() {
     for jobs in 1 2; do
         killed st-write fsync 3 --jobs $jobs # when the first shard is done
         goes_on 0 --jobs $jobs --save-amax "$T/amax.ts"
-        grep -q 'calibration.ts: all is done; giving its result again' "$T/said"
+        grep -q 'calibration.ts: the calibration is finished; writing its result again' "$T/said"
         cmp "$T/whole-amax.ts" "$T/amax.ts"
         rm -r "$T/out" "$T/bin/st-write"
         ln -s "$PWD/$BIN/st-write" "$T/bin"
@@ -81,8 +81,8 @@ goes_on() {
         diff -r "$T/before" "$T/out.calib"
         [ ! -e "$T/out" ]
     }
-    other 'of other tokens' --calib "$text/calib-code.jsonl" "$NANO"
-    other 'of other tokens' --length 30 "$NANO"
+    other 'from other tokens' --calib "$text/calib-code.jsonl" "$NANO"
+    other 'from other tokens' --length 30 "$NANO"
     other 'with other options' --all-experts "$NANO"
     cp -r "$NANO" "$T/source"
     chmod -R u+w "$T/source"

@@ -1,5 +1,5 @@
-/* DeepSeek-V4's attention: one key for all heads, which is the value, too; the last tokens as they
- * are, those before them in compressed blocks. */
+/* DeepSeek-V4's attention: all heads share one key, which is also the value; recent tokens are seen
+ * in a window, earlier ones in compressed blocks. */
 #include <math.h>
 #include <stdlib.h>
 
@@ -60,7 +60,7 @@ void v4_batch_end(const struct v4 *v4, struct v4_batch *batch)
 
 /* ---- steps ---- */
 
-/* Compressed layers turn by angles of their own, for all their keys and queries. */
+/* Compressed layers rotate all their keys and queries by angles of their own. */
 static struct mat angles_of(const struct v4 *v4, const struct layer *layer)
 {
     return v4_ratio(layer) ? v4->compress_angles : v4->angles;
@@ -77,7 +77,7 @@ void v4_project(const struct v4 *v4, struct layer *layer, const struct v4_batch 
     layer_apply(layer, V4_WQ_B, q, low);
     d->unit(d, q, c->head_dim, v4->network.norm_eps);
     d->rotate(d, q, c->head_dim, table, batch->position, false);
-    /* The reference then quantizes kv in place, but rounds to BF16 what it has there: no change. */
+    /* The reference then quantizes kv in place, but rounds the result to BF16: no change. */
     layer_apply(layer, V4_WKV, kv, x);
     layer_norm(layer, V4_KV_NORM, kv, kv);
     d->rotate(d, kv, c->head_dim, table, batch->position, false);
@@ -106,7 +106,7 @@ uint64_t v4_index_best(const struct v4 *v4, const struct layer *layer, const str
     return !indexed ? 0 : batch->blocks < best ? batch->blocks : best;
 }
 
-/* Hadamard and FP4, as the indexer has its queries and keys. */
+/* Hadamard transform and FP4, for the indexer's queries and keys. */
 static void index_form(const struct v4 *v4, struct mat x)
 {
     struct device *d = v4->network.device;

@@ -18,7 +18,7 @@ static bool is_power_of_two(uint64_t n)
     return (n & (n - 1)) == 0;
 }
 
-/* See that the dimensions fit together. */
+/* Check that the dimensions fit together. */
 static void check(const struct v4_config *c, const struct config *config)
 {
     config_check(config, config_size(config, "n_shared_experts") == 1,
@@ -64,7 +64,7 @@ void v4_config_read(struct v4 *v4, const struct config *config)
     n->copies = config_size(config, "hc_mult");
     n->norm_eps = (float)config_real(config, "rms_norm_eps", 0);
     c->ratio = config_list(config, "compress_ratios", n->layers + n->mtp_layers,
-                           "one a layer, MTP's behind");
+                           "one per layer, MTP's last");
     read_rope(c, config);
     check(c, config);
 }

@@ -1,4 +1,4 @@
-/* DeepSeek-V4 as the forward pass takes it. */
+/* DeepSeek-V4 as a network of the forward pass. */
 #include <stdlib.h>
 
 #include "base/die.h"
@@ -29,7 +29,7 @@ static void close_all(struct network *n)
 
 /* ---- steps ---- */
 
-/* What a hyper-connection keeps for the way back to its copies. */
+/* What a hyper-connection keeps for hc_out(). */
 static struct mat post_of(const struct network *n, struct mat kept)
 {
     return mat_cols(kept, 0, n->copies);

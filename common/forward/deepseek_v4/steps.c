@@ -1,4 +1,4 @@
-/* The steps of a DeepSeek-V4 layer but its attention: hyper-connections, the shared expert,
+/* The steps of a DeepSeek-V4 layer other than attention: hyper-connections, the shared expert,
  * multi-token prediction. */
 #include "forward/deepseek_v4/deepseek_v4.h"
 
@@ -39,7 +39,7 @@ void v4_hc_head(const struct v4 *v4, struct layer *layer, struct mat y, struct m
 
 void v4_shared(const struct network *n, struct layer *layer, struct mat y, struct mat x)
 {
-    /* The limit is the routed experts' alone. */
+    /* The limit applies only to routed experts. */
     linear_mlp(n->device, &layer->piece[V4_SHARED_W1].linear, &layer->piece[V4_SHARED_W3].linear,
                &layer->piece[V4_SHARED_W2].linear, 0, y, x, (struct mat){0});
 }
