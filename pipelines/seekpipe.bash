@@ -1,16 +1,16 @@
-# What the pipelines share. Sourced, not run; `usage` is theirs.
+# Shared by the pipelines, which source it and define `usage`.
 
 # The programs: beside the pipelines when installed, in ../bin in the source tree.
 here=$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")
 PATH=${SEEKPIPE_BIN:-$here/../bin}:$here:$PATH
 program=$(basename "$0")
 
-# What every pipeline's command line can say: options for all stages, and for st-write.
+# Options of every pipeline, for all stages and for st-write.
 plan=() talk=() overwrite=() verify=()
 
-# arrange OPTIONS "$@": the command line as the programs read theirs (short options together, options
-# behind operands), into $arranged: options, each a word, then --, then operands. For
-# eval "set -- $arranged". OPTIONS are the pipeline's own, as getopt(1) has them.
+# arrange OPTIONS "$@": parse the command line as the programs do (short options together, options
+# after operands) into $arranged: options, each a word, then --, then operands. For
+# eval "set -- $arranged". OPTIONS are the pipeline's own, as getopt(1) takes them.
 arrange() {
     local common=help,version,verbose,quiet,plan,dry-run,overwrite,verify
     arranged=$(getopt -n "$program" -o hnqv -l "$common,$1" -- "${@:2}") || try_help
@@ -29,8 +29,8 @@ common_option() {
     esac
 }
 
-# choose_last DESTINATION: $last becomes the last stage: st-write, or, with --verify, st-cmp if a
-# checkpoint is there already, whole, and not to be replaced.
+# choose_last DESTINATION: set $last, the last stage: st-write, or, with --verify, st-cmp if a complete
+# checkpoint exists and is not to be replaced.
 last=st-write
 choose_last() {
     if [ -n "${verify[*]}" ] && [ -z "${plan[*]}${overwrite[*]}" ] &&
@@ -39,7 +39,7 @@ choose_last() {
     fi
 }
 
-# put DESTINATION: the last stage: what comes goes there, or is compared with what is there.
+# put DESTINATION: the last stage: write the stream to DESTINATION, or compare it.
 put() {
     local status=0 quiet=()
     if [ "$last" = st-write ]; then
@@ -52,8 +52,8 @@ put() {
     return "$status"
 }
 
-# resume DESTINATION: if a run died there, only what it left to do is read: the shards in ${part[@]},
-# options of st-read. What else stands in the way, st-write says.
+# resume DESTINATION: if a run died there, set ${part[@]}, options of st-read, to its missing shards.
+# Anything else in the way, st-write reports.
 part=()
 resume() {
     todo --todo "$1"
@@ -71,9 +71,8 @@ todo() {
     fi
 }
 
-# blame "${PIPESTATUS[*]}" STAGE...: after a pipeline that failed, say which stage failed first and
-# exit: 2 if it did not like an option that was passed on. SIGPIPE (141) only says that a later stage
-# went away.
+# blame "${PIPESTATUS[*]}" STAGE...: after a pipeline failed, say which stage failed first and exit,
+# with 2 if it refused an option. SIGPIPE (141) only means that a later stage exited.
 blame() {
     local status statuses stage
     read -ra statuses <<<"$1"
@@ -90,8 +89,8 @@ blame() {
     exit 1
 }
 
-# in_parts N COMMAND...: COMMAND 1/N to COMMAND N/N side by side; exits if one of them fails, when all
-# have ended. Each is a process group of its own, which ends with this script.
+# in_parts N COMMAND...: run COMMAND 1/N to COMMAND N/N in parallel; if one fails, exit after all have
+# ended. Each is a process group of its own, which ends with this script.
 in_parts() {
     local i failed='' running=()
     set -m
@@ -108,7 +107,7 @@ in_parts() {
     [ -z "$failed" ] || exit 1
 }
 
-# usage_error MESSAGE: as the programs have it.
+# usage_error MESSAGE: as in the programs.
 usage_error() {
     echo "$program: $1" >&2
     try_help

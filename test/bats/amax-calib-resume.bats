@@ -18,7 +18,7 @@ killed() {
     [ ! -e "$T/out.ts" ]
 }
 
-# goes_on BEHIND [OPTION...]: the command goes on behind that layer, and gives what $T/whole.ts is.
+# goes_on LAYER [OPTION...]: the command resumes after that layer, and its result equals $T/whole.ts.
 goes_on() {
     run "${calib[@]}" --resume "$T/kept" -o "$T/out.ts" "${@:2}" "$NANO"
     [ "$status" -eq 0 ]
@@ -52,7 +52,7 @@ gives_again() {
     [ ! -s "$T/err" ]
 }
 
-@test "killed behind each layer" {
+@test "killed after each layer" {
     "${calib[@]}" -q "$NANO" >"$T/whole.ts"
     for layer in 0 1 2 3; do
         killed fsync $((2 * layer + 2)) # the file's, then the folder's
@@ -75,7 +75,7 @@ gives_again() {
     goes_on 0
 }
 
-@test "killed while it writes the first: all begins anew" {
+@test "killed while it writes the first: the run starts again" {
     "${calib[@]}" -q "$NANO" >"$T/whole.ts"
     killed rename 1
     [ ! -e "$kept" ]
@@ -102,7 +102,7 @@ gives_again() {
     goes_on 3
 }
 
-@test "kept behind every so many layers; if nothing is said, behind the first" {
+@test "kept after every N layers; by default after the first" {
     "${calib[@]}" -q "$NANO" >"$T/whole.ts"
     for every in 2 3; do
         killed fsync 2 --resume-every $every # the last one counts
@@ -169,7 +169,7 @@ gives_again() {
     goes_on 1 -j 1 --batch 1 --mem 1K
 }
 
-@test "hidden states behind the last layer are written once" {
+@test "hidden states after the last layer are written once" {
     "${calib[@]}" -q --layers 0-2 --states-out "$T/states.ts" "$NANO" >"$T/whole.ts"
     mv "$T/states.ts" "$T/whole-states.ts"
     killed rename 5 --layers 0-2 --states-out "$T/states.ts"

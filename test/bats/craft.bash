@@ -25,7 +25,7 @@ random_ids() {
 }
 
 # refused PATTERN COMMAND...: COMMAND ends soon, with exit code 1 and one line on standard error, in which
-# the extended regular expression PATTERN is found behind "program: ".
+# the extended regular expression PATTERN is found after "program: ".
 refused() {
     local pattern="^[a-z0-9-]+: .*($1)" status=0 line
     shift
@@ -72,7 +72,7 @@ reference() {
     tar_entry "$1" 0 2 "$2"
 }
 
-# pax NAME KEY=VALUE...: a pax header for the entry behind it.
+# pax NAME KEY=VALUE...: a pax header for the entry after it.
 pax() {
     local LC_ALL=C record text='' length
     for record in "${@:2}"; do

@@ -53,7 +53,7 @@ good() {
     refused_file 'offset 2: something follows'
 }
 
-@test "before and behind the JSON" {
+@test "before and after the JSON" {
     bad "does not begin with '\{'" " {\"a\":$a}"
     bad "does not begin with '\{'" '[]'
     bad "does not begin with '\{'" '"a"'
@@ -362,7 +362,7 @@ bad_index() {
 
 w=layers.0.ffn.experts.0.w2
 
-# expert DTYPE SHAPE DATA SCALE: w2.weight of an expert, and SCALE, entries behind it in the header and their
+# expert DTYPE SHAPE DATA SCALE: w2.weight of an expert, and SCALE, entries after it in the header and their
 # data, beginning at byte 32.
 expert() {
     mkdir -p "$T/e"

@@ -215,7 +215,7 @@ untouched() {
     [ ! -e /dev/full.partial ]
 }
 
-@test "-o through a symbolic link: the file behind it is replaced, when the new one is whole" {
+@test "-o through a symbolic link: the file that it points to is replaced, when the new one is whole" {
     mkdir "$T/there"
     ln -s there/file "$T/link"
     refused 'link: is a symbolic link to nothing' st-sum -o "$T/link" "$src"

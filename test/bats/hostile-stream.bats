@@ -91,7 +91,7 @@ bad_all() {
     grep -q "^$(printf 234567 | sha256sum | cut -d' ' -f1)"$'\tb\t' "$T/sums"
     [ -z "$(tar tvf "$T/a.ts" 2>&1 >/dev/null)" ]
     st-read "$T/a.ts" | st-sum >/dev/null
-    # Zeros behind it are padding, however many.
+    # Zeros after it are padding, however many.
     head -c 3000000 /dev/zero >>"$T/a.ts"
     st-sum "$T/a.ts"
 }
@@ -535,7 +535,7 @@ during() {
     [ ! -e "$T/out2" ]
 }
 
-@test "something behind the end" {
+@test "something after the end" {
     stream begin tensors finish
     cp "$T/a.ts" "$T/one"
     behind='something follows .*; a file holds one stream'
@@ -584,7 +584,7 @@ during() {
     done
 }
 
-@test "a scale behind its weight" {
+@test "a scale after its weight" {
     w=layers.0.ffn.experts.0.w2
     toc="$w.weight"$'\tI8\t[2,16]\tm.safetensors\tdata\n'"$w.scale"$'\tF8_E8M0\t[2,1]\tm.safetensors\tdata\n'
     stream begin

@@ -154,7 +154,7 @@ page_examples() {
         sed "s/\\\\(aq/'/g; s/\\\\(dq/\"/g; s/\\\\(ti/~/g; s/\\\\(ha/^/g; s/\\\\&//g; s/\\\\-/-/g; s/\\\\e/\\\\/g"
 }
 
-# What -h shows behind "Examples:".
+# What -h shows after "Examples:".
 usage_examples() {
     "$1" -h | sed '1,/^Examples*:$/d'
 }

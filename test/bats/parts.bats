@@ -56,7 +56,7 @@ joined() {
     done
 }
 
-@test "parts of other pipelines: as it is, packed anew, to BF16" {
+@test "parts of other pipelines: as it is, requantized, to BF16" {
     for stage in cat "nvfp4-pack -q --amax $T/amax.ts" fp8-dequant; do
         # shellcheck disable=SC2086 # a command
         whole "$NANO" $stage

@@ -111,7 +111,7 @@ pretend() {
     check=(env PATH="$T/pretend:$PATH" "$T/pretend/test/gpu-check" "$T/pretend/tree")
 }
 
-# gpus N: nvidia-smi finds so many.
+# gpus N: nvidia-smi finds N.
 gpus() {
     script "$T/pretend/nvidia-smi" "[ \"\$1\" != -L ] || seq -f 'GPU %g: pretended' $1"
 }

@@ -380,7 +380,7 @@ at() {
             st-write $options "$T/out" "$T/a.ts"
     done
     mv "$T/out" "$T/out.partial"
-    # Nonsense behind the table: those shards are written again.
+    # Nonsense after the table: those shards are written again.
     printf 'shard\t%s\t1\t2\nshard\t\nredo\nshard\tnope\t1\t2\n\n\t\nshard' "$first" >>"$T/out.partial/.journal"
     [ "$(st-write --todo "$T/out")" = "$first"$'\n'"$third" ]
     st-write -q --verify "$T/out" "$T/a.ts"

@@ -99,7 +99,7 @@ cast() {
     [ "$status" -eq 2 ]
 }
 
-@test "--generate: each token is the likeliest one behind what comes before it" {
+@test "--generate: each token is the most likely one after what comes before it" {
     st-eval --generate 'In the beginning God' --count 6 "$NANO" >"$T/text"
     [[ $(cat "$T/text") == 'In the beginning God'* ]]
     head -c -1 "$T/text" | jq -Rs '{text: .}' -c >"$T/text.jsonl"

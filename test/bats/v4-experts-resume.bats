@@ -30,7 +30,7 @@ SH
     [ -e "$T/out.calib/calibration.ts" ]
 }
 
-# goes_on LAYERS OPTION...: the command goes on, computes so many layers, and ends as if undisturbed.
+# goes_on LAYERS OPTION...: the command resumes, computes LAYERS layers, and ends like an uninterrupted run.
 goes_on() {
     "${run[@]}" -v "${@:2}" "$NANO" "$T/out/" 2>"$T/said"
     [ "$(grep -c '^amax-calib: layers\..*compute' "$T/said")" = "$1" ]
