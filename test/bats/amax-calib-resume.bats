@@ -212,7 +212,7 @@ other_scale() {
     refused 'with other weights' "${calib[@]}" -q --resume "$T/kept" "$T/ckpt"
     sed -i 's/"rope_theta": 10000/"rope_theta": 10001/' "$T/ckpt/config.json"
     grep -q 10001 "$T/ckpt/config.json"
-    refused 'of another config.json' "${calib[@]}" --resume "$T/kept" "$T/ckpt"
+    refused 'from another config.json' "${calib[@]}" --resume "$T/kept" "$T/ckpt"
     cmp "$T/before.ts" "$kept"
 }
 

@@ -87,7 +87,7 @@ goes_on() {
     cp -r "$NANO" "$T/source"
     chmod -R u+w "$T/source"
     sed -i 's/"rope_theta": 10000/"rope_theta": 10001/' "$T/source/config.json"
-    other 'of another config.json' "$T/source"
+    other 'from another config.json' "$T/source"
 }
 
 @test "only what it kept is removed" {
