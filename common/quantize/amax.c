@@ -53,7 +53,7 @@ float amax_read(const struct model *model, struct ts_in *in)
     bool known =
         dtype == DTYPE_BF16 || dtype == DTYPE_F16 || dtype == DTYPE_F32 || dtype == DTYPE_F64;
     if (!amax_key(model, tensor->name, module, &which))
-        die("%s: %s: not an amax: the name of one ends in input_quantizer._amax or "
+        die("%s: %s: wanted an amax, the name of which ends in input_quantizer._amax or "
             "weight_quantizer._amax",
             ts_name(in), tensor->name);
     if (!known || tensor->size != dtype_size(dtype))
