@@ -8,11 +8,19 @@
 #include "tensor/nvfp4.h"
 #include "tensor/weight.h"
 
-/* The keys that quantization adds to config.json's quantization_config; removed again when the
- * weights are dequantized. */
-static const char *const nvfp4_keys[] = {"moe_quant_algo",      "producer",   "quant_algo",
-                                         "kv_cache_quant_algo", "group_size", "config_groups",
-                                         "quantized_layers",    "ignore",     "exclude_modules"};
+/* What NVFP4 adds to quantization_config, and what says how FP8 weights are to be read; each is
+ * taken out when the last weight of its format is gone. */
+static const char *const nvfp4_keys[] = {
+    "moe_quant_algo", "producer",         "quant_algo", "kv_cache_quant_algo", "group_size",
+    "config_groups",  "quantized_layers", "ignore",     "exclude_modules",     NULL};
+static const char *const fp8_keys[] = {"activation_scheme", "fmt", "scale_fmt", "weight_block_size",
+                                       NULL};
+
+static void delete_keys(json_t *object, const char *const *key)
+{
+    for (; *key; key++)
+        json_object_del(object, *key);
+}
 
 static int by_text(const void *a, const void *b)
 {
@@ -94,24 +102,52 @@ static json_t *quant_value(json_t *quant, const char *key)
 struct outgoing {
     const struct model *model;
     bool format[FORMAT_COUNT + 1];
-    bool experts; /* all routed experts outside MTP are NVFP4 */
+    bool experts[FORMAT_COUNT + 1]; /* of routed experts; MTP's count where there are no others */
+    bool was[FORMAT_COUNT];         /* of the checkpoint that was read */
+    bool changed;                   /* a quantized format went or came … */
+    bool converted;                 /* … or there is more or less of it now */
 };
 
-static struct outgoing survey(const struct model *model, const struct toc *toc)
+static void look_at_experts(struct outgoing *made, const struct toc *toc, bool mtp)
 {
-    struct outgoing made = {.model = model};
-    bool any = false, other = false;
     for (size_t i = 0; i < toc->count; i++) {
-        enum format format = format_of(&toc->tensor[i]);
-        made.format[format] = true;
-        struct place place = model_place(model, toc->tensor[i].name);
-        if (format == FORMAT_COUNT || !place_is_routed(&place) || place.section == SECTION_MTP)
-            continue;
-        any |= format == FORMAT_NVFP4;
-        other |= format != FORMAT_NVFP4;
+        struct place place = model_place(made->model, toc->tensor[i].name);
+        if (place_is_routed(&place) && (place.section == SECTION_MTP) == mtp)
+            made->experts[format_of(&toc->tensor[i])] = true;
     }
-    made.experts = any && !other;
+}
+
+static bool any_experts(const struct outgoing *made)
+{
+    return made->experts[FORMAT_PLAIN] || made->experts[FORMAT_FP8] ||
+           made->experts[FORMAT_MXFP4] || made->experts[FORMAT_NVFP4];
+}
+
+static struct outgoing survey(struct ts_in *in, const struct toc *toc)
+{
+    struct outgoing made = {.model = ts_model(in)};
+    json_t *before = json_object_get(json_object_get(ts_header(in), "input"), "formats");
+    json_t *totals = formats_totals(toc), *now = json_object_get(totals, "formats");
+    for (size_t i = 0; i < toc->count; i++)
+        made.format[format_of(&toc->tensor[i])] = true;
+    for (enum format f = FORMAT_FP8; f < FORMAT_COUNT; f++) {
+        json_t *was = json_object_get(before, format_name(f));
+        json_t *is = json_object_get(now, format_name(f));
+        made.was[f] = was != NULL;
+        made.changed |= made.was[f] != made.format[f];
+        made.converted |= json_integer_value(was) != json_integer_value(is);
+    }
+    json_decref(totals);
+    look_at_experts(&made, toc, false);
+    if (!any_experts(&made))
+        look_at_experts(&made, toc, true);
     return made;
+}
+
+static bool experts_are_nvfp4(const struct outgoing *made)
+{
+    return made->experts[FORMAT_NVFP4] && !made->experts[FORMAT_MXFP4] &&
+           !made->experts[FORMAT_FP8] && !made->experts[FORMAT_PLAIN];
 }
 
 /* A checkpoint with other quantized formats besides NVFP4 has mixed precision. */
@@ -120,14 +156,22 @@ static const char *quant_algo(const struct outgoing *made)
     return made->format[FORMAT_FP8] || made->format[FORMAT_MXFP4] ? "MIXED_PRECISION" : "NVFP4";
 }
 
-/* Set the keys for reading FP8 weights, which engines check first. */
-static void set_fp8(json_t *q, const struct outgoing *made)
+/* The name of the routed experts' format in config.json; NULL for BF16 and for several formats,
+ * which have none. */
+static const char *expert_dtype(const struct outgoing *made)
 {
-    static const char *const keys[] = {"activation_scheme", "weight_block_size", "scale_fmt"};
+    bool fp4 = made->experts[FORMAT_MXFP4] || made->experts[FORMAT_NVFP4];
+    bool fp8 = made->experts[FORMAT_FP8], plain = made->experts[FORMAT_PLAIN];
+    return fp4 + fp8 + plain != 1 ? NULL : fp4 ? "fp4" : fp8 ? "fp8" : NULL;
+}
+
+/* Set the keys for reading the weights; engines check those of FP8 first. */
+static void set_method(json_t *q, const struct outgoing *made)
+{
     if (!made->format[FORMAT_FP8]) {
-        json_object_set_new(q, "quant_method", json_string("modelopt"));
-        for (size_t i = 0; i < sizeof keys / sizeof *keys; i++)
-            json_object_del(q, keys[i]);
+        const char *method = made->format[FORMAT_NVFP4] ? "modelopt" : "mxfp4";
+        json_object_set_new(q, "quant_method", json_string(method));
+        delete_keys(q, fp8_keys);
         return;
     }
     struct fp8_block block;
@@ -139,16 +183,71 @@ static void set_fp8(json_t *q, const struct outgoing *made)
                             json_pack("[I,I]", (json_int_t)block.rows, (json_int_t)block.cols));
 }
 
+static void correct_quantization(json_t *object, const char *key, const struct outgoing *made)
+{
+    json_t *q = json_object_get(object, key);
+    if (!made->format[FORMAT_FP8] && !made->format[FORMAT_MXFP4] && !made->format[FORMAT_NVFP4]) {
+        json_object_del(object, key);
+        return;
+    }
+    if (!json_is_object(q))
+        return;
+    set_method(q, made);
+    if (made->format[FORMAT_NVFP4])
+        json_object_set_new(q, "quant_algo", json_string(quant_algo(made)));
+    else if (made->was[FORMAT_NVFP4] || json_object_get(q, "quantized_layers"))
+        delete_keys(q, nvfp4_keys);
+}
+
+static void correct_expert_dtype(json_t *object, const char *key, const struct outgoing *made)
+{
+    const char *dtype = expert_dtype(made);
+    if (!json_is_string(json_object_get(object, key)) || !any_experts(made))
+        return;
+    if (dtype)
+        json_object_set_new(object, key, json_string(dtype));
+    else
+        json_object_del(object, key);
+}
+
+/* Derive every key about formats, in this object and those inside it, from the formats present:
+ * V4.1 has expert_dtype in quantization_config, and other models have both in text_config. */
+static void correct(json_t *object, const struct outgoing *made)
+{
+    const char *key;
+    json_t *value;
+    if (made->changed)
+        correct_quantization(object, "quantization_config", made);
+    if (made->converted)
+        correct_expert_dtype(object, "expert_dtype", made);
+    json_object_foreach(object, key, value) correct(value, made);
+}
+
+/* The first quantization_config, at any depth; NULL if there is none. */
+static json_t *find_quantization(json_t *object)
+{
+    const char *key;
+    json_t *value, *found = json_object_get(object, "quantization_config");
+    json_object_foreach(object, key, value)
+    {
+        if (json_is_object(found))
+            break;
+        found = find_quantization(value);
+    }
+    return json_is_object(found) ? found : NULL;
+}
+
 static char *nvfp4_config(json_t *config, json_t *quant, json_t *layers,
                           const struct outgoing *made)
 {
-    json_t *q = json_object_get(config, "quantization_config");
-    if (!json_is_object(q)) {
+    correct(config, made);
+    json_t *q = find_quantization(config);
+    if (!q) {
         q = json_object();
         json_object_set_new(config, "quantization_config", q);
     }
-    set_fp8(q, made);
-    if (made->experts)
+    set_method(q, made);
+    if (experts_are_nvfp4(made))
         json_object_set_new(q, "moe_quant_algo", json_string("NVFP4"));
     else
         json_object_del(q, "moe_quant_algo");
@@ -177,45 +276,48 @@ static char *nvfp4_hf_quant(json_t *quant, json_t *layers, const struct outgoing
     return text;
 }
 
-/* No NVFP4 is left: restore config.json to its state before quantization, or remove the entry if
- * all weights are plain now. */
-static char *dequantized_config(json_t *config, bool any_quantized)
+/* For a stream without a recipe: NULL if config.json is right as it is. */
+static char *corrected_config(json_t *config, const struct outgoing *made)
 {
-    json_t *q = json_object_get(config, "quantization_config");
-    if (!q)
+    json_t *before = json_deep_copy(config);
+    correct(config, made);
+    char *text = json_equal(before, config) ? NULL : config_text(config, false);
+    json_decref(before);
+    return text;
+}
+
+/* The NVFP4 weights are those of the source, but the formats beside them have changed. NULL if
+ * there is no such file. */
+static char *corrected_hf_quant(json_t *document, const struct outgoing *made)
+{
+    json_t *quantization = json_object_get(document, "quantization");
+    if (!json_is_object(quantization))
         return NULL;
-    bool was_nvfp4 = json_object_get(q, "quantized_layers") != NULL;
-    if (any_quantized && !was_nvfp4)
-        return NULL;
-    if (!any_quantized)
-        json_object_del(config, "quantization_config");
-    else
-        for (size_t i = 0; i < sizeof nvfp4_keys / sizeof *nvfp4_keys; i++)
-            json_object_del(q, nvfp4_keys[i]);
-    return config_text(config, false);
+    json_object_set_new(quantization, "quant_algo", json_string(quant_algo(made)));
+    return config_text(document, false);
 }
 
 void configs_derive(struct configs *configs, struct ts_in *in, const struct toc *toc)
 {
-    struct outgoing made = survey(ts_model(in), toc);
-    *configs = (struct configs){0};
+    struct outgoing made = survey(in, toc);
     json_t *quant = json_object_get(ts_header(in), "quant");
     json_t *config = ts_file_json(in, "config.json");
+    *configs = (struct configs){0};
     if (made.format[FORMAT_NVFP4] && json_object_get(quant, "recipe")) {
-        json_t *layers = quantized_layers(ts_model(in), toc);
+        json_t *layers = quantized_layers(made.model, toc);
         configs->hf_quant = nvfp4_hf_quant(quant, layers, &made);
         if (config)
             configs->config = nvfp4_config(config, quant, layers, &made);
         json_decref(layers);
-    } else if (!made.format[FORMAT_NVFP4] && config) {
-        configs->config =
-            dequantized_config(config, made.format[FORMAT_FP8] || made.format[FORMAT_MXFP4]);
+    } else {
+        if (config)
+            configs->config = corrected_config(config, &made);
+        configs->keep_hf_quant = !made.changed;
+        bool corrected = made.changed && made.format[FORMAT_NVFP4];
+        json_t *hf_quant = corrected ? ts_file_json(in, "hf_quant_config.json") : NULL;
+        configs->hf_quant = corrected_hf_quant(hf_quant, &made);
+        json_decref(hf_quant);
     }
-    /* useless once NVFP4 weights are dequantized */
-    json_t *formats = json_object_get(json_object_get(ts_header(in), "input"), "formats");
-    bool was_nvfp4 = json_object_get(formats, format_name(FORMAT_NVFP4)) != NULL;
-    configs->keep_hf_quant =
-        !configs->config && !configs->hf_quant && made.format[FORMAT_NVFP4] == was_nvfp4;
     json_decref(config);
 }
 
