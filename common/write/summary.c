@@ -93,7 +93,8 @@ static void print_dequantized(const struct summary *s, const json_t *stage, cons
 {
     (void)s;
     json_int_t weights, nan;
-    if (!json_unpack((json_t *)stage, "{s:I, s:I}", "dequantized", &weights, "nan", &nan))
+    if (!json_unpack((json_t *)stage, "{s:I, s:I}", "dequantized", &weights, "nan", &nan) &&
+        weights)
         fprintf(stderr, "%s: %" PRId64 " weights became BF16%s\n", program, (int64_t)weights,
                 nan ? ", with NaN among them" : "");
 }

@@ -423,10 +423,10 @@ logged() {
     as_undisturbed
     rm -r "$T/whole" "$T/out"
     v4-bf16 -q "$NANO" "$T/whole"
-    fp8-dequant "$NANO" | mxfp4-unpack >"$T/a.ts"
+    fp8-dequant "$NANO" | mxfp4-unpack | nvfp4-unpack >"$T/a.ts"
     dies 0
     rm -r "$T/out.partial"
-    st-read "$NANO" | fp8-dequant | mxfp4-unpack >"$T/a.ts"
+    st-read "$NANO" | fp8-dequant | mxfp4-unpack | nvfp4-unpack >"$T/a.ts"
     dies 3
     : >"$T/read"
     v4-bf16 -q "$NANO" "$T/out"
