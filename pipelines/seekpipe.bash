@@ -5,14 +5,14 @@ here=$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")
 PATH=${SEEKPIPE_BIN:-$here/../bin}:$here:$PATH
 program=$(basename "$0")
 
-# Options of every pipeline, for all stages and for st-write.
-plan=() talk=() overwrite=() verify=()
+# Options of every pipeline, for all stages, for st-read and for st-write.
+plan=() talk=() overwrite=() verify=() zeros=()
 
 # arrange OPTIONS "$@": parse the command line as the programs do (short options together, options
 # after operands) into $arranged: options, each a word, then --, then operands. For
 # eval "set -- $arranged". OPTIONS are the pipeline's own, as getopt(1) takes them.
 arrange() {
-    local common=help,version,verbose,quiet,plan,dry-run,overwrite,verify
+    local common=allow-zeros,help,version,verbose,quiet,plan,dry-run,overwrite,verify
     arranged=$(getopt -n "$program" -o hnqv -l "$common,$1" -- "${@:2}") || try_help
 }
 
@@ -26,6 +26,7 @@ common_option() {
     -v | --verbose) talk=(-v) ;;
     --overwrite) overwrite=(--overwrite) ;;
     --verify) verify=(--verify) ;;
+    --allow-zeros) zeros=(--allow-zeros) ;;
     esac
 }
 

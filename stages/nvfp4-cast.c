@@ -5,6 +5,7 @@
 
 #include "base/die.h"
 #include "quantize/to_nvfp4.h"
+#include "quantize/zeros.h"
 #include "tensor/mxfp4.h"
 #include "tensor/nvfp4.h"
 
@@ -29,6 +30,7 @@ struct options {
     bool zero_positive;
     bool verbose;
     struct nvfp4_cast_count total;
+    struct zeros zeros;
 };
 
 /* 2^127 times 2 and the like are infinite in BF16; only scale codes from 253 can do that. */
@@ -117,6 +119,8 @@ static void cast_member(struct to_nvfp4 *job, const struct group *group,
     uint64_t blocks = w->cols / MXFP4_BLOCK, most = blocks ? 1 + SCALES_BAND / blocks : 1;
     struct band scales = {.convert = make_scales, .check = count_scales, .of = c};
     struct band nibbles = {.convert = make_nibbles, .of = c};
+    if (zeros_only(member->scales.raw, (size_t)(w->rows * blocks)))
+        zeros_add(&o->zeros, ts_held_tensor(member->held_scale)->name);
     to_nvfp4_scales(job, group, member, nvfp4_cast_scale_2(k_max));
     to_nvfp4_bands(job, member, "weight_scale", &scales, most, 0, 2 * blocks);
     if (o->zero_positive ||
@@ -155,7 +159,8 @@ static void take_options(struct options *o, struct stage *stage, int argc, char 
          .choices = "keep|positive",
          .help = "keep: code 8, -0.0, stays (default); positive: it becomes 0, which gives the "
                  "bytes of Model Optimizer and rewrites all weights"},
-        {.name = "verbose", .help = "name the weights that had blocks out of range"},
+        {.name = "verbose",
+         .help = "name the weights that had blocks out of range, and scales that are all zero"},
         {0},
     };
     struct arg *args = to_nvfp4_args(&o->common, own);
@@ -171,11 +176,12 @@ int main(int argc, char **argv)
     struct to_nvfp4 job;
     take_options(&o, &stage, argc, argv);
     o.zero_positive = !strcmp(o.zero, "positive");
-    o.verbose = stage.verbose;
+    o.verbose = o.zeros.verbose = stage.verbose;
     to_nvfp4_begin(&job, &stage, &o.common, convertible);
     to_nvfp4_run(&job, cast_group, &o);
-    to_nvfp4_finish(&job,
-                    json_pack("{s:I, s:I, s:I}", "blocks", (json_int_t)o.total.blocks, "lossy",
-                              (json_int_t)o.total.lossy, "rewritten", (json_int_t)o.total.rewrite));
+    json_t *counts = json_pack("{s:I, s:I, s:I}", "blocks", (json_int_t)o.total.blocks, "lossy",
+                               (json_int_t)o.total.lossy, "rewritten", (json_int_t)o.total.rewrite);
+    zeros_end(&o.zeros, counts);
+    to_nvfp4_finish(&job, counts);
     return stage_end(&stage);
 }

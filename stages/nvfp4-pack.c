@@ -7,6 +7,7 @@
 
 #include "base/die.h"
 #include "quantize/to_nvfp4.h"
+#include "quantize/zeros.h"
 #include "tensor/bf16.h"
 #include "tensor/mxfp4.h"
 #include "tensor/nvfp4.h"
@@ -29,7 +30,8 @@ enum { AHEAD = 16 };           /* bands of the next matrix, while these codes ar
 struct options {
     struct to_nvfp4_options common;
     bool verbose;
-    uint64_t synthesized, zero;
+    uint64_t synthesized;
+    struct zeros zeros;
 };
 
 /* ---- the amax of a weight ---- */
@@ -80,6 +82,9 @@ struct packing {
     float scale_2;
     struct recode *recode; /* of MXFP4, which needs no BF16; else NULL */
     uint8_t *packed;       /* all codes, made with the scales; NULL if they are too many to keep */
+    struct zeros *zeros;   /* of all weights */
+    bool zero;             /* its amax is 0, or all its scales are */
+    bool nonzero;          /* a byte of it is not 0 */
 };
 
 /* A thread's scratch memory: a row as BF16, or its output. */
@@ -150,16 +155,19 @@ static void make_scales(struct band *band)
         if (memchr(scale, NVFP4_NOT_FINITE, blocks))
             find_not_finite(band, i, &room);
     }
+    if (!band->found[0])
+        band->found[1] = !zeros_only(band->raw, band->raw_size);
     room_end(&room);
 }
 
-static void check_finite(struct band *band)
+static void check_elements(struct band *band)
 {
-    const struct packing *p = band->of;
+    struct packing *p = band->of;
     if (band->found[0])
         die("%s: %s: row %" PRIu64 ", column %" PRIu64 " is NaN or infinite; such a weight cannot "
             "be packed",
             ts_name(p->job->in), p->member->tensor->name, band->found[0] - 1, band->found[1]);
+    p->nonzero |= band->found[1] != 0;
 }
 
 static void make_nibbles(struct band *band)
@@ -172,22 +180,34 @@ static void make_nibbles(struct band *band)
     room_end(&room);
 }
 
-static void free_packing(void *context)
+static void end_packing(void *context)
 {
     struct packing *p = context;
+    if (p->zero || !p->nonzero)
+        zeros_add(p->zeros, p->member->tensor->name);
     free(p->recode);
     free(p->packed);
     free(p);
 }
 
+/* All zero: any scale will do, and 1 is safe for every engine. */
+static float scale_2_of(float amax)
+{
+    return amax == 0 ? 1 : nvfp4_scale_2(amax);
+}
+
 /* The scales come before the codes in a stream. So the codes are kept, or made in a second pass if
  * there are many: memory is bounded for any matrix. */
 static void pack_member(struct to_nvfp4 *job, const struct group *group,
-                        const struct member *member, float scale_2)
+                        const struct member *member, float amax, struct zeros *zeros)
 {
     const struct weight *w = member->w;
+    float scale_2 = scale_2_of(amax);
     struct packing *p = xalloc(1, sizeof *p);
-    *p = (struct packing){.job = job, .member = member, .scale_2 = scale_2};
+    *p = (struct packing){.job = job, .member = member, .scale_2 = scale_2, .zeros = zeros};
+    p->zero = amax == 0 ||
+              (member->held_scale &&
+               zeros_only(member->scales.raw, (size_t)ts_held_tensor(member->held_scale)->size));
     if (w->format == FORMAT_MXFP4) {
         p->recode = xgrow(NULL, 1, sizeof *p->recode);
         recode_init(p->recode, job->codec, scale_2);
@@ -196,7 +216,7 @@ static void pack_member(struct to_nvfp4 *job, const struct group *group,
     if (bytes <= KEEP_MOST)
         p->packed = xgrow(NULL, (size_t)bytes, 1);
     uint64_t most = weight_band(w, member->tensor), raw_row = weight_row_bytes(w, member->tensor);
-    struct band scales = {.convert = make_scales, .check = check_finite, .of = p};
+    struct band scales = {.convert = make_scales, .check = check_elements, .of = p};
     struct band nibbles = {.convert = make_nibbles, .of = p};
     to_nvfp4_scales(job, group, member, scale_2);
     to_nvfp4_bands(job, member, "weight_scale", &scales, most, raw_row, w->cols / NVFP4_BLOCK);
@@ -204,7 +224,7 @@ static void pack_member(struct to_nvfp4 *job, const struct group *group,
         to_nvfp4_put_from(job, member, "weight", p->packed, (size_t)bytes);
     else
         to_nvfp4_bands(job, member, "weight", &nibbles, most, raw_row, w->cols / 2);
-    bands_after(job->bands, free_packing, p);
+    bands_after(job->bands, end_packing, p);
 }
 
 static void pack_group(struct to_nvfp4 *job, struct group *group, void *context)
@@ -213,9 +233,7 @@ static void pack_group(struct to_nvfp4 *job, struct group *group, void *context)
     float amax = 0;
     for (unsigned i = 0; i < group->members; i++)
         amax = fmaxf(amax, weight_amax(job, &group->member[i], o));
-    /* All zero: any scale will do, and 1 is safe for every engine. */
-    float scale_2 = amax == 0 ? 1 : nvfp4_scale_2(amax);
-    if (scale_2 == 0)
+    if (scale_2_of(amax) == 0)
         die("%s: %s: its weight amax of %g is too small for a weight_scale_2", ts_name(job->in),
             group->member[0].tensor->name, (double)amax);
     for (unsigned i = 0; i < group->members; i++) {
@@ -224,12 +242,7 @@ static void pack_group(struct to_nvfp4 *job, struct group *group, void *context)
             to_nvfp4_pass(job, member);
             continue;
         }
-        if (amax == 0) {
-            o->zero++;
-            if (o->verbose)
-                warn("%s: all zero", member->tensor->name);
-        }
-        pack_member(job, group, member, scale_2);
+        pack_member(job, group, member, amax, &o->zeros);
     }
 }
 
@@ -256,10 +269,11 @@ int main(int argc, char **argv)
     /* Matrices are alike: keep freed memory, or the kernel would clear its pages again. */
     mallopt(M_MMAP_THRESHOLD, 2 * KEEP_MOST);
     mallopt(M_TRIM_THRESHOLD, 4 * KEEP_MOST);
-    o.verbose = stage.verbose;
+    o.verbose = o.zeros.verbose = stage.verbose;
     to_nvfp4_begin(&job, &stage, &o.common, convertible);
     to_nvfp4_run(&job, pack_group, &o);
-    to_nvfp4_finish(&job, json_pack("{s:I, s:I}", "weight_amax_synthesized",
-                                    (json_int_t)o.synthesized, "zero_weights", (json_int_t)o.zero));
+    json_t *counts = json_pack("{s:I}", "weight_amax_synthesized", (json_int_t)o.synthesized);
+    zeros_end(&o.zeros, counts);
+    to_nvfp4_finish(&job, counts);
     return stage_end(&stage);
 }

@@ -22,6 +22,7 @@ static const struct program program = {
 struct options {
     struct arg_pair layers, part;
     const char *shards, *root;
+    bool allow_zeros;
     size_t first_shard, end_shard; /* of the part */
 };
 
@@ -193,6 +194,10 @@ static void move_root(const struct options *o, struct sources *sources)
 static void take_options(struct options *o, struct stage *stage, int argc, char **argv)
 {
     const struct arg args[] = {
+        {.name = "allow-zeros",
+         .to = &o->allow_zeros,
+         .help = "read shards that end in zeros, too (as incomplete downloads do)",
+         .silent = true},
         {.name = "inline",
          .to = &stage->embed,
          .help = "put all bytes into the stream, for use on another machine",
@@ -234,6 +239,8 @@ int main(int argc, char **argv)
     take_options(&o, &stage, argc, argv);
     check_options(&o, &stage);
     struct ts_in *in = ts_open_all(stage.operand, (size_t)stage.operands, &stage);
+    if (!o.allow_zeros)
+        ts_refuse_zero_tails(in);
     if (o.root)
         move_root(&o, ts_sources(in));
     if (o.shards)

@@ -6,6 +6,7 @@
 #include "base/die.h"
 #include "base/ordered_pool.h"
 #include "model/weights.h"
+#include "quantize/zeros.h"
 #include "stream/band_pipeline.h"
 #include "stream/scales.h"
 
@@ -29,13 +30,20 @@ static struct toc *plan(const struct toc *in, const struct weights *weights, enu
     return out;
 }
 
+struct tally {
+    uint64_t converted, nan;
+    struct zeros zeros;
+};
+
 /* A matrix being converted. */
 struct matrix {
     const struct codec *codec;
     const struct weight *w;
     const struct tensor *tensor;
     struct scales scales;
-    uint64_t *nan; /* the total count */
+    struct tally *tally; /* of all matrices */
+    bool zero_scales;
+    bool nonzero; /* a byte of the weight was not 0 */
 };
 
 static void convert(struct band *band)
@@ -43,17 +51,21 @@ static void convert(struct band *band)
     const struct matrix *m = band->of;
     band->found[0] = weight_rows_by(m->codec, m->w, m->tensor, &m->scales, band->first, band->rows,
                                     band->raw, band->out);
+    band->found[1] = !zeros_only(band->raw, band->raw_size);
 }
 
-static void count_nan(struct band *band)
+static void count(struct band *band)
 {
-    const struct matrix *m = band->of;
-    *m->nan += band->found[0];
+    struct matrix *m = band->of;
+    m->tally->nan += band->found[0];
+    m->nonzero |= band->found[1] != 0;
 }
 
-static void free_matrix(void *context)
+static void end_matrix(void *context)
 {
     struct matrix *m = context;
+    if (!m->nonzero || m->zero_scales)
+        zeros_add(&m->tally->zeros, m->tensor->name);
     scales_free(&m->scales);
     free(m);
 }
@@ -70,7 +82,7 @@ static void convert_matrix(struct band_pipeline *bands, struct matrix *m)
             bands_next(bands, first ? NULL : m->tensor->name, (size_t)(rows * row_bytes),
                        (size_t)(rows * w->cols) * sizeof(uint16_t));
         band->convert = convert;
-        band->check = count_nan;
+        band->check = count;
         band->of = m;
         band->first = first;
         band->rows = rows;
@@ -78,7 +90,34 @@ static void convert_matrix(struct band_pipeline *bands, struct matrix *m)
         bands_submit(bands);
         first += rows;
     } while (first < w->rows);
-    bands_after(bands, free_matrix, m);
+    bands_after(bands, end_matrix, m);
+}
+
+static void convert_all(struct band_pipeline *bands, struct ts_in *in,
+                        const struct weights *weights, enum format format,
+                        const struct codec *codec, struct tally *tally)
+{
+    struct matrix *matrix = NULL; /* whose scales were read and whose weight comes next */
+    for (const struct tensor *tensor; (tensor = ts_next(in));) {
+        const struct weight *w = weight_of(weights, (size_t)(tensor - ts_toc(in)->tensor));
+        if (!w || w->format != format) {
+            bands_pass(bands);
+            continue;
+        }
+        if (!matrix)
+            matrix = xalloc(1, sizeof *matrix);
+        if (scales_take(&matrix->scales, w, in))
+            continue;
+        size_t scale_size = (size_t)ts_toc(in)->tensor[w->scale].size;
+        matrix->zero_scales = zeros_only(matrix->scales.raw, scale_size);
+        matrix->codec = codec;
+        matrix->w = w;
+        matrix->tensor = tensor;
+        matrix->tally = tally;
+        convert_matrix(bands, matrix);
+        matrix = NULL;
+        tally->converted++;
+    }
 }
 
 int dequantize_main(enum format format, const struct program *program, int argc, char **argv)
@@ -88,7 +127,8 @@ int dequantize_main(enum format format, const struct program *program, int argc,
     const struct arg args[] = {
         codec_arg(&cpu),
         arg_threads(&threads),
-        {.name = "verbose", .help = "say how many weights were converted"},
+        {.name = "verbose",
+         .help = "say how many weights were converted, and name those that are all zero"},
         {0},
     };
     struct stage stage;
@@ -101,35 +141,17 @@ int dequantize_main(enum format format, const struct program *program, int argc,
     struct toc *toc = plan(ts_toc(in), &weights, format);
     struct ts_out *out = ts_create(&stage, in, toc);
     struct band_pipeline *bands = bands_begin(out, in, workers, ORDERED_POOL_SLACK);
-
-    struct matrix *matrix = NULL; /* whose scales were read and whose weight comes next */
-    uint64_t converted = 0, nan = 0;
-    for (const struct tensor *tensor; (tensor = ts_next(in));) {
-        const struct weight *w = weight_of(&weights, (size_t)(tensor - ts_toc(in)->tensor));
-        if (!w || w->format != format) {
-            bands_pass(bands);
-            continue;
-        }
-        if (!matrix)
-            matrix = xalloc(1, sizeof *matrix);
-        if (scales_take(&matrix->scales, w, in))
-            continue;
-        matrix->codec = codec;
-        matrix->w = w;
-        matrix->tensor = tensor;
-        matrix->nan = &nan;
-        convert_matrix(bands, matrix);
-        matrix = NULL;
-        converted++;
-    }
+    struct tally tally = {.zeros.verbose = stage.verbose};
+    convert_all(bands, in, &weights, format, codec, &tally);
     bands_end(bands);
-    if (nan && !stage.quiet)
-        warn("%" PRIu64 " FP8 NaN became BF16 NaN", nan);
+    if (tally.nan && !stage.quiet)
+        warn("%" PRIu64 " FP8 NaN became BF16 NaN", tally.nan);
     if (stage.verbose)
-        warn("%" PRIu64 " %s weights became BF16", converted, format_name(format));
-    ts_finish(
-        out, in,
-        json_pack("{s:I, s:I}", "dequantized", (json_int_t)converted, "nan", (json_int_t)nan));
+        warn("%" PRIu64 " %s weights became BF16", tally.converted, format_name(format));
+    json_t *counts = json_pack("{s:I, s:I}", "dequantized", (json_int_t)tally.converted, "nan",
+                               (json_int_t)tally.nan);
+    zeros_end(&tally.zeros, counts);
+    ts_finish(out, in, counts);
     weights_free(&weights);
     toc_free(toc);
     return stage_end(&stage);

@@ -12,6 +12,7 @@
 #include "base/die.h"
 #include "base/json.h"
 #include "base/number.h"
+#include "base/placeholder.h"
 #include "base/text.h"
 #include "base/utf8.h"
 #include "model/model.h"
@@ -44,6 +45,21 @@ bool side_file_excluded(const char *name)
            !strcmp(name, CHECKPOINT_JOURNAL);
 }
 
+/* End the process if the file is not what its name says. */
+static void refuse_placeholder(int fd, const char *path)
+{
+    char head[PLACEHOLDER_HEAD];
+    ssize_t size;
+    do
+        size = pread(fd, head, sizeof head, 0);
+    while (size < 0 && errno == EINTR);
+    if (size < 0)
+        die_errno("%s", path);
+    const char *what = placeholder(head, (size_t)size);
+    if (what)
+        die("%s: %s", path, what);
+}
+
 static void read_shard(struct checkpoint *checkpoint, const char *path)
 {
     struct toc *toc = checkpoint->toc;
@@ -56,6 +72,7 @@ static void read_shard(struct checkpoint *checkpoint, const char *path)
     checkpoint->shard_source[shard] = source;
     struct source *file = &checkpoint->sources.file[source];
     int fd = sources_acquire(&checkpoint->sources, source);
+    refuse_placeholder(fd, path);
     char *error = safetensors_read(fd, file->size, toc, shard, &checkpoint->offset);
     sources_release(&checkpoint->sources, source);
     if (error)
@@ -96,6 +113,8 @@ static int open_regular(const char *path)
         die_errno("%s", path);
     if (!S_ISREG(status.st_mode))
         die("%s: not a regular file; is this a checkpoint?", path);
+    if (ends_with(path, ".json"))
+        refuse_placeholder(fd, path);
     return fd;
 }
 

@@ -38,6 +38,10 @@ struct ts_in *ts_open(const char *path, const struct stage *stage);
 /* Open several .safetensors files, or one folder, as one source. */
 struct ts_in *ts_open_all(char **path, size_t count, const struct stage *stage);
 
+/* Of a checkpoint on disk: end the process if a shard's end is zeros, as an incomplete download
+ * leaves it (zero_tail.h). Does nothing for a stream. */
+void ts_refuse_zero_tails(struct ts_in *in);
+
 /* The stream's name for messages: its path or "<stdin>". */
 const char *ts_name(const struct ts_in *in);
 

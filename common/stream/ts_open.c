@@ -13,6 +13,7 @@
 #include "base/progress.h"
 #include "base/text.h"
 #include "stream/ts_in.h"
+#include "stream/zero_tail.h"
 #include "tensor/weight.h"
 
 static const uint64_t toc_max = 1 << 30;
@@ -168,4 +169,10 @@ struct ts_in *ts_open(const char *path, const struct stage *stage)
 struct ts_in *ts_open_all(char **path, size_t count, const struct stage *stage)
 {
     return open_any(path, count, stage);
+}
+
+void ts_refuse_zero_tails(struct ts_in *in)
+{
+    if (!in->tar)
+        zero_tail_refuse(&in->checkpoint);
 }

@@ -10,6 +10,7 @@
 #include "base/die.h"
 #include "base/digest.h"
 #include "base/json.h"
+#include "base/placeholder.h"
 #include "base/utf8.h"
 #include "text/pattern.h"
 #include "text/pretokenizer.h"
@@ -290,6 +291,9 @@ static char *slurp(const char *path, bool needed, size_t *length)
     if (fread(text, 1, *length, file) != *length)
         die("%s: cannot be read, or changed meanwhile; try again", path);
     fclose(file);
+    const char *what = placeholder(text, *length);
+    if (what)
+        die("%s: %s", path, what);
     return text;
 }
 

@@ -64,12 +64,19 @@ static void print_weight_amaxes(const struct summary *s, const json_t *stage, co
     (void)s;
     (void)program;
     const json_t *synthesized = json_object_get(stage, "weight_amax_synthesized");
-    json_int_t zero = json_integer_value(json_object_get(stage, "zero_weights"));
     if (synthesized)
         fprintf(stderr, "weight amaxes taken from the weight itself: %" PRId64 "\n",
                 (int64_t)json_integer_value(synthesized));
-    if (zero)
-        fprintf(stderr, "weights that are all zero: %" PRId64 "\n", (int64_t)zero);
+}
+
+static void print_zeros(const struct summary *s, const json_t *stage, const char *program)
+{
+    (void)s;
+    json_int_t zero;
+    const char *first;
+    if (!json_unpack((json_t *)stage, "{s:I, s:s}", "zero_weights", &zero, "zero_first", &first))
+        fprintf(stderr, "%s: weights or scales that are all zero: %" PRId64 ", first %s\n", program,
+                (int64_t)zero, first);
 }
 
 static void print_input_amaxes(const struct summary *s, const json_t *stage, const char *program)
@@ -113,8 +120,9 @@ static void print_blocks(const struct summary *s, const json_t *stage, const cha
 static void print_counts(const struct summary *s)
 {
     static void (*const lines[])(const struct summary *s, const json_t *stage,
-                                 const char *program) = {
-        print_experts, print_weight_amaxes, print_input_amaxes, print_dequantized, print_blocks};
+                                 const char *program) = {print_experts,     print_weight_amaxes,
+                                                         print_zeros,       print_input_amaxes,
+                                                         print_dequantized, print_blocks};
     size_t i;
     json_t *stage;
     json_array_foreach(s->counts, i, stage)

@@ -1,0 +1,59 @@
+#include "stream/zero_tail.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/die.h"
+
+enum { PIECE = 16 << 10 };
+
+/* How many zeros the file ends in, ZERO_TAIL at most, from `start` on. */
+static uint64_t count_zeros(struct checkpoint *checkpoint, size_t source, uint64_t start)
+{
+    const struct source *file = &checkpoint->sources.file[source];
+    uint64_t at = file->size, end = file->size;
+    char piece[PIECE];
+    while (at > start && end - at < ZERO_TAIL) {
+        size_t size = at - start < PIECE ? (size_t)(at - start) : PIECE;
+        sources_read(&checkpoint->sources, source, at - size, piece, size, file->label);
+        for (size_t i = size; i > 0; i--)
+            if (piece[i - 1])
+                return end - at + size - i;
+        at -= size;
+    }
+    return end - at;
+}
+
+void zero_tail_refuse(struct checkpoint *checkpoint)
+{
+    const struct toc *toc = checkpoint->toc;
+    uint64_t *start = xalloc(toc->shards, sizeof *start);
+    uint32_t *last = xalloc(toc->shards, sizeof *last);
+    for (size_t i = 0; i < toc->shards; i++)
+        start[i] = UINT64_MAX;
+    for (size_t i = 0; i < toc->count; i++) {
+        uint32_t shard = toc->tensor[i].shard;
+        uint64_t at = checkpoint->offset[i];
+        if (start[shard] == UINT64_MAX || at >= checkpoint->offset[last[shard]])
+            last[shard] = (uint32_t)i;
+        if (at < start[shard])
+            start[shard] = at;
+    }
+    for (size_t i = 0; i < toc->shards; i++) {
+        size_t source = checkpoint->shard_source[i];
+        const struct source *file = &checkpoint->sources.file[source];
+        if (start[i] > file->size || file->size - start[i] < ZERO_DATA)
+            continue;
+        uint64_t zeros = count_zeros(checkpoint, source, start[i]);
+        bool all = zeros == file->size - start[i];
+        if (all || zeros >= ZERO_TAIL)
+            die("%s: %s zeros, tensor %s among them: its download is not complete; get it again, "
+                "or "
+                "say --allow-zeros if they belong there",
+                file->path, all ? "its data are all" : "its last MiB is all",
+                toc->tensor[last[i]].name);
+    }
+    free(start);
+    free(last);
+}

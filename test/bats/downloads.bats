@@ -1,0 +1,128 @@
+# What downloads leave of a checkpoint: files of zeros, pointers, pages, leftovers.
+load common
+load craft
+
+PATH=$PWD/pipelines:$PATH
+third=model-00003-of-00003.safetensors
+
+prepare() {
+    cp -r "$NANO" "$T/source"
+}
+
+# data_start FILE: where a shard's data begin.
+data_start() {
+    echo $((8 + $(od -An -tu8 -N8 "$1")))
+}
+
+# clear FILE OFFSET [LENGTH]: zeros there, to the end by default; the size stays.
+clear() {
+    local size
+    size=$(stat -c %s "$1")
+    dd if=/dev/zero of="$1" bs=64K iflag=count_bytes oflag=seek_bytes conv=notrunc status=none \
+        seek="$2" count="${3-$((size - $2))}"
+}
+
+# clear_tensor SHARD NAME: its bytes.
+clear_tensor() {
+    local begin end
+    read -r begin end < <(head -c "$(data_start "$1")" "$1" | tail -c +9 | jq -r --arg name "$2" '.[$name].data_offsets | @tsv')
+    clear "$1" $(($(data_start "$1") + begin)) $((end - begin))
+}
+
+@test "a shard that was preallocated, and never or half filled, is refused at the start" {
+    shard=$T/source/$third
+    clear "$shard" "$(data_start "$shard")"
+    for run in "st-read $T/source" "st-read -n $T/source" "v4-bf16 -n $T/source $T/out"; do
+        # shellcheck disable=SC2086
+        run $run -q
+        [ "$status" -eq 1 ]
+        [[ $output == *"/$third: its last MiB is all zeros, tensor "*' among them: its download is not complete; get it again, or say --allow-zeros '* ]]
+    done
+    refused "its last MiB is all zeros" st-read -o "$T/a.ts" "$shard"
+    safetensors "$T/small.safetensors" '{"a.weight":{"dtype":"F32","shape":[2048],"data_offsets":[0,8192]}}'
+    truncate -s +8192 "$T/small.safetensors"
+    refused "small.safetensors: its data are all zeros, tensor a.weight among them" st-read -n "$T/small.safetensors"
+    cp "$NANO/$third" "$shard"
+    clear "$shard" $(($(stat -c %s "$shard") - (1 << 20)))
+    refused "/$third: its last MiB is all zeros, tensor " st-read -o "$T/a.ts" "$T/source"
+    run v4-experts --amax "$NANO_AMAX" "$T/source" "$T/out"
+    [ "$status" -eq 1 ]
+    [[ $output == *'its last MiB is all zeros'* ]]
+    # A hole is as good as zeros on disk.
+    truncate -s -$((1 << 20)) "$shard"
+    truncate -s +$((1 << 20)) "$shard"
+    refused "/$third: its last MiB is all zeros" st-read -o "$T/a.ts" "$T/source"
+}
+
+@test "--allow-zeros goes on, and the summary counts and names what is all zero" {
+    shard=$T/source/$third
+    clear "$shard" "$(data_start "$shard")"
+    st-read --allow-zeros -o "$T/a.ts" "$T/source"
+    run v4-experts --allow-zeros --amax "$NANO_AMAX" "$T/source" "$T/out"
+    [ "$status" -eq 0 ]
+    [[ $output =~ nvfp4-cast:\ weights\ or\ scales\ that\ are\ all\ zero:\ [0-9]+,\ first\ layers\.[0-9]+\.ffn\.experts\.[0-9]+\.w[123]\.scale ]]
+    run v4-bf16 --allow-zeros "$T/source" "$T/bf16"
+    [ "$status" -eq 0 ]
+    [[ $output == *'fp8-dequant: weights or scales that are all zero: '*'mxfp4-unpack: weights or scales that are all zero: '* ]]
+}
+
+@test "tensors of zeros in the middle of a shard: each stage that reads them counts and names them" {
+    amaxes "$T/amax.ts"
+    expert=layers.0.ffn.experts.5
+    shard=$T/source/$(jq -r --arg name "$expert.w2.weight" '.weight_map[$name]' "$NANO/model.safetensors.index.json")
+    clear_tensor "$shard" $expert.w2.scale
+    clear_tensor "$shard" layers.0.attn.wkv.weight
+    # counted STAGE COUNT NAME: what a stage counts as zero.
+    counted() {
+        local stage=$1
+        [ "${stage#nvfp4-[cp]}" = "$stage" ] || stage+=" --amax $T/amax.ts"
+        $stage -o "$T/x.ts" "$T/source"
+        [ "$(tar xOf "$T/x.ts" .end | jq -r '.counts[0] | "\(.zero_weights) \(.zero_first)"')" = "$2 $3" ]
+    }
+    counted nvfp4-cast 1 $expert.w2.scale
+    counted nvfp4-pack 1 $expert.w2.weight
+    counted mxfp4-unpack 1 $expert.w2.weight
+    counted fp8-dequant 1 layers.0.attn.wkv.weight
+    clear_tensor "$shard" $expert.w1.weight
+    counted nvfp4-pack 2 $expert.w1.weight
+    counted nvfp4-cast 1 $expert.w2.scale
+    pipeline "nvfp4-cast --amax '$T/amax.ts' '$T/source' | nvfp4-unpack >'$T/x.ts'"
+    tar xOf "$T/x.ts" .end | jq -e '.counts[1].zero_weights == 1 and .counts[1].zero_first == "layers.0.ffn.experts.5.w1.weight"'
+    run nvfp4-cast -v --amax "$T/amax.ts" -o "$T/x.ts" "$T/source"
+    [[ $output == *"$expert.w2.scale: all zero"* ]]
+    run pipeline "fp8-dequant '$T/source' | mxfp4-unpack | st-write '$T/out'"
+    [[ $output == *'fp8-dequant: weights or scales that are all zero: 1, first layers.0.attn.wkv.weight'* ]]
+    [[ $output == *"mxfp4-unpack: weights or scales that are all zero: 2, first $expert.w1.weight"* ]]
+}
+
+@test "a shard that ends in a bias of zeros, or holds nothing else, is none of these" {
+    mkdir "$T/bias"
+    safetensors "$T/bias/model.safetensors" '{"a.weight":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"b.bias":{"dtype":"F32","shape":[131072],"data_offsets":[4,524292]}}' '\x00\x00\x80\x3f'
+    truncate -s +524288 "$T/bias/model.safetensors"
+    st-read -o "$T/a.ts" "$T/bias"
+    safetensors "$T/bias/model.safetensors" '{"b.bias":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}' '\0\0\0\0\0\0\0\0'
+    st-read -o "$T/a.ts" "$T/bias"
+}
+
+@test "a pointer, a page or nothing in place of a file is named" {
+    pointer=$'version https://git-lfs.github.com/spec/v1\noid sha256:4d7a2146\nsize 12345\n'
+    page=$' \n<!DOCTYPE html><html><title>Sign in</title></html>'
+    for file in model-00002-of-00003.safetensors model.safetensors.index.json tokenizer.json config.json \
+        generation_config.json inference/config.json; do
+        printf '%s' "$pointer" >"$T/source/$file"
+        refused "source/$file: is a Git LFS pointer.*; run git lfs pull" st-read -o "$T/a.ts" "$T/source"
+        printf '%s' "$page" >"$T/source/$file"
+        refused "source/$file: is a web page .*; download it again" st-read -o "$T/a.ts" "$T/source"
+        echo '<?xml version="1.0"?><Error><Code>AccessDenied</Code></Error>' >"$T/source/$file"
+        refused "source/$file: is a web page .*; download it again" st-read -n "$T/source"
+        : >"$T/source/$file"
+        refused "source/$file: is empty; download it again" st-read -o "$T/a.ts" "$T/source"
+        cp "$NANO/$file" "$T/source/$file"
+    done
+    printf '%s' "$pointer" >"$T/source/tokenizer.json"
+    refused 'source/tokenizer.json: is a Git LFS pointer' st-tokenize --tokenizer "$T/source" --length 4 "$PWD/test/data/text/eval.jsonl"
+    # Of what no program reads, a pointer is a file as any other.
+    printf '%s' "$pointer" >"$T/source/figure.png"
+    cp "$NANO/tokenizer.json" "$T/source"
+    st-read -o "$T/a.ts" "$T/source"
+}
