@@ -3,6 +3,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <fnmatch.h>
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
@@ -43,6 +44,56 @@ bool side_file_excluded(const char *name)
     return !strcmp(base, index_name) || ends_with(base, ".safetensors") ||
            !strcmp(base, "__pycache__") || !strcmp(name, ".cache") || !strcmp(name, ".git") ||
            !strcmp(name, CHECKPOINT_JOURNAL);
+}
+
+/* True for what downloads, version control, training and other formats leave beside a checkpoint. A
+ * folder of such a name is left out with all that is in it. */
+static bool is_stray(const char *name)
+{
+    static const char *const pattern[] = {"*.incomplete",
+                                          "*.aria2",
+                                          "*.lock",
+                                          "*.part",
+                                          "*.partial",
+                                          "*.crdownload",
+                                          "*.download",
+                                          "*.tmp",
+                                          "*.temp",
+                                          "*~",
+                                          ".*.sw?",
+                                          ".DS_Store",
+                                          ".cache",
+                                          ".huggingface",
+                                          ".git*",
+                                          "__pycache__",
+                                          ".ipynb_checkpoints",
+                                          "*.gguf",
+                                          "*.onnx",
+                                          "*.h5",
+                                          "*.msgpack",
+                                          "*.pth",
+                                          "pytorch_model*.bin",
+                                          "pytorch_model*.bin.index.json",
+                                          "optimizer*.pt",
+                                          "optimizer*.bin",
+                                          "scheduler.pt",
+                                          "scaler.pt",
+                                          "rng_state*",
+                                          "trainer_state.json",
+                                          "training_args.bin",
+                                          "*_states.pt",
+                                          "global_step*"};
+    const char *slash = strrchr(name, '/'), *base = slash ? slash + 1 : name;
+    for (size_t i = 0; i < sizeof pattern / sizeof *pattern; i++)
+        if (!fnmatch(pattern[i], base, 0))
+            return true;
+    return false;
+}
+
+static void leave_out(struct checkpoint *checkpoint, const char *name)
+{
+    if (!checkpoint->left_out++)
+        checkpoint->left_out_first = xstrdup(name);
 }
 
 /* End the process if the file is not what its name says. */
@@ -208,7 +259,9 @@ static void read_side_files(struct checkpoint *checkpoint, const char *folder, c
         struct stat status;
         if (lstat(path, &status))
             die_errno("%s", path);
-        if (side_file_excluded(name)) {
+        if (is_stray(name)) {
+            leave_out(checkpoint, name);
+        } else if (side_file_excluded(name)) {
             if (!is_shard(checkpoint, name) && ends_with(name, ".safetensors"))
                 warn("%s: not a shard of this checkpoint; left out", path);
         } else if (S_ISDIR(status.st_mode)) {
@@ -419,6 +472,7 @@ void checkpoint_free(struct checkpoint *checkpoint)
     free(checkpoint->shard_source);
     free(checkpoint->folder);
     free(checkpoint->model_type);
+    free(checkpoint->left_out_first);
     model_close(checkpoint->model);
     *checkpoint = (struct checkpoint){0};
 }

@@ -24,9 +24,11 @@ struct checkpoint {
     struct sources sources;
     struct side_file *file;
     size_t files;
-    char *folder;        /* absolute, links resolved; NULL for single files */
-    char *model_type;    /* from config.json, or NULL */
-    struct model *model; /* opened with it */
+    size_t left_out;      /* files and folders beside them that are no part of a checkpoint */
+    char *left_out_first; /* name of one, or NULL */
+    char *folder;         /* absolute, links resolved; NULL for single files */
+    char *model_type;     /* from config.json, or NULL */
+    struct model *model;  /* opened with it */
 };
 
 /* The file that marks a folder which st-write has not finished. Such a folder is not a checkpoint:

@@ -107,6 +107,20 @@ static bool is_checkpoint(const char *path)
     return S_ISDIR(status.st_mode) || ends_with(path, ".safetensors");
 }
 
+/* The header's `input`: what the reports of later stages say of this checkpoint. The caller owns
+ * it. */
+static json_t *describe_input(const struct checkpoint *checkpoint)
+{
+    json_t *input = formats_totals(checkpoint->toc);
+    if (!checkpoint->left_out)
+        return input;
+    char *first = printable(xstrdup(checkpoint->left_out_first));
+    json_object_set_new(input, "left_out", json_integer((json_int_t)checkpoint->left_out));
+    json_object_set_new(input, "left_out_first", json_string(first));
+    free(first);
+    return input;
+}
+
 static void open_checkpoint(struct ts_in *in, char **path, size_t count)
 {
     checkpoint_open(&in->checkpoint, path, count);
@@ -115,7 +129,7 @@ static void open_checkpoint(struct ts_in *in, char **path, size_t count)
         json_pack("{s:s, s:i, s:s*, s:s, s:s*, s:o, s:o, s:{}, s:[]}", "format", "tensor-stream",
                   "version", 1, "model_type", checkpoint->model_type, "scope", "all", "source",
                   checkpoint->folder, "files", sources_to_json(&checkpoint->sources), "input",
-                  formats_totals(checkpoint->toc), "quant", "history");
+                  describe_input(checkpoint), "quant", "history");
     if (!in->header)
         die("%s: its path is not UTF-8, which a stream needs; move or link it", in->name);
 }

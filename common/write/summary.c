@@ -36,6 +36,12 @@ static void print_totals(FILE *out, const struct summary *s)
     print_side(out, "in", s->input);
     print_side(out, "out", s->output);
     fprintf(out, "%-5s %s\n", "files", bytes_text((double)s->file_bytes, text));
+    json_int_t left_out;
+    const char *first;
+    if (!json_unpack(s->input, "{s:I, s:s}", "left_out", &left_out, "left_out_first", &first))
+        fprintf(out,
+                "left out: %" PRId64 " side files that are no part of a checkpoint, first %s\n",
+                (int64_t)left_out, first);
 }
 
 /* ---- the stages' counts: each line is printed if its numbers exist ---- */

@@ -126,3 +126,28 @@ clear_tensor() {
     cp "$NANO/tokenizer.json" "$T/source"
     st-read -o "$T/a.ts" "$T/source"
 }
+
+@test "what lies beside a checkpoint and is no part of it is left out and counted" {
+    mkdir -p "$T/source/.cache/huggingface" "$T/source/global_step500" "$T/source/inference/__pycache__"
+    stray=(.cache/huggingface/x.incomplete global_step500/mp_rank_00_model_states.pt inference/__pycache__/model.pyc
+        "$third.aria2" model-00002-of-00003.safetensors.incomplete "$third.lock" config.json.tmp .gitattributes .gitignore
+        optimizer.pt trainer_state.json rng_state_0.pth pytorch_model-00001-of-00002.bin pytorch_model.bin.index.json
+        DeepSeek-Q4_K_M.gguf inference/convert.py~)
+    for file in "${stray[@]}"; do
+        echo x >"$T/source/$file"
+    done
+    echo x >"$T/source/README.md"
+    run pipeline "st-read '$T/source' | st-write '$T/out'"
+    [ "$status" -eq 0 ]
+    [[ $output == *"left out: ${#stray[@]} side files that are no part of a checkpoint, first "* ]]
+    rm -r "$T/source/.cache" "$T/source/global_step500" "$T/source/inference/__pycache__"
+    rm -f "${stray[@]/#/$T/source/}"
+    diff -r -x "*.safetensors*" "$T/source" "$T/out"
+    # In plans and for programs; and nothing is said where nothing is left out.
+    run pipeline "st-read -n '$T/source' | st-write -n '$T/out2'"
+    [ "$status" -eq 0 ]
+    [[ $output != *'left out'* ]]
+    mkdir "$T/source/.git"
+    pipeline "st-read -n '$T/source' | st-write -n '$T/out2'" | grep -q '^left out: 1 .*first \.git$'
+    pipeline "st-read '$T/source' | st-write -q --json '$T/out2'" | jq -e '.input.left_out == 1 and .input.left_out_first == ".git"'
+}
