@@ -10,7 +10,7 @@ prepare() {
 
 # Name, dtype and shape of each tensor.
 table() {
-    st-read -n "$1" | tar -xOf - .toc | cut -f1-3
+    st-read -n --allow-zeros "$1" | tar -xOf - .toc | cut -f1-3
 }
 
 # The JSON of a safetensors file's header.

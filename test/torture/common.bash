@@ -209,7 +209,7 @@ export -f watch stop_at
 # members_of CASE: the stages of a pipeline, in ${members[@]}.
 members_of() {
     case $1 in
-    v4-bf16) members=(st-read fp8-dequant mxfp4-unpack st-write) ;;
+    v4-bf16) members=(st-read fp8-dequant mxfp4-unpack nvfp4-unpack st-write) ;;
     v4-experts) members=(st-read amax-merge nvfp4-cast st-write) ;;
     v4-experts-lossy) members=(st-read amax-merge nvfp4-pack st-write) ;;
     esac
