@@ -208,7 +208,7 @@ static void check_input(struct ts_in *in, const struct options *o, bool continue
             ts_name(in), scope);
     if (!data)
         die("%s: holds no tensor to write; is it the right stream?", ts_name(in));
-    if (scope && strcmp(scope, "all") != 0 && !o->partial && !o->part && !continued)
+    if (!ts_is_whole(in) && !o->partial && !o->part && !continued)
         die("%s: is only a part of a checkpoint (%s); --part writes it as one of several, "
             "--partial all the same",
             ts_name(in), scope);
