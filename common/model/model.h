@@ -100,7 +100,8 @@ enum chat_style model_chat_style(const struct model *model);
 
 /* Sort a table's lines into stream order: by execution, then by natural order of names; scales
  * before their weight. `with` (may be NULL) is a parallel array of elements of `size` bytes, which
- * is sorted along. */
+ * is sorted along. Of a module whose names come twice, in model-parallel ranks, each shard's
+ * tensors stay together. */
 void model_sort(const struct model *model, struct toc *toc, void *with, size_t size);
 
 #endif

@@ -90,11 +90,26 @@ static int by_number(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
+/* Ranks of a matrix follow each other, so that its group would be torn. */
+static void refuse_ranks(struct to_nvfp4 *job, const struct weight *w)
+{
+    const struct toc *toc = ts_toc(job->in);
+    const struct weight *next = w + 1;
+    if (next == job->weights.weight + job->weights.count || strcmp(next->module, w->module) != 0)
+        return;
+    die("%s: %s is in %s and in %s: model-parallel ranks of a matrix whose scale is shared with "
+        "others cannot be converted; take the release's checkpoint",
+        ts_name(job->in), toc->tensor[w->line].name, toc->shard[toc->tensor[w->line].shard],
+        toc->shard[toc->tensor[next->line].shard]);
+}
+
 /* Form the group of a selected matrix: all its members, including context, get the same leader. */
 static void form_group(struct to_nvfp4 *job, uint32_t index, const bool *convertible)
 {
     const struct weight *w = &job->weights.weight[index];
     uint32_t member[GROUP_MAX];
+    if (w->place.group)
+        refuse_ranks(job, w);
     unsigned members = 0;
     struct place place;
     while (members < GROUP_MAX &&

@@ -25,6 +25,8 @@ struct checkpoint {
     struct side_file *file;
     size_t files;
     char *folder;        /* absolute, links resolved; NULL for single files */
+    char *scope;         /* what is missing: "without model-00002-of-00003.safetensors"; or NULL */
+    size_t left_out;     /* tensors that the index does not name */
     char *model_type;    /* from config.json, or NULL */
     struct model *model; /* opened with it */
 };
@@ -40,7 +42,9 @@ enum { SIDE_FILE_INLINE_MAX = 1 << 20, SIDE_FILES_MAX = 128 << 20 };
 /* Open one folder, or `count` .safetensors files. Follows symbolic links to files (a Hugging Face
  * cache consists of them). Checks the headers and the index, if there is one. A shard or tensor
  * that the index names but is missing or elsewhere ends the process. Tensors that the index does
- * not name are read, with a warning. checkpoint_free() frees the content. */
+ * not name are left out, with a warning. Without an index, a folder must have all shards that their
+ * names tell of, and each tensor once, unless they are of ranks (shard_name.h). checkpoint_free()
+ * frees the content. */
 void checkpoint_open(struct checkpoint *checkpoint, char **path, size_t count);
 void checkpoint_free(struct checkpoint *checkpoint);
 

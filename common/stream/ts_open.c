@@ -110,11 +110,14 @@ static void open_checkpoint(struct ts_in *in, char **path, size_t count)
 {
     checkpoint_open(&in->checkpoint, path, count);
     struct checkpoint *checkpoint = &in->checkpoint;
-    in->header =
-        json_pack("{s:s, s:i, s:s*, s:s, s:s*, s:o, s:o, s:{}, s:[]}", "format", "tensor-stream",
-                  "version", 1, "model_type", checkpoint->model_type, "scope", "all", "source",
-                  checkpoint->folder, "files", sources_to_json(&checkpoint->sources), "input",
-                  formats_totals(checkpoint->toc), "quant", "history");
+    in->header = json_pack("{s:s, s:i, s:s*, s:s, s:s*, s:o, s:o, s:{}, s:[]}", "format",
+                           "tensor-stream", "version", 1, "model_type", checkpoint->model_type,
+                           "scope", checkpoint->scope ? checkpoint->scope : "all", "source",
+                           checkpoint->folder, "files", sources_to_json(&checkpoint->sources),
+                           "input", formats_totals(checkpoint->toc), "quant", "history");
+    if (in->header && checkpoint->left_out)
+        json_object_set_new(json_object_get(in->header, "input"), "left_out",
+                            json_integer((json_int_t)checkpoint->left_out));
     if (!in->header)
         die("%s: its path is not UTF-8, which a stream needs; move or link it", in->name);
 }

@@ -109,3 +109,130 @@ mixed() {
     nvfp4-cast --amax "$T/amax.ts" -o "$T/all.ts" "$T/first.ts"
     [ "$(st-sum "$T/all.ts")" = "$(pipeline "nvfp4-cast --amax '$T/amax.ts' '$NANO' | st-sum")" ]
 }
+
+# download NAME...: a checkpoint's folder, without index, of these files, copies of the bundled shards in turn.
+download() {
+    local i=0
+    rm -rf "$T/c"
+    mkdir "$T/c"
+    cp "$NANO/config.json" "$T/c"
+    for name in "$@"; do cp "$NANO/model-0000$((i++ % 3 + 1))-of-00003.safetensors" "$T/c/$name"; done
+}
+
+@test "a shard is missing, and there is no index: named, going by the others" {
+    download model-0000{1,2,3}-of-00003.safetensors
+    [ "$(st-sum "$T/c")" = "$(st-sum "$NANO")" ]
+    rm "$T/c/model-00002-of-00003.safetensors"
+    for program in "st-read" "st-ls" "nvfp4-cast -n"; do
+        # shellcheck disable=SC2086 # options
+        refused 'c: model-00002-of-00003\.safetensors is missing, .*download complete' $program -o "$T/x.ts" "$T/c"
+    done
+    run v4-experts --amax "$NANO_AMAX" "$T/c" "$T/out"
+    [ "$status" -eq 1 ]
+    [[ $output == *'model-00002-of-00003.safetensors is missing'* ]]
+    [ -z "$(find "$T" -name 'out*')" ]
+    # The first, the last; other ways to count.
+    download model-00002-of-00003.safetensors
+    refused 'c: model-00001-of-00003\.safetensors is missing' st-read -o "$T/x.ts" "$T/c"
+    download model_1-of-10.safetensors model_2-of-10.safetensors
+    refused 'c: model_3-of-10\.safetensors is missing' st-read -o "$T/x.ts" "$T/c"
+    download model-0{0,1,2}-of-03.safetensors
+    [ "$(st-sum "$T/c")" = "$(st-sum "$NANO")" ]
+    rm "$T/c/model-02-of-03.safetensors"
+    refused 'c: model-02-of-03\.safetensors is missing' st-read -o "$T/x.ts" "$T/c"
+    # Names that tell of no number.
+    for name in model.safetensors model-of-3.safetensors model-1-of-.safetensors model-1-of-2-x.safetensors; do
+        download "$name"
+        st-read -n "$T/c" >"$T/x.ts"
+    done
+}
+
+@test "one shard of several is no whole checkpoint" {
+    one=$NANO/model-00001-of-00003.safetensors
+    [ "$(st-read -n "$one" | tar xOf - .stream | jq -r .scope)" = 'without model-00002-of-00003.safetensors' ]
+    run v4-experts --amax "$NANO_AMAX" "$one" "$T/out"
+    [ "$status" -eq 1 ]
+    [[ $output == *'is only a part of a checkpoint (without model-00002-of-00003.safetensors)'*--partial* ]]
+    [ -z "$(find "$T" -name 'out*')" ]
+    pipeline "st-read '$one' | st-write -q --partial '$T/part'"
+    # All of them, and a file that holds all of it.
+    [ "$(st-read -n "$NANO"/*.safetensors | tar xOf - .stream | jq -r .scope)" = all ]
+    pipeline "st-read '$NANO'/*.safetensors | st-write -q '$T/whole'"
+    download model.safetensors
+    cp "$one" "$T/model-00001-of-00001.safetensors"
+    for file in "$T/c/model.safetensors" "$T/model-00001-of-00001.safetensors"; do
+        [ "$(st-read -n "$file" | tar xOf - .stream | jq -r .scope)" = all ]
+    done
+    # One of another kind: a rank of two.
+    cp "$one" "$T/c/model1-mp2.safetensors"
+    run pipeline "st-read '$T/c/model1-mp2.safetensors' | st-write -n '$T/rank'"
+    [[ $output == *'is only a part of a checkpoint (without model0-mp2.safetensors)'* ]]
+}
+
+@test "what the index does not name is left out, and counted" {
+    cp -r "$NANO" "$T/source"
+    jq '.weight_map |= with_entries(select(.key | startswith("mtp.") | not))' "$NANO/model.safetensors.index.json" \
+        >"$T/source/model.safetensors.index.json"
+    run st-read -o "$T/x.ts" "$T/source"
+    [ "$status" -eq 0 ]
+    [[ $output == *'index.json: does not name '*' of the tensors that the shards hold, such as mtp.0.'*'; left out' ]]
+    st-grep --invert '^mtp' "$NANO" >"$T/rest.ts"
+    [ "$(st-sum "$T/x.ts")" = "$(st-sum "$T/rest.ts")" ]
+    left=$((667 - $(tar xOf "$T/rest.ts" .toc | wc -l)))
+    [ "$(tar xOf "$T/x.ts" .stream | jq .input.left_out)" = $left ]
+    run v4-experts -v --amax "$NANO_AMAX" "$T/source" "$T/out"
+    [ "$status" -eq 0 ]
+    [[ $output == *"left out: $left tensors that the source's index does not name"* ]]
+    [ "$(jq '.weight_map | keys | map(select(startswith("mtp."))) | length' "$T/out/model.safetensors.index.json")" = 0 ]
+    [ "$(st-ls --tsv "$T/out" | grep -c ^mtp)" = 0 ]
+    # One tensor alone, of the first shard; the others keep their bytes.
+    jq 'del(.weight_map["embed.weight"])' "$NANO/model.safetensors.index.json" >"$T/source/model.safetensors.index.json"
+    [ "$(st-sum "$T/source" 2>/dev/null)" = "$(st-grep --invert '^embed' "$NANO" | st-sum)" ]
+}
+
+@test "the same name in two files of a folder without index: both are named" {
+    download model-0000{1,2,3}-of-00003.safetensors consolidated.safetensors
+    for program in "st-read" "fp8-dequant" "nvfp4-cast -n"; do
+        # shellcheck disable=SC2086 # options
+        refused 'is in two files, consolidated\.safetensors and model-00001-of-00003\.safetensors, .*remove' \
+            $program -o "$T/x.ts" "$T/c"
+    done
+    # One of another kind: a rank beside what is none.
+    download model0-mp2.safetensors model1-mp2.safetensors other-mp.safetensors model.safetensors
+    refused 'is in two files, model\.safetensors and model0-mp2\.safetensors' st-read -o "$T/x.ts" "$T/c"
+}
+
+# rank FILE SCALE: an FP8 and an MXFP4 matrix of one another, all 1 times a power of two, this E8M0 code.
+rank() {
+    safetensors "$1" '{"layers.0.attn.wq_a.scale":{"dtype":"F8_E8M0","shape":[1,1],"data_offsets":[0,1]},
+"layers.0.attn.wq_a.weight":{"dtype":"F8_E4M3","shape":[1,4],"data_offsets":[1,5]},
+"layers.0.attn.wq_b.scale":{"dtype":"F8_E8M0","shape":[1,1],"data_offsets":[5,6]},
+"layers.0.attn.wq_b.weight":{"dtype":"I8","shape":[1,16],"data_offsets":[6,22]}}' \
+        "$2"'\x38\x38\x38\x38'"$2$(printf '\\x22%.0s' {1..16})"
+}
+
+@test "ranks that repeat names: a weight has the scales of its shard" {
+    mkdir "$T/mp"
+    cp "$NANO/config.json" "$T/mp"
+    rank "$T/mp/model0-mp2.safetensors" '\x7f'
+    rank "$T/mp/model1-mp2.safetensors" '\x80'
+    [ "$(st-stat --values --tsv "$T/mp" | cut -f1,7 | tail -n +1 | grep wq | tr '\t\n' '  ')" = \
+        'layers.0.attn.wq_a.weight 1 layers.0.attn.wq_a.weight 2 layers.0.attn.wq_b.weight 1 layers.0.attn.wq_b.weight 2 ' ]
+    st-stat -n --values "$T/mp" | grep -q '^4 tensors'
+    pipeline "fp8-dequant '$T/mp' | mxfp4-unpack >'$T/bf16.ts'"
+    [ "$(st-ls --tsv "$T/bf16.ts" | cut -f2 | sort -u)" = BF16 ]
+    st-cmp -q --values "$T/mp" "$T/bf16.ts"
+    # In another order, as another program could write such a stream, it is refused.
+    st-read "$T/mp" >"$T/mp.ts"
+    mkdir "$T/entries"
+    tar xf "$T/mp.ts" -C "$T/entries"
+    { grep 'a.*scale' "$T/entries/.toc" && grep 'a.*weight' "$T/entries/.toc"; } >"$T/toc"
+    mv "$T/toc" "$T/entries/.toc"
+    printf '%s\n' .stream .toc files/config.json .end >"$T/entries.list"
+    jq -c '.tensors = 0 | .bytes = 0 | .plan = true' "$T/entries/.end" >"$T/end" && mv "$T/end" "$T/entries/.end"
+    tar -C "$T/entries" --format=ustar --no-recursion -cf "$T/other.ts" -T "$T/entries.list"
+    for program in fp8-dequant "st-stat --values"; do
+        # shellcheck disable=SC2086 # options
+        refused 'wq_a\.weight: its scale .* directly before it' $program -n "$T/other.ts"
+    done
+}
