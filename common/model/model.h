@@ -55,6 +55,10 @@ char *model_expert_path(const struct model *model, const struct place *place, ch
 const char *model_matrix_name(const struct model *model, const struct place *place);
 bool model_is_last_matrix(const struct model *model, const struct place *place);
 
+/* The path of a place's layer ("layers.3", "mtp.0"), into `path` (TENSOR_NAME_MAX + 1 bytes), which
+ * it returns; "" outside of layers. */
+char *model_layer_path(const struct model *model, const struct place *place, char *path);
+
 /* Parse "PREFIX<number>." at *name. If it matches: true, *number set, and *name moved past the dot.
  */
 bool name_number(const char **name, const char *prefix, uint32_t *number);

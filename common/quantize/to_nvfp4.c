@@ -9,6 +9,7 @@
 #include "base/ordered_pool.h"
 #include "quantize/convertible.h"
 #include "stream/scales.h"
+#include "stream/whole.h"
 #include "tensor/nvfp4.h"
 
 /* ---- options ---- */
@@ -207,6 +208,7 @@ void to_nvfp4_begin(struct to_nvfp4 *job, const struct stage *stage,
     job->amaxes = options->amax ? amaxes_load(options->amax, model) : NULL;
     job->recipe = recipe_load(options->recipe, model);
     job->experts = xalloc(count_classes(model), sizeof *job->experts);
+    whole_check(job->in);
     weights_find(&job->weights, model, ts_toc(job->in), ts_name(job->in));
     select_weights(job, convertible);
     plan(job);

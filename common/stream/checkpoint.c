@@ -346,7 +346,9 @@ static void check_shards(const struct checkpoint *checkpoint, const char *folder
         int64_t first = toc_find(toc, toc->tensor[i].name);
         const char *other = toc->shard[toc->tensor[first].shard];
         if (first != (int64_t)i && !(shard_is_rank(shard) && shard_is_rank(other)))
-            die(X, folder, toc->tensor[i].name, other, shard, index_name);
+            die("%s: tensor %s is in two files, %s and %s, and there is no %s to tell which "
+                "counts; remove the files that do not belong",
+                folder, toc->tensor[i].name, other, shard, index_name);
     }
 }
 

@@ -236,3 +236,78 @@ rank() {
         refused 'wq_a\.weight: its scale .* directly before it' $program -n "$T/other.ts"
     done
 }
+
+# lacking PATTERN NAMES: a checkpoint with an index, but without the tensors whose names match, is not converted.
+lacking() {
+    rm -rf "$T/less"
+    pipeline "st-grep --invert '$2' '$NANO' | st-write -q --partial '$T/less'"
+    incomplete "$1"
+}
+
+# incomplete PATTERN: nothing that reads $T/less as a whole checkpoint goes on.
+incomplete() {
+    for program in "nvfp4-cast -n" "nvfp4-pack -n" fp8-dequant "mxfp4-unpack -n"; do
+        # shellcheck disable=SC2086 # options
+        refused "less: $1; is the download complete\?" $program -o "$T/x.ts" "$T/less"
+    done
+    st-read "$T/less" >"$T/less.ts"
+    refused "less\.ts: $1; " st-write -n "$T/out" "$T/less.ts"
+    refused "less\.ts: $1; " st-write "$T/out" "$T/less.ts"
+    [ -z "$(find "$T" -name 'out*' -o -name x.ts)" ]
+}
+
+@test "layers, experts and matrices that config.json counts, but that are not there" {
+    lacking 'lacks layers\.2' '^layers[.]2[.]'
+    lacking 'lacks layers\.3\.ffn\.experts\.15' '^layers[.]3[.]ffn[.]experts[.]15[.]'
+    lacking 'lacks layers\.0\.ffn\.experts\.0\.w2\.weight' '^layers[.]0[.]ffn[.]experts[.]0[.]w2[.]'
+    lacking 'lacks layers\.0\.ffn\.experts\.0, layers\.0\.ffn\.experts\.1, layers\.0\.ffn\.experts\.2 and 13 more' \
+        '^layers[.]0[.]ffn[.]experts[.]'
+    lacking 'lacks layers\.0\.ffn\.experts\.3\.w1\.weight, layers\.1\.ffn\.experts\.3\.w1\.weight, layers\.2' \
+        '^(layers[.][01][.]ffn[.]experts[.]3[.]w1[.]|layers[.]2[.])'
+    # Others that each layer, and each model, has; and of MTP, which need not be there, what is begun.
+    lacking 'lacks layers\.1\.attn\.wo_b\.weight' '^layers[.]1[.]attn[.]wo_b[.]'
+    lacking 'lacks head\.weight' '^head'
+    lacking 'lacks mtp\.0\.ffn\.experts\.7' '^mtp[.]0[.]ffn[.]experts[.]7[.]'
+    pipeline "st-grep --invert '^mtp' '$NANO' | st-write -q --partial '$T/trunk'"
+    v4-experts -q --amax "$NANO_AMAX" "$T/trunk" "$T/whole"
+}
+
+@test "a scale that is missing is named, before anything else is read" {
+    pipeline "st-grep --invert '^layers[.]1[.]ffn[.]experts[.]3[.]w1[.]scale' '$NANO' | st-write -q --partial '$T/less'"
+    for program in nvfp4-cast nvfp4-pack mxfp4-unpack; do
+        refused 'layers\.1\.ffn\.experts\.3\.w1\.weight: its scale .* is missing; the checkpoint is incomplete' \
+            "$program" -n -o "$T/x.ts" "$T/less"
+    done
+}
+
+# counted PATTERN FILTER: the same of a config.json that this jq filter changed.
+counted() {
+    rm -rf "$T/less"
+    cp -r "$NANO" "$T/less"
+    jq "$2" "$NANO/config.json" >"$T/less/config.json"
+    incomplete "$1"
+}
+
+@test "config.json counts other layers and experts than there are" {
+    counted 'lacks layers\.4' '.num_hidden_layers = 5'
+    counted 'lacks layers\.4, layers\.5, layers\.6 and [0-9]+ more' '.num_hidden_layers = 1e9 + 1'
+    counted 'lacks layers\.0\.ffn\.experts\.16, layers\.1.* and 1 more' '.n_routed_experts = 17'
+    counted "has a layer 3, but config\.json's num_hidden_layers is 3" '.num_hidden_layers = 3'
+    counted "has a routed expert 15, but config\.json's n_routed_experts is 8" '.n_routed_experts = 8'
+    counted 'lacks layers\.4' '{model_type, text_config: (.num_hidden_layers = 5)}'
+    cp -r "$NANO" "$T/nested"
+    jq '{model_type, text_config: .}' "$NANO/config.json" >"$T/nested/config.json"
+    nvfp4-cast -n "$T/nested" >"$T/x.ts"
+}
+
+@test "parts of a checkpoint that is incomplete are not joined; --partial takes what there is" {
+    amaxes "$T/amax.ts"
+    pipeline "st-grep --invert '^layers[.]3[.]ffn[.]experts[.]15[.]' '$NANO' | st-write -q --partial '$T/less'"
+    for i in 1 2; do
+        pipeline "st-read --part $i/2 '$T/less' | nvfp4-cast -q --amax '$T/amax.ts' | st-write -q --part '$T/out'"
+    done
+    refused 'lacks layers\.3\.ffn\.experts\.15; ' st-write --join "$T/out"
+    [ ! -e "$T/out" ]
+    pipeline "st-read '$T/less' | st-write -q --partial '$T/same'"
+    [ "$(st-sum "$T/same")" = "$(st-sum "$T/less")" ]
+}
