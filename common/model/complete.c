@@ -27,29 +27,29 @@ static void add_missing(struct search *search, const char *name)
     search->list = longer;
 }
 
-static bool is_there(struct search *search, const char *path, const char *rest)
+static bool is_there(struct search *search, const char *start, const char *rest)
 {
-    char *name = xprintf("%s%s", path, rest);
+    char *name = xprintf("%s%s", start, rest);
     bool found = toc_find(search->toc, name) >= 0;
     free(name);
     return found;
 }
 
-/* Look for the tensors PATH + name; if none of them is there, `whole` is missing instead of them
+/* Look for the tensors START + name; if none of them is there, `whole` is missing instead of them
  * all (NULL: it is not a thing of its own). False then. */
-static bool find_all(struct search *search, const char *path, const char *const *names,
+static bool find_all(struct search *search, const char *start, const char *const *names,
                      const char *whole)
 {
     size_t found = 0, count = 0;
     for (; names[count]; count++)
-        found += is_there(search, path, names[count]);
+        found += is_there(search, start, names[count]);
     if (whole && count && !found) {
         add_missing(search, whole);
         return false;
     }
     for (size_t i = 0; i < count && found < count; i++)
-        if (!is_there(search, path, names[i])) {
-            char *name = xprintf("%s%s", path, names[i]);
+        if (!is_there(search, start, names[i])) {
+            char *name = xprintf("%s%s", start, names[i]);
             add_missing(search, name);
             free(name);
         }
@@ -114,9 +114,9 @@ static void find_layers(struct search *search, enum section section, struct exte
         char path[TENSOR_NAME_MAX + 1];
         place.expert = PLACE_NONE;
         model_layer_path(search->model, &place, path);
-        char *prefix = xprintf("%s.", path);
-        bool there = find_all(search, prefix, family->layer_has, path);
-        free(prefix);
+        char *start = xprintf("%s.", path);
+        bool there = find_all(search, start, family->layer_has, path);
+        free(start);
         if (!there || !routed)
             continue;
         for (place.expert = 0; place.expert < wanted.experts && search->count < COUNTED;
@@ -134,6 +134,15 @@ static uint32_t config_count(const struct model *model, const char *key)
     return count > 0 && count < UINT32_MAX ? (uint32_t)count : 0;
 }
 
+/* False if the family knows none of the names, of which nothing can be said to be missing then. */
+static bool knows_any(const struct search *search)
+{
+    for (size_t i = 0; i < search->toc->count; i++)
+        if (model_place(search->model, search->toc->tensor[i].name).section != SECTION_UNKNOWN)
+            return true;
+    return false;
+}
+
 static char *beyond(const char *what, uint32_t there, const char *key, uint32_t count)
 {
     return xprintf("has %s %" PRIu32 ", but config.json's %s is %" PRIu32, what, there - 1, key,
@@ -144,7 +153,7 @@ char *model_incomplete(const struct model *model, struct toc *toc)
 {
     const struct family *family = model->family;
     struct search search = {.model = model, .toc = toc};
-    if (!family->layer_has || !model->layers)
+    if (!family->layer_has || !model->layers || !knows_any(&search))
         return NULL;
     struct extent there = extent_of(&search, SECTION_LAYERS);
     struct extent wanted = {model->layers, config_count(model, family->experts_key)};

@@ -119,7 +119,8 @@ to_fp8() {
     mv "$T/toc" "$T/tree/.toc"
     while read -r name rows cols; do
         head -c $((rows * cols)) /dev/zero | tr '\0' '\70' >"$T/tree/$name"
-        head -c $(((rows + 127) / 128 * ((cols + 127) / 128))) /dev/zero | tr '\0' '\177' \
+        rows=$(((rows + 127) / 128)) cols=$(((cols + 127) / 128))
+        head -c $((rows * cols)) /dev/zero | tr '\0' '\177' \
             >"$T/tree/${name%weight}scale"
     done <"$T/blocks"
 }
