@@ -11,6 +11,7 @@
 #include "base/progress.h"
 #include "stream/checkpoint.h"
 #include "stream/ts.h"
+#include "stream/whole.h"
 #include "tensor/weight.h"
 #include "write/config.h"
 #include "write/output_dir.h"
@@ -208,10 +209,12 @@ static void check_input(struct ts_in *in, const struct options *o, bool continue
             ts_name(in), scope);
     if (!data)
         die("%s: holds no tensor to write; is it the right stream?", ts_name(in));
-    if (scope && strcmp(scope, "all") != 0 && !o->partial && !o->part && !continued)
+    if (!ts_is_whole(in) && !o->partial && !o->part && !continued)
         die("%s: is only a part of a checkpoint (%s); --part writes it as one of several, "
             "--partial all the same",
             ts_name(in), scope);
+    if (!o->partial && !o->part && !continued)
+        whole_check(in);
 }
 
 /* Write all tensors, to the proven end of the stream. */
@@ -359,6 +362,7 @@ static void write_joined(struct output_dir *output, struct summary *s)
     struct shards *shards = shards_plan(parts.toc, parts.in, &copier);
     configs_derive(&configs, parts.in, parts.toc);
     check_shards(shards, output->partial);
+    whole_check_table(parts.in, parts.toc);
     if (output->journal.fd < 0)
         output_dir_begin(output, parts.identity, parts.toc);
     else if (!journal_is_of(&output->journal, parts.identity, parts.toc))

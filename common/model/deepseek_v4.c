@@ -36,6 +36,32 @@ static const struct part_name parts[] = {
     {0},
 };
 
+/* In all releases; compressor, indexer, hash tables and biases are in some layers only. */
+static const char *const has[] = {
+    "embed.weight", "norm.weight", "hc_head_base", "hc_head_fn", "hc_head_scale",
+    "head.weight",  NULL};
+static const char *const layer_has[] = {"hc_attn_base",
+                                        "hc_attn_fn",
+                                        "hc_attn_scale",
+                                        "attn_norm.weight",
+                                        "attn.attn_sink",
+                                        "attn.kv_norm.weight",
+                                        "attn.q_norm.weight",
+                                        "attn.wkv.weight",
+                                        "attn.wo_a.weight",
+                                        "attn.wo_b.weight",
+                                        "attn.wq_a.weight",
+                                        "attn.wq_b.weight",
+                                        "hc_ffn_base",
+                                        "hc_ffn_fn",
+                                        "hc_ffn_scale",
+                                        "ffn_norm.weight",
+                                        "ffn.gate.weight",
+                                        "ffn.shared_experts.w1.weight",
+                                        "ffn.shared_experts.w3.weight",
+                                        "ffn.shared_experts.w2.weight",
+                                        NULL};
+
 enum { CLASS_HASH, CLASS_SCORE, CLASS_MTP };
 static const struct expert_class classes[] = {
     [CLASS_HASH] = {"hash", "hash-routed"},
@@ -57,6 +83,9 @@ const struct family family_deepseek_v4 = {
     .type = "deepseek_v4",
     .section = sections,
     .part = parts,
+    .has = has,
+    .layer_has = layer_has,
+    .experts_key = "n_routed_experts",
     .amax_separator = "_",
     .classes = classes,
     .expert_class = expert_class,

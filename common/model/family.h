@@ -36,7 +36,13 @@ struct family {
     const struct section_name *section; /* ended by a NULL prefix. If it has no SECTION_MTP, layers
                                          * from num_hidden_layers on belong to that section */
     const struct part_name *part;       /* in the order of execution, ended by a NULL prefix */
-    const char *amax_separator;         /* between a module and "input_quantizer._amax" */
+    /* What any model has, for finding out that a checkpoint is incomplete: tensors, those of each
+     * layer, and config.json's key for the number of routed experts in each. Lists are ended by
+     * NULL; layer_has is NULL if it is not known. */
+    const char *const *has, *const *layer_has;
+    const char *experts_key;
+
+    const char *amax_separator; /* between a module and "input_quantizer._amax" */
 
     /* Convert a module's name to that in the reference's calibration dumps, into `dumped`
      * (TENSOR_NAME_MAX + 1 bytes), and back into `module`; false if it has none. NULL: the names

@@ -187,11 +187,10 @@ static bool append(char *text, const char *prefix, uint32_t number)
     return written >= 0 && (size_t)written < room;
 }
 
-/* The name of the part at a place, including its final '.'. */
-static bool part_path(const struct model *model, const struct place *place, char *path)
+/* The name of the layer at a place, including its final '.'. */
+static bool layer_prefix(const struct model *model, const struct place *place, char *path)
 {
     const struct family *family = model->family;
-    const struct part_name *part = part_of(family, place);
     bool own = has_section(family, (enum section)place->section);
     uint32_t section = own ? place->section : SECTION_LAYERS;
     uint32_t layer = own ? place->layer : place->layer + model->layers;
@@ -199,8 +198,24 @@ static bool part_path(const struct model *model, const struct place *place, char
     while (s->prefix && s->section != section)
         s++;
     path[0] = 0;
-    return part && s->prefix && append(path, s->prefix, layer) &&
-           append(path, part->prefix, place->expert);
+    return s->prefix && append(path, s->prefix, layer);
+}
+
+/* The name of the part at a place, including its final '.'. */
+static bool part_path(const struct model *model, const struct place *place, char *path)
+{
+    const struct part_name *part = part_of(model->family, place);
+    return layer_prefix(model, place, path) && part && append(path, part->prefix, place->expert);
+}
+
+char *model_layer_path(const struct model *model, const struct place *place, char *path)
+{
+    bool is_layer = place->section == SECTION_LAYERS || place->section == SECTION_MTP;
+    if (is_layer && layer_prefix(model, place, path))
+        path[strlen(path) - 1] = 0;
+    else
+        path[0] = 0;
+    return path;
 }
 
 const char *model_matrix_name(const struct model *model, const struct place *place)

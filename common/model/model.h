@@ -55,6 +55,10 @@ char *model_expert_path(const struct model *model, const struct place *place, ch
 const char *model_matrix_name(const struct model *model, const struct place *place);
 bool model_is_last_matrix(const struct model *model, const struct place *place);
 
+/* The path of a place's layer ("layers.3", "mtp.0"), into `path` (TENSOR_NAME_MAX + 1 bytes), which
+ * it returns; "" outside of layers. */
+char *model_layer_path(const struct model *model, const struct place *place, char *path);
+
 /* Parse "PREFIX<number>." at *name. If it matches: true, *number set, and *name moved past the dot.
  */
 bool name_number(const char **name, const char *prefix, uint32_t *number);
@@ -100,7 +104,8 @@ enum chat_style model_chat_style(const struct model *model);
 
 /* Sort a table's lines into stream order: by execution, then by natural order of names; scales
  * before their weight. `with` (may be NULL) is a parallel array of elements of `size` bytes, which
- * is sorted along. */
+ * is sorted along. Of a module whose names come twice, in model-parallel ranks, each shard's
+ * tensors stay together. */
 void model_sort(const struct model *model, struct toc *toc, void *with, size_t size);
 
 #endif

@@ -65,12 +65,38 @@ static int compare_keys(const void *left, const void *right)
     return difference ? difference : natural_compare(a->shard, b->shard);
 }
 
+static int compare_shards(const void *left, const void *right)
+{
+    const struct key *a = left, *b = right;
+    int difference = natural_compare(a->shard, b->shard);
+    return difference ? difference : compare_keys(a, b);
+}
+
+static bool same_module(const struct key *a, const struct key *b)
+{
+    return !place_compare(&a->place, &b->place) && !compare_modules(a, b);
+}
+
+/* Where names come twice, as in model-parallel ranks, each shard's tensors of a module stay
+ * together: a weight's scales are those of its shard. */
+static void separate_shards(struct key *key, size_t count)
+{
+    for (size_t i = 0, end; i < count; i = end) {
+        bool twice = false;
+        for (end = i + 1; end < count && same_module(&key[i], &key[end]); end++)
+            twice |= !strcmp(key[end].name, key[end - 1].name);
+        if (twice)
+            qsort(key + i, end - i, sizeof *key, compare_shards);
+    }
+}
+
 void model_sort(const struct model *model, struct toc *toc, void *with, size_t size)
 {
     struct key *key = xalloc(toc->count, sizeof *key);
     for (size_t i = 0; i < toc->count; i++)
         key[i] = key_of(model, toc, &toc->tensor[i], i);
     qsort(key, toc->count, sizeof *key, compare_keys);
+    separate_shards(key, toc->count);
     struct tensor *tensor = xalloc(toc->count, sizeof *tensor);
     char *moved = xalloc(toc->count, size ? size : 1);
     for (size_t i = 0; i < toc->count; i++) {

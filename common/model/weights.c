@@ -8,19 +8,23 @@
 #include "base/die.h"
 #include "tensor/mxfp4.h"
 
-/* The line of module + suffix among the few directly before `line`, or WEIGHT_NONE. */
+/* The line of module + suffix among the few directly before `line`, or WEIGHT_NONE. Where a name
+ * comes twice (in model-parallel ranks), it is the one of the same shard; and what lies before
+ * another weight of the module is that one's. */
 static uint32_t before(const struct toc *toc, size_t line, const char *suffix)
 {
     const char *name = toc->tensor[line].name;
     size_t module = (size_t)(strrchr(name, '.') - name);
+    uint32_t found = WEIGHT_NONE;
     for (size_t i = line; i-- > 0 && line - i <= 4;) {
         const char *other = toc->tensor[i].name;
-        if (strncmp(other, name, module) != 0 || other[module] != '.')
-            break; /* another module's tensor comes between */
-        if (!strcmp(other + module, suffix))
-            return (uint32_t)i;
+        if (strncmp(other, name, module) != 0 || other[module] != '.' || !strcmp(other, name))
+            break; /* another module's tensor comes between, or this one of another rank */
+        if (!strcmp(other + module, suffix) &&
+            (found == WEIGHT_NONE || toc->tensor[i].shard == toc->tensor[line].shard))
+            found = (uint32_t)i;
     }
-    return WEIGHT_NONE;
+    return found;
 }
 
 static bool is_shape(const struct tensor *tensor, uint64_t rows, uint64_t cols)

@@ -9,6 +9,7 @@
 #include "quantize/zeros.h"
 #include "stream/band_pipeline.h"
 #include "stream/scales.h"
+#include "stream/whole.h"
 
 static struct toc *plan(const struct toc *in, const struct weights *weights, enum format format)
 {
@@ -137,6 +138,7 @@ int dequantize_main(enum format format, const struct program *program, int argc,
     unsigned workers = ordered_pool_threads(threads);
     struct ts_in *in = ts_open(stage_input(&stage), &stage);
     struct weights weights;
+    whole_check(in);
     weights_find(&weights, ts_model(in), ts_toc(in), ts_name(in));
     struct toc *toc = plan(ts_toc(in), &weights, format);
     struct ts_out *out = ts_create(&stage, in, toc);

@@ -141,6 +141,19 @@ enum format recipe_format(const struct recipe *recipe, const char *module)
     return FORMAT_COUNT;
 }
 
+const char *recipe_name(const struct recipe *recipe)
+{
+    return json_string_value(json_object_get(recipe->json, "name"));
+}
+
+const char *recipe_pattern(const struct recipe *recipe, enum format format)
+{
+    for (size_t i = 0; i < recipe->rules; i++)
+        if (recipe->rule[i].format == format)
+            return recipe->rule[i].pattern;
+    return NULL;
+}
+
 const char *recipe_digest(const struct recipe *recipe)
 {
     return recipe->digest;

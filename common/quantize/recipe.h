@@ -27,6 +27,11 @@ void recipe_free(struct recipe *recipe);
 /* The format a module gets; FORMAT_COUNT: it is kept. */
 enum format recipe_format(const struct recipe *recipe, const char *module);
 
+/* What the recipe is called, and its first pattern that gives a format (NULL: it gives none): for
+ * messages. Borrowed. */
+const char *recipe_name(const struct recipe *recipe);
+const char *recipe_pattern(const struct recipe *recipe, enum format format);
+
 /* SHA-256 of the recipe's text in hexadecimal, owned by the recipe: for histories and the identity
  * of a run. */
 const char *recipe_digest(const struct recipe *recipe);

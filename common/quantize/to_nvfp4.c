@@ -7,7 +7,9 @@
 #include "base/die.h"
 #include "base/digest.h"
 #include "base/ordered_pool.h"
+#include "quantize/convertible.h"
 #include "stream/scales.h"
+#include "stream/whole.h"
 #include "tensor/nvfp4.h"
 
 /* ---- options ---- */
@@ -63,9 +65,10 @@ static uint32_t find_member(struct to_nvfp4 *job, const struct weight *w, const 
     return job->weights.of_line[line];
 }
 
-/* Two consecutive members of a group must have the same format, must both be selected, and must be
+/* Two consecutive members of a group must both be convertible, must both be selected, and must be
  * adjacent in the stream: then at most one group is held. */
-static void check_neighbours(struct to_nvfp4 *job, uint32_t low, uint32_t high)
+static void check_neighbours(struct to_nvfp4 *job, uint32_t low, uint32_t high,
+                             const bool *convertible)
 {
     const struct toc *toc = ts_toc(job->in);
     const struct weight *x = &job->weights.weight[low], *y = &job->weights.weight[high];
@@ -73,7 +76,7 @@ static void check_neighbours(struct to_nvfp4 *job, uint32_t low, uint32_t high)
     if (first_line(y) != x->line + 1)
         die("%s: %s does not follow %s directly; the stream is out of order (st-read sorts it)",
             ts_name(job->in), b->name, a->name);
-    if (x->format != y->format)
+    if (!convertible[x->format] || !convertible[y->format])
         die("%s: %s is %s, but %s, its partner, is %s", ts_name(job->in), a->name,
             format_name(x->format), b->name, format_name(y->format));
     bool wants_a = job->selected[low] || a->context, wants_b = job->selected[high] || b->context;
@@ -88,11 +91,26 @@ static int by_number(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
+/* Ranks of a matrix follow each other, so that its group would be torn. */
+static void refuse_ranks(struct to_nvfp4 *job, const struct weight *w)
+{
+    const struct toc *toc = ts_toc(job->in);
+    const struct weight *next = w + 1;
+    if (next == job->weights.weight + job->weights.count || strcmp(next->module, w->module) != 0)
+        return;
+    die("%s: %s is in %s and in %s: model-parallel ranks of a matrix whose scale is shared with "
+        "others cannot be converted; take the release's checkpoint",
+        ts_name(job->in), toc->tensor[w->line].name, toc->shard[toc->tensor[w->line].shard],
+        toc->shard[toc->tensor[next->line].shard]);
+}
+
 /* Form the group of a selected matrix: all its members, including context, get the same leader. */
-static void form_group(struct to_nvfp4 *job, uint32_t index)
+static void form_group(struct to_nvfp4 *job, uint32_t index, const bool *convertible)
 {
     const struct weight *w = &job->weights.weight[index];
     uint32_t member[GROUP_MAX];
+    if (w->place.group)
+        refuse_ranks(job, w);
     unsigned members = 0;
     struct place place;
     while (members < GROUP_MAX &&
@@ -105,34 +123,21 @@ static void form_group(struct to_nvfp4 *job, uint32_t index)
     qsort(member, members, sizeof *member, by_number);
     for (unsigned i = 0; i < members; i++) {
         if (i)
-            check_neighbours(job, member[i - 1], member[i]);
+            check_neighbours(job, member[i - 1], member[i], convertible);
         job->leader[member[i]] = member[0];
     }
-}
-
-static bool is_selected(const struct to_nvfp4 *job, const struct weight *w, const bool *convertible)
-{
-    const struct tensor *tensor = &ts_toc(job->in)->tensor[w->line];
-    bool selected = convertible[w->format] && !tensor->context && !w->place.stays &&
-                    recipe_format(job->recipe, w->module) == FORMAT_NVFP4;
-    if (selected && w->cols % NVFP4_BLOCK)
-        die("%s: %s: %" PRIu64 " columns, which is not a multiple of NVFP4's block of %d",
-            ts_name(job->in), tensor->name, w->cols, NVFP4_BLOCK);
-    return selected;
 }
 
 static void select_weights(struct to_nvfp4 *job, const bool *convertible)
 {
     struct weights *weights = &job->weights;
-    job->selected = xalloc(weights->count, sizeof *job->selected);
+    job->selected = convertible_select(job->in, weights, job->recipe, convertible);
     job->leader = xgrow(NULL, weights->count, sizeof *job->leader);
-    for (size_t i = 0; i < weights->count; i++) {
+    for (size_t i = 0; i < weights->count; i++)
         job->leader[i] = WEIGHT_NONE;
-        job->selected[i] = is_selected(job, &weights->weight[i], convertible);
-    }
     for (size_t i = 0; i < weights->count; i++)
         if (job->selected[i] && job->leader[i] == WEIGHT_NONE)
-            form_group(job, (uint32_t)i);
+            form_group(job, (uint32_t)i, convertible);
 }
 
 static float input_amax(struct to_nvfp4 *job, const struct weight *w)
@@ -203,6 +208,7 @@ void to_nvfp4_begin(struct to_nvfp4 *job, const struct stage *stage,
     job->amaxes = options->amax ? amaxes_load(options->amax, model) : NULL;
     job->recipe = recipe_load(options->recipe, model);
     job->experts = xalloc(count_classes(model), sizeof *job->experts);
+    whole_check(job->in);
     weights_find(&job->weights, model, ts_toc(job->in), ts_name(job->in));
     select_weights(job, convertible);
     plan(job);
@@ -375,7 +381,7 @@ void to_nvfp4_finish(struct to_nvfp4 *job, json_t *counts)
     if (job->amaxes)
         json_object_set(counts, "amax", (json_t *)amaxes_counts(job->amaxes));
     if (!job->packed && !ts_plan_only(job->in) && !job->quiet)
-        warn("nothing to do: the recipe names no matrix in this stream that can become NVFP4");
+        warn("nothing to do: this part has no matrix that the recipe makes NVFP4");
     ts_finish(job->out, job->in, counts);
     amaxes_free(job->amaxes);
     weights_free(&job->weights);

@@ -61,8 +61,8 @@ struct to_nvfp4 {
 
 /* Read the table and the amaxes, and make the plan: a matrix becomes NVFP4 if the recipe says so
  * and `convertible` (indexed by enum format) allows its format. A missing input amax or member of a
- * group ends the process. Creates the output stream; its history identifies recipe and amaxes by
- * their digests. to_nvfp4_finish() frees everything. */
+ * group ends the process, and so does what convertible.h refuses. Creates the output stream; its
+ * history identifies recipe and amaxes by their digests. to_nvfp4_finish() frees everything. */
 void to_nvfp4_begin(struct to_nvfp4 *job, const struct stage *stage,
                     const struct to_nvfp4_options *options, const bool *convertible);
 

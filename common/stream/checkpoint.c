@@ -18,6 +18,7 @@
 #include "base/utf8.h"
 #include "model/model.h"
 #include "stream/safetensors.h"
+#include "stream/shard_name.h"
 
 static const char index_name[] = "model.safetensors.index.json";
 enum { FOLDER_DEPTH_MAX = 16, PAGE = 4096 };
@@ -343,11 +344,26 @@ static struct toc *read_index(const char *path)
     return index;
 }
 
-/* The index and the shards must agree. */
+/* Forget the tensors that the index does not name. The shards are those that it names, so that they
+ * keep their numbers. */
+static void leave_out(struct checkpoint *checkpoint, struct toc *index)
+{
+    struct toc *all = checkpoint->toc, *named = toc_new();
+    for (size_t i = 0; i < all->count; i++)
+        if (toc_find(index, all->tensor[i].name) >= 0) {
+            checkpoint->offset[named->count] = checkpoint->offset[i];
+            toc_copy(named, all, i);
+        }
+    toc_free(all);
+    checkpoint->toc = named;
+}
+
+/* The index and the shards must agree; what the index does not name is no part of the checkpoint.
+ */
 static void check_index(struct checkpoint *checkpoint, struct toc *index, const char *path)
 {
     struct toc *toc = checkpoint->toc;
-    size_t unknown = 0, last = 0;
+    size_t last = 0;
     for (size_t i = 0; i < index->count; i++) {
         const struct tensor *named = &index->tensor[i];
         int64_t line = toc_find(toc, named->name);
@@ -367,13 +383,62 @@ static void check_index(struct checkpoint *checkpoint, struct toc *index, const 
                 path, toc->tensor[i].name, toc->shard[toc->tensor[first].shard],
                 toc->shard[toc->tensor[i].shard]);
         if (toc_find(index, toc->tensor[i].name) < 0) {
-            unknown++;
+            checkpoint->unindexed++;
             last = i;
         }
     }
-    if (unknown)
-        warn("%s: does not name %zu tensors that the shards hold, such as %s; they are read", path,
-             unknown, toc->tensor[last].name);
+    if (!checkpoint->unindexed)
+        return;
+    warn("%s: does not name %zu of the tensors that the shards hold, such as %s; left out", path,
+         checkpoint->unindexed, toc->tensor[last].name);
+    leave_out(checkpoint, index);
+}
+
+/* Without an index, only the shards' names tell whether they are all. */
+static void set_scope(struct checkpoint *checkpoint)
+{
+    char *missing = shard_missing(checkpoint->toc->shard, checkpoint->toc->shards);
+    if (missing)
+        checkpoint->scope = xprintf("without %s", missing);
+    free(missing);
+}
+
+/* Without an index, the shards' names and their tensors must do. */
+static void check_shards(const struct checkpoint *checkpoint, const char *folder)
+{
+    struct toc *toc = checkpoint->toc;
+    char *missing = shard_missing(toc->shard, toc->shards);
+    if (missing && !shard_is_rank(missing))
+        die("%s: %s is missing, going by the names of the others, and there is no %s (is the "
+            "download complete?)",
+            folder, missing, index_name);
+    free(missing);
+    for (size_t i = 0; i < toc->count; i++) {
+        const char *shard = toc->shard[toc->tensor[i].shard];
+        int64_t first = toc_find(toc, toc->tensor[i].name);
+        const char *other = toc->shard[toc->tensor[first].shard];
+        if (first != (int64_t)i && !(shard_is_rank(shard) && shard_is_rank(other)))
+            die("%s: tensor %s is in two files, %s and %s, and there is no %s to tell which "
+                "counts; remove the files that do not belong",
+                folder, toc->tensor[i].name, other, shard, index_name);
+    }
+}
+
+/* Read all shards that lie in the folder. */
+static void read_all_shards(struct checkpoint *checkpoint, const char *folder)
+{
+    size_t count;
+    char **names = list_folder(folder, &count);
+    for (size_t i = 0; i < count; i++) {
+        char *path = xprintf("%s/%s", folder, names[i]);
+        if (ends_with(names[i], ".safetensors"))
+            read_shard(checkpoint, path);
+        free(path);
+        free(names[i]);
+    }
+    free(names);
+    check_shards(checkpoint, folder);
+    set_scope(checkpoint);
 }
 
 static void read_folder(struct checkpoint *checkpoint, const char *folder)
@@ -391,16 +456,7 @@ static void read_folder(struct checkpoint *checkpoint, const char *folder)
         check_index(checkpoint, index, index_path);
         toc_free(index);
     } else {
-        size_t count;
-        char **names = list_folder(folder, &count);
-        for (size_t i = 0; i < count; i++) {
-            char *path = xprintf("%s/%s", folder, names[i]);
-            if (ends_with(names[i], ".safetensors"))
-                read_shard(checkpoint, path);
-            free(path);
-            free(names[i]);
-        }
-        free(names);
+        read_all_shards(checkpoint, folder);
     }
     free(index_path);
     if (!checkpoint->toc->shards)
@@ -445,6 +501,7 @@ void checkpoint_open(struct checkpoint *checkpoint, char **path, size_t count)
         free(folder);
         for (size_t i = 0; i < count; i++)
             read_shard(checkpoint, path[i]);
+        set_scope(checkpoint);
     }
     size_t line;
     const char *error = toc_check_unique(checkpoint->toc, &line);
@@ -471,6 +528,7 @@ void checkpoint_free(struct checkpoint *checkpoint)
     free(checkpoint->offset);
     free(checkpoint->shard_source);
     free(checkpoint->folder);
+    free(checkpoint->scope);
     free(checkpoint->model_type);
     free(checkpoint->left_out_first);
     model_close(checkpoint->model);

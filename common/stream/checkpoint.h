@@ -26,7 +26,9 @@ struct checkpoint {
     size_t files;
     size_t left_out;      /* files and folders beside them that are no part of a checkpoint */
     char *left_out_first; /* name of one, or NULL */
+    size_t unindexed;     /* tensors that the index does not name; not in the table */
     char *folder;         /* absolute, links resolved; NULL for single files */
+    char *scope;          /* what is missing: "without model-00002-of-00003.safetensors"; or NULL */
     char *model_type;     /* from config.json, or NULL */
     struct model *model;  /* opened with it */
 };
@@ -42,7 +44,9 @@ enum { SIDE_FILE_INLINE_MAX = 1 << 20, SIDE_FILES_MAX = 128 << 20 };
 /* Open one folder, or `count` .safetensors files. Follows symbolic links to files (a Hugging Face
  * cache consists of them). Checks the headers and the index, if there is one. A shard or tensor
  * that the index names but is missing or elsewhere ends the process. Tensors that the index does
- * not name are read, with a warning. checkpoint_free() frees the content. */
+ * not name are left out, with a warning. Without an index, a folder must have all shards that their
+ * names tell of, and each tensor once, unless they are of ranks (shard_name.h). checkpoint_free()
+ * frees the content. */
 void checkpoint_open(struct checkpoint *checkpoint, char **path, size_t count);
 void checkpoint_free(struct checkpoint *checkpoint);
 

@@ -52,6 +52,10 @@ struct toc *ts_toc(struct ts_in *in);
  * ts_create(). */
 json_t *ts_header(struct ts_in *in);
 
+/* True if the stream is of a whole checkpoint: its scope is "all". Parts of one are what st-read's
+ * options, st-grep, and some shards of several leave. */
+bool ts_is_whole(const struct ts_in *in);
+
 /* The model that the header and config.json describe. Never NULL; owned by the stream. */
 const struct model *ts_model(const struct ts_in *in);
 

@@ -26,6 +26,12 @@ json_t *ts_header(struct ts_in *in)
     return in->header;
 }
 
+bool ts_is_whole(const struct ts_in *in)
+{
+    const char *scope = json_string_value(json_object_get(in->header, "scope"));
+    return scope && !strcmp(scope, "all");
+}
+
 const struct model *ts_model(const struct ts_in *in)
 {
     return in->checkpoint.model;

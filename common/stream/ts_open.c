@@ -112,6 +112,8 @@ static bool is_checkpoint(const char *path)
 static json_t *describe_input(const struct checkpoint *checkpoint)
 {
     json_t *input = formats_totals(checkpoint->toc);
+    if (checkpoint->unindexed)
+        json_object_set_new(input, "unindexed", json_integer((json_int_t)checkpoint->unindexed));
     if (!checkpoint->left_out)
         return input;
     char *first = printable(xstrdup(checkpoint->left_out_first));
@@ -125,11 +127,11 @@ static void open_checkpoint(struct ts_in *in, char **path, size_t count)
 {
     checkpoint_open(&in->checkpoint, path, count);
     struct checkpoint *checkpoint = &in->checkpoint;
-    in->header =
-        json_pack("{s:s, s:i, s:s*, s:s, s:s*, s:o, s:o, s:{}, s:[]}", "format", "tensor-stream",
-                  "version", 1, "model_type", checkpoint->model_type, "scope", "all", "source",
-                  checkpoint->folder, "files", sources_to_json(&checkpoint->sources), "input",
-                  describe_input(checkpoint), "quant", "history");
+    in->header = json_pack("{s:s, s:i, s:s*, s:s, s:s*, s:o, s:o, s:{}, s:[]}", "format",
+                           "tensor-stream", "version", 1, "model_type", checkpoint->model_type,
+                           "scope", checkpoint->scope ? checkpoint->scope : "all", "source",
+                           checkpoint->folder, "files", sources_to_json(&checkpoint->sources),
+                           "input", describe_input(checkpoint), "quant", "history");
     if (!in->header)
         die("%s: its path is not UTF-8, which a stream needs; move or link it", in->name);
 }

@@ -34,6 +34,10 @@ static void print_totals(FILE *out, const struct summary *s)
 {
     char text[BYTES_TEXT];
     print_side(out, "in", s->input);
+    json_int_t unindexed = json_integer_value(json_object_get(s->input, "unindexed"));
+    if (unindexed)
+        fprintf(out, "left out: %" PRId64 " tensors that the source's index does not name\n",
+                (int64_t)unindexed);
     print_side(out, "out", s->output);
     fprintf(out, "%-5s %s\n", "files", bytes_text((double)s->file_bytes, text));
     json_int_t left_out;

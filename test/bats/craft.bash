@@ -82,3 +82,45 @@ pax() {
     done
     tar_entry "$1" ${#text} x && printf '%s' "$text" && pad ${#text}
 }
+
+# unpack SOURCE: a checkpoint's or stream's entries, to be changed, as files in $T/tree, their order in $T/order.
+unpack() {
+    rm -rf "$T/tree"
+    mkdir "$T/tree"
+    st-read --inline "$1" >"$T/inline.ts"
+    tar xf "$T/inline.ts" -C "$T/tree"
+    tar tf "$T/inline.ts" >"$T/order"
+}
+
+# pack STREAM: these as a stream again, in the order of .toc, with an .end that fits.
+pack() {
+    local sizes=()
+    mapfile -t sizes < <(cut -f1 "$T/tree/.toc" | (cd "$T/tree" && xargs -d '\n' stat -L -c %s --))
+    jq -c --argjson tensors "${#sizes[@]}" --argjson bytes "$((0${sizes[*]/#/+}))" \
+        '.tensors = $tensors | .bytes = $bytes' "$T/tree/.end" >"$T/end"
+    mv "$T/end" "$T/tree/.end"
+    { grep -E '^(\.stream|\.toc|files/.*)$' "$T/order" && cut -f1 "$T/tree/.toc" && echo .end; } >"$T/packed"
+    tar -C "$T/tree" --format=ustar --owner=0 --group=0 --no-recursion -cf "$1" --verbatim-files-from -T "$T/packed"
+}
+
+# to_fp8 NAMES: of what was unpacked, MXFP4 matrices with a module that matches this regular expression become
+# FP8 ones, all 1.0, with a scale a block of 128 x 128.
+to_fp8() {
+    local name rows cols
+    awk -F'\t' -v OFS='\t' -v names="^($1)[.](weight|scale)$" -v blocks="$T/blocks" '
+        $1 ~ names && $2 == "I8" {
+            split(substr($3, 2), n, /[],]/)
+            $2 = "F8_E4M3"; $3 = "[" n[1] "," 2 * n[2] "]"
+            print $1, n[1], 2 * n[2] >blocks }
+        $1 ~ names && $2 == "F8_E8M0" {
+            split(substr($3, 2), n, /[],]/)
+            $3 = "[" int((n[1] + 127) / 128) "," int((32 * n[2] + 127) / 128) "]" }
+        1' "$T/tree/.toc" >"$T/toc"
+    mv "$T/toc" "$T/tree/.toc"
+    while read -r name rows cols; do
+        head -c $((rows * cols)) /dev/zero | tr '\0' '\70' >"$T/tree/$name"
+        rows=$(((rows + 127) / 128)) cols=$(((cols + 127) / 128))
+        head -c $((rows * cols)) /dev/zero | tr '\0' '\177' \
+            >"$T/tree/${name%weight}scale"
+    done <"$T/blocks"
+}

@@ -1,0 +1,176 @@
+#include "model/complete.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/die.h"
+#include "model/family.h"
+
+/* What is listed, and what is counted at most: a count may claim anything. */
+enum { LISTED = 3, COUNTED = 10000 };
+
+struct search {
+    const struct model *model;
+    struct toc *toc;
+    char *list; /* of the first that are missing */
+    size_t count;
+};
+
+static void add_missing(struct search *search, const char *name)
+{
+    if (search->count++ >= LISTED)
+        return;
+    char *longer = search->list ? xprintf("%s, %s", search->list, name) : xstrdup(name);
+    free(search->list);
+    search->list = longer;
+}
+
+static bool is_there(struct search *search, const char *start, const char *rest)
+{
+    char *name = xprintf("%s%s", start, rest);
+    bool found = toc_find(search->toc, name) >= 0;
+    free(name);
+    return found;
+}
+
+/* Look for the tensors START + name; if none of them is there, `whole` is missing instead of them
+ * all (NULL: it is not a thing of its own). False then. */
+static bool find_all(struct search *search, const char *start, const char *const *names,
+                     const char *whole)
+{
+    size_t found = 0, count = 0;
+    for (; names[count]; count++)
+        found += is_there(search, start, names[count]);
+    if (whole && count && !found) {
+        add_missing(search, whole);
+        return false;
+    }
+    for (size_t i = 0; i < count && found < count; i++)
+        if (!is_there(search, start, names[i])) {
+            char *name = xprintf("%s%s", start, names[i]);
+            add_missing(search, name);
+            free(name);
+        }
+    return true;
+}
+
+/* ---- experts ---- */
+
+/* The place of a layer's first routed expert. False if the family has none. */
+static bool routed_part(const struct family *family, struct place *place)
+{
+    const struct part_name *part = family->part;
+    while (part->prefix && !(strchr(part->prefix, '#') && part->matrix))
+        part++;
+    place->part = (uint32_t)(part - family->part);
+    return part->prefix;
+}
+
+static void find_expert(struct search *search, struct place place)
+{
+    char path[TENSOR_NAME_MAX + 1], module[TENSOR_NAME_MAX + 1];
+    char *weight[GROUP_MAX + 1] = {0};
+    size_t start = strlen(model_expert_path(search->model, &place, path));
+    for (place.matrix = 0; place.matrix < GROUP_MAX; place.matrix++)
+        if (model_module(search->model, &place, module))
+            weight[place.matrix] = xprintf("%s.weight", module + start);
+        else
+            break;
+    find_all(search, path, (const char *const *)weight, path);
+    for (size_t i = 0; weight[i]; i++)
+        free(weight[i]);
+}
+
+/* ---- layers ---- */
+
+/* How many there are of a section, each with how many experts. */
+struct extent {
+    uint32_t layers, experts;
+};
+
+static struct extent extent_of(const struct search *search, enum section section)
+{
+    struct extent extent = {0};
+    for (size_t i = 0; i < search->toc->count; i++) {
+        struct place place = model_place(search->model, search->toc->tensor[i].name);
+        if (place.section != section)
+            continue;
+        if (place.layer >= extent.layers)
+            extent.layers = place.layer + 1;
+        if (place_is_routed(&place) && place.expert >= extent.experts)
+            extent.experts = place.expert + 1;
+    }
+    return extent;
+}
+
+static void find_layers(struct search *search, enum section section, struct extent wanted)
+{
+    const struct family *family = search->model->family;
+    struct place place = {.section = (uint8_t)section};
+    bool routed = routed_part(family, &place);
+    for (; place.layer < wanted.layers && search->count < COUNTED; place.layer++) {
+        char path[TENSOR_NAME_MAX + 1];
+        place.expert = PLACE_NONE;
+        model_layer_path(search->model, &place, path);
+        char *start = xprintf("%s.", path);
+        bool there = find_all(search, start, family->layer_has, path);
+        free(start);
+        if (!there || !routed)
+            continue;
+        for (place.expert = 0; place.expert < wanted.experts && search->count < COUNTED;
+             place.expert++)
+            find_expert(search, place);
+    }
+}
+
+/* ---- all of it ---- */
+
+/* config.json's count, or 0. */
+static uint32_t config_count(const struct model *model, const char *key)
+{
+    json_int_t count = key ? json_integer_value(json_object_get(model->config, key)) : 0;
+    return count > 0 && count < UINT32_MAX ? (uint32_t)count : 0;
+}
+
+/* False if the family knows none of the names, of which nothing can be said to be missing then. */
+static bool knows_any(const struct search *search)
+{
+    for (size_t i = 0; i < search->toc->count; i++)
+        if (model_place(search->model, search->toc->tensor[i].name).section != SECTION_UNKNOWN)
+            return true;
+    return false;
+}
+
+static char *beyond(const char *what, uint32_t there, const char *key, uint32_t count)
+{
+    return xprintf("has %s %" PRIu32 ", but config.json's %s is %" PRIu32, what, there - 1, key,
+                   count);
+}
+
+char *model_incomplete(const struct model *model, struct toc *toc)
+{
+    const struct family *family = model->family;
+    struct search search = {.model = model, .toc = toc};
+    if (!family->layer_has || !model->layers || !knows_any(&search))
+        return NULL;
+    struct extent there = extent_of(&search, SECTION_LAYERS);
+    struct extent wanted = {model->layers, config_count(model, family->experts_key)};
+    if (there.layers > wanted.layers)
+        return beyond("a layer", there.layers, "num_hidden_layers", wanted.layers);
+    if (wanted.experts && there.experts > wanted.experts)
+        return beyond("a routed expert", there.experts, family->experts_key, wanted.experts);
+    if (!wanted.experts)
+        wanted.experts = there.experts;
+    find_all(&search, "", family->has, NULL);
+    find_layers(&search, SECTION_LAYERS, wanted);
+    find_layers(&search, SECTION_MTP, extent_of(&search, SECTION_MTP));
+    if (!search.count)
+        return NULL;
+    size_t more = search.count > LISTED ? search.count - LISTED : 0;
+    char *text = !more ? xprintf("lacks %s", search.list)
+                       : xprintf("lacks %s and %zu more", search.list, more);
+    free(search.list);
+    return text;
+}

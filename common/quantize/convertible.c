@@ -1,0 +1,153 @@
+#include "quantize/convertible.h"
+
+#include <fnmatch.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/die.h"
+#include "tensor/nvfp4.h"
+
+/* What the decisions are made from. */
+struct table {
+    struct ts_in *in;
+    const struct weights *weights;
+    const struct recipe *recipe;
+    bool *selected;
+};
+
+static const struct tensor *tensor_of(const struct table *table, const struct weight *w)
+{
+    return &ts_toc(table->in)->tensor[w->line];
+}
+
+/* A matrix's format, as people call it. */
+static const char *format_text(const struct table *table, const struct weight *w)
+{
+    return w->format == FORMAT_PLAIN ? dtype_name(tensor_of(table, w)->dtype)
+                                     : format_name(w->format);
+}
+
+/* True if the recipe gives NVFP4 to a matrix that is this stream's own. */
+static bool is_named(const struct table *table, const struct weight *w)
+{
+    return !tensor_of(table, w)->context && !w->place.stays &&
+           recipe_format(table->recipe, w->module) == FORMAT_NVFP4;
+}
+
+static bool becomes_nvfp4(const struct table *table, const struct weight *w)
+{
+    return w->format == FORMAT_NVFP4 || table->selected[w - table->weights->weight];
+}
+
+/* ---- routed experts of one format ---- */
+
+_Noreturn static void refuse_mixture(const struct table *table, const struct weight *a,
+                                     const struct weight *b)
+{
+    die("%s: %s is %s, but %s is %s, and engines take one format for all routed experts; "
+        "nvfp4-pack makes all of them NVFP4 (v4-experts --lossy)",
+        ts_name(table->in), tensor_of(table, a)->name, format_text(table, a),
+        tensor_of(table, b)->name, format_text(table, b));
+}
+
+/* Each is compared with the first one of its section. */
+static void check_mixture(const struct table *table)
+{
+    const struct weight *first[SECTION_UNKNOWN + 1] = {0};
+    for (size_t i = 0; i < table->weights->count; i++) {
+        const struct weight *w = &table->weights->weight[i];
+        if (!place_is_routed(&w->place) || !is_named(table, w))
+            continue;
+        if (!first[w->place.section])
+            first[w->place.section] = w;
+        if (becomes_nvfp4(table, first[w->place.section]) != becomes_nvfp4(table, w))
+            refuse_mixture(table, first[w->place.section], w);
+    }
+}
+
+/* ---- nothing to convert ---- */
+
+/* True if the pattern matches a module's name less some of its first components. */
+static bool matches_end(const char *pattern, const char *module)
+{
+    for (; module; module = strchr(module, '.'), module = module ? module + 1 : NULL)
+        if (!fnmatch(pattern, module, 0))
+            return true;
+    return false;
+}
+
+/* The matrix whose name best shows how names differ from what the recipe expects: one that has a
+ * prefix too many, or one that the family does not know, or any. */
+static const struct weight *example_of(const struct table *table, const char *pattern)
+{
+    const struct weights *weights = table->weights;
+    for (size_t i = 0; i < weights->count; i++)
+        if (matches_end(pattern, weights->weight[i].module))
+            return &weights->weight[i];
+    for (size_t i = 0; i < weights->count; i++)
+        if (weights->weight[i].place.section == SECTION_UNKNOWN)
+            return &weights->weight[i];
+    return weights->weight;
+}
+
+_Noreturn static void refuse_names(const struct table *table)
+{
+    const char *pattern = recipe_pattern(table->recipe, FORMAT_NVFP4);
+    if (!pattern)
+        die("%s: nothing to convert: the recipe '%s' makes nothing NVFP4", ts_name(table->in),
+            recipe_name(table->recipe));
+    if (!table->weights->count)
+        die("%s: nothing to convert: no matrix is in it", ts_name(table->in));
+    die("%s: nothing to convert: the recipe '%s' expects names like %s, but here they are like "
+        "%s; convert a checkpoint that has the release's own names",
+        ts_name(table->in), recipe_name(table->recipe), pattern,
+        example_of(table, pattern)->module);
+}
+
+_Noreturn static void refuse_format(const struct table *table, const struct weight *w)
+{
+    const char *name = tensor_of(table, w)->name;
+    if (w->format == FORMAT_NVFP4)
+        die("%s: nothing to convert: %s is NVFP4 already, so nothing is left to do (nvfp4-unpack "
+            "first, to quantize it again)",
+            ts_name(table->in), name);
+    die("%s: nothing to convert: %s is %s, not MXFP4; nvfp4-pack quantizes it to NVFP4 (v4-experts "
+        "--lossy)",
+        ts_name(table->in), name, format_text(table, w));
+}
+
+static void check_something(const struct table *table)
+{
+    const struct weight *named = NULL, *last = table->weights->weight + table->weights->count;
+    for (const struct weight *w = last; w-- > table->weights->weight;) {
+        if (table->selected[w - table->weights->weight])
+            return;
+        if (is_named(table, w))
+            named = w;
+    }
+    if (!ts_is_whole(table->in))
+        return;
+    if (!named)
+        refuse_names(table);
+    refuse_format(table, named);
+}
+
+bool *convertible_select(struct ts_in *in, const struct weights *weights,
+                         const struct recipe *recipe, const bool *convertible)
+{
+    struct table table = {.in = in,
+                          .weights = weights,
+                          .recipe = recipe,
+                          .selected = xalloc(weights->count, sizeof *table.selected)};
+    for (size_t i = 0; i < weights->count; i++) {
+        const struct weight *w = &weights->weight[i];
+        table.selected[i] = convertible[w->format] && is_named(&table, w);
+        if (table.selected[i] && w->cols % NVFP4_BLOCK)
+            die("%s: %s: %" PRIu64 " columns, which is not a multiple of NVFP4's block of %d",
+                ts_name(in), tensor_of(&table, w)->name, w->cols, NVFP4_BLOCK);
+    }
+    check_mixture(&table);
+    check_something(&table);
+    return table.selected;
+}

@@ -1,0 +1,313 @@
+# Checkpoints that are not what a conversion takes: refused in the plan, in one line that says why and what to do.
+load common
+load craft
+
+PATH=$PWD/pipelines:$PATH
+experts='(layers|mtp)[.][0-9]+[.]ffn[.]experts[.][0-9]+[.]w[123]'
+
+# unconverted PATTERN PROGRAM SOURCE: the program refuses it, with and without -n, and there is no output.
+unconverted() {
+    refused "nothing to convert: .*($1)" "$2" -n -o "$T/x.ts" "$3"
+    refused "nothing to convert: .*($1)" "$2" --amax "$T/amax.ts" -o "$T/x.ts" "$3"
+    [ ! -e "$T/x.ts" ]
+}
+
+@test "nothing to convert: experts in BF16, in FP8, in NVFP4 already" {
+    amaxes "$T/amax.ts"
+    pipeline "fp8-dequant '$NANO' | mxfp4-unpack >'$T/bf16.ts'"
+    unconverted 'layers\.0\.ffn\.experts\.0\.w1\.weight is BF16.*--lossy' nvfp4-cast "$T/bf16.ts"
+    unpack "$NANO"
+    to_fp8 "$experts"
+    pack "$T/fp8.ts"
+    unconverted 'layers\.0\.ffn\.experts\.0\.w1\.weight is FP8.*--lossy' nvfp4-cast "$T/fp8.ts"
+    nvfp4-cast --amax "$T/amax.ts" -o "$T/nvfp4.ts" "$NANO"
+    for program in nvfp4-cast nvfp4-pack; do
+        unconverted 'is NVFP4 already.*nvfp4-unpack' "$program" "$T/nvfp4.ts"
+    done
+    # The way out that was named.
+    nvfp4-pack --amax "$T/amax.ts" -o "$T/lossy.ts" "$T/fp8.ts"
+    [ "$(st-ls --tsv "$T/lossy.ts" | grep -c '\.weight_scale_2')" -eq 192 ]
+    pipeline "nvfp4-unpack '$T/nvfp4.ts' | nvfp4-pack --amax '$T/amax.ts' >'$T/again.ts'"
+}
+
+@test "nothing to convert: names that the family does not know" {
+    amaxes "$T/amax.ts"
+    unpack "$NANO"
+    while IFS=$'\t' read -r name _; do mv "$T/tree/$name" "$T/tree/model.$name"; done <"$T/tree/.toc"
+    sed -i 's/^/model./' "$T/tree/.toc"
+    pack "$T/prefix.ts"
+    for program in nvfp4-cast nvfp4-pack; do
+        unconverted 'expects names like layers\.\*\.ffn\.experts\.\*\.w\[123\], but here they are like model\.layers\.0\.ffn\.experts\.[0-9]+\.w1;' \
+            "$program" "$T/prefix.ts"
+    done
+    # One of another kind: as other projects call the same matrices.
+    safetensors "$T/hf.safetensors" \
+        '{"model.layers.0.mlp.experts.0.gate_proj.weight":{"dtype":"BF16","shape":[1,16],"data_offsets":[0,32]}}' \
+        "$(printf '\\x3f%.0s' {1..32})"
+    cp "$NANO/config.json" "$T"
+    unconverted 'here they are like model\.layers\.0\.mlp\.experts\.0\.gate_proj;' nvfp4-cast "$T/hf.safetensors"
+}
+
+@test "nothing to convert: v4-experts says so before it calibrates, and writes nothing" {
+    v4-bf16 -q "$NANO" "$T/bf16"
+    run v4-experts --calib test/data/text/eval.jsonl "$T/bf16" "$T/out"
+    [ "$status" -eq 1 ]
+    [[ $output == *'nothing to convert: layers.0.ffn.experts.0.w1.weight is BF16'*'--lossy'* ]]
+    [[ $output != *'lossless'* ]]
+    [ -z "$(find "$T" -name 'out*')" ]
+    v4-experts -q --lossy --amax "$NANO_AMAX" "$T/bf16" "$T/out"
+}
+
+@test "a part that has nothing to convert is fine" {
+    amaxes "$T/amax.ts"
+    pipeline "st-grep '^(embed|head)' '$NANO' | nvfp4-cast --amax '$T/amax.ts' >'$T/x.ts'"
+    pipeline "st-read --part 4/4 '$NANO' | nvfp4-cast -n | st-ls -q"
+}
+
+# mixed NAMES PATTERN [OPTION...]: with these experts in FP8, nvfp4-cast refuses the mixture; nvfp4-pack converts all.
+mixed() {
+    unpack "$NANO"
+    to_fp8 "$1"
+    pack "$T/mixed.ts"
+    refused "$2, and engines take one format.*--lossy" nvfp4-cast -n "${@:3}" -o "$T/x.ts" "$T/mixed.ts"
+    nvfp4-pack -n "${@:3}" "$T/mixed.ts" >"$T/plan.ts"
+    [ "$(st-ls --tsv -n "$T/plan.ts" | grep -c '^layers.*experts.*\.weight.U8')" -eq 192 ]
+}
+
+@test "experts of mixed formats: refused, the first two that differ named" {
+    mixed 'layers[.]2[.]ffn[.]experts[.]5[.]w[123]' \
+        'layers\.0\.ffn\.experts\.0\.w1\.weight is MXFP4, but layers\.2\.ffn\.experts\.5\.w1\.weight is FP8'
+    mixed 'layers[.]0[.]ffn[.]experts[.]0[.]w[123]' \
+        'layers\.0\.ffn\.experts\.0\.w1\.weight is FP8, but layers\.0\.ffn\.experts\.1\.w1\.weight is MXFP4'
+    mixed 'layers[.]3[.]ffn[.]experts[.]15[.]w3' \
+        'layers\.0\.ffn\.experts\.0\.w1\.weight is MXFP4, but layers\.3\.ffn\.experts\.15\.w3\.weight is FP8'
+    # Of a whole checkpoint on disk, too, before anything is written.
+    st-write -q "$T/source" "$T/mixed.ts"
+    run v4-experts --amax "$NANO_AMAX" "$T/source" "$T/out"
+    [ "$status" -eq 1 ]
+    [[ $output == *'layers.3.ffn.experts.15.w3.weight is FP8, and engines take one format'* ]]
+    [ -z "$(find "$T" -name 'out*')" ]
+    v4-experts -q --lossy --amax "$NANO_AMAX" "$T/source" "$T/out"
+    [ "$(st-ls --tsv "$T/out" | grep -c '^layers.*experts.*\.weight.U8')" -eq 192 ]
+}
+
+@test "experts of mixed formats: MTP's may differ from the trunk's, not from each other" {
+    unpack "$NANO"
+    to_fp8 'mtp[.]0[.]ffn[.]experts[.][0-9]+[.]w[123]'
+    pack "$T/mtp.ts"
+    nvfp4-cast -n "$T/mtp.ts" >"$T/plan.ts"
+    jq '.formats = {"mtp.*.experts.*": "NVFP4"} + .formats' pipelines/recipes/deepseek_v4/experts.json >"$T/drafts.json"
+    nvfp4-cast -n --recipe "$T/drafts.json" "$T/mtp.ts" >"$T/plan.ts"
+    mixed 'mtp[.]0[.]ffn[.]experts[.]7[.]w[123]' \
+        'mtp\.0\.ffn\.experts\.0\.w1\.weight is MXFP4, but mtp\.0\.ffn\.experts\.7\.w1\.weight is FP8' --recipe "$T/drafts.json"
+}
+
+@test "experts that are partly NVFP4 become NVFP4 all" {
+    amaxes "$T/amax.ts"
+    jq '.formats = {"layers.[123].*": "keep"} + .formats' pipelines/recipes/deepseek_v4/experts.json >"$T/first.json"
+    nvfp4-cast --recipe "$T/first.json" --amax "$T/amax.ts" -o "$T/first.ts" "$NANO"
+    nvfp4-cast --amax "$T/amax.ts" -o "$T/all.ts" "$T/first.ts"
+    [ "$(st-sum "$T/all.ts")" = "$(pipeline "nvfp4-cast --amax '$T/amax.ts' '$NANO' | st-sum")" ]
+}
+
+# download NAME...: a checkpoint's folder, without index, of these files, copies of the bundled shards in turn.
+download() {
+    local i=0
+    rm -rf "$T/c"
+    mkdir "$T/c"
+    cp "$NANO/config.json" "$T/c"
+    for name in "$@"; do cp "$NANO/model-0000$((i++ % 3 + 1))-of-00003.safetensors" "$T/c/$name"; done
+}
+
+@test "a shard is missing, and there is no index: named, going by the others" {
+    download model-0000{1,2,3}-of-00003.safetensors
+    [ "$(st-sum "$T/c")" = "$(st-sum "$NANO")" ]
+    rm "$T/c/model-00002-of-00003.safetensors"
+    for program in "st-read" "st-ls" "nvfp4-cast -n"; do
+        # shellcheck disable=SC2086 # options
+        refused 'c: model-00002-of-00003\.safetensors is missing, .*download complete' $program -o "$T/x.ts" "$T/c"
+    done
+    run v4-experts --amax "$NANO_AMAX" "$T/c" "$T/out"
+    [ "$status" -eq 1 ]
+    [[ $output == *'model-00002-of-00003.safetensors is missing'* ]]
+    [ -z "$(find "$T" -name 'out*')" ]
+    # The first, the last; other ways to count.
+    download model-00002-of-00003.safetensors
+    refused 'c: model-00001-of-00003\.safetensors is missing' st-read -o "$T/x.ts" "$T/c"
+    download model_1-of-10.safetensors model_2-of-10.safetensors
+    refused 'c: model_3-of-10\.safetensors is missing' st-read -o "$T/x.ts" "$T/c"
+    download model-0{0,1,2}-of-03.safetensors
+    [ "$(st-sum "$T/c")" = "$(st-sum "$NANO")" ]
+    rm "$T/c/model-02-of-03.safetensors"
+    refused 'c: model-02-of-03\.safetensors is missing' st-read -o "$T/x.ts" "$T/c"
+    # Names that tell of no number.
+    for name in model.safetensors model-of-3.safetensors model-1-of-.safetensors model-1-of-2-x.safetensors; do
+        download "$name"
+        st-read -n "$T/c" >"$T/x.ts"
+    done
+}
+
+@test "one shard of several is no whole checkpoint" {
+    one=$NANO/model-00001-of-00003.safetensors
+    [ "$(st-read -n "$one" | tar xOf - .stream | jq -r .scope)" = 'without model-00002-of-00003.safetensors' ]
+    run v4-experts --amax "$NANO_AMAX" "$one" "$T/out"
+    [ "$status" -eq 1 ]
+    [[ $output == *'is only a part of a checkpoint (without model-00002-of-00003.safetensors)'*--partial* ]]
+    [ -z "$(find "$T" -name 'out*')" ]
+    pipeline "st-read '$one' | st-write -q --partial '$T/part'"
+    # All of them, and a file that holds all of it.
+    [ "$(st-read -n "$NANO"/*.safetensors | tar xOf - .stream | jq -r .scope)" = all ]
+    pipeline "st-read '$NANO'/*.safetensors | st-write -q '$T/whole'"
+    download model.safetensors
+    cp "$one" "$T/model-00001-of-00001.safetensors"
+    for file in "$T/c/model.safetensors" "$T/model-00001-of-00001.safetensors"; do
+        [ "$(st-read -n "$file" | tar xOf - .stream | jq -r .scope)" = all ]
+    done
+    # One of another kind: a rank of two.
+    cp "$one" "$T/c/model1-mp2.safetensors"
+    run pipeline "st-read '$T/c/model1-mp2.safetensors' | st-write -n '$T/rank'"
+    [[ $output == *'is only a part of a checkpoint (without model0-mp2.safetensors)'* ]]
+}
+
+@test "what the index does not name is left out, and counted" {
+    cp -r "$NANO" "$T/source"
+    jq '.weight_map |= with_entries(select(.key | startswith("mtp.") | not))' "$NANO/model.safetensors.index.json" \
+        >"$T/source/model.safetensors.index.json"
+    run st-read -o "$T/x.ts" "$T/source"
+    [ "$status" -eq 0 ]
+    [[ $output == *'index.json: does not name '*' of the tensors that the shards hold, such as mtp.0.'*'; left out' ]]
+    st-grep --invert '^mtp' "$NANO" >"$T/rest.ts"
+    [ "$(st-sum "$T/x.ts")" = "$(st-sum "$T/rest.ts")" ]
+    left=$((667 - $(tar xOf "$T/rest.ts" .toc | wc -l)))
+    [ "$(tar xOf "$T/x.ts" .stream | jq .input.unindexed)" = $left ]
+    run v4-experts -v --amax "$NANO_AMAX" "$T/source" "$T/out"
+    [ "$status" -eq 0 ]
+    [[ $output == *"left out: $left tensors that the source's index does not name"* ]]
+    [ "$(jq '.weight_map | keys | map(select(startswith("mtp."))) | length' "$T/out/model.safetensors.index.json")" = 0 ]
+    [ "$(st-ls --tsv "$T/out" | grep -c ^mtp)" = 0 ]
+    # One tensor alone, of the first shard; the others keep their bytes.
+    jq 'del(.weight_map["embed.weight"])' "$NANO/model.safetensors.index.json" >"$T/source/model.safetensors.index.json"
+    [ "$(st-sum "$T/source" 2>/dev/null)" = "$(st-grep --invert '^embed' "$NANO" | st-sum)" ]
+}
+
+@test "the same name in two files of a folder without index: both are named" {
+    download model-0000{1,2,3}-of-00003.safetensors consolidated.safetensors
+    for program in "st-read" "fp8-dequant" "nvfp4-cast -n"; do
+        # shellcheck disable=SC2086 # options
+        refused 'is in two files, consolidated\.safetensors and model-00001-of-00003\.safetensors, .*remove' \
+            $program -o "$T/x.ts" "$T/c"
+    done
+    # One of another kind: a rank beside what is none.
+    download model0-mp2.safetensors model1-mp2.safetensors other-mp.safetensors model.safetensors
+    refused 'is in two files, model\.safetensors and model0-mp2\.safetensors' st-read -o "$T/x.ts" "$T/c"
+}
+
+# rank FILE SCALE: an FP8 and an MXFP4 matrix of one another, all 1 times a power of two, this E8M0 code.
+rank() {
+    safetensors "$1" '{"layers.0.attn.wq_a.scale":{"dtype":"F8_E8M0","shape":[1,1],"data_offsets":[0,1]},
+"layers.0.attn.wq_a.weight":{"dtype":"F8_E4M3","shape":[1,4],"data_offsets":[1,5]},
+"layers.0.attn.wq_b.scale":{"dtype":"F8_E8M0","shape":[1,1],"data_offsets":[5,6]},
+"layers.0.attn.wq_b.weight":{"dtype":"I8","shape":[1,16],"data_offsets":[6,22]}}' \
+        "$2"'\x38\x38\x38\x38'"$2$(printf '\\x22%.0s' {1..16})"
+}
+
+@test "ranks that repeat names: a weight has the scales of its shard" {
+    mkdir "$T/mp"
+    cp "$NANO/config.json" "$T/mp"
+    rank "$T/mp/model0-mp2.safetensors" '\x7f'
+    rank "$T/mp/model1-mp2.safetensors" '\x80'
+    [ "$(st-stat --values --tsv "$T/mp" | cut -f1,7 | tail -n +1 | grep wq | tr '\t\n' '  ')" = \
+        'layers.0.attn.wq_a.weight 1 layers.0.attn.wq_a.weight 2 layers.0.attn.wq_b.weight 1 layers.0.attn.wq_b.weight 2 ' ]
+    st-stat -n --values "$T/mp" | grep -q '^4 tensors'
+    pipeline "fp8-dequant '$T/mp' | mxfp4-unpack >'$T/bf16.ts'"
+    [ "$(st-ls --tsv "$T/bf16.ts" | cut -f2 | sort -u)" = BF16 ]
+    st-cmp -q --values "$T/mp" "$T/bf16.ts"
+    # In another order, as another program could write such a stream, it is refused.
+    st-read "$T/mp" >"$T/mp.ts"
+    mkdir "$T/entries"
+    tar xf "$T/mp.ts" -C "$T/entries"
+    { grep 'a.*scale' "$T/entries/.toc" && grep 'a.*weight' "$T/entries/.toc"; } >"$T/toc"
+    mv "$T/toc" "$T/entries/.toc"
+    printf '%s\n' .stream .toc files/config.json .end >"$T/entries.list"
+    jq -c '.tensors = 0 | .bytes = 0 | .plan = true' "$T/entries/.end" >"$T/end" && mv "$T/end" "$T/entries/.end"
+    tar -C "$T/entries" --format=ustar --no-recursion -cf "$T/other.ts" -T "$T/entries.list"
+    for program in fp8-dequant "st-stat --values"; do
+        # shellcheck disable=SC2086 # options
+        refused 'wq_a\.weight: its scale .* directly before it' $program -n "$T/other.ts"
+    done
+}
+
+# lacking PATTERN NAMES: a checkpoint with an index, but without the tensors whose names match, is not converted.
+lacking() {
+    rm -rf "$T/less"
+    pipeline "st-grep --invert '$2' '$NANO' | st-write -q --partial '$T/less'"
+    incomplete "$1"
+}
+
+# incomplete PATTERN: nothing that reads $T/less as a whole checkpoint goes on.
+incomplete() {
+    for program in "nvfp4-cast -n" "nvfp4-pack -n" fp8-dequant "mxfp4-unpack -n"; do
+        # shellcheck disable=SC2086 # options
+        refused "less: $1; is the download complete\?" $program -o "$T/x.ts" "$T/less"
+    done
+    st-read "$T/less" >"$T/less.ts"
+    refused "less\.ts: $1; " st-write -n "$T/out" "$T/less.ts"
+    refused "less\.ts: $1; " st-write "$T/out" "$T/less.ts"
+    [ -z "$(find "$T" -name 'out*' -o -name x.ts)" ]
+}
+
+@test "layers, experts and matrices that config.json counts, but that are not there" {
+    lacking 'lacks layers\.2' '^layers[.]2[.]'
+    lacking 'lacks layers\.3\.ffn\.experts\.15' '^layers[.]3[.]ffn[.]experts[.]15[.]'
+    lacking 'lacks layers\.0\.ffn\.experts\.0\.w2\.weight' '^layers[.]0[.]ffn[.]experts[.]0[.]w2[.]'
+    lacking 'lacks layers\.0\.ffn\.experts\.0, layers\.0\.ffn\.experts\.1, layers\.0\.ffn\.experts\.2 and 13 more' \
+        '^layers[.]0[.]ffn[.]experts[.]'
+    lacking 'lacks layers\.0\.ffn\.experts\.3\.w1\.weight, layers\.1\.ffn\.experts\.3\.w1\.weight, layers\.2' \
+        '^(layers[.][01][.]ffn[.]experts[.]3[.]w1[.]|layers[.]2[.])'
+    # Others that each layer, and each model, has; and of MTP, which need not be there, what is begun.
+    lacking 'lacks layers\.1\.attn\.wo_b\.weight' '^layers[.]1[.]attn[.]wo_b[.]'
+    lacking 'lacks head\.weight' '^head'
+    lacking 'lacks mtp\.0\.ffn\.experts\.7' '^mtp[.]0[.]ffn[.]experts[.]7[.]'
+    pipeline "st-grep --invert '^mtp' '$NANO' | st-write -q --partial '$T/trunk'"
+    v4-experts -q --amax "$NANO_AMAX" "$T/trunk" "$T/whole"
+}
+
+@test "a scale that is missing is named, before anything else is read" {
+    pipeline "st-grep --invert '^layers[.]1[.]ffn[.]experts[.]3[.]w1[.]scale' '$NANO' | st-write -q --partial '$T/less'"
+    for program in nvfp4-cast nvfp4-pack mxfp4-unpack; do
+        refused 'layers\.1\.ffn\.experts\.3\.w1\.weight: its scale .* is missing; the checkpoint is incomplete' \
+            "$program" -n -o "$T/x.ts" "$T/less"
+    done
+}
+
+# counted PATTERN FILTER: the same of a config.json that this jq filter changed.
+counted() {
+    rm -rf "$T/less"
+    cp -r "$NANO" "$T/less"
+    jq "$2" "$NANO/config.json" >"$T/less/config.json"
+    incomplete "$1"
+}
+
+@test "config.json counts other layers and experts than there are" {
+    counted 'lacks layers\.4' '.num_hidden_layers = 5'
+    counted 'lacks layers\.4, layers\.5, layers\.6 and [0-9]+ more' '.num_hidden_layers = 1e9 + 1'
+    counted 'lacks layers\.0\.ffn\.experts\.16, layers\.1.* and 1 more' '.n_routed_experts = 17'
+    counted "has a layer 3, but config\.json's num_hidden_layers is 3" '.num_hidden_layers = 3'
+    counted "has a routed expert 15, but config\.json's n_routed_experts is 8" '.n_routed_experts = 8'
+    counted 'lacks layers\.4' '{model_type, text_config: (.num_hidden_layers = 5)}'
+    cp -r "$NANO" "$T/nested"
+    jq '{model_type, text_config: .}' "$NANO/config.json" >"$T/nested/config.json"
+    nvfp4-cast -n "$T/nested" >"$T/x.ts"
+}
+
+@test "parts of a checkpoint that is incomplete are not joined; --partial takes what there is" {
+    amaxes "$T/amax.ts"
+    pipeline "st-grep --invert '^layers[.]3[.]ffn[.]experts[.]15[.]' '$NANO' | st-write -q --partial '$T/less'"
+    for i in 1 2; do
+        pipeline "st-read --part $i/2 '$T/less' | nvfp4-cast -q --amax '$T/amax.ts' | st-write -q --part '$T/out'"
+    done
+    refused 'lacks layers\.3\.ffn\.experts\.15; ' st-write --join "$T/out"
+    [ ! -e "$T/out" ]
+    pipeline "st-read '$T/less' | st-write -q --partial '$T/same'"
+    [ "$(st-sum "$T/same")" = "$(st-sum "$T/less")" ]
+}
