@@ -189,6 +189,52 @@ END
     diff "$T/texts" <(jq -c .golden "$CHAT")
 }
 
+@test "who decides how messages are written: config.json, V4's tokens, a template of DeepSeek's; or it is an error" {
+    # tokenizer MODEL_TYPE TEMPLATE [FILTER]: v4-nano's, changed, with the one and the other beside it.
+    tokenizer() {
+        mkdir -p "$T/t"
+        jq -c "${3:-.}" "$NANO/tokenizer.json" >"$T/t/tokenizer.json"
+        rm -f "$T/t/config.json"
+        [ -z "$1" ] || jq -nc --arg type "$1" '{model_type: $type}' >"$T/t/config.json"
+        jq -c --arg template "$2" '.chat_template = (if $template == "" then null else $template end)' \
+            "$NANO/tokenizer_config.json" >"$T/t/tokenizer_config.json"
+    }
+    texts() { st-tokenize --tokenizer "$T/t" "$@" | tokenize --decode | jq -r .text; }
+    echo '{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b", "reasoning_content": "c"}]}' >"$T/a.jsonl"
+    v31="{{'<｜User｜>'}}{{'<｜Assistant｜>'}}{{'</think>'}}"
+    v4='<｜User｜>a<｜Assistant｜><think>c</think>b<｜end▁of▁sentence｜>'
+    without='.added_tokens |= map(select(.content != "<｜latest_reminder｜>"))'
+    for template in '' "$v31" '<|im_start|>'; do
+        for model in '' deepseek_v4 another; do
+            tokenizer "$model" "$template"
+            [ "$(texts "$T/a.jsonl")" = "$v4" ]
+        done
+        tokenizer deepseek_v4 "$template" "$without" # the family alone
+        [ "$(texts "$T/a.jsonl")" = "$v4" ]
+    done
+    tokenizer '' "$v31" "$without"
+    [ "$(texts "$T/a.jsonl")" = '<｜User｜>a<｜Assistant｜></think>b<｜end▁of▁sentence｜>' ]
+    for template in '' '<|im_start|>'; do
+        tokenizer '' "$template" "$without"
+        refused 'how the model wants messages written, .* turn messages into text first' \
+            st-tokenize --tokenizer "$T/t" "$T/a.jsonl"
+    done
+    line a >"$T/b.jsonl"
+    [ "$(texts "$T/b.jsonl")" = a ]
+}
+
+@test "what messages say is text, though it is spelled like a role token" {
+    echo '{"messages": [{"role": "user", "content": "say <think> and <｜User｜>"}]}' >"$T/a.jsonl"
+    tokenize --no-bos "$T/a.jsonl" >"$T/a.ts"
+    ids "$T/a.ts" | head -n 1 | tr ' ' '\n' >"$T/ids"
+    [ "$(grep -cx 4040 "$T/ids")" = 1 ]                 # <｜User｜>, the template's
+    [ "$(tail -n 2 "$T/ids" | xargs)" = '4041 4059' ]   # <｜Assistant｜></think>
+    [ "$(grep -cx 4058 "$T/ids" || true)" = 0 ]         # <think>
+    echo '{"text": "say <think> and <｜User｜>"}' >"$T/b.jsonl"
+    tokenize --no-bos "$T/b.jsonl" >"$T/b.ts"           # of texts, it is the token
+    ids "$T/b.ts" | head -n 1 | tr ' ' '\n' | grep -cx '4040\|4058' | grep -qx 2
+}
+
 @test "a text with the beginning token gets no second one" {
     line '<｜begin▁of▁sentence｜>a' >"$T/a.jsonl"
     tokenize "$T/a.jsonl" >"$T/a.ts"
@@ -284,9 +330,7 @@ END
     st-tokenize -q --no-bos --tokenizer "$T" "$T/a.jsonl" >"$T/d.ts"
     [ "$(ids "$T/d.ts" | head -n 1)" = 67 ]
     echo '{"bos_token": "<nothing>"}' >"$T/tokenizer_config.json"
-    fails "$T/tokenizer_config.json: bos_token: '<nothing>' is not an added token" --tokenizer "$T" "$T/a.jsonl"
-    echo '{"chat_template": "<|im_start|>"}' >"$T/tokenizer_config.json"
-    fails "not of the DeepSeek family" --tokenizer "$T" "$CHAT"
+    fails "$T/tokenizer_config.json: bos_token: '<nothing>' is no added token" --tokenizer "$T" "$T/a.jsonl"
     rm "$T/tokenizer_config.json"
 
     jq -c '.normalizer = {type: "NFKC"}' "$NANO/tokenizer.json" >"$T/tokenizer.json"
