@@ -25,7 +25,7 @@ static _Noreturn void refuse(const struct unpacked *u)
     const char *why = archive_error_string(u->archive);
     if (archive_errno(u->archive) == EISDIR)
         die("%s: Is a directory", u->name);
-    die("%s: %s; is it packed by gzip or zstd, and whole?", u->name, why ? why : "cannot be read");
+    die("%s: %s; is the file whole?", u->name, why ? why : "cannot be read");
 }
 
 /* Fewer than `room` bytes only at the end. */

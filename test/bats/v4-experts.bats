@@ -221,6 +221,15 @@ copy() {
     fails "$T: Is a directory" --calib "$T" "$NANO"
 }
 
+@test "--field: a text of another name; without it, the error that names the option says what there is" {
+    jq -c '{id: 1, body: .text}' test/data/text/eval.jsonl >"$T/a.jsonl"
+    v4-experts -n -q --calib "$T/a.jsonl" --eval "$T/a.jsonl" --field body --length 32 --samples 2 "$NANO" "$T/out" >"$T/plan"
+    run v4-experts -n -q --calib "$T/a.jsonl" "$NANO" "$T/out"
+    [ "$status" -eq 1 ]
+    [[ $output == *'the row has id, body; name what holds the text with --field'* ]]
+    [ ! -e "$T/out" ]
+}
+
 @test "one word is text enough" {
     echo '{"text": "a"}' >"$T/a.jsonl"
     run v4-experts --calib "$T/a.jsonl" --eval "$T/a.jsonl" "$NANO" "$T/out"
