@@ -23,7 +23,7 @@ static const struct program program = {
         "Turn texts into token ids with a checkpoint's own tokenizer.json: a tensor "
         "stream of input_ids [samples, length] and lengths [samples]. Reads JSON "
         "lines or an array (names that end in .json, .jsonl or .ndjson, and standard input) or "
-        "plain text, packed by gzip or zstd or not.",
+        "plain text; decompresses gzip and zstd.",
     .operands = {"[text-file ...]", "[stream]"},
     .examples =
         {"st-tokenize --tokenizer DeepSeek-V4 --samples 512 --length 512 news.jsonl >calib.ts",
@@ -109,8 +109,8 @@ struct job {
     struct progress *progress;
 };
 
-/* Append one text's ids, the token that begins it before them. False, and nothing, if it is empty.
- */
+/* Append the begin-of-text token and one text's ids; false, appending nothing, if the text is
+ * empty. */
 static bool encode(struct job *job, const struct samples *samples, const struct passage *passage,
                    int32_t bos, size_t enough, struct ids *ids)
 {

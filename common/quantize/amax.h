@@ -35,7 +35,7 @@ void amaxes_free(struct amaxes *amaxes);
 bool amaxes_find(const struct amaxes *amaxes, const char *module, enum amax_which which,
                  float *value);
 
-/* End the process if they are of routed experts that a checkpoint lacks (see fit.h). */
+/* End the process if the checkpoint lacks routed experts that have amaxes (see fit.h). */
 void amaxes_check(const struct amaxes *amaxes, struct ts_in *checkpoint);
 
 /* What the stream says, names and values, as a SHA-256 in hexadecimal (DIGEST_TEXT bytes): for

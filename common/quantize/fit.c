@@ -14,10 +14,10 @@ struct experts {
 
 struct fit {
     struct ts_in *checkpoint;
-    bool whole;             /* or a part of one */
+    bool whole;             /* the stream has a whole checkpoint, not a part */
     struct experts have;    /* amaxes */
     struct experts lacking; /* in the checkpoint */
-    char *example;          /* one of these, or NULL */
+    char *example;          /* a module that it lacks, or NULL */
 };
 
 struct fit *fit_begin(struct ts_in *checkpoint)

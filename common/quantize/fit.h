@@ -1,5 +1,5 @@
-/* fit.h: whether amaxes are those of a checkpoint: a calibration of another model has routed
- * experts that this one lacks. */
+/* fit.h: check that amaxes belong to a checkpoint: a calibration of another model may have routed
+ * experts that the checkpoint lacks. */
 #ifndef FIT_H
 #define FIT_H
 
@@ -7,15 +7,16 @@
 
 struct fit;
 
-/* Compare with a checkpoint, of which nothing need be read yet. Streams with a part of one show
- * nothing: with them, all passes. Both must live as long. fit_end() frees it. */
+/* Begin a comparison with a checkpoint's table of contents; no tensor is read. A stream with a part
+ * of a checkpoint accepts any amaxes. The stream must live until fit_end(), which frees the
+ * comparison. */
 struct fit *fit_begin(struct ts_in *checkpoint);
 
-/* A module that has an amax. */
+/* Add a module that has an amax. */
 void fit_add(struct fit *fit, const char *module);
 
-/* End the process if routed experts were among them that the checkpoint lacks, with both counts;
- * `name` is the amaxes', for that message. */
+/* End the process, with both counts, if the checkpoint lacks routed experts that were added. `name`
+ * is the amax stream's, for that message. */
 void fit_end(struct fit *fit, const char *name);
 
 #endif

@@ -74,7 +74,7 @@ static void fail(struct chat *chat, char *error)
         chat->error = error;
 }
 
-/* What the rules say. */
+/* Write text of the rules, in which role tokens are tokens. */
 static void put(struct chat *chat, const char *text)
 {
     fputs(text, chat->out);
@@ -96,7 +96,7 @@ static size_t place(const struct chat *chat)
     return (size_t)ftello(chat->out);
 }
 
-/* What somebody says: spelled like a role token, it is none. */
+/* Write contents of a message: the spelling of a role token is plain text there. */
 static void put_span(struct chat *chat, struct span span)
 {
     size_t start = place(chat);
@@ -110,6 +110,7 @@ static void put_plain(struct chat *chat, const char *text)
     put_span(chat, (struct span){text, strlen(text)});
 }
 
+/* Write a value as one line of JSON, formatted as in the rules. */
 static void put_json(struct chat *chat, const json_t *value)
 {
     size_t start = place(chat);
@@ -570,9 +571,10 @@ char *chat_text(enum chat_style style, const json_t *messages, const json_t *too
                         .merge = style == CHAT_V4};
     *passage = (struct passage){0};
     if (style == CHAT_UNKNOWN)
-        return xprintf("how the model wants messages written, neither config.json says, nor the "
-                       "tokenizer's tokens, nor a chat template of the DeepSeek family; turn "
-                       "messages into text first");
+        return xprintf(
+            "the format of messages is unknown: config.json's model_type, the tokenizer's "
+            "tokens and its chat template are not of the DeepSeek family; convert "
+            "messages to text first");
     chat.out = open_memstream(&passage->text, &passage->length);
     if (!chat.out)
         die("out of memory");

@@ -9,15 +9,16 @@
 #include "model/model.h"
 #include "text/passage.h"
 
-/* The style that a tokenizer's chat template (NULL: it has none) amounts to, told by the role
- * tokens in it: V3's, V3.1's, or unknown. */
+/* The style of a tokenizer's chat template, recognized by its role tokens: V3's, V3.1's or unknown.
+ * NULL, no template, is unknown. */
 enum chat_style chat_template_style(const char *template);
 
-/* A conversation as text, without the token that begins it; what messages and tools say is plain in
- * it. `tools` (may be NULL) belong to its first message. With reasoning in any assistant's message
- * (reasoning_content, or a content that begins with <think>), V4's thinking mode is used: without
- * tools, only what follows the last user's message keeps it. Returns NULL, or what is wrong (the
- * caller frees it; then *passage is all 0). The caller ends *passage with passage_free(). */
+/* Write a conversation as text, without the token that begins it. The contents of messages, tools
+ * and tool calls are plain in *passage. `tools` (may be NULL) belong to the first message. If any
+ * assistant message has reasoning (reasoning_content, or a content that begins with <think>), V4's
+ * thinking mode is used; then, without tools, only messages after the last user message keep it.
+ * Returns NULL, or an error text that the caller frees, and *passage is all 0. The caller frees
+ * *passage with passage_free(). */
 char *chat_text(enum chat_style style, const json_t *messages, const json_t *tools,
                 struct passage *passage);
 

@@ -1,6 +1,6 @@
-/* passage.h: a text to tokenize that knows which of it is only text. In a conversation, role tokens
- * come from the rules that write it; where somebody's words are spelled like one ("<think>"), they
- * are words. */
+/* passage.h: a text to tokenize, and the stretches of it that are plain. In a conversation, only
+ * the rules that format it write role tokens; in the contents of messages, the spelling of one
+ * ("<think>") is plain text. */
 #ifndef PASSAGE_H
 #define PASSAGE_H
 
@@ -11,18 +11,18 @@ struct stretch {
     size_t start, end;
 };
 
-/* All 0 before its first use. The owner ends it with passage_free(). */
+/* All 0 before its first use. The owner frees it with passage_free(). */
 struct passage {
-    char *text; /* `length` bytes, and a 0 behind; may hold others */
+    char *text; /* `length` bytes and a final NUL; may contain other NULs */
     size_t length;
-    struct stretch *plain; /* where no added token begins or ends; in order, apart */
+    struct stretch *plain; /* where no added token matches; in order, not adjacent */
     size_t plains;
 };
 
-/* Say that the text is plain from `start` to before `end`; stretches come in order. */
+/* Mark bytes `start` to before `end` as plain. Stretches are added in order. */
 void passage_plain(struct passage *passage, size_t start, size_t end);
 
-/* Free what it holds; it is all 0 then. */
+/* Free its contents; then it is all 0. */
 void passage_free(struct passage *passage);
 
 #endif

@@ -1,12 +1,12 @@
-/* python_json.h: values as Python's json.dumps(value, ensure_ascii=False) writes them, as which the
- * encoders of DeepSeek's releases put schemas and arguments of tools into a prompt. */
+/* python_json.h: values as Python's json.dumps(value, ensure_ascii=False) writes them, the
+ * format of tool schemas and arguments in the prompts of DeepSeek's releases. */
 #ifndef PYTHON_JSON_H
 #define PYTHON_JSON_H
 
 #include <jansson.h>
 #include <stdio.h>
 
-/* Write any value, in one line, members in their own order: {"a": [1, 1e-05, 1.0, -0.0]}. */
+/* Write any value, in one line, members in insertion order: {"a": [1, 1e-05, 1.0, -0.0]}. */
 void python_json_put(const json_t *value, FILE *out);
 
 #endif

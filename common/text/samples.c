@@ -16,15 +16,15 @@ struct samples {
     enum samples_format format;
     const char *field;
     enum chat_style style;
-    struct passage passage; /* the present sample of JSONL */
-    char *data;             /* what was read; begin to end is still to come */
+    struct passage passage; /* the current sample of JSONL */
+    char *data;             /* what was read; data[begin] to data[end] is unprocessed */
     size_t begin, end, room;
     bool ended;
-    bool array;          /* the rows are the members of an array, ... */
-    uint64_t rows;       /* ... so many until now */
+    bool array;          /* the rows are members of one array */
+    uint64_t rows;       /* of the array, so far */
     uint64_t nulls;      /* rows whose text is null */
     uint64_t offset;     /* of data[begin] in the text */
-    uint64_t line, next; /* of the present text, and of data[begin], from 1 */
+    uint64_t line, next; /* of the current text, and of data[begin], from 1 */
 };
 
 /* ---- one row ---- */
@@ -51,7 +51,7 @@ static bool present(const json_t *object, const char *field)
     }
 }
 
-/* Some field of "a+b" is there, but null. */
+/* True if some field of "a+b" exists, and is null. */
 static bool is_null(const json_t *object, const char *field)
 {
     for (;; field++) {
@@ -67,7 +67,7 @@ static bool is_null(const json_t *object, const char *field)
     }
 }
 
-/* The texts of "a+b", a newline between. */
+/* The texts of "a+b", joined by a newline. */
 static char *join(const json_t *object, const char *field, struct passage *passage)
 {
     char *error = NULL;
@@ -94,7 +94,7 @@ static char *join(const json_t *object, const char *field, struct passage *passa
     return error;
 }
 
-/* That the row lacks what was wanted, and what it has. */
+/* The error text for a row without the wanted field: it lists those that the row has. */
 static char *no_field(const json_t *object, const char *wanted)
 {
     enum { SHOWN = 12 };
@@ -157,7 +157,7 @@ char *sample_text(const char *row, size_t length, const char *field, enum chat_s
 
 /* ---- files ---- */
 
-/* Read on; what is still to come stays, at the front. */
+/* Read more; move unprocessed data to the front. */
 static void fill(struct samples *s)
 {
     memmove(s->data, s->data + s->begin, s->end - s->begin);
@@ -175,7 +175,7 @@ static void fill(struct samples *s)
     s->ended = got == 0;
 }
 
-/* The first `size` bytes of what is still to come, checked. */
+/* Take the next `size` bytes, after checking that they are UTF-8. */
 static const char *take(struct samples *s, size_t size)
 {
     const char *text = s->data + s->begin;
@@ -197,7 +197,7 @@ static bool is_blank(char c)
     return c == ' ' || c == '\t' || c == '\r' || c == '\n';
 }
 
-/* Pass over blanks. The first byte that is none, or EOF. */
+/* Skip blanks. Returns the next byte, which is not taken, or EOF. */
 static int skip_blanks(struct samples *s)
 {
     for (;;) {
@@ -220,7 +220,7 @@ static void skip_mark(struct samples *s)
         take(s, 3);
 }
 
-/* True if the first byte that is no blank opens an array. */
+/* True if the first byte other than blanks opens an array. */
 static bool begins_array(const struct samples *s)
 {
     const char *at = s->data + s->begin, *end = s->data + s->end;
@@ -256,7 +256,7 @@ void samples_close(struct samples *s)
     free(s);
 }
 
-/* How many bytes the first line has, its newline too; 0 if it is not all there. */
+/* The length of the next line with its newline; 0 if it is incomplete. */
 static size_t whole_line(const struct samples *s)
 {
     const char *from = s->data + s->begin;
@@ -275,8 +275,8 @@ static size_t whole_piece(const struct samples *s)
     return 0;
 }
 
-/* How many bytes the first value has: up to where its braces are closed, or what follows it; 0 if
- * it is not all there. */
+/* The length of the next value, up to its closing brace or the delimiter after it; 0 if it is
+ * incomplete. */
 static size_t whole_value(const struct samples *s)
 {
     size_t depth = 0;
@@ -299,7 +299,7 @@ static size_t whole_value(const struct samples *s)
     return 0;
 }
 
-/* The next stretch of the file that `whole` knows, or what is left of it; false at the end. */
+/* Take as many bytes as `whole` says, or the rest of the file; false at the end. */
 static bool take_whole(struct samples *s, size_t (*whole)(const struct samples *s),
                        const char **text, size_t *length)
 {
@@ -311,7 +311,7 @@ static bool take_whole(struct samples *s, size_t (*whole)(const struct samples *
     return *length > 0;
 }
 
-/* The next member of the array; false at its end. */
+/* Take the next member of the array; false at its end. */
 static bool take_member(struct samples *s, const char **text, size_t *length)
 {
     int c = skip_blanks(s);

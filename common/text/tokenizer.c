@@ -42,8 +42,8 @@ struct tokenizer {
     struct pattern *word;       /* matches a word character, for single_word */
     int32_t bos, eos, pad;
     char *chat_template;
-    bool has_family;        /* config.json names a known one ... */
-    enum chat_style family; /* ... which has this style */
+    bool has_family;        /* config.json names a known family */
+    enum chat_style family; /* its style */
     char digest[DIGEST_TEXT];
 };
 
@@ -303,7 +303,7 @@ static char *beside(const char *path, bool folder, const char *name)
                    : xstrdup(name);
 }
 
-/* The way of writing conversations that the family of the model in config.json has. */
+/* The model family in config.json, and its style of conversations. */
 static void read_family(struct tokenizer *t, const char *path)
 {
     size_t length;
@@ -470,8 +470,8 @@ static bool take_piece(void *context, const char *piece, size_t length)
     return e->ids->count < e->enough;
 }
 
-/* The first stretch of the passage that is plain at byte `at` or behind it; an empty one at the end
- * of the passage if there is none. */
+/* The first plain stretch that ends after byte `at`; an empty one at the passage's end if there is
+ * none. */
 static struct stretch plain_from(const struct passage *passage, size_t at)
 {
     size_t low = 0, high = passage->plains;
@@ -486,12 +486,12 @@ static struct stretch plain_from(const struct passage *passage, size_t at)
                                  : (struct stretch){passage->length, passage->length};
 }
 
-/* The first added token of a pass that the text holds from byte *at on, outside of what is plain;
- * *at moves to it. NULL if there is none. */
+/* The first added token of a pass from byte *at on, outside the plain stretches; *at becomes its
+ * position. NULL if there is none. */
 static const struct added *next_token(const struct encoding *e, const struct finder *finder,
                                       const char *text, size_t length, size_t *at)
 {
-    size_t first = (size_t)(text - e->passage->text); /* of the text in the passage */
+    size_t first = (size_t)(text - e->passage->text); /* the text's position in the passage */
     struct stretch plain = plain_from(e->passage, first + *at);
     while (*at < length) {
         if (first + *at >= plain.start) {
@@ -509,7 +509,7 @@ static const struct added *next_token(const struct encoding *e, const struct fin
     return NULL;
 }
 
-/* Pass 0 and 1 look for added tokens, then comes what is between them. False: no more. */
+/* Passes 0 and 1 search for added tokens; then the text between them is encoded. False: stop. */
 static bool encode_from(struct encoding *e, int pass, const char *text, size_t length)
 {
     if (pass == 2) {

@@ -33,13 +33,13 @@ void tokenizer_free(struct tokenizer *t);
 char *tokenizer_encode(struct tokenizer *t, const char *text, size_t length, size_t enough,
                        struct ids *ids);
 
-/* The same of a passage: where it is plain, no added token is found, or part of one. */
+/* The same for a passage. No added token matches in its plain stretches, or overlaps one. */
 char *tokenizer_encode_passage(struct tokenizer *t, const struct passage *passage, size_t enough,
                                struct ids *ids);
 
-/* The text of `count` ids; bytes that are no UTF-8 (a character cut in two) become U+FFFD. The
- * caller frees *text, which has a 0 behind. Returns how many ids were good: less than count if
- * there is no token of that id, and then no text. */
+/* The text of `count` ids. Ill-formed bytes (a split character) become U+FFFD. Returns the number
+ * of valid ids: less than count if some id has no token, and then *text is not set. Otherwise the
+ * caller frees *text, *length bytes and a final NUL. */
 size_t tokenizer_decode(const struct tokenizer *t, const int32_t *id, size_t count, char **text,
                         size_t *length);
 
@@ -52,9 +52,8 @@ int32_t tokenizer_bos(const struct tokenizer *t);
 int32_t tokenizer_eos(const struct tokenizer *t);
 int32_t tokenizer_pad(const struct tokenizer *t);
 
-/* How it wants a conversation written: as the family of the config.json beside it has it. Where
- * there is none, or of an unknown family, V4's tokens tell V4; otherwise the chat template decides.
- */
+/* The style of conversations: that of the family of the config.json beside it. Without a known
+ * family, V4's if V4's own tokens are there; otherwise that of the chat template. */
 enum chat_style tokenizer_chat_style(const struct tokenizer *t);
 
 /* The chat template, owned by the tokenizer, or NULL. */

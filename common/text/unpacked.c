@@ -16,7 +16,7 @@ struct unpacked {
     const char *name;
     int fd;
     struct archive *archive;
-    size_t ahead, taken; /* of begin[]: bytes read, and those that were asked for */
+    size_t ahead, taken; /* of begin[]: bytes read, and bytes returned */
     char begin[8];
 };
 
@@ -43,7 +43,7 @@ static size_t read_on(struct unpacked *u, char *data, size_t room)
     return got;
 }
 
-/* What is often taken for text, by how it begins. */
+/* Refuse formats that are often mistaken for text, by their first bytes. */
 static void check_begin(const struct unpacked *u)
 {
     static const struct {
@@ -106,7 +106,7 @@ size_t unpacked_read(struct unpacked *u, char *data, size_t room)
     size_t first = u->ahead - u->taken < room ? u->ahead - u->taken : room;
     memcpy(data, u->begin + u->taken, first);
     u->taken += first;
-    /* Nothing comes after a short beginning. */
+    /* after a short beginning, the file ends */
     return u->ahead < sizeof u->begin ? first : first + read_on(u, data + first, room - first);
 }
 

@@ -216,7 +216,7 @@ END
     [ "$(texts "$T/a.jsonl")" = '<｜User｜>a<｜Assistant｜></think>b<｜end▁of▁sentence｜>' ]
     for template in '' '<|im_start|>'; do
         tokenizer '' "$template" "$without"
-        refused 'how the model wants messages written, .* turn messages into text first' \
+        refused 'the format of messages is unknown: .* convert messages to text first' \
             st-tokenize --tokenizer "$T/t" "$T/a.jsonl"
     done
     line a >"$T/b.jsonl"
@@ -409,7 +409,7 @@ END
     st-tokenize -q --no-bos --tokenizer "$T" "$T/a.jsonl" >"$T/d.ts"
     [ "$(ids "$T/d.ts" | head -n 1)" = 67 ]
     echo '{"bos_token": "<nothing>"}' >"$T/tokenizer_config.json"
-    fails "$T/tokenizer_config.json: bos_token: '<nothing>' is no added token" --tokenizer "$T" "$T/a.jsonl"
+    fails "$T/tokenizer_config.json: bos_token: '<nothing>' is not an added token" --tokenizer "$T" "$T/a.jsonl"
     rm "$T/tokenizer_config.json"
 
     jq -c '.normalizer = {type: "NFKC"}' "$NANO/tokenizer.json" >"$T/tokenizer.json"

@@ -755,7 +755,7 @@ static void samples(void **state)
     check_sample(CHAT_V4, "x+y", "{\"x\": \"1\"}", NULL,
                  "wanted x+y; the row has x; name what holds the text with --field");
     check_sample(CHAT_V4, NULL, "{}", NULL, "the row has no field");
-    check_sample(CHAT_V4, NULL, "{\"text\": 1}", NULL, "text is no text");
+    check_sample(CHAT_V4, NULL, "{\"text\": 1}", NULL, "text is not a text");
     check_sample(CHAT_V4, NULL, "[\"text\"]", NULL, "not a JSON object");
     check_sample(CHAT_V4, NULL, "{\"text\": \"a\"} x", NULL, "end of file expected");
     check_sample(CHAT_V4, NULL, "{\"text\": \"\\ud800\"}", NULL, "invalid Unicode");
@@ -802,7 +802,7 @@ static void conversations_v3(void **state)
                  "s<｜User｜>a<｜Assistant｜>b<｜end▁of▁sentence｜><｜User｜>c", NULL);
     check_sample(CHAT_V31, NULL, line,
                  "s<｜User｜>a<｜Assistant｜></think>b<｜end▁of▁sentence｜><｜User｜>c", NULL);
-    check_sample(CHAT_UNKNOWN, NULL, line, NULL, "how the model wants messages written");
+    check_sample(CHAT_UNKNOWN, NULL, line, NULL, "the format of messages is unknown");
     check_sample(CHAT_V3, NULL, "{\"messages\": [{\"role\": \"tool\", \"content\": \"a\"}]}", NULL,
                  "only V4's tokenizers support");
     check_sample(CHAT_V3, NULL, "{\"messages\": [{\"role\": \"user\"}], \"tools\": [1]}", NULL,
