@@ -10,6 +10,7 @@
 #include "base/output.h"
 #include "model/weights.h"
 #include "quantize/amax.h"
+#include "quantize/fit.h"
 #include "quantize/recipe.h"
 #include "tensor/weight.h"
 
@@ -24,6 +25,7 @@ static const struct program program = {
 
 struct options {
     const char *fallback, *model, *recipe, *summary;
+    uint64_t coverage; /* percent */
     bool peer_max, verbose;
 };
 
@@ -45,6 +47,8 @@ struct peers {
     struct peers *next;
     struct place place; /* of one of them */
     float input_amax;   /* the largest of those that tokens reached; 0 if none */
+    uint32_t reached;   /* how many have an input amax without being filled in ... */
+    uint32_t wanted;    /* ... and how many need one */
 };
 
 struct table {
@@ -253,8 +257,10 @@ static void find_peer_maxima(struct table *table)
 {
     for (size_t i = 0; i < table->count; i++) {
         const struct entry *entry = &table->entry[i];
-        if (entry->peers && entry->which == AMAX_INPUT)
+        if (entry->peers && entry->which == AMAX_INPUT) {
             entry->peers->input_amax = fmaxf(entry->peers->input_amax, entry->amax);
+            entry->peers->reached++;
+        }
     }
 }
 
@@ -288,30 +294,44 @@ static void fill_one(struct table *table, const struct options *o, const char *m
     append_amax(table, module, AMAX_INPUT, amax)->filled = true;
 }
 
-/* The modules that must have an input amax: those of the recipe in the checkpoint. */
-static uint64_t fill_for_model(struct table *table, const struct options *o, struct ts_in *model)
+/* What there is to fill in, in the order of modules. */
+struct gaps {
+    char **module;
+    size_t count;
+};
+
+/* A module that must have an input amax. */
+static void want(struct table *table, struct gaps *gaps, const char *module)
 {
-    uint64_t filled = 0;
+    struct place place = model_place(table->model, module);
+    struct peers *peers = peers_of(table, &place);
+    if (peers)
+        peers->wanted++;
+    if (find(table, module, AMAX_INPUT))
+        return;
+    gaps->module = xgrow(gaps->module, gaps->count + 1, sizeof *gaps->module);
+    gaps->module[gaps->count++] = xstrdup(module);
+}
+
+/* Those of the recipe in the checkpoint. */
+static void want_for_model(struct table *table, const struct options *o, struct ts_in *model,
+                           struct gaps *gaps)
+{
     struct weights weights;
     struct recipe *recipe = recipe_load(o->recipe, table->model);
     weights_find(&weights, table->model, ts_toc(model), ts_name(model));
     for (size_t i = 0; i < weights.count; i++) {
         const struct weight *w = &weights.weight[i];
-        bool quantized = !w->place.stays && recipe_format(recipe, w->module) == FORMAT_NVFP4;
-        if (quantized && !find(table, w->module, AMAX_INPUT)) {
-            fill_one(table, o, w->module);
-            filled++;
-        }
+        if (!w->place.stays && recipe_format(recipe, w->module) == FORMAT_NVFP4)
+            want(table, gaps, w->module);
     }
     weights_free(&weights);
     recipe_free(recipe);
-    return filled;
 }
 
 /* Without the checkpoint: in each layer that occurs, from expert 0 to the last one of any layer. */
-static uint64_t fill_for_dump(struct table *table, const struct options *o)
+static void want_for_dump(struct table *table, struct gaps *gaps)
 {
-    uint64_t filled = 0;
     uint32_t experts = 0;
     for (size_t i = 0; i < table->count; i++)
         if (table->entry[i].peers && table->entry[i].place.expert >= experts)
@@ -321,12 +341,54 @@ static uint64_t fill_for_dump(struct table *table, const struct options *o)
             struct place place = peers->place;
             char module[TENSOR_NAME_MAX + 1];
             place.expert = expert;
-            if (model_module(table->model, &place, module) && !find(table, module, AMAX_INPUT)) {
-                fill_one(table, o, module);
-                filled++;
-            }
+            if (model_module(table->model, &place, module))
+                want(table, gaps, module);
         }
-    return filled;
+}
+
+static void check_coverage(const struct table *table, const struct options *o)
+{
+    for (const struct peers *peers = table->peers; peers; peers = peers->next) {
+        char path[TENSOR_NAME_MAX + 1];
+        if (peers->wanted && peers->reached * 100.0 < (double)(peers->wanted * o->coverage))
+            die("%s: the calibration has %" PRIu32 " of %" PRIu32 " experts, under %" PRIu64
+                " %%; is it of this model? If so, calibrate with more text, or name a rule with "
+                "--fallback",
+                model_experts_path(table->model, &peers->place, path), peers->reached,
+                peers->wanted, o->coverage);
+    }
+}
+
+static void check_fit(const struct table *table, struct ts_in *model, const char *name)
+{
+    struct fit *fit = fit_begin(model);
+    for (size_t i = 0; i < table->count; i++) {
+        char module[TENSOR_NAME_MAX + 1];
+        const struct entry *entry = &table->entry[i];
+        if (entry->peers && model_module(table->model, &entry->place, module))
+            fit_add(fit, module);
+    }
+    fit_end(fit, name);
+}
+
+/* How many were filled in. `model`: the checkpoint, or NULL; `name`: the amaxes', for messages. */
+static uint64_t fill(struct table *table, const struct options *o, struct ts_in *model,
+                     const char *name)
+{
+    struct gaps gaps = {0};
+    if (model) {
+        check_fit(table, model, name);
+        want_for_model(table, o, model, &gaps);
+    } else {
+        want_for_dump(table, &gaps);
+    }
+    check_coverage(table, o);
+    for (size_t i = 0; i < gaps.count; i++) {
+        fill_one(table, o, gaps.module[i]);
+        free(gaps.module[i]);
+    }
+    free(gaps.module);
+    return gaps.count;
 }
 
 static void share_peer_max(struct table *table)
@@ -443,6 +505,13 @@ static struct model *reopened(struct ts_in *in)
 static void take_options(struct options *o, struct stage *stage, int argc, char **argv)
 {
     const struct arg args[] = {
+        {.name = "coverage",
+         .kind = ARG_NUMBER,
+         .to = &o->coverage,
+         .value = "percent",
+         .help = "of a layer's experts so many must have input amaxes of their own; fewer are an "
+                 "error (default: 0)",
+         .silent = true},
         {.name = "fallback",
          .kind = ARG_CHOICE,
          .to = &o->fallback,
@@ -485,13 +554,15 @@ int main(int argc, char **argv)
     struct stage stage;
     take_options(&o, &stage, argc, argv);
     o.verbose = stage.verbose;
+    if (o.coverage > 100)
+        die_usage("--coverage: at most 100 percent");
     struct ts_in *model = o.model ? ts_open(o.model, NULL) : NULL;
     struct table table = {.toc = toc_new()};
     table.model = model ? reopened(model) : NULL;
     struct ts_in *in = read_all(&table, &stage);
     uint64_t fused = fuse(&table);
     find_peer_maxima(&table);
-    uint64_t filled = model ? fill_for_model(&table, &o, model) : fill_for_dump(&table, &o);
+    uint64_t filled = fill(&table, &o, model, ts_name(in));
     if (model)
         ts_close(model); /* frees memory before sorting */
     if (o.peer_max)

@@ -19,10 +19,11 @@
 #include "text/tokenizer.h"
 
 static const struct program program = {
-    .about = "Turn texts into token ids with a checkpoint's own tokenizer.json: a tensor "
-             "stream of input_ids [samples, length] and lengths [samples]. Reads JSON "
-             "lines (names that end in .json, .jsonl or .ndjson, and standard input) or "
-             "plain text.",
+    .about =
+        "Turn texts into token ids with a checkpoint's own tokenizer.json: a tensor "
+        "stream of input_ids [samples, length] and lengths [samples]. Reads JSON "
+        "lines or an array (names that end in .json, .jsonl or .ndjson, and standard input) or "
+        "plain text; decompresses gzip and zstd.",
     .operands = {"[text-file ...]", "[stream]"},
     .examples =
         {"st-tokenize --tokenizer DeepSeek-V4 --samples 512 --length 512 news.jsonl >calib.ts",
@@ -110,13 +111,13 @@ struct job {
 
 /* Append the begin-of-text token and one text's ids; false, appending nothing, if the text is
  * empty. */
-static bool encode(struct job *job, const struct samples *samples, const char *text, size_t length,
+static bool encode(struct job *job, const struct samples *samples, const struct passage *passage,
                    int32_t bos, size_t enough, struct ids *ids)
 {
     size_t first = ids->count, begin = first + (bos >= 0);
     if (bos >= 0)
         ids_add(ids, bos);
-    char *error = tokenizer_encode(job->tokenizer, text, length, enough, ids);
+    char *error = tokenizer_encode_passage(job->tokenizer, passage, enough, ids);
     if (error)
         die("%s: line %" PRIu64 ": %s", samples_name(samples), samples_line(samples), error);
     if (bos >= 0 && ids->count > begin && ids->id[begin] == bos) {
@@ -179,12 +180,13 @@ static size_t tokenize(struct job *job, const char *path, enum samples_format fo
     struct ids ids = {0};
     struct samples *samples =
         samples_open(path, format, o->field, tokenizer_chat_style(job->tokenizer));
+    if (format == SAMPLES_TEXT && !o->length)
+        die_usage("plain text has no samples of its own: give --length");
 
-    const char *text;
-    size_t length;
+    struct passage passage;
     uint64_t seen = 0;
-    while (job->rows.count < end && samples_next(samples, &text, &length)) {
-        if (encode(job, samples, text, length, bos, enough, &ids)) {
+    while (job->rows.count < end && samples_next(samples, &passage)) {
+        if (encode(job, samples, &passage, bos, enough, &ids)) {
             if (flow)
                 cut_rows(job, &ids, row_bos, end, false);
             else
@@ -199,6 +201,7 @@ static size_t tokenize(struct job *job, const char *path, enum samples_format fo
         cut_rows(job, &ids, row_bos, end, true);
 
     size_t found = job->rows.count - before;
+    job->empty += samples_nulls(samples);
     add_source(job, samples_name(samples), found);
     samples_close(samples);
     free(ids.id);
@@ -207,11 +210,17 @@ static size_t tokenize(struct job *job, const char *path, enum samples_format fo
 
 static enum samples_format format_of(const struct options *o, const char *path)
 {
+    static const char *const lines[] = {".jsonl", ".ndjson", ".json"};
+    static const char *const packed[] = {"", ".gz", ".zst"};
     if (o->format)
         return strcmp(o->format, "text") ? SAMPLES_JSONL : SAMPLES_TEXT;
-    bool lines = !path || ends_with(path, ".jsonl") || ends_with(path, ".ndjson") ||
-                 ends_with(path, ".json");
-    return lines ? SAMPLES_JSONL : SAMPLES_TEXT;
+    bool found = !path;
+    for (size_t i = 0; i < 3 * 3 && !found; i++) {
+        char *end = xprintf("%s%s", lines[i / 3], packed[i % 3]);
+        found = ends_with(path, end);
+        free(end);
+    }
+    return found ? SAMPLES_JSONL : SAMPLES_TEXT;
 }
 
 /* The row limit of each file from --samples, whose last number also applies to further files. The
@@ -257,8 +266,6 @@ static void tokenize_all(struct job *job)
     for (size_t i = 0; i < files; i++) {
         const char *name = strcmp(path[i], "-") ? path[i] : NULL;
         enum samples_format format = format_of(job->o, name);
-        if (format == SAMPLES_TEXT && !job->o->length)
-            die_usage("plain text has no samples of its own: give --length");
         found[i] = tokenize(job, name, format, limit[i]);
     }
     if (!job->rows.count)
@@ -332,7 +339,8 @@ static int encode_main(const struct options *o, struct stage *stage, struct toke
     tokenize_all(&job);
     progress_end(job.progress);
     if (job.empty + job.too_short && !stage->quiet)
-        warn("left out: %" PRIu64 " empty samples, %" PRIu64 " shorter than %" PRIu64 " tokens",
+        warn("left out: %" PRIu64 " empty or null samples, %" PRIu64 " shorter than %" PRIu64
+             " tokens",
              job.empty, job.too_short, o->length);
     if (stage->verbose)
         warn("%zu samples, %" PRIu64 " tokens, the longest %" PRIu64, job.rows.count,

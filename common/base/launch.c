@@ -20,9 +20,16 @@ static const struct launcher {
     {"SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID", NULL, "SLURM_STEP_NUM_NODES"},
 };
 
+/* The value of a variable; NULL if it is not set, or empty. */
+static const char *value_of(const char *name)
+{
+    const char *value = getenv(name);
+    return value && *value ? value : NULL;
+}
+
 static unsigned number_of(const char *name, uint64_t least, uint64_t most, uint64_t otherwise)
 {
-    const char *text = getenv(name), *end = text;
+    const char *text = value_of(name), *end = text;
     uint64_t number = otherwise;
     if (text && (!number_parse(&end, most, &number) || *end || number < least))
         die("$%s is '%s', wanted a number from %" PRIu64 " to %" PRIu64, name, text, least, most);
@@ -40,15 +47,17 @@ bool launch_read(struct launch *launch)
 {
     const struct launcher *launcher = launchers,
                           *end = launcher + sizeof launchers / sizeof *launchers;
-    while (launcher < end && (!getenv(launcher->rank) || !getenv(launcher->count)))
+    while (launcher < end && (!value_of(launcher->rank) || !value_of(launcher->count)))
         launcher++;
     if (launcher == end)
         return false;
+    launch->rank_from = launcher->rank;
+    launch->count_from = launcher->count;
     launch->count = number_of(launcher->count, 1, RANKS_MOST, 1);
     launch->rank = number_of(launcher->rank, 0, launch->count - 1, 0);
     launch->local = number_of(launcher->local, 0, launch->count - 1, launch->rank);
-    launch->host = getenv("MASTER_ADDR");
-    launch->port = getenv("MASTER_PORT");
+    launch->host = value_of("MASTER_ADDR");
+    launch->port = value_of("MASTER_PORT");
     if (!launch->port)
         launch->port = "29500";
     number_of("MASTER_PORT", 1, PORT_MOST, 1);

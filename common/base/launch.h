@@ -6,7 +6,8 @@
  *   Open MPI     OMPI_COMM_WORLD_RANK    OMPI_COMM_WORLD_SIZE    OMPI_COMM_WORLD_LOCAL_RANK
  *   Slurm        SLURM_PROCID            SLURM_STEP_NUM_TASKS    SLURM_LOCALID
  *
- * Rank 0 listens at MASTER_ADDR and MASTER_PORT, by default this machine and 29500. */
+ * where rank and ranks are both set, and not empty; and where rank 0 is: MASTER_ADDR and
+ * MASTER_PORT, by default this machine and 29500. */
 #ifndef LAUNCH_H
 #define LAUNCH_H
 
@@ -17,6 +18,7 @@ struct launch {
     unsigned local;       /* among those on this machine: selects its GPU */
     const char *host;     /* rank 0's; NULL for this machine */
     const char *port;
+    const char *rank_from, *count_from; /* the variables that told */
 };
 
 /* Fill *launch; return true if the run has more than one process. A contradictory environment ends

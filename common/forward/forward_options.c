@@ -123,6 +123,9 @@ static struct ranks *open_ranks(const struct forward_options *o, struct stage *s
     if (o->states_in || o->states_out)
         die_usage("--states-in and --states-out do not go with several ranks: each has the states "
                   "of its own samples");
+    if (!stage->quiet) /* before it waits for the others */
+        warn("rank %u of %u, as $%s and $%s say (unset them to run alone)", launch.rank,
+             launch.count, launch.rank_from, launch.count_from);
     struct ranks *ranks = ranks_open(&launch);
     if (launch.rank) {
         stage->quiet = true;

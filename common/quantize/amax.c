@@ -7,6 +7,7 @@
 #include "base/arena.h"
 #include "base/die.h"
 #include "base/digest.h"
+#include "quantize/fit.h"
 
 static const char *const suffix[] = {
     [AMAX_INPUT] = "input_quantizer._amax", [AMAX_WEIGHT] = "weight_quantizer._amax"};
@@ -80,6 +81,7 @@ struct amax {
 
 struct amaxes {
     const struct model *model;
+    char *path;
     struct amax *amax; /* by name */
     size_t count;
     struct arena *arena;
@@ -119,6 +121,7 @@ struct amaxes *amaxes_load(const char *path, const struct model *model)
     struct amaxes *amaxes = xalloc(1, sizeof *amaxes);
     struct ts_in *in = ts_open(path, NULL);
     amaxes->model = model;
+    amaxes->path = xstrdup(ts_name(in));
     amaxes->arena = arena_new();
     amaxes->amax = xalloc(ts_toc(in)->count, sizeof *amaxes->amax);
     read_amaxes(amaxes, model, in);
@@ -139,6 +142,7 @@ void amaxes_free(struct amaxes *amaxes)
     arena_free(amaxes->arena);
     json_decref(amaxes->counts);
     free(amaxes->amax);
+    free(amaxes->path);
     free(amaxes);
 }
 
@@ -154,6 +158,18 @@ bool amaxes_find(const struct amaxes *amaxes, const char *module, enum amax_whic
         return false;
     *value = amax->value;
     return true;
+}
+
+void amaxes_check(const struct amaxes *amaxes, struct ts_in *checkpoint)
+{
+    struct fit *fit = fit_begin(checkpoint);
+    for (size_t i = 0; i < amaxes->count; i++) {
+        char module[TENSOR_NAME_MAX + 1];
+        enum amax_which which;
+        if (amax_key(amaxes->model, amaxes->amax[i].name, module, &which))
+            fit_add(fit, module);
+    }
+    fit_end(fit, amaxes->path);
 }
 
 char *amaxes_digest(const struct amaxes *amaxes, char *hex)

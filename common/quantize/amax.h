@@ -35,8 +35,11 @@ void amaxes_free(struct amaxes *amaxes);
 bool amaxes_find(const struct amaxes *amaxes, const char *module, enum amax_which which,
                  float *value);
 
-/* SHA-256 of the stream's names and values, in hexadecimal into hex (DIGEST_TEXT bytes), which is
- * returned: for histories, which need content, not a path. */
+/* End the process if the checkpoint lacks routed experts that have amaxes (see fit.h). */
+void amaxes_check(const struct amaxes *amaxes, struct ts_in *checkpoint);
+
+/* What the stream says, names and values, as a SHA-256 in hexadecimal (DIGEST_TEXT bytes): for
+ * histories, where a path would say nothing. */
 char *amaxes_digest(const struct amaxes *amaxes, char *hex);
 
 /* The counts of the stages that made the stream ("input_fallback" and so on), an array; owned by

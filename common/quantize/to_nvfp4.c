@@ -211,6 +211,8 @@ void to_nvfp4_begin(struct to_nvfp4 *job, const struct stage *stage,
     whole_check(job->in);
     weights_find(&job->weights, model, ts_toc(job->in), ts_name(job->in));
     select_weights(job, convertible);
+    if (job->amaxes)
+        amaxes_check(job->amaxes, job->in);
     plan(job);
     record_inputs(job, stage);
     job->out = ts_create(stage, job->in, job->toc);

@@ -346,7 +346,7 @@ static struct toc *read_index(const char *path)
 
 /* Forget the tensors that the index does not name. The shards are those that it names, so that they
  * keep their numbers. */
-static void leave_out(struct checkpoint *checkpoint, struct toc *index)
+static void drop_unindexed(struct checkpoint *checkpoint, struct toc *index)
 {
     struct toc *all = checkpoint->toc, *named = toc_new();
     for (size_t i = 0; i < all->count; i++)
@@ -391,7 +391,7 @@ static void check_index(struct checkpoint *checkpoint, struct toc *index, const 
         return;
     warn("%s: does not name %zu of the tensors that the shards hold, such as %s; left out", path,
          checkpoint->unindexed, toc->tensor[last].name);
-    leave_out(checkpoint, index);
+    drop_unindexed(checkpoint, index);
 }
 
 /* Without an index, only the shards' names tell whether they are all. */

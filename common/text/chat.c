@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/die.h"
+#include "text/python_json.h"
 
 #define EOS "<｜end▁of▁sentence｜>"
 #define USER "<｜User｜>"
@@ -54,7 +55,8 @@ struct turn {
 };
 
 struct chat {
-    FILE *out;
+    FILE *out; /* to passage->text */
+    struct passage *passage;
     char *error; /* the first one */
     struct turn *turn;
     size_t turns;
@@ -72,6 +74,7 @@ static void fail(struct chat *chat, char *error)
         chat->error = error;
 }
 
+/* Write text of the rules, in which role tokens are tokens. */
 static void put(struct chat *chat, const char *text)
 {
     fputs(text, chat->out);
@@ -88,20 +91,31 @@ static struct span span_of(const json_t *string)
     return (struct span){json_string_value(string), json_string_length(string)};
 }
 
-static void put_span(struct chat *chat, struct span span)
+static size_t place(const struct chat *chat)
 {
-    if (span.length)
-        fwrite(span.text, 1, span.length, chat->out);
+    return (size_t)ftello(chat->out);
 }
 
-/* Write a value as one line of JSON, formatted as in the rules: with spaces, and short numbers. */
+/* Write contents of a message: the spelling of a role token is plain text there. */
+static void put_span(struct chat *chat, struct span span)
+{
+    size_t start = place(chat);
+    if (span.length)
+        fwrite(span.text, 1, span.length, chat->out);
+    passage_plain(chat->passage, start, place(chat));
+}
+
+static void put_plain(struct chat *chat, const char *text)
+{
+    put_span(chat, (struct span){text, strlen(text)});
+}
+
+/* Write a value as one line of JSON, formatted as in the rules. */
 static void put_json(struct chat *chat, const json_t *value)
 {
-    char *text = json_dumps(value, JSON_ENCODE_ANY | JSON_PRESERVE_ORDER | JSON_REAL_PRECISION(15));
-    if (!text)
-        die("out of memory");
-    put(chat, text);
-    free(text);
+    size_t start = place(chat);
+    python_json_put(value, chat->out);
+    passage_plain(chat->passage, start, place(chat));
 }
 
 static bool has(const json_t *message, const char *key)
@@ -351,8 +365,9 @@ static void put_user(struct chat *chat, const struct turn *turn)
 static void put_parameter(struct chat *chat, const char *name, const json_t *value)
 {
     bool string = json_is_string(value);
-    fprintf(chat->out, "<" DSML "parameter name=\"%s\" string=\"%s\">", name,
-            string ? "true" : "false");
+    put(chat, "<" DSML "parameter name=\"");
+    put_plain(chat, name);
+    fprintf(chat->out, "\" string=\"%s\">", string ? "true" : "false");
     if (string)
         put_span(chat, span_of(value));
     else
@@ -373,7 +388,9 @@ static void put_call(struct chat *chat, const json_t *call)
         fail(chat, xprintf("a tool call has no function with name and arguments"));
         name = "";
     }
-    fprintf(chat->out, "<" DSML "invoke name=\"%s\">\n", name);
+    put(chat, "<" DSML "invoke name=\"");
+    put_plain(chat, name);
+    put(chat, "\">\n");
     if (json_is_object(parsed)) {
         const char *key;
         json_t *value;
@@ -526,44 +543,48 @@ static void put_v3(struct chat *chat, bool think_mark)
     }
 }
 
-enum chat_style chat_style(const char *template)
+enum chat_style chat_template_style(const char *template)
 {
-    if (!template)
-        return CHAT_V4;
-    if (!strstr(template, USER) || !strstr(template, ASSISTANT))
+    if (!template || !strstr(template, USER) || !strstr(template, ASSISTANT))
         return CHAT_UNKNOWN;
     /* it prints the mark, not just searches for it */
     bool marks = strstr(template, "</think>'}}") || strstr(template, "</think>' }}");
     return marks ? CHAT_V31 : CHAT_V3;
 }
 
-char *chat_text(enum chat_style style, const json_t *messages, const json_t *tools, char **text,
-                size_t *length)
+static void put_chat(struct chat *chat, enum chat_style style, const json_t *messages)
 {
-    struct chat chat = {.tools = json_array_size(tools) ? tools : NULL, .merge = style == CHAT_V4};
-    *text = NULL;
+    read_turns(chat, messages);
+    if (chat->error)
+        return;
+    if (style == CHAT_V4)
+        put_v4(chat);
+    else
+        put_v3(chat, style == CHAT_V31);
+}
+
+char *chat_text(enum chat_style style, const json_t *messages, const json_t *tools,
+                struct passage *passage)
+{
+    struct chat chat = {.passage = passage,
+                        .tools = json_array_size(tools) ? tools : NULL,
+                        .merge = style == CHAT_V4};
+    *passage = (struct passage){0};
     if (style == CHAT_UNKNOWN)
         return xprintf(
-            "the tokenizer's chat template is not of the DeepSeek family; convert messages "
-            "to text first");
-    chat.out = open_memstream(text, length);
+            "the format of messages is unknown: config.json's model_type, the tokenizer's "
+            "tokens and its chat template are not of the DeepSeek family; convert "
+            "messages to text first");
+    chat.out = open_memstream(&passage->text, &passage->length);
     if (!chat.out)
         die("out of memory");
-    read_turns(&chat, messages);
-    if (!chat.error) {
-        if (style == CHAT_V4)
-            put_v4(&chat);
-        else
-            put_v3(&chat, style == CHAT_V31);
-    }
+    put_chat(&chat, style, messages);
     if (fclose(chat.out))
         die("out of memory");
     for (size_t i = 0; i < chat.turns; i++)
         free(chat.turn[i].message);
     free(chat.turn);
-    if (chat.error) {
-        free(*text);
-        *text = NULL;
-    }
+    if (chat.error)
+        passage_free(passage);
     return chat.error;
 }

@@ -7,24 +7,27 @@
 
 #include "base/die.h"
 #include "base/utf8.h"
+#include "text/unpacked.h"
 
 enum { PIECE = 1 << 20 };
 
 struct samples {
-    const char *name;
-    FILE *file;
+    struct unpacked *file;
     enum samples_format format;
     const char *field;
     enum chat_style style;
-    char *text; /* of the current sample of JSONL */
-    char *data; /* what was read; data[begin] to data[end] is unprocessed */
+    struct passage passage; /* the current sample of JSONL */
+    char *data;             /* what was read; data[begin] to data[end] is unprocessed */
     size_t begin, end, room;
     bool ended;
-    uint64_t offset;     /* of data[begin] in the file */
+    bool array;          /* the rows are members of one array */
+    uint64_t rows;       /* of the array, so far */
+    uint64_t nulls;      /* rows whose text is null */
+    uint64_t offset;     /* of data[begin] in the text */
     uint64_t line, next; /* of the current text, and of data[begin], from 1 */
 };
 
-/* ---- one line of JSON ---- */
+/* ---- one row ---- */
 
 /* The member of `object` whose name has `length` bytes; NULL if it is missing or null. */
 static const json_t *member(const json_t *object, const char *name, size_t length)
@@ -48,20 +51,27 @@ static bool present(const json_t *object, const char *field)
     }
 }
 
-static const char *first_present(const json_t *object)
+/* True if some field of "a+b" exists, and is null. */
+static bool is_null(const json_t *object, const char *field)
 {
-    static const char *const usual[] = {"text", "article", "prompt+response", "messages"};
-    for (size_t i = 0; i < sizeof usual / sizeof *usual; i++)
-        if (present(object, usual[i]))
-            return usual[i];
-    return NULL;
+    for (;; field++) {
+        size_t length = strcspn(field, "+");
+        char *key = xprintf("%.*s", (int)length, field);
+        const json_t *value = json_object_get(object, key);
+        free(key);
+        if (json_is_null(value))
+            return true;
+        field += length;
+        if (!*field)
+            return false;
+    }
 }
 
 /* The texts of "a+b", joined by a newline. */
-static char *join(const json_t *object, const char *field, char **text, size_t *text_length)
+static char *join(const json_t *object, const char *field, struct passage *passage)
 {
     char *error = NULL;
-    FILE *out = open_memstream(text, text_length);
+    FILE *out = open_memstream(&passage->text, &passage->length);
     if (!out)
         die("out of memory");
     for (const char *at = field;; at++) {
@@ -79,70 +89,75 @@ static char *join(const json_t *object, const char *field, char **text, size_t *
     }
     if (fclose(out))
         die("out of memory");
-    if (error) {
-        free(*text);
-        *text = NULL;
+    if (error)
+        passage_free(passage);
+    return error;
+}
+
+/* The error text for a row without the wanted field: it lists those that the row has. */
+static char *no_field(const json_t *object, const char *wanted)
+{
+    enum { SHOWN = 12 };
+    char *error, *text;
+    size_t length, count = 0;
+    const char *key;
+    json_t *value;
+    FILE *out = open_memstream(&text, &length);
+    if (!out)
+        die("out of memory");
+    json_object_foreach((json_t *)object, key, value)
+    {
+        if (count++ < SHOWN)
+            fprintf(out, "%s%.40s", count > 1 ? ", " : "", key);
     }
+    fprintf(out, "%s", count > SHOWN ? ", ..." : count ? "" : "no field");
+    if (fclose(out))
+        die("out of memory");
+    error =
+        xprintf("wanted %s; the row has %s; name what holds the text with --field", wanted, text);
+    free(text);
     return error;
 }
 
 static char *object_text(const json_t *object, const char *field, enum chat_style style,
-                         char **text, size_t *text_length)
+                         struct passage *passage)
 {
+    static const char *const usual[] = {"text", "article", "prompt+response", "messages"};
+    enum { USUAL = sizeof usual / sizeof *usual };
     if (!json_is_object(object))
         return xprintf("not a JSON object");
-    const char *wanted = field ? field : first_present(object);
-    if (!wanted || !present(object, wanted))
-        return xprintf("wanted %s; name what holds the text with --field",
-                       field ? field : "text, article, prompt and response, or messages");
-    const json_t *value = json_object_get(object, wanted);
-    if (json_is_array(value))
-        return chat_text(style, value, json_object_get(object, "tools"), text, text_length);
-    return join(object, wanted, text, text_length);
+    const char *const *names = field ? &field : usual;
+    size_t count = field ? 1 : USUAL;
+    for (size_t i = 0; i < count; i++) {
+        if (!present(object, names[i]))
+            continue;
+        const json_t *value = json_object_get(object, names[i]);
+        return json_is_array(value)
+                   ? chat_text(style, value, json_object_get(object, "tools"), passage)
+                   : join(object, names[i], passage);
+    }
+    for (size_t i = 0; i < count; i++)
+        if (is_null(object, names[i]))
+            return NULL;
+    return no_field(object, field ? field : "text, article, prompt and response, or messages");
 }
 
-char *sample_text(const char *line, size_t length, const char *field, enum chat_style style,
-                  char **text, size_t *text_length)
+char *sample_text(const char *row, size_t length, const char *field, enum chat_style style,
+                  struct passage *passage)
 {
-    *text = NULL;
+    *passage = (struct passage){0};
     json_error_t reason;
-    json_t *object = json_loadb(line, length, JSON_ALLOW_NUL, &reason);
+    json_t *object = json_loadb(row, length, JSON_ALLOW_NUL, &reason);
     if (!object)
         return xprintf("%s", reason.text);
-    char *error = object_text(object, field, style, text, text_length);
+    char *error = object_text(object, field, style, passage);
     json_decref(object);
     return error;
 }
 
 /* ---- files ---- */
 
-struct samples *samples_open(const char *path, enum samples_format format, const char *field,
-                             enum chat_style style)
-{
-    struct samples *s = xalloc(1, sizeof *s);
-    *s = (struct samples){.name = path ? path : "<stdin>",
-                          .file = path ? fopen(path, "re") : stdin,
-                          .format = format,
-                          .field = field,
-                          .style = style,
-                          .next = 1,
-                          .room = (size_t)2 * PIECE};
-    if (!s->file)
-        die_errno("%s", s->name);
-    s->data = xgrow(NULL, s->room, 1);
-    return s;
-}
-
-void samples_close(struct samples *s)
-{
-    if (s->file != stdin)
-        fclose(s->file);
-    free(s->text);
-    free(s->data);
-    free(s);
-}
-
-/* Read more; move the unprocessed data to the front. */
+/* Read more; move unprocessed data to the front. */
 static void fill(struct samples *s)
 {
     memmove(s->data, s->data + s->begin, s->end - s->begin);
@@ -150,19 +165,98 @@ static void fill(struct samples *s)
     s->begin = 0;
     if (s->end == s->room) {
         if (s->room >= SAMPLE_MAX)
-            die("%s: line %" PRIu64 ": longer than %d MiB; is this text, or JSON lines?", s->name,
-                s->next, SAMPLE_MAX >> 20);
+            die("%s: line %" PRIu64 ": longer than %d MiB; is this text, or JSON lines?",
+                samples_name(s), s->next, SAMPLE_MAX >> 20);
         s->room *= 2;
         s->data = xgrow(s->data, s->room, 1);
     }
-    size_t got = fread(s->data + s->end, 1, s->room - s->end, s->file);
-    if (ferror(s->file))
-        die_errno("%s", s->name);
+    size_t got = unpacked_read(s->file, s->data + s->end, s->room - s->end);
     s->end += got;
     s->ended = got == 0;
 }
 
-/* The length of the first line with its newline; 0 if it is incomplete. */
+/* Take the next `size` bytes, after checking that they are UTF-8. */
+static const char *take(struct samples *s, size_t size)
+{
+    const char *text = s->data + s->begin;
+    s->line = s->next;
+    size_t valid = size ? utf8_valid(text, size) : 0;
+    for (size_t i = 0; i < valid; i++)
+        s->next += text[i] == '\n';
+    if (valid < size)
+        die("%s: line %" PRIu64 ", offset %" PRIu64 ": not UTF-8 (byte 0x%02x); convert the file "
+            "first, for example with iconv",
+            samples_name(s), s->next, s->offset + valid, (uint8_t)text[valid]);
+    s->begin += size;
+    s->offset += size;
+    return text;
+}
+
+static bool is_blank(char c)
+{
+    return c == ' ' || c == '\t' || c == '\r' || c == '\n';
+}
+
+/* Skip blanks. Returns the next byte, which is not taken, or EOF. */
+static int skip_blanks(struct samples *s)
+{
+    for (;;) {
+        size_t blanks = 0;
+        while (s->begin + blanks < s->end && is_blank(s->data[s->begin + blanks]))
+            blanks++;
+        take(s, blanks);
+        if (s->begin < s->end)
+            return (uint8_t)s->data[s->begin];
+        if (s->ended)
+            return EOF;
+        fill(s);
+    }
+}
+
+static void skip_mark(struct samples *s)
+{
+    static const char mark[] = "\xef\xbb\xbf";
+    if (s->end >= 3 && !memcmp(s->data, mark, 3))
+        take(s, 3);
+}
+
+/* True if the first byte other than blanks opens an array. */
+static bool begins_array(const struct samples *s)
+{
+    const char *at = s->data + s->begin, *end = s->data + s->end;
+    while (at < end && is_blank(*at))
+        at++;
+    return at < end && *at == '[';
+}
+
+struct samples *samples_open(const char *path, enum samples_format format, const char *field,
+                             enum chat_style style)
+{
+    struct samples *s = xalloc(1, sizeof *s);
+    *s = (struct samples){.file = unpacked_open(path),
+                          .format = format,
+                          .field = field,
+                          .style = style,
+                          .next = 1,
+                          .room = (size_t)2 * PIECE};
+    s->data = xgrow(NULL, s->room, 1);
+    fill(s);
+    skip_mark(s);
+    s->array = format == SAMPLES_JSONL && begins_array(s);
+    if (s->array && skip_blanks(s) == '[')
+        take(s, 1);
+    return s;
+}
+
+void samples_close(struct samples *s)
+{
+    unpacked_close(s->file);
+    passage_free(&s->passage);
+    free(s->data);
+    free(s);
+}
+
+/* The length of the next line with its newline; 0 if it is incomplete. */
 static size_t whole_line(const struct samples *s)
 {
     const char *from = s->data + s->begin;
@@ -181,58 +275,115 @@ static size_t whole_piece(const struct samples *s)
     return 0;
 }
 
-/* The next piece or line of the file, checked; false at its end. */
-static bool next_chunk(struct samples *s, const char **text, size_t *length)
+/* The length of the next value, up to its closing brace or the delimiter after it; 0 if it is
+ * incomplete. */
+static size_t whole_value(const struct samples *s)
 {
-    size_t size;
-    while (!(size = s->format == SAMPLES_TEXT ? whole_piece(s) : whole_line(s)) && !s->ended)
+    size_t depth = 0;
+    bool quoted = false;
+    for (size_t at = s->begin; at < s->end; at++) {
+        char c = s->data[at];
+        if (quoted) {
+            at += c == '\\';
+            quoted = c != '"';
+        } else if (c == '"') {
+            quoted = true;
+        } else if (c == '{' || c == '[') {
+            depth++;
+        } else if (!depth && (c == ',' || c == ']' || c == '}')) {
+            return at - s->begin;
+        } else if ((c == '}' || c == ']') && !--depth) {
+            return at + 1 - s->begin;
+        }
+    }
+    return 0;
+}
+
+/* Take as many bytes as `whole` says, or the rest of the file; false at the end. */
+static bool take_whole(struct samples *s, size_t (*whole)(const struct samples *s),
+                       const char **text, size_t *length)
+{
+    while (!(*length = whole(s)) && !s->ended)
         fill(s);
-    if (!size)
-        size = s->end - s->begin;
-    *text = s->data + s->begin;
-    *length = size;
-    s->line = s->next;
-    size_t valid = size ? utf8_valid(*text, size) : 0;
-    for (size_t i = 0; i < valid; i++)
-        s->next += (*text)[i] == '\n';
-    if (valid < size)
-        die("%s: line %" PRIu64 ", offset %" PRIu64 ": not UTF-8 (byte 0x%02x); convert the file "
-            "first, for example with iconv",
-            s->name, s->next, s->offset + valid, (uint8_t)(*text)[valid]);
-    s->begin += size;
-    s->offset += size;
-    return size > 0;
+    if (!*length)
+        *length = s->end - s->begin;
+    *text = take(s, *length);
+    return *length > 0;
+}
+
+/* Take the next member of the array; false at its end. */
+static bool take_member(struct samples *s, const char **text, size_t *length)
+{
+    int c = skip_blanks(s);
+    if (c == ']') {
+        take(s, 1);
+        if (skip_blanks(s) != EOF)
+            die("%s: line %" PRIu64 ": text after the array's end", samples_name(s), s->next);
+        s->array = false; /* nothing is left */
+        return false;
+    }
+    if (c == EOF)
+        die("%s: line %" PRIu64 ": the array has no end; is the file whole?", samples_name(s),
+            s->next);
+    if (s->rows++) {
+        if (c != ',')
+            die("%s: line %" PRIu64 ": wanted a comma, or the array's end", samples_name(s),
+                s->next);
+        take(s, 1);
+        skip_blanks(s);
+    }
+    take_whole(s, whole_value, text, length);
+    return true;
 }
 
 static bool blank(const char *line, size_t length)
 {
-    for (size_t i = 0; i < length; i++)
-        if (!strchr(" \t\r\n", line[i]) || !line[i])
+    while (length && is_blank(line[length - 1]))
+        length--;
+    return !length;
+}
+
+static bool take_row(struct samples *s, const char **text, size_t *length)
+{
+    if (s->array)
+        return take_member(s, text, length);
+    do
+        if (!take_whole(s, whole_line, text, length))
             return false;
+    while (blank(*text, *length));
     return true;
 }
 
-bool samples_next(struct samples *s, const char **text, size_t *length)
+bool samples_next(struct samples *s, struct passage *passage)
 {
-    if (s->format == SAMPLES_TEXT)
-        return next_chunk(s, text, length);
-    const char *line;
-    size_t size;
-    do
-        if (!next_chunk(s, &line, &size))
-            return false;
-    while (blank(line, size));
-    free(s->text);
-    char *error = sample_text(line, size, s->field, s->style, &s->text, length);
-    if (error)
-        die("%s: line %" PRIu64 ": %s", s->name, s->line, error);
-    *text = s->text;
-    return true;
+    const char *text;
+    size_t length;
+    if (s->format == SAMPLES_TEXT) {
+        bool more = take_whole(s, whole_piece, &text, &length);
+        *passage = (struct passage){.text = (char *)text, .length = length};
+        return more;
+    }
+    while (take_row(s, &text, &length)) {
+        passage_free(&s->passage);
+        char *error = sample_text(text, length, s->field, s->style, &s->passage);
+        if (error)
+            die("%s: line %" PRIu64 ": %s", samples_name(s), s->line, error);
+        *passage = s->passage;
+        if (passage->text)
+            return true;
+        s->nulls++;
+    }
+    return false;
+}
+
+uint64_t samples_nulls(const struct samples *s)
+{
+    return s->nulls;
 }
 
 const char *samples_name(const struct samples *s)
 {
-    return s->name;
+    return unpacked_name(s->file);
 }
 
 uint64_t samples_line(const struct samples *s)
@@ -242,5 +393,5 @@ uint64_t samples_line(const struct samples *s)
 
 uint64_t samples_bytes(const struct samples *s)
 {
-    return s->offset;
+    return unpacked_bytes(s->file);
 }

@@ -43,7 +43,8 @@ struct tokenizer {
     struct pattern *word;       /* matches a word character, for single_word */
     int32_t bos, eos, pad;
     char *chat_template;
-    enum chat_style family; /* the style of config.json's family */
+    bool has_family;        /* config.json names a known family */
+    enum chat_style family; /* its style */
     char digest[DIGEST_TEXT];
 };
 
@@ -306,19 +307,19 @@ static char *beside(const char *path, bool folder, const char *name)
                    : xstrdup(name);
 }
 
-/* The style of conversations of the model family in config.json. */
-static enum chat_style family_style(const char *path)
+/* The model family in config.json, and its style of conversations. */
+static void read_family(struct tokenizer *t, const char *path)
 {
     size_t length;
     char *text = slurp(path, false, &length);
     json_t *config = text ? json_object_from(text, length, path) : NULL;
     struct model *model =
         model_open(json_string_value(json_object_get(config, "model_type")), config);
-    enum chat_style style = model_chat_style(model);
+    t->has_family = *model_type(model);
+    t->family = model_chat_style(model);
     model_close(model);
     json_decref(config);
     free(text);
-    return style;
 }
 
 struct tokenizer *tokenizer_open(const char *path)
@@ -338,7 +339,7 @@ struct tokenizer *tokenizer_open(const char *path)
     error = text ? tokenizer_configure(t, text, length) : NULL;
     if (error)
         die("%s: %s", config, error);
-    t->family = family_style(model);
+    read_family(t, model);
     free(text);
     free(model);
     free(config);
@@ -371,7 +372,11 @@ int32_t tokenizer_pad(const struct tokenizer *t)
 
 enum chat_style tokenizer_chat_style(const struct tokenizer *t)
 {
-    return t->family != CHAT_UNKNOWN ? t->family : chat_style(t->chat_template);
+    if (t->family != CHAT_UNKNOWN)
+        return t->family;
+    bool v4 =
+        tokenizer_added(t, "｜DSML｜") >= 0 && tokenizer_added(t, "<｜latest_reminder｜>") >= 0;
+    return v4 && !t->has_family ? CHAT_V4 : chat_template_style(t->chat_template);
 }
 
 const char *tokenizer_chat_template(const struct tokenizer *t)
@@ -456,6 +461,7 @@ static bool stands_alone(const struct tokenizer *t, const char *text, size_t len
 
 struct encoding {
     struct tokenizer *t;
+    const struct passage *passage;
     struct ids *ids;
     size_t enough;
     const char *error;
@@ -468,6 +474,45 @@ static bool take_piece(void *context, const char *piece, size_t length)
     return e->ids->count < e->enough;
 }
 
+/* The first plain stretch that ends after byte `at`; an empty one at the passage's end if there is
+ * none. */
+static struct stretch plain_from(const struct passage *passage, size_t at)
+{
+    size_t low = 0, high = passage->plains;
+    while (low < high) {
+        size_t middle = low + (high - low) / 2;
+        if (passage->plain[middle].end <= at)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low < passage->plains ? passage->plain[low]
+                                 : (struct stretch){passage->length, passage->length};
+}
+
+/* The first added token of a pass from byte *at on, outside the plain stretches; *at becomes its
+ * position. NULL if there is none. */
+static const struct added *next_token(const struct encoding *e, const struct finder *finder,
+                                      const char *text, size_t length, size_t *at)
+{
+    size_t first = (size_t)(text - e->passage->text); /* the text's position in the passage */
+    struct stretch plain = plain_from(e->passage, first + *at);
+    while (*at < length) {
+        if (first + *at >= plain.start) {
+            *at = plain.end - first;
+            plain = plain_from(e->passage, plain.end);
+            continue;
+        }
+        size_t end = plain.start - first < length ? plain.start - first : length;
+        const struct added *token =
+            finder->begins[(uint8_t)text[*at]] ? token_at(finder, text + *at, end - *at) : NULL;
+        if (token)
+            return token;
+        ++*at;
+    }
+    return NULL;
+}
+
 /* Passes 0 and 1 search for added tokens; then the text between them is encoded. False: stop. */
 static bool encode_from(struct encoding *e, int pass, const char *text, size_t length)
 {
@@ -476,15 +521,9 @@ static bool encode_from(struct encoding *e, int pass, const char *text, size_t l
         return !e->error && e->ids->count < e->enough;
     }
     const struct finder *finder = &e->t->pass[pass];
-    size_t done = 0;
-    for (size_t at = 0; at < length;) {
-        const struct added *token = NULL;
-        if (finder->begins[(uint8_t)text[at]])
-            token = token_at(finder, text + at, length - at);
-        if (!token) {
-            at++;
-            continue;
-        }
+    const struct added *token;
+    size_t done = 0, at = 0;
+    while ((token = next_token(e, finder, text, length, &at))) {
         size_t start = at, stop = at + token->length;
         at = stop;
         if (token->single_word && !stands_alone(e->t, text, length, start, stop))
@@ -506,12 +545,19 @@ static bool encode_from(struct encoding *e, int pass, const char *text, size_t l
     return done >= length || encode_from(e, pass + 1, text + done, length - done);
 }
 
+char *tokenizer_encode_passage(struct tokenizer *t, const struct passage *passage, size_t enough,
+                               struct ids *ids)
+{
+    struct encoding e = {t, passage, ids, enough, NULL};
+    encode_from(&e, 0, passage->text, passage->length);
+    return e.error ? xprintf("%s", e.error) : NULL;
+}
+
 char *tokenizer_encode(struct tokenizer *t, const char *text, size_t length, size_t enough,
                        struct ids *ids)
 {
-    struct encoding e = {t, ids, enough, NULL};
-    encode_from(&e, 0, text, length);
-    return e.error ? xprintf("%s", e.error) : NULL;
+    return tokenizer_encode_passage(t, &(struct passage){.text = (char *)text, .length = length},
+                                    enough, ids);
 }
 
 /* ---- decoding ---- */

@@ -9,6 +9,7 @@
 
 #include "text/bpe.h"
 #include "text/chat.h"
+#include "text/passage.h"
 
 struct tokenizer;
 
@@ -32,6 +33,10 @@ void tokenizer_free(struct tokenizer *t);
 char *tokenizer_encode(struct tokenizer *t, const char *text, size_t length, size_t enough,
                        struct ids *ids);
 
+/* The same for a passage. No added token matches in its plain stretches, or overlaps one. */
+char *tokenizer_encode_passage(struct tokenizer *t, const struct passage *passage, size_t enough,
+                               struct ids *ids);
+
 /* The text of `count` ids. Ill-formed bytes (a split character) become U+FFFD. Returns the number
  * of valid ids: less than count if some id has no token, and then *text is not set. Otherwise the
  * caller frees *text, *length bytes and a final NUL. */
@@ -47,8 +52,8 @@ int32_t tokenizer_bos(const struct tokenizer *t);
 int32_t tokenizer_eos(const struct tokenizer *t);
 int32_t tokenizer_pad(const struct tokenizer *t);
 
-/* The style of conversations: that of the family of the config.json beside it, otherwise that of
- * the chat template. */
+/* The style of conversations: that of the family of the config.json beside it. Without a known
+ * family, V4's if V4's own tokens are there; otherwise that of the chat template. */
 enum chat_style tokenizer_chat_style(const struct tokenizer *t);
 
 /* The chat template, owned by the tokenizer, or NULL. */

@@ -207,3 +207,34 @@ prepare() {
     amax-merge -q --fallback layer-max "$T/dump.ts" | st-ls --header - |
         jq -e '.history[-1] | has("with") | not'
 }
+
+@test "amaxes of another model: more experts, more layers; both counts are said" {
+    for size in 4:17 4:256 5:16 61:1; do
+        dump "$T/other.safetensors" "${size%:*}" "${size#*:}"
+        count=$((${size%:*} * ${size#*:}))
+        for rule in none layer-max; do
+            run amax-merge --model "$NANO" --fallback "$rule" -o "$T/x.ts" "$T/other.safetensors"
+            [ "$status" -eq 1 ]
+            [[ $output == *"other.safetensors: has amaxes of $count routed experts, but "*' has '*', and lacks '* ]]
+            [ ! -e "$T/x.ts" ]
+        done
+    done
+    dump "$T/other.safetensors" 4 17 # the checkpoint has 64, and MTP's
+    refused 'has amaxes of 68 routed experts, but .*ckpt has 80 routed experts, and lacks 4 of those, as layers\.0\.ffn\.experts\.16\.w1' \
+        amax-merge -n --model "$NANO" "$T/other.safetensors"
+}
+
+@test "--coverage: a layer of which the calibration knows too little" {
+    dump "$T/few.safetensors" 4 14
+    refused 'layers\.[0-3]\.ffn\.experts: the calibration has 14 of 16 experts, under 90 %.*--fallback' \
+        amax-merge --model "$NANO" --fallback layer-max --coverage 90 "$T/few.safetensors"
+    amax-merge -q --model "$NANO" --fallback layer-max --coverage 87 "$T/few.safetensors" >"$T/a.ts"
+    amax-merge -q --model "$NANO" --fallback layer-max "$T/few.safetensors" >"$T/b.ts"
+    cmp "$T/a.ts" "$T/b.ts"
+    dump "$T/none.safetensors" 3 16 # a whole layer
+    refused 'layers\.3\.ffn\.experts: the calibration has 0 of 16 experts' \
+        amax-merge --model "$NANO" --fallback projection-max --coverage 1 "$T/none.safetensors"
+    amax-merge -q --coverage 90 --fallback layer-max "$T/dump.ts" >"$T/a.ts" # 15 of 16, without the model
+    run amax-merge --coverage 101 "$T/dump.ts"
+    [ "$status" -eq 2 ]
+}

@@ -1,4 +1,5 @@
 load common
+load craft
 
 # moved CHECKPOINT NAMES_REGEX SHARD: the bundled checkpoint with some tensors in another shard.
 moved() {
@@ -163,4 +164,14 @@ recipe_of() {
     rm -r "$T/pipelines"
     run recipe_of "$NANO"
     [[ $output == *"no folder of recipes beside the programs; name one in \$SEEKPIPE_RECIPES"* ]]
+}
+
+@test "amaxes of another model are refused in the plan, by both programs; with a part of a checkpoint they are not told" {
+    dump "$T/other.safetensors" 4 17
+    for program in nvfp4-cast nvfp4-pack; do
+        refused 'other\.safetensors: has amaxes of 68 routed experts, but .* has 80 routed experts, and lacks 4' \
+            "$program" -n --amax "$T/other.safetensors" "$NANO"
+        refused 'has amaxes of 68 routed experts' "$program" --amax "$T/other.safetensors" "$NANO"
+        pipeline "st-read --layers 0-0 '$NANO' | $program -q -n --amax '$T/other.safetensors' >'$T/plan.ts'"
+    done
 }

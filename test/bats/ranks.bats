@@ -124,9 +124,23 @@ SH
     [ "$codes" = '0 0 0' ]
     cmp "$T/alone.ts" "$T/three.ts"
     cmp "$T/alone.out" "$T/0.out"
-    # All but the seconds that a layer took.
-    diff <(grep -v ' s: read ' "$T/alone") <(sed 's/^st-eval\[0\]/st-eval/' "$T/0" | grep -v ' s: read ')
-    [ ! -s "$T/1.out" ] && [ ! -s "$T/1" ]
+    # All but the seconds that a layer took, and the line that each rank begins with.
+    said='as $RANK and $WORLD_SIZE say (unset them to run alone)'
+    diff <(grep -v ' s: read ' "$T/alone") <(tail -n +2 "$T/0" | sed 's/^st-eval\[0\]/st-eval/' | grep -v ' s: read ')
+    [ "$(head -n 1 "$T/0")" = "st-eval: rank 0 of 3, $said" ]
+    [ ! -s "$T/1.out" ] && [ "$(<"$T/1")" = "st-eval: rank 1 of 3, $said" ]
+}
+
+@test "alone, where rank or size is not set, or empty" {
+    "${calib[@]}" -q "$NANO" >"$T/alone.ts"
+    for environment in 'WORLD_SIZE=2' 'RANK=1' 'RANK= WORLD_SIZE=2' 'OMPI_COMM_WORLD_SIZE=2' \
+        'WORLD_SIZE=2 OMPI_COMM_WORLD_RANK=0' 'WORLD_SIZE=4 SLURM_PROCID=0 SLURM_NTASKS=4'; do
+        # shellcheck disable=SC2086 # a list
+        env $environment timeout 60 "${calib[@]}" "$NANO" >"$T/same.ts" 2>"$T/said"
+        cmp "$T/alone.ts" "$T/same.ts"
+        run grep -i rank "$T/said"
+        [ "$status" -eq 1 ]
+    done
 }
 
 @test "several machines need to know which is rank 0's" {

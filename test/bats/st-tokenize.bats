@@ -189,6 +189,52 @@ END
     diff "$T/texts" <(jq -c .golden "$CHAT")
 }
 
+@test "who decides how messages are written: config.json, V4's tokens, a template of DeepSeek's; or it is an error" {
+    # tokenizer MODEL_TYPE TEMPLATE [FILTER]: v4-nano's, changed, with the one and the other beside it.
+    tokenizer() {
+        mkdir -p "$T/t"
+        jq -c "${3:-.}" "$NANO/tokenizer.json" >"$T/t/tokenizer.json"
+        rm -f "$T/t/config.json"
+        [ -z "$1" ] || jq -nc --arg type "$1" '{model_type: $type}' >"$T/t/config.json"
+        jq -c --arg template "$2" '.chat_template = (if $template == "" then null else $template end)' \
+            "$NANO/tokenizer_config.json" >"$T/t/tokenizer_config.json"
+    }
+    texts() { st-tokenize --tokenizer "$T/t" "$@" | tokenize --decode | jq -r .text; }
+    echo '{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b", "reasoning_content": "c"}]}' >"$T/a.jsonl"
+    v31="{{'<｜User｜>'}}{{'<｜Assistant｜>'}}{{'</think>'}}"
+    v4='<｜User｜>a<｜Assistant｜><think>c</think>b<｜end▁of▁sentence｜>'
+    without='.added_tokens |= map(select(.content != "<｜latest_reminder｜>"))'
+    for template in '' "$v31" '<|im_start|>'; do
+        for model in '' deepseek_v4 another; do
+            tokenizer "$model" "$template"
+            [ "$(texts "$T/a.jsonl")" = "$v4" ]
+        done
+        tokenizer deepseek_v4 "$template" "$without" # the family alone
+        [ "$(texts "$T/a.jsonl")" = "$v4" ]
+    done
+    tokenizer '' "$v31" "$without"
+    [ "$(texts "$T/a.jsonl")" = '<｜User｜>a<｜Assistant｜></think>b<｜end▁of▁sentence｜>' ]
+    for template in '' '<|im_start|>'; do
+        tokenizer '' "$template" "$without"
+        refused 'the format of messages is unknown: .* convert messages to text first' \
+            st-tokenize --tokenizer "$T/t" "$T/a.jsonl"
+    done
+    line a >"$T/b.jsonl"
+    [ "$(texts "$T/b.jsonl")" = a ]
+}
+
+@test "what messages say is text, though it is spelled like a role token" {
+    echo '{"messages": [{"role": "user", "content": "say <think> and <｜User｜>"}]}' >"$T/a.jsonl"
+    tokenize --no-bos "$T/a.jsonl" >"$T/a.ts"
+    ids "$T/a.ts" | head -n 1 | tr ' ' '\n' >"$T/ids"
+    [ "$(grep -cx 4040 "$T/ids")" = 1 ]                 # <｜User｜>, the template's
+    [ "$(tail -n 2 "$T/ids" | xargs)" = '4041 4059' ]   # <｜Assistant｜></think>
+    [ "$(grep -cx 4058 "$T/ids" || true)" = 0 ]         # <think>
+    echo '{"text": "say <think> and <｜User｜>"}' >"$T/b.jsonl"
+    tokenize --no-bos "$T/b.jsonl" >"$T/b.ts"           # of texts, it is the token
+    ids "$T/b.ts" | head -n 1 | tr ' ' '\n' | grep -cx '4040\|4058' | grep -qx 2
+}
+
 @test "a text with the beginning token gets no second one" {
     line '<｜begin▁of▁sentence｜>a' >"$T/a.jsonl"
     tokenize "$T/a.jsonl" >"$T/a.ts"
@@ -258,6 +304,85 @@ END
     fails "$T: Is a directory" --format jsonl "$T"
 }
 
+@test "rows of an array, a byte order mark, gzip, zstd: the same ids as of JSON lines" {
+    tokenize --length 256 "$TEXT/eval.jsonl" | st-sum >"$T/sum"
+    same() { tokenize --length 256 "$@" | st-sum | cmp - "$T/sum"; }
+    jq -cs . "$TEXT/eval.jsonl" >"$T/line.json"
+    jq -s . "$TEXT/eval.jsonl" >"$T/indented.json"
+    { printf '\xef\xbb\xbf' && cat "$TEXT/eval.jsonl"; } >"$T/mark.jsonl"
+    { printf '\xef\xbb\xbf\n ' && cat "$T/indented.json"; } >"$T/mark.json"
+    for file in line.json indented.json mark.jsonl mark.json; do
+        same "$T/$file"
+        gzip -k "$T/$file"
+        zstd -qk "$T/$file"
+        same "$T/$file.gz"
+        same "$T/$file.zst"
+        same - <"$T/$file.zst"
+    done
+    gzip -c "$TEXT/eval.jsonl" >"$T/renamed.jsonl"
+    same "$T/renamed.jsonl"
+    { head -n 9 "$TEXT/eval.jsonl" | gzip && tail -n +10 "$TEXT/eval.jsonl" | gzip; } >"$T/two.ndjson.gz"
+    same "$T/two.ndjson.gz"
+    for _ in {1..60}; do cat "$TEXT/eval.jsonl"; done | jq -cs . >"$T/large.json"
+    [ "$(stat -c %s "$T/large.json")" -gt $((4 << 20)) ]
+    tokenize --length 256 --samples 999 "$T/large.json" 2>/dev/null | st-sum >"$T/sum"
+    for _ in {1..60}; do cat "$TEXT/eval.jsonl"; done >"$T/large.jsonl"
+    same --samples 999 -q "$T/large.jsonl"
+
+    printf '\xef\xbb\xbfHello world' | gzip >"$T/a.txt.gz" # plain text, too
+    tokenize --length 4 "$T/a.txt.gz" >"$T/a.ts"
+    [ "$(ids "$T/a.ts" | head -n 1)" = '0 42 363 339' ]
+}
+
+@test "strings in an array's rows hold any bracket; rows whose text is null are left out and counted" {
+    printf '%s' ' [{"text": "a ] } \\\" ,", "b": [{"c": "["}]},
+        {"text":null} , {"messages": null}, {"prompt": "p", "response": null}, {"article": "b", "text": null} ]' >"$T/a.json"
+    tokenize "$T/a.json" 2>"$T/log" | tokenize --decode | jq -r .text >"$T/texts"
+    printf '%s\n' 'a ] } \" ,' b | cmp - "$T/texts"
+    grep -q 'left out: 3 empty or null samples' "$T/log"
+    { echo '{"x": null}' && echo '{"x": "a"}'; } >"$T/b.jsonl"
+    tokenize --field x "$T/b.jsonl" 2>"$T/log" | bsdtar -xOf - .end | jq -e '.counts[0] | .samples == 1 and .empty == 1'
+    grep -q 'left out: 1 empty or null' "$T/log"
+    echo '{"text": null}' >"$T/c.jsonl"
+    fails 'no sample in it (1 empty' "$T/c.jsonl"
+}
+
+@test "arrays that are none, and files that are cut, packed otherwise, or no text" {
+    array() { printf '%b' "$1" >"$T/a.json"; }
+    array '[]' && fails 'no sample in it' "$T/a.json"
+    array '[{"text":"a"}' && fails 'line 1: the array has no end' "$T/a.json"
+    array '[{"text":"a"},\n\n{"text":"b"} {"text":"c"}]' && fails 'line 3: wanted a comma' "$T/a.json"
+    array '[{"text":"a"}]\nx' && fails 'line 2: text after the array' "$T/a.json"
+    array '[{"text":"a"},]' && fails 'line 1: ' "$T/a.json"
+    array '["a"]' && fails 'line 1: ' "$T/a.json"
+    array '[{"text":"a"},\n{"text":1]' && fails 'line 2: ' "$T/a.json"
+    array '[{"text":"\xff"}]' && fails 'line 1, offset 10: not UTF-8' "$T/a.json"
+    for pack in gzip 'zstd -q'; do
+        $pack -c "$TEXT/eval.jsonl" >"$T/whole"
+        head -c 3000 "$T/whole" >"$T/cut.jsonl"
+        fails 'is the file whole?' "$T/cut.jsonl"
+        fails 'is the file whole?' - <"$T/cut.jsonl"
+    done
+    printf 'PAR1\x15\x04\x15\0' >"$T/train.parquet"
+    fails "$T/train.parquet: a Parquet file; make JSON lines of it: duckdb -jsonlines -c" "$T/train.parquet"
+    fails 'a Parquet file' --length 9 - <"$T/train.parquet"
+    gzip -k "$T/train.parquet"
+    fails 'a Parquet file' "$T/train.parquet.gz"
+    printf 'ARROW1\0\0' >"$T/a.arrow"
+    fails 'an Arrow file' "$T/a.arrow"
+    xz -c "$TEXT/eval.jsonl" >"$T/a.jsonl.xz"
+    fails 'packed by xz' --format jsonl "$T/a.jsonl.xz"
+}
+
+@test "a field that is not there: what the row has is named" {
+    jq -nc '{id: 1, body: "a", "a\u001b[31m": 2}' >"$T/a.jsonl"
+    fails 'line 1: wanted text, article, prompt and response, or messages; the row has id, body, a?[31m; name what holds the text with --field' \
+        "$T/a.jsonl"
+    fails 'line 1: wanted x+id; the row has id, body' --field x+id "$T/a.jsonl"
+    jq -nc '[range(30) | {key: "field\(.)", value: .}] | from_entries' >"$T/b.jsonl"
+    fails 'field10, field11, ...; name' "$T/b.jsonl"
+}
+
 @test "nothing to tokenize" {
     : >"$T/a.jsonl"
     fails "$T/a.jsonl: no sample in it" "$T/a.jsonl"
@@ -285,8 +410,6 @@ END
     [ "$(ids "$T/d.ts" | head -n 1)" = 67 ]
     echo '{"bos_token": "<nothing>"}' >"$T/tokenizer_config.json"
     fails "$T/tokenizer_config.json: bos_token: '<nothing>' is not an added token" --tokenizer "$T" "$T/a.jsonl"
-    echo '{"chat_template": "<|im_start|>"}' >"$T/tokenizer_config.json"
-    fails "not of the DeepSeek family" --tokenizer "$T" "$CHAT"
     rm "$T/tokenizer_config.json"
 
     jq -c '.normalizer = {type: "NFKC"}' "$NANO/tokenizer.json" >"$T/tokenizer.json"

@@ -2,6 +2,7 @@
 # own, against the programs one by one.
 # shellcheck disable=SC2030,SC2031 # each test is a subshell
 load common
+load craft
 
 PATH=$PWD/pipelines:$PATH
 
@@ -221,6 +222,15 @@ copy() {
     fails "$T: Is a directory" --calib "$T" "$NANO"
 }
 
+@test "--field: a text of another name; without it, the error that names the option says what there is" {
+    jq -c '{id: 1, body: .text}' test/data/text/eval.jsonl >"$T/a.jsonl"
+    v4-experts -n -q --calib "$T/a.jsonl" --eval "$T/a.jsonl" --field body --length 32 --samples 2 "$NANO" "$T/out" >"$T/plan"
+    run v4-experts -n -q --calib "$T/a.jsonl" "$NANO" "$T/out"
+    [ "$status" -eq 1 ]
+    [[ $output == *'the row has id, body; name what holds the text with --field'* ]]
+    [ ! -e "$T/out" ]
+}
+
 @test "one word is text enough" {
     echo '{"text": "a"}' >"$T/a.jsonl"
     run v4-experts --calib "$T/a.jsonl" --eval "$T/a.jsonl" "$NANO" "$T/out"
@@ -423,4 +433,22 @@ flip() {
     v4-experts -q "${small[@]}" --calib "$TEXT/calib-prose.jsonl" "$NANO" "$T/own"
     v4-experts -q "${small[@]}" --calib "$TEXT/calib-prose.jsonl" --verify "$NANO" "$T/own"
     [ ! -e "$T/own.calib" ]
+}
+
+@test "--amax of another model, or of a tenth too few experts, is refused before any work; unless a rule is asked for" {
+    dump "$T/more.safetensors" 4 256
+    dump "$T/fewer.safetensors" 4 14
+    for options in '' -n --lossy; do
+        # shellcheck disable=SC2086 # a list
+        run v4-experts $options --amax "$T/more.safetensors" "$NANO" "$T/out"
+        [ "$status" -eq 1 ]
+        [[ $output == *'has amaxes of 1024 routed experts, but '*' has 80 routed experts'* ]]
+        # shellcheck disable=SC2086 # a list
+        run v4-experts $options --amax "$T/fewer.safetensors" "$NANO" "$T/out"
+        [ "$status" -eq 1 ]
+        [[ $output == *'the calibration has 14 of 16 experts, under 90 %'*'--fallback'* ]]
+        [ ! -e "$T/out" ]
+    done
+    v4-experts -q -n --amax "$T/fewer.safetensors" --fallback layer-max "$NANO" "$T/out" >"$T/plan"
+    v4-experts -q -n --amax "$NANO_AMAX" "$NANO" "$T/out" >"$T/plan" # 15 of 16
 }

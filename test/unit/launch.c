@@ -58,6 +58,11 @@ static void without_a_launcher_it_is_alone(void **state)
     assert_false(launch_read(&launch));
     set((const char *const[]){"RANK", "3", NULL}); /* not a launcher's, which sets both */
     assert_false(launch_read(&launch));
+    unsetenv("RANK");
+    set((const char *const[]){"WORLD_SIZE", "2", "OMPI_COMM_WORLD_SIZE", "3", NULL});
+    assert_false(launch_read(&launch));
+    set((const char *const[]){"RANK", "", "OMPI_COMM_WORLD_RANK", "", NULL}); /* as not set */
+    assert_false(launch_read(&launch));
     set((const char *const[]){"RANK", "0", "WORLD_SIZE", "1", NULL});
     assert_false(launch_read(&launch));
 }
@@ -71,6 +76,8 @@ static void the_three_launchers(void **state)
     launch_read(&launch);
     assert_string_equal(launch.host, "node7");
     assert_string_equal(launch.port, "1234");
+    assert_string_equal(launch.rank_from, "RANK");
+    assert_string_equal(launch.count_from, "WORLD_SIZE");
     clear(state);
     set((const char *const[]){"OMPI_COMM_WORLD_RANK", "2", "OMPI_COMM_WORLD_SIZE", "3",
                               "OMPI_COMM_WORLD_LOCAL_RANK", "2", "OMPI_COMM_WORLD_LOCAL_SIZE", "3",
@@ -78,6 +85,7 @@ static void the_three_launchers(void **state)
     expect(2, 3, 2);
     launch_read(&launch);
     assert_null(launch.host);
+    assert_string_equal(launch.rank_from, "OMPI_COMM_WORLD_RANK");
     assert_string_equal(launch.port, "29500");
     clear(state);
     set((const char *const[]){"SLURM_PROCID", "1", "SLURM_STEP_NUM_TASKS", "2", "SLURM_LOCALID",

@@ -15,6 +15,7 @@
 #include "base/utf8.h"
 #include "text/chat.h"
 #include "text/pattern.h"
+#include "text/python_json.h"
 #include "text/samples.h"
 
 #define DATA "test/data/tokenizer/"
@@ -665,36 +666,79 @@ static void utf8(void **state)
 
 static void check_chat(const json_t *line, void *context)
 {
-    (void)context;
+    struct tokenizer *t = context;
+    const json_t *wanted = json_object_get(line, "ids");
     const json_t *golden = json_object_get(line, "golden");
-    char *text;
-    size_t length;
+    struct passage passage;
     assert_null(chat_text(CHAT_V4, json_object_get(line, "messages"),
-                          json_object_get(line, "tools"), &text, &length));
-    assert_int_equal(length, json_string_length(golden));
-    assert_memory_equal(text, json_string_value(golden), length);
-    free(text);
+                          json_object_get(line, "tools"), &passage));
+    assert_int_equal(passage.length, json_string_length(golden));
+    assert_memory_equal(passage.text, json_string_value(golden), passage.length);
+    struct ids ids = {0};
+    assert_null(tokenizer_encode_passage(t, &passage, SIZE_MAX, &ids));
+    for (size_t i = 0; i < json_array_size(wanted); i++)
+        assert_int_equal(i < ids.count ? ids.id[i] : -1,
+                         json_integer_value(json_array_get(wanted, i)));
+    assert_true(!wanted || ids.count == json_array_size(wanted));
+    free(ids.id);
+    passage_free(&passage);
 }
 
 static void conversations(void **state)
 {
     (void)state;
-    assert_int_equal(each_line(DATA "chat.jsonl", check_chat, NULL), 11);
+    struct tokenizer *t = tokenizer_open("test/data/v4-nano/ckpt");
+    assert_int_equal(each_line(DATA "chat.jsonl", check_chat, t), 12);
+    tokenizer_free(t);
+}
+
+/* Python 3.11's json.dumps(json.loads(text), ensure_ascii=False). */
+static void values_as_python_writes_them(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *value, *written;
+    } values[] = {
+        {"[0.00001, 0.0001, 1.25e-7, 5e-324]", "[1e-05, 0.0001, 1.25e-07, 5e-324]"},
+        {"[1e15, 1e16, 1.5e16, 1e100, 1.7976931348623157e308]",
+         "[1000000000000000.0, 1e+16, 1.5e+16, 1e+100, 1.7976931348623157e+308]"},
+        {"[1.0, -0.0, 0.0, 10.0, -12.50, 123456789.125]",
+         "[1.0, -0.0, 0.0, 10.0, -12.5, 123456789.125]"},
+        {"[0.1, 0.30000000000000004, 123456789012345678.0, 9007199254740993.0]",
+         "[0.1, 0.30000000000000004, 1.2345678901234568e+17, 9007199254740992.0]"},
+        {"[7, -7, 9223372036854775807, true, false, null, [], {}]",
+         "[7, -7, 9223372036854775807, true, false, null, [], {}]"},
+        {"{\"b\":{\"\\u00e9\":1},\"a\":[\"/\\u2028\\u007f\\ud83d\\ude00\"]}",
+         "{\"b\": {\"é\": 1}, \"a\": [\"/\u2028\x7f😀\"]}"},
+        {"\"\\\"\\\\\\n\\r\\t\\f\\b\\u001f\\u0000\"", "\"\\\"\\\\\\n\\r\\t\\f\\b\\u001f\\u0000\""},
+    };
+    for (size_t i = 0; i < sizeof values / sizeof *values; i++) {
+        char *text;
+        size_t length;
+        FILE *out = open_memstream(&text, &length);
+        json_t *value = json_loads(values[i].value, JSON_DECODE_ANY | JSON_ALLOW_NUL, NULL);
+        assert_non_null(value);
+        python_json_put(value, out);
+        assert_false(fclose(out));
+        assert_string_equal(text, values[i].written);
+        json_decref(value);
+        free(text);
+    }
 }
 
 /* A line's text is `wanted`; or, for NULL, it is refused with `words`. */
 static void check_sample(enum chat_style style, const char *field, const char *line,
                          const char *wanted, const char *words)
 {
-    char *text;
-    size_t length;
-    char *error = sample_text(line, strlen(line), field, style, &text, &length);
+    struct passage passage;
+    char *error = sample_text(line, strlen(line), field, style, &passage);
+    const char *text = passage.text ? passage.text : "(none)";
     if (wanted && (error || strcmp(text, wanted) != 0))
         fail_msg("%s: wanted '%s', got '%s'", line, wanted, error ? error : text);
-    if (!wanted && (!error || text || !strstr(error, words)))
+    if (!wanted && (!error || passage.text || !strstr(error, words)))
         fail_msg("%s: wanted '%s', got '%s'", line, words, error ? error : text);
     free(error);
-    free(text);
+    passage_free(&passage);
 }
 
 static void samples(void **state)
@@ -703,9 +747,14 @@ static void samples(void **state)
     check_sample(CHAT_V4, NULL, "{\"article\": \"b\", \"text\": \"a\"}", "a", NULL);
     check_sample(CHAT_V4, NULL, "{\"article\": \"b\", \"text\": null}", "b", NULL);
     check_sample(CHAT_V4, NULL, "{\"response\": \"r\", \"prompt\": \"p\"}", "p\nr", NULL);
+    check_sample(CHAT_V4, NULL, "{\"text\": null}", "(none)", NULL);
+    check_sample(CHAT_V4, NULL, "{\"prompt\": \"p\", \"response\": null}", "(none)", NULL);
+    check_sample(CHAT_V4, "x+y", "{\"y\": null, \"x\": \"a\"}", "(none)", NULL);
     check_sample(CHAT_V4, "x+y+x", "{\"x\": \"1\", \"y\": \"2\"}", "1\n2\n1", NULL);
     check_sample(CHAT_V4, NULL, "{\"prompt\": \"p\"}", NULL, "wanted text, article");
-    check_sample(CHAT_V4, "x+y", "{\"x\": \"1\"}", NULL, "wanted x+y");
+    check_sample(CHAT_V4, "x+y", "{\"x\": \"1\"}", NULL,
+                 "wanted x+y; the row has x; name what holds the text with --field");
+    check_sample(CHAT_V4, NULL, "{}", NULL, "the row has no field");
     check_sample(CHAT_V4, NULL, "{\"text\": 1}", NULL, "text is not a text");
     check_sample(CHAT_V4, NULL, "[\"text\"]", NULL, "not a JSON object");
     check_sample(CHAT_V4, NULL, "{\"text\": \"a\"} x", NULL, "end of file expected");
@@ -745,15 +794,15 @@ static void conversations_v3(void **state)
         "{\"role\": \"user\", \"content\": \"c\"}]}";
     static const char v3[] = "{{'<｜User｜>' + m}}{{'<｜Assistant｜>' + m}}",
                       v31[] = "{{'<｜User｜>' + m}}{{'<｜Assistant｜>'}}{{'</think>'}}";
-    assert_int_equal(chat_style(NULL), CHAT_V4);
-    assert_int_equal(chat_style(v3), CHAT_V3);
-    assert_int_equal(chat_style(v31), CHAT_V31);
-    assert_int_equal(chat_style("<|im_start|>"), CHAT_UNKNOWN);
+    assert_int_equal(chat_template_style(NULL), CHAT_UNKNOWN);
+    assert_int_equal(chat_template_style(v3), CHAT_V3);
+    assert_int_equal(chat_template_style(v31), CHAT_V31);
+    assert_int_equal(chat_template_style("<|im_start|>"), CHAT_UNKNOWN);
     check_sample(CHAT_V3, NULL, line,
                  "s<｜User｜>a<｜Assistant｜>b<｜end▁of▁sentence｜><｜User｜>c", NULL);
     check_sample(CHAT_V31, NULL, line,
                  "s<｜User｜>a<｜Assistant｜></think>b<｜end▁of▁sentence｜><｜User｜>c", NULL);
-    check_sample(CHAT_UNKNOWN, NULL, line, NULL, "not of the DeepSeek family");
+    check_sample(CHAT_UNKNOWN, NULL, line, NULL, "the format of messages is unknown");
     check_sample(CHAT_V3, NULL, "{\"messages\": [{\"role\": \"tool\", \"content\": \"a\"}]}", NULL,
                  "only V4's tokenizers support");
     check_sample(CHAT_V3, NULL, "{\"messages\": [{\"role\": \"user\"}], \"tools\": [1]}", NULL,
@@ -785,6 +834,7 @@ int main(void)
         cmocka_unit_test(gives_up),
         cmocka_unit_test(utf8),
         cmocka_unit_test(conversations),
+        cmocka_unit_test(values_as_python_writes_them),
         cmocka_unit_test(samples),
         cmocka_unit_test(conversations_v3),
     };
