@@ -92,7 +92,7 @@ static void gather_all(struct gather *gather, struct mat m, uint64_t piece)
 /* One rank reads everything; how many tensors were wrong, or not read together. */
 static unsigned run(unsigned rank, const char *port)
 {
-    const struct launch launch = {rank, RANKS, rank, NULL, port};
+    const struct launch launch = {.rank = rank, .count = RANKS, .local = rank, .port = port};
     struct sharing s = {.ranks = ranks_open(&launch), .truth = ts_open(CHECKPOINT, NULL)};
     s.gather.all = gather_all;
     struct ts_in *in = ts_open(CHECKPOINT, NULL), *truth = ts_open(CHECKPOINT, NULL);

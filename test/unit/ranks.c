@@ -30,7 +30,7 @@ static unsigned run(bool work(struct ranks *ranks), char said[TEXT])
         process[rank] = fork();
         if (process[rank])
             continue;
-        const struct launch launch = {rank, RANKS, rank, NULL, port};
+        const struct launch launch = {.rank = rank, .count = RANKS, .local = rank, .port = port};
         dup2(from_all[1], STDERR_FILENO);
         struct ranks *ranks = ranks_open(&launch);
         bool right = work(ranks);
