@@ -124,12 +124,12 @@ gives_again() {
     gives_again
     gives_again --resume-keep -j 1
     # Killed between the two, and before the first.
-    for rename in 6 5; do
+    for case in '6 is finished' '5 are done'; do
         rm "$kept"
-        killed rename $rename --resume-keep
+        killed rename "${case%% *}" --resume-keep
         run "${calib[@]}" --resume "$T/kept" --resume-keep -o "$T/out.ts" "$NANO"
         [ "$status" -eq 0 ]
-        [[ $output == *'calibration.ts: '*' done'* ]]
+        [[ $output == *'calibration.ts: '*" ${case#* }"* ]]
         cmp "$T/whole.ts" "$T/out.ts"
         gives_again
     done
