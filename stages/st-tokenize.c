@@ -214,9 +214,10 @@ static enum samples_format format_of(const struct options *o, const char *path)
     static const char *const packed[] = {"", ".gz", ".zst"};
     if (o->format)
         return strcmp(o->format, "text") ? SAMPLES_JSONL : SAMPLES_TEXT;
+    enum { LINES = sizeof lines / sizeof *lines, PACKED = sizeof packed / sizeof *packed };
     bool found = !path;
-    for (size_t i = 0; i < 3 * 3 && !found; i++) {
-        char *end = xprintf("%s%s", lines[i / 3], packed[i % 3]);
+    for (unsigned i = 0; i < LINES * PACKED && !found; i++) {
+        char *end = xprintf("%s%s", lines[i / PACKED], packed[i % PACKED]);
         found = ends_with(path, end);
         free(end);
     }

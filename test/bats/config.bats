@@ -123,9 +123,9 @@ fp8_expert() {
 
 @test "experts in FP8: fp8 goes with them" {
     fp8_expert
-    pipeline "nvfp4-pack --amax '$T/amax.ts' '$T/fp8' | st-write -q '$T/out'"
+    pipeline "st-read --layers 0-0 '$T/fp8' | nvfp4-pack --amax '$T/amax.ts' | st-write -q --partial '$T/out'"
     [ "$(described "$T/out")" = 'modelopt NVFP4 - all fp4 NVFP4' ]
-    pipeline "fp8-dequant '$T/fp8' | st-write -q '$T/bf16'"
+    pipeline "st-read --layers 0-0 '$T/fp8' | fp8-dequant | st-write -q --partial '$T/bf16'"
     [ "$(described "$T/bf16")" = '- - - - - -' ]
 }
 

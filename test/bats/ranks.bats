@@ -125,6 +125,7 @@ SH
     cmp "$T/alone.ts" "$T/three.ts"
     cmp "$T/alone.out" "$T/0.out"
     # All but the seconds that a layer took, and the line that each rank begins with.
+    # shellcheck disable=SC2016 # the names, not their values
     said='as $RANK and $WORLD_SIZE say (unset them to run alone)'
     diff <(grep -v ' s: read ' "$T/alone") <(tail -n +2 "$T/0" | sed 's/^st-eval\[0\]/st-eval/' | grep -v ' s: read ')
     [ "$(head -n 1 "$T/0")" = "st-eval: rank 0 of 3, $said" ]
