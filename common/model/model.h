@@ -94,9 +94,10 @@ const char *model_amax_separator(const struct model *model);
  * template. */
 enum chat_style {
     CHAT_UNKNOWN,
-    CHAT_V3,  /* system, <User> text <Assistant> text <eos> (V3, R1) */
-    CHAT_V31, /* the same with </think> after <Assistant> (V3.1) */
-    CHAT_V4,  /* the encoding rules of V4's release: reasoning, tools and their results, tasks */
+    CHAT_V3,    /* system, <User> text <Assistant> text <eos> (V3, R1) */
+    CHAT_V31,   /* the same with </think> after <Assistant> (V3.1) */
+    CHAT_V4,    /* the encoding rules of V4's release: reasoning, tools and their results, tasks */
+    CHAT_OTHER, /* rules of its own, which are not built in */
 };
 enum chat_style model_chat_style(const struct model *model);
 

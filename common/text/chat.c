@@ -575,6 +575,9 @@ char *chat_text(enum chat_style style, const json_t *messages, const json_t *too
             "the format of messages is unknown: config.json's model_type, the tokenizer's "
             "tokens and its chat template are not of the DeepSeek family; convert "
             "messages to text first");
+    if (style == CHAT_OTHER)
+        return xprintf("this model's family has rules of its own for messages, which are not built "
+                       "in; convert messages to text first");
     chat.out = open_memstream(&passage->text, &passage->length);
     if (!chat.out)
         die("out of memory");

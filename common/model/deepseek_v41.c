@@ -1,0 +1,65 @@
+/* DeepSeek-V4.1 (Flash) with the tensor names of its release: as V4's, with Engram tables in some
+ * layers, an indexer with keys of its own, and no hyper-connection head. Sources: the release's
+ * config.json and model.safetensors.index.json. */
+#include "model/family.h"
+
+static const struct section_name sections[] = {
+    {.prefix = "embed.", .section = SECTION_EMBED, .stays = true},
+    {.prefix = "layers.#.", .section = SECTION_LAYERS},
+    {.prefix = "norm.", .section = SECTION_NORM, .stays = true},
+    {.prefix = "head.", .section = SECTION_HEAD, .stays = true},
+    {.prefix = "mtp.#.", .section = SECTION_MTP},
+    {0},
+};
+
+/* gate, up, down; gate and up form one fused product */
+static const struct matrix_name mlp[] = {
+    {.name = "w1", .group = 1}, {.name = "w3", .group = 1}, {.name = "w2"}, {0}};
+
+static const struct part_name parts[] = {
+    {.prefix = "main_norm.", .stays = true}, /* drafts only, as is the next one */
+    {.prefix = "main_proj."},
+    {.prefix = "engram.", .stays = true},
+    {.prefix = "hc_attn_", .stays = true},
+    {.prefix = "attn_norm.", .stays = true},
+    {.prefix = "attn.attn_sink", .stays = true},
+    {.prefix = "attn.compressor.", .stays = true},
+    {.prefix = "attn.indexer.k_norm.", .stays = true},
+    {.prefix = "attn.indexer.weights_proj.", .stays = true},
+    {.prefix = "attn.indexer.wk.", .stays = true},
+    {.prefix = "attn."},
+    {.prefix = "hc_ffn_", .stays = true},
+    {.prefix = "ffn_norm.", .stays = true},
+    {.prefix = "ffn.gate.", .stays = true},
+    {.prefix = "ffn.shared_experts.", .matrix = mlp},
+    {.prefix = "ffn.experts.#.", .matrix = mlp},
+    {0},
+};
+
+enum { CLASS_SCORE, CLASS_MTP };
+static const struct expert_class classes[] = {
+    [CLASS_SCORE] = {"score", "score-routed"},
+    [CLASS_MTP] = {"mtp", "MTP"},
+    {0},
+};
+
+static unsigned expert_class(const struct model *model, const struct place *place)
+{
+    (void)model;
+    return place->section == SECTION_MTP ? CLASS_MTP : CLASS_SCORE;
+}
+
+/* The rows of Engram tables have a scale for every 32 columns. */
+static const struct fp8_block blocks[] = {{1, 32}, {0}};
+
+/* Completeness is not checked: drafts have another number of experts than the layers. */
+const struct family family_deepseek_v41 = {
+    .type = "deepseek_v41",
+    .section = sections,
+    .part = parts,
+    .amax_separator = "_",
+    .fp8_block = blocks,
+    .classes = classes,
+    .expert_class = expert_class,
+    .chat = CHAT_OTHER,
+};
