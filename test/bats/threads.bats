@@ -78,7 +78,7 @@ prepare() {
 
 @test "blocks out of range, zero scale bytes and the like: the same for any threads and instructions" {
     fixtures v4-mini
-    amaxes "$T/mini.ts" layer-max "$FIXTURES/golden/amax"
+    amaxes "$T/mini.ts" layer-max "$FIXTURES/golden/amax" "$FIXTURES/ckpt"
     for stage in nvfp4-pack nvfp4-cast 'nvfp4-cast --zero positive'; do
         pipeline "$stage --amax '$T/mini.ts' -j 1 --cpu portable '$FIXTURES/ckpt' >'$T/a.ts'"
         pipeline "$stage --amax '$T/mini.ts' -j 5 '$FIXTURES/ckpt' >'$T/b.ts'"

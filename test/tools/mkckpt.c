@@ -343,26 +343,35 @@ static void begin_unit(struct plan *plan, const char *block, uint64_t number)
     toc_shard(plan->toc, shard);
 }
 
+static void add_head(struct plan *plan)
+{
+    begin_unit(plan, "", 0);
+    add(plan, DTYPE_BF16, plan->d.hidden, 0, "norm", ".weight");
+    add_hyper_head(plan);
+    add(plan, DTYPE_BF16, plan->d.vocab, plan->d.hidden, "head", ".weight");
+}
+
+static void add_layer(struct plan *plan, uint64_t i)
+{
+    const struct dims *d = &plan->d;
+    bool mtp = i >= d->layers;
+    begin_unit(plan, mtp ? "mtp" : "layers", mtp ? i - d->layers : i);
+    add_block(plan, (uint64_t)json_integer_value(json_array_get(d->ratios, i)), i < d->hash_layers);
+    if (mtp)
+        add_mtp(plan);
+}
+
 static void make_table(struct plan *plan)
 {
     const struct dims *d = &plan->d;
     plan->toc = toc_new();
     begin_unit(plan, "", 0);
     add(plan, DTYPE_BF16, d->vocab, d->hidden, "embed", ".weight");
-    for (uint64_t i = 0; i < d->layers + d->mtp; i++) {
-        bool mtp = i >= d->layers;
-        if (i == d->layers) {
-            begin_unit(plan, "", 0);
-            add(plan, DTYPE_BF16, d->hidden, 0, "norm", ".weight");
-            add_hyper_head(plan);
-            add(plan, DTYPE_BF16, d->vocab, d->hidden, "head", ".weight");
-        }
-        begin_unit(plan, mtp ? "mtp" : "layers", mtp ? i - d->layers : i);
-        add_block(plan, (uint64_t)json_integer_value(json_array_get(d->ratios, i)),
-                  i < d->hash_layers);
-        if (mtp)
-            add_mtp(plan);
-    }
+    for (uint64_t i = 0; i < d->layers; i++)
+        add_layer(plan, i);
+    add_head(plan);
+    for (uint64_t i = 0; i < d->mtp; i++)
+        add_layer(plan, d->layers + i);
 }
 
 /* ---- files ---- */
