@@ -314,6 +314,19 @@ at() {
     as_undisturbed
 }
 
+@test "a recipe file that was edited is another run, even where the plan is the same" {
+    cp pipelines/recipes/deepseek_v4/experts.json "$T/recipe.json"
+    nvfp4-cast --recipe "$T/recipe.json" --amax "$T/amax.ts" -o "$T/a.ts" "$NANO"
+    dies 1
+    jq '.formats = {"layers.99.*": "keep"} + .formats' pipelines/recipes/deepseek_v4/experts.json >"$T/recipe.json"
+    nvfp4-cast --recipe "$T/recipe.json" --amax "$T/amax.ts" -o "$T/b.ts" "$NANO"
+    refused 'out\.partial: was left by a run with other input or options; remove it' st-write "$T/out" "$T/b.ts"
+    cp pipelines/recipes/deepseek_v4/experts.json "$T/recipe.json"
+    nvfp4-cast --recipe "$T/recipe.json" --amax "$T/amax.ts" -o "$T/b.ts" "$NANO"
+    st-write -q "$T/out" "$T/b.ts"
+    as_undisturbed
+}
+
 @test "a part that was not whole for itself needs --partial, and not again to be continued" {
     st-read --part 1/2 "$NANO" | nvfp4-cast --amax "$T/amax.ts" >"$T/a.ts"
     refused 'is only a part of a checkpoint' st-write "$T/out" "$T/a.ts"
