@@ -1,4 +1,5 @@
 load common
+load craft
 
 @test "fp8-dequant and mxfp4-unpack: as plain PyTorch has it, in either order" {
     pipeline "fp8-dequant '$NANO' | mxfp4-unpack >'$T/a.ts'"
@@ -34,4 +35,16 @@ load common
     pipeline "fp8-dequant '$NANO' | mxfp4-unpack >'$T/a.ts'"
     [ "$(tar xOf "$T/a.ts" .end | jq -c '[.counts[] | [.program, .dequantized]]')" = \
         '[["fp8-dequant",44],["mxfp4-unpack",240]]' ]
+}
+
+@test "FP8 with one scale for the whole tensor, and with F32 scales of blocks" {
+    printf -v ones '\\x38%.0s' {1..512}
+    for scale in 'weight_scale|[]|4|\x00\x00\x00\x3f' 'scale|[1,2]|8|\x00\x00\x00\x3f\x00\x00\x00\x3f'; do
+        IFS='|' read -r suffix shape size bytes <<<"$scale"
+        safetensors "$T/m.safetensors" \
+            "{\"x.weight\":{\"dtype\":\"F8_E4M3\",\"shape\":[2,256],\"data_offsets\":[0,512]},\"x.$suffix\":{\"dtype\":\"F32\",\"shape\":$shape,\"data_offsets\":[512,$((512 + size))]}}" \
+            "$ones$bytes"
+        fp8-dequant -o "$T/x.ts" "$T/m.safetensors"
+        [ "$(tar xOf "$T/x.ts" x.weight | od -An -v -tx2 -w2 | sort | uniq -c | tr -s ' ')" = ' 512 3f00' ]
+    done
 }
