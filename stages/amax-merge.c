@@ -509,8 +509,8 @@ static void take_options(struct options *o, struct stage *stage, int argc, char 
          .kind = ARG_NUMBER,
          .to = &o->coverage,
          .value = "percent",
-         .help = "of a layer's experts so many must have input amaxes of their own; fewer are an "
-                 "error (default: 0)",
+         .help = "the share of each layer's experts that must have input amaxes of their own; "
+                 "fewer are an error (default: 0)",
          .silent = true},
         {.name = "fallback",
          .kind = ARG_CHOICE,

@@ -8,7 +8,7 @@
 #include "base/die.h"
 #include "base/progress.h"
 
-/* Disk latency is paid per row, so many rows are read at a time. */
+/* Each row costs a disk access, so rows are read in batches. */
 enum { READERS = 32 };
 
 void embedding_check(const struct network *n, struct ts_in *in, const struct weights *weights)

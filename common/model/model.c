@@ -73,20 +73,6 @@ const char *model_type(const struct model *model)
 
 /* ---- names ---- */
 
-bool name_number(const char **name, const char *prefix, uint32_t *number)
-{
-    size_t length = strlen(prefix);
-    if (strncmp(*name, prefix, length) != 0)
-        return false;
-    const char *p = *name + length;
-    uint64_t value;
-    if (!number_parse(&p, 999999999, &value) || *p != '.')
-        return false;
-    *number = (uint32_t)value;
-    *name = p + 1;
-    return true;
-}
-
 /* True if the text at *name begins with the prefix: *name moves past it, and *number gets the
  * number at '#'. The name of a module may end where the prefix has its final '.'. */
 static bool begins(const char **name, const char *prefix, uint32_t *number)

@@ -59,10 +59,6 @@ bool model_is_last_matrix(const struct model *model, const struct place *place);
  * it returns; "" outside of layers. */
 char *model_layer_path(const struct model *model, const struct place *place, char *path);
 
-/* Parse "PREFIX<number>." at *name. If it matches: true, *number set, and *name moved past the dot.
- */
-bool name_number(const char **name, const char *prefix, uint32_t *number);
-
 /* ---- what else depends on the family ---- */
 
 /* Routed experts are counted by class, such as those of hash-routed layers. */

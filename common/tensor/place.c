@@ -17,11 +17,6 @@ static bool same_part(const struct place *a, const struct place *b)
     return a->section == b->section && a->layer == b->layer && a->part == b->part;
 }
 
-bool place_same_group(const struct place *a, const struct place *b)
-{
-    return a->group && a->group == b->group && same_part(a, b) && a->expert == b->expert;
-}
-
 bool place_are_peers(const struct place *a, const struct place *b)
 {
     return place_is_routed(a) && place_is_routed(b) && same_part(a, b) && a->matrix == b->matrix;

@@ -37,9 +37,6 @@ static inline bool place_is_routed(const struct place *place)
     return place->expert != PLACE_NONE;
 }
 
-/* True if both are members of the same group. */
-bool place_same_group(const struct place *a, const struct place *b);
-
 /* True if both are the same matrix of routed experts of the same layer. */
 bool place_are_peers(const struct place *a, const struct place *b);
 

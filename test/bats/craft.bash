@@ -16,6 +16,16 @@ safetensors() {
     { le64 ${#2} && printf '%s' "$2" && printf '%b' "${3-}"; } >"$1"
 }
 
+# add NAME DTYPE SHAPE SIZE BYTE: a tensor of SIZE equal bytes more in $header and $data, of which a caller makes a
+# file with safetensors; $at is where the next one begins.
+add() {
+    local bytes
+    printf -v bytes "%$4s" ''
+    header+="${header:+,}\"$1\":{\"dtype\":\"$2\",\"shape\":$3,\"data_offsets\":[$at,$((at + $4))]}"
+    data+=${bytes// /$5}
+    at=$((at + $4))
+}
+
 # random_ids FILE SAMPLES LENGTH [FIRST]: token ids below 4096 that look random, from FIRST (7) on, and depend
 # on nothing, as a .safetensors file.
 random_ids() {

@@ -1,6 +1,8 @@
 # A family is a file and a line: test/data/toy/family.c goes into a copy of the project, and every program
 # knows its names, groups, layers, dumps and blocks.
 
+# shellcheck disable=SC2034 # add, of craft.bash, uses what it is not given
+
 load common
 load craft
 
@@ -19,15 +21,6 @@ build_toy() {
         return 1
     }
     PATH=$T/tree/$bin:$PATH
-}
-
-# add NAME DTYPE SHAPE SIZE BYTE: a tensor of SIZE equal bytes for the next file.
-add() {
-    local bytes
-    printf -v bytes "%$4s" ''
-    header+="${header:+,}\"$1\":{\"dtype\":\"$2\",\"shape\":$3,\"data_offsets\":[$at,$((at + $4))]}"
-    data+=${bytes// /$5}
-    at=$((at + $4))
 }
 
 # Two layers, of which the last is MTP's, with two experts each.

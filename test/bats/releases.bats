@@ -1,16 +1,9 @@
 # Releases beside the one that most tests use.
 
+# shellcheck disable=SC2034 # add, of craft.bash, uses what it is not given
+
 load common
 load craft
-
-# add NAME DTYPE SHAPE SIZE BYTE: a tensor of SIZE equal bytes for the next file.
-add() {
-    local bytes
-    printf -v bytes "%$4s" ''
-    header+="${header:+,}\"$1\":{\"dtype\":\"$2\",\"shape\":$3,\"data_offsets\":[$at,$((at + $4))]}"
-    data+=${bytes// /$5}
-    at=$((at + $4))
-}
 
 # V4.1 in small: config.json is nested, FP8 has blocks of 32 x 32, an Engram table a scale for every 32 columns.
 v41() {
