@@ -11,7 +11,8 @@ enum { COUNT_MOST = 1 << 24 };
 
 void config_open(struct config *config, struct ts_in *in)
 {
-    *config = (struct config){xstrdup(ts_name(in)), ts_file_json(in, "config.json")};
+    *config =
+        (struct config){xstrdup(ts_name(in)), json_incref((json_t *)model_config(ts_model(in)))};
     if (!config->json)
         die("%s: has no config.json; the model's dimensions are needed", config->stream);
 }

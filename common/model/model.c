@@ -71,6 +71,11 @@ const char *model_type(const struct model *model)
     return model->family->type;
 }
 
+const json_t *model_config(const struct model *model)
+{
+    return model->config;
+}
+
 /* ---- names ---- */
 
 /* True if the text at *name begins with the prefix: *name moves past it, and *number gets the

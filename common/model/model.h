@@ -30,6 +30,11 @@ const char *model_guess(const struct toc *toc);
 /* The family's model_type; static; "" for the generic family. */
 const char *model_type(const struct model *model);
 
+/* The object of config.json that holds the dimensions; owned by the model. NULL without
+ * config.json.
+ */
+const json_t *model_config(const struct model *model);
+
 /* ---- names ---- */
 
 /* The place of a tensor, or of a module (a tensor's name without ".weight"). SECTION_UNKNOWN if the
