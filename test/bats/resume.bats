@@ -317,6 +317,8 @@ at() {
 @test "a recipe file that was edited is another run, even where the plan is the same" {
     cp pipelines/recipes/deepseek_v4/experts.json "$T/recipe.json"
     nvfp4-cast --recipe "$T/recipe.json" --amax "$T/amax.ts" -o "$T/a.ts" "$NANO"
+    rm -r "$T/whole"
+    st-write -q "$T/whole" "$T/a.ts"
     dies 1
     jq '.formats = {"layers.99.*": "keep"} + .formats' pipelines/recipes/deepseek_v4/experts.json >"$T/recipe.json"
     nvfp4-cast --recipe "$T/recipe.json" --amax "$T/amax.ts" -o "$T/b.ts" "$NANO"
