@@ -257,7 +257,8 @@ static void write_stream(struct ts_in *in, struct output_dir *output, const stru
         ts_close(in);
         return;
     }
-    if (stage->plan && !o->part)
+    if (stage->plan &&
+        !parts_begun(output->partial))         /* those of v4-experts --jobs are planned so */
         output_dir_resume(output, NULL, NULL); /* refuses what is in the way */
     bool continued = !stage->plan && output_dir_resume(output, identity, toc);
     check_input(in, o, continued);

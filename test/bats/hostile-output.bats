@@ -85,12 +85,18 @@ untouched() {
     [ "$(st-sum "$T/real")" = "$sum" ]
     # What is in the way of DST.partial.
     : >"$T/x.partial"
-    refused 'x\.partial' st-write "$T/x" "$T/a.ts"
     ln -s real "$T/y.partial"
-    refused 'y\.partial' st-write "$T/y" "$T/a.ts"
     mkdir "$T/z.partial"
     echo mine >"$T/z.partial/file"
-    refused 'z\.partial: is in the way: st-write did not make it; move or remove it' st-write "$T/z" "$T/a.ts"
+    for options in '' -n; do
+        # shellcheck disable=SC2086
+        {
+            refused 'x\.partial' st-write $options "$T/x" "$T/a.ts"
+            refused 'y\.partial' st-write $options "$T/y" "$T/a.ts"
+            refused 'z\.partial: is in the way: st-write did not make it; move or remove it' \
+                st-write $options "$T/z" "$T/a.ts"
+        }
+    done
     [ "$(cat "$T/z.partial/file")" = mine ]
     [ ! -e "$T/x" ] && [ ! -e "$T/y" ] && [ ! -e "$T/z" ]
 }
