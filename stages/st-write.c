@@ -192,6 +192,13 @@ static void check_input(struct ts_in *in, const struct options *o, bool continue
         whole_check(in);
 }
 
+/* To be called after the end of the stream, which says whether it is one. */
+static void refuse_plan(const struct ts_in *in)
+{
+    if (ts_plan_only(in))
+        die("%s: is a plan, without tensors; run its stages without -n", ts_name(in));
+}
+
 /* Write all tensors, to the proven end of the stream. */
 static void write_tensors(struct ts_in *in, struct output_dir *output, const struct toc *toc,
                           struct shards *shards)
@@ -202,8 +209,7 @@ static void write_tensors(struct ts_in *in, struct output_dir *output, const str
             shards_write(shards, output, in, line[tensor - ts_toc(in)->tensor]);
     free(line);
     shards_end(shards, output, in);
-    if (ts_plan_only(in))
-        die("%s: is a plan, without tensors; run its stages without -n", ts_name(in));
+    refuse_plan(in);
     size_t missing = shards_missing(shards);
     if (missing)
         die("%s: %zu shards are still missing, which the stream does not bring; st-write --todo "
@@ -318,7 +324,7 @@ static void check_complete(const struct output_dir *output, struct ts_in *in,
 {
     struct shard_file file;
     json_t *own = run_record_of(in, stage);
-    char *difference = run_record_difference(record, own, ts_plan_only(in));
+    char *difference = run_record_difference(record, own, stage->plan);
     for (size_t i = 0; i < shards_count(shards) && !difference; i++) {
         struct stat status;
         if (!shards_file(shards, i, &file))
@@ -370,6 +376,8 @@ static bool was_complete(struct output_dir *output, struct ts_in *in, const stru
     for (const struct tensor *tensor; (tensor = ts_next(in));)
         if (o->verify && !tensor->context)
             shards_compare(shards, output->path, in, (size_t)(tensor - toc->tensor));
+    if (!stage->plan)
+        refuse_plan(in);
     shards_free(shards);
     ts_close(in);
     say_complete(output, o, stage);

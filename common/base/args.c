@@ -12,6 +12,7 @@
 #include "base/die.h"
 #include "base/number.h"
 #include "base/output.h"
+#include "base/text.h"
 #include "base/usage.h"
 
 enum { LONG_ONLY = 256, PAIR_MAX = 999999999 };
@@ -277,6 +278,23 @@ static const char *given(const struct arg *arg, enum arg_kind kind)
     return arg->kind == kind ? *(const char **)arg->to : NULL;
 }
 
+/* True if `file` is what the program reads at `input`: that file, or a shard or JSON file in that
+ * folder. */
+static bool is_read(const char *file, const char *input)
+{
+    struct stat status;
+    if (stat(input, &status))
+        return false; /* not all operands are files */
+    if (!S_ISDIR(status.st_mode))
+        return output_is_same(file, input);
+    const char *slash = strrchr(file, '/'), *name = slash ? slash + 1 : file;
+    char *inside = xprintf("%s/%s", input, name);
+    bool read = (ends_with(name, ".safetensors") || ends_with(name, ".json")) &&
+                !access(inside, F_OK) && output_is_same(file, inside);
+    free(inside);
+    return read;
+}
+
 /* Check that `file`, which `arg` writes, is not read, and not written by a later option, too. */
 static void check_others(const struct stage *stage, const struct program *program,
                          const struct arg *args, const struct arg *arg, const char *file)
@@ -284,17 +302,19 @@ static void check_others(const struct stage *stage, const struct program *progra
     for (const struct arg *other = args; other->name; other++) {
         const char *input = given(other, ARG_INPUT);
         const char *output = other > arg ? given(other, ARG_OUTPUT) : NULL;
-        if (input && output_is_same(file, input))
+        if (input && is_read(file, input))
             die_usage("--%s: %s is also what --%s reads; name another file", arg->name, file,
                       other->name);
         if (output && output_is_same(file, output))
             die_usage("--%s and --%s: both write %s; name another file", arg->name, other->name,
                       file);
     }
-    for (int i = 0; i < stage->operands; i++)
-        if (!(program->in_place && file == stage->output) &&
-            output_is_same(file, stage->operand[i]))
+    for (int i = 0; i < stage->operands; i++) {
+        bool in_place =
+            program->in_place && file == stage->output && output_is_same(file, stage->operand[i]);
+        if (!in_place && is_read(file, stage->operand[i]))
             die_usage("--%s: %s is also read; name another file", arg->name, file);
+    }
 }
 
 /* Find now what would fail when the work is done. */

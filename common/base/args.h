@@ -74,7 +74,7 @@ struct program {
     const char *operands[PROGRAM_FORMS]; /* of each form: "[stream]"; one per form */
     const char *examples[PROGRAM_EXAMPLES];
     int max_operands; /* more are refused; ANY_OPERANDS: any number */
-    bool in_place;    /* -o may name an operand, which stays until the output is complete */
+    bool in_place; /* -o may name the stream that is read: it stays until the new one is complete */
 };
 enum { ANY_OPERANDS = -1 };
 

@@ -370,16 +370,25 @@ refused_early() {
     refused_early 2 'is also what --tokens reads' amax-calib --tokens "$T/ids.safetensors" -o "$T/ids.safetensors" "$src"
     refused_early 2 'is also what --tokenizer reads' \
         st-tokenize --tokenizer "$src/tokenizer.json" -o "$src/tokenizer.json" "$src/config.json"
-    refused_early 2 'config.json is also read' st-tokenize --tokenizer "$src" -o "$src/config.json" "$src/config.json"
+    refused_early 2 'config.json is also ' st-tokenize --tokenizer "$src" -o "$src/config.json" "$src/config.json"
     refused_early 2 'amax.ts is also read' amax-merge --summary "$T/amax.ts" "$T/amax.ts"
     for program in st-ls st-stat st-sum; do
         refused_early 2 'a.ts is also read' $program -o "$T/a.ts" "$T/a.ts"
     done
+    for file in "$src/model-00001-of-00003.safetensors" "$src/config.json"; do
+        refused_early 2 'is also read' st-ls -o "$file" "$src"
+        refused_early 2 'is also read' amax-calib --tokens "$T/ids.safetensors" -o "$file" "$src/"
+    done
+    # What is read must be there; a pattern is no file, and a new file may be beside the source's.
+    (cd "$T" && st-ls -o embed.weight "$src" embed.weight)
+    st-sum -o "$src/sums.json" "$src"
+    rm "$src/sums.json"
     # A device is no file to be lost.
     amax-merge -o /dev/null --summary /dev/null "$T/amax.ts"
     # The file of a reference.
     shard=$src/model-00002-of-00003.safetensors
-    refused 'is a file of the source; name another file' st-read -o "$shard" "$src"
+    refused_early 2 'is also read' st-read -o "$shard" "$src"
+    refused 'is a file of the source; name another file' st-read -o "$shard" "$shard"
     refused 'is a file of the source; name another file' fp8-dequant -o "$shard" "$T/a.ts"
     untouched
 }

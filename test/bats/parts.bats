@@ -36,7 +36,9 @@ half() {
     run strace -f -o /dev/null -e trace=fsync -e inject=fsync:signal=KILL:when=3 \
         st-write -q --part "$T/out" "$T/2.ts"
     [ "$status" -eq 137 ]
-    [ "$(grep -ac ^shard "$T"/out.partial/part-2-of-2-*.partial/.journal)" = 1 ]
+    local partial=$T/out.partial
+    [ ! -d "$T/out/.partial" ] || partial=$T/out/.partial
+    [ "$(grep -ac ^shard "$partial"/part-2-of-2-*.partial/.journal)" = 1 ]
 }
 
 # joined: $T/out is joined, whole, and what $T/whole is; nothing else is left.

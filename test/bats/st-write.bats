@@ -237,6 +237,11 @@ differs() {
             [[ $output =~ (model-00002-of-00003.safetensors (is not there|has another size)|is not empty).*--overwrite ]]
         done
     done
+    # A plan is no stream of a real run here either.
+    st-read -n "$NANO" >"$T/plan.ts"
+    run st-write --verify "$T/whole" "$T/plan.ts"
+    [ "$status" -eq 1 ]
+    [[ $output == *'is a plan, without tensors'* ]]
     # --verify reads it.
     rm -rf "$T/out"
     cp -r "$T/whole" "$T/out"
