@@ -45,7 +45,7 @@ char *amax_name(const struct model *model, const char *module, enum amax_which w
     return xprintf("%s%s%s", name, model_amax_separator(model), suffix[which]);
 }
 
-float amax_read(const struct model *model, struct ts_in *in)
+double amax_read(const struct model *model, struct ts_in *in)
 {
     const struct tensor *tensor = ts_present(in);
     char module[TENSOR_NAME_MAX + 1], shape[TENSOR_SHAPE_TEXT];
@@ -70,13 +70,13 @@ float amax_read(const struct model *model, struct ts_in *in)
     if (amax == 0 && which == AMAX_INPUT)
         die("%s: %s: an input amax of 0 means that this layer saw no signal; calibrate again",
             ts_name(in), tensor->name);
-    return amax;
+    return value;
 }
 
 /* After loading, only names and values are kept: the table is five times their size. */
 struct amax {
     const char *name; /* in the arena */
-    float value;
+    double value;
 };
 
 struct amaxes {
@@ -92,6 +92,16 @@ struct amaxes {
 static int by_name(const void *a, const void *b)
 {
     return strcmp(((const struct amax *)a)->name, ((const struct amax *)b)->name);
+}
+
+/* As F32 if it is one. */
+static void digest_value(struct digest *digest, double value)
+{
+    float single = (float)value;
+    if ((double)single == value)
+        digest_add(digest, &single, sizeof single);
+    else
+        digest_add(digest, &value, sizeof value);
 }
 
 static void read_amaxes(struct amaxes *amaxes, const struct model *model, struct ts_in *in)
@@ -111,7 +121,7 @@ static void read_amaxes(struct amaxes *amaxes, const struct model *model, struct
         *amax = (struct amax){arena_copy(amaxes->arena, name, strlen(name)), amax_read(model, in)};
         free(name);
         digest_add(digest, amax->name, strlen(amax->name) + 1);
-        digest_add(digest, &amax->value, sizeof amax->value);
+        digest_value(digest, amax->value);
     }
     digest_end(digest, amaxes->digest);
 }
@@ -147,7 +157,7 @@ void amaxes_free(struct amaxes *amaxes)
 }
 
 bool amaxes_find(const struct amaxes *amaxes, const char *module, enum amax_which which,
-                 float *value)
+                 double *value)
 {
     char *name = amax_name(amaxes->model, module, which);
     const struct amax key = {.name = name};

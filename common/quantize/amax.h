@@ -18,10 +18,10 @@ bool amax_key(const struct model *model, const char *name, char *module, enum am
 /* The key of a module's amax, which the caller frees. */
 char *amax_name(const struct model *model, const char *module, enum amax_which which);
 
-/* The current tensor of `in`, an amax, as F32. It must be a scalar (or one element) of BF16, F16,
- * F32 or F64 that is finite and not negative, and not zero for an input. Anything else ends the
+/* The current tensor of `in`, an amax. It must be a scalar (or one element) of BF16, F16, F32 or F64
+ * that as F32 is finite and not negative, and not zero for an input. Anything else ends the
  * process. */
-float amax_read(const struct model *model, struct ts_in *in);
+double amax_read(const struct model *model, struct ts_in *in);
 
 struct amaxes;
 
@@ -33,7 +33,7 @@ void amaxes_free(struct amaxes *amaxes);
 
 /* *value = the amax of a module; false if there is none. */
 bool amaxes_find(const struct amaxes *amaxes, const char *module, enum amax_which which,
-                 float *value);
+                 double *value);
 
 /* End the process if the checkpoint lacks routed experts that have amaxes (see fit.h). */
 void amaxes_check(const struct amaxes *amaxes, struct ts_in *checkpoint);

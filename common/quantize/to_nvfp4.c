@@ -140,9 +140,9 @@ static void select_weights(struct to_nvfp4 *job, const bool *convertible)
             form_group(job, (uint32_t)i, convertible);
 }
 
-static float input_amax(struct to_nvfp4 *job, const struct weight *w)
+static double input_amax(struct to_nvfp4 *job, const struct weight *w)
 {
-    float amax = 0;
+    double amax = 0;
     if (job->amaxes && !amaxes_find(job->amaxes, w->module, AMAX_INPUT, &amax))
         die("%s: %s has no input amax: no calibration token reached it; amax-merge --fallback "
             "layer-max fills in",
@@ -230,7 +230,7 @@ static void add_member(struct to_nvfp4 *job, struct group *group, uint32_t index
         group->first = first_line(member->w);
     if (member->w->line > group->last)
         group->last = member->w->line;
-    float amax = input_amax(job, member->w);
+    double amax = input_amax(job, member->w);
     if (amax > group->input_amax)
         group->input_amax = amax;
 }
@@ -336,7 +336,7 @@ void to_nvfp4_scales(struct to_nvfp4 *job, const struct group *group, const stru
     float input_scale = nvfp4_scale_2(group->input_amax);
     if (input_scale == 0)
         die("%s: %s: its input amax of %g is too small for an input_scale; calibrate again",
-            ts_name(job->in), member->w->module, (double)group->input_amax);
+            ts_name(job->in), member->w->module, group->input_amax);
     put_scalar(job, member, "input_scale", input_scale);
     put_scalar(job, member, "weight_scale_2", scale_2);
     count_member(job, member);
