@@ -191,11 +191,13 @@ file_name() {
 
 # output_file OPTION VALUE: a file that will be written.
 output_file() {
+    local folder
     file_name "$1" "$2"
     [ ! -d "$2" ] || usage_error "$1: $2 is a folder; name a file"
     [ -e "$2" ] || [ ! -L "$2" ] || usage_error "$1: $2 is a symbolic link to nothing"
     [ ! -e "$2" ] || [ -f "$2" ] || return 0 # a device, or a pipe
-    [ -w "$(dirname -- "$2")" ] || usage_error "$1: $2: its folder is not there or not writable"
+    folder=$(dirname -- "$2")
+    [ -d "$folder" ] && [ -w "$folder" ] || usage_error "$1: $2: its folder is not there or not writable"
 }
 
 # usage_error MESSAGE: as in the programs.
