@@ -27,7 +27,7 @@ SH
     SEEKPIPE_BIN=$T/bin "${run[@]}" -q "${@:4}" "$NANO" "$T/out" || status=$?
     [ "$status" != 0 ] # 1 if it was in a part
     [ ! -e "$T/out" ]
-    [ -e "$T/out.calib/calibration.ts" ]
+    [[ " ${run[*]} " != *" --calib "* && ! -e $T/out.calib || -e $T/out.calib/calibration.ts ]]
 }
 
 # goes_on LAYERS OPTION...: the command resumes, computes LAYERS layers, and ends like an uninterrupted run.
@@ -100,5 +100,59 @@ goes_on() {
 @test "a plan, and a calibration that is there, keep nothing" {
     "${run[@]}" -n "$NANO" "$T/out" >"$T/plan"
     v4-experts -q --amax "$NANO_AMAX" "$NANO" "$T/out"
+    [ ! -e "$T/out.calib" ]
+}
+
+# whole_summary: it says what that of an uninterrupted run says.
+whole_summary() {
+    grep -qx 'cast: 192 weights; experts: 32 hash-routed, 32 score-routed' "$T/said"
+    grep -qx 'lossless MXFP4->NVFP4 blocks: 196608/196608 (100.0000%)' "$T/said"
+    if grep 'nothing to do' "$T/said"; then return 1; fi
+}
+
+@test "the summary of a resumed run counts the whole checkpoint" {
+    run=(v4-experts --amax "$NANO_AMAX")
+    "${run[@]}" "$NANO" "$T/whole" 2>"$T/said"
+    whole_summary
+    for fsync in 3 7; do # after the first shard, and after the last
+        killed st-write fsync $fsync
+        "${run[@]}" "$NANO" "$T/out" 2>"$T/said"
+        grep -qE '^[13] of 3 shards were finished by an earlier run$' "$T/said"
+        whole_summary
+        diff -r "$T/whole" "$T/out"
+        rm -r "$T/out"
+        ln -sf "$PWD/$BIN/st-write" "$T/bin"
+    done
+    killed st-write fsync 3 --jobs 2
+    "${run[@]}" --jobs 2 "$NANO" "$T/out" 2>"$T/said"
+    whole_summary
+    diff -r "$T/whole" "$T/out"
+}
+
+@test "the source's evaluation is kept, and not computed again; with another text it is" {
+    own=(-q --amax "$NANO_AMAX" --samples 2 --length 20)
+    v4-experts "${own[@]}" --eval "$text/eval.jsonl" "$NANO" "$T/whole" >"$T/wanted"
+    rm "$T/bin/st-eval" "$T/bin/st-write"
+    cat >"$T/bin/st-eval" <<SH
+#!/bin/sh
+echo "\$*" >>"$T/runs"
+exec "$PWD/$BIN/st-eval" "\$@"
+SH
+    printf '#!/bin/sh\ncase " $* " in *" -n "* | *" --state "*) exec "%s" "$@" ;; esac\nkill -TERM $$\n' \
+        "$PWD/$BIN/st-write" >"$T/bin/st-write"
+    chmod +x "$T/bin/st-eval" "$T/bin/st-write"
+    export SEEKPIPE_BIN=$T/bin
+    run v4-experts "${own[@]}" --eval "$text/eval.jsonl" "$NANO" "$T/out"
+    [ "$status" -eq 1 ]
+    [[ ${lines[-1]} == *'the same command continues' ]]
+    run v4-experts "${own[@]}" --eval "$text/calib-code.jsonl" "$NANO" "$T/out" # another text
+    [ "$status" -eq 1 ]
+    [ "$(grep -c -- '--save .*out.calib/source-.*ckpt$' "$T/runs")" -eq 2 ]
+    ln -sf "$PWD/$BIN/st-write" "$T/bin/st-write"
+    : >"$T/runs"
+    v4-experts "${own[@]}" --eval "$text/eval.jsonl" "$NANO" "$T/out" >"$T/found"
+    diff "$T/wanted" "$T/found"
+    [ "$(grep -c -- '--save .*out.calib/source-' "$T/runs")" -eq 0 ]
+    diff -r "$T/whole" "$T/out"
     [ ! -e "$T/out.calib" ]
 }

@@ -329,7 +329,12 @@ copy() {
 
 @test "--device: a GPU if one is wanted, or nothing" {
     own=(--samples 1 --length 8 --calib "$TEXT/eval.jsonl" "$NANO")
-    nvidia-smi >/dev/null 2>&1 || fails 'amax-calib: --device cuda: ' --device cuda "${own[@]}"
+    if ! nvidia-smi >/dev/null 2>&1; then
+        fails 'amax-calib: --device cuda: ' --device cuda "${own[@]}"
+        [[ $output == *'--device cpu needs none'* ]]
+        fails 'amax-calib: --device cuda: ' -n --device cuda "${own[@]}"
+        fails 'st-eval: --device cuda: ' -n --device cuda --amax "$NANO_AMAX" --eval "$TEXT/eval.jsonl" "$NANO"
+    fi
     run v4-experts --device tpu "${own[@]}" "$T/out"
     echo "$output"
     [[ $status -ne 0 && $output == *--device*tpu* && ! -e $T/out ]]
