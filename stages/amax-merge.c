@@ -617,7 +617,7 @@ static void take_options(struct options *o, struct stage *stage, int argc, char 
          .value = "name",
          .help = "which matrices of the checkpoint count (default: experts)"},
         {.name = "summary",
-         .kind = ARG_TEXT,
+         .kind = ARG_OUTPUT,
          .to = &o->summary,
          .value = "file",
          .help = "a line per quantizer, and a digest per layer",

@@ -22,6 +22,7 @@ static const struct program program = {
     .examples = {"st-read DeepSeek-V4 | nvfp4-pack --amax amax.ts | st-write DeepSeek-V4-NVFP4",
                  "st-read DeepSeek-V4 | mxfp4-unpack | nvfp4-pack --amax amax.ts | st-write out"},
     .max_operands = 1,
+    .in_place = true,
 };
 
 enum { KEEP_MOST = 16 << 20 }; /* bytes of one matrix's codes; an expert of V4-Pro has 11 MB */

@@ -442,7 +442,7 @@ static void take_options(struct options *o, struct stage *stage, int argc, char 
                  "weights they were made from",
          .in = FORM(0) | FORM(2)},
         {.name = "save",
-         .kind = ARG_TEXT,
+         .kind = ARG_OUTPUT,
          .to = &o->save,
          .value = "file",
          .help = "write each token's loss and best candidates to file, a stream",

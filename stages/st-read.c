@@ -17,6 +17,7 @@ static const struct program program = {
     .examples = {"st-read DeepSeek-V4 | st-ls", "st-read DeepSeek-V4 >v4.ts && tar tvf v4.ts",
                  "st-read --inline --layers 0-1 DeepSeek-V4 | zstd | ssh host 'zstd -d | st-stat'"},
     .max_operands = ANY_OPERANDS,
+    .in_place = true,
 };
 
 struct options {

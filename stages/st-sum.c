@@ -254,7 +254,7 @@ static void take_options(struct options *o, struct stage *stage, int argc, char 
     const struct arg args[] = {
         {.name = "check",
          .letter = 'c',
-         .kind = ARG_TEXT,
+         .kind = ARG_INPUT,
          .to = &o->check,
          .value = "file",
          .help = "compare with file, which --each wrote: print missing, changed and new tensors"},

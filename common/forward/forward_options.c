@@ -47,7 +47,7 @@ struct arg *forward_options_args(struct forward_options *o, const struct arg *ow
     threads.in = all;
     const struct arg shared[] = {
         {.name = "tokens",
-         .kind = ARG_TEXT,
+         .kind = ARG_INPUT,
          .to = &o->tokens,
          .value = "file",
          .help = "token ids, from st-tokenize: a stream or .safetensors file with input_ids, and "
@@ -72,13 +72,13 @@ struct arg *forward_options_args(struct forward_options *o, const struct arg *ow
          .help = "run the multi-token prediction layers, too",
          .in = tokens},
         {.name = "states-in",
-         .kind = ARG_TEXT,
+         .kind = ARG_INPUT,
          .to = &o->states_in,
          .value = "file",
          .help = "begin with the hidden states in file instead of the embeddings",
          .in = tokens},
         {.name = "states-out",
-         .kind = ARG_TEXT,
+         .kind = ARG_OUTPUT,
          .to = &o->states_out,
          .value = "file",
          .help = "write the hidden states after the last layer to file",

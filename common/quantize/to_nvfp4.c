@@ -19,7 +19,7 @@ struct arg *to_nvfp4_args(struct to_nvfp4_options *o, const struct arg *own)
     o->recipe = "experts";
     const struct arg shared[] = {
         {.name = "amax",
-         .kind = ARG_TEXT,
+         .kind = ARG_INPUT,
          .to = &o->amax,
          .value = "file",
          .help = "amax stream with the input amaxes (from amax-merge); -n does without",
