@@ -98,6 +98,12 @@ choose_last() {
     fi
 }
 
+# complete_already PLAN: whether st-write -n said so; then this says it, too.
+complete_already() {
+    [[ $1 == *': complete already, '* ]] || return
+    [ "${talk[*]}" = -q ] || echo "$program: $1" >&2
+}
+
 # put DESTINATION: the last stage of a pipeline: write the stream to DESTINATION, or compare it.
 put() {
     local status=0 quiet=()

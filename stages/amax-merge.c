@@ -161,7 +161,19 @@ static void read_scale(struct table *table, struct ts_in *in)
     free(module);
 }
 
-static void read_stream(struct table *table, struct ts_in *in)
+/* The entries that a calibration will have. Their values decide nothing in a plan. */
+static void read_planned(struct table *table, const struct toc *toc)
+{
+    char module[TENSOR_NAME_MAX + 1];
+    enum amax_which which;
+    for (size_t i = 0; i < toc->count; i++)
+        if (is_tokens(&toc->tensor[i]))
+            append(table, toc->tensor[i].name, DTYPE_I64)->is_tokens = true;
+        else if (amax_key(table->model, toc->tensor[i].name, module, &which))
+            append_amax(table, module, which, 1);
+}
+
+static void read_stream(struct table *table, struct ts_in *in, bool plan)
 {
     bool checkpoint = ts_file_find(in, "config.json") >= 0;
     size_t before = table->count;
@@ -170,8 +182,10 @@ static void read_stream(struct table *table, struct ts_in *in)
     table->exact = checkpoint;
     while (ts_next(in))
         (checkpoint ? read_scale : read_entry)(table, in);
-    if (ts_plan_only(in))
+    if (ts_plan_only(in) && (checkpoint || !plan))
         die("%s: is a plan only, without values", ts_name(in));
+    if (ts_plan_only(in))
+        read_planned(table, ts_toc(in));
     if (checkpoint && table->count == before)
         die("%s: has no input scales of matrices in NVFP4; amaxes come from a calibration, or a "
             "checkpoint in NVFP4",
@@ -233,11 +247,11 @@ static struct ts_in *read_all(struct table *table, struct stage *stage)
     struct ts_in *first = NULL;
     for (size_t i = 0; i < streams; i++) {
         const char *path = stage->operands ? stage->operand[i] : NULL;
-        /* Even for a plan the values are needed: they decide what is filled in. */
+        /* For a plan, too, values are read if they are there: they decide what is filled in. */
         struct ts_in *in = ts_open(path && strcmp(path, "-") != 0 ? path : NULL, NULL);
         if (!table->model)
             table->model = model_open(model_guess(ts_toc(in)), NULL);
-        read_stream(table, in);
+        read_stream(table, in, stage->plan);
         struct toc *toc = ts_toc(in);
         shard = xgrow(shard, shards + toc->shards, sizeof *shard);
         for (size_t j = 0; j < toc->shards; j++)
@@ -653,7 +667,7 @@ int main(int argc, char **argv)
     if (o.peer_max)
         share_peer_max(&table);
     sort(&table);
-    if (o.summary)
+    if (o.summary && !stage.plan)
         write_summary(o.summary, &table);
     if (filled && !stage.quiet)
         warn("%" PRIu64 " input amaxes of experts never reached were filled in by %s", filled,

@@ -181,9 +181,13 @@ static void plan(struct to_nvfp4 *job)
 /* Record what distinguishes this run from one with other amaxes or another recipe. */
 static void record_inputs(const struct to_nvfp4 *job, const struct stage *stage)
 {
-    char hex[DIGEST_TEXT];
-    if (job->amaxes)
-        json_object_set_new(stage->entry, "amax", json_string(amaxes_digest(job->amaxes, hex)));
+    if (job->amaxes) {
+        const char *digest = amaxes_digest(job->amaxes);
+        json_object_set_new(stage->entry, "calibration",
+                            json_string(amaxes_calibration(job->amaxes)));
+        if (digest)
+            json_object_set_new(stage->entry, "amax", json_string(digest));
+    }
     json_object_set_new(stage->entry, "recipe", json_string(recipe_digest(job->recipe)));
     recipe_describe(job->recipe, json_object_get(ts_header(job->in), "quant"));
 }
@@ -205,7 +209,7 @@ void to_nvfp4_begin(struct to_nvfp4 *job, const struct stage *stage,
         die_usage("--amax FILE is needed: the input scales come from a calibration");
     job->in = ts_open(stage_input(stage), stage);
     const struct model *model = ts_model(job->in);
-    job->amaxes = options->amax ? amaxes_load(options->amax, model) : NULL;
+    job->amaxes = options->amax ? amaxes_load(options->amax, model, stage->plan) : NULL;
     job->recipe = recipe_load(options->recipe, model);
     job->experts = xalloc(count_classes(model), sizeof *job->experts);
     whole_check(job->in);

@@ -156,3 +156,58 @@ SH
     diff -r "$T/whole" "$T/out"
     [ ! -e "$T/out.calib" ]
 }
+
+@test "the same command once more: complete already, before any work; another one: what differs" {
+    # Only what plans and answers may run.
+    watch() {
+        for program in amax-calib st-eval nvfp4-cast nvfp4-pack fp8-dequant; do
+            rm "$T/bin/$program"
+            printf '#!/bin/sh\ncase " $* " in *" -n "*) exec "%s" "$@" ;; esac\necho "%s $*" >>"%s/ran"\n' \
+                "$PWD/$BIN/$program" "$program" "$T" >"$T/bin/$program"
+            chmod +x "$T/bin/$program"
+        done
+        export SEEKPIPE_BIN=$T/bin
+    }
+    calib=(--calib "$text/calib-prose.jsonl" --samples 1 --length 16)
+    v4-experts -q "${calib[@]}" "$NANO" "$T/calib"
+    v4-experts -q --amax "$NANO_AMAX" "$NANO" "$T/amax"
+    v4-experts -q --input-scale 1 --jobs 2 "$NANO" "$T/scale"
+    v4-bf16 -q "$NANO" "$T/bf16"
+    find "$T" -type f -printf '%p %s %T@\n' | sort >"$T/before"
+    watch
+    again() {
+        run "$@"
+        echo "$output"
+        [ "$status" -eq 0 ]
+        [ "${lines[-1]}" = "$1: ${!#}: complete already, of the same input and options" ]
+        run "$1" -n "${@:2}"
+        [ "$status" -eq 0 ]
+        [[ $output == *"${!#}: complete already, of the same input and options" ]]
+    }
+    again v4-experts "${calib[@]}" --samples 1 "$NANO" "$T/calib"
+    again v4-experts --amax "$NANO_AMAX" "$NANO" "$T/amax"
+    again v4-experts --input-scale 1 "$NANO" "$T/scale"
+    again v4-bf16 "$NANO" "$T/bf16"
+    other() { # WORDS COMMAND...
+        for plan in '' -n; do
+            # shellcheck disable=SC2086 # none, or one
+            run "$2" $plan "${@:3}"
+            echo "$output"
+            [ "$status" -eq 1 ]
+            [[ $output == *"${!#}: is complete, but not of the same input and options: "*"$1"* ]]
+        done
+    }
+    other 'another calibration' v4-experts "${calib[@]}" --length 17 "$NANO" "$T/calib"
+    other 'another calibration' v4-experts "${calib[@]}" --all-experts "$NANO" "$T/calib"
+    other 'another calibration' v4-experts "${calib[@]}" --fallback projection-max "$NANO" "$T/calib"
+    other 'another calibration' v4-experts --calib "$text/calib-code.jsonl" --samples 1 --length 16 "$NANO" "$T/calib"
+    other 'nvfp4-pack' v4-experts "${calib[@]}" --lossy "$NANO" "$T/calib"
+    other '--zero' v4-experts --amax "$NANO_AMAX" --zero positive "$NANO" "$T/amax"
+    other 'another calibration' v4-experts --input-scale 2 "$NANO" "$T/scale"
+    cp -r "$NANO" "$T/source"
+    chmod -R u+w "$T/source"
+    echo '{}' >"$T/source/generation_config.json"
+    other 'its source had another generation_config.json' v4-bf16 "$T/source" "$T/bf16"
+    [ ! -e "$T/ran" ]
+    rm -r "$T/source"
+}
