@@ -23,15 +23,14 @@ lead() {
         trap "signal=$i; end_group" "$i"
     done
     trap 'kill -STOP -- "-$group"; kill -STOP $$; kill -CONT -- "-$group"' TSTP
-    trap : KILL # bash says nothing of killed jobs whose signal has a trap
     set -m
     SEEKPIPE_LEADER=$$ "$BASH" "$0" "$@" &
     group=$!
     set +m
     [ -z "$signal" ] || end_group
-    while :; do # a signal interrupts wait
+    while :; do # a signal interrupts wait, in which bash would also say who was killed
         status=0
-        wait "$group" || status=$?
+        wait "$group" 2>/dev/null || status=$?
         kill -0 "$group" 2>/dev/null || break
     done
     [ "$status" -ne 0 ] || exit 0
@@ -146,7 +145,7 @@ blame() {
     for status in "${statuses[@]}"; do
         stage=$1
         shift
-        [ "$status" -ne 0 ] && [ "$status" -ne 141 ] || continue
+        if [ "$status" -eq 0 ] || [ "$status" -eq 141 ]; then continue; fi
         if [ "$status" -gt 128 ]; then
             echo "$program: $stage was ended by SIG$(kill -l "$status"); $lost; the same command continues" >&2
         else
@@ -185,7 +184,7 @@ choice() {
 
 # number OPTION VALUE LEAST MOST
 number() {
-    [[ $2 =~ ^[0-9]{1,10}$ ]] && [ "$2" -ge "$3" ] && [ "$2" -le "$4" ] ||
+    [[ $2 =~ ^(0|[1-9][0-9]{0,9})$ && $2 -ge $3 && $2 -le $4 ]] ||
         usage_error "$1: '$2' is not a number from $3 to $4"
 }
 
@@ -203,7 +202,7 @@ output_file() {
     [ -e "$2" ] || [ ! -L "$2" ] || usage_error "$1: $2 is a symbolic link to nothing"
     [ ! -e "$2" ] || [ -f "$2" ] || return 0 # a device, or a pipe
     folder=$(dirname -- "$2")
-    [ -d "$folder" ] && [ -w "$folder" ] || usage_error "$1: $2: its folder is not there or not writable"
+    [[ -d $folder && -w $folder ]] || usage_error "$1: $2: its folder is not there or not writable"
 }
 
 # usage_error MESSAGE: as in the programs.

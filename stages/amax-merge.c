@@ -326,7 +326,7 @@ static void find_peer_maxima(struct table *table)
 
 /* The fallback rule's amax for an expert with these peers; 0 if there is none. */
 static double fallback_amax(const struct table *table, const struct options *o,
-                           const struct peers *of)
+                            const struct peers *of)
 {
     if (!strcmp(o->fallback, "layer-max"))
         return of->input_amax;
@@ -503,8 +503,8 @@ static void write_digest(FILE *out, const struct table *table)
         char *label = xprintf("%s %s %s", model_experts_path(table->model, place, path),
                               model_matrix_name(table->model, place),
                               first->which == AMAX_INPUT ? "input" : "weight");
-        fprintf(out, "%-40s %8zu %8zu %12.4g %12.4g %12.4g\n", label, n, filled, amax[0], amax[n / 2],
-                amax[n - 1]);
+        fprintf(out, "%-40s %8zu %8zu %12.4g %12.4g %12.4g\n", label, n, filled, amax[0],
+                amax[n / 2], amax[n - 1]);
         free(label);
     }
     free(done);
@@ -659,7 +659,7 @@ int main(int argc, char **argv)
     find_peer_maxima(&table);
     uint64_t filled = fill(&table, &o, model, in ? ts_name(in) : "--input-scale");
     if (model)
-        ts_close(model); /* frees memory before sorting */
+        ts_close(model);     /* frees memory before sorting */
     if (in && table.exact) { /* the output is no checkpoint */
         ts_close(in);
         in = NULL;

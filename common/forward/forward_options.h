@@ -26,9 +26,9 @@ struct arg *forward_options_args(struct forward_options *o, const struct arg *ow
 void forward_options_open(const struct forward_options *o, struct stage *stage, struct forward *run,
                           struct tokens *tokens, uint64_t shortest);
 
-/* Run, or for a plan only check that the weights are those of the model, and close device and weights, so that errors in the weights show before
- * results are written. Ranks and network stay until forward_options_close(), which frees the rest
- * of a run in any state. */
+/* Run, or for a plan only check that the weights are those of the model, and close device and
+ * weights, so that errors in the weights show before results are written. Ranks and network stay
+ * until forward_options_close(), which frees the rest of a run in any state. */
 void forward_options_run(struct forward *run);
 void forward_options_close(struct forward *run);
 

@@ -18,8 +18,8 @@ bool amax_key(const struct model *model, const char *name, char *module, enum am
 /* The key of a module's amax, which the caller frees. */
 char *amax_name(const struct model *model, const char *module, enum amax_which which);
 
-/* The current tensor of `in`, an amax. It must be a scalar (or one element) of BF16, F16, F32 or F64
- * that as F32 is finite and not negative, and not zero for an input. Anything else ends the
+/* The current tensor of `in`, an amax. It must be a scalar (or one element) of BF16, F16, F32 or
+ * F64 that as F32 is finite and not negative, and not zero for an input. Anything else ends the
  * process. */
 double amax_read(const struct model *model, struct ts_in *in);
 

@@ -8,8 +8,8 @@
 #include <sys/stat.h>
 
 #include "base/die.h"
-#include "base/hub.h"
 #include "base/digest.h"
+#include "base/hub.h"
 #include "base/json.h"
 #include "base/placeholder.h"
 #include "base/utf8.h"

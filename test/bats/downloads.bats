@@ -175,7 +175,7 @@ clear_tensor() {
     # Other paths that are not there.
     mkdir deepseek-ai
     for path in $name nowhere ./a/b a/b/c a/b.ts a/b.safetensors ../a/b /a/b a/; do
-        run st-read $path
+        run st-read "$path"
         [ "$status" -eq 1 ]
         [[ $output == *"$path: No such file or directory" ]]
     done

@@ -108,6 +108,13 @@ signalled() {
     instead st-write 'kill -KILL "$PPID"; sleep 1'
     run "${run[@]}"
     [ "$status" -ne 0 ]
+    [ ! -e "$T/out" ]
+    # The whole group's first process.
+    # shellcheck disable=SC2016
+    instead st-write 'kill -KILL "$(ps -o pgid= -p $$ | tr -d " ")"; sleep 1'
+    run "${run[@]}"
+    [ "$status" -eq 137 ]
+    [ "$output" = 'v4-experts: ended by SIGKILL; the same command continues' ]
     sleep 1
     [ ! -e "$T/out" ]
 }

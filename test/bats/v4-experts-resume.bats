@@ -1,4 +1,5 @@
 # v4-experts --calib, killed: the same command goes on with the calibration that it had.
+# shellcheck disable=SC2030,SC2031 # each test is a subshell
 load common
 
 PATH=$PWD/pipelines:$PATH
