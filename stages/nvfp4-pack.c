@@ -59,8 +59,9 @@ static float largest_magnitude(const struct to_nvfp4 *job, const struct member *
 
 static float weight_amax(struct to_nvfp4 *job, const struct member *member, struct options *o)
 {
-    float amax;
-    if (amaxes_find(job->amaxes, member->w->module, AMAX_WEIGHT, &amax)) {
+    double known;
+    if (amaxes_find(job->amaxes, member->w->module, AMAX_WEIGHT, &known)) {
+        float amax = (float)known;
         if (amax == 0 && largest_magnitude(job, member) != 0)
             die("%s: %s: its weight amax is 0, but the weight is not; the amaxes are of another "
                 "checkpoint",

@@ -8,6 +8,7 @@
 
 #include "base/die.h"
 #include "base/json.h"
+#include "forward/needed.h"
 #include "forward/states.h"
 
 enum { THREADS_MOST = 1024 };
@@ -212,8 +213,11 @@ void forward_options_open(const struct forward_options *o, struct stage *stage, 
         if (run->ranks)
             share_samples(run, stage, tokens);
     }
-    if (!stage->plan)
-        open_device(o, run);
+    open_device(o, run);
+    if (stage->plan) { /* it only had to be there */
+        run->device->close(run->device);
+        run->device = NULL;
+    }
 }
 
 /* Close what is open of them. */
@@ -234,6 +238,8 @@ void forward_options_run(struct forward *run)
 {
     if (run->device)
         forward_run(run);
+    else
+        needed_check(run);
     close_weights(run);
 }
 

@@ -48,7 +48,8 @@ struct layer {
     struct mat seen; /* amaxes of its linears, [network->pieces, SEEN] F32 */
 };
 
-/* Describe layer `number`, or LAYER_HEAD; nothing is loaded yet. */
+/* Describe layer `number`, or LAYER_HEAD; nothing is loaded yet. Before the network's begin(), the
+ * layer can be checked, but not loaded. */
 void layer_begin(const struct network *n, struct layer *layer, uint64_t number);
 void layer_end(struct layer *layer);
 

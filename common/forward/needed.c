@@ -56,6 +56,14 @@ static void check_all(const struct forward *run, const struct weights *weights)
         embedding_check(n, run->in, weights);
 }
 
+void needed_check(const struct forward *run)
+{
+    struct weights weights;
+    weights_find(&weights, ts_model(run->in), ts_toc(run->in), ts_name(run->in));
+    check_all(run, &weights);
+    weights_free(&weights);
+}
+
 static uint64_t largest_layer(const struct network *n, struct ts_in *in)
 {
     const struct toc *toc = ts_toc(in);

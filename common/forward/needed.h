@@ -17,6 +17,10 @@ bool needs_embedding(const struct forward *run);
 bool needs_head(const struct forward *run);
 bool needs_mtp(const struct forward *run);
 
+/* Check that each needed tensor exists in the right shape; end the process if not. Reads no tensor,
+ * and needs no device. */
+void needed_check(const struct forward *run);
+
 /* Find the needed tensors, and check that each exists in the right shape; end the process if not.
  * Call it after the network's begin(). */
 void needed_find(struct needed *needed, const struct forward *run);

@@ -140,9 +140,9 @@ static void select_weights(struct to_nvfp4 *job, const bool *convertible)
             form_group(job, (uint32_t)i, convertible);
 }
 
-static float input_amax(struct to_nvfp4 *job, const struct weight *w)
+static double input_amax(struct to_nvfp4 *job, const struct weight *w)
 {
-    float amax = 0;
+    double amax = 0;
     if (job->amaxes && !amaxes_find(job->amaxes, w->module, AMAX_INPUT, &amax))
         die("%s: %s has no input amax: no calibration token reached it; amax-merge --fallback "
             "layer-max fills in",
@@ -181,9 +181,13 @@ static void plan(struct to_nvfp4 *job)
 /* Record what distinguishes this run from one with other amaxes or another recipe. */
 static void record_inputs(const struct to_nvfp4 *job, const struct stage *stage)
 {
-    char hex[DIGEST_TEXT];
-    if (job->amaxes)
-        json_object_set_new(stage->entry, "amax", json_string(amaxes_digest(job->amaxes, hex)));
+    if (job->amaxes) {
+        const char *digest = amaxes_digest(job->amaxes);
+        json_object_set_new(stage->entry, "calibration",
+                            json_string(amaxes_calibration(job->amaxes)));
+        if (digest)
+            json_object_set_new(stage->entry, "amax", json_string(digest));
+    }
     json_object_set_new(stage->entry, "recipe", json_string(recipe_digest(job->recipe)));
     recipe_describe(job->recipe, json_object_get(ts_header(job->in), "quant"));
 }
@@ -205,7 +209,7 @@ void to_nvfp4_begin(struct to_nvfp4 *job, const struct stage *stage,
         die_usage("--amax FILE is needed: the input scales come from a calibration");
     job->in = ts_open(stage_input(stage), stage);
     const struct model *model = ts_model(job->in);
-    job->amaxes = options->amax ? amaxes_load(options->amax, model) : NULL;
+    job->amaxes = options->amax ? amaxes_load(options->amax, model, stage->plan) : NULL;
     job->recipe = recipe_load(options->recipe, model);
     job->experts = xalloc(count_classes(model), sizeof *job->experts);
     whole_check(job->in);
@@ -230,7 +234,7 @@ static void add_member(struct to_nvfp4 *job, struct group *group, uint32_t index
         group->first = first_line(member->w);
     if (member->w->line > group->last)
         group->last = member->w->line;
-    float amax = input_amax(job, member->w);
+    double amax = input_amax(job, member->w);
     if (amax > group->input_amax)
         group->input_amax = amax;
 }
@@ -336,7 +340,7 @@ void to_nvfp4_scales(struct to_nvfp4 *job, const struct group *group, const stru
     float input_scale = nvfp4_scale_2(group->input_amax);
     if (input_scale == 0)
         die("%s: %s: its input amax of %g is too small for an input_scale; calibrate again",
-            ts_name(job->in), member->w->module, (double)group->input_amax);
+            ts_name(job->in), member->w->module, group->input_amax);
     put_scalar(job, member, "input_scale", input_scale);
     put_scalar(job, member, "weight_scale_2", scale_2);
     count_member(job, member);

@@ -27,7 +27,7 @@ struct member {
 struct group {
     size_t first, last; /* lines */
     unsigned members;
-    float input_amax; /* the largest of its members */
+    double input_amax; /* the largest of its members */
     struct member member[GROUP_MAX];
 };
 

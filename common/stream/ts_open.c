@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "base/die.h"
+#include "base/hub.h"
 #include "base/json.h"
 #include "base/names.h"
 #include "base/progress.h"
@@ -102,8 +103,10 @@ static void read_side_files(struct ts_in *in)
 static bool is_checkpoint(const char *path)
 {
     struct stat status;
-    if (stat(path, &status))
+    if (stat(path, &status)) {
+        hub_refuse(path);
         die_errno("%s", path);
+    }
     return S_ISDIR(status.st_mode) || ends_with(path, ".safetensors");
 }
 

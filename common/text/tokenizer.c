@@ -9,6 +9,7 @@
 
 #include "base/die.h"
 #include "base/digest.h"
+#include "base/hub.h"
 #include "base/json.h"
 #include "base/placeholder.h"
 #include "base/utf8.h"
@@ -325,7 +326,9 @@ static void read_family(struct tokenizer *t, const char *path)
 struct tokenizer *tokenizer_open(const char *path)
 {
     struct stat status;
-    bool folder = !stat(path, &status) && S_ISDIR(status.st_mode);
+    bool there = !stat(path, &status), folder = there && S_ISDIR(status.st_mode);
+    if (!there)
+        hub_refuse(path);
     char *file = folder ? beside(path, folder, "tokenizer.json") : xstrdup(path);
     char *config = beside(path, folder, "tokenizer_config.json");
     char *model = beside(path, folder, "config.json");

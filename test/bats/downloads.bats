@@ -151,3 +151,32 @@ clear_tensor() {
     pipeline "st-read -n '$T/source' | st-write -n '$T/out2'" | grep -q '^left out: 1 .*first \.git$'
     pipeline "st-read '$T/source' | st-write -q --json '$T/out2'" | jq -e '.input.left_out == 1 and .input.left_out_first == ".git"'
 }
+
+@test "a name on the hub instead of a folder: how to download it, whoever is asked" {
+    cd "$T"
+    name=deepseek-ai/DeepSeek-V4.1
+    hint="$name: there is no such folder here; from the Hugging Face hub, 'hf download $name --local-dir DeepSeek-V4.1' gets it"
+    echo '{"text": "a"}' >a.jsonl
+    for command in "st-read" "st-ls" "st-tokenize a.jsonl --tokenizer" "amax-calib --tokens a.ts" "st-cmp $NANO" \
+        "amax-merge --input-scale 1 --model" "st-eval --tokens a.ts" "nvfp4-cast -n"; do
+        # shellcheck disable=SC2086 # a list
+        run $command $name
+        echo "$output"
+        [ "$status" -ne 0 ]
+        [ "${lines[0]}" = "${command%% *}: $hint" ]
+    done
+    for options in '--input-scale 1' '--calib a.jsonl'; do
+        # shellcheck disable=SC2086 # a list
+        run v4-experts $options $name out
+        [[ ${lines[0]} == *": $hint" ]]
+    done
+    run v4-bf16 $name out
+    [[ $output == *": $hint"* ]]
+    # Other paths that are not there.
+    mkdir deepseek-ai
+    for path in $name nowhere ./a/b a/b/c a/b.ts a/b.safetensors ../a/b /a/b a/; do
+        run st-read "$path"
+        [ "$status" -eq 1 ]
+        [[ $output == *"$path: No such file or directory" ]]
+    done
+}
