@@ -14,6 +14,7 @@
 #include "stream/whole.h"
 #include "tensor/weight.h"
 #include "write/config.h"
+#include "write/engines.h"
 #include "write/output_dir.h"
 #include "write/parts.h"
 #include "write/shards.h"
@@ -280,6 +281,7 @@ static void write_stream(struct ts_in *in, struct output_dir *output, const stru
     configs_derive(&configs, in, toc);
     struct summary s = {.input = json_incref(json_object_get(ts_header(in), "input")),
                         .output = formats_totals(toc),
+                        .notes = engines_notes(ts_model(in), toc),
                         .classes = model_classes(ts_model(in)),
                         .file_bytes = shards_bytes(shards),
                         .free_bytes = output_dir_free_bytes(output),
@@ -316,6 +318,7 @@ static void write_stream(struct ts_in *in, struct output_dir *output, const stru
     json_decref(s.input);
     json_decref(s.output);
     json_decref(s.counts);
+    json_decref(s.notes);
 }
 
 /* ---- parts ---- */
@@ -373,6 +376,7 @@ static void write_joined(struct output_dir *output, struct summary *s)
     configs_free(&configs);
     *s = (struct summary){.input = json_incref(json_object_get(ts_header(parts.in), "input")),
                           .output = formats_totals(parts.toc),
+                          .notes = engines_notes(ts_model(parts.in), parts.toc),
                           .classes = model_classes(ts_model(parts.in)),
                           .counts = json_incref(parts.counts),
                           .file_bytes = shards_bytes(shards),
@@ -404,6 +408,7 @@ static void join(struct output_dir *output, const struct options *o, const struc
     json_decref(s.input);
     json_decref(s.output);
     json_decref(s.counts);
+    json_decref(s.notes);
 }
 
 static void check_options(const struct options *o, const struct stage *stage)

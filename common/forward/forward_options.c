@@ -8,6 +8,7 @@
 
 #include "base/die.h"
 #include "base/json.h"
+#include "forward/needed.h"
 #include "forward/states.h"
 
 enum { THREADS_MOST = 1024 };
@@ -203,6 +204,7 @@ void forward_options_open(const struct forward_options *o, struct stage *stage, 
                             .memory = o->mem,
                             .states_in = o->states_in};
     run->verbose = stage->verbose; /* of rank 0 only */
+    run->quiet = stage->quiet;
     run->in = ts_open(stage_input(stage), tokens ? stage : NULL);
     run->network = network_open(run->in);
     set_layers(o, run);
@@ -234,6 +236,8 @@ void forward_options_run(struct forward *run)
 {
     if (run->device)
         forward_run(run);
+    else
+        needed_check(run);
     close_weights(run);
 }
 
