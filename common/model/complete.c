@@ -149,12 +149,6 @@ static bool knows_any(const struct search *search)
     return false;
 }
 
-static char *beyond(const char *what, uint32_t there, const char *key, uint32_t count)
-{
-    return xprintf("has %s %" PRIu32 ", but config.json's %s is %" PRIu32, what, there - 1, key,
-                   count);
-}
-
 /* The first expert beyond config.json's count of its layer's, to be said; NULL if there is none. */
 static char *surplus_expert(const struct search *search)
 {
@@ -164,8 +158,10 @@ static char *surplus_expert(const struct search *search)
             continue;
         const char *key = search->model->family->experts_key(search->model, &place);
         uint32_t count = config_count(search->model, key);
+        char path[TENSOR_NAME_MAX + 1];
         if (count && place.expert >= count)
-            return beyond("a routed expert", place.expert + 1, key, count);
+            return xprintf("has %s, but config.json's %s is %" PRIu32,
+                           model_expert_path(search->model, &place, path), key, count);
     }
     return NULL;
 }
@@ -178,7 +174,8 @@ char *model_incomplete(const struct model *model, struct toc *toc)
         return NULL;
     uint32_t layers = extent_of(&search, SECTION_LAYERS).layers;
     if (layers > model->layers)
-        return beyond("a layer", layers, "num_hidden_layers", model->layers);
+        return xprintf("has a layer %" PRIu32 ", but config.json's num_hidden_layers is %" PRIu32,
+                       layers - 1, model->layers);
     char *surplus = surplus_expert(&search);
     if (surplus)
         return surplus;

@@ -804,9 +804,9 @@ static void conversations_v3(void **state)
                  "s<｜User｜>a<｜Assistant｜></think>b<｜end▁of▁sentence｜><｜User｜>c", NULL);
     check_sample(CHAT_UNKNOWN, NULL, line, NULL, "the format of messages is unknown");
     check_sample(CHAT_V3, NULL, "{\"messages\": [{\"role\": \"tool\", \"content\": \"a\"}]}", NULL,
-                 "only V4's tokenizers support");
+                 "only V4's and V4.1's tokenizers support");
     check_sample(CHAT_V3, NULL, "{\"messages\": [{\"role\": \"user\"}], \"tools\": [1]}", NULL,
-                 "only V4's tokenizers support");
+                 "only V4's and V4.1's tokenizers support");
 }
 
 int main(void)
