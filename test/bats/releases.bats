@@ -40,12 +40,39 @@ becomes_nvfp4() {
 }
 experts='^layers[.][0-9]+[.]ffn[.]experts[.]'
 
-# runs [OPTION...]: the forward pass takes it: calibrated, converted, both evaluated.
+# runs DRAFTS [OPTION...]: the forward pass takes it: calibrated, converted, both evaluated; the drafts, too (mtp), or it
+# is said that they can't be (dspark).
 runs() {
-    run v4-experts --calib "$text" --samples 2 --length 16 --eval "$text" "$@" "$T/source" "$T/calibrated"
+    run v4-experts --calib "$text" --samples 2 --length 16 --eval "$text" "${@:2}" "$T/source" "$T/calibrated"
     echo "$output"
     [ "$status" -eq 0 ]
     [[ $output == *'result against source: KL divergence '* ]]
+    st-tokenize -q --tokenizer "$T/source" --length 8 --samples 1 -o "$T/tokens.ts" "$text"
+    for program in amax-calib st-eval; do
+        if [ "$1" = mtp ]; then
+            $program --mtp --tokens "$T/tokens.ts" -o "$T/$program" "$T/source"
+        else
+            refused 'its drafts are of DSpark' $program --mtp --tokens "$T/tokens.ts" -o "$T/x" "$T/source"
+        fi
+    done
+    if [ "$1" = mtp ]; then
+        grep -q '^mtp 0: mean nll ' "$T/st-eval"
+        st-ls --tsv "$T/amax-calib" | grep -q '^mtp[.]0[.]ffn[.]experts[.].*_input_quantizer'
+    fi
+}
+
+# is_nvfp4: what it became is a release, too.
+is_nvfp4() {
+    mv "$T/source" "$T/first"
+    mv "$T/out" "$T/source"
+    rm -r "$T/same" "$T/bf16"
+    is_read
+    becomes_bf16
+    run v4-experts -n --amax "$NANO_AMAX" "$T/source" "$T/out"
+    [ "$status" -eq 1 ]
+    [[ $output == *'nothing to convert: '*' is NVFP4 already'* ]]
+    amax-calib -q --mtp --tokens "$T/tokens.ts" -o "$T/x.ts" "$T/source"
+    st-eval --mtp --tokens "$T/tokens.ts" "$T/source" | grep -q '^mtp 0: mean nll '
 }
 
 @test "V4-Flash" {
@@ -53,7 +80,8 @@ runs() {
     is_read
     becomes_bf16
     becomes_nvfp4
-    runs
+    runs mtp
+    is_nvfp4
 }
 
 @test "V4-Pro, and Flash of April: without expert_dtype" {
@@ -62,7 +90,7 @@ runs() {
     is_read
     becomes_bf16
     becomes_nvfp4
-    runs
+    runs mtp
 }
 
 @test "Flash-0731, Pro-0813: drafts of DSpark" {
@@ -72,7 +100,7 @@ runs() {
     becomes_nvfp4
     grep -q 'the drafts are MXFP4: SGLang speculates with them; vLLM (0.33) loads them wrong' "$T/summary"
     jq -e '.quantization_config.ignore | index("mtp.*")' "$T/out/config.json"
-    runs
+    runs dspark
 }
 
 @test "Vision-Exp: what is for images passes unchanged, and is not used for text" {
@@ -80,7 +108,7 @@ runs() {
     is_read
     becomes_bf16
     becomes_nvfp4
-    runs
+    runs dspark
     [ "$(grep -c 'amax-calib: .*: 16 tensors are not used for text, first layers.0.ffn.gate.bias$' <<<"$output")" -eq 1 ]
     # Text is routed as without them.
     st-tokenize -q --tokenizer "$T/source" --length 8 --samples 1 -o "$T/tokens.ts" "$text"
@@ -115,7 +143,7 @@ runs() {
     amax=$T/dump.safetensors becomes_nvfp4 --lossy
     grep -q 'FP8 weights with F32 scales .*: no engine is known to serve that' "$T/summary"
     grep -q 'the drafts are neither NVFP4 nor MXFP4: no engine is known' "$T/summary"
-    runs --lossy
+    runs mtp --lossy
 }
 
 @test "V4-Flash-FP8, as others upload it: experts in FP8 with scales of 128 x 128" {
@@ -126,7 +154,7 @@ runs() {
     amax=$T/dump.safetensors becomes_nvfp4 --lossy
     run grep 'F32 scales' "$T/summary"
     [ "$status" -eq 1 ]
-    runs --lossy
+    runs mtp --lossy
 }
 
 @test "V4.1: its experts are cast, Engram tables and drafts stay, configs are nested" {
