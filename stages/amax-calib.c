@@ -259,7 +259,7 @@ int main(int argc, char **argv)
         output_check_folder(o.resume);
     forward_options_open(&o.forward, &stage, &run, &tokens, 1);
     const struct model *model = ts_model(run.in);
-    struct recipe *recipe = o.recipe ? recipe_load(o.recipe, model) : NULL;
+    struct recipe *recipe = o.recipe ? recipe_load(o.recipe, NULL, model) : NULL;
     struct results results = {
         .stage = &stage, .options = &o, .run = &run, .model = model, .recipe = recipe};
     scalars_begin(&results.scalars, "amax.safetensors");

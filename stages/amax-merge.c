@@ -29,7 +29,7 @@ static const struct program program = {
 };
 
 struct options {
-    const char *fallback, *model, *recipe, *summary;
+    const char *drafts, *fallback, *model, *recipe, *summary;
     const char *input_scale;
     float scale;       /* of all experts; 0: --input-scale was not given */
     uint64_t coverage; /* percent */
@@ -65,6 +65,7 @@ struct table {
     size_t count, capacity;
     struct toc *toc;     /* parallel to entry[]: their names */
     struct peers *peers; /* most recently found first */
+    uint64_t drafts;     /* filled in for drafts that were not calibrated */
 };
 
 static const char *name_of(const struct table *table, const struct entry *entry)
@@ -324,10 +325,33 @@ static void find_peer_maxima(struct table *table)
     }
 }
 
-/* The fallback rule's amax for an expert with these peers; 0 if there is none. */
-static double fallback_amax(const struct table *table, const struct options *o,
-                            const struct peers *of)
+/* True for peers in a draft that the calibration did not run. */
+static bool is_uncalibrated_draft(const struct peers *peers)
 {
+    return peers->place.section == SECTION_MTP && !peers->reached;
+}
+
+/* The same matrix in the last calibrated layer of the trunk, or NULL. */
+static const struct peers *last_layer(const struct table *table, const struct peers *of)
+{
+    const struct peers *last = NULL;
+    for (const struct peers *peers = table->peers; peers; peers = peers->next)
+        if (peers->place.section == SECTION_LAYERS && peers->reached &&
+            peers->place.matrix == of->place.matrix &&
+            (!last || peers->place.layer > last->place.layer))
+            last = peers;
+    return last;
+}
+
+/* The fallback rule's amax for an expert with these peers; 0 if there is none. A draft that was not
+ * calibrated takes the trunk's last layer for its own. */
+static float fallback_amax(const struct table *table, const struct options *o,
+                           const struct peers *of)
+{
+    if (is_uncalibrated_draft(of))
+        of = last_layer(table, of);
+    if (!of)
+        return 0;
     if (!strcmp(o->fallback, "layer-max"))
         return of->input_amax;
     double largest = 0;
@@ -352,6 +376,7 @@ static void fill_one(struct table *table, const struct options *o, const char *m
     if (o->verbose)
         warn("%s: filled in with %g", module, amax);
     append_amax(table, module, AMAX_INPUT, amax)->filled = true;
+    table->drafts += is_uncalibrated_draft(peers);
 }
 
 /* What there is to fill in, in the order of modules. */
@@ -378,7 +403,7 @@ static void want_for_model(struct table *table, const struct options *o, struct 
                            struct gaps *gaps)
 {
     struct weights weights;
-    struct recipe *recipe = recipe_load(o->recipe, table->model);
+    struct recipe *recipe = recipe_load(o->recipe, o->drafts, table->model);
     weights_find(&weights, table->model, ts_toc(model), ts_name(model));
     for (size_t i = 0; i < weights.count; i++) {
         const struct weight *w = &weights.weight[i];
@@ -410,7 +435,8 @@ static void check_coverage(const struct table *table, const struct options *o)
 {
     for (const struct peers *peers = table->peers; peers; peers = peers->next) {
         char path[TENSOR_NAME_MAX + 1];
-        if (peers->wanted && peers->reached * 100.0 < (double)(peers->wanted * o->coverage))
+        if (!is_uncalibrated_draft(peers) &&
+            peers->reached * 100.0 < (double)(peers->wanted * o->coverage))
             die("%s: the calibration has %" PRIu32 " of %" PRIu32 " experts, under %" PRIu64
                 " %%; is it of this model? If so, calibrate with more text, or name a rule with "
                 "--fallback",
@@ -568,6 +594,17 @@ static struct model *reopened(struct ts_in *in)
     return model;
 }
 
+static void tell_filled(const struct table *table, const struct options *o, uint64_t filled)
+{
+    if (filled > table->drafts)
+        warn("%" PRIu64 " input amaxes of experts never reached were filled in by %s",
+             filled - table->drafts, o->fallback);
+    if (table->drafts)
+        warn("%" PRIu64 " input amaxes of drafts, which were not calibrated, were filled in from "
+             "the last layer's by %s",
+             table->drafts, o->fallback);
+}
+
 static void check_options(struct options *o, const struct stage *stage)
 {
     char *end;
@@ -596,6 +633,7 @@ static void take_options(struct options *o, struct stage *stage, int argc, char 
                  "fewer are an error (default: 0)",
          .in = FORM(0),
          .silent = true},
+        recipe_drafts_arg(&o->drafts),
         {.name = "fallback",
          .kind = ARG_CHOICE,
          .to = &o->fallback,
@@ -670,16 +708,15 @@ int main(int argc, char **argv)
     if (o.summary && !stage.plan)
         write_summary(o.summary, &table);
     if (filled && !stage.quiet)
-        warn("%" PRIu64 " input amaxes of experts never reached were filled in by %s", filled,
-             o.fallback);
+        tell_filled(&table, &o, filled);
 
     struct ts_out *out = ts_create(&stage, in, table.toc);
     if (!stage.plan)
         write_entries(out, &table);
     ts_finish(out, in,
-              json_pack("{s:I, s:I, s:I, s:s}", "amaxes", (json_int_t)table.count, "fused",
-                        (json_int_t)fused, "input_fallback", (json_int_t)filled, "fallback",
-                        o.fallback));
+              json_pack("{s:I, s:I, s:I, s:I, s:s}", "amaxes", (json_int_t)table.count, "fused",
+                        (json_int_t)fused, "input_fallback", (json_int_t)(filled - table.drafts),
+                        "drafts_fallback", (json_int_t)table.drafts, "fallback", o.fallback));
     free_table(&table);
     return stage_end(&stage);
 }

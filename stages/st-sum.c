@@ -276,6 +276,7 @@ int main(int argc, char **argv)
     struct options o = {0};
     struct stage stage;
     take_options(&o, &stage, argc, argv);
+    stage.allow_zeros = true; /* it reports what is there */
     if (o.check && o.each)
         die_usage("--check and --each exclude each other");
     if (stage.plan && o.check)

@@ -14,6 +14,7 @@
 #include "stream/whole.h"
 #include "tensor/weight.h"
 #include "write/config.h"
+#include "write/engines.h"
 #include "write/output_dir.h"
 #include "write/parts.h"
 #include "write/run_record.h"
@@ -247,6 +248,7 @@ static void forget(struct summary *s)
     json_decref(s->input);
     json_decref(s->output);
     json_decref(s->counts);
+    json_decref(s->notes);
 }
 
 /* Write a stream to a folder, or with -n print its plan. Closes the stream. */
@@ -274,6 +276,7 @@ static void write_stream(struct ts_in *in, struct output_dir *output, const stru
     configs_derive(&configs, in, toc);
     struct summary s = {.input = json_incref(json_object_get(ts_header(in), "input")),
                         .output = formats_totals(toc),
+                        .notes = engines_notes(ts_model(in), toc),
                         .classes = model_classes(ts_model(in)),
                         .file_bytes = shards_bytes(shards),
                         .free_bytes = output_dir_free_bytes(output),
@@ -449,6 +452,7 @@ static void write_joined(struct output_dir *output, struct summary *s, const str
     configs_free(&configs);
     *s = (struct summary){.input = json_incref(json_object_get(ts_header(parts.in), "input")),
                           .output = formats_totals(parts.toc),
+                          .notes = engines_notes(ts_model(parts.in), parts.toc),
                           .classes = model_classes(ts_model(parts.in)),
                           .counts = json_incref(parts.counts),
                           .file_bytes = shards_bytes(shards),

@@ -84,6 +84,7 @@ struct stage {
     bool verbose, quiet, progress;
     bool plan;  /* -n: write the table, no tensors */
     bool embed; /* write bytes into the output stream instead of references (st-read --inline) */
+    bool allow_zeros;      /* open checkpoints whose shards end in zeros, too (ts_open()) */
     struct output *report; /* where a report goes, between report_begin() and report_end() */
     json_t *entry;         /* this run's entry in the history: {"program", "version", "options"} */
     char **operand;

@@ -204,6 +204,7 @@ void forward_options_open(const struct forward_options *o, struct stage *stage, 
                             .memory = o->mem,
                             .states_in = o->states_in};
     run->verbose = stage->verbose; /* of rank 0 only */
+    run->quiet = stage->quiet;
     run->in = ts_open(stage_input(stage), tokens ? stage : NULL);
     run->network = network_open(run->in);
     set_layers(o, run);

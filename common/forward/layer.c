@@ -98,7 +98,7 @@ void layer_check(const struct layer *layer, struct ts_in *in, const struct weigh
 {
     for (size_t i = 0; i < layer->network->pieces; i++) {
         const struct piece *p = &layer->piece[i];
-        if (p->kind == PIECE_ABSENT)
+        if (p->kind == PIECE_ABSENT || p->kind == PIECE_UNUSED)
             continue;
         char *name = xprintf("%s%s", layer->prefix, p->name);
         check_tensor(ts_toc(in), weights, ts_name(in), name, p);
@@ -171,7 +171,7 @@ void layer_load(struct layer *layer, size_t piece, enum arithmetic arithmetic,
     struct piece *p = &layer->piece[piece];
     if (p->kind == PIECE_TABLE || p->kind == PIECE_VECTOR) {
         load_numbers(layer, p, from);
-    } else if (p->kind != PIECE_ABSENT) {
+    } else if (p->kind != PIECE_ABSENT && p->kind != PIECE_UNUSED) {
         enum activation activation =
             p->kind == PIECE_MATRIX
                 ? ACTIVATION_BF16

@@ -26,6 +26,7 @@ struct arg *to_nvfp4_args(struct to_nvfp4_options *o, const struct arg *own)
          .required = EVERY_FORM,
          .silent = true}, /* the history has its digest instead */
         codec_arg(&o->cpu),
+        recipe_drafts_arg(&o->drafts),
         {.name = "recipe",
          .kind = ARG_TEXT,
          .to = &o->recipe,
@@ -140,6 +141,19 @@ static void select_weights(struct to_nvfp4 *job, const bool *convertible)
             form_group(job, (uint32_t)i, convertible);
 }
 
+/* --drafts cast was said of a checkpoint that has no drafts to cast. */
+static void check_drafts(const struct to_nvfp4 *job, const char *drafts)
+{
+    if (strcmp(drafts, "cast") != 0 || !ts_is_whole(job->in))
+        return;
+    for (size_t i = 0; i < job->weights.count; i++)
+        if (job->selected[i] && job->weights.weight[i].place.section == SECTION_MTP)
+            return;
+    die("%s: --drafts cast: it has no drafts, or none whose experts are to become NVFP4; leave the "
+        "option out",
+        ts_name(job->in));
+}
+
 static double input_amax(struct to_nvfp4 *job, const struct weight *w)
 {
     double amax = 0;
@@ -210,11 +224,13 @@ void to_nvfp4_begin(struct to_nvfp4 *job, const struct stage *stage,
     job->in = ts_open(stage_input(stage), stage);
     const struct model *model = ts_model(job->in);
     job->amaxes = options->amax ? amaxes_load(options->amax, model, stage->plan) : NULL;
-    job->recipe = recipe_load(options->recipe, model);
+    job->recipe = recipe_load(options->recipe, options->drafts, model);
     job->experts = xalloc(count_classes(model), sizeof *job->experts);
     whole_check(job->in);
     weights_find(&job->weights, model, ts_toc(job->in), ts_name(job->in));
     select_weights(job, convertible);
+    if (options->drafts)
+        check_drafts(job, options->drafts);
     if (job->amaxes)
         amaxes_check(job->amaxes, job->in);
     plan(job);

@@ -157,6 +157,8 @@ static struct ts_in *open_any(char **path, size_t count, const struct stage *sta
     in->plan_only = stage && stage->plan;
     if (count && is_checkpoint(path[0])) {
         open_checkpoint(in, path, count);
+        if (!stage || !stage->allow_zeros)
+            zero_tail_refuse(&in->checkpoint);
     } else {
         if (count > 1)
             die_usage(
@@ -188,10 +190,4 @@ struct ts_in *ts_open(const char *path, const struct stage *stage)
 struct ts_in *ts_open_all(char **path, size_t count, const struct stage *stage)
 {
     return open_any(path, count, stage);
-}
-
-void ts_refuse_zero_tails(struct ts_in *in)
-{
-    if (!in->tar)
-        zero_tail_refuse(&in->checkpoint);
 }

@@ -379,7 +379,10 @@ enum chat_style tokenizer_chat_style(const struct tokenizer *t)
         return t->family;
     bool v4 =
         tokenizer_added(t, "｜DSML｜") >= 0 && tokenizer_added(t, "<｜latest_reminder｜>") >= 0;
-    return v4 && !t->has_family ? CHAT_V4 : chat_template_style(t->chat_template);
+    bool system = tokenizer_added(t, "<｜System｜>") >= 0; /* new in V4.1 */
+    if (v4 && !t->has_family)
+        return system ? CHAT_V41 : CHAT_V4;
+    return chat_template_style(t->chat_template);
 }
 
 const char *tokenizer_chat_template(const struct tokenizer *t)

@@ -36,7 +36,7 @@ clear_tensor() {
         # shellcheck disable=SC2086
         run $run -q
         [ "$status" -eq 1 ]
-        [[ $output == *"/$third: its last MiB is all zeros, tensor "*' among them: its download is not complete; get it again, or say --allow-zeros '* ]]
+        [[ $output == *"/$third: its last MiB is all zeros, tensor "*' among them: its download is not complete; get it again, or, if they belong there, read it with st-read --allow-zeros'* ]]
     done
     refused "its last MiB is all zeros" st-read -o "$T/a.ts" "$shard"
     safetensors "$T/small.safetensors" '{"a.weight":{"dtype":"F32","shape":[2048],"data_offsets":[0,8192]}}'
@@ -54,6 +54,27 @@ clear_tensor() {
     refused "/$third: its last MiB is all zeros" st-read -o "$T/a.ts" "$T/source"
 }
 
+@test "every program that works on a checkpoint's folder looks; those that report on it show what is there" {
+    shard=$T/source/$third
+    clear "$shard" "$(data_start "$shard")"
+    amaxes "$T/amax.ts"
+    random_ids "$T/tokens.safetensors" 1 8
+    for run in "nvfp4-cast -n" "nvfp4-cast --amax $T/amax.ts" "nvfp4-pack --amax $T/amax.ts" fp8-dequant mxfp4-unpack \
+        nvfp4-unpack "amax-calib --tokens $T/tokens.safetensors" "amax-calib -n --tokens $T/tokens.safetensors" \
+        "st-eval --tokens $T/tokens.safetensors" "amax-merge $T/amax.ts --model" "st-grep embed"; do
+        # shellcheck disable=SC2086
+        refused "/$third: its last MiB is all zeros, .* st-read --allow-zeros" $run "$T/source" -o "$T/x.ts"
+    done
+    refused "/$third: its last MiB is all zeros" st-write -n "$T/out" "$T/source"
+    st-read --allow-zeros -o "$T/a.ts" "$T/source"
+    # The way out that was named.
+    amax-calib -q --tokens "$T/tokens.safetensors" --layers 0-0 -o "$T/x.ts" "$T/a.ts"
+    for run in st-ls "st-stat --values" st-sum "st-cmp $T/a.ts"; do
+        # shellcheck disable=SC2086
+        $run "$T/source" >"$T/report"
+    done
+}
+
 @test "--allow-zeros goes on, and the summary counts and names what is all zero" {
     shard=$T/source/$third
     clear "$shard" "$(data_start "$shard")"
@@ -61,6 +82,7 @@ clear_tensor() {
     run v4-experts --allow-zeros --amax "$NANO_AMAX" "$T/source" "$T/out"
     [ "$status" -eq 0 ]
     [[ $output =~ nvfp4-cast:\ weights\ or\ scales\ that\ are\ all\ zero:\ [0-9]+,\ first\ layers\.[0-9]+\.ffn\.experts\.[0-9]+\.w[123]\.scale ]]
+    v4-experts -q --allow-zeros --verify --amax "$NANO_AMAX" "$T/source" "$T/out" # as it is there
     run v4-bf16 --allow-zeros "$T/source" "$T/bf16"
     [ "$status" -eq 0 ]
     [[ $output == *'fp8-dequant: weights or scales that are all zero: '*'mxfp4-unpack: weights or scales that are all zero: '* ]]
