@@ -484,7 +484,7 @@ static void share_peer_max(struct table *table)
 {
     for (size_t i = 0; i < table->count; i++) {
         struct entry *entry = &table->entry[i];
-        if (entry->peers && entry->which == AMAX_INPUT)
+        if (entry->peers && entry->peers->reached && entry->which == AMAX_INPUT)
             entry->amax = entry->peers->input_amax;
     }
 }

@@ -231,6 +231,9 @@ is_nvfp4() {
         [ "$(largest 'mtp[.]0' $w | wc -l)" -eq 1 ]
         largest 'layers[.]3' $w | grep -qFx "$(largest 'mtp[.]0' $w)"
     done
+    # All of a layer share in either case.
+    amax-merge -q --drafts cast --peer-max --model "$NANO" --fallback layer-max "$T/dump.ts" >"$T/peers.ts"
+    diff <(digests "$T/peers.ts" | grep '^mtp') <(digests "$T/amax.ts" | grep '^mtp')
     # They do not count as lacking; without a rule, they are an error.
     amax-merge -q --drafts cast --coverage 90 --model "$NANO" --fallback layer-max "$T/dump.ts" | st-sum | diff - <(st-sum "$T/amax.ts")
     dump "$T/dump.safetensors" 4 16
