@@ -4,6 +4,7 @@
 here=$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")
 PATH=${SEEKPIPE_BIN:-$here/../bin}:$here:$PATH
 program=$(basename "$0")
+export SEEKPIPE_PIPELINE=$program # stages after one that failed are silent; blame says which failed
 
 # Options of every pipeline, for all stages, for st-read and for st-write.
 plan=() talk=() overwrite=() verify=() zeros=()
@@ -95,6 +96,19 @@ choose_last() {
         [ "$(st-write --state "$1" 2>/dev/null)" = complete ]; then
         last=st-cmp
     fi
+}
+
+# plan_write DESTINATION FILE: the last stage of a plan: to standard output with -n; before a run, to FILE, or to
+# standard error if it fails, as for want of space.
+plan_write() {
+    local status=0
+    if [ -n "${plan[*]}" ]; then
+        quietly st-write -n "${overwrite[@]}" "$1"
+        return
+    fi
+    quietly st-write -n "${overwrite[@]}" "$1" >"$2" 2>"$2.error" || status=$?
+    [ "$status" = 0 ] || cat "$2" "$2.error" >&2
+    return "$status"
 }
 
 # complete_already PLAN: whether st-write -n said so; then this says it, too.
