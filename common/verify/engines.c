@@ -1,0 +1,239 @@
+/* The rules of serving engines, as data. A table's rules are in the order in which the engine comes
+ * to them: the first that applies decides. Comments say where a rule was read. "tried": the
+ * engine's own loader, on a CPU, was given a checkpoint with this fault. */
+#include "verify/engines.h"
+
+#include <string.h>
+
+#define Q "quantization_config."
+#define HF RULE_HF_QUANT "quantization."
+
+/* Routed experts in NVFP4. */
+#define NVFP4 FACT(EXPERTS_NVFP4)
+
+/* What an expert, or a matrix, lacks. */
+#define LACKS                                                                                      \
+    (FACT(EXPERT) | FACT(INCOMPLETE) | FACT(WEIGHT) | FACT(WEIGHT_SCALE) | FACT(WEIGHT_SCALE_2) |  \
+     FACT(INPUT_SCALE))
+
+/* ---- every engine: the safetensors library, and values that no arithmetic survives ---- */
+
+static const struct rule first[] = {
+    /* safetensors/src/tensor.rs: Metadata::validate */
+    {.found = FACT(SHARD),
+     .verdict = VERDICT_REFUSES,
+     .why = "a shard is not there, or the safetensors library refuses it"},
+    {.key = "model_type",
+     .unless = "deepseek_v4|deepseek_v41",
+     .verdict = VERDICT_UNKNOWN,
+     .why = "no rules are known for that model"},
+    {.found = FACT(NO_NVFP4),
+     .verdict = VERDICT_UNKNOWN,
+     .why = "the rules are of NVFP4 and of unquantized checkpoints"},
+    {0},
+};
+
+static const struct rule no_drafts = {.verdict = VERDICT_REFUSES,
+                                      .why = "the checkpoint has no drafts"};
+
+static const struct rule last[] = {
+    {.found = FACT(NAN) | FACT(NEGATIVE) | FACT(SCALAR),
+     .verdict = VERDICT_WRONG,
+     .why = "scales are not looked at: what is NaN, 0, infinite or negative goes into the "
+            "products"},
+    {0},
+};
+
+/* ---- vLLM ---- */
+
+/* vllm/models/deepseek_v4/quant_config.py, vllm/models/deepseek_v41/quant_config.py:
+ * DeepseekV4FP8Config; vllm/models/deepseek_v4/nvidia/model.py: load_weights;
+ * vllm/model_executor/layers/quantization/modelopt.py: ModelOptNvFp4FusedMoE. */
+static const struct rule vllm[] = {
+    /* override_quantization_method; TODO */
+    {.found = NVFP4,
+     .key = Q "quant_method",
+     .unless = "fp8",
+     .verdict = VERDICT_REFUSES,
+     .why = "only with fp8 it reads FP8 weights and NVFP4 experts of this model"},
+    /* DeepseekV4FP8Config.expert_dtype */
+    {.found = NVFP4,
+     .key = "expert_dtype",
+     .unless = "fp4|fp8|-",
+     .verdict = VERDICT_REFUSES,
+     .why = "it knows fp4 and fp8"},
+    {.found = NVFP4,
+     .key = "expert_dtype",
+     .unless = "fp4|-",
+     .verdict = VERDICT_REFUSES,
+     .why = "it builds FP8 experts"},
+    {.found = NVFP4,
+     .key = Q "moe_quant_algo",
+     .unless = "NVFP4",
+     .verdict = VERDICT_REFUSES,
+     .why = "it builds MXFP4 experts"},
+    {.found = LACKS | FACT(OTHER_SCALE),
+     .verdict = VERDICT_WRONG,
+     .why = "what the checkpoint lacks stays as it was in memory (tried); nothing looks for it"},
+    {.found = FACT(LEFT_OVER) | FACT(MIXED),
+     .verdict = VERDICT_WRONG,
+     .why =
+         "it renames an expert's .scale to .weight_scale, and takes E8M0 bytes for E4M3 (tried)"},
+    {.found = FACT(SCALE_FORM),
+     .verdict = VERDICT_WRONG,
+     .why = "bytes of another dtype are converted as numbers (tried)"},
+    {.found = FACT(SHARED_SCALE_2),
+     .verdict = VERDICT_WRONG,
+     .why = "it takes w1's weight_scale_2 for w3, too, with a line in the log"},
+    /* V4's quant_config.py does not read `ignore`, V4.1's does: _is_nvfp4_expert_layer */
+    {.found = FACT(DRAFTS_MXFP4),
+     .key = "model_type",
+     .unless = "deepseek_v41",
+     .drafts = true,
+     .verdict = VERDICT_WRONG,
+     .why = "it builds the drafts' experts as NVFP4, too, but they are MXFP4 (tried); --drafts "
+            "cast makes them NVFP4"},
+    {.found = FACT(DRAFTS_NOT_IGNORED),
+     .drafts = true,
+     .verdict = VERDICT_WRONG,
+     .why = "it takes experts that `ignore` does not name for NVFP4"},
+    {0},
+};
+
+/* ---- SGLang ---- */
+
+/* sglang/srt/configs/model_config.py: nvfp4_moe_meta; sglang/srt/model_loader/loader.py:
+ * _get_quantization_config; sglang/srt/layers/quantization/modelopt_quant.py: HybridFp8NvFp4Config;
+ * sglang/srt/models/deepseek_v4.py: load_weights. */
+static const struct rule sglang[] = {
+    {.found = NVFP4,
+     .key = Q "quant_method",
+     .unless = "fp8",
+     .verdict = VERDICT_REFUSES,
+     .why = "only with fp8 it reads FP8 weights and NVFP4 experts of this model"},
+    {.found = NVFP4,
+     .key = Q "quant_algo",
+     .unless = "MIXED_PRECISION",
+     .verdict = VERDICT_REFUSES,
+     .why = "it builds MXFP4 experts"},
+    {.found = NVFP4,
+     .key = Q "moe_quant_algo",
+     .unless = "NVFP4",
+     .verdict = VERDICT_REFUSES,
+     .why = "it builds MXFP4 experts"},
+    {.found = NVFP4,
+     .key = Q "group_size",
+     .unless = "16",
+     .verdict = VERDICT_REFUSES,
+     .why = "it builds MXFP4 experts, or scales of other blocks"},
+    {.found = LACKS | FACT(OTHER_SCALE),
+     .verdict = VERDICT_WRONG,
+     .why = "what the checkpoint lacks stays as it was in memory (tried)"},
+    {.found = FACT(LEFT_OVER) | FACT(MIXED), .verdict = VERDICT_WRONG, .why = "TODO"},
+    {.found = FACT(SCALE_FORM),
+     .verdict = VERDICT_WRONG,
+     .why = "bytes of another dtype are converted as numbers (tried)"},
+    {.found = FACT(SHARED_SCALE_2),
+     .verdict = VERDICT_WRONG,
+     .why = "it takes w1's weight_scale_2 for w3, too, with a line in the log"},
+    /* loader.py: exclude_modules + ["model.decoder.*", "stages.*"] */
+    {.found = FACT(DRAFTS_NVFP4),
+     .drafts = true,
+     .verdict = VERDICT_WRONG,
+     .why = "it builds the drafts' experts as MXFP4, but they are NVFP4 (tried); --drafts keep "
+            "leaves them MXFP4"},
+    {0},
+};
+
+/* ---- TensorRT-LLM ---- */
+
+/* tensorrt_llm/_torch/model_config.py: _set_deepseek_v4_routed_moe_quant_config, from_pretrained;
+ * tensorrt_llm/_torch/models/modeling_deepseekv4.py:
+ * _normalize_deepseek_v4_nvfp4_mixed_precision_config, DeepseekV4WeightLoader;
+ * tensorrt_llm/_torch/modules/fused_moe/quantization.py: load_expert_*_nvfp4. Read, not tried: it
+ * needs a GPU. */
+static const struct rule trtllm[] = {
+    {.key = "model_type",
+     .unless = "deepseek_v4",
+     .verdict = VERDICT_UNKNOWN,
+     .why = "no rules are known for that model"},
+    /* from_pretrained raises */
+    {.key = "compress_ratios",
+     .unless = "*",
+     .verdict = VERDICT_REFUSES,
+     .why = "it must list a ratio for each layer"},
+    {.found = NVFP4 & ~NVFP4, .why = "TODO"},
+    {0},
+};
+
+/* ---- transformers ---- */
+
+/* transformers/models/deepseek_v4; tried: AutoModelForCausalLM.from_pretrained raises
+ * RuntimeError, since U8 weights have other shapes than the model's. */
+static const struct rule transformers[] = {
+    {.found = NVFP4 | FACT(DENSE_NVFP4),
+     .verdict = VERDICT_REFUSES,
+     .why = "it has no NVFP4 (tried): v4-bf16 makes a checkpoint that it loads"},
+    {.key = "quantization_config",
+     .unless = "-",
+     .verdict = VERDICT_UNKNOWN,
+     .why = "it would look for quantized weights"},
+    {.key = "model_type",
+     .unless = "deepseek_v4",
+     .verdict = VERDICT_UNKNOWN,
+     .why = "no rules are known for that model"},
+    {.found = LACKS,
+     .verdict = VERDICT_WRONG,
+     .why = "missing weights are initialized at random, with a line in the log"},
+    {.drafts = true, .verdict = VERDICT_REFUSES, .why = "it does not speculate with drafts"},
+    {0},
+};
+
+const struct engine engines[] = {
+    {"vllm", "vLLM", "0.33.0", vllm},
+    {"sglang", "SGLang", "0.5.23", sglang},
+    {"trtllm", "TensorRT-LLM", "1.3", trtllm},
+    {"transformers", "transformers", "5.24.0", transformers},
+    {0},
+};
+
+/* ---- verdicts ---- */
+
+const struct engine *engine_find(const char *name)
+{
+    const struct engine *engine = engines;
+    while (engine->name && strcmp(engine->name, name) != 0)
+        engine++;
+    return engine->name ? engine : NULL;
+}
+
+/* The first rule of a table that applies, or NULL. */
+static const struct rule *deciding(const struct rule *rule, const struct folder *folder,
+                                   uint64_t found, bool drafts)
+{
+    for (; rule->why; rule++)
+        if ((drafts || !rule->drafts) && rule_applies(rule, folder, found))
+            return rule;
+    return NULL;
+}
+
+enum verdict engine_judge(const struct engine *engine, const struct folder *folder, uint64_t found,
+                          bool drafts, const struct rule **rule)
+{
+    const struct rule *const table[] = {first, engine->rule, last};
+    *rule = NULL;
+    for (size_t i = 0; !*rule && i < sizeof table / sizeof *table; i++)
+        *rule = deciding(table[i], folder, found, drafts);
+    if (!*rule && drafts && !(found & FACT(DRAFTS)))
+        *rule = &no_drafts;
+    return *rule ? (*rule)->verdict : VERDICT_LOADS;
+}
+
+const char *verdict_name(enum verdict verdict)
+{
+    static const char *const name[] = {[VERDICT_LOADS] = "loads",
+                                       [VERDICT_REFUSES] = "refuses",
+                                       [VERDICT_WRONG] = "loads silently wrong",
+                                       [VERDICT_UNKNOWN] = "not known"};
+    return name[verdict];
+}
