@@ -20,7 +20,7 @@ static const struct rule stated[] = {
     {.key = HF "quant_algo", .unless = "MIXED_PRECISION|NVFP4", .why = "it must name NVFP4's kind"},
     {.found = FACT(FP8) | FACT(MXFP4),
      .key = Q "quant_algo",
-     .unless = "MIXED_PRECISION",
+     .unless = "MIXED_PRECISION|-",
      .why = "there are other formats beside NVFP4"},
     {.found = FACT(EXPERTS_NVFP4),
      .key = Q "moe_quant_algo",

@@ -41,6 +41,10 @@ static const struct rule last[] = {
      .verdict = VERDICT_WRONG,
      .why = "scales are not looked at: what is NaN, 0, infinite or negative goes into the "
             "products"},
+    {.found = FACT(EXPERTS_PLAIN),
+     .drafts = true,
+     .verdict = VERDICT_UNKNOWN,
+     .why = "drafts of unquantized checkpoints were not tried"},
     {0},
 };
 
@@ -162,7 +166,55 @@ static const struct rule trtllm[] = {
      .unless = "*",
      .verdict = VERDICT_REFUSES,
      .why = "it must list a ratio for each layer"},
-    {.found = NVFP4 & ~NVFP4, .why = "TODO"},
+    {.found = FACT(EXPERTS_PLAIN) | FACT(DENSE_NVFP4),
+     .verdict = VERDICT_UNKNOWN,
+     .why = "its rules are of FP8 with routed experts in NVFP4 or MXFP4"},
+    /* _normalize_deepseek_v4_nvfp4_mixed_precision_config: linears are FP8 only if all of these hold
+     */
+    {.key = HF "quant_algo",
+     .unless = "MIXED_PRECISION",
+     .verdict = VERDICT_UNKNOWN,
+     .why = "only with MIXED_PRECISION it reads FP8 weights beside NVFP4 experts"},
+    {.key = HF "quantized_layers",
+     .unless = "*",
+     .verdict = VERDICT_UNKNOWN,
+     .why = "MIXED_PRECISION has to list its layers"},
+    {.key = Q "quant_method",
+     .unless = "fp8",
+     .verdict = VERDICT_UNKNOWN,
+     .why = "only with fp8 it reads FP8 weights beside NVFP4 experts"},
+    {.key = Q "weight_block_size",
+     .unless = "[128,128]",
+     .verdict = VERDICT_UNKNOWN,
+     .why = "only with blocks of 128 x 128 it reads FP8 weights beside NVFP4 experts"},
+    {.key = HF "kv_cache_quant_algo",
+     .unless = "-",
+     .verdict = VERDICT_UNKNOWN,
+     .why = "its rules were read for null"},
+    {.found = LACKS | FACT(OTHER_SCALE) | FACT(MIXED),
+     .verdict = VERDICT_REFUSES,
+     .why = "it looks up every tensor of every expert by name"},
+    /* _rename_deepseek_v4_ffn_subkey */
+    {.found = FACT(LEFT_OVER),
+     .verdict = VERDICT_WRONG,
+     .why = "it renames an expert's .scale to .weight_scale: the last of the two counts"},
+    /* load_expert_w3_w1_weight_scale_2, load_expert_fc31_input_scale_nvfp4: assert torch.allclose */
+    {.found = FACT(SHARED_SCALE_2) | FACT(SHARED_INPUT),
+     .verdict = VERDICT_REFUSES,
+     .why = "it asserts that w1 and w3 have about the same"},
+    {.found = FACT(SCALE_FORM) | FACT(WEIGHT_FORM) | FACT(SCALAR_FORM),
+     .verdict = VERDICT_UNKNOWN,
+     .why = "its rules were read for U8 weights, F8_E4M3 scales and F32 [] scalars"},
+    /* _set_deepseek_v4_routed_moe_quant_config: MTP layers get the trunk's layout */
+    {.found = FACT(DRAFTS_MANY),
+     .drafts = true,
+     .verdict = VERDICT_UNKNOWN,
+     .why = "no rules are known for drafts of several layers (DSpark)"},
+    {.found = FACT(DRAFTS_MXFP4),
+     .drafts = true,
+     .verdict = VERDICT_REFUSES,
+     .why = "it builds the drafts' experts as NVFP4, too, and looks up their weight_scale_2; "
+            "--drafts cast makes them NVFP4"},
     {0},
 };
 
@@ -192,7 +244,7 @@ static const struct rule transformers[] = {
 const struct engine engines[] = {
     {"vllm", "vLLM", "0.33.0", vllm},
     {"sglang", "SGLang", "0.5.23", sglang},
-    {"trtllm", "TensorRT-LLM", "1.3", trtllm},
+    {"trtllm", "TensorRT-LLM", "main (008e0af)", trtllm},
     {"transformers", "transformers", "5.24.0", transformers},
     {0},
 };

@@ -15,6 +15,7 @@ enum fact {
     FACT_EXPERTS_PLAIN, /* … unquantized */
     FACT_DENSE_NVFP4,   /* NVFP4 matrices outside of routed experts */
     FACT_DRAFTS,        /* MTP layers */
+    FACT_DRAFTS_MANY,   /* several of them, as DSpark has */
     FACT_DRAFTS_NVFP4,  /* their routed experts */
     FACT_DRAFTS_MXFP4,
     FACT_DRAFTS_NOT_IGNORED, /* drafts' experts that are not NVFP4, and `ignore` lacks them */

@@ -42,6 +42,8 @@ static char *value_at(const struct folder *folder, const char *key)
 static bool is_among(const char *value, const char *list)
 {
     size_t length = strlen(value);
+    if (!strcmp(list, "*"))
+        return strcmp(value, "-") != 0;
     for (;;) {
         size_t next = strcspn(list, "|");
         if (next == length && !strncmp(list, value, length))

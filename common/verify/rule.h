@@ -15,7 +15,7 @@ enum verdict {
 struct rule {
     uint64_t found;     /* one of these facts was found; 0: whatever was */
     const char *key;    /* the value at this path is none of `unless`; NULL: whatever it is */
-    const char *unless; /* "fp8|modelopt"; "-" stands for a value that is null or not there */
+    const char *unless; /* "fp8|modelopt"; "-": null or not there; "*": anything else */
     bool drafts;        /* it matters only to an engine that speculates */
     enum verdict verdict;
     const char *why;

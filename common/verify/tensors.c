@@ -250,6 +250,8 @@ static void count_experts(struct search *search)
         struct experts *experts = experts_at(search, &place);
         if (place.section == SECTION_MTP)
             note(search, FACT_DRAFTS);
+        if (place.section == SECTION_MTP && place.layer)
+            note(search, FACT_DRAFTS_MANY);
         if (place_is_routed(&place) && place.expert >= experts->count)
             experts->count = (uint32_t)at_most(place.expert + UINT64_C(1), toc->count);
     }
