@@ -26,19 +26,19 @@ void check_tensors(const struct folder *folder, struct nvfp4s *nvfp4s, struct fa
 void nvfp4s_free(struct nvfp4s *nvfp4s);
 
 /* The values of scales: second-level and input scales of all matrices, which it sets, and block
- * scales of the sampled ones, or (`all`) of all. */
-void check_values(struct folder *folder, struct nvfp4s *nvfp4s, bool all, struct facts *facts);
+ * scales of the sampled ones, or of `every` one. */
+void check_values(struct folder *folder, struct nvfp4s *all, bool every, struct facts *facts);
 
 /* config.json and hf_quant_config.json against the formats that are there, and each other. */
-void check_configs(const struct folder *folder, const struct nvfp4s *nvfp4s, struct facts *facts);
+void check_configs(const struct folder *folder, const struct nvfp4s *all, struct facts *facts);
 
 /* The side files that a server needs. `source` may be NULL. */
 void check_side_files(const struct folder *folder, struct checkpoint *source, struct facts *facts);
 
-/* The tensors that the source has, too: the same bytes (of each tensor a sample, or (`all`) all of
- * them). NVFP4 matrices: rows of the sampled ones have about the source's values. A source that is
- * incomplete ends the process. */
-void check_source(struct folder *folder, const struct nvfp4s *nvfp4s, struct checkpoint *source,
-                  bool all, struct facts *facts);
+/* The tensors that the source has, too: the same bytes, of each a sample or `every` one. NVFP4
+ * matrices: rows of the sampled ones, or of `every` one, have about the source's values. A source
+ * that lacks a scale ends the process. */
+void check_source(struct folder *folder, const struct nvfp4s *all, struct checkpoint *source,
+                  bool every, struct facts *facts);
 
 #endif

@@ -169,7 +169,8 @@ static const struct rule trtllm[] = {
     {.found = FACT(EXPERTS_PLAIN) | FACT(DENSE_NVFP4),
      .verdict = VERDICT_UNKNOWN,
      .why = "its rules are of FP8 with routed experts in NVFP4 or MXFP4"},
-    /* _normalize_deepseek_v4_nvfp4_mixed_precision_config: linears are FP8 only if all of these hold
+    /* _normalize_deepseek_v4_nvfp4_mixed_precision_config: linears are FP8 only if all of these
+     * hold
      */
     {.key = HF "quant_algo",
      .unless = "MIXED_PRECISION",
@@ -198,7 +199,8 @@ static const struct rule trtllm[] = {
     {.found = FACT(LEFT_OVER),
      .verdict = VERDICT_WRONG,
      .why = "it renames an expert's .scale to .weight_scale: the last of the two counts"},
-    /* load_expert_w3_w1_weight_scale_2, load_expert_fc31_input_scale_nvfp4: assert torch.allclose */
+    /* load_expert_w3_w1_weight_scale_2, load_expert_fc31_input_scale_nvfp4: assert torch.allclose
+     */
     {.found = FACT(SHARED_SCALE_2) | FACT(SHARED_INPUT),
      .verdict = VERDICT_REFUSES,
      .why = "it asserts that w1 and w3 have about the same"},

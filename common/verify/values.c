@@ -57,7 +57,7 @@ static void check_scalar(const struct folder *folder, uint32_t line, float value
     if (!isfinite(value) || value <= 0)
         facts_add(facts, FACT_SCALAR, "%s: is %g; it must be finite and positive", name, value);
     else if (!isnormal(value))
-        facts_add(facts, FACT_SUBNORMAL, "%s: is %g, subnormal; its reciprocal overflows", name,
+        facts_add(facts, FACT_SUBNORMAL, "%s: is %g, subnormal; engines may take it for 0", name,
                   value);
 }
 
@@ -65,7 +65,10 @@ static void check_scalar(const struct folder *folder, uint32_t line, float value
 
 static bool same_bits(float a, float b)
 {
-    return !memcmp(&a, &b, sizeof a);
+    uint32_t x, y;
+    memcpy(&x, &a, sizeof x);
+    memcpy(&y, &b, sizeof y);
+    return x == y;
 }
 
 /* The matrices after the i-th that are in the same group of the same expert, or part. */
