@@ -39,6 +39,10 @@ static const struct rule stated[] = {
     {.key = Q "quant_method",
      .unless = "fp8|modelopt",
      .why = "engines know fp8 and modelopt with NVFP4"},
+    {.found = FACT(EXPERTS_ONLY),
+     .key = Q "quant_method",
+     .unless = "fp8",
+     .why = "engines read FP8 weights beside NVFP4 experts only with fp8"},
     {0},
 };
 
@@ -117,6 +121,32 @@ static void check_named(const struct folder *folder, const struct nvfp4s *all, c
             if (pattern)
                 facts_add(facts, FACT_IGNORE, "%s: '%s' leaves out %s, which is NVFP4", file,
                           pattern, named.path);
+        }
+    }
+}
+
+/* FP8's own lists of what stays unquantized must not name NVFP4 matrices. */
+static void check_ignored_layers(const struct folder *folder, const struct nvfp4s *all,
+                                 const json_t *q, struct facts *facts)
+{
+    static const char *const key[] = {"ignored_layers", "modules_to_not_convert"};
+    char last[TENSOR_NAME_MAX + 1] = "";
+    for (size_t i = 0; i < all->count; i++) {
+        struct named named;
+        name_matrix(folder, &all->of[i], &named);
+        if (!strcmp(named.path, last))
+            continue;
+        strcpy(last, named.path);
+        for (size_t k = 0; k < sizeof key / sizeof *key; k++) {
+            size_t j;
+            const json_t *entry;
+            json_array_foreach(json_object_get(q, key[k]), j, entry)
+            {
+                const char *text = json_string_value(entry);
+                if (text && strstr(text, named.path))
+                    facts_add(facts, FACT_IGNORED_LAYERS,
+                              "config.json's " Q "%s names %s, which is NVFP4", key[k], named.path);
+            }
         }
     }
 }
@@ -213,6 +243,7 @@ void check_configs(const struct folder *folder, const struct nvfp4s *all, struct
                  *ignore = json_object_get(q, "ignore");
     check_named(folder, all, "config.json", layers, ignore, facts);
     check_entries(folder, all, "config.json", layers, facts);
+    check_ignored_layers(folder, all, q, facts);
     note_drafts(folder, ignore, facts);
     if (hf)
         compare(q, hf, facts);

@@ -24,6 +24,10 @@ static const struct rule first[] = {
      .verdict = VERDICT_REFUSES,
      .why = "a shard is not there, or the safetensors library refuses it"},
     {.key = "model_type",
+     .unless = "*",
+     .verdict = VERDICT_REFUSES,
+     .why = "no engine knows what model it is"},
+    {.key = "model_type",
      .unless = "deepseek_v4|deepseek_v41",
      .verdict = VERDICT_UNKNOWN,
      .why = "no rules are known for that model"},
@@ -37,6 +41,14 @@ static const struct rule no_drafts = {.verdict = VERDICT_REFUSES,
                                       .why = "the checkpoint has no drafts"};
 
 static const struct rule last[] = {
+    {.found = NVFP4,
+     .key = Q "quant_method",
+     .unless = "fp8",
+     .verdict = VERDICT_UNKNOWN,
+     .why = "NVFP4 experts without FP8 weights were not tried"},
+    {.found = FACT(WEIGHT_FORM),
+     .verdict = VERDICT_UNKNOWN,
+     .why = "I8 weights are loaded as if they were U8 (tried); other forms were not tried"},
     {.found = FACT(NAN) | FACT(NEGATIVE) | FACT(SCALAR),
      .verdict = VERDICT_WRONG,
      .why = "scales are not looked at: what is NaN, 0, infinite or negative goes into the "
@@ -54,53 +66,62 @@ static const struct rule last[] = {
  * DeepseekV4FP8Config; vllm/models/deepseek_v4/nvidia/model.py: load_weights;
  * vllm/model_executor/layers/quantization/modelopt.py: ModelOptNvFp4FusedMoE. */
 static const struct rule vllm[] = {
-    /* override_quantization_method; TODO */
-    {.found = NVFP4,
+    /* override_quantization_method. With modelopt it takes ModelOptMixedPrecisionConfig, whose
+     * linears are unquantized: KeyError (tried) */
+    {.found = FACT(EXPERTS_ONLY),
      .key = Q "quant_method",
      .unless = "fp8",
      .verdict = VERDICT_REFUSES,
-     .why = "only with fp8 it reads FP8 weights and NVFP4 experts of this model"},
-    /* DeepseekV4FP8Config.expert_dtype */
-    {.found = NVFP4,
-     .key = "expert_dtype",
-     .unless = "fp4|fp8|-",
+     .why = "only with fp8 it reads this model's FP8 weights beside NVFP4 experts (tried)"},
+    /* Fp8LinearMethod has no input_scale: KeyError (tried) */
+    {.found = FACT(DENSE_NVFP4),
      .verdict = VERDICT_REFUSES,
-     .why = "it knows fp4 and fp8"},
+     .why = "it takes NVFP4 in routed experts only (tried with attention)"},
+    /* DeepseekV4FP8Config.expert_dtype */
     {.found = NVFP4,
      .key = "expert_dtype",
      .unless = "fp4|-",
      .verdict = VERDICT_REFUSES,
-     .why = "it builds FP8 experts"},
+     .why = "it builds NVFP4 experts only for fp4 (tried)"},
     {.found = NVFP4,
      .key = Q "moe_quant_algo",
      .unless = "NVFP4",
      .verdict = VERDICT_REFUSES,
-     .why = "it builds MXFP4 experts"},
+     .why = "it builds MXFP4 experts, which have no input_scale (tried)"},
+    /* UnquantizedFusedMoEMethod has no scales: KeyError (tried) */
+    {.found = FACT(IGNORED_LAYERS),
+     .verdict = VERDICT_REFUSES,
+     .why = "it builds the experts that ignored_layers names unquantized (tried)"},
+    /* only V4.1's quant_config.py reads `ignore`: _is_nvfp4_expert_layer */
+    {.found = FACT(IGNORE),
+     .key = "model_type",
+     .unless = "deepseek_v4",
+     .verdict = VERDICT_REFUSES,
+     .why = "it builds the experts that `ignore` names as MXFP4"},
     {.found = LACKS | FACT(OTHER_SCALE),
      .verdict = VERDICT_WRONG,
-     .why = "what the checkpoint lacks stays as it was in memory (tried); nothing looks for it"},
+     .why = "what the checkpoint lacks stays as it was in memory (tried)"},
+    /* _make_deepseek_v4_weights_mapper */
     {.found = FACT(LEFT_OVER) | FACT(MIXED),
      .verdict = VERDICT_WRONG,
-     .why =
-         "it renames an expert's .scale to .weight_scale, and takes E8M0 bytes for E4M3 (tried)"},
+     .why = "it renames an expert's .scale to .weight_scale: E8M0 bytes become E4M3 (tried)"},
     {.found = FACT(SCALE_FORM),
      .verdict = VERDICT_WRONG,
-     .why = "bytes of another dtype are converted as numbers (tried)"},
+     .why = "it converts block scales of another dtype as numbers (tried)"},
+    /* ModelOptNvFp4FusedMoE.process_weights_after_loading: warning_once */
     {.found = FACT(SHARED_SCALE_2),
      .verdict = VERDICT_WRONG,
-     .why = "it takes w1's weight_scale_2 for w3, too, with a line in the log"},
-    /* V4's quant_config.py does not read `ignore`, V4.1's does: _is_nvfp4_expert_layer */
+     .why = "it takes w1's weight_scale_2 for w3, too, with a warning in the log (tried)"},
     {.found = FACT(DRAFTS_MXFP4),
      .key = "model_type",
      .unless = "deepseek_v41",
      .drafts = true,
      .verdict = VERDICT_WRONG,
-     .why = "it builds the drafts' experts as NVFP4, too, but they are MXFP4 (tried); --drafts "
-            "cast makes them NVFP4"},
+     .why = "it builds the drafts' experts as NVFP4, too, but they are MXFP4 (tried)"},
     {.found = FACT(DRAFTS_NOT_IGNORED),
      .drafts = true,
      .verdict = VERDICT_WRONG,
-     .why = "it takes experts that `ignore` does not name for NVFP4"},
+     .why = "it builds drafts' experts that `ignore` does not name as NVFP4"},
     {0},
 };
 
@@ -108,44 +129,56 @@ static const struct rule vllm[] = {
 
 /* sglang/srt/configs/model_config.py: nvfp4_moe_meta; sglang/srt/model_loader/loader.py:
  * _get_quantization_config; sglang/srt/layers/quantization/modelopt_quant.py: HybridFp8NvFp4Config;
- * sglang/srt/models/deepseek_v4.py: load_weights. */
+ * sglang/srt/models/deepseek_v4.py: load_weights, which only warns of what it did not find. */
+#define SGLANG_MXFP4                                                                               \
+    "it takes the experts for MXFP4; a warning in the log says that weights were not initialized " \
+    "(tried)"
 static const struct rule sglang[] = {
-    {.found = NVFP4,
+    {.found = FACT(DENSE_NVFP4),
+     .verdict = VERDICT_REFUSES,
+     .why = "it takes NVFP4 in routed experts only (tried with attention)"},
+    /* _parse_modelopt_quant_config: modelopt_mixed, whose linears are unquantized: KeyError (tried)
+     */
+    {.found = FACT(EXPERTS_ONLY),
      .key = Q "quant_method",
      .unless = "fp8",
      .verdict = VERDICT_REFUSES,
-     .why = "only with fp8 it reads FP8 weights and NVFP4 experts of this model"},
+     .why = "only with fp8 it reads this model's FP8 weights beside NVFP4 experts (tried)"},
     {.found = NVFP4,
      .key = Q "quant_algo",
      .unless = "MIXED_PRECISION",
-     .verdict = VERDICT_REFUSES,
-     .why = "it builds MXFP4 experts"},
+     .verdict = VERDICT_WRONG,
+     .why = SGLANG_MXFP4},
     {.found = NVFP4,
      .key = Q "moe_quant_algo",
      .unless = "NVFP4",
-     .verdict = VERDICT_REFUSES,
-     .why = "it builds MXFP4 experts"},
+     .verdict = VERDICT_WRONG,
+     .why = SGLANG_MXFP4},
     {.found = NVFP4,
      .key = Q "group_size",
-     .unless = "16",
-     .verdict = VERDICT_REFUSES,
-     .why = "it builds MXFP4 experts, or scales of other blocks"},
+     .unless = "*",
+     .verdict = VERDICT_WRONG,
+     .why = SGLANG_MXFP4},
     {.found = LACKS | FACT(OTHER_SCALE),
      .verdict = VERDICT_WRONG,
      .why = "what the checkpoint lacks stays as it was in memory (tried)"},
-    {.found = FACT(LEFT_OVER) | FACT(MIXED), .verdict = VERDICT_WRONG, .why = "TODO"},
+    {.found = FACT(LEFT_OVER) | FACT(MIXED),
+     .verdict = VERDICT_WRONG,
+     .why = "it takes what it finds of a matrix, and leaves the rest as it was in memory (tried)"},
     {.found = FACT(SCALE_FORM),
      .verdict = VERDICT_WRONG,
-     .why = "bytes of another dtype are converted as numbers (tried)"},
+     .why = "it converts block scales of another dtype as numbers (tried)"},
     {.found = FACT(SHARED_SCALE_2),
      .verdict = VERDICT_WRONG,
-     .why = "it takes w1's weight_scale_2 for w3, too, with a line in the log"},
-    /* loader.py: exclude_modules + ["model.decoder.*", "stages.*"] */
+     .why = "it takes w1's weight_scale_2 for w3, too, with a warning in the log (tried)"},
+    {.found = FACT(SHARED_INPUT),
+     .verdict = VERDICT_WRONG,
+     .why = "of w1's and w3's input_scale, the one that is loaded last counts for both (tried)"},
+    /* _get_quantization_config: exclude_modules + ["model.decoder.*", "stages.*"] */
     {.found = FACT(DRAFTS_NVFP4),
      .drafts = true,
      .verdict = VERDICT_WRONG,
-     .why = "it builds the drafts' experts as MXFP4, but they are NVFP4 (tried); --drafts keep "
-            "leaves them MXFP4"},
+     .why = "it builds the drafts' experts as MXFP4, but they are NVFP4 (tried)"},
     {0},
 };
 

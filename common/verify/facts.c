@@ -40,6 +40,7 @@ static const struct {
     [FACT_HF_QUANT] = {"hf-quant-config", LEVEL_FAULT},
     [FACT_LAYERS] = {"quantized-layers", LEVEL_FAULT},
     [FACT_IGNORE] = {"ignore", LEVEL_FAULT},
+    [FACT_IGNORED_LAYERS] = {"ignored-layers", LEVEL_FAULT},
     [FACT_DISAGREE] = {"configs-disagree", LEVEL_FAULT},
     [FACT_SIDE_FILE] = {"side-file", LEVEL_WARNING},
     [FACT_DESCRIBES_SOURCE] = {"describes-source", LEVEL_WARNING},

@@ -13,6 +13,7 @@ enum fact {
     FACT_MXFP4,
     FACT_EXPERTS_NVFP4, /* routed experts of the layers */
     FACT_EXPERTS_PLAIN, /* … unquantized */
+    FACT_EXPERTS_ONLY,  /* NVFP4 in routed experts alone, and FP8 weights */
     FACT_DENSE_NVFP4,   /* NVFP4 matrices outside of routed experts */
     FACT_DRAFTS,        /* MTP layers */
     FACT_DRAFTS_MANY,   /* several of them, as DSpark has */
@@ -52,6 +53,7 @@ enum fact {
     FACT_HF_QUANT,
     FACT_LAYERS,
     FACT_IGNORE,
+    FACT_IGNORED_LAYERS,
     FACT_DISAGREE,
     /* side files, and the source */
     FACT_SIDE_FILE,

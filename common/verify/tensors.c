@@ -306,6 +306,8 @@ static void conclude(struct search *search)
             facts_add(facts, FACT_MIXED, "%s is NVFP4, %s is not; engines take one format for all",
                       both[i]->first_nvfp4, both[i]->first_other);
     uint64_t found = facts_found(facts);
+    if (found & FACT(EXPERTS_NVFP4) && found & FACT(FP8) && !(found & FACT(DENSE_NVFP4)))
+        note(search, FACT_EXPERTS_ONLY);
     if (!(found & (FACT(EXPERTS_NVFP4) | FACT(DENSE_NVFP4))) && found & (FACT(FP8) | FACT(MXFP4)))
         facts_add(facts, FACT_NO_NVFP4, "no matrix is NVFP4; is this the result of a conversion?");
     if (found & (FACT(EXPERT) | FACT(WEIGHT) | FACT(INDEX)))

@@ -145,7 +145,7 @@ VERDICTS
 weight_scale F8_E4M3 U8 scale-form
 weight U8 I8 weight-form
 FORMS
-    grep -qF "$wrong" <<<"$output"
+    [[ $output == *'vLLM 0.33.0, no speculation: not known: I8 weights'* ]]
 }
 
 @test "values: NaN and negative block scales, zero, infinite, negative and subnormal scalars" {
@@ -241,8 +241,26 @@ VALUES
         config "$filter"
         finds "fault $what" "$engine, no speculation: $verdict"
     done <<'KEYS'
-del(.quantization_config.quant_algo)|config: quantization_config.quant_algo is missing|SGLang 0.5.23|TODO
+del(.quantization_config.quant_algo)|config: quantization_config.quant_algo is missing|SGLang 0.5.23|loads silently wrong
+.quantization_config.quant_algo = "NVFP4"|config: quantization_config.quant_algo is NVFP4: there are other formats|SGLang 0.5.23|loads silently wrong
+del(.quantization_config.group_size)|config: quantization_config.group_size is missing|SGLang 0.5.23|loads silently wrong
+del(.quantization_config.moe_quant_algo)|config: quantization_config.moe_quant_algo is missing|SGLang 0.5.23|loads silently wrong
+del(.quantization_config.moe_quant_algo)|config: quantization_config.moe_quant_algo is missing|vLLM 0.33.0|refuses
+.expert_dtype = "fp8"|config: expert_dtype is fp8|vLLM 0.33.0|refuses
+.quantization_config.quant_method = "modelopt"|config: quantization_config.quant_method is modelopt|vLLM 0.33.0|refuses
+.quantization_config.quant_method = "modelopt"|config: quantization_config.quant_method is modelopt|SGLang 0.5.23|refuses
+.quantization_config.quant_method = "awq"|config: quantization_config.quant_method is awq|vLLM 0.33.0|refuses
+.quantization_config.ignored_layers = ["model.layers.2.ffn.experts"]|ignored-layers: config.json's quantization_config.ignored_layers names layers.2.ffn.experts|vLLM 0.33.0|refuses
+.quantization_config.ignore += ["layers.2.*"]|ignore: config.json: 'layers.2.*' leaves out layers.2.ffn.experts|vLLM 0.33.0|loads
+del(.quantization_config.quantized_layers["layers.2.ffn.experts"])|quantized-layers: config.json: quantized_layers lacks layers.2.ffn.experts|vLLM 0.33.0|loads
+.quantization_config.quantized_layers["layers.7.ffn.experts"] = {quant_algo: "NVFP4"}|quantized-layers: config.json: quantized_layers has layers.7.ffn.experts|vLLM 0.33.0|loads
 KEYS
+    echo '[]' >"$T/bad/config.json"
+    finds 'fault config: config.json: not a JSON object' 'vLLM 0.33.0, no speculation: refuses'
+    rm "$T/bad/config.json"
+    finds 'fault config: there is no config.json'
+    config 'del(.compress_ratios)'
+    finds 'TensorRT-LLM main (008e0af), no speculation: refuses: compress_ratios is missing' -- --engine trtllm
 }
 
 @test "hf_quant_config.json: missing, and other than config.json" {
