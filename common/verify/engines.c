@@ -46,6 +46,11 @@ static const struct rule last[] = {
      .unless = "fp8",
      .verdict = VERDICT_UNKNOWN,
      .why = "NVFP4 experts without FP8 weights were not tried"},
+    {.found = FACT(EXPERTS_ONLY),
+     .key = Q "weight_block_size",
+     .unless = "*",
+     .verdict = VERDICT_UNKNOWN,
+     .why = "FP8 weights without the size of their blocks were not tried"},
     {.found = FACT(WEIGHT_FORM),
      .verdict = VERDICT_UNKNOWN,
      .why = "I8 weights are loaded as if they were U8 (tried); other forms were not tried"},
@@ -72,7 +77,8 @@ static const struct rule vllm[] = {
      .key = Q "quant_method",
      .unless = "fp8",
      .verdict = VERDICT_REFUSES,
-     .why = "only with fp8 it reads this model's FP8 weights beside NVFP4 experts (tried)"},
+     .why = "only with fp8 it reads this model's FP8 weights beside NVFP4 experts (tried with "
+            "modelopt)"},
     /* Fp8LinearMethod has no input_scale: KeyError (tried) */
     {.found = FACT(DENSE_NVFP4),
      .verdict = VERDICT_REFUSES,
@@ -98,6 +104,12 @@ static const struct rule vllm[] = {
      .unless = "deepseek_v4",
      .verdict = VERDICT_REFUSES,
      .why = "it builds the experts that `ignore` names as MXFP4"},
+    /* DefaultModelLoader.load_weights: track_weights_loading of unquantized models only */
+    {.found = LACKS,
+     .key = "quantization_config",
+     .unless = "*",
+     .verdict = VERDICT_REFUSES,
+     .why = "of an unquantized model it checks that every weight was loaded"},
     {.found = LACKS | FACT(OTHER_SCALE),
      .verdict = VERDICT_WRONG,
      .why = "what the checkpoint lacks stays as it was in memory (tried)"},
@@ -137,13 +149,13 @@ static const struct rule sglang[] = {
     {.found = FACT(DENSE_NVFP4),
      .verdict = VERDICT_REFUSES,
      .why = "it takes NVFP4 in routed experts only (tried with attention)"},
-    /* _parse_modelopt_quant_config: modelopt_mixed, whose linears are unquantized: KeyError (tried)
-     */
+    /* _parse_modelopt_quant_config: modelopt_mixed, with unquantized linears: KeyError */
     {.found = FACT(EXPERTS_ONLY),
      .key = Q "quant_method",
      .unless = "fp8",
      .verdict = VERDICT_REFUSES,
-     .why = "only with fp8 it reads this model's FP8 weights beside NVFP4 experts (tried)"},
+     .why = "only with fp8 it reads this model's FP8 weights beside NVFP4 experts (tried with "
+            "modelopt)"},
     {.found = NVFP4,
      .key = Q "quant_algo",
      .unless = "MIXED_PRECISION",
@@ -159,6 +171,11 @@ static const struct rule sglang[] = {
      .unless = "*",
      .verdict = VERDICT_WRONG,
      .why = SGLANG_MXFP4},
+    {.found = NVFP4,
+     .key = Q "group_size",
+     .unless = "16",
+     .verdict = VERDICT_UNKNOWN,
+     .why = "other blocks than 16 were not tried"},
     {.found = LACKS | FACT(OTHER_SCALE),
      .verdict = VERDICT_WRONG,
      .why = "what the checkpoint lacks stays as it was in memory (tried)"},
@@ -202,9 +219,7 @@ static const struct rule trtllm[] = {
     {.found = FACT(EXPERTS_PLAIN) | FACT(DENSE_NVFP4),
      .verdict = VERDICT_UNKNOWN,
      .why = "its rules are of FP8 with routed experts in NVFP4 or MXFP4"},
-    /* _normalize_deepseek_v4_nvfp4_mixed_precision_config: linears are FP8 only if all of these
-     * hold
-     */
+    /* _normalize_deepseek_v4_nvfp4_mixed_precision_config wants all of these for FP8 linears */
     {.key = HF "quant_algo",
      .unless = "MIXED_PRECISION",
      .verdict = VERDICT_UNKNOWN,
@@ -232,8 +247,7 @@ static const struct rule trtllm[] = {
     {.found = FACT(LEFT_OVER),
      .verdict = VERDICT_WRONG,
      .why = "it renames an expert's .scale to .weight_scale: the last of the two counts"},
-    /* load_expert_w3_w1_weight_scale_2, load_expert_fc31_input_scale_nvfp4: assert torch.allclose
-     */
+    /* load_expert_w3_w1_weight_scale_2, load_expert_fc31_input_scale_nvfp4: allclose */
     {.found = FACT(SHARED_SCALE_2) | FACT(SHARED_INPUT),
      .verdict = VERDICT_REFUSES,
      .why = "it asserts that w1 and w3 have about the same"},
@@ -248,8 +262,7 @@ static const struct rule trtllm[] = {
     {.found = FACT(DRAFTS_MXFP4),
      .drafts = true,
      .verdict = VERDICT_REFUSES,
-     .why = "it builds the drafts' experts as NVFP4, too, and looks up their weight_scale_2; "
-            "--drafts cast makes them NVFP4"},
+     .why = "it builds the drafts' experts as NVFP4, too, and looks up their weight_scale_2"},
     {0},
 };
 
