@@ -11,6 +11,7 @@
 
 /* The routed experts of the layers, or those of MTP layers. */
 struct experts {
+    uint32_t tensors;     /* the most that those of one layer have */
     uint32_t count;       /* in each layer that has any */
     size_t nvfp4, others; /* matrices in that format, and in any other */
     char first_nvfp4[TENSOR_NAME_MAX + 1], first_other[TENSOR_NAME_MAX + 1];
@@ -240,8 +241,30 @@ static void check_layer(struct search *search, struct place place)
 
 /* ---- all tensors ---- */
 
-/* How many experts a layer has: one more than the largest number, but no more than there are
- * tensors, whatever a name claims. */
+static bool same_layer(const struct place *a, const struct place *b)
+{
+    return a->section == b->section && a->layer == b->layer;
+}
+
+/* The most tensors that the routed experts of one layer have: no layer has more experts. */
+static void count_tensors(struct search *search)
+{
+    const struct toc *toc = search->folder->toc;
+    struct place last = {.section = SECTION_UNKNOWN};
+    uint32_t count = 0;
+    for (size_t i = 0; i < toc->count; i++) {
+        struct place place = model_place(search->folder->model, toc->tensor[i].name);
+        struct experts *experts = experts_at(search, &place);
+        if (!place_is_routed(&place))
+            continue;
+        count = same_layer(&place, &last) ? count + 1 : 1;
+        last = place;
+        if (count > experts->tensors)
+            experts->tensors = count;
+    }
+}
+
+/* How many experts a layer has: one more than the largest number, unless that cannot be. */
 static void count_experts(struct search *search)
 {
     const struct toc *toc = search->folder->toc;
@@ -252,8 +275,14 @@ static void count_experts(struct search *search)
             note(search, FACT_DRAFTS);
         if (place.section == SECTION_MTP && place.layer)
             note(search, FACT_DRAFTS_MANY);
-        if (place_is_routed(&place) && place.expert >= experts->count)
-            experts->count = (uint32_t)at_most(place.expert + UINT64_C(1), toc->count);
+        if (!place_is_routed(&place))
+            continue;
+        if (place.expert >= experts->tensors)
+            facts_add(search->facts, FACT_EXPERT,
+                      "%s: its number is larger than that of the layer's tensors",
+                      toc->tensor[i].name);
+        else if (place.expert >= experts->count)
+            experts->count = place.expert + 1;
     }
 }
 
@@ -268,7 +297,7 @@ static void check_each(struct search *search)
         enum format format = format_of(tensor);
         note_format(search, format);
         if (place_is_routed(&place)) {
-            if (place.section != last.section || place.layer != last.layer)
+            if (!same_layer(&place, &last))
                 check_layer(search, place);
             last = place;
         } else if (format == FORMAT_NVFP4) {
@@ -287,8 +316,7 @@ static void choose_sample(struct nvfp4s *all)
         const struct place *first = &all->of[i].weight.place;
         for (end = i + 1; end < all->count; end++) {
             const struct place *place = &all->of[end].weight.place;
-            if (place->section != first->section || place->layer != first->layer ||
-                place_is_routed(place) != place_is_routed(first))
+            if (!same_layer(place, first) || place_is_routed(place) != place_is_routed(first))
                 break;
         }
         uint32_t expert = all->of[i + 3 * (size_t)first->layer % (end - i)].weight.place.expert;
@@ -322,6 +350,7 @@ void check_tensors(const struct folder *folder, struct nvfp4s *nvfp4s, struct fa
 {
     struct search search = {.folder = folder, .facts = facts, .nvfp4s = nvfp4s};
     *nvfp4s = (struct nvfp4s){0};
+    count_tensors(&search);
     count_experts(&search);
     check_each(&search);
     choose_sample(nvfp4s);

@@ -133,6 +133,16 @@ VERDICTS
     finds 'fault other-scale: layers.1.attn.wq_b.weight: FP8 without its scale'
 }
 
+@test "a name that claims a billion experts" {
+    mkdir "$T/many"
+    cp "$T/good/config.json" "$T/many"
+    safetensors "$T/many/model.safetensors" \
+        '{"layers.0.ffn.experts.999999999.w1.weight":{"dtype":"U8","shape":[1,8],"data_offsets":[0,8]}}' '\0\0\0\0\0\0\0\0'
+    run timeout 5 st-verify "$T/many"
+    [ "$status" -eq 1 ]
+    [[ $output == *'fault expert: layers.0.ffn.experts.999999999.w1.weight: its number is larger than'* ]]
+}
+
 @test "a left-over .scale, and block scales, weights and scalars of another form" {
     in_headers "\"$expert.w1.weight_scale\":" "\"$expert.w1.scale\":       "
     sed -i "s/$expert.w1.weight_scale\": /$expert.w1.scale\": /" "$T/bad/model.safetensors.index.json"
