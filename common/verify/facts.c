@@ -25,6 +25,7 @@ static const struct {
     [FACT_WEIGHT_FORM] = {"weight-form", LEVEL_FAULT},
     [FACT_SCALE_FORM] = {"scale-form", LEVEL_FAULT},
     [FACT_SCALAR_FORM] = {"scalar-form", LEVEL_FAULT},
+    [FACT_SCALAR_SHAPE] = {"scalar-shape", LEVEL_WARNING},
     [FACT_OTHER_SCALE] = {"other-scale", LEVEL_FAULT},
     [FACT_MIXED] = {"mixed-experts", LEVEL_FAULT},
     [FACT_NO_NVFP4] = {"no-nvfp4", LEVEL_FAULT},

@@ -67,12 +67,13 @@ static const struct tensor *scalar(struct search *search, const char *module, co
                                    enum fact missing)
 {
     const struct tensor *tensor = find(search, module, suffix);
-    if (!tensor)
+    if (!tensor) {
         facts_add(search->facts, missing, "%s%s: is missing", module, suffix);
-    else if (!has_form(search, FACT_SCALAR_FORM, tensor, DTYPE_F32, 0, 0, 0) &&
-             (tensor->dtype != DTYPE_F32 || tensor->size != sizeof(float)))
         return NULL;
-    return tensor;
+    }
+    bool one = tensor->dtype == DTYPE_F32 && tensor->size == sizeof(float);
+    enum fact fact = one ? FACT_SCALAR_SHAPE : FACT_SCALAR_FORM;
+    return has_form(search, fact, tensor, DTYPE_F32, 0, 0, 0) || one ? tensor : NULL;
 }
 
 /* The weight's form; a routed expert's must be that of its layer's first. */

@@ -159,6 +159,15 @@ weight_scale F8_E4M3 U8 scale-form
 weight U8 I8 weight-form
 FORMS
     [[ $output == *'vLLM 0.33.0, no speculation: not known: I8 weights'* ]]
+    in_headers "\"$expert.w1.input_scale\":{\"dtype\":\"F32\"" "\"$expert.w1.input_scale\":{\"dtype\":\"I32\""
+    finds "fault scalar-form: $expert.w1.input_scale: is I32 [], not F32 []"
+    unpack "$T/good" # engines take one of shape [1]
+    sed -i "s/^\($expert.w1.input_scale\tF32\t\)\[\]/\1[1]/" "$T/tree/.toc"
+    pack "$T/one.ts"
+    st-write -q "$T/one" <"$T/one.ts"
+    run st-verify --engine vllm "$T/one"
+    [ "$status" -eq 0 ]
+    [[ $output == *"warning scalar-shape: $expert.w1.input_scale: is F32 [1], not F32 []"* ]]
 }
 
 @test "values: NaN and negative block scales, zero, infinite, negative and subnormal scalars" {
