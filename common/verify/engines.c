@@ -156,6 +156,11 @@ static const struct rule sglang[] = {
      .verdict = VERDICT_REFUSES,
      .why = "only with fp8 it reads this model's FP8 weights beside NVFP4 experts (tried with "
             "modelopt)"},
+    {.found = FACT(EXPERTS_ONLY),
+     .key = Q "weight_block_size",
+     .unless = "*",
+     .verdict = VERDICT_REFUSES,
+     .why = "it builds FP8 weights with one scale each: KeyError (tried)"},
     {.found = NVFP4,
      .key = Q "quant_algo",
      .unless = "MIXED_PRECISION",

@@ -272,7 +272,8 @@ del(.quantization_config.moe_quant_algo)|config: quantization_config.moe_quant_a
 .quantization_config.quant_method = "modelopt"|config: quantization_config.quant_method is modelopt|vLLM 0.33.0|refuses
 .quantization_config.quant_method = "modelopt"|config: quantization_config.quant_method is modelopt|SGLang 0.5.23|refuses
 .quantization_config.quant_method = "awq"|config: quantization_config.quant_method is awq|vLLM 0.33.0|refuses
-del(.quantization_config.weight_block_size)|config: quantization_config.weight_block_size is missing: there are FP8 weights|SGLang 0.5.23|not known
+del(.quantization_config.weight_block_size)|config: quantization_config.weight_block_size is missing: there are FP8 weights|SGLang 0.5.23|refuses
+del(.quantization_config.weight_block_size)|config: quantization_config.weight_block_size is missing: there are FP8 weights|vLLM 0.33.0|not known
 del(.quantization_config)|config: quantization_config.quant_algo is missing|vLLM 0.33.0|refuses
 .quantization_config.ignored_layers = ["model.layers.2.ffn.experts"]|ignored-layers: config.json's quantization_config.ignored_layers names layers.2.ffn.experts|vLLM 0.33.0|refuses
 .quantization_config.ignore += ["layers.2.*"]|ignore: config.json: 'layers.2.*' leaves out layers.2.ffn.experts|vLLM 0.33.0|loads
