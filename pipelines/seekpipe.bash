@@ -63,6 +63,7 @@ quietly() {
         end_with_stages
         exec 3>&2 2>/dev/null
         "$@" 2>&3 3>&-
+        exit # not the last command, in whose place bash would run the program
     )
 }
 
@@ -128,6 +129,16 @@ put() {
     quietly st-cmp "${quiet[@]}" - "$1" || status=$?
     [ "$status" != 1 ] || echo "$program: $1: is not what this source and these options give" >&2
     return "$status"
+}
+
+# verify_result DESTINATION: a checkpoint that is in place: its headers, scalars and configs, and what each serving
+# engine makes of it.
+verify_result() {
+    local wrong=''
+    [ "$last" != st-write ] || quietly st-verify "${talk[@]}" "$1" >&2 || wrong=yes
+    [ -n "$wrong" ] || return 0
+    echo "$program: $1 is in place, but not as it should be: see the faults above" >&2
+    exit 1
 }
 
 # resume DESTINATION: if a run died there, set ${part[@]}, options of st-read, to its missing shards.
