@@ -32,6 +32,12 @@ bool ts_is_whole(const struct ts_in *in)
     return scope && !strcmp(scope, "all");
 }
 
+bool ts_is_of_shards(const struct ts_in *in)
+{
+    const char *scope = json_string_value(json_object_get(in->header, "scope"));
+    return scope && strstr(scope, "shards ");
+}
+
 const struct model *ts_model(const struct ts_in *in)
 {
     return in->checkpoint.model;
