@@ -137,6 +137,15 @@ char *parts_present(const char *partial, uint64_t number, uint64_t of, bool *com
     return folder;
 }
 
+bool parts_begun(const char *partial)
+{
+    struct list list;
+    list_parts(&list, partial);
+    bool begun = list.count;
+    list_free(&list);
+    return begun;
+}
+
 void parts_leave(const char *folder, const struct stage *stage, struct ts_in *in,
                  const struct toc *toc, const char *identity, uint64_t finished)
 {
@@ -252,6 +261,7 @@ static void gather_part(struct parts *parts, struct ts_in *in)
     while (ts_next(in))
         continue;
     gather_counts(parts, ts_end_counts(in));
+    parts->rest_only |= ts_is_of_shards(in);
     parts->finished += (uint64_t)json_integer_value(json_object_get(ts_header(in), "finished"));
 }
 
