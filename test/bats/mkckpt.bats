@@ -64,7 +64,7 @@ numbers() {
     mkckpt --model tiny --fill --amax "$T/amax.ts" "$T/a"
     mkckpt --model tiny --fill --shards 2 "$T/b"
     [ "$(st-sum "$T/a")" = "$(st-sum "$T/b")" ]
-    run pipeline "st-read --allow-zeros '$T/a' | nvfp4-cast --amax '$T/amax.ts' | st-write '$T/out'"
+    run pipeline "nvfp4-cast --amax '$T/amax.ts' '$T/a' | st-write '$T/out'"
     [ "$status" = 0 ]
     [[ $output == *'lossless MXFP4->NVFP4 blocks: 98304/98304 (100.0000%)'* ]]
     run fp8-dequant -v -o "$T/bf16.ts" "$T/a"
@@ -104,7 +104,7 @@ numbers() {
 
 @test "scales only: sane scales, weights that are zero" {
     mkckpt --model tiny --scales --amax "$T/amax.ts" "$T/a"
-    run pipeline "nvfp4-cast --amax '$T/amax.ts' '$T/a' | st-write '$T/out'"
+    run pipeline "st-read --allow-zeros '$T/a' | nvfp4-cast --amax '$T/amax.ts' | st-write '$T/out'"
     [ "$status" = 0 ]
     [[ $output == *'lossless MXFP4->NVFP4 blocks: 98304/98304 (100.0000%)'* ]]
     st-sum --each "$T/a" | cut -f1,2 >"$T/sums"
