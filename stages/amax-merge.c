@@ -15,8 +15,9 @@
 #include "tensor/weight.h"
 
 static const struct program program = {
-    .about = "Merge the amaxes of several ranks (pt-read, amax-calib), let w1 and w3 of an expert "
-             "share the larger, and fill in amaxes of experts that no calibration token reached.",
+    .about = "Merge the amaxes of several ranks (pt-read, amax-calib), choose those of w2's input "
+             "that engines need, let w1 and w3 of an expert share the larger, and fill in amaxes "
+             "of experts that no calibration token reached.",
     .operands = {"[stream ...]"},
     .examples = {"pt-read dumps/ | amax-merge --model DeepSeek-V4 --fallback layer-max >amax.ts",
                  "amax-merge --summary summary.txt rank0.ts rank1.ts >amax.ts"},
@@ -24,7 +25,7 @@ static const struct program program = {
 };
 
 struct options {
-    const char *fallback, *model, *recipe, *summary;
+    const char *fallback, *model, *recipe, *summary, *w2;
     uint64_t coverage; /* percent */
     bool peer_max, verbose;
 };
@@ -57,6 +58,10 @@ struct table {
     size_t count, capacity;
     struct toc *toc;     /* parallel to entry[]: their names */
     struct peers *peers; /* most recently found first */
+    /* Of how many experts' w2 the input has both amaxes (see amax.h), and of how many one; and
+     * which one, "engine" or "reference". */
+    uint64_t both, one;
+    const char *one_is;
 };
 
 static const char *name_of(const struct table *table, const struct entry *entry)
@@ -113,7 +118,24 @@ static bool is_tokens(const struct tensor *tensor)
     return dot && !strcmp(dot, ".tokens") && tensor->dtype == DTYPE_I64 && tensor->size == 8;
 }
 
-static void read_entry(struct table *table, struct ts_in *in)
+/* Of an input's two amaxes, the one that --w2 names; a single one always. */
+static bool is_chosen(struct table *table, const struct options *o, struct ts_in *in,
+                      const char *module, enum amax_which which)
+{
+    if (which == AMAX_WEIGHT)
+        return true;
+    char *name =
+        amax_name(table->model, module, which == AMAX_INPUT ? AMAX_ENGINE_INPUT : AMAX_INPUT);
+    bool both = toc_find(ts_toc(in), name) >= 0;
+    bool chosen = !both || (which == AMAX_ENGINE_INPUT) == !strcmp(o->w2, "engine");
+    struct place place = model_place(table->model, module);
+    free(name);
+    if (chosen && place_is_routed(&place) && model_is_last_matrix(table->model, &place))
+        *(both ? &table->both : &table->one) += 1;
+    return chosen;
+}
+
+static void read_entry(struct table *table, const struct options *o, struct ts_in *in)
 {
     const struct tensor *tensor = ts_present(in);
     char module[TENSOR_NAME_MAX + 1];
@@ -126,7 +148,8 @@ static void read_entry(struct table *table, struct ts_in *in)
     enum amax_which which;
     float amax = amax_read(table->model, in);
     amax_key(table->model, tensor->name, module, &which);
-    append_amax(table, module, which, amax);
+    if (is_chosen(table, o, in, module, which))
+        append_amax(table, module, which == AMAX_WEIGHT ? AMAX_WEIGHT : AMAX_INPUT, amax);
 }
 
 /* Model Optimizer's dumps are named amax_dict_rankR-mpN: all N must be present. */
@@ -176,8 +199,22 @@ static void keep_history(const struct stage *stage, struct ts_in *in)
                                              ts_end_counts(in)));
 }
 
+/* A stream that was merged before says which amaxes of w2's input it has; others, Model
+ * Optimizer's, have the reference's. */
+static void find_kind(struct table *table, struct ts_in *in)
+{
+    size_t i;
+    json_t *stage;
+    json_array_foreach(ts_end_counts(in), i, stage)
+    {
+        const char *w2 = json_string_value(json_object_get(stage, "w2"));
+        if (w2)
+            table->one_is = strcmp(w2, "engine") ? "reference" : "engine";
+    }
+}
+
 /* Returns the first one, still open. */
-static struct ts_in *read_all(struct table *table, struct stage *stage)
+static struct ts_in *read_all(struct table *table, const struct options *o, struct stage *stage)
 {
     size_t streams = stage->operands ? (size_t)stage->operands : 1, shards = 0;
     char **shard = NULL;
@@ -189,7 +226,8 @@ static struct ts_in *read_all(struct table *table, struct stage *stage)
         if (!table->model)
             table->model = model_open(model_guess(ts_toc(in)), NULL);
         while (ts_next(in))
-            read_entry(table, in);
+            read_entry(table, o, in);
+        find_kind(table, in);
         if (ts_plan_only(in))
             die("%s: is a plan only, without values", ts_name(in));
         struct toc *toc = ts_toc(in);
@@ -212,6 +250,20 @@ static struct ts_in *read_all(struct table *table, struct stage *stage)
 }
 
 /* ---- policies ---- */
+
+/* Which amaxes of w2's input the output has; NULL if none. */
+static const char *kind_of_w2(const struct table *table, const struct options *o)
+{
+    return table->both ? o->w2 : table->one ? table->one_is : NULL;
+}
+
+static void warn_of_w2(const struct table *table, const struct options *o)
+{
+    if (table->one && strcmp(table->one_is, o->w2) != 0)
+        warn("--w2 %s: of w2's inputs, %" PRIu64 " have amaxes %s the router's weight only, which "
+             "are used as they are; amax-calib records both",
+             o->w2, table->one, strcmp(o->w2, "engine") ? "without" : "with");
+}
 
 static struct entry *find(struct table *table, const char *module, enum amax_which which)
 {
@@ -541,6 +593,14 @@ static void take_options(struct options *o, struct stage *stage, int argc, char 
          .value = "file",
          .help = "a line per quantizer, and a digest per layer",
          .silent = true},
+        {.name = "w2",
+         .kind = ARG_CHOICE,
+         .to = &o->w2,
+         .value = "which",
+         .choices = "engine|reference",
+         .help = "of the two amaxes of w2's input that amax-calib records: engine (default), "
+                 "without the router's weight, which engines multiply in after w2; reference, with "
+                 "it, as Model Optimizer has them"},
         {.name = "plan", .help = "write the table only, no values"},
         {.name = "verbose", .help = "name each expert whose amax was filled in"},
         {0},
@@ -550,16 +610,16 @@ static void take_options(struct options *o, struct stage *stage, int argc, char 
 
 int main(int argc, char **argv)
 {
-    struct options o = {.fallback = "none", .recipe = "experts"};
+    struct options o = {.fallback = "none", .recipe = "experts", .w2 = "engine"};
     struct stage stage;
     take_options(&o, &stage, argc, argv);
     o.verbose = stage.verbose;
     if (o.coverage > 100)
         die_usage("--coverage: at most 100 percent");
     struct ts_in *model = o.model ? ts_open(o.model, NULL) : NULL;
-    struct table table = {.toc = toc_new()};
+    struct table table = {.toc = toc_new(), .one_is = "reference"};
     table.model = model ? reopened(model) : NULL;
-    struct ts_in *in = read_all(&table, &stage);
+    struct ts_in *in = read_all(&table, &o, &stage);
     uint64_t fused = fuse(&table);
     find_peer_maxima(&table);
     uint64_t filled = fill(&table, &o, model, ts_name(in));
@@ -570,6 +630,8 @@ int main(int argc, char **argv)
     sort(&table);
     if (o.summary)
         write_summary(o.summary, &table);
+    if (!stage.quiet)
+        warn_of_w2(&table, &o);
     if (filled && !stage.quiet)
         warn("%" PRIu64 " input amaxes of experts never reached were filled in by %s", filled,
              o.fallback);
@@ -578,9 +640,9 @@ int main(int argc, char **argv)
     if (!stage.plan)
         write_entries(out, &table);
     ts_finish(out, in,
-              json_pack("{s:I, s:I, s:I, s:s}", "amaxes", (json_int_t)table.count, "fused",
+              json_pack("{s:I, s:I, s:I, s:s, s:s*}", "amaxes", (json_int_t)table.count, "fused",
                         (json_int_t)fused, "input_fallback", (json_int_t)filled, "fallback",
-                        o.fallback));
+                        o.fallback, "w2", kind_of_w2(&table, &o)));
     free_table(&table);
     return stage_end(&stage);
 }
