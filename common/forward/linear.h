@@ -17,7 +17,7 @@ struct raw_weight {
     struct mat scale; /* scales->raw on the device */
 };
 
-/* The columns of `seen`. SEEN_UNWEIGHTED: the input without the router's weight, see linear_mlp().
+/* The columns of `seen`. SEEN_UNWEIGHTED: the input without the router's weight, by linear_mlp().
  */
 enum { SEEN_WEIGHT, SEEN_INPUT, SEEN_UNWEIGHTED, SEEN_OUTPUT, SEEN };
 

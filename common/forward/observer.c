@@ -17,7 +17,7 @@ static void check_finite(const struct linear_seen *seen, float output)
             what);
 }
 
-/* magnitude: a row of `seen`, see linear.h, which fills in the rest of *seen. */
+/* Report a linear. The rest of *seen is filled in from `magnitude`, a row of `seen` in linear.h. */
 static void tell(const struct forward *run, struct linear_seen *seen, const float *magnitude)
 {
     seen->input_amax = magnitude[SEEN_INPUT];
