@@ -57,6 +57,7 @@ struct forward {
     bool mtp;              /* run the multi-token prediction layers, too */
     bool head;             /* losses are wanted */
     bool verbose;          /* report where each layer's time went */
+    bool quiet;            /* do not say which tensors are not used */
     uint64_t batch;        /* samples at a time outside experts; at least 1 */
     uint64_t memory;       /* bytes for weights that wait or are in use; 0: the device's default */
     uint64_t first, last;  /* layers */

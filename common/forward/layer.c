@@ -13,6 +13,8 @@ void layer_begin(const struct network *n, struct layer *layer, uint64_t number)
     *layer = (struct layer){.network = n, .number = number};
     layer->piece = xalloc(n->pieces, sizeof *layer->piece);
     n->describe(n, layer);
+    if (!d)
+        return;
     float *zero = xalloc(n->pieces * SEEN, sizeof *zero);
     layer->seen = d->make(d, DTYPE_F32, n->pieces, SEEN);
     d->write(d, layer->seen, zero);
@@ -22,14 +24,15 @@ void layer_begin(const struct network *n, struct layer *layer, uint64_t number)
 void layer_end(struct layer *layer)
 {
     struct device *d = layer->network->device;
-    for (size_t i = 0; i < layer->network->pieces; i++) {
+    for (size_t i = 0; d && i < layer->network->pieces; i++) {
         struct piece *p = &layer->piece[i];
         linear_drop(d, &p->linear);
         if (p->vector.at)
             d->drop(d, p->vector);
         free(p->table);
     }
-    d->drop(d, layer->seen);
+    if (d)
+        d->drop(d, layer->seen);
     free(layer->piece);
     free(layer->prefix);
 }
@@ -95,7 +98,7 @@ void layer_check(const struct layer *layer, struct ts_in *in, const struct weigh
 {
     for (size_t i = 0; i < layer->network->pieces; i++) {
         const struct piece *p = &layer->piece[i];
-        if (p->kind == PIECE_ABSENT)
+        if (p->kind == PIECE_ABSENT || p->kind == PIECE_UNUSED)
             continue;
         char *name = xprintf("%s%s", layer->prefix, p->name);
         check_tensor(ts_toc(in), weights, ts_name(in), name, p);
@@ -168,7 +171,7 @@ void layer_load(struct layer *layer, size_t piece, enum arithmetic arithmetic,
     struct piece *p = &layer->piece[piece];
     if (p->kind == PIECE_TABLE || p->kind == PIECE_VECTOR) {
         load_numbers(layer, p, from);
-    } else if (p->kind != PIECE_ABSENT) {
+    } else if (p->kind != PIECE_ABSENT && p->kind != PIECE_UNUSED) {
         enum activation activation =
             p->kind == PIECE_MATRIX
                 ? ACTIVATION_BF16

@@ -119,10 +119,9 @@ static void read_end(struct ts_in *in)
 {
     size_t size;
     if (!tar_peek(in->tar))
-        die("%s: the stream ends without .end; it is truncated, or an earlier stage failed: make "
-            "it "
-            "again",
-            in->name);
+        die_cut("%s: the stream ends without .end; it is truncated, or an earlier stage failed: "
+                "make it again",
+                in->name);
     char *data = tar_read_file(in->tar, ".end", JSON_MAX, &size);
     char *what = xprintf("%s: .end", in->name);
     in->end = json_object_from(data, size, what);
@@ -150,10 +149,9 @@ static bool next_from_tar(struct ts_in *in, const struct tensor *tensor)
     if (path && !strcmp(path, ".end") && in->next == 0)
         return false;
     if (!path)
-        die("%s: wanted tensor %s, got the end; the stream is truncated, or an earlier stage "
-            "failed: "
-            "make it again",
-            in->name, tensor->name);
+        die_cut("%s: wanted tensor %s, got the end; the stream is truncated, or an earlier stage "
+                "failed: make it again",
+                in->name, tensor->name);
     if (strcmp(path, tensor->name) != 0)
         tar_refuse(in->tar, path,
                    xprintf("wanted tensor %s; the stream does not match its table, make it again",
