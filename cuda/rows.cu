@@ -59,9 +59,12 @@ static void scatter_add(struct device *d, struct mat y, struct mat x, struct mat
     gpu_ordered_end(gpu_of(d));
 }
 
-static __global__ void scale_row(struct mat x, float factor)
+/* By factor, or by each row's own. */
+static __global__ void scale_row(struct mat x, float factor, struct mat own)
 {
     uint16_t *row = bf16_row(x, blockIdx.x);
+    if (own.rows)
+        factor = *f32_row(own, blockIdx.x);
     EACH_EIGHT(j, x.cols)
     {
         float v[EIGHT];
@@ -75,7 +78,13 @@ static __global__ void scale_row(struct mat x, float factor)
 
 static void scale(struct device *d, struct mat x, float factor)
 {
-    EACH_ROW(gpu_of(d), scale_row, x.rows, threads_for(x.cols), x, factor);
+    struct mat none = {};
+    EACH_ROW(gpu_of(d), scale_row, x.rows, threads_for(x.cols), x, factor, none);
+}
+
+static void scale_rows(struct device *d, struct mat x, struct mat factor)
+{
+    EACH_ROW(gpu_of(d), scale_row, x.rows, threads_for(x.cols), x, 0, factor);
 }
 
 static __global__ void add_row(struct mat y, struct mat x)
@@ -345,6 +354,7 @@ void gpu_rows(struct device *d)
     d->gather = gather;
     d->scatter_add = scatter_add;
     d->scale = scale;
+    d->scale_rows = scale_rows;
     d->add = add;
     d->max_abs = max_abs;
     d->quantize = quantize;

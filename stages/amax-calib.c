@@ -65,6 +65,8 @@ static void take_linear(void *context, const struct linear_seen *seen)
         return;
     if (seen->rows)
         add_amax(r, seen->module, AMAX_INPUT, seen->input_amax);
+    if (seen->rows && seen->weighted)
+        add_amax(r, seen->module, AMAX_ENGINE_INPUT, seen->unweighted_amax);
     add_amax(r, seen->module, AMAX_WEIGHT, seen->weight_amax);
 }
 
@@ -106,8 +108,10 @@ static void plan(struct results *r, struct ts_in *in)
         char expert[TENSOR_NAME_MAX + 1];
         if (!is_run(r->run, &w->place) || !is_recorded(r, w->module, routed))
             continue;
-        take_linear(r, &(struct linear_seen){.module = w->module, .expert = routed, .rows = 1});
-        if (routed && model_is_last_matrix(r->model, &w->place))
+        bool last = routed && model_is_last_matrix(r->model, &w->place); /* w2 */
+        take_linear(r, &(struct linear_seen){
+                           .module = w->module, .expert = routed, .rows = 1, .weighted = last});
+        if (last)
             take_routed(r, model_expert_path(r->model, &w->place, expert), 1);
     }
     weights_free(&weights);

@@ -17,8 +17,9 @@
 #include "tensor/weight.h"
 
 static const struct program program = {
-    .about = "Merge the amaxes of several ranks (pt-read, amax-calib), let w1 and w3 of an expert "
-             "share the larger, and fill in amaxes of experts that no calibration token reached. "
+    .about = "Merge the amaxes of several ranks (pt-read, amax-calib), choose those of w2's input "
+             "that engines need, let w1 and w3 of an expert share the larger, and fill in amaxes "
+             "of experts that no calibration token reached. "
              "Of a checkpoint in NVFP4, take the amaxes that its input scales stand for.",
     .operands = {"[stream ...]", ""},
     .examples = {"pt-read dumps/ | amax-merge --model DeepSeek-V4 --fallback layer-max >amax.ts",
@@ -29,7 +30,7 @@ static const struct program program = {
 };
 
 struct options {
-    const char *drafts, *fallback, *model, *recipe, *summary;
+    const char *drafts, *fallback, *model, *recipe, *summary, *w2;
     const char *input_scale;
     float scale;       /* of all experts; 0: --input-scale was not given */
     uint64_t coverage; /* percent */
@@ -66,6 +67,10 @@ struct table {
     struct toc *toc;     /* parallel to entry[]: their names */
     struct peers *peers; /* most recently found first */
     uint64_t drafts;     /* filled in for drafts that were not calibrated */
+    /* Of how many experts' w2 the input has both amaxes (see amax.h), and of how many one; and
+     * which one, "engine" or "reference". */
+    uint64_t both, one;
+    const char *one_is;
 };
 
 static const char *name_of(const struct table *table, const struct entry *entry)
@@ -122,7 +127,31 @@ static bool is_tokens(const struct tensor *tensor)
     return dot && !strcmp(dot, ".tokens") && tensor->dtype == DTYPE_I64 && tensor->size == 8;
 }
 
-static void read_entry(struct table *table, struct ts_in *in)
+/* Of an input's two amaxes, the one that --w2 names; a single one always. */
+static bool is_chosen(struct table *table, const struct options *o, struct ts_in *in,
+                      const char *module, enum amax_which which)
+{
+    if (which == AMAX_WEIGHT)
+        return true;
+    char *name =
+        amax_name(table->model, module, which == AMAX_INPUT ? AMAX_ENGINE_INPUT : AMAX_INPUT);
+    bool both = toc_find(ts_toc(in), name) >= 0;
+    bool chosen = !both || (which == AMAX_ENGINE_INPUT) == !strcmp(o->w2, "engine");
+    struct place place = model_place(table->model, module);
+    free(name);
+    if (chosen && place_is_routed(&place) && model_is_last_matrix(table->model, &place))
+        *(both ? &table->both : &table->one) += 1;
+    return chosen;
+}
+
+static void append_chosen(struct table *table, const struct options *o, struct ts_in *in,
+                          const char *module, enum amax_which which, float amax)
+{
+    if (is_chosen(table, o, in, module, which))
+        append_amax(table, module, which == AMAX_WEIGHT ? AMAX_WEIGHT : AMAX_INPUT, amax);
+}
+
+static void read_entry(struct table *table, const struct options *o, struct ts_in *in)
 {
     const struct tensor *tensor = ts_present(in);
     char module[TENSOR_NAME_MAX + 1];
@@ -135,7 +164,7 @@ static void read_entry(struct table *table, struct ts_in *in)
     enum amax_which which;
     float amax = (float)amax_read(table->model, in);
     amax_key(table->model, tensor->name, module, &which);
-    append_amax(table, module, which, amax);
+    append_chosen(table, o, in, module, which, amax);
 }
 
 /* A tensor of a checkpoint: the input scale of a matrix in NVFP4, or nothing. */
@@ -163,18 +192,33 @@ static void read_scale(struct table *table, struct ts_in *in)
 }
 
 /* The entries that a calibration will have. Their values decide nothing in a plan. */
-static void read_planned(struct table *table, const struct toc *toc)
+static void read_planned(struct table *table, const struct options *o, struct ts_in *in)
 {
+    const struct toc *toc = ts_toc(in);
     char module[TENSOR_NAME_MAX + 1];
     enum amax_which which;
     for (size_t i = 0; i < toc->count; i++)
         if (is_tokens(&toc->tensor[i]))
             append(table, toc->tensor[i].name, DTYPE_I64)->is_tokens = true;
         else if (amax_key(table->model, toc->tensor[i].name, module, &which))
-            append_amax(table, module, which, 1);
+            append_chosen(table, o, in, module, which, 1);
 }
 
-static void read_stream(struct table *table, struct ts_in *in, bool plan)
+/* A stream that was merged before says which amaxes of w2's input it has; others, Model
+ * Optimizer's, have the reference's. */
+static void find_kind(struct table *table, struct ts_in *in)
+{
+    size_t i;
+    json_t *stage;
+    json_array_foreach(ts_end_counts(in), i, stage)
+    {
+        const char *w2 = json_string_value(json_object_get(stage, "w2"));
+        if (w2)
+            table->one_is = strcmp(w2, "engine") ? "reference" : "engine";
+    }
+}
+
+static void read_stream(struct table *table, const struct options *o, struct ts_in *in, bool plan)
 {
     bool checkpoint = ts_file_find(in, "config.json") >= 0;
     size_t before = table->count;
@@ -182,11 +226,15 @@ static void read_stream(struct table *table, struct ts_in *in, bool plan)
         die("%s: a checkpoint and a calibration do not go together; give one of them", ts_name(in));
     table->exact = checkpoint;
     while (ts_next(in))
-        (checkpoint ? read_scale : read_entry)(table, in);
+        if (checkpoint)
+            read_scale(table, in);
+        else
+            read_entry(table, o, in);
+    find_kind(table, in);
     if (ts_plan_only(in) && (checkpoint || !plan))
         die("%s: is a plan only, without values", ts_name(in));
     if (ts_plan_only(in))
-        read_planned(table, ts_toc(in));
+        read_planned(table, o, in);
     if (checkpoint && table->count == before)
         die("%s: has no input scales of matrices in NVFP4; amaxes come from a calibration, or a "
             "checkpoint in NVFP4",
@@ -241,7 +289,7 @@ static void keep_history(const struct stage *stage, struct ts_in *in)
 }
 
 /* Returns the first one, still open. */
-static struct ts_in *read_all(struct table *table, struct stage *stage)
+static struct ts_in *read_all(struct table *table, const struct options *o, struct stage *stage)
 {
     size_t streams = stage->operands ? (size_t)stage->operands : 1, shards = 0;
     char **shard = NULL;
@@ -252,7 +300,7 @@ static struct ts_in *read_all(struct table *table, struct stage *stage)
         struct ts_in *in = ts_open(path && strcmp(path, "-") != 0 ? path : NULL, NULL);
         if (!table->model)
             table->model = model_open(model_guess(ts_toc(in)), NULL);
-        read_stream(table, in, stage->plan);
+        read_stream(table, o, in, stage->plan);
         struct toc *toc = ts_toc(in);
         shard = xgrow(shard, shards + toc->shards, sizeof *shard);
         for (size_t j = 0; j < toc->shards; j++)
@@ -273,6 +321,20 @@ static struct ts_in *read_all(struct table *table, struct stage *stage)
 }
 
 /* ---- policies ---- */
+
+/* Which amaxes of w2's input the output has; NULL if none. */
+static const char *kind_of_w2(const struct table *table, const struct options *o)
+{
+    return table->both ? o->w2 : table->one ? table->one_is : NULL;
+}
+
+static void warn_of_w2(const struct table *table, const struct options *o)
+{
+    if (table->one && strcmp(table->one_is, o->w2) != 0)
+        warn("--w2 %s: of w2's inputs, %" PRIu64 " have amaxes %s the router's weight only, which "
+             "are used as they are; amax-calib records both",
+             o->w2, table->one, strcmp(o->w2, "engine") ? "without" : "with");
+}
 
 static struct entry *find(struct table *table, const char *module, enum amax_which which)
 {
@@ -622,6 +684,20 @@ static void check_options(struct options *o, const struct stage *stage)
                   "--input-scale");
 }
 
+static struct arg w2_arg(const char **to)
+{
+    return (struct arg){
+        .name = "w2",
+        .kind = ARG_CHOICE,
+        .to = to,
+        .value = "which",
+        .choices = "engine|reference",
+        .help = "of the two amaxes of w2's input that amax-calib records: engine (default), "
+                "without the router's weight, which engines multiply in after w2; reference, with "
+                "it, as Model Optimizer has them",
+        .in = FORM(0)};
+}
+
 static void take_options(struct options *o, struct stage *stage, int argc, char **argv)
 {
     const struct arg args[] = {
@@ -674,6 +750,7 @@ static void take_options(struct options *o, struct stage *stage, int argc, char 
          .value = "file",
          .help = "a line per quantizer, and a digest per layer",
          .silent = true},
+        w2_arg(&o->w2),
         {.name = "plan", .help = "write the table only, no values"},
         {.name = "verbose", .help = "name each expert whose amax was filled in"},
         {0},
@@ -683,16 +760,16 @@ static void take_options(struct options *o, struct stage *stage, int argc, char 
 
 int main(int argc, char **argv)
 {
-    struct options o = {.fallback = "none", .recipe = "experts"};
+    struct options o = {.fallback = "none", .recipe = "experts", .w2 = "engine"};
     struct stage stage;
     take_options(&o, &stage, argc, argv);
     o.verbose = stage.verbose;
     check_options(&o, &stage);
     struct ts_in *model = o.model ? ts_open(o.model, NULL) : NULL;
-    struct table table = {.toc = toc_new()};
+    struct table table = {.toc = toc_new(), .one_is = "reference"};
     table.model = model ? reopened(model) : NULL;
     table.exact = o.scale > 0;
-    struct ts_in *in = o.scale > 0 ? NULL : read_all(&table, &stage);
+    struct ts_in *in = o.scale > 0 ? NULL : read_all(&table, &o, &stage);
     uint64_t fused = fuse(&table);
     find_peer_maxima(&table);
     uint64_t filled = fill(&table, &o, model, in ? ts_name(in) : "--input-scale");
@@ -707,6 +784,8 @@ int main(int argc, char **argv)
     sort(&table);
     if (o.summary && !stage.plan)
         write_summary(o.summary, &table);
+    if (!stage.quiet)
+        warn_of_w2(&table, &o);
     if (filled && !stage.quiet)
         tell_filled(&table, &o, filled);
 
@@ -714,9 +793,11 @@ int main(int argc, char **argv)
     if (!stage.plan)
         write_entries(out, &table);
     ts_finish(out, in,
-              json_pack("{s:I, s:I, s:I, s:I, s:s}", "amaxes", (json_int_t)table.count, "fused",
-                        (json_int_t)fused, "input_fallback", (json_int_t)(filled - table.drafts),
-                        "drafts_fallback", (json_int_t)table.drafts, "fallback", o.fallback));
+              json_pack("{s:I, s:I, s:I, s:I, s:s, s:s*}", "amaxes", (json_int_t)table.count,
+                        "fused", (json_int_t)fused, "input_fallback",
+                        (json_int_t)(filled - table.drafts), "drafts_fallback",
+                        (json_int_t)table.drafts, "fallback", o.fallback, "w2",
+                        kind_of_w2(&table, &o)));
     free_table(&table);
     return stage_end(&stage);
 }

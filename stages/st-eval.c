@@ -1,4 +1,4 @@
-/* st-eval: measure how well a model predicts text, with the arithmetic that it is served with. */
+/* st-eval: measure how well a model predicts text, with the arithmetic of serving engines. */
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
@@ -18,7 +18,7 @@ static const struct program program = {
     .about =
         "Run the model over samples of tokens and print the mean negative "
         "log-likelihood of each next token, and the perplexity. For NVFP4 weights, activations are "
-        "quantized to NVFP4, as in serving. Reads a tensor stream of weights from a "
+        "quantized to NVFP4, as serving engines do. Reads a tensor stream of weights from a "
         "file or standard input, or a checkpoint's folder.",
     .operands = {"[stream]", "run run", "stream"},
     .examples = {"st-eval --tokens eval.ts DeepSeek-V4",
@@ -225,7 +225,9 @@ static void report_all(const struct evaluation *e)
 
 static enum arithmetic arithmetic_of(const struct options *o)
 {
-    return strcmp(o->arithmetic, "source") ? ARITHMETIC_SERVED : ARITHMETIC_SOURCE;
+    return !strcmp(o->arithmetic, "engine")  ? ARITHMETIC_ENGINE
+           : !strcmp(o->arithmetic, "model") ? ARITHMETIC_SERVED
+                                             : ARITHMETIC_SOURCE;
 }
 
 static int evaluate(const struct options *o, struct stage *stage)
@@ -437,9 +439,11 @@ static void take_options(struct options *o, struct stage *stage, int argc, char 
          .kind = ARG_CHOICE,
          .to = &o->arithmetic,
          .value = "which",
-         .choices = "served|source",
-         .help = "served (default), or source: for NVFP4 weights, FP8 activations as for the MXFP4 "
-                 "weights they were made from",
+         .choices = "engine|model|source",
+         .help = "how NVFP4 weights are used: engine (default), as serving engines do; model, as "
+                 "the model's own code would: each expert's own input scale, and the router's "
+                 "weight before w2; source: FP8 activations as for the MXFP4 weights they were "
+                 "made from",
          .in = FORM(0) | FORM(2)},
         {.name = "save",
          .kind = ARG_OUTPUT,
@@ -491,7 +495,7 @@ static void take_options(struct options *o, struct stage *stage, int argc, char 
 
 int main(int argc, char **argv)
 {
-    struct options o = {.arithmetic = "served", .top = 32, .count = 64};
+    struct options o = {.arithmetic = "engine", .top = 32, .count = 64};
     struct stage stage;
     take_options(&o, &stage, argc, argv);
     if (stage.plan && (o.compare || o.generate))

@@ -84,7 +84,9 @@ static void add_place(json_t *record, const struct model *model, const char *nam
     static const char *const section[] = {
         [SECTION_EMBED] = "embed", [SECTION_LAYERS] = "layers", [SECTION_NORM] = "norm",
         [SECTION_HEAD] = "head",   [SECTION_MTP] = "mtp",       [SECTION_UNKNOWN] = NULL};
-    static const char *const kind[] = {[AMAX_INPUT] = "input amax", [AMAX_WEIGHT] = "weight amax"};
+    static const char *const kind[] = {[AMAX_INPUT] = "input amax",
+                                       [AMAX_WEIGHT] = "weight amax",
+                                       [AMAX_ENGINE_INPUT] = "engine input amax"};
     char module[TENSOR_NAME_MAX + 1];
     enum amax_which which;
     bool amax = amax_key(model, name, module, &which);

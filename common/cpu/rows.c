@@ -78,6 +78,14 @@ static void scale(struct device *d, struct mat x, float factor)
             bf16_row(x, i)[j] = bf16_from_f32(bf16_to_f32(bf16_row(x, i)[j]) * factor);
 }
 
+static void scale_rows(struct device *d, struct mat x, struct mat factor)
+{
+    PARALLEL(EACH_ROW(d))
+    for (uint64_t i = 0; i < x.rows; i++)
+        for (uint64_t j = 0; j < x.cols; j++)
+            bf16_row(x, i)[j] = bf16_from_f32(bf16_to_f32(bf16_row(x, i)[j]) * *f32_row(factor, i));
+}
+
 static void add(struct device *d, struct mat y, struct mat x)
 {
     PARALLEL(EACH_ROW(d))
@@ -442,6 +450,7 @@ void cpu_rows(struct device *d)
     d->gather = gather;
     d->scatter_add = scatter_add;
     d->scale = scale;
+    d->scale_rows = scale_rows;
     d->add = add;
     d->quantize = quantize;
     d->rms_norm = rms_norm;

@@ -157,6 +157,9 @@ struct device {
     /* x *= factor, BF16. */
     void (*scale)(struct device *d, struct mat x, float factor);
 
+    /* Each row of x *= its factor; x BF16, factor [rows, 1] F32. */
+    void (*scale_rows)(struct device *d, struct mat x, struct mat factor);
+
     /* y += x, BF16. */
     void (*add)(struct device *d, struct mat y, struct mat x);
 

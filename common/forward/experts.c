@@ -1,5 +1,6 @@
 #include "forward/experts.h"
 
+#include <math.h>
 #include <stdlib.h>
 
 #include "base/die.h"
@@ -7,6 +8,20 @@
 
 /* Rows per product with an expert. */
 enum { EXPERT_ROWS = 2048 };
+
+/* Engines quantize the inputs of all experts under the largest of their scales: gate and up, which
+ * are one product there, and down. A scale that is missing stays so. */
+static void share_input_scales(struct held *held, size_t matrices)
+{
+    float largest[2] = {0};
+    for (size_t i = 0; i < matrices; i++) {
+        float *shared = &largest[i % EXPERT_MATRICES == EXPERT_DOWN];
+        *shared = fmaxf(*shared, held[i].from.input_scale);
+    }
+    for (size_t i = 0; i < matrices; i++)
+        if (held[i].from.input_scale > 0)
+            held[i].from.input_scale = largest[i % EXPERT_MATRICES == EXPERT_DOWN];
+}
 
 void experts_begin(struct experts *experts, struct layer *layer, const struct feed *feed, bool stay)
 {
@@ -17,6 +32,8 @@ void experts_begin(struct experts *experts, struct layer *layer, const struct fe
         experts->held = xalloc(matrices, sizeof *experts->held);
     for (size_t e = 0; e < count && stay; e++)
         feed_expert(feed, layer, e, &experts->held[e * EXPERT_MATRICES]);
+    if (stay && feed->arithmetic == ARITHMETIC_ENGINE)
+        share_input_scales(experts->held, matrices);
     float *zero = xalloc(matrices * SEEN, sizeof *zero);
     experts->seen = d->make(d, DTYPE_F32, matrices, SEEN);
     d->write(d, experts->seen, zero);
@@ -94,8 +111,13 @@ static void sort_rows(struct group *g, struct device *d, uint64_t experts)
 static void run(const struct experts *experts, struct linear *linear, struct mat y, struct mat x,
                 struct mat weight)
 {
-    linear_mlp(experts->layer->network->device, &linear[EXPERT_GATE], &linear[EXPERT_UP],
-               &linear[EXPERT_DOWN], experts->layer->experts.limit, y, x, weight);
+    struct device *d = experts->layer->network->device;
+    bool after = experts->feed->arithmetic == ARITHMETIC_ENGINE &&
+                 linear[EXPERT_DOWN].activation == ACTIVATION_NVFP4;
+    linear_mlp(d, &linear[EXPERT_GATE], &linear[EXPERT_UP], &linear[EXPERT_DOWN],
+               experts->layer->experts.limit, y, x, after ? (struct mat){0} : weight);
+    if (after)
+        d->scale_rows(d, y, weight);
 }
 
 /* The rows that were routed to an expert. */

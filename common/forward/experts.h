@@ -16,8 +16,9 @@ struct experts {
     uint64_t *routed;  /* by expert: how many the router sent to it */
 };
 
-/* `stay`: take all of them from the feed now, so that any number of groups can go through them;
- * otherwise one group can. A layer may have no experts. */
+/* `stay`: take all of them from the feed now, so that any number of groups can go through them, and
+ * so that in ARITHMETIC_ENGINE they share their input scales; otherwise one group can. A layer may
+ * have no experts. */
 void experts_begin(struct experts *experts, struct layer *layer, const struct feed *feed,
                    bool stay);
 void experts_end(struct experts *experts);

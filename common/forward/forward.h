@@ -14,17 +14,22 @@
 /* How activations are quantized before a product. */
 enum arithmetic {
     ARITHMETIC_CALIBRATION, /* as served, but experts see BF16 */
-    ARITHMETIC_SERVED,      /* by the format of each weight: FP8 for FP8 and MXFP4, NVFP4 under its
-                               input_scale for NVFP4, BF16 for the rest */
-    ARITHMETIC_SOURCE,      /* the same, but FP8 for NVFP4 weights, as for their MXFP4 source */
+    ARITHMETIC_SERVED, /* as the model's own code, by the format of each weight: FP8 for FP8 and
+                          MXFP4, NVFP4 under its input_scale for NVFP4, BF16 for the rest */
+    ARITHMETIC_SOURCE, /* the same, but FP8 for NVFP4 weights, as for their MXFP4 source */
+    ARITHMETIC_ENGINE, /* as ARITHMETIC_SERVED, but a layer's routed experts in NVFP4 as serving
+                          engines run them: all under the largest of their input_scales, and
+                          with the router's weight after the down projection, not before it */
 };
 
 /* What was observed of one linear layer. */
 struct linear_seen {
-    const char *module; /* "layers.3.ffn.experts.7.w1" */
-    bool expert;        /* a routed expert's */
-    uint64_t rows;      /* of activations */
-    float input_amax;   /* the largest magnitude among them */
+    const char *module;    /* "layers.3.ffn.experts.7.w1" */
+    bool expert;           /* a routed expert's */
+    uint64_t rows;         /* of activations */
+    float input_amax;      /* the largest magnitude among them */
+    bool weighted;         /* the input is times the router's weight: */
+    float unweighted_amax; /* the same without it */
     float weight_amax;
 };
 

@@ -94,6 +94,16 @@ void linear_apply(struct device *d, struct linear *linear, struct mat y, struct 
     d->max_abs(d, seen(linear, SEEN_OUTPUT), y);
 }
 
+/* The largest input that `down` would have without the router's weight. */
+static void see_unweighted(struct device *d, const struct linear *down, struct mat gate,
+                           struct mat up, float limit)
+{
+    struct mat y = d->make(d, DTYPE_BF16, gate.rows, gate.cols);
+    d->swiglu(d, y, gate, up, limit, (struct mat){0});
+    d->max_abs(d, seen(down, SEEN_UNWEIGHTED), y);
+    d->drop(d, y);
+}
+
 void linear_mlp(struct device *d, struct linear *gate, struct linear *up, struct linear *down,
                 float limit, struct mat y, struct mat x, struct mat weight)
 {
@@ -101,6 +111,8 @@ void linear_mlp(struct device *d, struct linear *gate, struct linear *up, struct
     struct mat u = d->make(d, DTYPE_BF16, x.rows, up->outputs);
     linear_apply(d, gate, g, x);
     linear_apply(d, up, u, x);
+    if (weight.rows)
+        see_unweighted(d, down, g, u, limit);
     d->swiglu(d, g, g, u, limit, weight);
     linear_apply(d, down, y, g);
     d->drop(d, g);

@@ -17,8 +17,9 @@ struct raw_weight {
     struct mat scale; /* scales->raw on the device */
 };
 
-/* The columns of `seen`. */
-enum { SEEN_WEIGHT, SEEN_INPUT, SEEN_OUTPUT, SEEN };
+/* The columns of `seen`. SEEN_UNWEIGHTED: the input without the router's weight, by linear_mlp().
+ */
+enum { SEEN_WEIGHT, SEEN_INPUT, SEEN_UNWEIGHTED, SEEN_OUTPUT, SEEN };
 
 /* A weight in use; all zeros where there is none. */
 struct linear {
@@ -49,7 +50,7 @@ void linear_drop(struct device *d, struct linear *linear);
 void linear_apply(struct device *d, struct linear *linear, struct mat y, struct mat x);
 
 /* y = down(silu(gate(x)) · up(x)), an expert's MLP; limit and weight as for device.h's swiglu().
- * BF16. */
+ * With a weight, which is the router's, down also records its input without it. BF16. */
 void linear_mlp(struct device *d, struct linear *gate, struct linear *up, struct linear *down,
                 float limit, struct mat y, struct mat x, struct mat weight);
 

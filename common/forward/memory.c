@@ -22,22 +22,35 @@ static uint64_t group_size(const struct forward *run, const struct rows *rows, u
     return run->batch * (batches ? batches : 1);
 }
 
+static uint64_t memory_of(const struct forward *run, uint64_t largest, bool together)
+{
+    if (!run->memory)
+        return together && run->device->memory < largest ? largest : run->device->memory;
+    if (together && run->memory < largest)
+        die("--mem is %" PRIu64 " bytes, but engines' arithmetic needs a layer's experts at once, "
+            "to know the largest of their input scales: give at least %" PRIu64 ", or --arithmetic "
+            "model",
+            run->memory, largest);
+    return run->memory;
+}
+
 /* Offloaded hidden states may be too many to go through the experts at once, so the layer must be
  * resident. */
 void memory_plan(struct memory_plan *plan, const struct forward *run, struct rows *rows,
-                 uint64_t largest)
+                 uint64_t largest, bool together)
 {
     const struct network *n = run->network;
     struct device *d = run->device;
-    uint64_t memory = run->memory ? run->memory : d->memory;
+    uint64_t memory = memory_of(run, largest, together);
     uint64_t samples = rows->samples, count = rows_count(rows);
     uint64_t weights = at_most(toc_bytes(ts_toc(run->in), true), memory);
     uint64_t group = at_most(group_size(run, rows, memory), samples);
-    bool stays = group < samples && memory / 2 >= largest;
+    bool stays = together || (group < samples && memory / 2 >= largest);
     uint64_t besides = weights + token_bytes(n, rows) * (stays ? count / samples * group : count);
     rows->hidden = d->make_offloaded(d, DTYPE_BF16, count, n->copies * n->dim, besides);
     plan->group = group_size(run, rows, memory);
-    plan->resident = plan->group < samples && (memory / 2 >= largest || rows->hidden.on_host);
+    plan->resident =
+        together || (plan->group < samples && (memory / 2 >= largest || rows->hidden.on_host));
     if (plan->resident && memory < largest)
         die("%" PRIu64
             " tokens do not fit on the device at once, so that a layer's weights have to "

@@ -14,8 +14,9 @@ struct memory_plan {
 };
 
 /* Allocate the hidden states of all rows, on the device or offloaded, and plan the rest. largest:
- * bytes of the largest layer. If --mem is too small for these samples, the process ends. */
+ * bytes of the largest layer; together: a layer's experts must be resident. If --mem is too small
+ * for that, or for these samples, the process ends; the default grows. */
 void memory_plan(struct memory_plan *plan, const struct forward *run, struct rows *rows,
-                 uint64_t largest);
+                 uint64_t largest, bool together);
 
 #endif

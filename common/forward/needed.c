@@ -156,6 +156,14 @@ static uint64_t largest_layer(const struct network *n, struct ts_in *in)
     return most;
 }
 
+static bool shares_input_scales(const struct forward *run, const struct weights *weights)
+{
+    for (size_t i = 0; i < weights->count && run->arithmetic == ARITHMETIC_ENGINE; i++)
+        if (weights->weight[i].format == FORMAT_NVFP4 && place_is_routed(&weights->weight[i].place))
+            return true;
+    return false;
+}
+
 void needed_find(struct needed *needed, const struct forward *run)
 {
     struct toc *toc = ts_toc(run->in);
@@ -163,6 +171,7 @@ void needed_find(struct needed *needed, const struct forward *run)
     *needed = (struct needed){.largest = largest_layer(n, run->in)};
     weights_find(&needed->weights, ts_model(run->in), toc, ts_name(run->in));
     check_all(run, &needed->weights);
+    needed->together = shares_input_scales(run, &needed->weights);
     needed->wanted = xalloc(toc->count, sizeof *needed->wanted);
     needed->on_device = xalloc(toc->count, sizeof *needed->on_device);
     needed->unseen = xalloc(toc->count, sizeof *needed->unseen);

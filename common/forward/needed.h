@@ -10,6 +10,7 @@ struct needed {
     /* By line of the table, see prefetch.h, prefetch_plan. */
     bool *wanted, *on_device, *unseen;
     uint64_t largest; /* bytes of the largest layer */
+    bool together;    /* a layer's experts are needed at once: they share their input scales */
 };
 
 /* Which parts of the model a run uses. */

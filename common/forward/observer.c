@@ -7,27 +7,25 @@
 
 static void check_finite(const struct linear_seen *seen, float output)
 {
-    const char *what = !isfinite(seen->weight_amax)  ? "its weight holds"
-                       : !isfinite(seen->input_amax) ? "its input holds"
-                       : !isfinite(output)           ? "its output holds"
-                                                     : NULL;
+    const char *what = !isfinite(seen->weight_amax) ? "its weight holds"
+                       : !isfinite(seen->input_amax) || !isfinite(seen->unweighted_amax)
+                           ? "its input holds"
+                       : !isfinite(output) ? "its output holds"
+                                           : NULL;
     if (what)
         die("%s: %s NaN or infinity; is the checkpoint whole, and of this model?", seen->module,
             what);
 }
 
-/* magnitude: a row of `seen`, see linear.h. */
-static void tell(const struct forward *run, const char *module, bool expert, uint64_t rows,
-                 const float *magnitude)
+/* Report a linear. The rest of *seen is filled in from `magnitude`, a row of `seen` in linear.h. */
+static void tell(const struct forward *run, struct linear_seen *seen, const float *magnitude)
 {
-    const struct linear_seen seen = {.module = module,
-                                     .expert = expert,
-                                     .rows = rows,
-                                     .input_amax = magnitude[SEEN_INPUT],
-                                     .weight_amax = magnitude[SEEN_WEIGHT]};
-    check_finite(&seen, magnitude[SEEN_OUTPUT]);
+    seen->input_amax = magnitude[SEEN_INPUT];
+    seen->unweighted_amax = magnitude[SEEN_UNWEIGHTED];
+    seen->weight_amax = magnitude[SEEN_WEIGHT];
+    check_finite(seen, magnitude[SEEN_OUTPUT]);
     if (run->linear)
-        run->linear(run->context, &seen);
+        run->linear(run->context, seen);
 }
 
 /* The largest magnitudes over all ranks; the caller frees them. */
@@ -48,9 +46,11 @@ void observe_layer(const struct forward *run, const struct layer *layer)
     for (size_t i = 0; i < pieces; i++)
         rows[i] = layer->piece[i].linear.rows;
     ranks_sum(run->ranks, rows, pieces);
-    for (size_t i = 0; i < pieces; i++)
-        if (layer->piece[i].linear.module)
-            tell(run, layer->piece[i].linear.module, false, rows[i], magnitude + i * SEEN);
+    for (size_t i = 0; i < pieces; i++) {
+        struct linear_seen seen = {.module = layer->piece[i].linear.module, .rows = rows[i]};
+        if (seen.module)
+            tell(run, &seen, magnitude + i * SEEN);
+    }
     free(magnitude);
     free(rows);
 }
@@ -66,7 +66,11 @@ void observe_experts(const struct forward *run, const struct experts *experts)
         char *expert = layer_expert(layer, e);
         for (unsigned i = 0; i < EXPERT_MATRICES; i++) {
             char *module = layer_expert_module(layer, e, i);
-            tell(run, module, true, experts->rows[e], magnitude + (e * EXPERT_MATRICES + i) * SEEN);
+            struct linear_seen seen = {.module = module,
+                                       .expert = true,
+                                       .rows = experts->rows[e],
+                                       .weighted = i == EXPERT_DOWN};
+            tell(run, &seen, magnitude + (e * EXPERT_MATRICES + i) * SEEN);
             free(module);
         }
         if (run->routed)

@@ -57,7 +57,7 @@ void pass_begin(struct pass *pass, const struct forward *run)
     n->begin(n, run->device, run->tokens->length);
     needed_find(&pass->needed, run);
     rows_begin(&pass->rows, run->device, run->tokens);
-    memory_plan(&pass->memory, run, &pass->rows, pass->needed.largest);
+    memory_plan(&pass->memory, run, &pass->rows, pass->needed.largest, pass->needed.together);
     if (needs_embedding(run))
         embedding_open(&pass->embedding, n, run->in, &pass->needed.weights, pass->needed.wanted);
     pass->feed = (struct feed){.in = run->in,

@@ -10,8 +10,9 @@
 #include "base/json.h"
 #include "quantize/fit.h"
 
-static const char *const suffix[] = {
-    [AMAX_INPUT] = "input_quantizer._amax", [AMAX_WEIGHT] = "weight_quantizer._amax"};
+static const char *const suffix[] = {[AMAX_INPUT] = "input_quantizer._amax",
+                                     [AMAX_WEIGHT] = "weight_quantizer._amax",
+                                     [AMAX_ENGINE_INPUT] = "input_quantizer._amax_engine"};
 
 /* The length of the module's name in a key: the text before a separator ("_" or "."; the reference
  * uses both) and the suffix. 0 if it is not a key. */
@@ -26,7 +27,7 @@ static size_t module_length(const char *name, enum amax_which which)
 
 bool amax_key(const struct model *model, const char *name, char *module, enum amax_which *which)
 {
-    for (int i = AMAX_INPUT; i <= AMAX_WEIGHT; i++) {
+    for (int i = 0; i < AMAX_KINDS; i++) {
         char dumped[TENSOR_NAME_MAX + 1];
         size_t length = module_length(name, (enum amax_which)i);
         if (!length)
@@ -68,7 +69,7 @@ double amax_read(const struct model *model, struct ts_in *in)
     if (!isfinite(amax) || amax < 0 || signbit(amax))
         die("%s: %s: an amax must be finite and not negative, got %g; calibrate again", ts_name(in),
             tensor->name, value);
-    if (amax == 0 && which == AMAX_INPUT)
+    if (amax == 0 && which != AMAX_WEIGHT)
         die("%s: %s: an input amax of 0 means that this layer saw no signal; calibrate again",
             ts_name(in), tensor->name);
     return value;
@@ -147,6 +148,10 @@ static void read_amaxes(struct amaxes *amaxes, const struct model *model, struct
                 tensor->name);
         if (!amax_key(model, tensor->name, module, &which))
             continue;
+        if (which == AMAX_ENGINE_INPUT)
+            die("%s: %s: this calibration is not merged; amax-merge chooses which amax of the "
+                "input counts",
+                ts_name(in), tensor->name);
         const struct amax *amax = keep(amaxes, module, which, amax_read(model, in));
         digest_add(digest, amax->name, strlen(amax->name) + 1);
         digest_value(digest, amax->value);

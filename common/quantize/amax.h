@@ -1,6 +1,12 @@
 /* amax.h: calibration results as a stream of scalars with Model Optimizer's key names:
  * MODULE_input_quantizer._amax, MODULE_weight_quantizer._amax and EXPERT.tokens. Some families use
- * '.' instead of the first '_', and other module names. */
+ * '.' instead of the first '_', and other module names.
+ *
+ * A calibration that is not merged yet also has MODULE_input_quantizer._amax_engine, which only
+ * amax-calib and amax-merge know: what serving engines quantize where it is another input than the
+ * model's own. DeepSeek-V4's code multiplies with the router's weight before w2, engines after it;
+ * so for w2 the model's amax is that with the weight, the engines' that without. amax-merge keeps
+ * one of them under the first name. */
 #ifndef AMAX_H
 #define AMAX_H
 
@@ -9,7 +15,7 @@
 
 #include "stream/ts.h"
 
-enum amax_which { AMAX_INPUT, AMAX_WEIGHT };
+enum amax_which { AMAX_INPUT, AMAX_WEIGHT, AMAX_ENGINE_INPUT, AMAX_KINDS };
 
 /* If `name` is an amax key: true, its module under the checkpoint's name in `module`
  * (TENSOR_NAME_MAX + 1 bytes), and in *which the quantizer. */
@@ -25,9 +31,10 @@ double amax_read(const struct model *model, struct ts_in *in);
 
 struct amaxes;
 
-/* Read a whole amax stream and keep its names and values. A duplicate name ends the process
- * (amax-merge joins them). With `plan`, the stream may be a plan: its values are then 0. The model
- * must outlive the result; amaxes_free() frees it and accepts NULL. */
+/* Read a whole amax stream and keep its names and values. A duplicate name, and an amax of two
+ * kinds, end the process (amax-merge joins them, and chooses). With `plan`, the stream may be a
+ * plan: its values are then 0. The model must outlive the result; amaxes_free() frees it and
+ * accepts NULL. */
 struct amaxes *amaxes_load(const char *path, const struct model *model, bool plan);
 void amaxes_free(struct amaxes *amaxes);
 

@@ -101,7 +101,7 @@ static void print_input_amaxes(const struct summary *s, const json_t *stage, con
     json_array_foreach(json_object_get(stage, "amax"), i, merge)
     {
         json_int_t filled, drafts;
-        const char *rule;
+        const char *rule, *w2 = json_string_value(json_object_get(merge, "w2"));
         if (!json_unpack(merge, "{s:I, s:s}", "input_fallback", &filled, "fallback", &rule) &&
             filled)
             fprintf(stderr, "input amaxes of experts never reached: %" PRId64 " filled in (%s)\n",
@@ -112,6 +112,9 @@ static void print_input_amaxes(const struct summary *s, const json_t *stage, con
                     "input amaxes of drafts not calibrated: %" PRId64
                     " filled in from the last layer (%s)\n",
                     (int64_t)drafts, rule);
+        if (w2)
+            fprintf(stderr, "input amaxes of w2: %s the router's weight (%s)\n",
+                    strcmp(w2, "engine") ? "with" : "without", w2);
     }
 }
 

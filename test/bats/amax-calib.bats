@@ -85,6 +85,8 @@ however_it_is_cut() {
         inputs=$(tar tf "$T/amax.ts" | grep -cF "${name%.tokens}.w1_input") || true
         [ "$inputs" -eq $((count > 0)) ]
     done
+    # w2's inputs twice, with the router's weight and, for engines, without.
+    diff <(tar tf "$T/amax.ts" | grep 'w2_input.*_amax$') <(tar tf "$T/amax.ts" | sed -n 's/_engine$//p')
 }
 
 @test "the history tells tokens by what they are, not by where they lie" {
@@ -97,7 +99,7 @@ however_it_is_cut() {
 @test "--all-experts reaches all, changes no routes, and only raises amaxes" {
     "${calib[@]}" --samples 1 "$NANO" >"$T/some.ts"
     "${calib[@]}" --samples 1 --all-experts "$NANO" >"$T/all.ts"
-    [ "$(tar tf "$T/all.ts" | grep -c _input_quantizer)" -eq 192 ]
+    [ "$(tar tf "$T/all.ts" | grep -c '_input_quantizer\._amax$')" -eq 192 ]
     diff <(amax "$T/some.ts" | grep -E 'tokens|weight') <(amax "$T/all.ts" | grep -E 'tokens|weight')
     name=layers.0.ffn.experts.3.w1_input_quantizer._amax
     for file in some all; do tar xOf "$T/$file.ts" $name | od -An -tf4; done |

@@ -251,6 +251,54 @@ SCALES
     st-cmp "$T/a.ts" "$T/b.ts"
 }
 
+@test "--w2: of the two amaxes of w2's input, one is kept, under the one name" {
+    random_ids "$T/tokens.safetensors" 2 60
+    amax-calib -q --tokens "$T/tokens.safetensors" "$NANO" >"$T/calib.ts"
+    amax-merge --fallback layer-max -o "$T/default.ts" "$T/calib.ts" 2>"$T/said"
+    run grep w2 "$T/said"
+    [ "$status" -eq 1 ]
+    for kind in engine reference; do
+        amax-merge -q --w2 $kind --fallback layer-max "$T/calib.ts" >"$T/$kind.ts"
+        [ "$(tar xOf "$T/$kind.ts" .end | jq -r '.counts[-1].w2')" = $kind ]
+        run grep -q _amax_engine <(tar tf "$T/$kind.ts")
+        [ "$status" -eq 1 ]
+        amax-merge --w2 $kind -o "$T/again.ts" "$T/$kind.ts" 2>"$T/said"
+        [ ! -s "$T/said" ]
+        st-cmp -q "$T/$kind.ts" "$T/again.ts"
+    done
+    st-cmp -q "$T/default.ts" "$T/engine.ts"
+    keys=$(tar tf "$T/calib.ts" | sed -n 's/_engine$//p')
+    [ "$(wc -w <<<"$keys")" -gt 30 ]
+    for key in $(sed -n '1p;9p;$p' <<<"$keys"); do
+        [[ $key == *.w2_input_quantizer._amax ]]
+        [ "$(value "$T/engine.ts" "$key")" = "$(value "$T/calib.ts" "${key}_engine")" ]
+        [ "$(value "$T/reference.ts" "$key")" = "$(value "$T/calib.ts" "$key")" ]
+    done
+    # Nothing else differs, and the engines' are the larger ones: the router's weights are below 1 here, mostly.
+    st-cmp "$T/engine.ts" "$T/reference.ts" >"$T/different" || true
+    [ "$(grep -c 'w2_input' "$T/different")" -gt 30 ]
+    run grep -E 'w[13]_input|weight_q|tokens' "$T/different"
+    [ "$status" -eq 1 ]
+    # A dump of one kind is used as it is, and a line says so.
+    run amax-merge --w2 reference -o "$T/again.ts" "$T/engine.ts"
+    [[ $output == *'--w2 reference: of w2'?'s inputs, '*' have amaxes without the router'* ]]
+    st-cmp -q "$T/engine.ts" "$T/again.ts"
+    run amax-merge --fallback layer-max -o "$T/dump-engine.ts" "$T/dump.ts"
+    [[ $output == *'--w2 engine: of w2'?'s inputs, 63 have amaxes with the router'* ]]
+    run amax-merge --w2 reference --fallback layer-max -o "$T/dump-reference.ts" "$T/dump.ts"
+    [[ $output != *w2\'s* ]]
+    st-cmp -q "$T/dump-engine.ts" "$T/dump-reference.ts"
+}
+
+@test "a calibration that is not merged is refused by the stages that quantize" {
+    random_ids "$T/tokens.safetensors" 1 20
+    amax-calib -q --tokens "$T/tokens.safetensors" --layers 0-0 "$NANO" >"$T/calib.ts"
+    for stage in nvfp4-cast nvfp4-pack; do
+        refused 'w2_input_quantizer._amax_engine: this calibration is not merged; amax-merge' \
+            $stage --amax "$T/calib.ts" -o "$T/x.ts" "$NANO"
+    done
+}
+
 @test "a choice is one of them, whole" {
     for rule in 'none|layer-max' '' none\| layer; do
         run amax-merge --fallback "$rule" "$T/dump.ts"

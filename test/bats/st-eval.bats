@@ -35,9 +35,43 @@ cast() {
     "${eval[@]}" --save "$T/source.ts" "$NANO"
     "${eval[@]}" --arithmetic source --save "$T/cast-source.ts" "$T/cast.ts"
     st-cmp -q "$T/source.ts" "$T/cast-source.ts"
-    "${eval[@]}" --save "$T/served.ts" "$T/cast.ts"
-    run st-cmp -q "$T/source.ts" "$T/served.ts"
+    for arithmetic in engine model; do # those of weights that are not NVFP4 are one
+        "${eval[@]}" --arithmetic $arithmetic --save "$T/$arithmetic.ts" "$T/cast.ts"
+        run st-cmp -q "$T/source.ts" "$T/$arithmetic.ts"
+        [ "$status" -eq 1 ]
+        "${eval[@]}" --arithmetic $arithmetic --save "$T/$arithmetic-source.ts" "$NANO"
+        st-cmp -q "$T/source.ts" "$T/$arithmetic-source.ts"
+    done
+    "${eval[@]}" --save "$T/default.ts" "$T/cast.ts"
+    st-cmp -q "$T/engine.ts" "$T/default.ts"
+    run st-cmp -q "$T/model.ts" "$T/default.ts"
     [ "$status" -eq 1 ]
+}
+
+@test "engine arithmetic: all experts of a layer are under their largest input scale" {
+    cast
+    pt-read "$NANO_AMAX" | amax-merge -q --model "$NANO" --fallback layer-max --peer-max >"$T/peer.ts"
+    nvfp4-cast --amax "$T/peer.ts" "$NANO" >"$T/peer-cast.ts"
+    for arithmetic in engine model; do
+        "${eval[@]}" --arithmetic $arithmetic --save "$T/own.ts" "$T/cast.ts"
+        "${eval[@]}" --arithmetic $arithmetic --save "$T/shared.ts" "$T/peer-cast.ts"
+        same=0
+        st-cmp -q "$T/own.ts" "$T/shared.ts" || same=$?
+        echo "$same" >>"$T/same"
+    done
+    [ "$(xargs <"$T/same")" = '0 1' ]
+}
+
+@test "engine arithmetic: the same for any number of threads, any batch, folder or stream; a layer must fit" {
+    cast
+    st-write -q "$T/nvfp4" "$T/cast.ts"
+    "${eval[@]}" -j 1 --batch 1 --save "$T/a.ts" "$T/nvfp4" >"$T/a"
+    "${eval[@]}" -j 2 --batch 2 --mem 3M --save "$T/b.ts" <"$T/cast.ts" >"$T/b"
+    cmp "$T/a" "$T/b"
+    st-cmp -q "$T/a.ts" "$T/b.ts"
+    refused "--mem is 1024 bytes, but engines' arithmetic needs a layer's experts at once.* --arithmetic model" \
+        "${eval[@]}" --mem 1K "$T/nvfp4"
+    "${eval[@]}" --mem 1K --arithmetic model "$T/nvfp4"
 }
 
 @test "W4A4: mean losses are the reference's" {
@@ -47,10 +81,42 @@ cast() {
         for what in inputs:nvfp4-cast w4a4:nvfp4-pack; do
             want=$(awk -v what="${what%:*}" '$1 == what { print $4 }' "$FIXTURES/golden/eval-w4a4.txt")
             "${what#*:}" -q --amax "$T/amax.ts" "$FIXTURES/ckpt" |
-                st-eval --json --tokens "$FIXTURES/golden/eval-ids.safetensors" >"$T/json"
+                st-eval --arithmetic model --json --tokens "$FIXTURES/golden/eval-ids.safetensors" >"$T/json"
             jq -e --argjson want "$want" '(.mean_nll - $want | fabs) <= 0.015' "$T/json"
         done
     done
+}
+
+@test "W4A4 as engines run it: calibrated with --w2 engine, v4-mini's KL divergence is at most 0.019" {
+    fixtures v4-mini
+    amax-calib -q --tokens "$FIXTURES/golden/calib-ids.safetensors" "$FIXTURES/ckpt" |
+        amax-merge -q --model "$FIXTURES/ckpt" >"$T/amax.ts"
+    eval=(st-eval -q --top 1024 --tokens "$FIXTURES/golden/eval-ids.safetensors")
+    # The source's routed experts in BF16: only W4A4 is measured, not the source's own FP8 as well.
+    mxfp4-unpack -q "$FIXTURES/ckpt" | "${eval[@]}" --save "$T/source.ts"
+    nvfp4-cast -q --amax "$T/amax.ts" "$FIXTURES/ckpt" | "${eval[@]}" --save "$T/result.ts"
+    st-eval --compare --json "$T/source.ts" "$T/result.ts" >"$T/json"
+    jq -e '.kl_divergence <= 0.019' "$T/json" # 0.0187; 0.0216 with --w2 reference
+}
+
+@test "W4A4 as engines run it: a layer errs more where --w2 reference calibrated it" {
+    tokens=$GOLDEN/calib-ids.safetensors
+    st-grep -o "$T/layer.ts" '^(embed|layers\.0)\.' "$NANO"
+    layer=(st-eval -q --samples 4 --tokens "$tokens" --layers 0-0 --states-out)
+    amax-calib -q --samples 16 --tokens "$tokens" --layers 0-0 "$NANO" >"$T/calib.ts"
+    mxfp4-unpack -q "$T/layer.ts" | "${layer[@]}" "$T/source.ts"
+    for w2 in engine reference; do
+        amax-merge -q --w2 $w2 --fallback layer-max "$T/calib.ts" >"$T/amax.ts"
+        nvfp4-cast -q --amax "$T/amax.ts" "$T/layer.ts" >"$T/cast.ts"
+        for arithmetic in engine model; do
+            "${layer[@]}" "$T/states.ts" --arithmetic $arithmetic "$T/cast.ts"
+            st-cmp "$T/source.ts" "$T/states.ts" >"$T/said" || true
+            echo $w2 $arithmetic "$(sed -n 's/^hidden_states.*SQNR \(.*\) dB$/\1/p' "$T/said")" | tee -a "$T/sqnr"
+        done
+    done
+    # The model's arithmetic with its own amaxes, and engines' with theirs, err alike; that is 2.3 dB more.
+    awk '{ sqnr[$1 $2] = $3 }
+        END { exit !(sqnr["engineengine"] > sqnr["referencemodel"] - 0.5 && sqnr["referenceengine"] < sqnr["engineengine"] - 1.5) }' "$T/sqnr"
 }
 
 @test "--compare: a run with itself, and with another" {

@@ -175,6 +175,13 @@ copy() {
     v4-experts -q --amax "$T/kept.ts" "$NANO" "$T/again" 2>"$T/log"
     st-cmp "$T/out" "$T/again"
     [ ! -s "$T/log" ]
+
+    # As Model Optimizer calibrates: other input scales, but only of w2.
+    v4-experts -q --w2 reference --amax "$T/kept.ts" "$NANO" "$T/reference"
+    st-cmp "$T/out" "$T/reference" >"$T/different" || true
+    grep -qE '^layers\.3\.ffn\.experts\.[0-9]+\.w2\.input_scale: ' "$T/different"
+    run grep -vE '^layers\.[0-9]+\.ffn\.experts\.[0-9]+\.w2\.input_scale: |tensors: ' "$T/different"
+    [ "$status" -eq 1 ]
 }
 
 @test "texts as operands, samples of each, -q, --all-experts, --lossy" {

@@ -347,6 +347,7 @@ static void moves(struct device *d, const struct mat *m)
     d->copy(d, mat_cols(m[4], 8, m[0].cols), m[0]);
     d->copy(d, mat_cols(m[5], 3, m[0].cols), m[2]);
     d->scale(d, mat_cols(m[5], 2, 90), 0.3F);
+    d->scale_rows(d, mat_cols(m[5], 4, 93), m[7]);
     d->add(d, mat_cols(m[5], 3, m[0].cols), m[1]);
     d->max_abs(d, mat_cols(m[6], 0, 1), m[5]);
     d->max_abs(d, mat_cols(m[6], 1, 1), m[2]);
@@ -363,7 +364,8 @@ static void moving(void **state)
                             i32(40, 1, 40, 7),
                             result(f32(40, cols + 8, 1, 4), 0),
                             result(bf16(40, cols + 5, 1, 5), 0),
-                            result(f32(1, 2, 0, 6), 0)};
+                            result(f32(1, 2, 0, 6), 0),
+                            f32(40, 1, 1, 7)};
         COMPARE(moves, m);
     }
 }
