@@ -13,21 +13,29 @@ plan=() talk=() overwrite=() verify=() zeros=()
 # run stays behind as its leader: a signal to it ends the whole group. It waits until all of the group has
 # ended, says how to go on, and exits with 128 + the signal's number, as shells do.
 lead() {
-    if [ "${SEEKPIPE_LEADER-}" = "$PPID" ]; then
+    local leader=${SEEKPIPE_LEADER-} life watch group='' signal='' status i
+    if [ "${leader%:*}" = "$PPID" ]; then
+        watch=${leader#*:}
         unset SEEKPIPE_LEADER
+        end_with_leader "$watch" </dev/null &>/dev/null &
+        disown $!
+        exec {watch}<&-
         end_with_stages
         return
     fi
-    local group='' signal='' status i
     for i in HUP INT QUIT TERM; do
         # shellcheck disable=SC2064 # i is of now
         trap "signal=$i; end_group" "$i"
     done
     trap 'kill -STOP -- "-$group"; kill -STOP $$; kill -CONT -- "-$group"' TSTP
+    # A pipe that only the leader holds open for writing, so that its end is seen, however it comes.
+    exec {life}<> <(:)
+    exec {watch}<"/proc/self/fd/$life"
     set -m
-    SEEKPIPE_LEADER=$$ "$BASH" "$0" "$@" &
+    SEEKPIPE_LEADER=$$:$watch "$BASH" "$0" "$@" {life}>&- &
     group=$!
     set +m
+    exec {watch}<&-
     [ -z "$signal" ] || end_group
     while :; do # a signal interrupts wait, in which bash would also say who was killed
         status=0
@@ -44,6 +52,11 @@ lead() {
     signal=${signal:-$(kill -l "$status")}
     echo "$program: ended by SIG$signal; the same command continues" >&2
     exit $((128 + $(kill -l "$signal")))
+}
+
+# end_with_leader DESCRIPTOR: a process of the group that ends it if the leader was killed.
+end_with_leader() {
+    read -r -u "$1" || kill -TERM -- "-$$"
 }
 
 end_group() {

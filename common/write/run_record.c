@@ -160,6 +160,12 @@ static char *differing_options(const char *program, const json_t *was, const jso
     return text;
 }
 
+/* What an entry says of the amaxes, which a plan may lack. */
+static bool is_of_amaxes(const char *key)
+{
+    return !strcmp(key, "amax") || !strcmp(key, "calibration");
+}
+
 /* The digests: of amaxes, a recipe. */
 static char *differing_digests(const char *program, const json_t *was, const json_t *is, bool plan)
 {
@@ -171,7 +177,7 @@ static char *differing_digests(const char *program, const json_t *was, const jso
     json_object_foreach(all, key, value)
     {
         const json_t *before = json_object_get(was, key), *now = json_object_get(is, key);
-        if (text || json_equal(before, now) || (plan && !now && !strcmp(key, "amax")))
+        if (text || json_equal(before, now) || (plan && !now && is_of_amaxes(key)))
             continue;
         text = printable(xprintf("%s had another %s", program, key));
     }

@@ -377,8 +377,8 @@ joined() {
 }
 
 @test "v4-experts --jobs: only what is missing is read again" {
-    v4-experts -q --amax "$NANO_AMAX" "$NANO" "$T/whole"
-    casting=(nvfp4-cast -q --zero keep --amax "$T/amax.ts")
+    v4-experts -q --lossy --amax "$NANO_AMAX" "$NANO" "$T/whole"
+    casting=(nvfp4-pack -q --amax "$T/amax.ts")
     part "$NANO" 1/2 "${casting[@]}"
     half "${casting[@]}"
     find "$T/out.partial" -name 'model-0000[12]*' -printf '%f %i %T@\n' | sort >"$T/before"
@@ -387,7 +387,7 @@ joined() {
     rm "$T/bin/st-read"
     printf '#!/bin/sh\nprintf "%%s\\n" "$*" >>"%s/read"\nexec "%s/st-read" "$@"\n' "$T" "$PWD/$BIN" >"$T/bin/st-read"
     chmod +x "$T/bin/st-read"
-    SEEKPIPE_BIN=$T/bin v4-experts -q --jobs 2 --amax "$NANO_AMAX" "$NANO" "$T/out"
+    SEEKPIPE_BIN=$T/bin v4-experts -q --lossy --jobs 2 --amax "$NANO_AMAX" "$NANO" "$T/out"
     grep -qx -- "--part 1/2 --shards  $NANO" "$T/read"
     grep -qx -- "--part 2/2 --shards model-00003-of-00003.safetensors $NANO" "$T/read"
     find "$T/out" -name 'model-0000[12]*' -printf '%f %i %T@\n' | sort | diff "$T/before" -
@@ -416,7 +416,7 @@ joined() {
     ln -s "$PWD/$BIN"/* "$T/bin"
     rm "$T/bin/nvfp4-cast"
     # shellcheck disable=SC2016 # for another shell
-    printf '#!/bin/sh\ncase $1 in -n | --zero) [ "$3" != -n ] || exec "%s/nvfp4-cast" "$@" ;; esac\necho >>"%s/begun"\nexec sleep 600\n' \
+    printf '#!/bin/sh\ncase $1 in -n | --zero) [ "$3" != -n ] || exec "%s/nvfp4-cast" "$@" ;; esac\necho $$ >>"%s/begun"\nexec sleep 600\n' \
         "$PWD/$BIN" "$T" >"$T/bin/nvfp4-cast"
     chmod +x "$T/bin/nvfp4-cast"
     SEEKPIPE_BIN=$T/bin v4-experts -q --jobs 2 --amax "$NANO_AMAX" "$NANO" "$T/out" 3>&- &
@@ -425,16 +425,16 @@ joined() {
         [ "$(wc -l 2>/dev/null <"$T/begun")" != 2 ] || break
         sleep 0.1
     done
-    mapfile -t parts < <(pgrep -P "$script")
+    mapfile -t parts <"$T/begun"
     [ ${#parts[@]} -eq 2 ]
     kill "$script"
     run wait "$script"
     for part in "${parts[@]}"; do
         for ((i = 0; i < 100; i++)); do
-            kill -0 -- "-$part" 2>/dev/null || break
+            kill -0 "$part" 2>/dev/null || break
             sleep 0.1
         done
-        run kill -0 -- "-$part"
+        run kill -0 "$part"
         [ "$status" -ne 0 ]
     done
 }

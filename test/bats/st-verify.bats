@@ -84,8 +84,6 @@ VERDICTS
 }
 
 @test "drafts in NVFP4 are vLLM's, not SGLang's" {
-    jq '.formats = {"mtp.*.experts.*": "NVFP4"} + .formats | .exclude_modules -= ["mtp.*"]' \
-        pipelines/recipes/deepseek_v4/experts.json >"$T/drafts.json"
     local header='' data='' at=0 layer i w
     for layer in layers.{0..3} mtp.0; do
         for i in {0..15}; do
@@ -94,7 +92,7 @@ VERDICTS
     done
     safetensors "$T/amax.safetensors" "{$header}" "$data"
     amax-merge -q -o "$T/all.ts" "$T/amax.safetensors"
-    nvfp4-cast -q --recipe "$T/drafts.json" --amax "$T/all.ts" "$NANO" | st-write -q "$T/drafts"
+    nvfp4-cast -q --drafts cast --amax "$T/all.ts" "$NANO" | st-write -q "$T/drafts"
     run st-verify "$T/drafts"
     echo "$output"
     [ "$status" -eq 0 ]

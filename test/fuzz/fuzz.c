@@ -160,11 +160,19 @@ _Noreturn static void come_back(const char *format, va_list args)
 /* What the linker puts in the place of die.h's functions. */
 /* NOLINTBEGIN(bugprone-reserved-identifier,cert-dcl37-c,cert-dcl51-cpp) names of the linker */
 _Noreturn void __wrap_die(const char *format, ...);
+_Noreturn void __wrap_die_cut(const char *format, ...);
 _Noreturn void __wrap_die_errno(const char *format, ...);
 _Noreturn void __wrap_die_usage(const char *format, ...);
 void __wrap_warn(const char *format, ...);
 
 _Noreturn void __wrap_die(const char *format, ...)
+{
+    va_list args;
+    va_start(args, format);
+    come_back(format, args);
+}
+
+_Noreturn void __wrap_die_cut(const char *format, ...)
 {
     va_list args;
     va_start(args, format);
