@@ -95,8 +95,11 @@ static void strip(struct key *key)
     key->text[key->length] = 0;
 }
 
+/* What decoding makes of incomplete characters; some tokens have it themselves. */
+static const char replacement[] = "\xEF\xBF\xBD";
+
 /* The key of a token: its normal form, or itself if nothing is left of it. Of an incomplete
- * character, what tokenizer.json writes for its bytes. */
+ * character, or U+FFFD, what tokenizer.json writes for its bytes. */
 static void make_key(struct key *key, const char *token, size_t length)
 {
     enum { GROWTH = 8 }; /* bytes of a form for each of the character */
@@ -105,7 +108,7 @@ static void make_key(struct key *key, const char *token, size_t length)
     key->text = xgrow(key->text, GROWTH * length + 1, 1);
     key->text[0] = 0;
     key->length = 0;
-    if (utf8_valid(token, length) < length) {
+    if (utf8_valid(token, length) < length || memmem(token, length, replacement, 3)) {
         for (size_t i = 0; i < length; i++)
             append(key, letter, utf8_put(bpe_letter((unsigned char)token[i]), letter));
         return;

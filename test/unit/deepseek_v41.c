@@ -4,6 +4,7 @@
 #define CHECKPOINT "test/data/v41-tiny/ckpt"
 #include "steps.h"
 
+#include "base/utf8.h"
 #include "forward/deepseek_v41/deepseek_v41.h"
 #include "text/token_classes.h"
 
@@ -91,6 +92,70 @@ static void classes_and_rows_are_the_references(void **state)
     engram_close(&engram);
     config_close(&config);
     ts_close(in);
+}
+
+/* A tokenizer with these tokens, in the order of their ids, and then those of the bytes. */
+static struct tokenizer *tokenizer_with(const char *const *token, size_t count)
+{
+    json_t *added = json_array(), *vocab = json_object();
+    for (size_t i = 0; i < count; i++)
+        json_array_append_new(added, json_pack("{s:i, s:s, s:b, s:b, s:b, s:b, s:b}", "id", (int)i,
+                                               "content", token[i], "single_word", 0, "lstrip", 0,
+                                               "rstrip", 0, "normalized", 0, "special", 1));
+    for (unsigned byte = 0; byte < 256; byte++) {
+        char letter[5] = {0};
+        utf8_put(bpe_letter((unsigned char)byte), letter);
+        json_object_set_new(vocab, letter, json_integer((json_int_t)(count + byte)));
+    }
+    json_t *all =
+        json_pack("{s:o, s:{s:s, s:o, s:[]}, s:{s:s}}", "added_tokens", added, "model", "type",
+                  "BPE", "vocab", vocab, "merges", "pre_tokenizer", "type", "ByteLevel");
+    char *text = json_dumps(all, 0);
+    struct tokenizer *tokenizer;
+    char *error = tokenizer_parse(&tokenizer, text, strlen(text));
+    if (error)
+        fail_msg("%s", error);
+    json_decref(all);
+    free(text);
+    return tokenizer;
+}
+
+/* What Hugging Face's normalizers make of them; each line of tokens is a class. */
+static void tokens_that_normalize_alike_are_a_class(void **state)
+{
+    (void)state;
+    static const char *const token[] = {
+        " The",    "the",
+        "THE",     " the  ", /* 0 */
+        "\u00e9",  "e",
+        "E",       "e\u0301",
+        "\u00c9", /* 1 */
+        " ",       "\n",
+        "\t",      "  ",
+        " \r\n",         /* 2: one space */
+        "\ufb01",  "fi", /* 3 */
+        "\u2460",  "1",
+        " 1",                       /* 4 */
+        "\u0301",                   /* 5: nothing is left but itself */
+        "\ufffd",                   /* 6 */
+        " \ufffd",                  /* 7: as it is written */
+        "a b",     "A\t \nb",       /* 8 */
+        "\u3000x", "\u00a0X\u2003", /* 9: stripped */
+        "\x1f",    "\x1f\x1f",      /* 10, 11: no white space */
+    };
+    static const int32_t want[] = {0, 0, 0, 0, 1, 1, 1, 1, 1, 2, 2, 2, 2,  2,
+                                   3, 3, 4, 4, 4, 5, 6, 7, 8, 8, 9, 9, 10, 11};
+    enum { COUNT = sizeof token / sizeof *token };
+    int32_t class[COUNT + 257];
+    struct tokenizer *tokenizer = tokenizer_with(token, COUNT);
+    assert_true(token_classes(tokenizer, class, COUNT + 257) > 12);
+    for (size_t i = 0; i < COUNT; i++)
+        if (class[i] != want[i])
+            fail_msg("token %d has class %d, wanted %d", (int)i, class[i], want[i]);
+    assert_int_equal(class[COUNT + 'e'], class[4]);
+    assert_true(class[COUNT + 0xe9] != class[4]); /* an incomplete character */
+    assert_int_equal(class[COUNT + 256], -1);     /* no token */
+    tokenizer_free(tokenizer);
 }
 
 /* ---- steps ---- */
@@ -317,6 +382,7 @@ int main(void)
     const struct CMUnitTest numbers[] = {
         cmocka_unit_test(multipliers_are_numpys),
         cmocka_unit_test(released_tables_add_up),
+        cmocka_unit_test(tokens_that_normalize_alike_are_a_class),
         cmocka_unit_test(classes_and_rows_are_the_references),
     };
     const struct CMUnitTest layers[] = {
