@@ -4,8 +4,8 @@
 
 #include "base/die.h"
 
-/* Each row costs a disk access, so rows are read in batches. */
-enum { READERS = 32 };
+/* Each row costs a disk access, so many are read at a time. A thread is worth some rows. */
+enum { READERS = 32, ROWS_OF_READER = 16 };
 
 void row_table_open(struct row_table *table, const struct weight *weight, struct ts_held *bytes,
                     struct ts_held *scale)
@@ -35,7 +35,7 @@ void row_table_read(const struct row_table *table, const int32_t *number, uint64
     const struct tensor *tensor = ts_held_tensor(table->bytes);
     size_t size = (size_t)weight_row_bytes(w, tensor);
     size_t blocks = table->scale ? (size_t)ts_held_tensor(table->scale)->dim[1] : 0;
-#pragma omp parallel num_threads(READERS)
+#pragma omp parallel num_threads(at_most(1 + count / ROWS_OF_READER, READERS))
     {
         char *raw = xalloc(size, 1);
         float *scale = xalloc(blocks, sizeof *scale), *stored = xalloc(blocks, sizeof *stored);
