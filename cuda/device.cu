@@ -114,8 +114,9 @@ extern "C" struct device *device_cuda(unsigned gpu_number, const char **why)
     int count = 0;
     cudaError_t status = cudaGetDeviceCount(&count);
     if (status != cudaSuccess || !count) {
-        *why = status != cudaSuccess ? cudaGetErrorString(status) : "there is no GPU";
-        return NULL;
+        *why = xprintf("no GPU or no driver on this machine (%s); --device cpu needs none",
+                       status != cudaSuccess ? cudaGetErrorString(status) : "none was found");
+        return NULL; /* *why is never freed */
     }
     if (gpu_number >= (unsigned)count) {
         *why = "there are fewer GPUs on this machine than ranks";

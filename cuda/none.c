@@ -4,7 +4,7 @@
 #include "forward/gather.h"
 
 static const char none[] =
-    "this build has no CUDA; build where nvcc is found (see make's line \"cuda: ...\")";
+    "this build has no CUDA; --device cpu needs none (where nvcc is found, make builds with it)";
 
 struct device *device_cuda(unsigned gpu, const char **why)
 {

@@ -8,6 +8,63 @@ program=$(basename "$0")
 # Options of every pipeline, for all stages, for st-read and for st-write.
 plan=() talk=() overwrite=() verify=() zeros=()
 
+# lead "$@": run the script once more, in a process group of its own, and return in that run only. The first
+# run stays behind as its leader: a signal to it ends the whole group. It waits until all of the group has
+# ended, says how to go on, and exits with 128 + the signal's number, as shells do.
+lead() {
+    if [ "${SEEKPIPE_LEADER-}" = "$PPID" ]; then
+        unset SEEKPIPE_LEADER
+        end_with_stages
+        return
+    fi
+    local group='' signal='' status i
+    for i in HUP INT QUIT TERM; do
+        # shellcheck disable=SC2064 # i is of now
+        trap "signal=$i; end_group" "$i"
+    done
+    trap 'kill -STOP -- "-$group"; kill -STOP $$; kill -CONT -- "-$group"' TSTP
+    set -m
+    SEEKPIPE_LEADER=$$ "$BASH" "$0" "$@" &
+    group=$!
+    set +m
+    [ -z "$signal" ] || end_group
+    while :; do # a signal interrupts wait, in which bash would also say who was killed
+        status=0
+        wait "$group" 2>/dev/null || status=$?
+        kill -0 "$group" 2>/dev/null || break
+    done
+    [ "$status" -ne 0 ] || exit 0
+    end_group
+    for ((i = 0; i < 100; i++)); do # what a killed shell of the group did not wait for
+        kill -0 -- "-$group" 2>/dev/null || break
+        sleep 0.1
+    done
+    [ "$status" -gt 128 ] || exit "$status"
+    signal=${signal:-$(kill -l "$status")}
+    echo "$program: ended by SIG$signal; the same command continues" >&2
+    exit $((128 + $(kill -l "$signal")))
+}
+
+end_group() {
+    [ -z "$group" ] || kill -TERM -- "-$group" 2>/dev/null || :
+}
+
+# A shell of the group ends after its stages, which get the same signal.
+end_with_stages() {
+    trap 'wait; exit 143' HUP INT QUIT TERM
+}
+
+# quietly COMMAND...: run a single program, or the last of a pipeline, so that bash prints no line of its own if
+# a signal ends it: the shell that waits for it has another standard error.
+quietly() {
+    [ "$BASHPID" = $$ ] || end_with_stages # in a pipeline
+    (
+        end_with_stages
+        exec 3>&2 2>/dev/null
+        "$@" 2>&3 3>&-
+    )
+}
+
 # arrange OPTIONS "$@": parse the command line as the programs do (short options together, options
 # after operands) into $arranged: options, each a word, then --, then operands. For
 # eval "set -- $arranged". OPTIONS are the pipeline's own, as getopt(1) takes them.
@@ -40,15 +97,21 @@ choose_last() {
     fi
 }
 
-# put DESTINATION: the last stage: write the stream to DESTINATION, or compare it.
+# complete_already PLAN: whether st-write -n said so; then this says it, too.
+complete_already() {
+    [[ $1 == *': complete already, '* ]] || return
+    [ "${talk[*]}" = -q ] || echo "$program: $1" >&2
+}
+
+# put DESTINATION: the last stage of a pipeline: write the stream to DESTINATION, or compare it.
 put() {
     local status=0 quiet=()
     if [ "$last" = st-write ]; then
-        st-write "${plan[@]}" "${talk[@]}" "${overwrite[@]}" "${verify[@]}" "$1"
+        quietly st-write "${plan[@]}" "${talk[@]}" "${overwrite[@]}" "${verify[@]}" "$1"
         return
     fi
     [ "${talk[*]}" != -q ] || quiet=(-q)
-    st-cmp "${quiet[@]}" - "$1" || status=$?
+    quietly st-cmp "${quiet[@]}" - "$1" || status=$?
     [ "$status" != 1 ] || echo "$program: $1: is not what this source and these options give" >&2
     return "$status"
 }
@@ -74,6 +137,7 @@ todo() {
 
 # blame "${PIPESTATUS[*]}" STAGE...: after a pipeline failed, say which stage failed first and exit,
 # with 2 if it refused an option. SIGPIPE (141) only means that a later stage exited.
+lost='no checkpoint was put in place'
 blame() {
     local status statuses stage
     read -ra statuses <<<"$1"
@@ -81,31 +145,64 @@ blame() {
     for status in "${statuses[@]}"; do
         stage=$1
         shift
-        if [ "$status" -ne 0 ] && [ "$status" -ne 141 ]; then
-            echo "$program: $stage failed (exit $status); no checkpoint was put in place" >&2
-            exit $((status == 2 ? 2 : 1))
+        if [ "$status" -eq 0 ] || [ "$status" -eq 141 ]; then continue; fi
+        if [ "$status" -gt 128 ]; then
+            echo "$program: $stage was ended by SIG$(kill -l "$status"); $lost; the same command continues" >&2
+        else
+            echo "$program: $stage failed (exit $status); $lost" >&2
         fi
+        exit $((status == 2 ? 2 : 1))
     done
-    echo "$program: a stage was cut off; no checkpoint was put in place" >&2
+    echo "$program: a stage was cut off; $lost" >&2
     exit 1
 }
 
 # in_parts N COMMAND...: run COMMAND 1/N to COMMAND N/N in parallel; if one fails, exit after all have
-# ended. Each is a process group of its own, which ends with this script.
+# ended.
 in_parts() {
     local i failed='' running=()
-    set -m
     for ((i = 1; i <= $1; i++)); do
-        "${@:2}" "$i/$1" &
+        { end_with_stages && "${@:2}" "$i/$1"; } &
         running+=($!)
     done
-    set +m
-    trap 'kill -- "${running[@]/#/-}" 2>/dev/null; exit 1' HUP INT TERM
     for i in "${running[@]}"; do
         wait "$i" || failed=yes
     done
-    trap - HUP INT TERM
     [ -z "$failed" ] || exit 1
+}
+
+# ---- values of options, which are refused before any work ----
+
+# choice OPTION VALUE WORD...
+choice() {
+    local word
+    for word in "${@:3}"; do
+        [ "$2" != "$word" ] || return 0
+    done
+    usage_error "$1: '$2' is not one of ${*:3}"
+}
+
+# number OPTION VALUE LEAST MOST
+number() {
+    [[ $2 =~ ^(0|[1-9][0-9]{0,9})$ && $2 -ge $3 && $2 -le $4 ]] ||
+        usage_error "$1: '$2' is not a number from $3 to $4"
+}
+
+# file_name WHAT VALUE: also of a folder.
+file_name() {
+    [ -n "$2" ] || usage_error "$1: the name is empty"
+    [[ $2 != -* ]] || usage_error "$1: '$2' looks like an option; a file of that name is ./$2"
+}
+
+# output_file OPTION VALUE: a file that will be written.
+output_file() {
+    local folder
+    file_name "$1" "$2"
+    [ ! -d "$2" ] || usage_error "$1: $2 is a folder; name a file"
+    [ -e "$2" ] || [ ! -L "$2" ] || usage_error "$1: $2 is a symbolic link to nothing"
+    [ ! -e "$2" ] || [ -f "$2" ] || return 0 # a device, or a pipe
+    folder=$(dirname -- "$2")
+    [[ -d $folder && -w $folder ]] || usage_error "$1: $2: its folder is not there or not writable"
 }
 
 # usage_error MESSAGE: as in the programs.

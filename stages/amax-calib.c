@@ -7,6 +7,7 @@
 
 #include "base/die.h"
 #include "base/json.h"
+#include "base/output.h"
 #include "forward/forward_options.h"
 #include "forward/resume.h"
 #include "model/weights.h"
@@ -254,9 +255,11 @@ int main(int argc, char **argv)
     if (o.resume && launch_read(&launch))
         die_usage(
             "--resume does not go with several ranks: each has the states of its own samples");
+    if (o.resume)
+        output_check_folder(o.resume);
     forward_options_open(&o.forward, &stage, &run, &tokens, 1);
     const struct model *model = ts_model(run.in);
-    struct recipe *recipe = o.recipe ? recipe_load(o.recipe, model) : NULL;
+    struct recipe *recipe = o.recipe ? recipe_load(o.recipe, NULL, model) : NULL;
     struct results results = {
         .stage = &stage, .options = &o, .run = &run, .model = model, .recipe = recipe};
     scalars_begin(&results.scalars, "amax.safetensors");

@@ -8,23 +8,30 @@
 
 #include "base/die.h"
 #include "base/output.h"
+#include "base/text.h"
 #include "model/weights.h"
 #include "quantize/amax.h"
 #include "quantize/fit.h"
 #include "quantize/recipe.h"
+#include "tensor/nvfp4.h"
 #include "tensor/weight.h"
 
 static const struct program program = {
     .about = "Merge the amaxes of several ranks (pt-read, amax-calib), let w1 and w3 of an expert "
-             "share the larger, and fill in amaxes of experts that no calibration token reached.",
-    .operands = {"[stream ...]"},
+             "share the larger, and fill in amaxes of experts that no calibration token reached. "
+             "Of a checkpoint in NVFP4, take the amaxes that its input scales stand for.",
+    .operands = {"[stream ...]", ""},
     .examples = {"pt-read dumps/ | amax-merge --model DeepSeek-V4 --fallback layer-max >amax.ts",
-                 "amax-merge --summary summary.txt rank0.ts rank1.ts >amax.ts"},
+                 "amax-merge --summary summary.txt rank0.ts rank1.ts >amax.ts",
+                 "amax-merge --model DeepSeek-V4 DeepSeek-V4-NVFP4 >amax.ts",
+                 "amax-merge --model DeepSeek-V4 --input-scale 1 >amax.ts"},
     .max_operands = ANY_OPERANDS,
 };
 
 struct options {
-    const char *fallback, *model, *recipe, *summary;
+    const char *drafts, *fallback, *model, *recipe, *summary;
+    const char *input_scale;
+    float scale;       /* of all experts; 0: --input-scale was not given */
     uint64_t coverage; /* percent */
     bool peer_max, verbose;
 };
@@ -37,7 +44,7 @@ struct entry {
     struct place place;  /* of the matrix */
     struct peers *peers; /* of a routed expert; NULL for other matrices */
     union {
-        float amax;
+        double amax;
         int64_t tokens;
     };
 };
@@ -46,17 +53,19 @@ struct entry {
 struct peers {
     struct peers *next;
     struct place place; /* of one of them */
-    float input_amax;   /* the largest of those that tokens reached; 0 if none */
+    double input_amax;  /* the largest of those that tokens reached; 0 if none */
     uint32_t reached;   /* how many have an input amax without being filled in ... */
     uint32_t wanted;    /* ... and how many need one */
 };
 
 struct table {
     struct model *model; /* of --model, or of the names in the first stream */
+    bool exact; /* amaxes are F64, so that they give the input scales that they come from */
     struct entry *entry;
     size_t count, capacity;
     struct toc *toc;     /* parallel to entry[]: their names */
     struct peers *peers; /* most recently found first */
+    uint64_t drafts;     /* filled in for drafts that were not calibrated */
 };
 
 static const char *name_of(const struct table *table, const struct entry *entry)
@@ -95,10 +104,10 @@ static struct entry *append(struct table *table, const char *name, enum dtype dt
 }
 
 static struct entry *append_amax(struct table *table, const char *module, enum amax_which which,
-                                 float amax)
+                                 double amax)
 {
     char *name = amax_name(table->model, module, which);
-    struct entry *entry = append(table, name, DTYPE_F32);
+    struct entry *entry = append(table, name, table->exact ? DTYPE_F64 : DTYPE_F32);
     free(name);
     entry->which = (uint8_t)which;
     entry->amax = amax;
@@ -124,9 +133,64 @@ static void read_entry(struct table *table, struct ts_in *in)
         return;
     }
     enum amax_which which;
-    float amax = amax_read(table->model, in);
+    float amax = (float)amax_read(table->model, in);
     amax_key(table->model, tensor->name, module, &which);
     append_amax(table, module, which, amax);
+}
+
+/* A tensor of a checkpoint: the input scale of a matrix in NVFP4, or nothing. */
+static void read_scale(struct table *table, struct ts_in *in)
+{
+    static const char ending[] = ".input_scale";
+    const struct tensor *tensor = ts_present(in);
+    float scale;
+    if (!ends_with(tensor->name, ending))
+        return;
+    char *module = xstrdup(tensor->name);
+    module[strlen(module) - strlen(ending)] = 0;
+    char *other = xprintf("%s.weight_scale_2", module);
+    if (toc_find(ts_toc(in), other) >= 0) { /* FP8's input scales have another meaning */
+        if (tensor->dtype != DTYPE_F32 || tensor->size != sizeof scale)
+            die("%s: %s: wanted one F32 number", ts_name(in), tensor->name);
+        ts_read(in, &scale, sizeof scale);
+        if (!isfinite(scale) || scale <= 0)
+            die("%s: %s: an input scale must be finite and above 0, got %g", ts_name(in),
+                tensor->name, (double)scale);
+        append_amax(table, module, AMAX_INPUT, nvfp4_amax(scale));
+    }
+    free(other);
+    free(module);
+}
+
+/* The entries that a calibration will have. Their values decide nothing in a plan. */
+static void read_planned(struct table *table, const struct toc *toc)
+{
+    char module[TENSOR_NAME_MAX + 1];
+    enum amax_which which;
+    for (size_t i = 0; i < toc->count; i++)
+        if (is_tokens(&toc->tensor[i]))
+            append(table, toc->tensor[i].name, DTYPE_I64)->is_tokens = true;
+        else if (amax_key(table->model, toc->tensor[i].name, module, &which))
+            append_amax(table, module, which, 1);
+}
+
+static void read_stream(struct table *table, struct ts_in *in, bool plan)
+{
+    bool checkpoint = ts_file_find(in, "config.json") >= 0;
+    size_t before = table->count;
+    if (before && checkpoint != table->exact)
+        die("%s: a checkpoint and a calibration do not go together; give one of them", ts_name(in));
+    table->exact = checkpoint;
+    while (ts_next(in))
+        (checkpoint ? read_scale : read_entry)(table, in);
+    if (ts_plan_only(in) && (checkpoint || !plan))
+        die("%s: is a plan only, without values", ts_name(in));
+    if (ts_plan_only(in))
+        read_planned(table, ts_toc(in));
+    if (checkpoint && table->count == before)
+        die("%s: has no input scales of matrices in NVFP4; amaxes come from a calibration, or a "
+            "checkpoint in NVFP4",
+            ts_name(in));
 }
 
 /* Model Optimizer's dumps are named amax_dict_rankR-mpN: all N must be present. */
@@ -184,14 +248,11 @@ static struct ts_in *read_all(struct table *table, struct stage *stage)
     struct ts_in *first = NULL;
     for (size_t i = 0; i < streams; i++) {
         const char *path = stage->operands ? stage->operand[i] : NULL;
-        /* Even for a plan the values are needed: they decide what is filled in. */
+        /* For a plan, too, values are read if they are there: they decide what is filled in. */
         struct ts_in *in = ts_open(path && strcmp(path, "-") != 0 ? path : NULL, NULL);
         if (!table->model)
             table->model = model_open(model_guess(ts_toc(in)), NULL);
-        while (ts_next(in))
-            read_entry(table, in);
-        if (ts_plan_only(in))
-            die("%s: is a plan only, without values", ts_name(in));
+        read_stream(table, in, stage->plan);
         struct toc *toc = ts_toc(in);
         shard = xgrow(shard, shards + toc->shards, sizeof *shard);
         for (size_t j = 0; j < toc->shards; j++)
@@ -222,16 +283,16 @@ static struct entry *find(struct table *table, const char *module, enum amax_whi
 }
 
 /* The largest amax in the group of an entry. */
-static float group_amax(struct table *table, const struct entry *entry)
+static double group_amax(struct table *table, const struct entry *entry)
 {
     char module[TENSOR_NAME_MAX + 1];
     struct place member;
-    float largest = entry->amax;
+    double largest = entry->amax;
     for (unsigned i = 0; model_group_member(table->model, &entry->place, i, &member); i++) {
         const struct entry *other =
             model_module(table->model, &member, module) ? find(table, module, entry->which) : NULL;
         if (other)
-            largest = fmaxf(largest, other->amax);
+            largest = fmax(largest, other->amax);
     }
     return largest;
 }
@@ -243,7 +304,7 @@ static uint64_t fuse(struct table *table)
     uint64_t fused = 0;
     for (size_t i = 0; i < table->count; i++) {
         struct entry *entry = &table->entry[i];
-        float largest = entry->is_tokens ? 0 : group_amax(table, entry);
+        double largest = entry->is_tokens ? 0 : group_amax(table, entry);
         if (!entry->is_tokens && entry->amax < largest) {
             entry->amax = largest;
             fused++;
@@ -258,22 +319,45 @@ static void find_peer_maxima(struct table *table)
     for (size_t i = 0; i < table->count; i++) {
         const struct entry *entry = &table->entry[i];
         if (entry->peers && entry->which == AMAX_INPUT) {
-            entry->peers->input_amax = fmaxf(entry->peers->input_amax, entry->amax);
+            entry->peers->input_amax = fmax(entry->peers->input_amax, entry->amax);
             entry->peers->reached++;
         }
     }
 }
 
-/* The fallback rule's amax for an expert with these peers; 0 if there is none. */
+/* True for peers in a draft that the calibration did not run. */
+static bool is_uncalibrated_draft(const struct peers *peers)
+{
+    return peers->place.section == SECTION_MTP && !peers->reached;
+}
+
+/* The same matrix in the last calibrated layer of the trunk, or NULL. */
+static const struct peers *last_layer(const struct table *table, const struct peers *of)
+{
+    const struct peers *last = NULL;
+    for (const struct peers *peers = table->peers; peers; peers = peers->next)
+        if (peers->place.section == SECTION_LAYERS && peers->reached &&
+            peers->place.matrix == of->place.matrix &&
+            (!last || peers->place.layer > last->place.layer))
+            last = peers;
+    return last;
+}
+
+/* The fallback rule's amax for an expert with these peers; 0 if there is none. A draft that was not
+ * calibrated takes the trunk's last layer for its own. */
 static float fallback_amax(const struct table *table, const struct options *o,
                            const struct peers *of)
 {
+    if (is_uncalibrated_draft(of))
+        of = last_layer(table, of);
+    if (!of)
+        return 0;
     if (!strcmp(o->fallback, "layer-max"))
         return of->input_amax;
-    float largest = 0;
+    double largest = 0;
     for (const struct peers *peers = table->peers; peers; peers = peers->next)
         if (peers->place.section != SECTION_MTP && peers->place.matrix == of->place.matrix)
-            largest = fmaxf(largest, peers->input_amax);
+            largest = fmax(largest, peers->input_amax);
     return largest;
 }
 
@@ -285,13 +369,14 @@ static void fill_one(struct table *table, const struct options *o, const char *m
         die("%s has no input amax: no calibration token reached it; choose a rule with --fallback, "
             "or calibrate with more text",
             module);
-    float amax = fallback_amax(table, o, peers);
+    double amax = fallback_amax(table, o, peers);
     if (amax == 0)
         die("%s has no input amax, and no other expert has one that --fallback %s could take",
             module, o->fallback);
     if (o->verbose)
-        warn("%s: filled in with %g", module, (double)amax);
+        warn("%s: filled in with %g", module, amax);
     append_amax(table, module, AMAX_INPUT, amax)->filled = true;
+    table->drafts += is_uncalibrated_draft(peers);
 }
 
 /* What there is to fill in, in the order of modules. */
@@ -318,7 +403,7 @@ static void want_for_model(struct table *table, const struct options *o, struct 
                            struct gaps *gaps)
 {
     struct weights weights;
-    struct recipe *recipe = recipe_load(o->recipe, table->model);
+    struct recipe *recipe = recipe_load(o->recipe, o->drafts, table->model);
     weights_find(&weights, table->model, ts_toc(model), ts_name(model));
     for (size_t i = 0; i < weights.count; i++) {
         const struct weight *w = &weights.weight[i];
@@ -350,7 +435,8 @@ static void check_coverage(const struct table *table, const struct options *o)
 {
     for (const struct peers *peers = table->peers; peers; peers = peers->next) {
         char path[TENSOR_NAME_MAX + 1];
-        if (peers->wanted && peers->reached * 100.0 < (double)(peers->wanted * o->coverage))
+        if (!is_uncalibrated_draft(peers) &&
+            peers->reached * 100.0 < (double)(peers->wanted * o->coverage))
             die("%s: the calibration has %" PRIu32 " of %" PRIu32 " experts, under %" PRIu64
                 " %%; is it of this model? If so, calibrate with more text, or name a rule with "
                 "--fallback",
@@ -384,18 +470,21 @@ static uint64_t fill(struct table *table, const struct options *o, struct ts_in 
     }
     check_coverage(table, o);
     for (size_t i = 0; i < gaps.count; i++) {
-        fill_one(table, o, gaps.module[i]);
+        if (o->scale > 0)
+            append_amax(table, gaps.module[i], AMAX_INPUT, nvfp4_amax(o->scale));
+        else
+            fill_one(table, o, gaps.module[i]);
         free(gaps.module[i]);
     }
     free(gaps.module);
-    return gaps.count;
+    return o->scale > 0 ? 0 : gaps.count;
 }
 
 static void share_peer_max(struct table *table)
 {
     for (size_t i = 0; i < table->count; i++) {
         struct entry *entry = &table->entry[i];
-        if (entry->peers && entry->which == AMAX_INPUT)
+        if (entry->peers && entry->peers->reached && entry->which == AMAX_INPUT)
             entry->amax = entry->peers->input_amax;
     }
 }
@@ -410,7 +499,7 @@ static void sort(struct table *table)
 
 static int by_amax(const void *a, const void *b)
 {
-    float x = *(const float *)a, y = *(const float *)b;
+    double x = *(const double *)a, y = *(const double *)b;
     return (x > y) - (x < y);
 }
 
@@ -420,7 +509,7 @@ static void write_digest(FILE *out, const struct table *table)
     fprintf(out, "\n%-40s %8s %8s %12s %12s %12s\n", "digest", "experts", "filled", "min", "median",
             "max");
     bool *done = xalloc(table->count, sizeof *done);
-    float *amax = xalloc(table->count, sizeof *amax);
+    double *amax = xalloc(table->count, sizeof *amax);
     for (size_t i = 0; i < table->count; i++) {
         const struct entry *first = &table->entry[i];
         if (done[i] || !first->peers)
@@ -440,8 +529,8 @@ static void write_digest(FILE *out, const struct table *table)
         char *label = xprintf("%s %s %s", model_experts_path(table->model, place, path),
                               model_matrix_name(table->model, place),
                               first->which == AMAX_INPUT ? "input" : "weight");
-        fprintf(out, "%-40s %8zu %8zu %12.4g %12.4g %12.4g\n", label, n, filled, (double)amax[0],
-                (double)amax[n / 2], (double)amax[n - 1]);
+        fprintf(out, "%-40s %8zu %8zu %12.4g %12.4g %12.4g\n", label, n, filled, amax[0],
+                amax[n / 2], amax[n - 1]);
         free(label);
     }
     free(done);
@@ -462,7 +551,7 @@ static void write_summary(const char *path, const struct table *table)
         char *quantizer = xstrdup(name_of(table, entry));
         *strrchr(quantizer, '.') = 0; /* "._amax" */
         fprintf(out, "%-80s TensorQuantizer(NVFP4, block 16, amax=%.2e%s)\n", quantizer,
-                (double)entry->amax, entry->filled ? ", filled in: never reached" : "");
+                entry->amax, entry->filled ? ", filled in: never reached" : "");
         free(quantizer);
     }
     write_digest(out, table);
@@ -475,10 +564,13 @@ static void write_entries(struct ts_out *out, const struct table *table)
 {
     for (size_t i = 0; i < table->count; i++) {
         const struct entry *entry = &table->entry[i];
+        float amax = (float)entry->amax;
         if (entry->is_tokens)
             ts_put(out, name_of(table, entry), &entry->tokens, sizeof entry->tokens);
-        else
+        else if (table->exact)
             ts_put(out, name_of(table, entry), &entry->amax, sizeof entry->amax);
+        else
+            ts_put(out, name_of(table, entry), &amax, sizeof amax);
     }
 }
 
@@ -502,6 +594,34 @@ static struct model *reopened(struct ts_in *in)
     return model;
 }
 
+static void tell_filled(const struct table *table, const struct options *o, uint64_t filled)
+{
+    if (filled > table->drafts)
+        warn("%" PRIu64 " input amaxes of experts never reached were filled in by %s",
+             filled - table->drafts, o->fallback);
+    if (table->drafts)
+        warn("%" PRIu64 " input amaxes of drafts, which were not calibrated, were filled in from "
+             "the last layer's by %s",
+             table->drafts, o->fallback);
+}
+
+static void check_options(struct options *o, const struct stage *stage)
+{
+    char *end;
+    if (o->coverage > 100)
+        die_usage("--coverage: at most 100 percent");
+    if (!o->input_scale)
+        return;
+    o->scale = strtof(o->input_scale, &end);
+    if (!isfinite(o->scale) || o->scale <= 0 || end == o->input_scale || *end)
+        die_usage("--input-scale: '%s' is not a number above 0", o->input_scale);
+    if (!o->model || stage->operands)
+        die_usage("--input-scale needs --model, and takes no stream");
+    if (o->coverage || o->peer_max || strcmp(o->fallback, "none") != 0)
+        die_usage("--coverage, --fallback and --peer-max are for calibrations; not with "
+                  "--input-scale");
+}
+
 static void take_options(struct options *o, struct stage *stage, int argc, char **argv)
 {
     const struct arg args[] = {
@@ -511,7 +631,9 @@ static void take_options(struct options *o, struct stage *stage, int argc, char 
          .value = "percent",
          .help = "the share of each layer's experts that must have input amaxes of their own; "
                  "fewer are an error (default: 0)",
+         .in = FORM(0),
          .silent = true},
+        recipe_drafts_arg(&o->drafts),
         {.name = "fallback",
          .kind = ARG_CHOICE,
          .to = &o->fallback,
@@ -519,24 +641,35 @@ static void take_options(struct options *o, struct stage *stage, int argc, char 
          .choices = "none|layer-max|projection-max",
          .help = "the input amax of an expert never reached: none, that is an error (default); "
                  "layer-max, the largest of its projection in its layer; projection-max, the "
-                 "largest of its projection in all layers but MTP (Model Optimizer's rule for V4)"},
+                 "largest of its projection in all layers but MTP (Model Optimizer's rule for V4)",
+         .in = FORM(0)},
+        {.name = "input-scale",
+         .kind = ARG_TEXT,
+         .to = &o->input_scale,
+         .value = "N",
+         .help = "no calibration: N is the input scale of all that the recipe names in the "
+                 "checkpoint; with 1, engines quantize activations by their blocks alone",
+         .in = FORM(1),
+         .required = FORM(1)},
         {.name = "model",
          .kind = ARG_TEXT,
          .to = &o->model,
          .value = "dir",
          .help = "the checkpoint: every matrix that the recipe names needs an amax. Without it, "
                  "every layer that occurs needs experts 0 to the last one seen",
+         .required = FORM(1),
          .silent = true},
         {.name = "peer-max",
          .to = &o->peer_max,
-         .help = "all experts of a layer share the layer's input amax of a projection"},
+         .help = "all experts of a layer share the layer's input amax of a projection",
+         .in = FORM(0)},
         {.name = "recipe",
          .kind = ARG_TEXT,
          .to = &o->recipe,
          .value = "name",
          .help = "which matrices of the checkpoint count (default: experts)"},
         {.name = "summary",
-         .kind = ARG_TEXT,
+         .kind = ARG_OUTPUT,
          .to = &o->summary,
          .value = "file",
          .help = "a line per quantizer, and a digest per layer",
@@ -554,33 +687,36 @@ int main(int argc, char **argv)
     struct stage stage;
     take_options(&o, &stage, argc, argv);
     o.verbose = stage.verbose;
-    if (o.coverage > 100)
-        die_usage("--coverage: at most 100 percent");
+    check_options(&o, &stage);
     struct ts_in *model = o.model ? ts_open(o.model, NULL) : NULL;
     struct table table = {.toc = toc_new()};
     table.model = model ? reopened(model) : NULL;
-    struct ts_in *in = read_all(&table, &stage);
+    table.exact = o.scale > 0;
+    struct ts_in *in = o.scale > 0 ? NULL : read_all(&table, &stage);
     uint64_t fused = fuse(&table);
     find_peer_maxima(&table);
-    uint64_t filled = fill(&table, &o, model, ts_name(in));
+    uint64_t filled = fill(&table, &o, model, in ? ts_name(in) : "--input-scale");
     if (model)
-        ts_close(model); /* frees memory before sorting */
+        ts_close(model);     /* frees memory before sorting */
+    if (in && table.exact) { /* the output is no checkpoint */
+        ts_close(in);
+        in = NULL;
+    }
     if (o.peer_max)
         share_peer_max(&table);
     sort(&table);
-    if (o.summary)
+    if (o.summary && !stage.plan)
         write_summary(o.summary, &table);
     if (filled && !stage.quiet)
-        warn("%" PRIu64 " input amaxes of experts never reached were filled in by %s", filled,
-             o.fallback);
+        tell_filled(&table, &o, filled);
 
     struct ts_out *out = ts_create(&stage, in, table.toc);
     if (!stage.plan)
         write_entries(out, &table);
     ts_finish(out, in,
-              json_pack("{s:I, s:I, s:I, s:s}", "amaxes", (json_int_t)table.count, "fused",
-                        (json_int_t)fused, "input_fallback", (json_int_t)filled, "fallback",
-                        o.fallback));
+              json_pack("{s:I, s:I, s:I, s:I, s:s}", "amaxes", (json_int_t)table.count, "fused",
+                        (json_int_t)fused, "input_fallback", (json_int_t)(filled - table.drafts),
+                        "drafts_fallback", (json_int_t)table.drafts, "fallback", o.fallback));
     free_table(&table);
     return stage_end(&stage);
 }

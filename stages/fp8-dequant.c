@@ -10,6 +10,7 @@ static const struct program program = {
     .examples = {"st-read DeepSeek-V4 | fp8-dequant | mxfp4-unpack | st-write DeepSeek-V4-bf16",
                  "fp8-dequant <a.ts >b.ts"},
     .max_operands = 1,
+    .in_place = true,
 };
 
 int main(int argc, char **argv)

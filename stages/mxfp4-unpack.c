@@ -9,6 +9,7 @@ static const struct program program = {
     .examples = {"st-read DeepSeek-V4 | fp8-dequant | mxfp4-unpack | st-write DeepSeek-V4-bf16",
                  "mxfp4-unpack <a.ts >b.ts"},
     .max_operands = 1,
+    .in_place = true,
 };
 
 int main(int argc, char **argv)

@@ -20,6 +20,7 @@ static const struct program program = {
     .examples = {"st-read DeepSeek-V4 | nvfp4-cast --amax amax.ts | st-write DeepSeek-V4-NVFP4",
                  "nvfp4-cast -n --amax amax.ts DeepSeek-V4 | st-ls"},
     .max_operands = 1,
+    .in_place = true,
 };
 
 enum { SCALES_BAND = 1 << 20 }; /* bytes of scales that are cast at a time */

@@ -22,6 +22,7 @@ static const struct program program = {
     .examples = {"st-read DeepSeek-V4 | nvfp4-pack --amax amax.ts | st-write DeepSeek-V4-NVFP4",
                  "st-read DeepSeek-V4 | mxfp4-unpack | nvfp4-pack --amax amax.ts | st-write out"},
     .max_operands = 1,
+    .in_place = true,
 };
 
 enum { KEEP_MOST = 16 << 20 }; /* bytes of one matrix's codes; an expert of V4-Pro has 11 MB */
@@ -58,8 +59,9 @@ static float largest_magnitude(const struct to_nvfp4 *job, const struct member *
 
 static float weight_amax(struct to_nvfp4 *job, const struct member *member, struct options *o)
 {
-    float amax;
-    if (amaxes_find(job->amaxes, member->w->module, AMAX_WEIGHT, &amax)) {
+    double known;
+    if (amaxes_find(job->amaxes, member->w->module, AMAX_WEIGHT, &known)) {
+        float amax = (float)known;
         if (amax == 0 && largest_magnitude(job, member) != 0)
             die("%s: %s: its weight amax is 0, but the weight is not; the amaxes are of another "
                 "checkpoint",

@@ -9,6 +9,7 @@ static const struct program program = {
     .examples = {"st-read DeepSeek-V4-NVFP4 | nvfp4-unpack | st-write experts-bf16",
                  "nvfp4-unpack <a.ts >b.ts"},
     .max_operands = 1,
+    .in_place = true,
 };
 
 int main(int argc, char **argv)

@@ -314,6 +314,7 @@ int main(int argc, char **argv)
     struct options o = {0};
     struct stage stage;
     take_options(&o, &stage, argc, argv);
+    stage.allow_zeros = true; /* it reports what is there */
     o.form = report_form(o.tsv, o.json);
     if (stage.operands != 2)
         die_usage("which two? Give two streams or checkpoints (- is standard input)");

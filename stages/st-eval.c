@@ -246,12 +246,13 @@ static int evaluate(const struct options *o, struct stage *stage)
     if (!run.head && (o->save || !o->forward.states_out))
         die_usage("--layers: losses need the last layer, and no other output is asked for; see "
                   "--states-out");
-    if (!ranks_rank(run.ranks))
+    if (!ranks_rank(run.ranks) && !stage->plan)
         report_begin(stage);
     forward_options_run(&run);
 
-    gather(&e);
-    if (!ranks_rank(run.ranks))
+    if (!stage->plan)
+        gather(&e);
+    if (!ranks_rank(run.ranks) && !stage->plan)
         report_all(&e);
     forward_options_close(&run);
     predictions_free(&e.predictions);
@@ -441,7 +442,7 @@ static void take_options(struct options *o, struct stage *stage, int argc, char 
                  "weights they were made from",
          .in = FORM(0) | FORM(2)},
         {.name = "save",
-         .kind = ARG_TEXT,
+         .kind = ARG_OUTPUT,
          .to = &o->save,
          .value = "file",
          .help = "write each token's loss and best candidates to file, a stream",
@@ -476,7 +477,9 @@ static void take_options(struct options *o, struct stage *stage, int argc, char 
         {.name = "json", .to = &o->json, .help = "print an object of JSON", .silent = true},
         {.name = "mtp", .help = "also print the losses of the multi-token prediction layers"},
         {.name = "layers", .help = "only layers A to B; no losses unless B is the last one"},
-        {.name = "plan", .in = NO_FORM},
+        {.name = "plan",
+         .help = "check that model, weights and tokens go together; compute and write nothing",
+         .in = FORM(0)},
         {.name = "progress", .in = FORM(0) | FORM(2)},
         {.name = "verbose", .help = "print each sample's loss, and where time went", .in = FORM(0)},
         {0},
@@ -491,8 +494,8 @@ int main(int argc, char **argv)
     struct options o = {.arithmetic = "served", .top = 32, .count = 64};
     struct stage stage;
     take_options(&o, &stage, argc, argv);
-    if (stage.plan)
-        die_usage("-n: there is nothing to plan; st-ls -n shows a stream's table");
+    if (stage.plan && (o.compare || o.generate))
+        die_usage("-n goes with --tokens");
     if (o.top < 1 || o.top > TOP_MOST)
         die_usage("--top: from 1 to %d", TOP_MOST);
     if (!o.compare && stage.operands > 1)

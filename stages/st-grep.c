@@ -14,6 +14,7 @@ static const struct program program = {
     .examples = {"st-grep '^layers\\.3\\.ffn\\.experts\\.7\\.' DeepSeek-V4 | st-stat --values",
                  "st-read DeepSeek-V4 | st-grep -V '^mtp\\.' | st-ls"},
     .max_operands = ANY_OPERANDS,
+    .in_place = true,
 };
 
 struct options {

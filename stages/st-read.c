@@ -17,12 +17,12 @@ static const struct program program = {
     .examples = {"st-read DeepSeek-V4 | st-ls", "st-read DeepSeek-V4 >v4.ts && tar tvf v4.ts",
                  "st-read --inline --layers 0-1 DeepSeek-V4 | zstd | ssh host 'zstd -d | st-stat'"},
     .max_operands = ANY_OPERANDS,
+    .in_place = true,
 };
 
 struct options {
     struct arg_pair layers, part;
     const char *shards, *root;
-    bool allow_zeros;
     size_t first_shard, end_shard; /* of the part */
 };
 
@@ -195,7 +195,7 @@ static void take_options(struct options *o, struct stage *stage, int argc, char 
 {
     const struct arg args[] = {
         {.name = "allow-zeros",
-         .to = &o->allow_zeros,
+         .to = &stage->allow_zeros,
          .help = "read shards that end in zeros, too (as incomplete downloads do)",
          .silent = true},
         {.name = "inline",
@@ -239,8 +239,6 @@ int main(int argc, char **argv)
     take_options(&o, &stage, argc, argv);
     check_options(&o, &stage);
     struct ts_in *in = ts_open_all(stage.operand, (size_t)stage.operands, &stage);
-    if (!o.allow_zeros)
-        ts_refuse_zero_tails(in);
     if (o.root)
         move_root(&o, ts_sources(in));
     if (o.shards)

@@ -298,6 +298,7 @@ int main(int argc, char **argv)
     struct options o = {0};
     struct stage stage;
     take_options(&o, &stage, argc, argv);
+    stage.allow_zeros = true; /* it reports what is there */
     o.form = report_form(o.tsv, o.json);
     if (o.place && o.form == REPORT_TEXT)
         die_usage("--place adds members to --json and columns to --tsv; give one of them");

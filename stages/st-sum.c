@@ -254,7 +254,7 @@ static void take_options(struct options *o, struct stage *stage, int argc, char 
     const struct arg args[] = {
         {.name = "check",
          .letter = 'c',
-         .kind = ARG_TEXT,
+         .kind = ARG_INPUT,
          .to = &o->check,
          .value = "file",
          .help = "compare with file, which --each wrote: print missing, changed and new tensors"},
@@ -276,6 +276,7 @@ int main(int argc, char **argv)
     struct options o = {0};
     struct stage stage;
     take_options(&o, &stage, argc, argv);
+    stage.allow_zeros = true; /* it reports what is there */
     if (o.check && o.each)
         die_usage("--check and --each exclude each other");
     if (stage.plan && o.check)

@@ -1,6 +1,5 @@
 /* st-tokenize: convert texts to token ids, and back. */
 #include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -10,6 +9,7 @@
 
 #include "base/die.h"
 #include "base/progress.h"
+#include "base/temporary.h"
 #include "base/text.h"
 #include "base/utf8.h"
 #include "stream/report.h"
@@ -69,8 +69,7 @@ static _Noreturn void die_spool(void)
 
 static void rows_begin(struct rows *rows)
 {
-    const char *folder = getenv("TMPDIR");
-    int fd = open(folder && *folder ? folder : "/tmp", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+    int fd = temporary_file(temporary_folder());
     *rows = (struct rows){.spool = fd < 0 ? NULL : fdopen(fd, "w+")};
     if (!rows->spool)
         die_spool();
@@ -385,7 +384,7 @@ static void take_options(struct options *o, struct stage *stage, int argc, char 
 {
     const struct arg args[] = {
         {.name = "tokenizer",
-         .kind = ARG_TEXT,
+         .kind = ARG_INPUT,
          .to = &o->tokenizer,
          .value = "dir | file",
          .help = "a checkpoint's folder, or its tokenizer.json",

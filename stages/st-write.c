@@ -3,10 +3,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/die.h"
-#include "base/digest.h"
 #include "base/json.h"
 #include "base/progress.h"
 #include "stream/checkpoint.h"
@@ -14,8 +14,10 @@
 #include "stream/whole.h"
 #include "tensor/weight.h"
 #include "write/config.h"
+#include "write/engines.h"
 #include "write/output_dir.h"
 #include "write/parts.h"
+#include "write/run_record.h"
 #include "write/shards.h"
 #include "write/summary.h"
 
@@ -35,38 +37,6 @@ struct options {
     bool join, json, no_share, overwrite, part, partial, state, todo, verify;
     struct arg_pair todo_part;
 };
-
-/* ---- one run, or several ---- */
-
-/* Remove stages that only selected tensors (tensor-stream(5)), without other options, from the
- * history: which shards a run takes does not matter. */
-static void forget_selecting(json_t *history)
-{
-    for (size_t i = json_array_size(history); i-- > 0;) {
-        json_t *stage = json_array_get(history, i);
-        if (json_is_true(json_object_get(stage, "selects")) &&
-            !json_array_size(json_object_get(stage, "options")))
-            json_array_remove(history, i);
-    }
-}
-
-/* A run's identity: the files that were read, and what the stages did with them. Which shards a run
- * takes does not matter; the journal's table has all of them. */
-static char *identity_of(struct ts_in *in, char *hex)
-{
-    json_t *files = sources_to_json(ts_sources(in));
-    json_t *history = json_deep_copy(json_object_get(ts_header(in), "history"));
-    json_t *identity = json_pack("[o, o]", files, history);
-    if (!identity)
-        die("out of memory");
-    forget_selecting(history);
-    struct digest *digest = digest_new();
-    char *text = json_text(identity, false, true);
-    digest_add(digest, text, strlen(text));
-    json_decref(identity);
-    free(text);
-    return digest_end(digest, hex);
-}
 
 /* ---- questions ---- */
 
@@ -131,10 +101,10 @@ static bool can_share(const struct output_dir *output, struct sources *sources)
     return can;
 }
 
-/* Check the space before the first byte if possible: shared bytes need none, but at most the
- * sources' bytes can be shared. */
-static void check_space(const struct summary *s, const struct shards *shards,
-                        const struct output_dir *output, struct ts_in *in, bool no_share)
+/* The shortage of space before the first byte, if that is certain, as a line that the caller frees:
+ * shared bytes need none, but at most the sources' bytes can be shared. NULL if there is none. */
+static char *shortage_of(const struct summary *s, const struct shards *shards,
+                         const struct output_dir *output, struct ts_in *in, bool no_share)
 {
     char needed[BYTES_TEXT], there[BYTES_TEXT];
     struct sources *sources = ts_sources(in);
@@ -144,9 +114,11 @@ static void check_space(const struct summary *s, const struct shards *shards,
     if (least > available && !no_share && can_share(output, sources))
         for (size_t i = 0; i < sources->count; i++)
             least -= least < sources->file[i].size ? least : sources->file[i].size;
-    if (least > available)
-        die("%s: %s are needed, %s are free; make room, or choose another disk", output->path,
-            bytes_text((double)least, needed), bytes_text((double)available, there));
+    return least <= available
+               ? NULL
+               : xprintf("%s: %s are needed, %s are free; make room, or choose another disk",
+                         output->path, bytes_text((double)least, needed),
+                         bytes_text((double)available, there));
 }
 
 static void write_side_file(struct output_dir *output, struct copier *copier, struct ts_in *in,
@@ -177,22 +149,26 @@ static void write_side_files(struct output_dir *output, struct copier *copier, s
         uint64_t size;
         const char *name = ts_file(in, i, &size);
         bool derived = (!strcmp(name, "config.json") && configs->config) ||
-                       (!strcmp(name, "hf_quant_config.json") && !configs->keep_hf_quant);
+                       (!strcmp(name, "hf_quant_config.json") && !configs->keep_hf_quant) ||
+                       !strcmp(name, RUN_RECORD);
         if (!derived && !side_file_excluded(name))
             write_side_file(output, copier, in, i);
     }
 }
 
 static void write_derived(struct output_dir *output, const struct configs *configs,
-                          const char *index)
+                          const char *index, const json_t *record)
 {
+    char *run = json_text(record, true, false);
+    output_dir_put(output, RUN_RECORD, run, strlen(run));
+    free(run);
     if (configs->config)
         output_dir_put(output, "config.json", configs->config, strlen(configs->config));
     if (configs->hf_quant)
         output_dir_put(output, "hf_quant_config.json", configs->hf_quant,
                        strlen(configs->hf_quant));
     if (index)
-        output_dir_put(output, "model.safetensors.index.json", index, strlen(index));
+        output_dir_put(output, CHECKPOINT_INDEX, index, strlen(index));
 }
 
 /* A part may be empty. A `continued` run was already checked, and may lack only the last step. */
@@ -217,6 +193,13 @@ static void check_input(struct ts_in *in, const struct options *o, bool continue
         whole_check(in);
 }
 
+/* To be called after the end of the stream, which says whether it is one. */
+static void refuse_plan(const struct ts_in *in)
+{
+    if (ts_plan_only(in))
+        die("%s: is a plan, without tensors; run its stages without -n", ts_name(in));
+}
+
 /* Write all tensors, to the proven end of the stream. */
 static void write_tensors(struct ts_in *in, struct output_dir *output, const struct toc *toc,
                           struct shards *shards)
@@ -227,8 +210,7 @@ static void write_tensors(struct ts_in *in, struct output_dir *output, const str
             shards_write(shards, output, in, line[tensor - ts_toc(in)->tensor]);
     free(line);
     shards_end(shards, output, in);
-    if (ts_plan_only(in))
-        die("%s: is a plan, without tensors; run its stages without -n", ts_name(in));
+    refuse_plan(in);
     size_t missing = shards_missing(shards);
     if (missing)
         die("%s: %zu shards are still missing, which the stream does not bring; st-write --todo "
@@ -238,12 +220,15 @@ static void write_tensors(struct ts_in *in, struct output_dir *output, const str
 
 /* Write everything but shards: side files, configurations, and last the index. */
 static void write_rest(struct ts_in *in, struct output_dir *output, struct toc *toc,
-                       struct copier *copier, const struct configs *configs)
+                       struct copier *copier, const struct configs *configs,
+                       const struct stage *stage)
 {
     char *index = shards_index(toc);
+    json_t *record = run_record_of(in, stage);
     write_side_files(output, copier, in, configs);
     sources_check(ts_sources(in));
-    write_derived(output, configs, index);
+    write_derived(output, configs, index, record);
+    json_decref(record);
     free(index);
 }
 
@@ -258,6 +243,14 @@ static void say(const struct summary *s, const char *path, const struct options 
         summary_print(s, path, stage->verbose);
 }
 
+static void forget(struct summary *s)
+{
+    json_decref(s->input);
+    json_decref(s->output);
+    json_decref(s->counts);
+    json_decref(s->notes);
+}
+
 /* Write a stream to a folder, or with -n print its plan. Closes the stream. */
 static void write_stream(struct ts_in *in, struct output_dir *output, const struct options *o,
                          const struct stage *stage, double start)
@@ -266,12 +259,15 @@ static void write_stream(struct ts_in *in, struct output_dir *output, const stru
     struct configs configs;
     struct toc *toc = ts_toc(in);
     char identity[DIGEST_TEXT];
-    identity_of(in, identity);
+    run_identity(in, identity);
     if (!stage->plan && output_dir_was_done(output, identity, toc)) {
         warn("%s: an earlier run had completed it but for its journal", output->path);
         ts_close(in);
         return;
     }
+    if (stage->plan &&
+        !parts_begun(output->partial))         /* those of v4-experts --jobs are planned so */
+        output_dir_resume(output, NULL, NULL); /* refuses what is in the way */
     bool continued = !stage->plan && output_dir_resume(output, identity, toc);
     check_input(in, o, continued);
     if (continued)
@@ -280,13 +276,16 @@ static void write_stream(struct ts_in *in, struct output_dir *output, const stru
     configs_derive(&configs, in, toc);
     struct summary s = {.input = json_incref(json_object_get(ts_header(in), "input")),
                         .output = formats_totals(toc),
+                        .notes = engines_notes(ts_model(in), toc),
                         .classes = model_classes(ts_model(in)),
                         .file_bytes = shards_bytes(shards),
                         .free_bytes = output_dir_free_bytes(output),
                         .shards = shards_missing(shards)};
     if (continued)
         s.finished = shards_resume(shards, output);
-    check_space(&s, shards, output, in, o->no_share);
+    char *shortage = shortage_of(&s, shards, output, in, o->no_share);
+    if (shortage && !stage->plan)
+        die("%s", shortage);
     if (stage->plan) {
         while (ts_next(in))
             continue;
@@ -297,7 +296,7 @@ static void write_stream(struct ts_in *in, struct output_dir *output, const stru
         if (o->verify)
             shards_verify(shards, output, in);
         if (!o->part)
-            write_rest(in, output, toc, &copier, &configs);
+            write_rest(in, output, toc, &copier, &configs, stage);
     }
     s.counts = json_deep_copy(ts_end_counts(in));
     s.shared = copier.shared;
@@ -313,9 +312,89 @@ static void write_stream(struct ts_in *in, struct output_dir *output, const stru
         output_dir_finish(output);
     s.seconds = now() - start;
     say(&s, output->path, o, stage);
-    json_decref(s.input);
-    json_decref(s.output);
-    json_decref(s.counts);
+    if (shortage && !fflush(stdout))
+        die("%s", shortage);
+    forget(&s);
+}
+
+/* ---- a checkpoint that is complete already ---- */
+
+/* End the process if the checkpoint at DST is not what the stream gives: another record, or a
+ * shard of the stream is not there. */
+static void check_complete(const struct output_dir *output, struct ts_in *in,
+                           const struct shards *shards, const json_t *record,
+                           const struct stage *stage)
+{
+    struct shard_file file;
+    json_t *own = run_record_of(in, stage);
+    char *difference = run_record_difference(record, own, stage->plan);
+    for (size_t i = 0; i < shards_count(shards) && !difference; i++) {
+        struct stat status;
+        if (!shards_file(shards, i, &file))
+            continue;
+        char *path = xprintf("%s/%s", output->path, file.name);
+        if (stat(path, &status))
+            difference = xprintf("%s is not there", file.name);
+        else if ((uint64_t)status.st_size != file.size)
+            difference = xprintf("%s has another size", file.name);
+        free(path);
+    }
+    if (difference)
+        die("%s: is complete, but not of the same input and options: %s; choose another folder, or "
+            "%s",
+            output->path, difference, output->inside ? "remove its files" : "--overwrite it");
+    json_decref(own);
+}
+
+static void say_complete(const struct output_dir *output, const struct options *o,
+                         const struct stage *stage)
+{
+    static const char text[] = "complete already, of the same input and options";
+    if (o->json)
+        printf("{\n  \"plan\": %s,\n  \"complete\": true\n}\n", stage->plan ? "true" : "false");
+    else if (stage->plan)
+        printf("%s: %s\n", output->path, text);
+    if (!stage->plan && !stage->quiet)
+        warn("%s: %s%s", output->path, text, o->verify ? "; verified" : "");
+}
+
+/* True if DST is a checkpoint that the same run made, so that nothing is left to do but, with
+ * --verify, to compare it. The stream is then read to its end, so that no earlier stage fails. A
+ * checkpoint of another run ends the process. */
+static bool was_complete(struct output_dir *output, struct ts_in *in, const struct options *o,
+                         const struct stage *stage)
+{
+    if (o->overwrite || output_dir_state(output) != OUTPUT_DIR_COMPLETE)
+        return false;
+    json_t *record = run_record_read(output->path);
+    if (!record)
+        return false;
+    struct copier copier = {0};
+    struct shards *shards = shards_plan(ts_toc(in), in, &copier);
+    check_complete(output, in, shards, record, stage);
+    json_decref(record);
+    if (!stage->plan)
+        output_dir_was_done(output, NULL, NULL);
+    const struct toc *toc = ts_toc(in);
+    for (const struct tensor *tensor; (tensor = ts_next(in));)
+        if (o->verify && !tensor->context)
+            shards_compare(shards, output->path, in, (size_t)(tensor - toc->tensor));
+    if (!stage->plan)
+        refuse_plan(in);
+    shards_free(shards);
+    ts_close(in);
+    say_complete(output, o, stage);
+    return true;
+}
+
+/* The same for --join, which has no stream to compare. */
+static bool was_joined(const struct output_dir *output, const struct options *o)
+{
+    json_t *record = run_record_read(output->path);
+    bool joined = record && !o->overwrite && access(output->partial, F_OK) &&
+                  output_dir_state(output) == OUTPUT_DIR_COMPLETE;
+    json_decref(record);
+    return joined;
 }
 
 /* ---- parts ---- */
@@ -326,7 +405,7 @@ static bool enter_part(struct output_dir *output, struct ts_in *in)
 {
     const char *scope = json_string_value(json_object_get(ts_header(in), "scope"));
     char identity[DIGEST_TEXT];
-    char *folder = parts_folder(output->partial, scope, identity_of(in, identity));
+    char *folder = parts_folder(output->partial, scope, run_identity(in, identity));
     if (!folder)
         die("%s: is no part of a checkpoint (%s); st-read --part makes one", ts_name(in), scope);
     output_dir_free(output);
@@ -353,7 +432,7 @@ static void check_shards(const struct shards *shards, const char *partial)
 }
 
 /* Make everything but the shards of the whole, from the parts. */
-static void write_joined(struct output_dir *output, struct summary *s)
+static void write_joined(struct output_dir *output, struct summary *s, const struct stage *stage)
 {
     struct parts parts;
     struct copier copier = {0};
@@ -369,10 +448,11 @@ static void write_joined(struct output_dir *output, struct summary *s)
         die("%s: its parts are not of the run that its journal is of; remove it (rm -r) to start "
             "again",
             output->partial);
-    write_rest(parts.in, output, parts.toc, &copier, &configs);
+    write_rest(parts.in, output, parts.toc, &copier, &configs, stage);
     configs_free(&configs);
     *s = (struct summary){.input = json_incref(json_object_get(ts_header(parts.in), "input")),
                           .output = formats_totals(parts.toc),
+                          .notes = engines_notes(ts_model(parts.in), parts.toc),
                           .classes = model_classes(ts_model(parts.in)),
                           .counts = json_incref(parts.counts),
                           .file_bytes = shards_bytes(shards),
@@ -395,15 +475,13 @@ static void join(struct output_dir *output, const struct options *o, const struc
         return;
     }
     if (!output_dir_adopt(output) || !journal_find(&output->journal, "joined"))
-        write_joined(output, &s);
+        write_joined(output, &s, stage);
     parts_move_up(output->partial);
     output_dir_finish(output);
     s.seconds = now() - start;
     if (s.output)
         say(&s, output->path, o, stage);
-    json_decref(s.input);
-    json_decref(s.output);
-    json_decref(s.counts);
+    forget(&s);
 }
 
 static void check_options(const struct options *o, const struct stage *stage)
@@ -524,6 +602,35 @@ static void take_options(struct options *o, struct stage *stage, int argc, char 
     free(args);
 }
 
+static void run_join(struct output_dir *output, const struct options *o, const struct stage *stage,
+                     double start)
+{
+    if (was_joined(output, o)) {
+        if (!stage->quiet)
+            warn("%s: complete already", output->path);
+        return;
+    }
+    output_dir_check(output, o->overwrite, NULL, &(struct sources){0});
+    join(output, o, stage, start);
+}
+
+static void run_stream(struct output_dir *output, const struct options *o,
+                       const struct stage *stage, double start)
+{
+    struct ts_in *in = ts_open(stage->operands > 1 ? stage->operand[1] : NULL, stage);
+    if (was_complete(output, in, o, stage))
+        return;
+    output_dir_check(output, o->overwrite,
+                     json_string_value(json_object_get(ts_header(in), "source")), ts_sources(in));
+    if (!o->part || stage->plan || enter_part(output, in)) {
+        write_stream(in, output, o, stage, start);
+        return;
+    }
+    if (!stage->quiet)
+        warn("%s: this part is complete", output->path);
+    ts_close(in);
+}
+
 int main(int argc, char **argv)
 {
     struct options o = {0};
@@ -538,22 +645,10 @@ int main(int argc, char **argv)
     }
     stage.progress |= isatty(STDERR_FILENO) && !stage.quiet; /* always the last stage */
     output_dir_name(&output, stage.operand[0]);
-    if (o.join) {
-        output_dir_check(&output, o.overwrite, NULL, &(struct sources){0});
-        join(&output, &o, &stage, start);
-    } else {
-        struct ts_in *in = ts_open(stage.operands > 1 ? stage.operand[1] : NULL, &stage);
-        output_dir_check(&output, o.overwrite,
-                         json_string_value(json_object_get(ts_header(in), "source")),
-                         ts_sources(in));
-        if (o.part && !stage.plan && !enter_part(&output, in)) {
-            if (!stage.quiet)
-                warn("%s: this part is complete", output.path);
-            ts_close(in);
-        } else {
-            write_stream(in, &output, &o, &stage, start);
-        }
-    }
+    if (o.join)
+        run_join(&output, &o, &stage, start);
+    else
+        run_stream(&output, &o, &stage, start);
     output_dir_free(&output);
     return stage_end(&stage);
 }

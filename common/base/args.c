@@ -11,6 +11,8 @@
 
 #include "base/die.h"
 #include "base/number.h"
+#include "base/output.h"
+#include "base/text.h"
 #include "base/usage.h"
 
 enum { LONG_ONLY = 256, PAIR_MAX = 999999999 };
@@ -63,6 +65,8 @@ static void set_value(const struct arg *arg, const char *text)
         *(bool *)arg->to = true;
         break;
     case ARG_TEXT:
+    case ARG_INPUT:
+    case ARG_OUTPUT:
         *(const char **)arg->to = text;
         break;
     case ARG_LIST: {
@@ -180,7 +184,7 @@ static struct arg *add_shared(const struct arg *own, struct stage *stage, struct
          .silent = true},
         {.name = "output",
          .letter = 'o',
-         .kind = ARG_TEXT,
+         .kind = ARG_OUTPUT,
          .to = &stage->output,
          .value = "file",
          .help = "write to file instead of standard output",
@@ -266,6 +270,70 @@ static void parse(struct stage *stage, const struct arg *args, int argc, char **
     stage->operands = argc - optind;
 }
 
+/* ---- outputs ---- */
+
+/* The file that an option of that kind was given; NULL if none. */
+static const char *given(const struct arg *arg, enum arg_kind kind)
+{
+    return arg->kind == kind ? *(const char **)arg->to : NULL;
+}
+
+/* True if `file` is what the program reads at `input`: that file, or a shard or JSON file in that
+ * folder. */
+static bool is_read(const char *file, const char *input)
+{
+    struct stat status;
+    if (stat(input, &status))
+        return false; /* not all operands are files */
+    if (!S_ISDIR(status.st_mode))
+        return output_is_same(file, input);
+    const char *slash = strrchr(file, '/'), *name = slash ? slash + 1 : file;
+    char *inside = xprintf("%s/%s", input, name);
+    bool read = (ends_with(name, ".safetensors") || ends_with(name, ".json")) &&
+                !access(inside, F_OK) && output_is_same(file, inside);
+    free(inside);
+    return read;
+}
+
+/* Check that `file`, which `arg` writes, is not read, and not written by a later option, too. */
+static void check_others(const struct stage *stage, const struct program *program,
+                         const struct arg *args, const struct arg *arg, const char *file)
+{
+    for (const struct arg *other = args; other->name; other++) {
+        const char *input = given(other, ARG_INPUT);
+        const char *output = other > arg ? given(other, ARG_OUTPUT) : NULL;
+        if (input && is_read(file, input))
+            die_usage("--%s: %s is also what --%s reads; name another file", arg->name, file,
+                      other->name);
+        if (output && output_is_same(file, output))
+            die_usage("--%s and --%s: both write %s; name another file", arg->name, other->name,
+                      file);
+    }
+    for (int i = 0; i < stage->operands; i++) {
+        bool in_place =
+            program->in_place && file == stage->output && output_is_same(file, stage->operand[i]);
+        if (!in_place && is_read(file, stage->operand[i]))
+            die_usage("--%s: %s is also read; name another file", arg->name, file);
+    }
+}
+
+/* Find now what would fail when the work is done. */
+static void check_outputs(const struct stage *stage, const struct program *program,
+                          const struct arg *args)
+{
+    for (const struct arg *arg = args; arg->name; arg++) {
+        const char *file = given(arg, ARG_OUTPUT);
+        if (!file)
+            continue;
+        if (*file == '-')
+            die_usage("--%s: '%s' is not a file's name; ./%s if it is one", arg->name, file, file);
+        if (!*file)
+            die_usage("--%s: an empty name; name a file", arg->name);
+        check_others(stage, program, args, arg, file);
+        output_check(file);
+    }
+}
+
 void stage_begin(struct stage *stage, const struct program *program, const struct arg *args,
                  int argc, char **argv)
 {
@@ -280,7 +348,6 @@ void stage_begin(struct stage *stage, const struct program *program, const struc
     parse(stage, all, argc, argv);
     if (asked.help)
         usage_print(program, all);
-    free(all);
     if (asked.version)
         printf("%s (seekpipe) %s\n", program_invocation_short_name, SEEKPIPE_VERSION);
     if (asked.help || asked.version)
@@ -288,6 +355,8 @@ void stage_begin(struct stage *stage, const struct program *program, const struc
     stage->progress |= is_last_on_terminal(stage);
     if (program->max_operands >= 0 && stage->operands > program->max_operands)
         die_usage("unexpected operand '%s'", stage->operand[program->max_operands]);
+    check_outputs(stage, program, all);
+    free(all);
 }
 
 const char *stage_input(const struct stage *stage)

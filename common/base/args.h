@@ -27,6 +27,8 @@
 enum arg_kind {
     ARG_FLAG,   /* bool: set to true */
     ARG_TEXT,   /* const char * */
+    ARG_INPUT,  /* const char *: a file that is read */
+    ARG_OUTPUT, /* const char *: a file that is written, checked by stage_begin() */
     ARG_LIST,   /* struct arg_list: an option that may be given again */
     ARG_NUMBER, /* uint64_t: decimal */
     ARG_BYTES,  /* uint64_t: decimal with an optional K, M or G (powers of 1024) */
@@ -72,6 +74,7 @@ struct program {
     const char *operands[PROGRAM_FORMS]; /* of each form: "[stream]"; one per form */
     const char *examples[PROGRAM_EXAMPLES];
     int max_operands; /* more are refused; ANY_OPERANDS: any number */
+    bool in_place; /* -o may name the stream that is read: it stays until the new one is complete */
 };
 enum { ANY_OPERANDS = -1 };
 
@@ -81,6 +84,7 @@ struct stage {
     bool verbose, quiet, progress;
     bool plan;  /* -n: write the table, no tensors */
     bool embed; /* write bytes into the output stream instead of references (st-read --inline) */
+    bool allow_zeros;      /* open checkpoints whose shards end in zeros, too (ts_open()) */
     struct output *report; /* where a report goes, between report_begin() and report_end() */
     json_t *entry;         /* this run's entry in the history: {"program", "version", "options"} */
     char **operand;
@@ -89,8 +93,9 @@ struct stage {
 
 /* Parse a command line: the program's own options (may be NULL) and the shared ones: -h --help,
  * --version, -v, -q, -n, -o FILE, --progress. --help and --version print on standard output and
- * exit 0. A wrong command line exits 2. stage->operand points to the operands in argv. `args` may
- * point into *stage; it is not used after the call. */
+ * exit 0. A wrong command line exits 2, among them one that writes two outputs, or an input and an
+ * output, to one file; an output that could not be written exits 1. stage->operand points to the
+ * operands in argv. `args` may point into *stage; it is not used after the call. */
 void stage_begin(struct stage *stage, const struct program *program, const struct arg *args,
                  int argc, char **argv);
 

@@ -2,6 +2,18 @@
 #ifndef OUTPUT_H
 #define OUTPUT_H
 
+#include <stdbool.h>
+
+/* End the process if output_open() could not write `file`: it is a folder, or a link to nothing, or
+ * the folder that it is to lie in is missing or not writable. Writes nothing. */
+void output_check(const char *file);
+
+/* The same for a folder in which a program is to write files, and which it makes if needed. */
+void output_check_folder(const char *folder);
+
+/* True if both are names of one regular file, which need not exist yet. */
+bool output_is_same(const char *a, const char *b);
+
 /* Opened by output_open(), closed by output_finish(), which frees its strings. */
 struct output {
     const char *name; /* for messages: as given, or "standard output" */
@@ -13,8 +25,8 @@ struct output {
 /* Open `file`, a string that must outlive the output; NULL is standard output. A regular file is
  * written as FILE.partial beside it: a failed run leaves nothing that looks finished, and an old
  * file stays until the new one is complete. A symbolic link's target is written. A device or FIFO
- * is written directly, because a rename would replace it by a file. A failure, a folder and a
- * dangling link end the process. */
+ * is written directly, because a rename would replace it by a file. What output_check() refuses and
+ * every other failure ends the process. */
 void output_open(struct output *out, const char *file);
 
 /* Flush the file to disk, close it (except standard output) and rename it. Ends the process on

@@ -130,25 +130,18 @@ static bool belongs(const struct feed *feed, const struct layer *layer, const ch
            !place_is_routed(&place);
 }
 
-static bool is_needed(const struct piece *piece)
-{
-    return piece->kind != PIECE_ABSENT && piece->kind != PIECE_UNUSED;
-}
-
 void feed_layer(const struct feed *feed, struct layer *layer, size_t first, size_t end)
 {
     for (const char *name; *(name = feed_peek(feed)) && belongs(feed, layer, name);) {
         struct held held;
         feed_take(feed, &held);
         size_t piece = layer_find(layer, held.from.tensor->name);
-        if (piece == feed->network->pieces)
-            die("%s: %s: the forward pass does not know this tensor, so its results would be wrong",
-                ts_name(feed->in), held.from.tensor->name);
         layer_load(layer, piece, feed->arithmetic, &held.from);
         held_free(feed, &held);
     }
     for (size_t i = first; i < end; i++)
-        if (is_needed(&layer->piece[i]) && !layer->piece[i].present)
+        if (layer->piece[i].kind != PIECE_ABSENT && layer->piece[i].kind != PIECE_UNUSED &&
+            !layer->piece[i].present)
             die("%s: %s%s does not come where it is needed; its order is not the model's",
                 ts_name(feed->in), layer->prefix, layer->piece[i].name);
 }

@@ -73,11 +73,6 @@ void forward_check(const struct forward *run)
 {
     const struct network *n = run->network;
     const struct tokens *tokens = run->tokens;
-    if (run->mtp && n->drafts)
-        die("%s: --mtp: its draft layers are DSpark's, which have no forward pass here; run "
-            "without "
-            "--mtp",
-            ts_name(run->in));
     for (uint64_t i = 0; i < tokens->samples && n->longest; i++)
         if (tokens->start[i + 1] - tokens->start[i] > n->longest)
             die("%s: sample %" PRIu64 " has %" PRIu64 " tokens; this model's forward pass takes at "

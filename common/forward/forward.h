@@ -52,6 +52,7 @@ struct forward {
     bool mtp;              /* run the multi-token prediction layers, too */
     bool head;             /* losses are wanted */
     bool verbose;          /* report where each layer's time went */
+    bool quiet;            /* do not say which tensors are not used */
     uint64_t batch;        /* samples at a time outside experts; at least 1 */
     uint64_t memory;       /* bytes for weights that wait or are in use; 0: the device's default */
     uint64_t first, last;  /* layers */
@@ -68,7 +69,7 @@ struct forward {
                    const int32_t *target);
 };
 
-/* End the process if the model cannot run over these tokens, or not with mtp. */
+/* End the process if a sample is longer than the model's forward pass takes. */
 void forward_check(const struct forward *run);
 
 /* Run. A missing tensor or one of a wrong shape ends the process before anything is computed. NaN

@@ -8,6 +8,7 @@
 
 #include "base/die.h"
 #include "base/json.h"
+#include "forward/needed.h"
 #include "forward/states.h"
 
 enum { THREADS_MOST = 1024 };
@@ -46,7 +47,7 @@ struct arg *forward_options_args(struct forward_options *o, const struct arg *ow
     threads.in = all;
     const struct arg shared[] = {
         {.name = "tokens",
-         .kind = ARG_TEXT,
+         .kind = ARG_INPUT,
          .to = &o->tokens,
          .value = "file",
          .help = "token ids, from st-tokenize: a stream or .safetensors file with input_ids, and "
@@ -71,13 +72,13 @@ struct arg *forward_options_args(struct forward_options *o, const struct arg *ow
          .help = "run the multi-token prediction layers, too",
          .in = tokens},
         {.name = "states-in",
-         .kind = ARG_TEXT,
+         .kind = ARG_INPUT,
          .to = &o->states_in,
          .value = "file",
          .help = "begin with the hidden states in file instead of the embeddings",
          .in = tokens},
         {.name = "states-out",
-         .kind = ARG_TEXT,
+         .kind = ARG_OUTPUT,
          .to = &o->states_out,
          .value = "file",
          .help = "write the hidden states after the last layer to file",
@@ -203,6 +204,7 @@ void forward_options_open(const struct forward_options *o, struct stage *stage, 
                             .memory = o->mem,
                             .states_in = o->states_in};
     run->verbose = stage->verbose; /* of rank 0 only */
+    run->quiet = stage->quiet;
     run->in = ts_open(stage_input(stage), tokens ? stage : NULL);
     run->network = network_open(run->in);
     set_layers(o, run);
@@ -213,8 +215,11 @@ void forward_options_open(const struct forward_options *o, struct stage *stage, 
         if (run->ranks)
             share_samples(run, stage, tokens);
     }
-    if (!stage->plan)
-        open_device(o, run);
+    open_device(o, run);
+    if (stage->plan) { /* it only had to be there */
+        run->device->close(run->device);
+        run->device = NULL;
+    }
 }
 
 /* Close what is open of them. */
@@ -235,6 +240,8 @@ void forward_options_run(struct forward *run)
 {
     if (run->device)
         forward_run(run);
+    else
+        needed_check(run);
     close_weights(run);
 }
 

@@ -22,13 +22,13 @@ struct arg *forward_options_args(struct forward_options *o, const struct arg *ow
  * callbacks. Reads the tokens, in samples at least `shortest` long, into `tokens`, which the caller
  * frees after the run. Ranks meet here and share the samples; only rank 0 prints anything but
  * errors. With NULL there are neither tokens nor ranks. Wrong options and files end the process.
- * With stage->plan there is no device. */
+ * With stage->plan the device is closed again. */
 void forward_options_open(const struct forward_options *o, struct stage *stage, struct forward *run,
                           struct tokens *tokens, uint64_t shortest);
 
-/* Run, unless it is a plan, and close device and weights, so that errors in the weights show before
- * results are written. Ranks and network stay until forward_options_close(), which frees the rest
- * of a run in any state. */
+/* Run, or for a plan only check that the weights are those of the model, and close device and
+ * weights, so that errors in the weights show before results are written. Ranks and network stay
+ * until forward_options_close(), which frees the rest of a run in any state. */
 void forward_options_run(struct forward *run);
 void forward_options_close(struct forward *run);
 

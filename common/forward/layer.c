@@ -13,6 +13,8 @@ void layer_begin(const struct network *n, struct layer *layer, uint64_t number)
     *layer = (struct layer){.network = n, .number = number};
     layer->piece = xalloc(n->pieces, sizeof *layer->piece);
     n->describe(n, layer);
+    if (!d)
+        return;
     float *zero = xalloc(n->pieces * SEEN, sizeof *zero);
     layer->seen = d->make(d, DTYPE_F32, n->pieces, SEEN);
     d->write(d, layer->seen, zero);
@@ -22,14 +24,15 @@ void layer_begin(const struct network *n, struct layer *layer, uint64_t number)
 void layer_end(struct layer *layer)
 {
     struct device *d = layer->network->device;
-    for (size_t i = 0; i < layer->network->pieces; i++) {
+    for (size_t i = 0; d && i < layer->network->pieces; i++) {
         struct piece *p = &layer->piece[i];
         linear_drop(d, &p->linear);
         if (p->vector.at)
             d->drop(d, p->vector);
         free(p->table);
     }
-    d->drop(d, layer->seen);
+    if (d)
+        d->drop(d, layer->seen);
     free(layer->piece);
     free(layer->prefix);
 }

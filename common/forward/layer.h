@@ -15,7 +15,7 @@ enum piece_kind {
     PIECE_VECTOR, /* values, kept in F32 */
     PIECE_TABLE,  /* expert numbers, by token id */
     PIECE_ROWS,   /* rows that the family reads by number; see network.h, rows */
-    PIECE_UNUSED, /* may be there, but is not needed */
+    PIECE_UNUSED, /* may be there, but text does not need it */
 };
 
 /* What a tensor must be, and what it is on the device. */
@@ -52,7 +52,8 @@ struct layer {
     struct mat seen; /* amaxes of its linears, [network->pieces, SEEN] F32 */
 };
 
-/* Describe layer `number`, or LAYER_HEAD; nothing is loaded yet. */
+/* Describe layer `number`, or LAYER_HEAD; nothing is loaded yet. Before the network's begin(), a
+ * layer can only be checked. */
 void layer_begin(const struct network *n, struct layer *layer, uint64_t number);
 void layer_end(struct layer *layer);
 

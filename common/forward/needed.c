@@ -45,9 +45,86 @@ static void check_layer(const struct forward *run, const struct weights *weights
     layer_end(&layer);
 }
 
+/* ---- tensors that are not used ---- */
+
+struct unused {
+    size_t count;
+    const char *first;
+};
+
+static void add_unused(struct unused *unused, const struct tensor *tensor)
+{
+    if (!unused->count++)
+        unused->first = tensor->name;
+}
+
+/* Look at the tensors from line `i` on that belong to the same layer and are not experts'. One that
+ * the layer has no place for ends the process. Returns the line after them. */
+static size_t look_at_layer(const struct forward *run, const struct weights *weights, size_t i,
+                            struct unused *unused)
+{
+    const struct network *n = run->network;
+    const struct toc *toc = ts_toc(run->in);
+    uint64_t number = network_layer(n, run->in, toc->tensor[i].name);
+    struct layer layer;
+    layer_begin(n, &layer, number);
+    for (; i < toc->count; i++) {
+        const struct tensor *tensor = &toc->tensor[i];
+        const struct weight *w = weight_of(weights, i);
+        struct place place = model_place(ts_model(run->in), tensor->name);
+        if (network_layer(n, run->in, tensor->name) != number)
+            break;
+        if (place_is_routed(&place) || (w && w->line != i))
+            continue;
+        size_t piece = layer_find(&layer, tensor->name);
+        if (piece == n->pieces)
+            die("%s: %s: the forward pass does not know this tensor, so its results would be wrong",
+                ts_name(run->in), tensor->name);
+        if (layer.piece[piece].kind == PIECE_UNUSED)
+            add_unused(unused, tensor);
+    }
+    layer_end(&layer);
+    return i;
+}
+
+/* Say in a line which tensors a run over text does not use, for it may be another model than
+ * thought: images' parts, and names that the family does not know. */
+static void look_at_unused(const struct forward *run, const struct weights *weights)
+{
+    const struct toc *toc = ts_toc(run->in);
+    struct unused unused = {0};
+    for (size_t i = 0; i < toc->count;) {
+        struct place place = model_place(ts_model(run->in), toc->tensor[i].name);
+        if (place.section == SECTION_UNKNOWN)
+            add_unused(&unused, &toc->tensor[i]);
+        if (is_wanted(run, network_layer(run->network, run->in, toc->tensor[i].name)))
+            i = look_at_layer(run, weights, i, &unused);
+        else
+            i++;
+    }
+    if (unused.count && run->device && !run->quiet)
+        warn("%s: %zu tensors are not used for text, first %s", ts_name(run->in), unused.count,
+             unused.first);
+}
+
+/* ---- what must be there ---- */
+
+static void check_mtp(const struct forward *run)
+{
+    if (model_has_dspark(ts_model(run->in), ts_toc(run->in)))
+        die("%s: its drafts are of DSpark, which have no forward pass here; leave --mtp out",
+            ts_name(run->in));
+    if (!run->network->mtp_layers)
+        die("%s: --mtp: config.json says that it has no multi-token prediction layers",
+            ts_name(run->in));
+}
+
 static void check_all(const struct forward *run, const struct weights *weights)
 {
     const struct network *n = run->network;
+    if (run->mtp)
+        check_mtp(run);
+    look_at_unused(run, weights);
     for (uint64_t i = run->first; i < n->layers + n->mtp_layers; i++)
         if (is_wanted(run, i))
             check_layer(run, weights, i);
@@ -61,6 +138,14 @@ static void check_all(const struct forward *run, const struct weights *weights)
 static bool is_by_rows(const struct network *n, const char *tensor)
 {
     return n->rows && strstr(tensor, n->rows);
+}
+
+void needed_check(const struct forward *run)
+{
+    struct weights weights;
+    weights_find(&weights, ts_model(run->in), ts_toc(run->in), ts_name(run->in));
+    check_all(run, &weights);
+    weights_free(&weights);
 }
 
 static uint64_t largest_layer(const struct network *n, struct ts_in *in)

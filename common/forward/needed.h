@@ -17,8 +17,12 @@ bool needs_embedding(const struct forward *run);
 bool needs_head(const struct forward *run);
 bool needs_mtp(const struct forward *run);
 
-/* Find the needed tensors, and check that each exists in the right shape; end the process if not.
- * Call it after the network's begin(). */
+/* Check that each needed tensor exists in the right shape, that there is none in a needed layer
+ * that the network does not know, and with run->mtp that its drafts have a forward pass; end the
+ * process if not. Says in a line what is not used, unless run->quiet, or there is no device. */
+void needed_check(const struct forward *run);
+
+/* The same, and find the needed tensors. Call it after the network's begin(). */
 void needed_find(struct needed *needed, const struct forward *run);
 void needed_free(struct needed *needed);
 

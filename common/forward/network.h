@@ -26,7 +26,6 @@ struct network {
     float norm_eps;
     enum activation fp8;         /* of products with FP8 and MXFP4 weights */
     uint64_t layers, mtp_layers; /* MTP layers are numbered from `layers` on */
-    bool drafts;                 /* the MTP layers are DSpark's, which have no forward pass */
     uint64_t kept;               /* columns that attention() keeps for join() */
     const char *embedding;       /* the embedding tensor's name */
     const char *rows;            /* part of the names of tensors whose rows are read by number

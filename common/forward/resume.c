@@ -5,11 +5,11 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/die.h"
+#include "base/lock.h"
 #include "base/progress.h"
 #include "forward/states.h"
 
@@ -25,12 +25,8 @@ void resume_begin(struct resume *resume, const char *folder, const char *options
     resume->folder = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (resume->folder < 0)
         die_errno("%s", folder);
-    if (flock(resume->folder, LOCK_EX | LOCK_NB)) {
-        if (errno == EWOULDBLOCK)
-            die("%s: another program is at work in it; wait for it, or choose another folder",
-                folder);
-        die_errno("%s", folder);
-    }
+    if (!lock_folder(resume->folder, folder))
+        die("%s: another program is at work in it; wait for it, or choose another folder", folder);
     resume->file = xprintf("%s/%s", folder, name);
     struct digest *digest = digest_new();
     digest_add(digest, options, strlen(options));

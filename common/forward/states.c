@@ -133,26 +133,29 @@ void states_check(const struct forward *run, struct ts_in *in)
                  "from other tokens, from another config.json, or with other arithmetic");
 }
 
-/* Read what the current tensor of `in` has of the hidden states; false if it is another. */
-static bool read_states(const struct forward *run, struct ts_in *in, const struct states *states)
+/* Read what the current tensor of `in` has of the hidden states, and clear its name; false if it is
+ * another tensor. */
+static bool read_states(const struct forward *run, struct ts_in *in, const struct states *states,
+                        struct columns *columns, size_t count)
 {
-    struct columns columns[2];
-    size_t count = columns_of(run, columns), i = 0;
-    while (i < count && strcmp(ts_present(in)->name, columns[i].name) != 0)
-        i++;
-    if (i < count)
-        read_columns(run, in, states, &columns[i]);
-    return i < count;
+    for (size_t i = 0; i < count; i++)
+        if (columns[i].name && !strcmp(ts_present(in)->name, columns[i].name)) {
+            read_columns(run, in, states, &columns[i]);
+            columns[i].name = NULL;
+            return true;
+        }
+    return false;
 }
 
 void states_load(const struct forward *run, const struct states *states)
 {
     struct ts_in *in = ts_open(run->states_in, NULL);
     struct columns columns[2];
-    size_t found = 0;
+    size_t count = columns_of(run, columns);
+    bool needed = run->first <= run->last || run->mtp;
     for (const struct tensor *tensor; (tensor = ts_next(in));) {
-        if (read_states(run, in, states)) {
-            found++;
+        if (read_states(run, in, states, columns, count)) {
+            continue;
         } else if (!strcmp(tensor->name, "layer")) {
             check_layer(in, states);
         } else if (!strcmp(tensor->name, "lengths")) {
@@ -164,9 +167,10 @@ void states_load(const struct forward *run, const struct states *states)
                          "with other weights than the previous layers have here");
         }
     }
-    if (found < columns_of(run, columns) && (run->first <= run->last || run->mtp))
-        die("%s: has no tensor %s; --states-out writes such a file", ts_name(in),
-            columns[found].name);
+    for (size_t i = 0; i < count && needed; i++)
+        if (columns[i].name)
+            die("%s: has no tensor %s; --states-out writes such a file", ts_name(in),
+                columns[i].name);
     ts_close(in);
 }
 

@@ -85,7 +85,14 @@ static void find_expert(struct search *search, struct place place)
 
 /* ---- layers ---- */
 
-/* How many there are of a section, each with how many experts. */
+/* config.json's count, or 0. */
+static uint32_t config_count(const struct model *model, const char *key)
+{
+    json_int_t count = key ? json_integer_value(json_object_get(model->config, key)) : 0;
+    return count > 0 && count < UINT32_MAX ? (uint32_t)count : 0;
+}
+
+/* How many layers there are of a section, and the most experts of any. */
 struct extent {
     uint32_t layers, experts;
 };
@@ -105,12 +112,15 @@ static struct extent extent_of(const struct search *search, enum section section
     return extent;
 }
 
-static void find_layers(struct search *search, enum section section, struct extent wanted)
+/* Of a section, `layers` layers are wanted, with as many experts as config.json says, or as any of
+ * them has if that does not say it. */
+static void find_layers(struct search *search, enum section section, uint32_t layers)
 {
     const struct family *family = search->model->family;
     struct place place = {.section = (uint8_t)section};
     bool routed = routed_part(family, &place);
-    for (; place.layer < wanted.layers && search->count < COUNTED; place.layer++) {
+    uint32_t most = extent_of(search, section).experts;
+    for (; place.layer < layers && search->count < COUNTED; place.layer++) {
         char path[TENSOR_NAME_MAX + 1];
         place.expert = PLACE_NONE;
         model_layer_path(search->model, &place, path);
@@ -119,20 +129,16 @@ static void find_layers(struct search *search, enum section section, struct exte
         free(start);
         if (!there || !routed)
             continue;
-        for (place.expert = 0; place.expert < wanted.experts && search->count < COUNTED;
-             place.expert++)
+        const char *key = family->experts_key(search->model, &place);
+        uint32_t experts = config_count(search->model, key);
+        if (key && !experts)
+            experts = most;
+        for (place.expert = 0; place.expert < experts && search->count < COUNTED; place.expert++)
             find_expert(search, place);
     }
 }
 
 /* ---- all of it ---- */
-
-/* config.json's count, or 0. */
-static uint32_t config_count(const struct model *model, const char *key)
-{
-    json_int_t count = key ? json_integer_value(json_object_get(model->config, key)) : 0;
-    return count > 0 && count < UINT32_MAX ? (uint32_t)count : 0;
-}
 
 /* False if the family knows none of the names, of which nothing can be said to be missing then. */
 static bool knows_any(const struct search *search)
@@ -143,10 +149,21 @@ static bool knows_any(const struct search *search)
     return false;
 }
 
-static char *beyond(const char *what, uint32_t there, const char *key, uint32_t count)
+/* The first expert beyond config.json's count of its layer's, to be said; NULL if there is none. */
+static char *surplus_expert(const struct search *search)
 {
-    return xprintf("has %s %" PRIu32 ", but config.json's %s is %" PRIu32, what, there - 1, key,
-                   count);
+    for (size_t i = 0; i < search->toc->count; i++) {
+        struct place place = model_place(search->model, search->toc->tensor[i].name);
+        if (!place_is_routed(&place))
+            continue;
+        const char *key = search->model->family->experts_key(search->model, &place);
+        uint32_t count = config_count(search->model, key);
+        char path[TENSOR_NAME_MAX + 1];
+        if (count && place.expert >= count)
+            return xprintf("has %s, but config.json's %s is %" PRIu32,
+                           model_expert_path(search->model, &place, path), key, count);
+    }
+    return NULL;
 }
 
 char *model_incomplete(const struct model *model, struct toc *toc)
@@ -155,17 +172,16 @@ char *model_incomplete(const struct model *model, struct toc *toc)
     struct search search = {.model = model, .toc = toc};
     if (!family->layer_has || !model->layers || !knows_any(&search))
         return NULL;
-    struct extent there = extent_of(&search, SECTION_LAYERS);
-    struct extent wanted = {model->layers, config_count(model, family->experts_key)};
-    if (there.layers > wanted.layers)
-        return beyond("a layer", there.layers, "num_hidden_layers", wanted.layers);
-    if (wanted.experts && there.experts > wanted.experts)
-        return beyond("a routed expert", there.experts, family->experts_key, wanted.experts);
-    if (!wanted.experts)
-        wanted.experts = there.experts;
+    uint32_t layers = extent_of(&search, SECTION_LAYERS).layers;
+    if (layers > model->layers)
+        return xprintf("has a layer %" PRIu32 ", but config.json's num_hidden_layers is %" PRIu32,
+                       layers - 1, model->layers);
+    char *surplus = surplus_expert(&search);
+    if (surplus)
+        return surplus;
     find_all(&search, "", family->has, NULL);
-    find_layers(&search, SECTION_LAYERS, wanted);
-    find_layers(&search, SECTION_MTP, extent_of(&search, SECTION_MTP));
+    find_layers(&search, SECTION_LAYERS, model->layers);
+    find_layers(&search, SECTION_MTP, extent_of(&search, SECTION_MTP).layers);
     if (!search.count)
         return NULL;
     size_t more = search.count > LISTED ? search.count - LISTED : 0;

@@ -17,10 +17,12 @@ static const struct matrix_name mlp[] = {
     {.name = "w1", .group = 1}, {.name = "w3", .group = 1}, {.name = "w2"}, {0}};
 
 static const struct part_name parts[] = {
-    {.prefix = "enorm.", .stays = true}, /* MTP only, as are the next three */
+    {.prefix = "enorm.", .stays = true}, /* April's MTP only, as are the next three */
     {.prefix = "hnorm.", .stays = true},
     {.prefix = "e_proj."},
     {.prefix = "h_proj."},
+    {.prefix = "main_norm.", .stays = true}, /* DSpark's drafts only, as is the next one */
+    {.prefix = "main_proj."},
     {.prefix = "hc_attn_", .stays = true},
     {.prefix = "attn_norm.", .stays = true},
     {.prefix = "attn.attn_sink", .stays = true},
@@ -62,6 +64,13 @@ static const char *const layer_has[] = {"hc_attn_base",
                                         "ffn.shared_experts.w2.weight",
                                         NULL};
 
+static const char *experts_key(const struct model *model, const struct place *place)
+{
+    (void)model;
+    (void)place;
+    return "n_routed_experts";
+}
+
 enum { CLASS_HASH, CLASS_SCORE, CLASS_MTP };
 static const struct expert_class classes[] = {
     [CLASS_HASH] = {"hash", "hash-routed"},
@@ -85,7 +94,8 @@ const struct family family_deepseek_v4 = {
     .part = parts,
     .has = has,
     .layer_has = layer_has,
-    .experts_key = "n_routed_experts",
+    .experts_key = experts_key,
+    .dspark = "mtp.0.main_proj",
     .amax_separator = "_",
     .classes = classes,
     .expert_class = expert_class,

@@ -36,6 +36,36 @@ static const struct part_name parts[] = {
     {0},
 };
 
+/* In all layers and drafts; compressors, indexers and Engram tables are in some layers only. */
+static const char *const has[] = {"embed.weight", "norm.weight", "head.weight", NULL};
+static const char *const layer_has[] = {"hc_attn_base",
+                                        "hc_attn_fn",
+                                        "hc_attn_scale",
+                                        "attn_norm.weight",
+                                        "attn.attn_sink",
+                                        "attn.kv_norm.weight",
+                                        "attn.q_norm.weight",
+                                        "attn.wkv.weight",
+                                        "attn.wo_a.weight",
+                                        "attn.wo_b.weight",
+                                        "attn.wq_a.weight",
+                                        "attn.wq_b.weight",
+                                        "hc_ffn_base",
+                                        "hc_ffn_fn",
+                                        "hc_ffn_scale",
+                                        "ffn_norm.weight",
+                                        "ffn.gate.weight",
+                                        "ffn.shared_experts.w1.weight",
+                                        "ffn.shared_experts.w3.weight",
+                                        "ffn.shared_experts.w2.weight",
+                                        NULL};
+
+static const char *experts_key(const struct model *model, const struct place *place)
+{
+    (void)model;
+    return place->section == SECTION_MTP ? "dspark_n_routed_experts" : "n_routed_experts";
+}
+
 enum { CLASS_SCORE, CLASS_MTP };
 static const struct expert_class classes[] = {
     [CLASS_SCORE] = {"score", "score-routed"},
@@ -52,14 +82,17 @@ static unsigned expert_class(const struct model *model, const struct place *plac
 /* The rows of Engram tables have a scale for every 32 columns. */
 static const struct fp8_block blocks[] = {{1, 32}, {0}};
 
-/* Completeness is not checked: drafts have another number of experts than the layers. */
 const struct family family_deepseek_v41 = {
     .type = "deepseek_v41",
     .section = sections,
     .part = parts,
+    .has = has,
+    .layer_has = layer_has,
+    .experts_key = experts_key,
+    .dspark = "mtp.0.main_proj",
     .amax_separator = "_",
     .fp8_block = blocks,
     .classes = classes,
     .expert_class = expert_class,
-    .chat = CHAT_OTHER,
+    .chat = CHAT_V41,
 };

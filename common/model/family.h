@@ -36,11 +36,15 @@ struct family {
     const struct section_name *section; /* ended by a NULL prefix. If it has no SECTION_MTP, layers
                                          * from num_hidden_layers on belong to that section */
     const struct part_name *part;       /* in the order of execution, ended by a NULL prefix */
-    /* What any model has, for finding out that a checkpoint is incomplete: tensors, those of each
-     * layer, and config.json's key for the number of routed experts in each. Lists are ended by
-     * NULL; layer_has is NULL if it is not known. */
+    /* What any model has, for finding out that a checkpoint is incomplete: tensors, and those of
+     * each layer. Lists are ended by NULL; layer_has is NULL if it is not known. */
     const char *const *has, *const *layer_has;
-    const char *experts_key;
+    /* With layer_has: config.json's key for the number of routed experts in the layer at `place`;
+     * NULL: that layer has none. */
+    const char *(*experts_key)(const struct model *model, const struct place *place);
+    /* A module that only drafts of DSpark have, which predict a block of tokens from several
+     * layers' hidden states; or NULL. */
+    const char *dspark;
 
     const char *amax_separator; /* between a module and "input_quantizer._amax" */
 

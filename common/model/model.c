@@ -263,6 +263,16 @@ char *model_experts_path(const struct model *model, const struct place *place, c
 
 /* ---- what else depends on the family ---- */
 
+bool model_has_dspark(const struct model *model, struct toc *toc)
+{
+    if (!model->family->dspark)
+        return false;
+    char *name = xprintf("%s.weight", model->family->dspark);
+    bool found = toc_find(toc, name) >= 0;
+    free(name);
+    return found;
+}
+
 const struct expert_class *model_classes(const struct model *model)
 {
     static const struct expert_class one[] = {{"routed", "routed"}, {0}};

@@ -66,6 +66,10 @@ char *model_layer_path(const struct model *model, const struct place *place, cha
 
 /* ---- what else depends on the family ---- */
 
+/* True if the table has drafts of DSpark (V4 from June on, V4.1): they need hidden states of
+ * several layers at once, and predict a block of tokens. */
+bool model_has_dspark(const struct model *model, struct toc *toc);
+
 /* Routed experts are counted by class, such as those of hash-routed layers. */
 struct expert_class {
     const char *key;   /* in JSON: "hash" */
@@ -95,10 +99,10 @@ const char *model_amax_separator(const struct model *model);
  * template. */
 enum chat_style {
     CHAT_UNKNOWN,
-    CHAT_V3,    /* system, <User> text <Assistant> text <eos> (V3, R1) */
-    CHAT_V31,   /* the same with </think> after <Assistant> (V3.1) */
-    CHAT_V4,    /* the encoding rules of V4's release: reasoning, tools and their results, tasks */
-    CHAT_OTHER, /* rules of its own, which are not built in */
+    CHAT_V3,  /* system, <User> text <Assistant> text <eos> (V3, R1) */
+    CHAT_V31, /* the same with </think> after <Assistant> (V3.1) */
+    CHAT_V4,  /* the encoding rules of V4's release: reasoning, tools and their results, tasks */
+    CHAT_V41, /* those of V4.1's: as V4's, with a token for systems, and other tags of calls */
 };
 enum chat_style model_chat_style(const struct model *model);
 

@@ -7,6 +7,7 @@
 #include "base/arena.h"
 #include "base/die.h"
 #include "base/digest.h"
+#include "base/json.h"
 #include "quantize/fit.h"
 
 static const char *const suffix[] = {
@@ -45,7 +46,7 @@ char *amax_name(const struct model *model, const char *module, enum amax_which w
     return xprintf("%s%s%s", name, model_amax_separator(model), suffix[which]);
 }
 
-float amax_read(const struct model *model, struct ts_in *in)
+double amax_read(const struct model *model, struct ts_in *in)
 {
     const struct tensor *tensor = ts_present(in);
     char module[TENSOR_NAME_MAX + 1], shape[TENSOR_SHAPE_TEXT];
@@ -70,13 +71,13 @@ float amax_read(const struct model *model, struct ts_in *in)
     if (amax == 0 && which == AMAX_INPUT)
         die("%s: %s: an input amax of 0 means that this layer saw no signal; calibrate again",
             ts_name(in), tensor->name);
-    return amax;
+    return value;
 }
 
 /* After loading, only names and values are kept: the table is five times their size. */
 struct amax {
     const char *name; /* in the arena */
-    float value;
+    double value;
 };
 
 struct amaxes {
@@ -85,13 +86,53 @@ struct amaxes {
     struct amax *amax; /* by name */
     size_t count;
     struct arena *arena;
-    char digest[DIGEST_TEXT];
+    bool plan; /* without values */
+    char digest[DIGEST_TEXT], calibration[DIGEST_TEXT];
     json_t *counts;
 };
 
 static int by_name(const void *a, const void *b)
 {
     return strcmp(((const struct amax *)a)->name, ((const struct amax *)b)->name);
+}
+
+/* As F32 if it is one. */
+static void digest_value(struct digest *digest, double value)
+{
+    float single = (float)value;
+    if ((double)single == value)
+        digest_add(digest, &single, sizeof single);
+    else
+        digest_add(digest, &value, sizeof value);
+}
+
+static const struct amax *keep(struct amaxes *amaxes, const char *module, enum amax_which which,
+                               double value)
+{
+    char *name = amax_name(amaxes->model, module, which);
+    struct amax *amax = &amaxes->amax[amaxes->count++];
+    *amax = (struct amax){arena_copy(amaxes->arena, name, strlen(name)), value};
+    free(name);
+    return amax;
+}
+
+static void keep_planned(struct amaxes *amaxes, const struct toc *toc)
+{
+    for (size_t i = 0; i < toc->count; i++) {
+        char module[TENSOR_NAME_MAX + 1];
+        enum amax_which which;
+        if (amax_key(amaxes->model, toc->tensor[i].name, module, &which))
+            keep(amaxes, module, which, 0);
+    }
+}
+
+static void digest_history(struct amaxes *amaxes, struct ts_in *in)
+{
+    struct digest *digest = digest_new();
+    char *text = json_text(json_object_get(ts_header(in), "history"), false, true);
+    digest_add(digest, text, strlen(text));
+    digest_end(digest, amaxes->calibration);
+    free(text);
 }
 
 static void read_amaxes(struct amaxes *amaxes, const struct model *model, struct ts_in *in)
@@ -106,17 +147,14 @@ static void read_amaxes(struct amaxes *amaxes, const struct model *model, struct
                 tensor->name);
         if (!amax_key(model, tensor->name, module, &which))
             continue;
-        char *name = amax_name(model, module, which);
-        struct amax *amax = &amaxes->amax[amaxes->count++];
-        *amax = (struct amax){arena_copy(amaxes->arena, name, strlen(name)), amax_read(model, in)};
-        free(name);
+        const struct amax *amax = keep(amaxes, module, which, amax_read(model, in));
         digest_add(digest, amax->name, strlen(amax->name) + 1);
-        digest_add(digest, &amax->value, sizeof amax->value);
+        digest_value(digest, amax->value);
     }
     digest_end(digest, amaxes->digest);
 }
 
-struct amaxes *amaxes_load(const char *path, const struct model *model)
+struct amaxes *amaxes_load(const char *path, const struct model *model, bool plan)
 {
     struct amaxes *amaxes = xalloc(1, sizeof *amaxes);
     struct ts_in *in = ts_open(path, NULL);
@@ -125,8 +163,12 @@ struct amaxes *amaxes_load(const char *path, const struct model *model)
     amaxes->arena = arena_new();
     amaxes->amax = xalloc(ts_toc(in)->count, sizeof *amaxes->amax);
     read_amaxes(amaxes, model, in);
-    if (ts_plan_only(in))
+    digest_history(amaxes, in);
+    amaxes->plan = ts_plan_only(in);
+    if (amaxes->plan && !plan)
         die("%s: only a plan, without values; make it without -n", ts_name(in));
+    if (amaxes->plan)
+        keep_planned(amaxes, ts_toc(in));
     if (!amaxes->count)
         die("%s: holds no amax; amax-merge makes such a stream from a calibration", ts_name(in));
     qsort(amaxes->amax, amaxes->count, sizeof *amaxes->amax, by_name);
@@ -147,7 +189,7 @@ void amaxes_free(struct amaxes *amaxes)
 }
 
 bool amaxes_find(const struct amaxes *amaxes, const char *module, enum amax_which which,
-                 float *value)
+                 double *value)
 {
     char *name = amax_name(amaxes->model, module, which);
     const struct amax key = {.name = name};
@@ -172,9 +214,14 @@ void amaxes_check(const struct amaxes *amaxes, struct ts_in *checkpoint)
     fit_end(fit, amaxes->path);
 }
 
-char *amaxes_digest(const struct amaxes *amaxes, char *hex)
+const char *amaxes_digest(const struct amaxes *amaxes)
 {
-    return strcpy(hex, amaxes->digest);
+    return amaxes->plan ? NULL : amaxes->digest;
+}
+
+const char *amaxes_calibration(const struct amaxes *amaxes)
+{
+    return amaxes->calibration;
 }
 
 const json_t *amaxes_counts(const struct amaxes *amaxes)

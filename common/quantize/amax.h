@@ -18,29 +18,33 @@ bool amax_key(const struct model *model, const char *name, char *module, enum am
 /* The key of a module's amax, which the caller frees. */
 char *amax_name(const struct model *model, const char *module, enum amax_which which);
 
-/* The current tensor of `in`, an amax, as F32. It must be a scalar (or one element) of BF16, F16,
- * F32 or F64 that is finite and not negative, and not zero for an input. Anything else ends the
+/* The current tensor of `in`, an amax. It must be a scalar (or one element) of BF16, F16, F32 or
+ * F64 that as F32 is finite and not negative, and not zero for an input. Anything else ends the
  * process. */
-float amax_read(const struct model *model, struct ts_in *in);
+double amax_read(const struct model *model, struct ts_in *in);
 
 struct amaxes;
 
 /* Read a whole amax stream and keep its names and values. A duplicate name ends the process
- * (amax-merge joins them). The model must outlive the result; amaxes_free() frees it and accepts
- * NULL. */
-struct amaxes *amaxes_load(const char *path, const struct model *model);
+ * (amax-merge joins them). With `plan`, the stream may be a plan: its values are then 0. The model
+ * must outlive the result; amaxes_free() frees it and accepts NULL. */
+struct amaxes *amaxes_load(const char *path, const struct model *model, bool plan);
 void amaxes_free(struct amaxes *amaxes);
 
 /* *value = the amax of a module; false if there is none. */
 bool amaxes_find(const struct amaxes *amaxes, const char *module, enum amax_which which,
-                 float *value);
+                 double *value);
 
 /* End the process if the checkpoint lacks routed experts that have amaxes (see fit.h). */
 void amaxes_check(const struct amaxes *amaxes, struct ts_in *checkpoint);
 
-/* What the stream says, names and values, as a SHA-256 in hexadecimal (DIGEST_TEXT bytes): for
- * histories, where a path would say nothing. */
-char *amaxes_digest(const struct amaxes *amaxes, char *hex);
+/* What the stream says, names and values, as a SHA-256 in hexadecimal: for histories, where a path
+ * would say nothing. NULL of a plan. Owned by amaxes. */
+const char *amaxes_digest(const struct amaxes *amaxes);
+
+/* The same of its history: with which programs, options and tokens it was made. A plan has the one
+ * of the stream that will be. */
+const char *amaxes_calibration(const struct amaxes *amaxes);
 
 /* The counts of the stages that made the stream ("input_fallback" and so on), an array; owned by
  * amaxes. */

@@ -79,6 +79,36 @@ static void read_rules(struct recipe *recipe, const char *path)
     }
 }
 
+static bool is_absent_or(json_type type, const json_t *value)
+{
+    return !value || json_typeof(value) == type;
+}
+
+/* Add to `recipe` what its drafts' `choice` says (NULL: the first of them), and note the choice
+ * itself. Formats of drafts come first, as the first match wins. */
+static void choose_drafts(json_t *recipe, const char *choice, const char *path)
+{
+    json_t *drafts = json_object_get(recipe, "drafts"), *formats, *exclude = json_array();
+    if (!choice)
+        choice = json_object_iter_key(json_object_iter(drafts));
+    json_t *chosen = choice ? json_object_get(drafts, choice) : NULL;
+    if (choice && !chosen)
+        die("%s: the recipe has no drafts '%s'; name another recipe, or leave --drafts out", path,
+            choice);
+    if (!is_absent_or(JSON_OBJECT, drafts) || !is_absent_or(JSON_OBJECT, chosen) ||
+        !is_absent_or(JSON_OBJECT, json_object_get(chosen, "formats")) ||
+        !is_absent_or(JSON_ARRAY, json_object_get(chosen, "exclude_modules")))
+        die("%s: drafts: wanted choices with formats {} and exclude_modules []", path);
+    formats = json_object_get(chosen, "formats");
+    formats = formats ? json_deep_copy(formats) : json_object();
+    json_object_update_missing(formats, json_object_get(recipe, "formats"));
+    json_array_extend(exclude, json_object_get(recipe, "exclude_modules"));
+    json_array_extend(exclude, json_object_get(chosen, "exclude_modules"));
+    json_object_set_new(recipe, "formats", formats);
+    json_object_set_new(recipe, "exclude_modules", exclude);
+    json_object_set_new(recipe, "drafts", choice ? json_string(choice) : json_null());
+}
+
 static void check(const json_t *recipe, const char *path)
 {
     if (!json_is_string(json_object_get(recipe, "name")) ||
@@ -101,7 +131,7 @@ static char *find(const char *name, const char *type)
     return path;
 }
 
-struct recipe *recipe_load(const char *name, const struct model *model)
+struct recipe *recipe_load(const char *name, const char *drafts, const struct model *model)
 {
     struct recipe *recipe = xalloc(1, sizeof *recipe);
     const char *type = model_type(model);
@@ -114,6 +144,7 @@ struct recipe *recipe_load(const char *name, const struct model *model)
     if (!recipe->json)
         die("%s: line %d: %s", path, error.line, error.text);
     check(recipe->json, path);
+    choose_drafts(recipe->json, drafts, path);
     read_rules(recipe, path);
     free(path);
     struct digest *digest = digest_new();
@@ -139,6 +170,17 @@ enum format recipe_format(const struct recipe *recipe, const char *module)
         if (!fnmatch(recipe->rule[i].pattern, module, 0))
             return recipe->rule[i].format;
     return FORMAT_COUNT;
+}
+
+struct arg recipe_drafts_arg(const char **to)
+{
+    return (struct arg){.name = "drafts",
+                        .kind = ARG_CHOICE,
+                        .to = to,
+                        .value = "which",
+                        .choices = "keep|cast",
+                        .help = "the drafts' routed experts (mtp.*): keep them as they are "
+                                "(default, unless the recipe says otherwise), or cast them, too"};
 }
 
 const char *recipe_name(const struct recipe *recipe)

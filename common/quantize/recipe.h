@@ -2,27 +2,34 @@
  * holds
  *
  *     name, formats {pattern: format, ...}, producer {name, version}, kv_cache_quant_algo,
- *     exclude_modules [pattern, ...]
+ *     exclude_modules [pattern, ...], drafts {choice: {formats, exclude_modules}, ...}
  *
  * Patterns are those of fnmatch(3) and match names of modules. In `formats` the first match wins. A
  * format is one of weight.h's ("NVFP4", "FP8", "MXFP4", "BF16") or "keep". A module that matches no
- * pattern is kept. The other members go into the checkpoint's configs. */
+ * pattern is kept. `drafts` (optional) has what each choice of --drafts adds to `formats`, in
+ * front, and to `exclude_modules`; its first choice is the default. The other members go into the
+ * checkpoint's configs. */
 #ifndef RECIPE_H
 #define RECIPE_H
 
 #include <jansson.h>
 
+#include "base/args.h"
 #include "model/model.h"
 #include "tensor/weight.h"
 
 struct recipe;
 
-/* Read the recipe `name` for a model's family. A name with a slash is a file; another is searched
- * for in $SEEKPIPE_RECIPES, or near the program (../pipelines/recipes in the source tree,
+/* Read the recipe `name` for a model's family, with the choice `drafts` (NULL: the recipe's
+ * default). A name with a slash is a file; another is searched for in $SEEKPIPE_RECIPES, or near
+ * the program (../pipelines/recipes in the source tree,
  * ../share/seekpipe/recipes when installed). A recipe that cannot be read or is invalid ends the
  * process. recipe_free() frees the result and accepts NULL. */
-struct recipe *recipe_load(const char *name, const struct model *model);
+struct recipe *recipe_load(const char *name, const char *drafts, const struct model *model);
 void recipe_free(struct recipe *recipe);
+
+/* --drafts, into *to: NULL if it was not given. */
+struct arg recipe_drafts_arg(const char **to);
 
 /* The format a module gets; FORMAT_COUNT: it is kept. */
 enum format recipe_format(const struct recipe *recipe, const char *module);

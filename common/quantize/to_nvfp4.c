@@ -19,13 +19,14 @@ struct arg *to_nvfp4_args(struct to_nvfp4_options *o, const struct arg *own)
     o->recipe = "experts";
     const struct arg shared[] = {
         {.name = "amax",
-         .kind = ARG_TEXT,
+         .kind = ARG_INPUT,
          .to = &o->amax,
          .value = "file",
          .help = "amax stream with the input amaxes (from amax-merge); -n does without",
          .required = EVERY_FORM,
          .silent = true}, /* the history has its digest instead */
         codec_arg(&o->cpu),
+        recipe_drafts_arg(&o->drafts),
         {.name = "recipe",
          .kind = ARG_TEXT,
          .to = &o->recipe,
@@ -140,9 +141,22 @@ static void select_weights(struct to_nvfp4 *job, const bool *convertible)
             form_group(job, (uint32_t)i, convertible);
 }
 
-static float input_amax(struct to_nvfp4 *job, const struct weight *w)
+/* --drafts cast was said of a checkpoint that has no drafts to cast. */
+static void check_drafts(const struct to_nvfp4 *job, const char *drafts)
 {
-    float amax = 0;
+    if (strcmp(drafts, "cast") != 0 || !ts_is_whole(job->in))
+        return;
+    for (size_t i = 0; i < job->weights.count; i++)
+        if (job->selected[i] && job->weights.weight[i].place.section == SECTION_MTP)
+            return;
+    die("%s: --drafts cast: it has no drafts, or none whose experts are to become NVFP4; leave the "
+        "option out",
+        ts_name(job->in));
+}
+
+static double input_amax(struct to_nvfp4 *job, const struct weight *w)
+{
+    double amax = 0;
     if (job->amaxes && !amaxes_find(job->amaxes, w->module, AMAX_INPUT, &amax))
         die("%s: %s has no input amax: no calibration token reached it; amax-merge --fallback "
             "layer-max fills in",
@@ -181,9 +195,13 @@ static void plan(struct to_nvfp4 *job)
 /* Record what distinguishes this run from one with other amaxes or another recipe. */
 static void record_inputs(const struct to_nvfp4 *job, const struct stage *stage)
 {
-    char hex[DIGEST_TEXT];
-    if (job->amaxes)
-        json_object_set_new(stage->entry, "amax", json_string(amaxes_digest(job->amaxes, hex)));
+    if (job->amaxes) {
+        const char *digest = amaxes_digest(job->amaxes);
+        json_object_set_new(stage->entry, "calibration",
+                            json_string(amaxes_calibration(job->amaxes)));
+        if (digest)
+            json_object_set_new(stage->entry, "amax", json_string(digest));
+    }
     json_object_set_new(stage->entry, "recipe", json_string(recipe_digest(job->recipe)));
     recipe_describe(job->recipe, json_object_get(ts_header(job->in), "quant"));
 }
@@ -205,12 +223,14 @@ void to_nvfp4_begin(struct to_nvfp4 *job, const struct stage *stage,
         die_usage("--amax FILE is needed: the input scales come from a calibration");
     job->in = ts_open(stage_input(stage), stage);
     const struct model *model = ts_model(job->in);
-    job->amaxes = options->amax ? amaxes_load(options->amax, model) : NULL;
-    job->recipe = recipe_load(options->recipe, model);
+    job->amaxes = options->amax ? amaxes_load(options->amax, model, stage->plan) : NULL;
+    job->recipe = recipe_load(options->recipe, options->drafts, model);
     job->experts = xalloc(count_classes(model), sizeof *job->experts);
     whole_check(job->in);
     weights_find(&job->weights, model, ts_toc(job->in), ts_name(job->in));
     select_weights(job, convertible);
+    if (options->drafts)
+        check_drafts(job, options->drafts);
     if (job->amaxes)
         amaxes_check(job->amaxes, job->in);
     plan(job);
@@ -230,7 +250,7 @@ static void add_member(struct to_nvfp4 *job, struct group *group, uint32_t index
         group->first = first_line(member->w);
     if (member->w->line > group->last)
         group->last = member->w->line;
-    float amax = input_amax(job, member->w);
+    double amax = input_amax(job, member->w);
     if (amax > group->input_amax)
         group->input_amax = amax;
 }
@@ -336,7 +356,7 @@ void to_nvfp4_scales(struct to_nvfp4 *job, const struct group *group, const stru
     float input_scale = nvfp4_scale_2(group->input_amax);
     if (input_scale == 0)
         die("%s: %s: its input amax of %g is too small for an input_scale; calibrate again",
-            ts_name(job->in), member->w->module, (double)group->input_amax);
+            ts_name(job->in), member->w->module, group->input_amax);
     put_scalar(job, member, "input_scale", input_scale);
     put_scalar(job, member, "weight_scale_2", scale_2);
     count_member(job, member);

@@ -27,13 +27,13 @@ struct member {
 struct group {
     size_t first, last; /* lines */
     unsigned members;
-    float input_amax; /* the largest of its members */
+    double input_amax; /* the largest of its members */
     struct member member[GROUP_MAX];
 };
 
 /* The options of both programs. A plan works without amaxes. */
 struct to_nvfp4_options {
-    const char *recipe, *amax, *cpu;
+    const char *recipe, *drafts, *amax, *cpu;
     uint64_t threads;
     unsigned ahead; /* not a command-line option: bands in the pipeline beyond ORDERED_POOL_SLACK */
 };

@@ -20,7 +20,7 @@
 #include "stream/safetensors.h"
 #include "stream/shard_name.h"
 
-static const char index_name[] = "model.safetensors.index.json";
+static const char index_name[] = CHECKPOINT_INDEX;
 enum { FOLDER_DEPTH_MAX = 16, PAGE = 4096 };
 
 bool side_file_name_valid(const char *name)
@@ -63,6 +63,7 @@ static bool is_stray(const char *name)
                                           "*~",
                                           ".*.sw?",
                                           ".DS_Store",
+                                          "lost+found",
                                           ".cache",
                                           ".huggingface",
                                           ".git*",
@@ -441,15 +442,21 @@ static void read_all_shards(struct checkpoint *checkpoint, const char *folder)
     set_scope(checkpoint);
 }
 
-static void read_folder(struct checkpoint *checkpoint, const char *folder)
+static void refuse_unfinished(const char *folder, const char *name)
 {
-    char *index_path = xprintf("%s/%s", folder, index_name);
-    char *journal = xprintf("%s/" CHECKPOINT_JOURNAL, folder);
+    char *journal = xprintf("%s/%s", folder, name);
     struct stat status;
     if (!lstat(journal, &status))
         die("%s: is there because st-write did not finish this folder; run it again to the end",
             journal);
     free(journal);
+}
+
+static void read_folder(struct checkpoint *checkpoint, const char *folder)
+{
+    char *index_path = xprintf("%s/%s", folder, index_name);
+    refuse_unfinished(folder, CHECKPOINT_JOURNAL);
+    refuse_unfinished(folder, CHECKPOINT_PARTIAL "/" CHECKPOINT_JOURNAL);
     struct toc *index = read_index(index_path);
     if (index) {
         read_indexed_shards(checkpoint, folder, index);

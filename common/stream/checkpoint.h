@@ -34,8 +34,12 @@ struct checkpoint {
 };
 
 /* The file that marks a folder which st-write has not finished. Such a folder is not a checkpoint:
- * its shards have headers and full size from the start. */
+ * its shards have headers and full size from the start. Where st-write works inside its
+ * destination, the file is in the second folder there. */
 #define CHECKPOINT_JOURNAL ".journal"
+#define CHECKPOINT_PARTIAL ".partial"
+
+#define CHECKPOINT_INDEX "model.safetensors.index.json"
 
 /* Side files up to the first size travel inside the stream. The second limits their total, which a
  * reader holds in memory. */

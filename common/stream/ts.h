@@ -32,15 +32,12 @@ struct ts_out;
 /* Open a stream file (NULL or "-": standard input), a checkpoint's folder, or a .safetensors file,
  * and read everything before the tensors. A terminal as standard input is a usage error. `stage`
  * (may be NULL) says whether to show progress and whether tensors are wanted at all (-n); it must
- * outlive the stream. ts_close() or ts_finish() frees it. */
+ * outlive the stream. Unless it has allow_zeros, a shard whose end is zeros, as an incomplete
+ * download leaves it (zero_tail.h), ends the process. ts_close() or ts_finish() frees it. */
 struct ts_in *ts_open(const char *path, const struct stage *stage);
 
 /* Open several .safetensors files, or one folder, as one source. */
 struct ts_in *ts_open_all(char **path, size_t count, const struct stage *stage);
-
-/* Of a checkpoint on disk: end the process if a shard's end is zeros, as an incomplete download
- * leaves it (zero_tail.h). Does nothing for a stream. */
-void ts_refuse_zero_tails(struct ts_in *in);
 
 /* The stream's name for messages: its path or "<stdin>". */
 const char *ts_name(const struct ts_in *in);

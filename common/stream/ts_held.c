@@ -1,11 +1,11 @@
 /* Tensors kept for reading again, in memory or in $TMPDIR. */
 #include <errno.h>
-#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "base/die.h"
+#include "base/temporary.h"
 #include "stream/ts_in.h"
 
 enum { BUFFER = 1 << 20, HOLD_MEMORY = 64 << 20 }; /* more than HOLD_MEMORY goes to a file */
@@ -21,9 +21,8 @@ struct ts_held {
 
 static int spool(struct ts_in *in)
 {
-    const char *folder = getenv("TMPDIR");
-    folder = folder && *folder ? folder : "/tmp";
-    int fd = open(folder, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+    const char *folder = temporary_folder();
+    int fd = temporary_file(folder);
     if (fd < 0)
         die_errno("%s: %s: cannot spool to $TMPDIR, %s", in->name, in->tensor->name, folder);
     char *buffer = xgrow(NULL, BUFFER, 1);

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "base/die.h"
+#include "base/hub.h"
 #include "base/json.h"
 #include "base/names.h"
 #include "base/progress.h"
@@ -102,8 +103,10 @@ static void read_side_files(struct ts_in *in)
 static bool is_checkpoint(const char *path)
 {
     struct stat status;
-    if (stat(path, &status))
+    if (stat(path, &status)) {
+        hub_refuse(path);
         die_errno("%s", path);
+    }
     return S_ISDIR(status.st_mode) || ends_with(path, ".safetensors");
 }
 
@@ -154,6 +157,8 @@ static struct ts_in *open_any(char **path, size_t count, const struct stage *sta
     in->plan_only = stage && stage->plan;
     if (count && is_checkpoint(path[0])) {
         open_checkpoint(in, path, count);
+        if (!stage || !stage->allow_zeros)
+            zero_tail_refuse(&in->checkpoint);
     } else {
         if (count > 1)
             die_usage(
@@ -185,10 +190,4 @@ struct ts_in *ts_open(const char *path, const struct stage *stage)
 struct ts_in *ts_open_all(char **path, size_t count, const struct stage *stage)
 {
     return open_any(path, count, stage);
-}
-
-void ts_refuse_zero_tails(struct ts_in *in)
-{
-    if (!in->tar)
-        zero_tail_refuse(&in->checkpoint);
 }

@@ -186,9 +186,19 @@ static void check_space(const struct ts_out *out)
             out->to.name, bytes, available);
 }
 
-static void open_output(struct ts_out *out)
+/* A reference into the file that is written would be one into nothing. */
+static void check_sources(const struct ts_out *out, struct ts_in *in)
+{
+    for (size_t i = 0; in && i < ts_sources(in)->count; i++)
+        if (output_is_same(out->stage->output, ts_sources(in)->file[i].path))
+            die("%s: is a file of the source; name another file", out->stage->output);
+}
+
+static void open_output(struct ts_out *out, struct ts_in *in)
 {
     signal(SIGXFSZ, SIG_IGN); /* report a file size limit like other errors: EFBIG */
+    if (out->stage->output)
+        check_sources(out, in);
     output_open(&out->to, out->stage->output);
     if (isatty(out->to.fd))
         die_usage("%s is a terminal, and a tensor stream is binary; redirect it, pipe it into "
@@ -203,7 +213,7 @@ struct ts_out *ts_create(const struct stage *stage, struct ts_in *in, const stru
     struct ts_out *out = xalloc(1, sizeof *out);
     out->stage = stage;
     out->toc = toc;
-    open_output(out);
+    open_output(out, in);
     if (!setlocale(LC_CTYPE, "C.UTF-8"))
         die("the locale C.UTF-8 is missing on this system");
     out->archive = archive_write_new();

@@ -49,8 +49,7 @@ void zero_tail_refuse(struct checkpoint *checkpoint)
         bool all = zeros == file->size - start[i];
         if (all || zeros >= ZERO_TAIL)
             die("%s: %s zeros, tensor %s among them: its download is not complete; get it again, "
-                "or "
-                "say --allow-zeros if they belong there",
+                "or, if they belong there, read it with st-read --allow-zeros",
                 file->path, all ? "its data are all" : "its last MiB is all",
                 toc->tensor[last[i]].name);
     }

@@ -9,9 +9,14 @@
 #include "tensor/e8m0.h"
 #include "tensor/mxfp4.h"
 
-float nvfp4_scale_2(float amax)
+float nvfp4_scale_2(double amax)
 {
-    return amax / (E2M1_MAX * E4M3_MAX);
+    return (float)(amax / (double)(E2M1_MAX * E4M3_MAX));
+}
+
+double nvfp4_amax(float scale_2)
+{
+    return (double)scale_2 * (double)(E2M1_MAX * E4M3_MAX);
 }
 
 static float block_amax(const uint16_t *w)

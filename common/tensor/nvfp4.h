@@ -13,8 +13,11 @@
 
 #define NVFP4_BLOCK 16
 
-/* scale_2 = amax / (6 * 448). It also turns an input amax into input_scale. */
-float nvfp4_scale_2(float amax);
+/* scale_2 = amax / (6 * 448), rounded once. It also turns an input amax into input_scale. */
+float nvfp4_scale_2(double amax);
+
+/* The amax of which nvfp4_scale_2() makes exactly this scale; few fit into F32. */
+double nvfp4_amax(float scale_2);
 
 /* The block scales of one row. w: cols BF16 values; scale_2 > 0; scale: cols / 16 E4M3 codes out.
  * Per block s = block_amax / (6 * scale_2), 0 becomes 1, clamped to [2^-9, 448], rounded to E4M3.

@@ -11,27 +11,34 @@
 #define EOS "<｜end▁of▁sentence｜>"
 #define USER "<｜User｜>"
 #define ASSISTANT "<｜Assistant｜>"
+#define SYSTEM_TOKEN "<｜System｜>"
 #define DSML "｜DSML｜"
 
 enum { MESSAGES_MAX = 4096 };
 
 static const char think[] = "<think>", think_end[] = "</think>";
 
-/* The text around the schemas of tools in V4's rules. */
+/* What V4's rules and V4.1's, which are the later ones, call the parts of a tool call. */
+struct tags {
+    const char *calls, *invoke, *parameter;
+};
+static const struct tags tags_v4 = {DSML "tool_calls", DSML "invoke", DSML "parameter"},
+                         tags_v41 = {DSML " calls", DSML " invoke", DSML " parameter"};
+
+/* The text before the schemas of tools, with the tags of calls (1), invoke (2), parameter (3). */
 static const char tools_before[] =
     "## Tools\n\n"
     "You have access to a set of tools to help answer the user's question. You can invoke tools by "
-    "writing a \"<" DSML "tool_calls>\" block like the following:\n\n"
-    "<" DSML "tool_calls>\n"
-    "<" DSML "invoke name=\"$TOOL_NAME\">\n"
-    "<" DSML "parameter name=\"$PARAMETER_NAME\" string=\"true|false\">$PARAMETER_VALUE</" DSML
-    "parameter>\n"
+    "writing a \"<%1$s>\" block like the following:\n\n"
+    "<%1$s>\n"
+    "<%2$s name=\"$TOOL_NAME\">\n"
+    "<%3$s name=\"$PARAMETER_NAME\" string=\"true|false\">$PARAMETER_VALUE</%3$s>\n"
     "...\n"
-    "</" DSML "invoke>\n"
-    "<" DSML "invoke name=\"$TOOL_NAME2\">\n"
+    "</%2$s>\n"
+    "<%2$s name=\"$TOOL_NAME2\">\n"
     "...\n"
-    "</" DSML "invoke>\n"
-    "</" DSML "tool_calls>\n\n"
+    "</%2$s>\n"
+    "</%1$s>\n\n"
     "String parameters should be specified as is and set `string=\"true\"`. For all other types "
     "(numbers, booleans, arrays, objects), pass the value in JSON format and set "
     "`string=\"false\"`.\n\n"
@@ -42,6 +49,10 @@ static const char tools_before[] =
 static const char tools_after[] =
     "\n\nYou MUST strictly follow the above defined tool name and parameter schemas to invoke tool "
     "calls.\n";
+
+/* V4.1's rules in thinking mode, with the default of its release. */
+static const char effort[] = "Reasoning Effort: 75 (range 1-100, the higher the value, the more "
+                             "thorough the reasoning)\n\n";
 
 enum role { SYSTEM, DEVELOPER, USER_ROLE, ASSISTANT_ROLE, TOOL, REMINDER, ROLES };
 static const char *const role_name[ROLES] = {"system",    "developer", "user",
@@ -60,9 +71,11 @@ struct chat {
     char *error; /* the first one */
     struct turn *turn;
     size_t turns;
-    size_t last_user; /* the last user or developer turn; `turns` if there is none */
+    size_t last_user; /* the last turn that asks; `turns` if there is none */
     const json_t *tools;
+    const struct tags *tags;
     bool merge; /* merge consecutive user messages */
+    bool v41;   /* V4.1's rules, not V4's */
     bool thinking, drop_thinking;
 };
 
@@ -270,11 +283,19 @@ static void sort_results(struct turn *turn, const json_t *calls)
     free(result);
 }
 
+/* True for a turn that an assistant's answers. In V4.1, a system's after the beginning does, too.
+ */
+static bool asks(const struct chat *chat, size_t i)
+{
+    enum role role = chat->turn[i].role;
+    return role == USER_ROLE || role == DEVELOPER || (role == SYSTEM && chat->v41 && i > 0);
+}
+
 static void find_last_user(struct chat *chat)
 {
     chat->last_user = chat->turns;
     for (size_t i = 0; i < chat->turns; i++)
-        if (chat->turn[i].role == USER_ROLE || chat->turn[i].role == DEVELOPER)
+        if (asks(chat, i))
             chat->last_user = i;
 }
 
@@ -317,14 +338,14 @@ static void survey(struct chat *chat)
         forget_developers(chat);
 }
 
-/* ---- V4's rules ---- */
+/* ---- the rules of V4 and V4.1 ---- */
 
 static void put_tools(struct chat *chat, const json_t *tools)
 {
     size_t i;
     json_t *tool;
     put(chat, "\n\n");
-    put(chat, tools_before);
+    fprintf(chat->out, tools_before, chat->tags->calls, chat->tags->invoke, chat->tags->parameter);
     json_array_foreach((json_t *)tools, i, tool)
     {
         const json_t *function = json_object_get(tool, "function");
@@ -365,14 +386,28 @@ static void put_user(struct chat *chat, const struct turn *turn)
 static void put_parameter(struct chat *chat, const char *name, const json_t *value)
 {
     bool string = json_is_string(value);
-    put(chat, "<" DSML "parameter name=\"");
+    fprintf(chat->out, "<%s name=\"", chat->tags->parameter);
     put_plain(chat, name);
     fprintf(chat->out, "\" string=\"%s\">", string ? "true" : "false");
     if (string)
         put_span(chat, span_of(value));
     else
         put_json(chat, value);
-    put(chat, "</" DSML "parameter>");
+    fprintf(chat->out, "</%s>", chat->tags->parameter);
+}
+
+/* A call's arguments, which may come as the text of their JSON; V4.1's rules also accept that text
+ * as a JSON string. The caller owns the result, which is NULL if it is not JSON. */
+static json_t *parsed_arguments(const struct chat *chat, const json_t *arguments)
+{
+    json_t *value = json_incref((json_t *)arguments);
+    for (int i = 0; i < (chat->v41 ? 2 : 1) && json_is_string(value); i++) {
+        json_t *inner = json_loadb(json_string_value(value), json_string_length(value),
+                                   JSON_ALLOW_NUL | JSON_DECODE_ANY, NULL);
+        json_decref(value);
+        value = inner;
+    }
+    return value;
 }
 
 static void put_call(struct chat *chat, const json_t *call)
@@ -380,15 +415,12 @@ static void put_call(struct chat *chat, const json_t *call)
     const json_t *function = json_object_get(call, "function"),
                  *arguments = json_object_get(function, "arguments");
     const char *name = json_string_value(json_object_get(function, "name"));
-    json_t *parsed = json_is_string(arguments)
-                         ? json_loadb(json_string_value(arguments), json_string_length(arguments),
-                                      JSON_ALLOW_NUL, NULL)
-                         : json_incref((json_t *)arguments);
+    json_t *parsed = parsed_arguments(chat, arguments);
     if (!name || !arguments) {
         fail(chat, xprintf("a tool call has no function with name and arguments"));
         name = "";
     }
-    put(chat, "<" DSML "invoke name=\"");
+    fprintf(chat->out, "<%s name=\"", chat->tags->invoke);
     put_plain(chat, name);
     put(chat, "\">\n");
     if (json_is_object(parsed)) {
@@ -404,7 +436,7 @@ static void put_call(struct chat *chat, const json_t *call)
     } else if (arguments) {
         put_parameter(chat, "arguments", arguments); /* not JSON: unchanged */
     }
-    put(chat, "\n</" DSML "invoke>");
+    fprintf(chat->out, "\n</%s>", chat->tags->invoke);
     json_decref(parsed);
 }
 
@@ -412,13 +444,13 @@ static void put_calls(struct chat *chat, const json_t *calls)
 {
     size_t i;
     json_t *call;
-    put(chat, "\n\n<" DSML "tool_calls>\n");
+    fprintf(chat->out, "\n\n<%s>\n", chat->tags->calls);
     json_array_foreach((json_t *)calls, i, call)
     {
         put(chat, i ? "\n" : "");
         put_call(chat, call);
     }
-    put(chat, "\n</" DSML "tool_calls>");
+    fprintf(chat->out, "\n</%s>", chat->tags->calls);
 }
 
 static void put_assistant(struct chat *chat, size_t i)
@@ -446,14 +478,14 @@ static void put_transition(struct chat *chat, size_t i)
                                         "domain", "title", "read_url"};
     const struct turn *turn = &chat->turn[i];
     const char *task = json_string_value(json_object_get(turn->message[0], "task"));
-    bool asks = turn->role == USER_ROLE || turn->role == DEVELOPER;
+    bool asked = asks(chat, i);
     bool thinks = chat->thinking && (!chat->drop_thinking || i >= chat->last_user);
     if (i + 1 < chat->turns && chat->turn[i + 1].role != ASSISTANT_ROLE &&
         chat->turn[i + 1].role != REMINDER)
         return;
     if (!task) {
-        put(chat, asks ? ASSISTANT : "");
-        put(chat, !asks ? "" : thinks ? think : think_end);
+        put(chat, asked ? ASSISTANT : "");
+        put(chat, !asked ? "" : thinks ? think : think_end);
         return;
     }
     bool known = false;
@@ -468,11 +500,30 @@ static void put_transition(struct chat *chat, size_t i)
     fprintf(chat->out, "<｜%s｜>", task);
 }
 
+/* V4.1: a token begins each system message, and the conversation where it begins with the effort.
+ */
+static void put_system_token(struct chat *chat, bool first, bool system)
+{
+    bool says_effort = first && chat->thinking;
+    if (!chat->v41)
+        return;
+    put(chat, says_effort || system ? SYSTEM_TOKEN : "");
+    put(chat, says_effort ? effort : "");
+}
+
+/* True if no first message can hold the tools, which then stand as if in an empty system message.
+ */
+static bool needs_system(const struct chat *chat)
+{
+    return chat->tools && chat->turn[0].role != SYSTEM && chat->turn[0].role != DEVELOPER;
+}
+
 static void put_turn_v4(struct chat *chat, size_t i)
 {
     const struct turn *turn = &chat->turn[i];
     const json_t *message = turn->message[0];
     const json_t *tools = i == 0 ? chat->tools : NULL;
+    put_system_token(chat, i == 0 && !needs_system(chat), turn->role == SYSTEM);
     switch (turn->role) {
     case SYSTEM:
     case DEVELOPER:
@@ -496,15 +547,18 @@ static void put_turn_v4(struct chat *chat, size_t i)
 static void put_v4(struct chat *chat)
 {
     survey(chat);
-    if (chat->tools && chat->turn[0].role != SYSTEM && chat->turn[0].role != DEVELOPER)
-        put_tools(chat, chat->tools); /* as if in an empty system message */
+    if (needs_system(chat)) {
+        put_system_token(chat, true, true);
+        put_tools(chat, chat->tools);
+    }
     for (size_t i = 0; i < chat->turns; i++)
         put_turn_v4(chat, i);
 }
 
 /* ---- V3's rules ---- */
 
-static const char no_tools[] = "only V4's tokenizers support developers, reminders and tools";
+static const char no_tools[] =
+    "only V4's and V4.1's tokenizers support developers, reminders and tools";
 
 static void put_v3(struct chat *chat, bool think_mark)
 {
@@ -557,7 +611,7 @@ static void put_chat(struct chat *chat, enum chat_style style, const json_t *mes
     read_turns(chat, messages);
     if (chat->error)
         return;
-    if (style == CHAT_V4)
+    if (chat->tags)
         put_v4(chat);
     else
         put_v3(chat, style == CHAT_V31);
@@ -566,18 +620,20 @@ static void put_chat(struct chat *chat, enum chat_style style, const json_t *mes
 char *chat_text(enum chat_style style, const json_t *messages, const json_t *tools,
                 struct passage *passage)
 {
+    bool v41 = style == CHAT_V41, rules = v41 || style == CHAT_V4;
     struct chat chat = {.passage = passage,
                         .tools = json_array_size(tools) ? tools : NULL,
-                        .merge = style == CHAT_V4};
+                        .tags = v41     ? &tags_v41
+                                : rules ? &tags_v4
+                                        : NULL,
+                        .merge = rules,
+                        .v41 = v41};
     *passage = (struct passage){0};
     if (style == CHAT_UNKNOWN)
         return xprintf(
             "the format of messages is unknown: config.json's model_type, the tokenizer's "
             "tokens and its chat template are not of the DeepSeek family; convert "
             "messages to text first");
-    if (style == CHAT_OTHER)
-        return xprintf("this model's family has rules of its own for messages, which are not built "
-                       "in; convert messages to text first");
     chat.out = open_memstream(&passage->text, &passage->length);
     if (!chat.out)
         die("out of memory");

@@ -9,6 +9,7 @@
 
 #include "base/die.h"
 #include "base/digest.h"
+#include "base/hub.h"
 #include "base/json.h"
 #include "base/placeholder.h"
 #include "base/utf8.h"
@@ -325,7 +326,9 @@ static void read_family(struct tokenizer *t, const char *path)
 struct tokenizer *tokenizer_open(const char *path)
 {
     struct stat status;
-    bool folder = !stat(path, &status) && S_ISDIR(status.st_mode);
+    bool there = !stat(path, &status), folder = there && S_ISDIR(status.st_mode);
+    if (!there)
+        hub_refuse(path);
     char *file = folder ? beside(path, folder, "tokenizer.json") : xstrdup(path);
     char *config = beside(path, folder, "tokenizer_config.json");
     char *model = beside(path, folder, "config.json");
@@ -376,7 +379,10 @@ enum chat_style tokenizer_chat_style(const struct tokenizer *t)
         return t->family;
     bool v4 =
         tokenizer_added(t, "｜DSML｜") >= 0 && tokenizer_added(t, "<｜latest_reminder｜>") >= 0;
-    return v4 && !t->has_family ? CHAT_V4 : chat_template_style(t->chat_template);
+    bool system = tokenizer_added(t, "<｜System｜>") >= 0; /* new in V4.1 */
+    if (v4 && !t->has_family)
+        return system ? CHAT_V41 : CHAT_V4;
+    return chat_template_style(t->chat_template);
 }
 
 const char *tokenizer_chat_template(const struct tokenizer *t)

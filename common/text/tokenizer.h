@@ -56,7 +56,7 @@ int32_t tokenizer_eos(const struct tokenizer *t);
 int32_t tokenizer_pad(const struct tokenizer *t);
 
 /* The style of conversations: that of the family of the config.json beside it. Without a known
- * family, V4's if V4's own tokens are there; otherwise that of the chat template. */
+ * family, V4's or V4.1's if their own tokens are there; otherwise that of the chat template. */
 enum chat_style tokenizer_chat_style(const struct tokenizer *t);
 
 /* The chat template, owned by the tokenizer, or NULL. */

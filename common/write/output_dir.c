@@ -10,12 +10,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
 
 #include "base/die.h"
+#include "base/lock.h"
+#include "base/temporary.h"
 #include "stream/checkpoint.h"
 #include "write/copy.h"
 
@@ -56,19 +57,39 @@ static void check_sources(const struct output_dir *output, const char *source,
     }
 }
 
-static size_t count_entries(const char *path)
+static bool is_one_of(const char *name, const char *const *names)
 {
-    enum { DOTS = 2 }; /* . and .. */
+    while (*names && strcmp(name, *names) != 0)
+        names++;
+    return *names;
+}
+
+/* The number of entries in a folder but those of these names. */
+static size_t count_but(const char *path, const char *const *names)
+{
     DIR *folder = opendir(path);
     if (!folder)
         die_errno("%s", path);
     size_t entries = 0;
-    while (errno = 0, readdir(folder))
-        entries++;
+    for (struct dirent *entry; errno = 0, (entry = readdir(folder));)
+        entries += !is_one_of(entry->d_name, names);
     if (errno)
         die_errno("%s", path);
     closedir(folder);
-    return entries - DOTS;
+    return entries;
+}
+
+static size_t count_entries(const char *path)
+{
+    static const char *const dots[] = {".", "..", NULL};
+    return count_but(path, dots);
+}
+
+/* The number of DST's entries that are not ours, or no one's (output_dir.h). */
+static size_t count_present(const struct output_dir *output)
+{
+    static const char *const none[] = {".", "..", CHECKPOINT_PARTIAL, "lost+found", ".calib", NULL};
+    return output->inside ? count_but(output->path, none) : count_entries(output->path);
 }
 
 /* True if the folder holds an entry that matches the fnmatch(3) pattern. */
@@ -93,14 +114,68 @@ static bool holds_checkpoint(const struct output_dir *output)
  */
 static void check_present(const struct output_dir *output)
 {
-    if (!count_entries(output->path))
+    if (!count_present(output) || output_dir_in_place(output))
         return;
-    if (!output->overwrite && !output_dir_in_place(output))
+    if (output->inside)
+        die("%s: is not empty, and --overwrite cannot replace it (it is a mount point, or its "
+            "parent is not writable); choose another folder, or remove its files",
+            output->path);
+    if (!output->overwrite)
         die("%s: is not empty; choose another folder, or --overwrite it", output->path);
-    if (output->overwrite && !holds_checkpoint(output))
+    if (!holds_checkpoint(output))
         die("%s: not a checkpoint (no .safetensors file in it); --overwrite replaces nothing else: "
             "choose another folder, or remove it yourself",
             output->path);
+}
+
+static bool can_write(const char *folder)
+{
+    return !faccessat(AT_FDCWD, folder, W_OK | X_OK, AT_EACCESS);
+}
+
+/* True if the filesystem begins at `path`. A bind mount has its parent's device number. */
+static bool is_mount_point(const char *path, const char *parent)
+{
+    struct statx own, above;
+    if (statx(AT_FDCWD, path, 0, STATX_BASIC_STATS, &own) ||
+        statx(AT_FDCWD, parent, 0, STATX_BASIC_STATS, &above))
+        die_errno("%s", path);
+    return own.stx_attributes & own.stx_attributes_mask & STATX_ATTR_MOUNT_ROOT ||
+           own.stx_dev_major != above.stx_dev_major || own.stx_dev_minor != above.stx_dev_minor;
+}
+
+/* True if another user's folder may not be replaced in `parent`, as in /tmp. */
+static bool is_sticky_for(const char *parent, const char *path)
+{
+    struct stat above, own;
+    if (stat(parent, &above) || stat(path, &own))
+        die_errno("%s", path);
+    return (above.st_mode & S_ISVTX) && geteuid() && above.st_uid != geteuid() &&
+           own.st_uid != geteuid();
+}
+
+/* True if an existing folder must be worked in: it cannot be replaced, or a run is at work in it.
+ */
+static bool is_fixed(const char *path, const char *parent)
+{
+    char *partial = xprintf("%s/" CHECKPOINT_PARTIAL, path);
+    struct stat status;
+    bool begun = !lstat(partial, &status) && S_ISDIR(status.st_mode) && count_entries(partial);
+    free(partial);
+    return begun || is_mount_point(path, parent) || !can_write(parent) ||
+           is_sticky_for(parent, path);
+}
+
+/* Check that the folder can be made, and gets its name in the end. */
+static void check_writable(const struct output_dir *output)
+{
+    if (can_write(output->parent))
+        return;
+    if (output->inside)
+        die_errno("%s: cannot write into it", output->path);
+    die_errno("%s: cannot write into %s; make an empty folder of that name that you can write "
+              "into, or choose another",
+              output->path, output->parent);
 }
 
 void output_dir_name(struct output_dir *output, const char *path)
@@ -131,11 +206,23 @@ void output_dir_name(struct output_dir *output, const char *path)
     if (!output->parent)
         die_errno("%s: the folder to write into", above);
     output->path = xprintf("%s/%s", strcmp(output->parent, "/") ? output->parent : "", base);
-    output->partial = xprintf("%s.partial", output->path);
     free(above);
     free(clean);
     if (exists && !S_ISDIR(status.st_mode))
         die("%s: exists and is not a folder", output->path);
+    output->inside = exists && is_fixed(output->path, output->parent);
+    if (output->inside) {
+        free(output->parent);
+        output->parent = xstrdup(output->path);
+    }
+    output->partial =
+        xprintf(output->inside ? "%s/" CHECKPOINT_PARTIAL : "%s.partial", output->path);
+}
+
+/* Where an old checkpoint waits while names cannot be exchanged; the caller frees it. */
+static char *replaced_path(const struct output_dir *output)
+{
+    return xprintf("%s.replaced", output->path);
 }
 
 void output_dir_check(struct output_dir *output, bool overwrite, const char *source,
@@ -146,6 +233,12 @@ void output_dir_check(struct output_dir *output, bool overwrite, const char *sou
     check_sources(output, source, sources);
     if (!access(output->path, F_OK))
         check_present(output);
+    check_writable(output);
+    char *replaced = replaced_path(output);
+    if (overwrite && !access(replaced, F_OK) && !access(output->path, F_OK) &&
+        !output_dir_in_place(output))
+        die("%s: is in the way of --overwrite; move or remove it", replaced);
+    free(replaced);
 }
 
 /* Open and lock a folder that st-write made; -1 if it does not exist. */
@@ -157,11 +250,8 @@ static int lock(const char *path)
         return -1;
     if (folder < 0)
         die_errno("%s", path);
-    if (flock(folder, LOCK_EX | LOCK_NB)) {
-        if (errno == EWOULDBLOCK)
-            die("%s: another st-write is at work in it", path);
-        die_errno("%s", path);
-    }
+    if (!lock_folder(folder, path))
+        die("%s: another st-write is at work in it", path);
     /* the other run may have finished and renamed it between our open and our lock */
     if (fstat(folder, &opened) || stat(path, &named) || opened.st_ino != named.st_ino ||
         opened.st_dev != named.st_dev)
@@ -240,12 +330,12 @@ static char *replaces_note(const struct stat *status)
     return xprintf("replaces\t%ju\t%ju\n", (uintmax_t)status->st_dev, (uintmax_t)status->st_ino);
 }
 
-/* True if DST.partial is the folder that DST's journal says is replaced. */
-static bool is_replaced(const struct output_dir *output, const struct journal *journal)
+/* True if `path` is the folder that the journal says is replaced. */
+static bool is_replaced(const char *path, const struct journal *journal)
 {
     struct stat status;
     const char *found = journal_find(journal, "replaces");
-    if (!found || lstat(output->partial, &status))
+    if (!found || lstat(path, &status))
         return false;
     char *own = replaces_note(&status);
     bool same = !strncmp(found - strlen("replaces"), own, strlen(own));
@@ -258,6 +348,111 @@ static void remove_journal(const struct output_dir *output, int folder)
 {
     if (unlinkat(folder, journal_name, 0) || (fsync(folder) && errno != EINVAL))
         die_errno("%s/%s", output->path, journal_name);
+}
+
+/* Without an exchange: the old checkpoint was moved to DST.replaced. Put the new one in place,
+ * unless it is, and let the old one follow to where an exchange would have put it. */
+static void end_renames(const struct output_dir *output, const char *replaced, bool in_place)
+{
+    if (!in_place && rename(output->partial, output->path))
+        die_errno("%s: renaming %s to it", output->path, output->partial);
+    sync_folder(output->parent);
+    if (rename(replaced, output->partial))
+        die_errno("%s: renaming %s to it", output->partial, replaced);
+    sync_folder(output->parent);
+}
+
+/* The same after a kill between these renames. */
+static void settle_renames(const struct output_dir *output)
+{
+    struct journal journal;
+    char *replaced = replaced_path(output);
+    bool in_place = !access(output->path, F_OK);
+    int folder = access(replaced, F_OK) ? -1 : lock(in_place ? output->path : output->partial);
+    if (folder >= 0) {
+        if (journal_read(&journal, folder, output->partial) == JOURNAL_WHOLE &&
+            journal_find(&journal, "whole") && is_replaced(replaced, &journal))
+            end_renames(output, replaced, in_place);
+        journal_free(&journal);
+        close(folder);
+    }
+    free(replaced);
+}
+
+/* Exchange DST.partial with the old checkpoint at DST. */
+static void exchange(const struct output_dir *output)
+{
+    if (!renameat2(AT_FDCWD, output->partial, AT_FDCWD, output->path, RENAME_EXCHANGE))
+        return;
+    if (errno != EINVAL && errno != ENOSYS && errno != EOPNOTSUPP)
+        die_errno("%s: exchanging it with %s", output->path, output->partial);
+    char *replaced = replaced_path(output);
+    if (rename(output->path, replaced))
+        die_errno("%s: the new checkpoint is complete in %s, but this one could not be moved to "
+                  "%s; move it away, and run the same command again",
+                  output->path, output->partial, replaced);
+    end_renames(output, replaced, false);
+    free(replaced);
+}
+
+static void move_entry(const struct output_dir *output, const char *name)
+{
+    char *from = xprintf("%s/%s", output->partial, name);
+    char *to = xprintf("%s/%s", output->path, name);
+    if (rename(from, to))
+        die_errno("%s: moving it to %s", from, to);
+    free(from);
+    free(to);
+}
+
+/* Move up what was built inside DST, unless a killed run has: what others recognize a checkpoint by
+ * goes last. */
+static void move_up(const struct output_dir *output, int folder)
+{
+    static const char *const last[] = {"config.json", CHECKPOINT_INDEX, NULL};
+    static const char *const stay[] = {
+        ".", "..", CHECKPOINT_JOURNAL, "config.json", CHECKPOINT_INDEX, NULL};
+    DIR *entries = opendir(output->partial);
+    if (!entries)
+        die_errno("%s", output->partial);
+    for (struct dirent *entry; errno = 0, (entry = readdir(entries));)
+        if (!is_one_of(entry->d_name, stay))
+            move_entry(output, entry->d_name);
+    if (errno)
+        die_errno("%s", output->partial);
+    closedir(entries);
+    for (size_t i = 0; last[i]; i++)
+        if (!faccessat(folder, last[i], F_OK, AT_SYMLINK_NOFOLLOW)) {
+            sync_folder(output->path);
+            move_entry(output, last[i]);
+        }
+    sync_folder(output->path);
+    if (unlinkat(folder, journal_name, 0) || rmdir(output->partial))
+        die_errno("%s: the checkpoint is complete in %s, but this folder could not be removed",
+                  output->partial, output->path);
+    sync_folder(output->path);
+}
+
+/* As settle(), inside DST. */
+static bool settle_inside(const struct output_dir *output, const char *identity,
+                          const struct toc *toc)
+{
+    struct journal journal;
+    int folder = output_dir_in_place(output) ? lock(output->partial) : -1;
+    if (folder < 0)
+        return false;
+    if (journal_read(&journal, folder, output->partial) != JOURNAL_WHOLE ||
+        !journal_find(&journal, "whole"))
+        die("%s: holds other files beside an unfinished run of st-write; move them away",
+            output->path);
+    if (!journal_is_of(&journal, identity, toc))
+        die("%s: was left by a run with other input or options; remove the files in %s to start "
+            "again",
+            output->partial, output->path);
+    move_up(output, folder);
+    journal_free(&journal);
+    close(folder);
+    return true;
 }
 
 /* The first half of output_dir_was_done(): the journal in DST. */
@@ -275,7 +470,7 @@ static bool settle(const struct output_dir *output, const char *identity, const 
             output->path, output->partial);
     if (state != JOURNAL_NONE && !ours && !output->overwrite)
         die("%s: is not empty; choose another folder, or --overwrite it", output->path);
-    if (whole && is_replaced(output, &journal))
+    if (whole && is_replaced(output->partial, &journal))
         mark_replaced(output, journal.identity, journal.toc);
     if (whole)
         remove_journal(output, folder);
@@ -287,18 +482,24 @@ static bool settle(const struct output_dir *output, const char *identity, const 
 bool output_dir_was_done(const struct output_dir *output, const char *identity,
                          const struct toc *toc)
 {
+    if (output->inside)
+        return settle_inside(output, identity, toc);
+    settle_renames(output);
     bool done = settle(output, identity, toc);
     return remove_replaced(output, identity, toc) || done;
 }
 
 bool output_dir_in_place(const struct output_dir *output)
 {
+    if (output->inside)
+        return count_present(output) && !access(output->partial, F_OK) &&
+               holds(output->partial, journal_name);
     return !access(output->path, F_OK) && holds(output->path, journal_name);
 }
 
 enum output_dir_state output_dir_state(const struct output_dir *output)
 {
-    if (!access(output->path, F_OK) && count_entries(output->path))
+    if (!access(output->path, F_OK) && count_present(output))
         return output_dir_in_place(output) ? OUTPUT_DIR_PARTIAL
                : holds_checkpoint(output)  ? OUTPUT_DIR_COMPLETE
                                            : OUTPUT_DIR_OTHER;
@@ -307,7 +508,7 @@ enum output_dir_state output_dir_state(const struct output_dir *output)
 
 bool output_dir_can_share(const struct output_dir *output, int fd)
 {
-    int probe = open(output->parent, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+    int probe = temporary_file(output->parent);
     if (probe < 0)
         return false;
     bool can = can_clone(fd, probe);
@@ -443,15 +644,21 @@ void output_dir_finish(struct output_dir *output)
     if (nftw(output->partial, sync_entry, WALK_FILES, FTW_PHYS | FTW_DEPTH))
         die_errno("%s", output->partial);
     struct stat status;
-    bool exchange = output->overwrite && !lstat(output->path, &status);
-    if (exchange) {
+    bool present = !lstat(output->path, &status), replace = output->overwrite && present;
+    if (output->inside && count_present(output))
+        die("%s: holds other files by now; move them away, and run the same command again",
+            output->path);
+    if (replace && !output->inside) {
         char *note = replaces_note(&status);
         journal_note(&output->journal, note);
         free(note);
     }
     journal_note(&output->journal, "whole\n");
-    if (renameat2(AT_FDCWD, output->partial, AT_FDCWD, output->path,
-                  exchange ? RENAME_EXCHANGE : 0))
+    if (output->inside)
+        move_up(output, output->folder);
+    else if (replace)
+        exchange(output);
+    else if (rename(output->partial, output->path))
         die_errno("%s: renaming %s to it", output->path, output->partial);
     sync_folder(output->parent);
     close(output->folder);

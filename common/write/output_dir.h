@@ -1,5 +1,11 @@
-/* output_dir.h: the folder that a checkpoint is built in: DST.partial beside DST, locked, and
- * renamed to DST in one step when everything in it is on disk. DST only ever exists complete. */
+/* output_dir.h: the folder that a checkpoint is built in, locked: DST.partial beside DST, renamed
+ * to DST in one step when everything in it is on disk. DST only ever exists complete.
+ *
+ * An empty folder that cannot be replaced so (a mount point, or its parent is not writable) is
+ * worked in: everything is built in DST/.partial and moved up in the end, config.json and the index
+ * last. Until the journal in DST/.partial is removed after that, DST is not a checkpoint
+ * (checkpoint.h). Entries of DST that neither harm nor count: "lost+found" of a filesystem, and
+ * ".calib", where pipelines may keep a calibration. */
 #ifndef OUTPUT_DIR_H
 #define OUTPUT_DIR_H
 
@@ -12,9 +18,10 @@
 
 struct output_dir {
     char *path;    /* DST, absolute, without a trailing '/' */
-    char *partial; /* DST.partial */
-    char *parent;  /* the folder of both */
-    int folder;    /* descriptor of DST.partial, locked; -1 until it exists */
+    char *partial; /* DST.partial, or DST/.partial */
+    char *parent;  /* the folder of `partial` */
+    bool inside;   /* that is DST */
+    int folder;    /* descriptor of `partial`, locked; -1 until it exists */
     struct journal journal;
     bool overwrite;
 };
@@ -24,17 +31,19 @@ struct output_dir {
 void output_dir_name(struct output_dir *output, const char *path);
 
 /* Check that DST can become a checkpoint. It must be absent or an empty folder (with overwrite, or
- * a checkpoint). It must not be equal to, inside, or around the folder `source` (NULL: unknown) or
- * one that holds a file of `sources`. Ends the process otherwise. Writes nothing. */
+ * a checkpoint that can be replaced), in a folder that can be written. It must not be equal to,
+ * inside, or around the folder `source` (NULL: unknown) or one that holds a file of `sources`. Ends
+ * the process otherwise. Writes nothing. */
 void output_dir_check(struct output_dir *output, bool overwrite, const char *source,
                       const struct sources *sources);
 
-/* True if DST holds a journal: only its removal was left to do. */
+/* True if DST holds everything, and only its journal was left to remove; or, inside it, files that
+ * are being moved up. */
 bool output_dir_in_place(const struct output_dir *output);
 
-/* Finish the work of a run that was killed when DST was complete and in place: remove the journal
- * in it and the old checkpoint at DST.partial. True if that run was one of a stream with `identity`
- * and `toc` (as below), so that nothing is left to do. */
+/* Finish the work of a run that was killed when everything was on disk: put DST in place if only
+ * renames were left, remove the journal in it and the old checkpoint at DST.partial. True if that
+ * run was one of a stream with `identity` and `toc` (as below), so that nothing is left to do. */
 bool output_dir_was_done(const struct output_dir *output, const char *identity,
                          const struct toc *toc);
 
@@ -83,8 +92,9 @@ uint64_t output_dir_holds(const struct output_dir *output, const char *name);
 /* The free bytes on its filesystem for this user. */
 uint64_t output_dir_free_bytes(const struct output_dir *output);
 
-/* Everything is written: sync the folders, rename to DST (with overwrite, exchange it with the old
- * one and remove that), sync the parent. */
+/* Everything is written: sync the folders, rename to DST, sync the parent. With overwrite, exchange
+ * it with the old one and remove that. Where the filesystem exchanges no names, the old one waits
+ * at DST.replaced until the new one is in place. */
 void output_dir_finish(struct output_dir *output);
 
 void output_dir_free(struct output_dir *output);

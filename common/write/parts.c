@@ -137,6 +137,15 @@ char *parts_present(const char *partial, uint64_t number, uint64_t of, bool *com
     return folder;
 }
 
+bool parts_begun(const char *partial)
+{
+    struct list list;
+    list_parts(&list, partial);
+    bool begun = list.count;
+    list_free(&list);
+    return begun;
+}
+
 void parts_leave(const char *folder, const struct stage *stage, struct ts_in *in,
                  const struct toc *toc, const char *identity, uint64_t finished)
 {

@@ -26,6 +26,9 @@ char *parts_folder(const char *partial, const char *scope, const char *identity)
  * is complete; the caller frees the path. NULL if no run of that part left one. */
 char *parts_present(const char *partial, uint64_t number, uint64_t of, bool *complete);
 
+/* True if `partial` holds a part, complete or not. */
+bool parts_begun(const char *partial);
+
 /* Bytes on disk of all parts' files in `partial`. Plans count them as room for the remaining parts.
  */
 uint64_t parts_left_over(const char *partial);

@@ -402,24 +402,30 @@ void shards_end(struct shards *shards, struct output_dir *output, struct ts_in *
 
 /* ---- reading again ---- */
 
-/* NULL, or an error text that the caller frees. */
-static char *verify_shard(struct shards *shards, const struct shard *shard, struct ts_in *in,
-                          int fd)
+static bool has_header(struct shards *shards, const struct shard *shard, struct ts_in *in, int fd)
 {
-    struct stat status;
     char *header;
-    uint64_t header_size, at;
-    if (fstat(fd, &status))
-        die_errno("%s", shard->name);
-    if ((uint64_t)status.st_size != shard->size)
-        return xprintf("it has %jd bytes, not %" PRIu64, (intmax_t)status.st_size, shard->size);
+    uint64_t header_size;
     layout(shards, shard, in, &header, &header_size);
     char *found = xgrow(NULL, (size_t)header_size, 1);
     read_at(fd, 0, found, header_size, shard->name);
     bool same = !memcmp(found, header, (size_t)header_size);
     free(found);
     free(header);
-    if (!same)
+    return same;
+}
+
+/* NULL, or an error text that the caller frees. */
+static char *verify_shard(struct shards *shards, const struct shard *shard, struct ts_in *in,
+                          int fd)
+{
+    struct stat status;
+    uint64_t at;
+    if (fstat(fd, &status))
+        die_errno("%s", shard->name);
+    if ((uint64_t)status.st_size != shard->size)
+        return xprintf("it has %jd bytes, not %" PRIu64, (intmax_t)status.st_size, shard->size);
+    if (!has_header(shards, shard, in, fd))
         return xstrdup("its header is not what was written");
     const struct tensor *tensor =
         shard_record_verify(shard->note, fd, ts_sources(in), shards->toc, shard->line, shard->count,
@@ -449,12 +455,68 @@ void shards_verify(struct shards *shards, struct output_dir *output, struct ts_i
     }
 }
 
+/* Open the shard in `folder`, instead of the one that is open, and check its header. */
+static void open_finished(struct shards *shards, const char *folder, uint32_t i, struct ts_in *in)
+{
+    if (shards->current == i)
+        return;
+    if (shards->current != NO_SHARD)
+        close(shards->fd);
+    char *path = xprintf("%s/%s", folder, shards->shard[i].name);
+    shards->fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (shards->fd < 0)
+        die_errno("%s", path);
+    shards->current = i;
+    posix_fadvise(shards->fd, 0, 0, POSIX_FADV_DONTNEED); /* read from the disk */
+    if (!has_header(shards, &shards->shard[i], in, shards->fd))
+        die("%s: its header is not what the stream gives; --overwrite writes it again", path);
+    free(path);
+}
+
+/* The number of bytes of the current tensor of `in` that are in the open file at `offset`. */
+static uint64_t compare_inline(const struct shards *shards, struct ts_in *in, uint64_t offset)
+{
+    const struct tensor *tensor = ts_present(in);
+    char *came = xgrow(NULL, BUFFER, 2), *there = came + BUFFER;
+    uint64_t same = 0, size = 0;
+    for (uint64_t at = 0; at < tensor->size && same == at; at += size) {
+        size = at_most(tensor->size - at, BUFFER);
+        ts_read(in, came, (size_t)size);
+        read_at(shards->fd, offset + at, there, size, tensor->name);
+        while (same < at + size && came[same - at] == there[same - at])
+            same++;
+    }
+    free(came);
+    return same;
+}
+
+void shards_compare(struct shards *shards, const char *folder, struct ts_in *in, size_t line)
+{
+    const struct tensor *tensor = &shards->toc->tensor[line];
+    uint64_t from, same, to = shards->offset[line];
+    size_t source;
+    open_finished(shards, folder, tensor->shard, in);
+    if (ts_ref(in, &source, &from)) {
+        same = compare_range(sources_acquire(ts_sources(in), source), from, shards->fd, to,
+                             tensor->size, tensor->name);
+        sources_release(ts_sources(in), source);
+    } else {
+        same = compare_inline(shards, in, to);
+    }
+    if (same < tensor->size)
+        die("%s/%s: tensor %s is not what the stream gives, from offset %" PRIu64
+            " on: is the disk failing? --overwrite writes it again",
+            folder, shards->shard[tensor->shard].name, tensor->name, to + same);
+}
+
 void shards_free(struct shards *shards)
 {
     for (size_t i = 0; i < shards->count; i++) {
         free(shards->shard[i].line);
         free(shards->shard[i].note);
     }
+    if (shards->current != NO_SHARD)
+        close(shards->fd);
     free(shards->shard);
     free(shards->offset);
     free(shards->proof);

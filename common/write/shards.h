@@ -61,6 +61,11 @@ size_t shards_missing(const struct shards *shards);
  * as to be written again, and ends the process. */
 void shards_verify(struct shards *shards, struct output_dir *output, struct ts_in *in);
 
+/* Compare the current tensor of `in`, that line of the table, with the shard of a finished
+ * checkpoint in `folder`, and with each shard its header. A difference ends the process. `folder`
+ * must be the same in all calls, and shards_write() is not called. */
+void shards_compare(struct shards *shards, const char *folder, struct ts_in *in, size_t line);
+
 void shards_free(struct shards *shards);
 
 /* The text of model.safetensors.index.json: total_size and weight_map. The caller frees it. NULL if

@@ -46,6 +46,9 @@ static void print_totals(FILE *out, const struct summary *s)
         fprintf(out,
                 "left out: %" PRId64 " side files that are no part of a checkpoint, first %s\n",
                 (int64_t)left_out, first);
+    size_t i;
+    json_t *note;
+    json_array_foreach(s->notes, i, note) fprintf(out, "%s\n", json_string_value(note));
 }
 
 /* ---- the stages' counts: each line is printed if its numbers exist ---- */
@@ -97,12 +100,18 @@ static void print_input_amaxes(const struct summary *s, const json_t *stage, con
     json_t *merge;
     json_array_foreach(json_object_get(stage, "amax"), i, merge)
     {
-        json_int_t filled;
+        json_int_t filled, drafts;
         const char *rule;
         if (!json_unpack(merge, "{s:I, s:s}", "input_fallback", &filled, "fallback", &rule) &&
             filled)
             fprintf(stderr, "input amaxes of experts never reached: %" PRId64 " filled in (%s)\n",
                     (int64_t)filled, rule);
+        if (!json_unpack(merge, "{s:I, s:s}", "drafts_fallback", &drafts, "fallback", &rule) &&
+            drafts)
+            fprintf(stderr,
+                    "input amaxes of drafts not calibrated: %" PRId64
+                    " filled in from the last layer (%s)\n",
+                    (int64_t)drafts, rule);
     }
 }
 
@@ -172,13 +181,13 @@ void summary_print_plan(const struct summary *s, const char *path)
 
 void summary_print_json(const struct summary *s, bool plan)
 {
-    json_t *document =
-        json_pack("{s:b, s:O*, s:O, s:O*, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:f}", "plan",
-                  (int)plan, "input", s->input, "output", s->output, "counts", s->counts,
-                  "file_bytes", (json_int_t)s->file_bytes, "free_bytes", (json_int_t)s->free_bytes,
-                  "shared_bytes", (json_int_t)s->shared, "copied_bytes", (json_int_t)s->copied,
-                  "written_bytes", (json_int_t)s->written, "shards", (json_int_t)s->shards,
-                  "finished_shards", (json_int_t)s->finished, "seconds", s->seconds);
+    json_t *document = json_pack(
+        "{s:b, s:O*, s:O, s:O*, s:O*, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:f}", "plan", (int)plan,
+        "input", s->input, "output", s->output, "counts", s->counts, "notes", s->notes,
+        "file_bytes", (json_int_t)s->file_bytes, "free_bytes", (json_int_t)s->free_bytes,
+        "shared_bytes", (json_int_t)s->shared, "copied_bytes", (json_int_t)s->copied,
+        "written_bytes", (json_int_t)s->written, "shards", (json_int_t)s->shards, "finished_shards",
+        (json_int_t)s->finished, "seconds", s->seconds);
     if (!document)
         die("out of memory");
     char *text = json_text(document, true, false);

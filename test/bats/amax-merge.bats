@@ -158,9 +158,84 @@ prepare() {
 }
 
 @test "what is no amax is refused" {
-    run amax-merge -o "$T/x.ts" "$NANO"
-    [ "$status" -eq 1 ]
-    [[ $output == *'wanted an amax'* ]]
+    refused 'embed.weight: wanted an amax' amax-merge -o "$T/x.ts" "$NANO/model-00001-of-00003.safetensors"
+    refused 'has no input scales of matrices in NVFP4' amax-merge -o "$T/x.ts" "$NANO"
+    [ ! -e "$T/x.ts" ]
+}
+
+# ---- input scales without a calibration ----
+
+# converted DESTINATION: the checkpoint in NVFP4 by $T/amax.ts.
+converted() {
+    nvfp4-cast --amax "$T/amax.ts" "$NANO" | st-write -q "$1"
+}
+
+# scales CHECKPOINT: the bits of each different input scale.
+scales() {
+    rm -rf "$T/tree"
+    mkdir "$T/tree"
+    st-read --inline "$1" | st-grep '\.input_scale$' >"$T/scales.ts"
+    tar xf "$T/scales.ts" -C "$T/tree"
+    find "$T/tree" -name '*.input_scale' -exec od -An -tx4 {} \; | sort -u
+}
+
+@test "--input-scale: every matrix of the recipe has exactly this one" {
+    while read -r scale bits; do
+        amax-merge --model "$NANO" --input-scale "$scale" -o "$T/amax.ts"
+        rm -rf "$T/out"
+        converted "$T/out"
+        [ "$(scales "$T/out")" = " $bits" ]
+    done <<'SCALES'
+1 3f800000
+0.37 3ebd70a4
+1.9999999 3fffffff
+1e-20 1e3ce508
+SCALES
+    [ "$(tar xOf "$T/amax.ts" .toc | grep -c '^layers\..*_input_quantizer\._amax	F64	')" -eq 192 ]
+    for wrong in '' 0 -1 x 1x nan inf 1e39; do
+        run amax-merge --model "$NANO" --input-scale "$wrong" -o "$T/x.ts"
+        [ "$status" -eq 2 ]
+    done
+    for wrong in --coverage=90 --fallback=layer-max --peer-max "$T/dump.ts"; do
+        run amax-merge --model "$NANO" --input-scale 1 -o "$T/x.ts" "$wrong"
+        [ "$status" -eq 2 ]
+    done
+    run amax-merge --input-scale 1 -o "$T/x.ts"
+    [ "$status" -eq 2 ]
+}
+
+@test "a checkpoint in NVFP4: its input scales come back bit for bit, from a folder and from a stream" {
+    amaxes "$T/amax.ts"
+    converted "$T/first"
+    # One that no amax in F32 gives.
+    place=$(st-read "$T/first" | tar tvf - | sed -n 's/.*layers\.2\.ffn\.experts\.5\.w2\.input_scale -> //p')
+    offset=${place#*@}
+    printf '\xff\xff\xff\x3c' | dd of="$T/first/${place%@*}" bs=1 seek="${offset%+*}" conv=notrunc status=none
+    amax-merge --coverage 100 --model "$NANO" -o "$T/amax.ts" "$T/first"
+    converted "$T/second"
+    st-cmp "$T/first" "$T/second"
+    pipeline "st-read '$T/first' | amax-merge --model '$NANO' >'$T/again.ts'"
+    st-cmp "$T/amax.ts" "$T/again.ts"
+    amax-merge -q "$T/amax.ts" -o "$T/merged.ts" # the stream is no checkpoint
+}
+
+@test "input scales of FP8 are not taken; those of another model, and broken ones, are refused" {
+    amaxes "$T/amax.ts"
+    converted "$T/first"
+    "$BIN/test/mkckpt" -q --model "$NANO/config.json" --set n_routed_experts=8 "$T/eight"
+    refused 'has amaxes of 64 routed experts, but .*/eight has 40' amax-merge --model "$T/eight" -o "$T/x.ts" "$T/first"
+    # Without scale_2 a matrix is not NVFP4.
+    pipeline "st-grep --invert 'experts\.[0-9]\.w[123]\.weight_scale_2' '$T/first' >'$T/some.ts'"
+    refused 'the calibration has 6 of 16 experts, under 90 %' \
+        amax-merge --coverage 90 --fallback layer-max --model "$NANO" -o "$T/x.ts" "$T/some.ts"
+    refused 'a checkpoint and a calibration do not go together' \
+        amax-merge --model "$NANO" -o "$T/x.ts" "$T/first" "$T/dump.ts"
+    place=$(st-read "$T/first" | tar tvf - | sed -n 's/.*layers\.2\.ffn\.experts\.5\.w2\.input_scale -> //p')
+    offset=${place#*@}
+    printf '\x00\x00\xc0\x7f' | dd of="$T/first/${place%@*}" bs=1 seek="${offset%+*}" conv=notrunc status=none
+    refused 'layers.2.ffn.experts.5.w2.input_scale: an input scale must be finite and above 0' \
+        amax-merge --model "$NANO" -o "$T/x.ts" "$T/first"
+    [ ! -e "$T/x.ts" ]
 }
 
 @test "--summary: a line per quantizer and a digest per layer" {

@@ -145,13 +145,13 @@ TEXT
     head -c 5000 "$T/amax.ts" >"$T/cut.ts"
     run amax-plot "$T/cut.ts"
     [ "$status" -eq 1 ]
-    [[ $output == *'st-stat failed'* ]]
+    [[ ${lines[-1]} == 'amax-plot: st-stat failed (exit 1); nothing was drawn' ]]
     [[ $output != *'layers of'* ]]
 }
 
 @test "wrong command lines" {
     amaxes "$T/amax.ts"
-    for arguments in "--projection w4 $T/amax.ts" '--projection' '-x' 'a b' '-o'; do
+    for arguments in "--projection w4 $T/amax.ts" '--projection' '-x' 'a b' '-o' "-o $T" "-o $T/none/a.png" '-o -x'; do
         # shellcheck disable=SC2086
         run amax-plot $arguments
         [ "$status" -eq 2 ]

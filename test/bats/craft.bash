@@ -110,7 +110,7 @@ pack() {
         '.tensors = $tensors | .bytes = $bytes' "$T/tree/.end" >"$T/end"
     mv "$T/end" "$T/tree/.end"
     { grep -E '^(\.stream|\.toc|files/.*)$' "$T/order" && cut -f1 "$T/tree/.toc" && echo .end; } >"$T/packed"
-    tar -C "$T/tree" --format=ustar --owner=0 --group=0 --no-recursion -cf "$1" --verbatim-files-from -T "$T/packed"
+    tar -C "$T/tree" --format=ustar --hard-dereference --owner=0 --group=0 --no-recursion -cf "$1" --verbatim-files-from -T "$T/packed"
 }
 
 # to_fp8 NAMES: of what was unpacked, MXFP4 matrices with a module that matches this regular expression become

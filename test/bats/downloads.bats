@@ -36,7 +36,7 @@ clear_tensor() {
         # shellcheck disable=SC2086
         run $run -q
         [ "$status" -eq 1 ]
-        [[ $output == *"/$third: its last MiB is all zeros, tensor "*' among them: its download is not complete; get it again, or say --allow-zeros '* ]]
+        [[ $output == *"/$third: its last MiB is all zeros, tensor "*' among them: its download is not complete; get it again, or, if they belong there, read it with st-read --allow-zeros'* ]]
     done
     refused "its last MiB is all zeros" st-read -o "$T/a.ts" "$shard"
     safetensors "$T/small.safetensors" '{"a.weight":{"dtype":"F32","shape":[2048],"data_offsets":[0,8192]}}'
@@ -54,6 +54,27 @@ clear_tensor() {
     refused "/$third: its last MiB is all zeros" st-read -o "$T/a.ts" "$T/source"
 }
 
+@test "every program that works on a checkpoint's folder looks; those that report on it show what is there" {
+    shard=$T/source/$third
+    clear "$shard" "$(data_start "$shard")"
+    amaxes "$T/amax.ts"
+    random_ids "$T/tokens.safetensors" 1 8
+    for run in "nvfp4-cast -n" "nvfp4-cast --amax $T/amax.ts" "nvfp4-pack --amax $T/amax.ts" fp8-dequant mxfp4-unpack \
+        nvfp4-unpack "amax-calib --tokens $T/tokens.safetensors" "amax-calib -n --tokens $T/tokens.safetensors" \
+        "st-eval --tokens $T/tokens.safetensors" "amax-merge $T/amax.ts --model" "st-grep embed"; do
+        # shellcheck disable=SC2086
+        refused "/$third: its last MiB is all zeros, .* st-read --allow-zeros" $run "$T/source" -o "$T/x.ts"
+    done
+    refused "/$third: its last MiB is all zeros" st-write -n "$T/out" "$T/source"
+    st-read --allow-zeros -o "$T/a.ts" "$T/source"
+    # The way out that was named.
+    amax-calib -q --tokens "$T/tokens.safetensors" --layers 0-0 -o "$T/x.ts" "$T/a.ts"
+    for run in st-ls "st-stat --values" st-sum "st-cmp $T/a.ts"; do
+        # shellcheck disable=SC2086
+        $run "$T/source" >"$T/report"
+    done
+}
+
 @test "--allow-zeros goes on, and the summary counts and names what is all zero" {
     shard=$T/source/$third
     clear "$shard" "$(data_start "$shard")"
@@ -61,6 +82,7 @@ clear_tensor() {
     run v4-experts --allow-zeros --amax "$NANO_AMAX" "$T/source" "$T/out"
     [ "$status" -eq 0 ]
     [[ $output =~ nvfp4-cast:\ weights\ or\ scales\ that\ are\ all\ zero:\ [0-9]+,\ first\ layers\.[0-9]+\.ffn\.experts\.[0-9]+\.w[123]\.scale ]]
+    v4-experts -q --allow-zeros --verify --amax "$NANO_AMAX" "$T/source" "$T/out" # as it is there
     run v4-bf16 --allow-zeros "$T/source" "$T/bf16"
     [ "$status" -eq 0 ]
     [[ $output == *'fp8-dequant: weights or scales that are all zero: '*'mxfp4-unpack: weights or scales that are all zero: '* ]]
@@ -142,7 +164,7 @@ clear_tensor() {
     [[ $output == *"left out: ${#stray[@]} side files that are no part of a checkpoint, first "* ]]
     rm -r "$T/source/.cache" "$T/source/global_step500" "$T/source/inference/__pycache__"
     rm -f "${stray[@]/#/$T/source/}"
-    diff -r -x "*.safetensors*" "$T/source" "$T/out"
+    diff -r -x "*.safetensors*" -x quant-run.json "$T/source" "$T/out"
     # In plans and for programs; and nothing is said where nothing is left out.
     run pipeline "st-read -n '$T/source' | st-write -n '$T/out2'"
     [ "$status" -eq 0 ]
@@ -150,4 +172,33 @@ clear_tensor() {
     mkdir "$T/source/.git"
     pipeline "st-read -n '$T/source' | st-write -n '$T/out2'" | grep -q '^left out: 1 .*first \.git$'
     pipeline "st-read '$T/source' | st-write -q --json '$T/out2'" | jq -e '.input.left_out == 1 and .input.left_out_first == ".git"'
+}
+
+@test "a name on the hub instead of a folder: how to download it, whoever is asked" {
+    cd "$T"
+    name=deepseek-ai/DeepSeek-V4.1
+    hint="$name: there is no such folder here; from the Hugging Face hub, 'hf download $name --local-dir DeepSeek-V4.1' gets it"
+    echo '{"text": "a"}' >a.jsonl
+    for command in "st-read" "st-ls" "st-tokenize a.jsonl --tokenizer" "amax-calib --tokens a.ts" "st-cmp $NANO" \
+        "amax-merge --input-scale 1 --model" "st-eval --tokens a.ts" "nvfp4-cast -n"; do
+        # shellcheck disable=SC2086 # a list
+        run $command $name
+        echo "$output"
+        [ "$status" -ne 0 ]
+        [ "${lines[0]}" = "${command%% *}: $hint" ]
+    done
+    for options in '--input-scale 1' '--calib a.jsonl'; do
+        # shellcheck disable=SC2086 # a list
+        run v4-experts $options $name out
+        [[ ${lines[0]} == *": $hint" ]]
+    done
+    run v4-bf16 $name out
+    [[ $output == *": $hint"* ]]
+    # Other paths that are not there.
+    mkdir deepseek-ai
+    for path in $name nowhere ./a/b a/b/c a/b.ts a/b.safetensors ../a/b /a/b a/; do
+        run st-read "$path"
+        [ "$status" -eq 1 ]
+        [[ $output == *"$path: No such file or directory" ]]
+    done
 }

@@ -85,12 +85,18 @@ untouched() {
     [ "$(st-sum "$T/real")" = "$sum" ]
     # What is in the way of DST.partial.
     : >"$T/x.partial"
-    refused 'x\.partial' st-write "$T/x" "$T/a.ts"
     ln -s real "$T/y.partial"
-    refused 'y\.partial' st-write "$T/y" "$T/a.ts"
     mkdir "$T/z.partial"
     echo mine >"$T/z.partial/file"
-    refused 'z\.partial: is in the way: st-write did not make it; move or remove it' st-write "$T/z" "$T/a.ts"
+    for options in '' -n; do
+        # shellcheck disable=SC2086
+        {
+            refused 'x\.partial' st-write $options "$T/x" "$T/a.ts"
+            refused 'y\.partial' st-write $options "$T/y" "$T/a.ts"
+            refused 'z\.partial: is in the way: st-write did not make it; move or remove it' \
+                st-write $options "$T/z" "$T/a.ts"
+        }
+    done
     [ "$(cat "$T/z.partial/file")" = mine ]
     [ ! -e "$T/x" ] && [ ! -e "$T/y" ] && [ ! -e "$T/z" ]
 }
@@ -164,6 +170,52 @@ untouched() {
     echo old >"$T/out/m.safetensors"
     refused 'cut\.ts: .*make it again' st-write --overwrite "$T/out" "$T/cut.ts"
     [ "$(ls "$T/out")" = m.safetensors ]
+}
+
+# ---- folders that cannot be replaced ----
+
+# The words before a command that may write only what others may: a test's user, or nobody.
+unprivileged=()
+[ "$(id -u)" != 0 ] || unprivileged=(setpriv --reuid 65534 --regid 65534 --clear-groups)
+
+# fixed: an empty folder $T/parent/out in which that user may write, in one in which he may not.
+fixed() {
+    chmod 755 "$T"
+    mkdir "$T/parent" "$T/parent/out"
+    [ "$(id -u)" != 0 ] || chown 65534 "$T/parent/out"
+    chmod 555 "$T/parent"
+    "${unprivileged[@]}" st-read -n "$src" >/dev/null 2>&1 || skip 'no other user may read the source'
+}
+
+@test "the parent is not writable: an empty folder is worked in" {
+    fixed
+    for state in absent complete; do
+        [ "$("${unprivileged[@]}" st-write --state "$T/parent/out")" = $state ]
+        "${unprivileged[@]}" st-write -n "$T/parent/out" "$T/a.ts"
+        "${unprivileged[@]}" st-write -q "$T/parent/out" "$T/a.ts"
+    done
+    st-write -q "$T/whole" "$T/a.ts"
+    diff -r "$T/whole" "$T/parent/out"
+    # It stays what cannot be replaced.
+    "${unprivileged[@]}" fp8-dequant "$src" >"$T/b.ts"
+    refused 'of the same input and options.*or remove its files' "${unprivileged[@]}" st-write "$T/parent/out" "$T/b.ts"
+    refused 'is not empty, and --overwrite cannot replace it' \
+        "${unprivileged[@]}" st-write --overwrite "$T/parent/out" "$T/b.ts"
+}
+
+@test "the parent is not writable, and there is no folder, or not one to write into" {
+    fixed
+    for options in '' -n; do
+        # shellcheck disable=SC2086
+        refused 'parent/new: cannot write into .*/parent; make an empty folder .*: Permission denied' \
+            "${unprivileged[@]}" st-write $options "$T/parent/new" "$T/a.ts"
+        chmod 755 "$T/parent"
+        mkdir -p "$T/parent/closed"
+        chmod 555 "$T/parent/closed" "$T/parent"
+        # shellcheck disable=SC2086
+        refused 'parent/closed: cannot write into it: Permission denied' \
+            "${unprivileged[@]}" st-write $options "$T/parent/closed" "$T/a.ts"
+    done
 }
 
 # ---- files of -o ----
@@ -259,6 +311,140 @@ untouched() {
     done
 }
 
+# refused_early STATUS PATTERN COMMAND...: ends with that exit status before it reads its input, and creates nothing.
+refused_early() {
+    local before
+    before=$(ls -R "$T")
+    run timeout 20 "${@:3}" <&-
+    [ "$status" -eq "$1" ] && [[ ${lines[0]} =~ $2 ]] && [ "$before" = "$(ls -R "$T")" ] && return
+    printf '%s\n' "${*:3}: exit $status, wanted $1 and '$2':" "$output"
+    return 1
+}
+
+@test "every output of every stage is looked at before any work, with -n as well" {
+    mkdir "$T/folder"
+    ln -s nowhere "$T/dangling"
+    : >"$T/file"
+    mkdir "$T/taken.partial"
+    random_ids "$T/tokens.safetensors" 1 8
+    outputs=("st-read -n -o" "st-ls -o" "st-stat -o" "st-sum -o" "st-cmp -o" "st-grep x -o" "fp8-dequant -n -o"
+        "pt-read -n -o" "nvfp4-cast -n --output" "nvfp4-pack -n -o" "nvfp4-unpack -o" "amax-merge -o"
+        "amax-merge -n --summary" "st-tokenize --tokenizer $NANO -o" "st-eval --tokens $T/tokens.safetensors -o"
+        "st-eval --tokens $T/tokens.safetensors --save" "st-eval --tokens $T/tokens.safetensors --states-out"
+        "amax-calib -n --tokens $T/tokens.safetensors -o" "amax-calib --tokens $T/tokens.safetensors --states-out")
+    for command in "${outputs[@]}"; do
+        failed=1
+        case $command in st-cmp*) failed=2 ;; esac
+        # shellcheck disable=SC2086 # a command is words
+        {
+            refused_early $failed 'folder: is a folder; name a file' $command "$T/folder"
+            refused_early $failed 'no/file: its folder, .*: No such file' $command "$T/no/file"
+            refused_early $failed 'file/file: (its folder|.* is not a folder)' $command "$T/file/file"
+            refused_early $failed 'dangling: is a symbolic link to nothing' $command "$T/dangling"
+            refused_early $failed 'taken\.partial: is in the way' $command "$T/taken"
+            refused_early 2 "'-x' is not a file's name; \./-x if it is one" $command -x
+            refused_early 2 'an empty name' $command ''
+        }
+    done
+    refused_early 1 'no/kept: its folder, .*: No such file' amax-calib -n --tokens "$T/tokens.safetensors" --resume "$T/no/kept"
+    refused_early 1 'file: exists and is not a folder' amax-calib -n --tokens "$T/tokens.safetensors" --resume "$T/file"
+}
+
+@test "an output in a folder that is not writable" {
+    fixed
+    refused 'new: cannot write into its folder, .*/parent: Permission denied' \
+        "${unprivileged[@]}" st-ls -o "$T/parent/new" "$src"
+    refused 'parent: cannot write into it: Permission denied' \
+        "${unprivileged[@]}" amax-calib -n --tokens x --resume "$T/parent" "$src"
+    "${unprivileged[@]}" st-ls -o "$T/parent/out/new" "$src"
+}
+
+@test "two outputs are two files, and no input" {
+    amaxes "$T/amax.ts"
+    random_ids "$T/ids.safetensors" 1 8
+    ln -s amax.ts "$T/link.ts"
+    refused_early 2 "both write $T/x.ts" st-eval --tokens "$T/ids.safetensors" --save "$T/x.ts" --states-out "$T/x.ts"
+    refused_early 2 'both write' amax-merge -o "$T/x.ts" --summary "$T/./x.ts" "$T/amax.ts"
+    refused_early 2 'amax.ts is also what --amax reads' nvfp4-cast --amax "$T/amax.ts" -o "$T/amax.ts" "$src"
+    refused_early 2 'link.ts is also what --amax reads' nvfp4-pack --amax "$T/amax.ts" -o "$T/link.ts" "$src"
+    refused_early 2 'is also what --tokens reads' amax-calib --tokens "$T/ids.safetensors" -o "$T/ids.safetensors" "$src"
+    refused_early 2 'is also what --tokenizer reads' \
+        st-tokenize --tokenizer "$src/tokenizer.json" -o "$src/tokenizer.json" "$src/config.json"
+    refused_early 2 'config.json is also ' st-tokenize --tokenizer "$src" -o "$src/config.json" "$src/config.json"
+    refused_early 2 'amax.ts is also read' amax-merge --summary "$T/amax.ts" "$T/amax.ts"
+    for program in st-ls st-stat st-sum; do
+        refused_early 2 'a.ts is also read' $program -o "$T/a.ts" "$T/a.ts"
+    done
+    for file in "$src/model-00001-of-00003.safetensors" "$src/config.json"; do
+        refused_early 2 'is also read' st-ls -o "$file" "$src"
+        refused_early 2 'is also read' amax-calib --tokens "$T/ids.safetensors" -o "$file" "$src/"
+    done
+    # What is read must be there; a pattern is no file, and a new file may be beside the source's.
+    (cd "$T" && st-ls -o embed.weight "$src" embed.weight)
+    st-sum -o "$src/sums.json" "$src"
+    rm "$src/sums.json"
+    # A device is no file to be lost.
+    amax-merge -o /dev/null --summary /dev/null "$T/amax.ts"
+    # The file of a reference.
+    shard=$src/model-00002-of-00003.safetensors
+    refused_early 2 'is also read' st-read -o "$shard" "$src"
+    refused 'is a file of the source; name another file' st-read -o "$shard" "$shard"
+    refused 'is a file of the source; name another file' fp8-dequant -o "$shard" "$T/a.ts"
+    untouched
+}
+
+# ---- filesystems that lack something ----
+
+# lacking CALL ERROR COMMAND...: COMMAND, where the system call CALL fails with ERROR.
+lacking() {
+    strace -o /dev/null true 2>/dev/null || skip 'strace is missing, or may not trace'
+    strace -f -o "$T/log" -e "trace=$1" -e "inject=$1:error=$2" "${@:3}"
+}
+
+@test "names that cannot be exchanged: --overwrite renames twice" {
+    for error in EINVAL ENOSYS EOPNOTSUPP; do
+        rm -rf "$T/out"
+        mkdir "$T/out"
+        echo old >"$T/out/m.safetensors"
+        lacking renameat2 $error st-write -q --overwrite "$T/out" "$T/a.ts"
+        grep -q INJECTED "$T/log"
+        [ "$(st-sum "$T/out")" = "$sum" ]
+        [ ! -e "$T/out/m.safetensors" ]
+        [ ! -e "$T/out.partial" ] && [ ! -e "$T/out.replaced" ]
+    done
+    # Where the old one would wait, is something else: said before any work.
+    mkdir "$T/out.replaced"
+    st-read -n "$src" >"$T/plan.ts"
+    refused 'out\.replaced: is in the way of --overwrite' st-write --overwrite "$T/out" "$T/a.ts"
+    refused 'out\.replaced: is in the way of --overwrite' st-write -n --overwrite "$T/out" "$T/plan.ts"
+}
+
+@test "no locks: the error names the folder and the call" {
+    for error in ENOSYS EOPNOTSUPP ENOLCK; do
+        run lacking flock $error st-write "$T/out" "$T/a.ts"
+        [ "$status" -eq 1 ]
+        [ "${#lines[@]}" -eq 1 ]
+        [[ $output == *"out.partial: cannot be locked against a second program (flock: "*'choose a folder on another one' ]]
+        [ ! -e "$T/out" ]
+    done
+    random_ids "$T/ids.safetensors" 1 8
+    run lacking flock ENOSYS amax-calib -q --tokens "$T/ids.safetensors" --resume "$T/kept" -o "$T/x.ts" "$src"
+    [ "$status" -eq 1 ]
+    [[ $output == *"kept: cannot be locked against a second program (flock: "* ]]
+}
+
+@test "no O_TMPFILE: a file with a name for a moment" {
+    strace -o /dev/null true 2>/dev/null || skip 'strace is missing, or may not trace'
+    mkdir "$T/spool"
+    printf 'some text\nmore\n' >"$T/text"
+    st-tokenize -q --length 8 --tokenizer "$src" -o "$T/wanted.ts" "$T/text"
+    TMPDIR=$T/spool strace -f -o "$T/log" -P "$T/spool" -e inject=openat:error=EOPNOTSUPP \
+        st-tokenize -q --length 8 --tokenizer "$src" -o "$T/ids.ts" "$T/text"
+    grep -q 'O_TMPFILE.*INJECTED' "$T/log"
+    st-cmp "$T/wanted.ts" "$T/ids.ts"
+    [ -z "$(ls -A "$T/spool")" ]
+}
+
 # ---- disks that are too small ----
 
 # on_disk SIZE COMMAND: in bash, with an empty tmpfs of that size at $T/disk, which is gone afterwards.
@@ -278,12 +464,41 @@ on_disk() {
         refused "disk/out: 12\.[0-9] MB are needed, 8\.[0-9] MB are free; make room, or choose another disk" \
             st-write "$T/disk/out" "$T/a.ts"
         refused "disk/out: 12\.[0-9] MB are needed" st-write -n "$T/disk/out" "$T/a.ts"
+        # The plan is printed all the same.
+        st-write -n "$T/disk/out" "$T/a.ts" >"$T/plan" 2>&1 || true
+        grep -q "^out .* 667 tensors" "$T/plan"
+        tail -n 1 "$T/plan" | grep -q "disk/out: 12\.[0-9] MB are needed"
         [ ! -e "$T/disk/out" ]
         [ -z "$(find "$T/disk" -name "*.safetensors")" ]
         refused "b\.ts: 12[0-9]* bytes are needed, 8[0-9]* are free; make room, or choose another disk" \
             st-read --inline -o "$T/disk/b.ts" "$src"
         [ ! -e "$T/disk/b.ts" ]
         [ "$(stat -c %s "$T/disk/b.ts.partial")" = 0 ]'
+}
+
+@test "a filesystem of its own is worked in: nothing gets onto the one around it" {
+    on_disk 30m '
+        set -e
+        mkdir "$T/disk/lost+found"
+        [ "$(st-write --state "$T/disk")" = absent ]
+        st-write -n "$T/disk" "$T/a.ts" >"$T/plan"
+        grep -qE "^free +3[01]\.[0-9] MB" "$T/plan"
+        head -c 300000 "$T/a.ts" | st-write "$T/disk" 2>/dev/null || true
+        [ "$(st-write --state "$T/disk")" = partial ]
+        [ -d "$T/disk/.partial" ] && [ ! -e "$T/disk.partial" ]
+        st-write -q "$T/disk" "$T/a.ts"
+        [ "$(st-sum "$T/disk")" = "$sum" ]
+        [ ! -e "$T/disk/.partial" ]
+        st-write "$T/disk" "$T/a.ts" 2>&1 | grep -q "complete already"
+        refused "is not empty, and --overwrite cannot replace it" st-write --overwrite "$T/disk" "$T/a.ts"'
+    # A bind mount is of the same filesystem as what is around it.
+    mkdir "$T/bound"
+    on_disk 30m '
+        set -e
+        mount --bind "$T/bound" "$T/bound"
+        st-write -q "$T/bound" "$T/a.ts"
+        [ "$(st-sum "$T/bound")" = "$sum" ]
+        [ ! -e "$T/bound.partial" ]'
 }
 
 @test "a disk that fills up on the way" {

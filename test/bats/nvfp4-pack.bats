@@ -44,7 +44,7 @@ load craft
     diff <(digests "$T/a.ts") <(digests "$T/b.ts")
 }
 
-# big: two matrices that share a scale, in $T/big and as $T/inline.ts, and their amaxes in $T/amax.ts.
+# big: two matrices that share a scale, as $T/inline.ts and by reference as $T/big.ts, and their amaxes in $T/amax.ts.
 big() {
     # Two halves of 40 MiB of BF16 zeros and one row: together they are over the 64 MiB held in memory.
     name=layers.0.ffn.experts.0
@@ -64,7 +64,8 @@ big() {
     done
     safetensors "$T/amax.safetensors" "{$header}" '\0\0\0\x41\0\0\0\x41'
     pipeline "amax-merge '$T/amax.safetensors' >'$T/amax.ts'"
-    st-read --allow-zeros --inline -o "$T/inline.ts" "$T/big"
+    st-read --allow-zeros -o "$T/big.ts" "$T/big"
+    st-read --inline -o "$T/inline.ts" "$T/big.ts"
 }
 
 @test "a matrix too large for memory spools to TMPDIR" {
@@ -75,7 +76,7 @@ big() {
     [ ! -e "$T/x.ts" ]
     mkdir "$T/tmp"
     a=$(pipeline "TMPDIR='$T/tmp' nvfp4-pack --amax '$T/amax.ts' '$T/inline.ts' | st-sum")
-    b=$(pipeline "TMPDIR='$T/none' nvfp4-pack --amax '$T/amax.ts' '$T/big' | st-sum")
+    b=$(pipeline "TMPDIR='$T/none' nvfp4-pack --amax '$T/amax.ts' '$T/big.ts' | st-sum")
     [ "$a" = "$b" ]
     [ -z "$(ls -A "$T/tmp")" ]
     # Nothing said, it is /tmp.
@@ -93,7 +94,7 @@ big() {
         strace -f -qq -o /dev/null "${@/#/--inject=}" nvfp4-pack --amax "$T/amax.ts" "$T/inline.ts"
     }
     with write:error=EINTR:when=2+3 pread64:error=EINTR:when=5+3 | st-sum >"$T/a"
-    nvfp4-pack --amax "$T/amax.ts" "$T/big" | st-sum | cmp - "$T/a"
+    nvfp4-pack --amax "$T/amax.ts" "$T/big.ts" | st-sum | cmp - "$T/a"
     run with write:error=ENOSPC:when=9
     [[ $output == *"w3.weight: spooling to \$TMPDIR, "*': No space left'* ]]
     for what in error=EIO retval=0; do

@@ -36,7 +36,9 @@ half() {
     run strace -f -o /dev/null -e trace=fsync -e inject=fsync:signal=KILL:when=3 \
         st-write -q --part "$T/out" "$T/2.ts"
     [ "$status" -eq 137 ]
-    [ "$(grep -ac ^shard "$T"/out.partial/part-2-of-2-*.partial/.journal)" = 1 ]
+    local partial=$T/out.partial
+    [ ! -d "$T/out/.partial" ] || partial=$T/out/.partial
+    [ "$(grep -ac ^shard "$partial"/part-2-of-2-*.partial/.journal)" = 1 ]
 }
 
 # joined: $T/out is joined, whole, and what $T/whole is; nothing else is left.
@@ -210,6 +212,44 @@ joined() {
     [ "$status" -eq 0 ]
     [[ $output == *'1 of 3 shards were finished by an earlier run'* ]]
     diff -r "$T/whole" "$T/out"
+}
+
+@test "inside a folder that cannot be replaced" {
+    cast_whole
+    mkdir -p "$T/out/.partial/part-9" # as in a mount point that is in use
+    cast_part 1/2
+    rmdir "$T/out/.partial/part-9"
+    [ "$(st-write --state "$T/out")" = partial ]
+    half nvfp4-cast -q --amax "$T/amax.ts"
+    [ "$(st-write --todo-part 2/2 "$T/out")" = model-00003-of-00003.safetensors ]
+    refused 'no .safetensors file' st-sum "$T/out"
+    cast_part 2/2
+    [ ! -e "$T/out.partial" ]
+    joined
+    [ ! -e "$T/out/.partial" ]
+}
+
+@test "once more when all is joined: complete already" {
+    cast_whole
+    for i in 1 2; do cast_part $i/2; done
+    # A plan does not mind them.
+    st-read -n "$NANO" | nvfp4-cast -n | st-write -n "$T/out"
+    joined
+    for i in 1/2 2/2 1/3; do
+        run cast_part $i
+        [ "$status" -eq 0 ]
+        run bash -c "st-read --part $i '$NANO' | nvfp4-cast -q --amax '$T/amax.ts' | st-write --verify --part '$T/out'"
+        [ "$status" -eq 0 ]
+        [[ $output == *'out: complete already, of the same input and options; verified' ]]
+    done
+    run st-write --join "$T/out"
+    [ "$status" -eq 0 ]
+    [[ $output == *'out: complete already' ]]
+    [ ! -e "$T/out.partial" ]
+    diff -r "$T/whole" "$T/out"
+    run bash -c "st-read --part 1/2 '$NANO' | nvfp4-cast -q --zero positive --amax '$T/amax.ts' | st-write --part '$T/out'"
+    [ "$status" -eq 1 ]
+    [[ $output == *'nvfp4-cast had no options, and has --zero=positive here'* ]]
 }
 
 @test "--todo-part: what is left of a part, nothing of one that is complete" {

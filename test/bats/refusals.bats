@@ -291,9 +291,9 @@ counted() {
 @test "config.json counts other layers and experts than there are" {
     counted 'lacks layers\.4' '.num_hidden_layers = 5'
     counted 'lacks layers\.4, layers\.5, layers\.6 and [0-9]+ more' '.num_hidden_layers = 1e9 + 1'
-    counted 'lacks layers\.0\.ffn\.experts\.16, layers\.1.* and 1 more' '.n_routed_experts = 17'
+    counted 'lacks layers\.0\.ffn\.experts\.16, layers\.1.* and 2 more' '.n_routed_experts = 17'
     counted "has a layer 3, but config\.json's num_hidden_layers is 3" '.num_hidden_layers = 3'
-    counted "has a routed expert 15, but config\.json's n_routed_experts is 8" '.n_routed_experts = 8'
+    counted "has layers\.0\.ffn\.experts\.8, but config\.json's n_routed_experts is 8" '.n_routed_experts = 8'
     counted 'lacks layers\.4' '{model_type, text_config: (.num_hidden_layers = 5)}'
     cp -r "$NANO" "$T/nested"
     jq '{model_type, text_config: .}' "$NANO/config.json" >"$T/nested/config.json"

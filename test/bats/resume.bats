@@ -65,11 +65,7 @@ as_undisturbed() {
                 diff -r -x .journal "$T/whole" "$T/out"
                 [ ! -e "$T/out/.journal" ] || refused 'did not finish' st-sum "$T/out"
             fi
-            st-write -q "$T/out" "$T/a.ts" 2>"$T/said" || {
-                # When the very last thing was done.
-                [ -e "$T/out" ] && [ ! -e "$T/out/.journal" ]
-                grep -q 'is not empty' "$T/said"
-            }
+            st-write -q "$T/out" "$T/a.ts"
             as_undisturbed || { echo "killed at $call $n"; return 1; }
         done
     done <"$T/calls"
@@ -101,6 +97,92 @@ as_undisturbed() {
             as_undisturbed || { echo "killed at $call $n"; return 1; }
         done
     done <"$T/calls"
+}
+
+@test "killed between the renames of an --overwrite that cannot exchange: the next run ends it" {
+    strace -o /dev/null true 2>/dev/null || skip 'strace is missing, or may not trace'
+    fp8-dequant -o "$T/other.ts" "$NANO"
+    for n in 1 2 3; do
+        for next in "--overwrite $T/out $T/a.ts" "$T/out $T/a.ts" "--overwrite $T/out $T/other.ts"; do
+            rm -rf "$T/out"
+            mkdir "$T/out"
+            echo old >"$T/out/m.safetensors"
+            # Before the call; the first one may be renameat2, of the exchange.
+            run strace -f -o /dev/null -e inject=renameat2:error=EINVAL -e inject=rename:signal=KILL:when=$n \
+                st-write -q --overwrite "$T/out" "$T/a.ts"
+            [ "$status" -eq 137 ]
+            if [ $n = 1 ]; then
+                [ "$(cat "$T/out/m.safetensors")" = old ]
+                next="--overwrite $T/out $T/a.ts"
+            else
+                [ "$(st-write --state "$T/out")" = partial ]
+            fi
+            # One of the two is there, whole, under a name that tells which.
+            ls "$T"/out*/m.safetensors
+            # shellcheck disable=SC2086
+            st-write -q $next 2>/dev/null
+            case $next in *other*) st-cmp "$T/out" "$T/other.ts" ;; *) diff -r "$T/whole" "$T/out" ;; esac
+            [ ! -e "$T/out.partial" ] && [ ! -e "$T/out.replaced" ]
+        done
+    done
+}
+
+# inside: makes $T/out a folder in which st-write is at work, as in one that cannot be replaced: it goes on there.
+inside() {
+    rm -rf "$T/out"
+    mkdir -p "$T/out/.partial"
+    : >"$T/out/.partial/.journal"
+}
+
+@test "inside its folder, killed anywhere: nothing looks whole that is not, and the same command ends it" {
+    inside
+    calls st-write -q "$T/out" "$T/a.ts" >"$T/calls"
+    as_undisturbed
+    while read -r call count; do
+        for n in $(case $call in rename | unlinkat | rmdir) seq "$count" ;; *) some "$count" ;; esac); do
+            inside
+            killed "$call" "$n" st-write -q "$T/out" "$T/a.ts"
+            if [ -e "$T/out/.partial/.journal" ]; then
+                [ "$(st-write --state "$T/out")" = partial ]
+                refused 'did not finish|no .safetensors file' st-sum "$T/out"
+                [ ! -e "$T/out/model.safetensors.index.json" ] || diff -r -x .partial "$T/whole" "$T/out"
+            fi
+            case $n in
+            "$count") st-read --shards "$(st-write --todo "$T/out" || true)" "$NANO" |
+                nvfp4-cast -q --amax "$T/amax.ts" >"$T/rest.ts" ;;
+            *) cp "$T/a.ts" "$T/rest.ts" ;;
+            esac
+            [ -e "$T/out/.partial/.journal" ] || cp "$T/a.ts" "$T/rest.ts"
+            st-write -q "$T/out" "$T/rest.ts" 2>"$T/said"
+            as_undisturbed || { echo "killed at $call $n"; return 1; }
+        done
+    done <"$T/calls"
+}
+
+@test "inside its folder: other runs are refused, --verify and --todo work, other files do not get among it" {
+    inside
+    killed fsync 4 st-write -q "$T/out" "$T/a.ts"
+    fp8-dequant -o "$T/other.ts" "$NANO"
+    refused 'out/\.partial: was left by a run with other input or options' st-write "$T/out" "$T/other.ts"
+    [ "$(st-write --todo "$T/out" | wc -l)" -lt 3 ]
+    echo mine >"$T/out/notes"
+    refused 'out: holds other files beside an unfinished run of st-write; move them away' \
+        st-write "$T/out" "$T/a.ts"
+    rm "$T/out/notes"
+    mkdir "$T/out/.calib"
+    st-write -q --verify "$T/out" "$T/a.ts"
+    rmdir "$T/out/.calib"
+    as_undisturbed
+    # Files are being moved up.
+    inside
+    killed rename 3 st-write -q "$T/out" "$T/a.ts"
+    [ ! -e "$T/out/.partial/generation_config.json" ] || [ ! -e "$T/out/generation_config.json" ]
+    refused 'out/\.partial: was left by a run with other input or options; remove the files' \
+        st-write "$T/out" "$T/other.ts"
+    [ -z "$(st-write --todo "$T/out")" ]
+    st-write -n "$T/out" "$T/a.ts"
+    st-write "$T/out" "$T/a.ts"
+    as_undisturbed
 }
 
 @test "the old checkpoint that a killed --overwrite left is removed by any later run" {
@@ -317,6 +399,8 @@ at() {
 @test "a recipe file that was edited is another run, even where the plan is the same" {
     cp pipelines/recipes/deepseek_v4/experts.json "$T/recipe.json"
     nvfp4-cast --recipe "$T/recipe.json" --amax "$T/amax.ts" -o "$T/a.ts" "$NANO"
+    rm -r "$T/whole"
+    st-write -q "$T/whole" "$T/a.ts"
     dies 1
     jq '.formats = {"layers.99.*": "keep"} + .formats' pipelines/recipes/deepseek_v4/experts.json >"$T/recipe.json"
     nvfp4-cast --recipe "$T/recipe.json" --amax "$T/amax.ts" -o "$T/b.ts" "$NANO"

@@ -138,3 +138,23 @@ cast() {
         done
     done
 }
+
+@test "-n: model, weights and tokens are checked, nothing is computed or written" {
+    random_ids "$T/ids.safetensors" 2 8 && rm "$T/tokens.safetensors"
+    run st-eval -n --tokens "$T/ids.safetensors" --save "$T/save.ts" -o "$T/report" "$NANO"
+    [ "$status" -eq 0 ]
+    [ -z "$output" ]
+    amaxes "$T/amax.ts"
+    pipeline "st-read -n '$NANO' | nvfp4-cast -n --amax '$T/amax.ts' | st-eval -n --mtp --tokens '$T/ids.safetensors'"
+    for gone in embed norm.weight layers.1.ffn.gate.tid2eid layers.2.ffn.experts.3.w2 layers.0.hc_attn_fn; do
+        st-read "$NANO" | st-grep --invert "^${gone//./\\.}" >"$T/less.ts"
+        refused "$gone.* is missing" st-eval -n --tokens "$T/ids.safetensors" "$T/less.ts"
+    done
+    st-read "$NANO" | st-grep --invert '^mtp\.0\.norm' >"$T/less.ts"
+    st-eval -n --tokens "$T/ids.safetensors" "$T/less.ts"
+    refused 'mtp.0.norm.weight is missing' st-eval -n --mtp --tokens "$T/ids.safetensors" "$T/less.ts"
+    refused 'mtp.0.norm.weight is missing' amax-calib -n --mtp --tokens "$T/ids.safetensors" "$T/less.ts"
+    run st-eval -n --compare a b
+    [ "$status" -eq 2 ]
+    [ "$(ls "$T")" = "$(printf '%s\n' amax.ts ids.safetensors less.ts refused)" ]
+}

@@ -189,7 +189,7 @@ END
     diff "$T/texts" <(jq -c .golden "$CHAT")
 }
 
-@test "who decides how messages are written: config.json, V4's tokens, a template of DeepSeek's; or it is an error" {
+@test "who decides how messages are written: config.json, V4's and V4.1's tokens, a template of DeepSeek's; or it is an error" {
     # tokenizer MODEL_TYPE TEMPLATE [FILTER]: v4-nano's, changed, with the one and the other beside it.
     tokenizer() {
         mkdir -p "$T/t"
@@ -221,6 +221,18 @@ END
     done
     line a >"$T/b.jsonl"
     [ "$(texts "$T/b.jsonl")" = a ]
+    # V4.1: by its family, or, without a known one, by its token for systems.
+    v41="<｜System｜>Reasoning Effort: 75 (range 1-100, the higher the value, the more thorough the reasoning)"
+    v41+=$'\n\n'$v4
+    system='(.added_tokens[] | select(.content == "<｜place▁holder▁no▁0｜>")).content = "<｜System｜>"'
+    for model in '' another deepseek_v41; do
+        tokenizer "$model" '' "$system"
+        [ "$(st-tokenize --tokenizer "$T/t" "$T/a.jsonl" | st-tokenize --tokenizer "$T/t" --decode | jq -r .text)" = "$v41" ]
+    done
+    st-tokenize --no-bos --tokenizer "$T/t" -o "$T/a.ts" "$T/a.jsonl"
+    [ "$(ids "$T/a.ts" | head -n 1 | cut -d' ' -f1)" = 4032 ] # that token
+    tokenizer deepseek_v4 '' "$system"
+    [ "$(texts "$T/a.jsonl")" = "$v4" ]
 }
 
 @test "what messages say is text, though it is spelled like a role token" {

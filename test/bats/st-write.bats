@@ -153,6 +153,136 @@ load common
     [ ! -e "$T/out" ]
 }
 
+# same PATTERN COMMAND...: exits 0 and says so.
+same() {
+    run "${@:2}"
+    [ "$status" -eq 0 ] && [[ $output =~ $1 ]]
+}
+
+# differs PATTERN STREAM: is refused for $T/out, also as a plan.
+differs() {
+    local plan
+    for plan in '' -n; do
+        # shellcheck disable=SC2086
+        run st-write $plan "$T/out" "$2"
+        [ "$status" -eq 1 ]
+        [ "${#lines[@]}" -eq 1 ]
+        [[ $output =~ out:\ is\ complete,\ but\ not\ of\ the\ same\ input\ and\ options:\ .*$1.*';'\ choose\ another\ folder,\ or\ --overwrite\ it$ ]]
+    done
+}
+
+@test "the same command once more: complete already; another one: what differs" {
+    cp -r "$NANO" "$T/source"
+    chmod -R u+w "$T/source"
+    amaxes "$T/amax.ts"
+    cast="nvfp4-cast -q --amax '$T/amax.ts'"
+    pipeline "$cast '$T/source' | st-write -q '$T/out'"
+    cp -r "$T/out" "$T/before"
+    pipeline "$cast -o '$T/a.ts' '$T/source'"
+    pipeline "$cast -n -o '$T/plan.ts' '$T/source'"
+    nvfp4-cast -n -o "$T/without.ts" "$T/source"
+    complete='out: complete already, of the same input and options'
+    same "$complete"'$' st-write "$T/out" "$T/a.ts"
+    same "$complete; verified"'$' st-write --verify "$T/out" "$T/a.ts"
+    same '^$' st-write -q "$T/out" "$T/a.ts"
+    same '"complete": true' st-write --json "$T/out" "$T/a.ts"
+    # A plan says the same on standard output; before a calibration it has no amaxes.
+    for plan in plan without a; do
+        same "$complete"'$' bash -c "st-write -n '$T/out' '$T/$plan.ts' 2>/dev/null"
+    done
+    # By another way to the same, from a copy of the source, and with other files around.
+    same "$complete" bash -c "st-read --inline '$T/source' | $cast | st-write --verify '$T/out'"
+    cp -r "$T/source" "$T/other"
+    pipeline "st-read '$T/other' | $cast >'$T/b.ts'"
+    same "$complete" st-write "$T/out" "$T/b.ts"
+
+    pipeline "$cast --zero positive -o '$T/b.ts' '$T/source'"
+    differs 'nvfp4-cast had no options, and has --zero=positive here' "$T/b.ts"
+    st-read "$T/source" >"$T/b.ts"
+    differs 'it is the result of nvfp4-cast [|] st-write, and this is st-write' "$T/b.ts"
+    st-stat --tsv "$T/amax.ts" >/dev/null
+    amaxes "$T/amax2.ts" projection-max
+    nvfp4-cast --amax "$T/amax2.ts" -o "$T/b.ts" "$T/source"
+    cmp -s <(st-sum "$T/amax.ts") <(st-sum "$T/amax2.ts") || differs 'nvfp4-cast had another amax' "$T/b.ts"
+    echo '{ }' >"$T/other/generation_config.json"
+    pipeline "$cast -o '$T/b.ts' '$T/other'"
+    differs 'its source had another generation_config.json' "$T/b.ts"
+    rm "$T/other/generation_config.json"
+    pipeline "$cast -o '$T/b.ts' '$T/other'"
+    differs 'its source had generation_config.json, this one has not' "$T/b.ts"
+    cp "$T/source/generation_config.json" "$T/source/config.json" "$T/other"
+    echo new >"$T/other/new.txt"
+    pipeline "$cast -o '$T/b.ts' '$T/other'"
+    differs 'its source had no new.txt, this one has' "$T/b.ts"
+    rm "$T/other/new.txt"
+    # Another model of the same shapes: its bytes, not its names and sizes, tell.
+    head -c 4096 /dev/urandom | dd of="$T/other/model-00002-of-00003.safetensors" bs=1 conv=notrunc status=none \
+        seek=$(($(stat -c %s "$T/other/model-00002-of-00003.safetensors") - 1000)) count=1000
+    pipeline "$cast -o '$T/b.ts' '$T/other'"
+    differs 'its source had another model-00002-of-00003.safetensors' "$T/b.ts"
+    diff -r "$T/before" "$T/out"
+}
+
+@test "complete already: only what is there, and readable, counts" {
+    st-read "$NANO" >"$T/a.ts"
+    st-write -q "$T/whole" "$T/a.ts"
+    for harm in 'rm "$file"' 'truncate -s -1 "$file"' ': >"$T/out/quant-run.json"' 'rm "$T/out/quant-run.json"'; do
+        rm -rf "$T/out"
+        cp -r "$T/whole" "$T/out"
+        T=$T file=$T/out/model-00002-of-00003.safetensors bash -c "$harm"
+        for plan in '' -n; do
+            # shellcheck disable=SC2086
+            run st-write $plan "$T/out" "$T/a.ts"
+            [ "$status" -eq 1 ]
+            [[ $output =~ (model-00002-of-00003.safetensors (is not there|has another size)|is not empty).*--overwrite ]]
+        done
+    done
+    # A plan is no stream of a real run here either.
+    st-read -n "$NANO" >"$T/plan.ts"
+    run st-write --verify "$T/whole" "$T/plan.ts"
+    [ "$status" -eq 1 ]
+    [[ $output == *'is a plan, without tensors'* ]]
+    # --verify reads it.
+    rm -rf "$T/out"
+    cp -r "$T/whole" "$T/out"
+    for stream in "$T/a.ts" <(st-read --inline "$NANO"); do
+        printf 'xyz' | dd of="$T/out/model-00002-of-00003.safetensors" bs=1 seek=2000000 conv=notrunc status=none
+        run st-write --verify "$T/out" "$stream"
+        [ "$status" -eq 1 ]
+        [[ $output == *'model-00002-of-00003.safetensors: tensor '*' is not what the stream gives, from offset 200000'* ]]
+    done
+    printf ' ' | dd of="$T/out/model-00001-of-00003.safetensors" bs=1 seek=20 conv=notrunc status=none
+    run st-write --verify "$T/out" "$T/a.ts"
+    [ "$status" -eq 1 ]
+    [[ $output == *'its header is not what the stream gives'* ]]
+    # A stream that is cut does not become a success.
+    head -c 300000 "$T/a.ts" >"$T/cut.ts"
+    run st-write "$T/whole" "$T/cut.ts"
+    [ "$status" -eq 1 ]
+    # --overwrite writes again.
+    st-write -q --overwrite "$T/out" "$T/a.ts"
+    diff -r "$T/whole" "$T/out"
+}
+
+@test "quant-run.json: the stages and sources, the same for the same, no time and no path" {
+    amaxes "$T/amax.ts"
+    nvfp4-cast --amax "$T/amax.ts" "$NANO" | st-write -q "$T/a"
+    cp -r "$NANO" "$T/source"
+    st-read "$T/source" | nvfp4-cast -j 1 --amax "$T/amax.ts" | st-write -q --no-share "$T/b"
+    diff -r "$T/a" "$T/b"
+    [ "$(jq -c '[.stages[] | .program, .options]' "$T/a/quant-run.json")" = '["nvfp4-cast",[],"st-write",[]]' ]
+    [ "$(jq -r '.stages[0].amax' "$T/a/quant-run.json" | wc -c)" = 65 ]
+    [ "$(jq -r '.sources[0] | .file, .bytes' "$T/a/quant-run.json")" = \
+        "model-00001-of-00003.safetensors"$'\n'"$(stat -c %s "$NANO/model-00001-of-00003.safetensors")" ]
+    ! grep -q "$T" "$T/b/quant-run.json"
+    # A checkpoint with a record is a source like any other; the new one gets its own.
+    st-read "$T/a" | st-write -q "$T/copy"
+    [ "$(jq -r '.sources[].file' "$T/copy/quant-run.json" | grep -c quant-run)" = 1 ]
+    run pipeline "st-read '$T/a' | st-write '$T/copy'"
+    [ "$status" -eq 0 ]
+    [[ $output == *'complete already'* ]]
+}
+
 # traced LOG COMMAND: a shell command under strace, which names the files of descriptors; skips the test
 # where there is no strace, or no permission to trace.
 traced() {
@@ -204,9 +334,11 @@ reflinking() {
 @test "dequantized experts: what is NVFP4 leaves the configs again" {
     amaxes "$T/amax.ts"
     pipeline "nvfp4-cast --amax '$T/amax.ts' '$NANO' | st-write -q '$T/nvfp4'"
-    # Copied as it is, it keeps its configs.
+    # Copied as it is, it keeps its configs; the record is that of the copy.
     pipeline "st-read '$T/nvfp4' | st-write -q '$T/copy'"
-    diff -r "$T/nvfp4" "$T/copy"
+    diff -r -x quant-run.json "$T/nvfp4" "$T/copy"
+    [ "$(jq -c '[.stages[].program]' "$T/nvfp4/quant-run.json" "$T/copy/quant-run.json")" = \
+        $'["nvfp4-cast","st-write"]\n["st-write"]' ]
     pipeline "nvfp4-unpack '$T/nvfp4' | st-write -q '$T/mixed'"
     [ ! -e "$T/mixed/hf_quant_config.json" ]
     [ "$(jq -c '.quantization_config | keys' "$T/mixed/config.json")" = \

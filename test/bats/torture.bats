@@ -34,3 +34,7 @@ harm() {
 @test "full disks, and disks that are cut off" {
     harm disks 2
 }
+
+@test "one thing in a checkpoint is changed: a refusal, or a right result" {
+    harm mutations 200
+}

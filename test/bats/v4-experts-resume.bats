@@ -1,4 +1,5 @@
 # v4-experts --calib, killed: the same command goes on with the calibration that it had.
+# shellcheck disable=SC2030,SC2031 # each test is a subshell
 load common
 
 PATH=$PWD/pipelines:$PATH
@@ -27,7 +28,7 @@ SH
     SEEKPIPE_BIN=$T/bin "${run[@]}" -q "${@:4}" "$NANO" "$T/out" || status=$?
     [ "$status" != 0 ] # 1 if it was in a part
     [ ! -e "$T/out" ]
-    [ -e "$T/out.calib/calibration.ts" ]
+    [[ " ${run[*]} " != *" --calib "* && ! -e $T/out.calib || -e $T/out.calib/calibration.ts ]]
 }
 
 # goes_on LAYERS OPTION...: the command resumes, computes LAYERS layers, and ends like an uninterrupted run.
@@ -101,4 +102,113 @@ goes_on() {
     "${run[@]}" -n "$NANO" "$T/out" >"$T/plan"
     v4-experts -q --amax "$NANO_AMAX" "$NANO" "$T/out"
     [ ! -e "$T/out.calib" ]
+}
+
+# whole_summary: it says what that of an uninterrupted run says.
+whole_summary() {
+    grep -qx 'cast: 192 weights; experts: 32 hash-routed, 32 score-routed' "$T/said"
+    grep -qx 'lossless MXFP4->NVFP4 blocks: 196608/196608 (100.0000%)' "$T/said"
+    if grep 'nothing to do' "$T/said"; then return 1; fi
+}
+
+@test "the summary of a resumed run counts the whole checkpoint" {
+    run=(v4-experts --amax "$NANO_AMAX")
+    "${run[@]}" "$NANO" "$T/whole" 2>"$T/said"
+    whole_summary
+    for fsync in 3 7; do # after the first shard, and after the last
+        killed st-write fsync $fsync
+        "${run[@]}" "$NANO" "$T/out" 2>"$T/said"
+        grep -qE '^[13] of 3 shards were finished by an earlier run$' "$T/said"
+        whole_summary
+        diff -r "$T/whole" "$T/out"
+        rm -r "$T/out"
+        ln -sf "$PWD/$BIN/st-write" "$T/bin"
+    done
+    killed st-write fsync 3 --jobs 2
+    "${run[@]}" --jobs 2 "$NANO" "$T/out" 2>"$T/said"
+    whole_summary
+    diff -r "$T/whole" "$T/out"
+}
+
+@test "the source's evaluation is kept, and not computed again; with another text it is" {
+    own=(-q --amax "$NANO_AMAX" --samples 2 --length 20)
+    v4-experts "${own[@]}" --eval "$text/eval.jsonl" "$NANO" "$T/whole" >"$T/wanted"
+    rm "$T/bin/st-eval" "$T/bin/st-write"
+    cat >"$T/bin/st-eval" <<SH
+#!/bin/sh
+echo "\$*" >>"$T/runs"
+exec "$PWD/$BIN/st-eval" "\$@"
+SH
+    printf '#!/bin/sh\ncase " $* " in *" -n "* | *" --state "*) exec "%s" "$@" ;; esac\nkill -TERM $$\n' \
+        "$PWD/$BIN/st-write" >"$T/bin/st-write"
+    chmod +x "$T/bin/st-eval" "$T/bin/st-write"
+    export SEEKPIPE_BIN=$T/bin
+    run v4-experts "${own[@]}" --eval "$text/eval.jsonl" "$NANO" "$T/out"
+    [ "$status" -eq 1 ]
+    [[ ${lines[-1]} == *'the same command continues' ]]
+    run v4-experts "${own[@]}" --eval "$text/calib-code.jsonl" "$NANO" "$T/out" # another text
+    [ "$status" -eq 1 ]
+    [ "$(grep -c -- '--save .*out.calib/source-.*ckpt$' "$T/runs")" -eq 2 ]
+    ln -sf "$PWD/$BIN/st-write" "$T/bin/st-write"
+    : >"$T/runs"
+    v4-experts "${own[@]}" --eval "$text/eval.jsonl" "$NANO" "$T/out" >"$T/found"
+    diff "$T/wanted" "$T/found"
+    [ "$(grep -c -- '--save .*out.calib/source-' "$T/runs")" -eq 0 ]
+    diff -r "$T/whole" "$T/out"
+    [ ! -e "$T/out.calib" ]
+}
+
+@test "the same command once more: complete already, before any work; another one: what differs" {
+    # Only what plans and answers may run.
+    watch() {
+        for program in amax-calib st-eval nvfp4-cast nvfp4-pack fp8-dequant; do
+            rm "$T/bin/$program"
+            printf '#!/bin/sh\ncase " $* " in *" -n "*) exec "%s" "$@" ;; esac\necho "%s $*" >>"%s/ran"\n' \
+                "$PWD/$BIN/$program" "$program" "$T" >"$T/bin/$program"
+            chmod +x "$T/bin/$program"
+        done
+        export SEEKPIPE_BIN=$T/bin
+    }
+    calib=(--calib "$text/calib-prose.jsonl" --samples 1 --length 16)
+    v4-experts -q "${calib[@]}" "$NANO" "$T/calib"
+    v4-experts -q --amax "$NANO_AMAX" "$NANO" "$T/amax"
+    v4-experts -q --input-scale 1 --jobs 2 "$NANO" "$T/scale"
+    v4-bf16 -q "$NANO" "$T/bf16"
+    find "$T" -type f -printf '%p %s %T@\n' | sort >"$T/before"
+    watch
+    again() {
+        run "$@"
+        echo "$output"
+        [ "$status" -eq 0 ]
+        [ "${lines[-1]}" = "$1: ${!#}: complete already, of the same input and options" ]
+        run "$1" -n "${@:2}"
+        [ "$status" -eq 0 ]
+        [[ $output == *"${!#}: complete already, of the same input and options" ]]
+    }
+    again v4-experts "${calib[@]}" --samples 1 "$NANO" "$T/calib"
+    again v4-experts --amax "$NANO_AMAX" "$NANO" "$T/amax"
+    again v4-experts --input-scale 1 "$NANO" "$T/scale"
+    again v4-bf16 "$NANO" "$T/bf16"
+    other() { # WORDS COMMAND...
+        for plan in '' -n; do
+            # shellcheck disable=SC2086 # none, or one
+            run "$2" $plan "${@:3}"
+            echo "$output"
+            [ "$status" -eq 1 ]
+            [[ $output == *"${!#}: is complete, but not of the same input and options: "*"$1"* ]]
+        done
+    }
+    other 'another calibration' v4-experts "${calib[@]}" --length 17 "$NANO" "$T/calib"
+    other 'another calibration' v4-experts "${calib[@]}" --all-experts "$NANO" "$T/calib"
+    other 'another calibration' v4-experts "${calib[@]}" --fallback projection-max "$NANO" "$T/calib"
+    other 'another calibration' v4-experts --calib "$text/calib-code.jsonl" --samples 1 --length 16 "$NANO" "$T/calib"
+    other 'nvfp4-pack' v4-experts "${calib[@]}" --lossy "$NANO" "$T/calib"
+    other '--zero' v4-experts --amax "$NANO_AMAX" --zero positive "$NANO" "$T/amax"
+    other 'another calibration' v4-experts --input-scale 2 "$NANO" "$T/scale"
+    cp -r "$NANO" "$T/source"
+    chmod -R u+w "$T/source"
+    echo '{}' >"$T/source/generation_config.json"
+    other 'its source had another generation_config.json' v4-bf16 "$T/source" "$T/bf16"
+    [ ! -e "$T/ran" ]
+    rm -r "$T/source"
 }

@@ -89,7 +89,7 @@ as_reference() {
         cmp "$NANO/$file" "$T/out/$file"
         [ "$(stat -c %h "$T/out/$file")" -eq 1 ]
     done
-    [ "$(find "$T/out" -type f | wc -l)" -eq $(($(find "$NANO" -type f | wc -l) + 1)) ]
+    [ "$(find "$T/out" -type f | wc -l)" -eq $(($(find "$NANO" -type f | wc -l) + 2)) ] # and two that are made
 }
 
 @test "total_size of the index is true" {
@@ -329,7 +329,12 @@ copy() {
 
 @test "--device: a GPU if one is wanted, or nothing" {
     own=(--samples 1 --length 8 --calib "$TEXT/eval.jsonl" "$NANO")
-    nvidia-smi >/dev/null 2>&1 || fails 'amax-calib: --device cuda: ' --device cuda "${own[@]}"
+    if ! nvidia-smi >/dev/null 2>&1; then
+        fails 'amax-calib: --device cuda: ' --device cuda "${own[@]}"
+        [[ $output == *'--device cpu needs none'* ]]
+        fails 'amax-calib: --device cuda: ' -n --device cuda "${own[@]}"
+        fails 'st-eval: --device cuda: ' -n --device cuda --amax "$NANO_AMAX" --eval "$TEXT/eval.jsonl" "$NANO"
+    fi
     run v4-experts --device tpu "${own[@]}" "$T/out"
     echo "$output"
     [[ $status -ne 0 && $output == *--device*tpu* && ! -e $T/out ]]
@@ -418,7 +423,7 @@ flip() {
         find "$T/out" -type f -printf '%p %s %T@\n' | sort | diff "$T/before" -
         # It is neither replaced nor planned over unless one says so.
         run "${own[@]}" -n --verify "$NANO" "$T/out"
-        [[ $status -eq 1 && $output == *'is not empty'* ]]
+        [[ $status -eq 0 && $output == *'out: complete already, of the same input and options' ]]
         "${own[@]}" -q --verify --overwrite "$NANO" "$T/out"
         "${own[@]}" -q --verify "$NANO" "$T/out"
         rm -r "$T/out"
@@ -451,4 +456,85 @@ flip() {
     done
     v4-experts -q -n --amax "$T/fewer.safetensors" --fallback layer-max "$NANO" "$T/out" >"$T/plan"
     v4-experts -q -n --amax "$NANO_AMAX" "$NANO" "$T/out" >"$T/plan" # 15 of 16
+}
+
+# ---- amaxes without a calibration ----
+
+@test "--amax of the checkpoint that a calibration gave, and --input-scale" {
+    v4-experts -q --amax "$NANO_AMAX" "$NANO" "$T/first"
+    v4-experts -q --amax "$T/first" "$NANO" "$T/second"
+    st-cmp "$T/first" "$T/second"
+    diff -r "$T/first" "$T/second"
+    v4-experts -q --amax "$T/first" --lossy "$NANO" "$T/lossy"
+    v4-experts -q --input-scale 1 --summary "$T/summary" "$NANO" "$T/one"
+    diff <(digests "$T/first" | grep -v input_scale) <(digests "$T/one" | grep -v input_scale)
+    [ "$(digests "$T/one" | grep input_scale | cut -f4 | sort -u)" = \
+        "$(printf '\0\0\200\077' | sha256sum | cut -d' ' -f1)" ]
+    grep -q 'layers.0.ffn.experts.0.w1_input_quantizer .*amax=2.69e+03' "$T/summary"
+    run v4-experts -q --amax "$NANO" "$NANO" "$T/out"
+    [ "$status" -eq 1 ]
+    [[ $output == *'has no input scales of matrices in NVFP4'* ]]
+    [ ! -e "$T/out" ]
+}
+
+@test "without a calibration, all three ways are offered; two are too many" {
+    run v4-experts "$NANO" "$T/out"
+    [ "$status" -eq 2 ]
+    [[ $output == *--calib*--amax*--input-scale\ 1* ]]
+    for options in "--amax $NANO_AMAX --input-scale 1" "--calib x --input-scale 1" "--input-scale 1 --fallback none" \
+        "--input-scale 1 --all-experts" "--input-scale 1 --save-amax $T/a"; do
+        # shellcheck disable=SC2086 # a list
+        run v4-experts $options "$NANO" "$T/out"
+        [ "$status" -eq 2 ]
+    done
+}
+
+@test "wrong values of options are refused before any work, in a dry run, too" {
+    mkdir "$T/folder"
+    ln -s nowhere "$T/dangling"
+    : >"$T/here"
+    # The source is not there: whoever looks at it first is too late.
+    for options in '--fallback max' '--device cudaa' '--device=' '--zero x' '--jobs 0' '--jobs 1000' '--jobs -1' \
+        '--length 1' '--length x' '--length 99999999999' '--samples 0' '--samples 1,' '--samples 1,x' '--samples=-1' \
+        '--field=' '--field +a' "--save-amax $T/folder" '--save-amax=-x' '--save-amax=' "--save-amax $T/none/a" \
+        "--save-amax $T/dangling" "--save-amax $T/here/a" "--summary $T/folder" '--summary=-x' \
+        "--summary $T/none/a" "--save-amax $T/a --summary $T/a" '--eval=-x' '--eval=' '--calib=-x'; do
+        for plan in '' -n; do
+            # shellcheck disable=SC2086 # lists
+            run v4-experts $plan --calib "$TEXT/eval.jsonl" $options "$T/none" "$T/out"
+            echo "$options: $output"
+            [ "$status" -eq 2 ]
+            [ "${#lines[@]}" -eq 2 ]
+        done
+    done
+    for options in '--amax=-x' '--amax=' '--input-scale 0' '--input-scale x' '--input-scale=-1' '--input-scale .'; do
+        # shellcheck disable=SC2086 # a list
+        run v4-experts -n $options "$T/none" "$T/out"
+        echo "$options: $output"
+        [ "$status" -eq 2 ]
+    done
+    for program in "v4-experts --input-scale 1" v4-bf16; do
+        for folders in "-x $T/out" "$NANO -x"; do
+            # shellcheck disable=SC2086 # lists
+            run $program -- $folders
+            [ "$status" -eq 2 ]
+            [[ $output == *'looks like an option'* ]]
+        done
+    done
+}
+
+@test "-n, and a run before its first token: what the forward pass lacks" {
+    own=(--calib "$TEXT/eval.jsonl" --samples 1 --length 8)
+    # A hash layer's table of experts, under another name.
+    copy
+    sed -i '0,/layers\.0\.ffn\.gate\.tid2eid/s//layers.0.ffn.gate.tid2eix/' "$T/source"/*.safetensors
+    sed -i 's/layers\.0\.ffn\.gate\.tid2eid/layers.0.ffn.gate.tid2eix/' "$T/source/model.safetensors.index.json"
+    for plan in '' -n; do
+        # shellcheck disable=SC2086 # none, or one
+        fails "amax-calib: $T/source: layers.0.ffn.gate.tid2eid is missing; the forward pass needs it" $plan "${own[@]}" "$T/source"
+        # shellcheck disable=SC2086
+        fails "st-eval: $T/source: layers.0.ffn.gate.tid2eid is missing" $plan --amax "$NANO_AMAX" --eval "$TEXT/eval.jsonl" \
+            "$T/source"
+    done
+    v4-experts -q -n --amax "$NANO_AMAX" "$T/source" "$T/out" >"$T/plan" # converts
 }

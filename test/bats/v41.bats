@@ -7,7 +7,7 @@ PATH=$PWD/pipelines:$PATH
 IDS=$PWD/test/data/v41-tiny/golden/eval-ids.safetensors
 
 prepare() {
-    eval=(st-eval -j 1 --tokens "$IDS")
+    eval=(st-eval -q -j 1 --tokens "$IDS")
 }
 
 # changed JQ: a copy of the checkpoint in $T/model, its config.json changed.
@@ -39,8 +39,10 @@ changed() {
         cmp "$T/whole" "$T/rest"
     done
     # What layers leave to later ones is as necessary as hidden states.
-    st-grep -q -v '^carried$' "$T/states.ts" >"$T/less.ts"
-    refused 'has no tensor carried' "${eval[@]}" --layers 7-7 --states-in "$T/less.ts" "$V41"
+    for name in hidden_states carried; do
+        st-grep -q --invert "^$name\$" "$T/states.ts" >"$T/less.ts"
+        refused "has no tensor $name" "${eval[@]}" --layers 7-7 --states-in "$T/less.ts" "$V41"
+    done
 }
 
 @test "a calibration that was killed resumes" {
@@ -77,10 +79,14 @@ changed() {
 }
 
 @test "what has no forward pass is refused before any work" {
-    refused "DSpark's, which have no forward pass here" "${eval[@]}" --mtp "$V41"
-    refused "DSpark's, which have no forward pass here" amax-calib -o "$T/x.ts" --tokens "$IDS" --mtp "$V41"
+    refused 'its drafts are of DSpark, which have no forward pass here' "${eval[@]}" --mtp "$V41"
+    for plan in '' -n; do
+        # shellcheck disable=SC2086
+        refused 'its drafts are of DSpark, which have no forward pass here' amax-calib $plan -o "$T/x.ts" --tokens "$IDS" --mtp "$V41"
+    done
     changed '.text_config.candidate_topk_blocks = 5'
     refused 'sample 0 has 41 tokens; this model'\''s forward pass takes at most 40' "${eval[@]}" "$T/model"
+    refused 'at most 40' amax-calib -n -o "$T/x.ts" --tokens "$IDS" "$T/model"
     changed '.text_config.candidate_source_layer_id = -1'
     "${eval[@]}" "$T/model"
 }

@@ -692,6 +692,35 @@ static void conversations(void **state)
     tokenizer_free(t);
 }
 
+/* A case's text by one of the encoders, or why it is refused (NULL in "here"). */
+static void check_case(const json_t *line, const char *encoder, enum chat_style style)
+{
+    const json_t *here = json_object_get(json_object_get(line, "here"), encoder);
+    const json_t *wanted = here ? here : json_object_get(line, encoder);
+    struct passage passage;
+    char *error = chat_text(style, json_object_get(line, "messages"), NULL, &passage);
+    const char *name = json_string_value(json_object_get(line, "case"));
+    if (json_is_null(wanted) ? !error : error || strcmp(passage.text, json_string_value(wanted)))
+        fail_msg("%s by %s: wanted '%s', got '%s'", name, encoder,
+                 json_is_null(wanted) ? "an error" : json_string_value(wanted),
+                 error ? error : passage.text);
+    free(error);
+    passage_free(&passage);
+}
+
+static void check_cases(const json_t *line, void *context)
+{
+    (void)context;
+    check_case(line, "v4", CHAT_V4);
+    check_case(line, "v41", CHAT_V41);
+}
+
+static void conversations_of_v4_and_v41(void **state)
+{
+    (void)state;
+    assert_int_equal(each_line(DATA "encoding-cases.jsonl", check_cases, NULL), 18);
+}
+
 /* Python 3.11's json.dumps(json.loads(text), ensure_ascii=False). */
 static void values_as_python_writes_them(void **state)
 {
@@ -739,6 +768,46 @@ static void check_sample(enum chat_style style, const char *field, const char *l
         fail_msg("%s: wanted '%s', got '%s'", line, words, error ? error : text);
     free(error);
     passage_free(&passage);
+}
+
+/* What no case has: V4.1's system messages after the beginning, tools without one, arguments that
+ * are JSON twice. */
+static void v41_conversations(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *line, *wanted;
+    } cases[] = {
+        {"{\"messages\": [{\"role\": \"user\", \"content\": \"a\"}, {\"role\": \"system\", "
+         "\"content\": \"s\"}, {\"role\": \"assistant\", \"content\": \"b\"}]}",
+         "<｜User｜>a<｜System｜>s<｜Assistant｜></think>b<｜end▁of▁sentence｜>"},
+        {"{\"messages\": [{\"role\": \"user\", \"content\": \"a\"}, {\"role\": \"assistant\", "
+         "\"content\": \"b\", \"reasoning_content\": \"r\"}, {\"role\": \"system\", \"content\": "
+         "\"s\"}]}",
+         "<｜System｜>Reasoning Effort: 75 (range 1-100, the higher the value, the more thorough "
+         "the "
+         "reasoning)\n\n<｜User｜>a<｜Assistant｜></think>b<｜end▁of▁sentence｜><｜System｜>s"
+         "<｜Assistant｜><think>"},
+        {"{\"messages\": [{\"role\": \"user\", \"content\": \"a\"}, {\"role\": \"assistant\", "
+         "\"content\": \"\", \"tool_calls\": [{\"function\": {\"name\": \"f\", \"arguments\": "
+         "\"\\\"{\\\\\\\"x\\\\\\\": 1}\\\"\"}}]}, {\"role\": \"tool\", \"content\": \"t\"}]}",
+         "<｜User｜>a<｜Assistant｜></think>\n\n<｜DSML｜ calls>\n<｜DSML｜ invoke "
+         "name=\"f\">\n<｜DSML｜ "
+         "parameter name=\"x\" string=\"false\">1</｜DSML｜ parameter>\n</｜DSML｜ "
+         "invoke>\n</｜DSML｜ calls><｜end▁of▁sentence｜><｜User｜><tool_result>t</tool_result>"
+         "<｜Assistant｜></think>"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+        check_sample(CHAT_V41, NULL, cases[i].line, cases[i].wanted, "");
+    struct passage passage;
+    json_t *messages = json_loads("[{\"role\": \"user\", \"content\": \"a\"}]", 0, NULL);
+    json_t *tools = json_loads("[{\"function\": {\"name\": \"f\"}}]", 0, NULL);
+    assert_null(chat_text(CHAT_V41, messages, tools, &passage));
+    assert_ptr_equal(strstr(passage.text, "<｜System｜>\n\n## Tools\n"), passage.text);
+    assert_non_null(strstr(passage.text, "invoke tool calls.\n<｜User｜>a<｜Assistant｜></think>"));
+    passage_free(&passage);
+    json_decref(messages);
+    json_decref(tools);
 }
 
 static void samples(void **state)
@@ -804,9 +873,9 @@ static void conversations_v3(void **state)
                  "s<｜User｜>a<｜Assistant｜></think>b<｜end▁of▁sentence｜><｜User｜>c", NULL);
     check_sample(CHAT_UNKNOWN, NULL, line, NULL, "the format of messages is unknown");
     check_sample(CHAT_V3, NULL, "{\"messages\": [{\"role\": \"tool\", \"content\": \"a\"}]}", NULL,
-                 "only V4's tokenizers support");
+                 "only V4's and V4.1's tokenizers support");
     check_sample(CHAT_V3, NULL, "{\"messages\": [{\"role\": \"user\"}], \"tools\": [1]}", NULL,
-                 "only V4's tokenizers support");
+                 "only V4's and V4.1's tokenizers support");
 }
 
 int main(void)
@@ -834,6 +903,8 @@ int main(void)
         cmocka_unit_test(gives_up),
         cmocka_unit_test(utf8),
         cmocka_unit_test(conversations),
+        cmocka_unit_test(conversations_of_v4_and_v41),
+        cmocka_unit_test(v41_conversations),
         cmocka_unit_test(values_as_python_writes_them),
         cmocka_unit_test(samples),
         cmocka_unit_test(conversations_v3),

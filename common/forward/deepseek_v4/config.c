@@ -61,7 +61,6 @@ void v4_config_read(struct v4 *v4, const struct config *config)
         .swiglu_limit = (float)config_real(config, "swiglu_limit", 0),
         .scoring = routing_scoring(config),
     };
-    n->drafts = config_optional(config, "dspark_block_size") > 0;
     n->copies = config_size(config, "hc_mult");
     n->kept = n->copies + n->copies * n->copies;
     n->norm_eps = (float)config_real(config, "rms_norm_eps", 0);

@@ -103,9 +103,9 @@ enum v4_piece {
     V4_HC_FFN_SCALE,
     V4_FFN_NORM,
     V4_GATE,
-    V4_GATE_BIAS,    /* routed by score */
+    V4_GATE_BIAS,    /* routed by score; also in hash layers of models that see images */
     V4_GATE_TABLE,   /* routed by token */
-    V4_GATE_BIAS_VL, /* of images' tokens: unused */
+    V4_GATE_BIAS_VL, /* for the tokens of images */
     V4_SHARED_W1,
     V4_SHARED_W3,
     V4_SHARED_W2,

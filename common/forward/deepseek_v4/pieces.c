@@ -78,11 +78,12 @@ static void ffn_pieces(struct layer *l, const struct v4_config *c)
     const struct network *n = l->network;
     layer_piece(l, V4_FFN_NORM, PIECE_VECTOR, "ffn_norm.weight", 1, n->dim);
     layer_piece(l, V4_GATE, PIECE_MATRIX, "ffn.gate.weight", c->experts, n->dim);
-    if (l->number < c->hash_layers)
+    bool hash = l->number < c->hash_layers;
+    if (hash)
         layer_piece(l, V4_GATE_TABLE, PIECE_TABLE, "ffn.gate.tid2eid", n->vocabulary,
                     c->experts_used);
-    else
-        layer_piece(l, V4_GATE_BIAS, PIECE_VECTOR, "ffn.gate.bias", 1, c->experts);
+    layer_piece(l, V4_GATE_BIAS, hash ? PIECE_UNUSED : PIECE_VECTOR, "ffn.gate.bias", 1,
+                c->experts);
     layer_piece(l, V4_GATE_BIAS_VL, PIECE_UNUSED, "ffn.gate.bias_vl", 1, c->experts);
     layer_piece(l, V4_SHARED_W1, PIECE_EXPERT, "ffn.shared_experts.w1.weight", c->expert_dim,
                 n->dim);

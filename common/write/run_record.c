@@ -1,0 +1,246 @@
+#include "write/run_record.h"
+
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/checksum.h"
+#include "base/die.h"
+#include "base/json.h"
+#include "base/mtime.h"
+#include "write/copy.h"
+
+enum { SAMPLES = 4, SAMPLE_BYTES = 4096, SUM_TEXT = 17 };
+
+static const char *text_of(const json_t *object, const char *key)
+{
+    const char *text = json_string_value(json_object_get(object, key));
+    return text ? text : "";
+}
+
+/* The history without stages that only selected tensors (tensor-stream(5)), without other options;
+ * the caller owns it. */
+static json_t *working_stages(struct ts_in *in)
+{
+    json_t *stages = json_deep_copy(json_object_get(ts_header(in), "history"));
+    for (size_t i = json_array_size(stages); i-- > 0;) {
+        json_t *stage = json_array_get(stages, i);
+        if (json_is_true(json_object_get(stage, "selects")) &&
+            !json_array_size(json_object_get(stage, "options")))
+            json_array_remove(stages, i);
+    }
+    return stages;
+}
+
+char *run_identity(struct ts_in *in, char *hex)
+{
+    json_t *identity = json_pack("[o, o]", sources_to_json(ts_sources(in)), working_stages(in));
+    if (!identity)
+        die("out of memory");
+    struct digest *digest = digest_new();
+    char *text = json_text(identity, false, true);
+    digest_add(digest, text, strlen(text));
+    json_decref(identity);
+    free(text);
+    return digest_end(digest, hex);
+}
+
+/* ---- the record of a stream ---- */
+
+static void add_source(json_t *sources, const char *file, uint64_t bytes, const char *sample)
+{
+    if (json_array_append_new(sources, json_pack("{s:s, s:I, s:s*}", "file", file, "bytes",
+                                                 (json_int_t)bytes, "sample", sample)))
+        die("out of memory");
+}
+
+/* A checksum of pages from the file's start to its end, as text; NULL if it is no longer the file
+ * that the stream was made of. */
+static const char *sample_file(const struct source *file, char *text)
+{
+    struct stat status;
+    if (stat(file->path, &status) || !S_ISREG(status.st_mode) ||
+        (uint64_t)status.st_size != file->size || mtime_ns(&status) != file->mtime_ns)
+        return NULL;
+    int fd = open(file->path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+    if (fd < 0)
+        return NULL;
+    struct checksum *checksum = checksum_new();
+    char page[SAMPLE_BYTES];
+    size_t size = (size_t)at_most(file->size, SAMPLE_BYTES);
+    for (unsigned i = 0; i < SAMPLES; i++) {
+        read_at(fd, (file->size - size) / (SAMPLES - 1) * i, page, size, file->path);
+        checksum_add(checksum, page, size);
+    }
+    close(fd);
+    snprintf(text, SUM_TEXT, "%016" PRIx64, checksum_end(checksum));
+    return text;
+}
+
+static json_t *sources_of(struct ts_in *in)
+{
+    json_t *sources = json_array();
+    const struct sources *files = ts_sources(in);
+    char text[SUM_TEXT];
+    for (size_t i = 0; i < files->count; i++)
+        add_source(sources, files->file[i].label, files->file[i].size,
+                   sample_file(&files->file[i], text));
+    for (size_t i = 0; i < ts_files(in); i++) {
+        uint64_t size, offset;
+        size_t source;
+        const char *name = ts_file(in, i, &size);
+        if (ts_file_ref(in, i, &source, &offset))
+            continue; /* among the files */
+        char *data = ts_file_read(in, i);
+        struct checksum *checksum = checksum_new();
+        checksum_add(checksum, data, (size_t)size);
+        snprintf(text, sizeof text, "%016" PRIx64, checksum_end(checksum));
+        add_source(sources, name, size, text);
+        free(data);
+    }
+    return sources;
+}
+
+json_t *run_record_of(struct ts_in *in, const struct stage *stage)
+{
+    json_t *stages = working_stages(in);
+    const char *own = text_of(stage->entry, "program");
+    for (size_t i = json_array_size(stages); i-- > 0;) /* a part's stream has been through it */
+        if (!strcmp(text_of(json_array_get(stages, i), "program"), own))
+            json_array_remove(stages, i);
+    json_array_append_new(stages, json_deep_copy(stage->entry));
+    json_t *record = json_pack("{s:o, s:o}", "stages", stages, "sources", sources_of(in));
+    if (!record)
+        die("out of memory");
+    return record;
+}
+
+/* ---- of a checkpoint ---- */
+
+json_t *run_record_read(const char *folder)
+{
+    char *path = xprintf("%s/" RUN_RECORD, folder);
+    json_t *record = json_load_file(path, 0, NULL);
+    free(path);
+    if (json_is_array(json_object_get(record, "stages")) &&
+        json_is_array(json_object_get(record, "sources")))
+        return record;
+    json_decref(record);
+    return NULL;
+}
+
+/* ---- differences ---- */
+
+/* The programs of the stages, as a pipeline; or a stage's options. The caller frees it. */
+static char *joined(const json_t *array, const char *separator, const char *key)
+{
+    char *all = xstrdup("");
+    size_t i;
+    json_t *entry;
+    json_array_foreach((json_t *)array, i, entry)
+    {
+        const char *text = key ? text_of(entry, key) : json_string_value(entry);
+        char *longer = xprintf("%s%s%s", all, i ? separator : "", text ? text : "");
+        free(all);
+        all = longer;
+    }
+    return printable(all);
+}
+
+static char *differing_options(const char *program, const json_t *was, const json_t *is)
+{
+    char *before = joined(was, " ", NULL), *now = joined(is, " ", NULL);
+    char *text = xprintf("%s had %s%s, and has %s%s here", program, *before ? "" : "no options",
+                         before, *now ? "" : "none", now);
+    free(before);
+    free(now);
+    return text;
+}
+
+/* The digests: of amaxes, a recipe. */
+static char *differing_digests(const char *program, const json_t *was, const json_t *is, bool plan)
+{
+    const char *key;
+    json_t *value;
+    json_t *all = json_deep_copy(was);
+    json_object_update_missing(all, (json_t *)is);
+    char *text = NULL;
+    json_object_foreach(all, key, value)
+    {
+        const json_t *before = json_object_get(was, key), *now = json_object_get(is, key);
+        if (text || json_equal(before, now) || (plan && !now && !strcmp(key, "amax")))
+            continue;
+        text = printable(xprintf("%s had another %s", program, key));
+    }
+    json_decref(all);
+    return text;
+}
+
+static char *differing_stages(const json_t *was, const json_t *are, bool plan)
+{
+    char *before = joined(was, " | ", "program"), *now = joined(are, " | ", "program");
+    char *text = strcmp(before, now) != 0
+                     ? xprintf("it is the result of %s, and this is %s", before, now)
+                     : NULL;
+    for (size_t i = 0; !text && i < json_array_size(are); i++) {
+        const json_t *old = json_array_get(was, i), *new = json_array_get(are, i);
+        const char *program = text_of(new, "program");
+        const json_t *had = json_object_get(old, "options"), *has = json_object_get(new, "options");
+        if (strcmp(text_of(old, "version"), text_of(new, "version")) != 0)
+            text = printable(xprintf("%s was version %s, and is %s here", program,
+                                     text_of(old, "version"), text_of(new, "version")));
+        else if (!json_equal(had, has))
+            text = differing_options(program, had, has);
+        else
+            text = differing_digests(program, old, new, plan);
+    }
+    free(before);
+    free(now);
+    return text;
+}
+
+static const json_t *find_source(const json_t *sources, const char *file)
+{
+    size_t i;
+    json_t *source;
+    json_array_foreach((json_t *)sources, i,
+                       source) if (!strcmp(text_of(source, "file"), file)) return source;
+    return NULL;
+}
+
+static char *differing_sources(const json_t *were, const json_t *are)
+{
+    size_t i;
+    json_t *source;
+    json_array_foreach(
+        (json_t *)were, i,
+        source) if (!find_source(are,
+                                 text_of(
+                                     source,
+                                     "file"))) return xprintf("its source had %s, this one has not",
+                                                              text_of(source, "file"));
+    json_array_foreach((json_t *)are, i, source)
+    {
+        const char *file = text_of(source, "file");
+        const json_t *old = find_source(were, file);
+        if (!old)
+            return xprintf("its source had no %s, this one has", file);
+        bool sampled = *text_of(old, "sample") && *text_of(source, "sample");
+        if (!json_equal(json_object_get(old, "bytes"), json_object_get(source, "bytes")) ||
+            (sampled && strcmp(text_of(old, "sample"), text_of(source, "sample")) != 0))
+            return xprintf("its source had another %s", file);
+    }
+    return NULL;
+}
+
+char *run_record_difference(const json_t *record, const json_t *stream, bool plan)
+{
+    char *text =
+        differing_sources(json_object_get(record, "sources"), json_object_get(stream, "sources"));
+    return text ? text
+                : differing_stages(json_object_get(record, "stages"),
+                                   json_object_get(stream, "stages"), plan);
+}

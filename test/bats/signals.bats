@@ -1,0 +1,120 @@
+# Signals to a pipeline, or to one of its stages: everything ends, nothing appears later, the same command goes on.
+load common
+
+PATH=$PWD/pipelines:$PATH
+
+prepare() {
+    mkdir "$T/bin"
+    ln -s "$PWD/$BIN"/* "$T/bin"
+    export SEEKPIPE_BIN=$T/bin
+    run=(v4-experts -q --amax "$NANO_AMAX" "$NANO" "$T/out")
+}
+
+# instead PROGRAM COMMAND: where PROGRAM works, not where it plans or answers, it runs this before.
+instead() {
+    rm "$T/bin/$1"
+    cat >"$T/bin/$1" <<SH
+#!/bin/sh
+case " \$* " in *' -n '* | *' --todo'* | *' --state '*) exec "$PWD/$BIN/$1" "\$@" ;; esac
+$2
+exec "$PWD/$BIN/$1" "\$@"
+SH
+    chmod +x "$T/bin/$1"
+}
+
+# as_before PROGRAM: it is itself again.
+as_before() {
+    ln -sf "$PWD/$BIN/$1" "$T/bin/$1"
+}
+
+# signalled SIGNAL COMMAND...: the signal reaches the script alone, when a stage is at work, which then waits.
+signalled() {
+    local signal=$1 pid status=0
+    shift
+    rm -f "$T/at"
+    env --default-signal=INT "$@" >"$T/said" 2>&1 &
+    pid=$!
+    for ((i = 0; i < 200; i++)); do
+        [ ! -s "$T/at" ] || break
+        sleep 0.05
+    done
+    kill "-$signal" "$pid"
+    wait "$pid" || status=$?
+    cat "$T/said"
+    [ "$status" = $((128 + $(kill -l "$signal"))) ]
+    if kill -0 "$(<"$T/at")" 2>/dev/null; then return 1; fi
+    [ "$(<"$T/said")" = "$1: ended by SIG$signal; the same command continues" ]
+}
+
+@test "TERM, HUP and INT to the script alone" {
+    "${run[@]}"
+    mv "$T/out" "$T/whole"
+    # shellcheck disable=SC2016 # for another shell
+    instead st-write "echo \$\$ >'$T/at'; sleep 0.5"
+    for signal in TERM HUP INT; do
+        signalled "$signal" "${run[@]}"
+    done
+    sleep 1
+    [ ! -e "$T/out" ]
+    as_before st-write
+    "${run[@]}"
+    diff -r "$T/whole" "$T/out"
+}
+
+@test "the same with --jobs, in v4-bf16, and in a calibration, which leaves no empty folder" {
+    # shellcheck disable=SC2016
+    wait='echo $$ >"$T/at"; sleep 0.5'
+    export T
+    instead st-write "$wait"
+    signalled TERM "${run[@]}" --jobs 2
+    signalled TERM v4-bf16 -q "$NANO" "$T/bf16"
+    instead amax-calib "$wait"
+    signalled HUP v4-experts -q --samples 1 --length 8 --calib test/data/text/eval.jsonl "$NANO" "$T/calibrated"
+    sleep 1
+    [ ! -e "$T/out" ]
+    [ ! -e "$T/bf16" ]
+    [ ! -e "$T/calibrated.calib" ]
+    as_before st-write
+    "${run[@]}" --jobs 2
+    [ -e "$T/out/config.json" ]
+}
+
+@test "a stage is killed: the stage and the signal are named, bash says nothing" {
+    for stage in st-read nvfp4-cast st-write; do
+        for signal in KILL TERM; do
+            instead "$stage" "kill -$signal \$\$"
+            run "${run[@]}"
+            echo "$output"
+            [ "$status" -eq 1 ]
+            [ "${lines[-1]}" = \
+                "v4-experts: $stage was ended by SIG$signal; no checkpoint was put in place; the same command continues" ]
+            [[ ! $output =~ Killed|Terminated|'line '[0-9] ]]
+            [ ! -e "$T/out" ]
+        done
+        as_before "$stage"
+    done
+    instead nvfp4-cast "kill -KILL \$\$"
+    run "${run[@]}" --jobs 2
+    [ "$status" -eq 1 ]
+    [[ ! $output =~ Killed|'line '[0-9] ]]
+    [[ $output == *'nvfp4-cast of part '[12]/2' was ended by SIGKILL'* ]]
+    as_before nvfp4-cast
+    "${run[@]}"
+    [ -e "$T/out/config.json" ]
+}
+
+@test "a script whose process is killed: its stages end, too" {
+    # shellcheck disable=SC2016
+    instead st-write 'kill -KILL "$PPID"; sleep 1'
+    run "${run[@]}"
+    [ "$status" -ne 0 ]
+    [ ! -e "$T/out" ]
+    # The whole group's first process.
+    # shellcheck disable=SC2016
+    instead st-write 'kill -KILL "$(ps -o pgid= -p $$ | tr -d " ")"; sleep 1'
+    run "${run[@]}"
+    [ "$status" -eq 137 ]
+    [ "$output" = 'v4-experts: ended by SIGKILL; the same command continues' ]
+    sleep 1
+    [ ! -e "$T/out" ]
+}
