@@ -8,13 +8,15 @@
 
 /* ---- what layers leave to later ones ---- */
 
-/* BF16 columns of an I32 or F32 one. */
-enum { HALVES = 2 };
+/* BF16 columns of an I32 or F32 one; and what a row's columns are a multiple of, since a GPU copies
+ * keys by 16 bytes. */
+enum { HALVES = 2, COLUMNS = 8 };
 
 uint64_t v41_carried_columns(const struct v41 *v41)
 {
     const struct v4_config *c = &v41->v4.config;
-    return c->head_dim + c->index_dim + HALVES * (c->index_best + v41->v4.network.copies);
+    uint64_t wide = c->head_dim + c->index_dim + HALVES * (c->index_best + v41->v4.network.copies);
+    return (wide + COLUMNS - 1) / COLUMNS * COLUMNS;
 }
 
 struct v41_carried v41_carried(const struct v41 *v41, struct mat hidden)
