@@ -4,6 +4,7 @@
 here=$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")
 PATH=${SEEKPIPE_BIN:-$here/../bin}:$here:$PATH
 program=$(basename "$0")
+export SEEKPIPE_PIPELINE=$program # stages after one that failed are silent; blame says which failed
 
 # Options of every pipeline, for all stages, for st-read and for st-write.
 plan=() talk=() overwrite=() verify=() zeros=()
@@ -62,6 +63,7 @@ quietly() {
         end_with_stages
         exec 3>&2 2>/dev/null
         "$@" 2>&3 3>&-
+        exit # not the last command, in whose place bash would run the program
     )
 }
 
@@ -97,6 +99,19 @@ choose_last() {
     fi
 }
 
+# plan_write DESTINATION FILE: the last stage of a plan: to standard output with -n; before a run, to FILE, or to
+# standard error if it fails, as for want of space.
+plan_write() {
+    local status=0
+    if [ -n "${plan[*]}" ]; then
+        quietly st-write -n "${overwrite[@]}" "$1"
+        return
+    fi
+    quietly st-write -n "${overwrite[@]}" "$1" >"$2" 2>"$2.error" || status=$?
+    [ "$status" = 0 ] || cat "$2" "$2.error" >&2
+    return "$status"
+}
+
 # complete_already PLAN: whether st-write -n said so; then this says it, too.
 complete_already() {
     [[ $1 == *': complete already, '* ]] || return
@@ -114,6 +129,16 @@ put() {
     quietly st-cmp "${quiet[@]}" - "$1" || status=$?
     [ "$status" != 1 ] || echo "$program: $1: is not what this source and these options give" >&2
     return "$status"
+}
+
+# verify_result DESTINATION: a checkpoint that is in place: its headers, scalars and configs, and what each serving
+# engine makes of it.
+verify_result() {
+    local wrong=''
+    [ "$last" != st-write ] || quietly st-verify "${talk[@]}" "$1" >&2 || wrong=yes
+    [ -n "$wrong" ] || return 0
+    echo "$program: $1 is in place, but not as it should be: see the faults above" >&2
+    exit 1
 }
 
 # resume DESTINATION: if a run died there, set ${part[@]}, options of st-read, to its missing shards.

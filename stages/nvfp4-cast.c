@@ -27,7 +27,7 @@ enum { SCALES_BAND = 1 << 20 }; /* bytes of scales that are cast at a time */
 
 struct options {
     struct to_nvfp4_options common;
-    const char *zero;
+    const char *zero, *window;
     bool zero_positive;
     bool verbose;
     struct nvfp4_cast_count total;
@@ -53,11 +53,17 @@ static void refuse_infinite(struct to_nvfp4 *job, const struct member *member, u
     }
 }
 
+static size_t scale_count(const struct member *member)
+{
+    return (size_t)(member->w->rows * (member->w->cols / MXFP4_BLOCK));
+}
+
 /* A member being converted. */
 struct casting {
     const struct to_nvfp4 *job;
     const struct member *member;
-    int k_max;
+    int k;      /* the exponent that the group shares */
+    bool above; /* some scale is above it */
     struct options *options;
     struct nvfp4_cast_count count;
 };
@@ -72,8 +78,11 @@ static void make_scales(struct band *band)
     const struct casting *c = band->of;
     struct nvfp4_cast_count count = {0};
     size_t blocks = (size_t)(band->rows * (c->member->w->cols / MXFP4_BLOCK));
-    c->job->codec->nvfp4_cast_scales_row(band->out, e8m0_of(c, band->first), blocks, c->k_max,
-                                         &count);
+    if (c->above)
+        nvfp4_cast_scales_row(band->out, e8m0_of(c, band->first), blocks, c->k, &count);
+    else
+        c->job->codec->nvfp4_cast_scales_row(band->out, e8m0_of(c, band->first), blocks, c->k,
+                                             &count);
     band->found[0] = count.lossy;
     band->found[1] = count.rewrite;
 }
@@ -92,7 +101,7 @@ static void make_nibbles(struct band *band)
     uint64_t row_bytes = c->member->w->cols / 2, blocks = c->member->w->cols / MXFP4_BLOCK;
     for (uint64_t i = 0; i < band->rows; i++)
         nvfp4_cast_nibbles_row((uint8_t *)band->raw + i * row_bytes, e8m0_of(c, band->first + i),
-                               (size_t)blocks, c->k_max, c->options->zero_positive);
+                               (size_t)blocks, c->k, c->options->zero_positive);
 }
 
 static void count_member(void *context)
@@ -109,11 +118,12 @@ static void count_member(void *context)
 }
 
 static void cast_member(struct to_nvfp4 *job, const struct group *group,
-                        const struct member *member, int k_max, struct options *o)
+                        const struct member *member, int k, struct options *o)
 {
     const struct weight *w = member->w;
     struct casting *c = xalloc(1, sizeof *c);
-    *c = (struct casting){.job = job, .member = member, .k_max = k_max, .options = o};
+    *c = (struct casting){.job = job, .member = member, .k = k, .options = o};
+    c->above = nvfp4_cast_k_max(member->scales.raw, scale_count(member)) > k;
     uint8_t *row = xalloc((size_t)(w->cols / 2), 1);
     refuse_infinite(job, member, row);
     free(row);
@@ -122,10 +132,10 @@ static void cast_member(struct to_nvfp4 *job, const struct group *group,
     struct band nibbles = {.convert = make_nibbles, .of = c};
     if (zeros_only(member->scales.raw, (size_t)(w->rows * blocks)))
         zeros_add(&o->zeros, ts_held_tensor(member->held_scale)->name);
-    to_nvfp4_scales(job, group, member, nvfp4_cast_scale_2(k_max));
+    to_nvfp4_scales(job, group, member, nvfp4_cast_scale_2(k));
     to_nvfp4_bands(job, member, "weight_scale", &scales, most, 0, 2 * blocks);
     if (o->zero_positive ||
-        nvfp4_cast_any_out_of_range(member->scales.raw, (size_t)(w->rows * blocks), k_max))
+        nvfp4_cast_any_out_of_range(member->scales.raw, (size_t)(w->rows * blocks), k))
         to_nvfp4_bands(job, member, "weight", &nibbles, 4 * weight_band(w, member->tensor),
                        w->cols / 2, 0);
     else
@@ -133,26 +143,70 @@ static void cast_member(struct to_nvfp4 *job, const struct group *group,
     bands_after(job->bands, count_member, c);
 }
 
-static void cast_group(struct to_nvfp4 *job, struct group *group, void *context)
+/* k_max of the group. The reference takes 0 for a matrix whose scales are all zero, and for its
+ * partner if that has less: --zero positive does the same for the same bytes. */
+static int largest_k(const struct group *group, const struct options *o)
 {
     int k_max = -127;
     for (unsigned i = 0; i < group->members; i++) {
         const struct member *member = &group->member[i];
-        size_t blocks = (size_t)(member->w->rows * (member->w->cols / MXFP4_BLOCK));
-        int own = nvfp4_cast_k_max(member->scales.raw, blocks);
+        int own = nvfp4_cast_k_max(member->scales.raw, scale_count(member));
+        if (own == -127 && o->zero_positive)
+            own = 0;
         if (own > k_max)
             k_max = own;
     }
+    return k_max;
+}
+
+/* --window best: the least k under which nothing is lost above the range, so that the fewest blocks
+ * are below it. Rows are read as long as one of their scales is above the k found so far: few. */
+static int best_k(const struct group *group, int k_max)
+{
+    size_t below = 0;
+    int k = -127;
+    for (unsigned i = 0; i < group->members; i++)
+        below += nvfp4_cast_below_range(group->member[i].scales.raw, scale_count(&group->member[i]),
+                                        k_max);
+    for (unsigned i = 0; below && i < group->members; i++) {
+        const struct member *member = &group->member[i];
+        size_t blocks = (size_t)(member->w->cols / MXFP4_BLOCK), row_bytes = 16 * blocks;
+        const uint8_t *e8m0 = member->scales.raw;
+        uint8_t *row = xgrow(NULL, row_bytes, 1);
+        for (uint64_t j = 0; j < member->w->rows; j++, e8m0 += blocks) {
+            if (nvfp4_cast_k_max(e8m0, blocks) <= k)
+                continue;
+            ts_held_read(member->held, j * row_bytes, row, row_bytes);
+            k = nvfp4_cast_k_row(row, e8m0, blocks, k);
+        }
+        free(row);
+    }
+    return below ? k : k_max;
+}
+
+static void cast_group(struct to_nvfp4 *job, struct group *group, void *context)
+{
+    struct options *o = context;
+    int k = largest_k(group, o);
+    if (!strcmp(o->window, "best"))
+        k = best_k(group, k);
     for (unsigned i = 0; i < group->members; i++)
         if (group->member[i].tensor->context)
             to_nvfp4_pass(job, &group->member[i]);
         else
-            cast_member(job, group, &group->member[i], k_max, context);
+            cast_member(job, group, &group->member[i], k, o);
 }
 
 static void take_options(struct options *o, struct stage *stage, int argc, char **argv)
 {
     const struct arg own[] = {
+        {.name = "window",
+         .kind = ARG_CHOICE,
+         .to = &o->window,
+         .value = "which",
+         .choices = "max|best",
+         .help = "which exponents of a matrix are in range: from its largest scale on (default), "
+                 "the bytes of Model Optimizer; or where the fewest blocks lose anything"},
         {.name = "zero",
          .kind = ARG_CHOICE,
          .to = &o->zero,
@@ -171,7 +225,7 @@ static void take_options(struct options *o, struct stage *stage, int argc, char 
 
 int main(int argc, char **argv)
 {
-    struct options o = {.zero = "keep"};
+    struct options o = {.zero = "keep", .window = "max"};
     static const bool convertible[FORMAT_COUNT] = {[FORMAT_MXFP4] = true};
     struct stage stage;
     struct to_nvfp4 job;

@@ -11,6 +11,7 @@
 #include "tensor/bf16.h"
 #include "tensor/mxfp4.h"
 #include "tensor/nvfp4.h"
+#include "tensor/scale_search.h"
 
 static const struct program program = {
     .about = "Quantize the weights that a recipe names to NVFP4; FP8 and MXFP4 ones as if "
@@ -28,8 +29,12 @@ static const struct program program = {
 enum { KEEP_MOST = 16 << 20 }; /* bytes of one matrix's codes; an expert of V4-Pro has 11 MB */
 enum { AHEAD = 16 };           /* bands of the next matrix, while these codes are written */
 
+typedef void scales_row(uint8_t *scale, const uint16_t *w, size_t cols, float scale_2);
+
 struct options {
     struct to_nvfp4_options common;
+    const char *scale_search;
+    enum scale_search search;
     bool verbose;
     uint64_t synthesized;
     struct zeros zeros;
@@ -82,7 +87,8 @@ struct packing {
     const struct to_nvfp4 *job;
     const struct member *member;
     float scale_2;
-    struct recode *recode; /* of MXFP4, which needs no BF16; else NULL */
+    scales_row *scales;    /* the search */
+    struct recode *recode; /* of MXFP4 without a search, which needs no BF16; else NULL */
     uint8_t *packed;       /* all codes, made with the scales; NULL if they are too many to keep */
     struct zeros *zeros;   /* of all weights */
     bool zero;             /* its amax is 0, or all its scales are */
@@ -124,7 +130,7 @@ static void pack_row(const struct band *band, uint64_t i, struct room *room, uin
     }
     weight_rows_by(codec, w, p->member->tensor, &p->member->scales, band->first + i, 1, raw,
                    room->row);
-    codec->nvfp4_scales_row(scale, room->row, cols, p->scale_2);
+    p->scales(scale, room->row, cols, p->scale_2);
     if (packed)
         codec->nvfp4_nibbles_row(packed, scale, room->row, cols, p->scale_2);
 }
@@ -193,24 +199,41 @@ static void end_packing(void *context)
 }
 
 /* All zero: any scale will do, and 1 is safe for every engine. */
-static float scale_2_of(float amax)
+static float scale_2_of(const struct options *o, float amax)
 {
-    return amax == 0 ? 1 : nvfp4_scale_2(amax);
+    return amax == 0 ? 1 : scale_search_scale_2(o->search, amax);
+}
+
+static scales_row *scales_of(const struct options *o, const struct codec *codec)
+{
+    switch (o->search) {
+    case SEARCH_MSE:
+        return codec->nvfp4_scales_mse_row;
+    case SEARCH_FOUR_OVER_SIX:
+        return codec->nvfp4_scales_four_over_six_row;
+    case SEARCH_MAX:
+        break;
+    }
+    return codec->nvfp4_scales_row;
 }
 
 /* The scales come before the codes in a stream. So the codes are kept, or made in a second pass if
  * there are many: memory is bounded for any matrix. */
 static void pack_member(struct to_nvfp4 *job, const struct group *group,
-                        const struct member *member, float amax, struct zeros *zeros)
+                        const struct member *member, float amax, struct options *o)
 {
     const struct weight *w = member->w;
-    float scale_2 = scale_2_of(amax);
+    float scale_2 = scale_2_of(o, amax);
     struct packing *p = xalloc(1, sizeof *p);
-    *p = (struct packing){.job = job, .member = member, .scale_2 = scale_2, .zeros = zeros};
+    *p = (struct packing){.job = job,
+                          .member = member,
+                          .scale_2 = scale_2,
+                          .scales = scales_of(o, job->codec),
+                          .zeros = &o->zeros};
     p->zero = amax == 0 ||
               (member->held_scale &&
                zeros_only(member->scales.raw, (size_t)ts_held_tensor(member->held_scale)->size));
-    if (w->format == FORMAT_MXFP4) {
+    if (w->format == FORMAT_MXFP4 && o->search == SEARCH_MAX) {
         p->recode = xgrow(NULL, 1, sizeof *p->recode);
         recode_init(p->recode, job->codec, scale_2);
     }
@@ -235,7 +258,7 @@ static void pack_group(struct to_nvfp4 *job, struct group *group, void *context)
     float amax = 0;
     for (unsigned i = 0; i < group->members; i++)
         amax = fmaxf(amax, weight_amax(job, &group->member[i], o));
-    if (scale_2_of(amax) == 0)
+    if (scale_2_of(o, amax) == 0)
         die("%s: %s: its weight amax of %g is too small for a weight_scale_2", ts_name(job->in),
             group->member[0].tensor->name, (double)amax);
     for (unsigned i = 0; i < group->members; i++) {
@@ -244,13 +267,20 @@ static void pack_group(struct to_nvfp4 *job, struct group *group, void *context)
             to_nvfp4_pass(job, member);
             continue;
         }
-        pack_member(job, group, member, amax, &o->zeros);
+        pack_member(job, group, member, amax, o);
     }
 }
 
 static void take_options(struct options *o, struct stage *stage, int argc, char **argv)
 {
     const struct arg own[] = {
+        {.name = "scale-search",
+         .kind = ARG_CHOICE,
+         .to = &o->scale_search,
+         .value = "how",
+         .choices = "max|mse|4over6",
+         .help = "how to choose block scales: for the largest magnitude (default); with the least "
+                 "squared error of all; or for the largest magnitude as 4 or as 6"},
         {.name = "verbose",
          .help = "name the weights without a weight amax, and those that are all zero"},
         {0},
@@ -258,11 +288,14 @@ static void take_options(struct options *o, struct stage *stage, int argc, char 
     struct arg *args = to_nvfp4_args(&o->common, own);
     stage_begin(stage, &program, args, argc, argv);
     free(args);
+    o->search = !strcmp(o->scale_search, "mse")      ? SEARCH_MSE
+                : !strcmp(o->scale_search, "4over6") ? SEARCH_FOUR_OVER_SIX
+                                                     : SEARCH_MAX;
 }
 
 int main(int argc, char **argv)
 {
-    struct options o = {.common.ahead = AHEAD};
+    struct options o = {.common.ahead = AHEAD, .scale_search = "max"};
     static const bool convertible[FORMAT_COUNT] = {
         [FORMAT_PLAIN] = true, [FORMAT_FP8] = true, [FORMAT_MXFP4] = true};
     struct stage stage;

@@ -281,8 +281,10 @@ static void write_stream(struct ts_in *in, struct output_dir *output, const stru
                         .file_bytes = shards_bytes(shards),
                         .free_bytes = output_dir_free_bytes(output),
                         .shards = shards_missing(shards)};
-    if (continued)
+    if (continued) {
         s.finished = shards_resume(shards, output);
+        s.rest_only = s.finished && ts_is_of_shards(in);
+    }
     char *shortage = shortage_of(&s, shards, output, in, o->no_share);
     if (shortage && !stage->plan)
         die("%s", shortage);
@@ -458,7 +460,8 @@ static void write_joined(struct output_dir *output, struct summary *s, const str
                           .file_bytes = shards_bytes(shards),
                           .free_bytes = output_dir_free_bytes(output),
                           .shards = shards_count(shards),
-                          .finished = parts.finished};
+                          .finished = parts.finished,
+                          .rest_only = parts.finished && parts.rest_only};
     shards_free(shards);
     parts_free(&parts);
     journal_note(&output->journal, "joined\n");

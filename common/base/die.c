@@ -56,6 +56,17 @@ _Noreturn void die(const char *format, ...)
     leave(failed);
 }
 
+_Noreturn void die_cut(const char *format, ...)
+{
+    va_list args;
+    be_first();
+    va_start(args, format);
+    if (!getenv("SEEKPIPE_PIPELINE"))
+        say(format, args, NULL);
+    va_end(args);
+    leave(failed);
+}
+
 _Noreturn void die_errno(const char *format, ...)
 {
     const char *reason = strerror(errno);

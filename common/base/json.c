@@ -1,10 +1,12 @@
 #include "base/json.h"
 
+#include <errno.h>
 #include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/die.h"
 
@@ -23,6 +25,15 @@ struct json_walk {
     char window[WINDOW];
     char string[STRING_MAX + 8];
 };
+
+size_t json_fill_file(void *context, char *data, size_t room)
+{
+    ssize_t got;
+    do
+        got = read(*(int *)context, data, room);
+    while (got < 0 && errno == EINTR);
+    return got > 0 ? (size_t)got : 0;
+}
 
 struct json_walk *json_walk_new(json_fill *fill, void *context)
 {

@@ -15,6 +15,9 @@
 /* Copy up to `room` bytes of the document to `data`; return how many, 0 at the end. */
 typedef size_t json_fill(void *context, char *data, size_t room);
 
+/* The same from a file: `context` is an int *, the descriptor. 0 at its end and on errors. */
+json_fill json_fill_file;
+
 struct json_walk;
 
 /* A walker over what `fill` delivers. The caller frees it with json_walk_free(). */

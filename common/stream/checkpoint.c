@@ -17,6 +17,7 @@
 #include "base/text.h"
 #include "base/utf8.h"
 #include "model/model.h"
+#include "stream/index.h"
 #include "stream/safetensors.h"
 #include "stream/shard_name.h"
 
@@ -145,16 +146,6 @@ static void read_shard(struct checkpoint *checkpoint, const char *path)
     free(bytes);
 }
 
-/* json_fill: a file's bytes in order; 0 at its end and on errors. */
-static size_t fill_from_file(void *context, char *data, size_t room)
-{
-    ssize_t got;
-    do
-        got = read(*(int *)context, data, room);
-    while (got < 0 && errno == EINTR);
-    return got > 0 ? (size_t)got : 0;
-}
-
 /* Open a regular file for reading (a FIFO would block); -1 if it does not exist. */
 static int open_regular(const char *path)
 {
@@ -180,7 +171,7 @@ static char *read_small_file(const char *path, size_t *size)
     char *data = xalloc(SIDE_FILE_INLINE_MAX + 2, 1);
     *size = 0;
     for (size_t got;
-         (got = fill_from_file(&fd, data + *size, SIDE_FILE_INLINE_MAX + 1 - *size)) > 0;)
+         (got = json_fill_file(&fd, data + *size, SIDE_FILE_INLINE_MAX + 1 - *size)) > 0;)
         *size += got;
     if (*size > SIDE_FILE_INLINE_MAX)
         die("%s: more than %d bytes; is this a checkpoint?", path, SIDE_FILE_INLINE_MAX);
@@ -303,44 +294,11 @@ static struct toc *read_index(const char *path)
     int fd = open_regular(path);
     if (fd < 0)
         return NULL;
-    struct json_walk *walk = json_walk_new(fill_from_file, &fd);
     struct toc *index = toc_new();
-    char name[TENSOR_NAME_MAX + 1];
-    const char *key;
-    bool found = false;
-    for (json_walk_object(walk); json_walk_key(walk, &key);) {
-        if (strcmp(key, "weight_map") != 0) {
-            json_walk_skip(walk);
-            continue;
-        }
-        found = true;
-        for (json_walk_object(walk); json_walk_key(walk, &key);) {
-            if (strlen(key) > TENSOR_NAME_MAX) {
-                json_walk_fail(walk, "a tensor's name is longer than %d bytes", TENSOR_NAME_MAX);
-                break;
-            }
-            strcpy(name, key);
-            const char *shard = json_walk_string(walk);
-            if (!shard)
-                break;
-            if (!shard_name_valid(shard))
-                json_walk_fail(walk, "tensor %.100s: shard '%.100s' is not a plain file name", name,
-                               shard);
-            else {
-                struct tensor line = {.name = name, .shard = toc_shard(index, shard)};
-                const char *error = toc_add(index, &line);
-                if (error)
-                    json_walk_fail(walk, "tensor %.100s: %s", name, error);
-            }
-        }
-    }
-    json_walk_end(walk);
-    if (!found || !index->count)
-        json_walk_fail(walk, "no weight_map, or nothing in it");
-    if (json_walk_error(walk))
+    char *error = index_read(fd, index, NULL);
+    if (error)
         die("%s: %s; the index is damaged: get it again, or remove it to read all shards", path,
-            json_walk_error(walk));
-    json_walk_free(walk);
+            error);
     close(fd);
     return index;
 }

@@ -53,6 +53,9 @@ json_t *ts_header(struct ts_in *in);
  * options, st-grep, and some shards of several leave. */
 bool ts_is_whole(const struct ts_in *in);
 
+/* True if it has only the shards that st-read --shards named. */
+bool ts_is_of_shards(const struct ts_in *in);
+
 /* The model that the header and config.json describe. Never NULL; owned by the stream. */
 const struct model *ts_model(const struct ts_in *in);
 

@@ -32,6 +32,12 @@ bool ts_is_whole(const struct ts_in *in)
     return scope && !strcmp(scope, "all");
 }
 
+bool ts_is_of_shards(const struct ts_in *in)
+{
+    const char *scope = json_string_value(json_object_get(in->header, "scope"));
+    return scope && strstr(scope, "shards ");
+}
+
 const struct model *ts_model(const struct ts_in *in)
 {
     return in->checkpoint.model;
@@ -119,10 +125,9 @@ static void read_end(struct ts_in *in)
 {
     size_t size;
     if (!tar_peek(in->tar))
-        die("%s: the stream ends without .end; it is truncated, or an earlier stage failed: make "
-            "it "
-            "again",
-            in->name);
+        die_cut("%s: the stream ends without .end; it is truncated, or an earlier stage failed: "
+                "make it again",
+                in->name);
     char *data = tar_read_file(in->tar, ".end", JSON_MAX, &size);
     char *what = xprintf("%s: .end", in->name);
     in->end = json_object_from(data, size, what);
@@ -150,10 +155,9 @@ static bool next_from_tar(struct ts_in *in, const struct tensor *tensor)
     if (path && !strcmp(path, ".end") && in->next == 0)
         return false;
     if (!path)
-        die("%s: wanted tensor %s, got the end; the stream is truncated, or an earlier stage "
-            "failed: "
-            "make it again",
-            in->name, tensor->name);
+        die_cut("%s: wanted tensor %s, got the end; the stream is truncated, or an earlier stage "
+                "failed: make it again",
+                in->name, tensor->name);
     if (strcmp(path, tensor->name) != 0)
         tar_refuse(in->tar, path,
                    xprintf("wanted tensor %s; the stream does not match its table, make it again",

@@ -25,6 +25,11 @@ static uint64_t count_zeros(struct checkpoint *checkpoint, size_t source, uint64
     return end - at;
 }
 
+static bool is_integer(enum dtype dtype)
+{
+    return dtype == DTYPE_I32 || dtype == DTYPE_I64;
+}
+
 void zero_tail_refuse(struct checkpoint *checkpoint)
 {
     const struct toc *toc = checkpoint->toc;
@@ -43,7 +48,8 @@ void zero_tail_refuse(struct checkpoint *checkpoint)
     for (size_t i = 0; i < toc->shards; i++) {
         size_t source = checkpoint->shard_source[i];
         const struct source *file = &checkpoint->sources.file[source];
-        if (start[i] > file->size || file->size - start[i] < ZERO_DATA)
+        if (start[i] > file->size || file->size - start[i] < ZERO_DATA ||
+            is_integer(toc->tensor[last[i]].dtype))
             continue;
         uint64_t zeros = count_zeros(checkpoint, source, start[i]);
         bool all = zeros == file->size - start[i];

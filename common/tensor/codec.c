@@ -6,6 +6,7 @@
 #include "tensor/codec_x86.h"
 #include "tensor/fp8.h"
 #include "tensor/mxfp4.h"
+#include "tensor/scale_search.h"
 
 static const struct codec portable = {
     .name = "portable",
@@ -13,6 +14,8 @@ static const struct codec portable = {
     .mxfp4_unpack_row = mxfp4_unpack_row,
     .nvfp4_unpack_row = nvfp4_unpack_row,
     .nvfp4_scales_row = nvfp4_scales_row,
+    .nvfp4_scales_mse_row = nvfp4_scales_mse_row,
+    .nvfp4_scales_four_over_six_row = nvfp4_scales_four_over_six_row,
     .nvfp4_nibbles_row = nvfp4_nibbles_row,
     .nvfp4_cast_scales_row = nvfp4_cast_scales_row,
     .recode_row = recode_row,

@@ -8,6 +8,7 @@
 #include "tensor/e4m3.h"
 #include "tensor/fp8.h"
 #include "tensor/mxfp4.h"
+#include "tensor/scale_search.h"
 
 AVX2 static inline __m128i load_16(const void *from)
 {
@@ -250,6 +251,223 @@ AVX2 static void nibbles_row(uint8_t *packed, const uint8_t *scale, const uint16
     nvfp4_nibbles_row(packed, scale + block, w, cols - block * NVFP4_BLOCK, scale_2);
 }
 
+/* ---- searches for block scales ---- */
+
+/* As `struct block` of the portable version, of eight blocks: a lane for each, whose words are two
+ * columns. finite: all ones, or 0. */
+struct blocks_8 {
+    __m256i m[NVFP4_BLOCK / 2], finite;
+    __m256 amax;
+};
+
+/* Transposes pairs of columns: 4 x 4 within the halves of four registers, then the halves. */
+AVX2 static inline void load_pairs(__m256i pair[8], const uint16_t *w)
+{
+    __m256i t[8];
+    for (size_t i = 0; i < 8; i += 4) {
+        __m256i m[4];
+        for (size_t k = 0; k < 4; k++)
+            m[k] =
+                _mm256_and_si256(load_32(w + NVFP4_BLOCK * (i + k)), _mm256_set1_epi16(INT16_MAX));
+        __m256i low[2] = {_mm256_unpacklo_epi32(m[0], m[1]), _mm256_unpacklo_epi32(m[2], m[3])};
+        __m256i high[2] = {_mm256_unpackhi_epi32(m[0], m[1]), _mm256_unpackhi_epi32(m[2], m[3])};
+        t[i] = _mm256_unpacklo_epi64(low[0], low[1]);
+        t[i + 1] = _mm256_unpackhi_epi64(low[0], low[1]);
+        t[i + 2] = _mm256_unpacklo_epi64(high[0], high[1]);
+        t[i + 3] = _mm256_unpackhi_epi64(high[0], high[1]);
+    }
+    for (size_t k = 0; k < 4; k++) {
+        pair[k] = _mm256_permute2x128_si256(t[k], t[k + 4], 0x20);
+        pair[k + 4] = _mm256_permute2x128_si256(t[k], t[k + 4], 0x31);
+    }
+}
+
+AVX2 static inline __m256i magnitudes(__m256i bits, __m256 factor)
+{
+    __m256 m = _mm256_mul_ps(_mm256_castsi256_ps(bits), factor);
+    return _mm256_cvttps_epi32(_mm256_add_ps(m, _mm256_set1_ps(1)));
+}
+
+AVX2 static inline void load_blocks(struct blocks_8 *blocks, const uint16_t *w, float unit)
+{
+    const __m256i upper = _mm256_set1_epi32((int)0xffff0000);
+    __m256i pair[8], most = _mm256_setzero_si256();
+    load_pairs(pair, w);
+    for (size_t i = 0; i < 8; i++)
+        most = _mm256_max_epu16(most, pair[i]);
+    most = _mm256_max_epi32(_mm256_slli_epi32(most, 16), _mm256_and_si256(most, upper));
+    __m256 amax = _mm256_castsi256_ps(most);
+    __m256 factor = _mm256_div_ps(_mm256_set1_ps(65534),
+                                  _mm256_max_ps(amax, _mm256_set1_ps(SEARCH_AMAX_LEAST)));
+    for (size_t i = 0; i < 8; i++) {
+        __m256i even = magnitudes(_mm256_slli_epi32(pair[i], 16), factor);
+        __m256i odd = magnitudes(_mm256_and_si256(pair[i], upper), factor);
+        blocks->m[i] = _mm256_or_si256(even, _mm256_slli_epi32(odd, 16));
+    }
+    blocks->finite = _mm256_cmpgt_epi32(_mm256_set1_epi32(0x7f800000), most);
+    blocks->amax = _mm256_mul_ps(amax, _mm256_set1_ps(unit));
+}
+
+/* The scales of eight blocks, where zeros get 1 and what is not finite its mark. */
+AVX2 static inline void store_codes(uint8_t *scale, const struct blocks_8 *blocks, __m256i code)
+{
+    __m256 zero = _mm256_cmp_ps(blocks->amax, _mm256_setzero_ps(), _CMP_EQ_OQ);
+    code = _mm256_blendv_epi8(code, _mm256_set1_epi32(0x38), _mm256_castps_si256(zero));
+    code = _mm256_blendv_epi8(_mm256_set1_epi32(NVFP4_NOT_FINITE), code, blocks->finite);
+    store_low_bytes(scale, code);
+}
+
+/* The nearest E2M1 values, which have zeros in the lower bytes. The upper bytes look them up in two
+ * tables; with FINE_BITS, the highest bit tells which one to take. */
+AVX2 static inline __m256i nearest_16(__m256i y, bool coarse)
+{
+    __m256i low = _mm256_broadcastsi128_si256(_mm_setr_epi8(SEARCH_NEAREST_16));
+    __m256i high = _mm256_broadcastsi128_si256(_mm_setr_epi8(SEARCH_NEAREST_32));
+    __m256i quarters, second = y;
+    if (coarse) {
+        quarters = _mm256_min_epu8(y, _mm256_set1_epi8(31));
+        second = _mm256_cmpgt_epi8(quarters, _mm256_set1_epi8(15));
+    } else {
+        quarters = _mm256_srli_epi16(y, FINE_BITS - 8);
+        low = _mm256_slli_epi16(low, FINE_BITS - 8); /* within bytes */
+        high = _mm256_slli_epi16(high, FINE_BITS - 8);
+    }
+    __m256i value = _mm256_blendv_epi8(_mm256_shuffle_epi8(low, quarters),
+                                       _mm256_shuffle_epi8(high, quarters), second);
+    return _mm256_and_si256(value, _mm256_set1_epi16((short)0xff00));
+}
+
+/* e4m3_values() of codes 1 to 126: as the upper bits of F32, they lack the difference of biases. */
+AVX2 static inline __m256 positive_values(__m256i code)
+{
+    __m256 biased = _mm256_castsi256_ps(_mm256_slli_epi32(code, 20));
+    return _mm256_mul_ps(biased, _mm256_set1_ps(0x1p120f));
+}
+
+/* Half of the sums of squared errors with FINE_BITS or COARSE_BITS, in units of scale squared.
+ * factor: amax * SEARCH_FACTOR() * 4 / scale. */
+AVX2 static inline __m256 errors_8(const struct blocks_8 *blocks, __m256 factor, bool coarse)
+{
+    factor = _mm256_add_ps(_mm256_min_ps(factor, _mm256_set1_ps(65535)), _mm256_set1_ps(0.5f));
+    __m256i multiplier = _mm256_cvttps_epi32(factor), sum = _mm256_setzero_si256();
+    multiplier = _mm256_or_si256(multiplier, _mm256_slli_epi32(multiplier, 16));
+    for (size_t i = 0; i < NVFP4_BLOCK / 2; i++) {
+        __m256i y = _mm256_mulhi_epu16(blocks->m[i], multiplier);
+        __m256i error = _mm256_sub_epi16(y, nearest_16(y, coarse));
+        sum = _mm256_add_epi32(sum, _mm256_madd_epi16(error, error));
+    }
+    return _mm256_cvtepi32_ps(_mm256_srli_epi32(sum, 1));
+}
+
+AVX2 static inline __m256 fine_errors(const struct blocks_8 *blocks, __m256i code)
+{
+    __m256 s = positive_values(code);
+    __m256 amax = _mm256_mul_ps(blocks->amax, _mm256_set1_ps(SEARCH_FACTOR(FINE_BITS)));
+    __m256 factor = _mm256_mul_ps(amax, _mm256_div_ps(_mm256_set1_ps(4), s));
+    return _mm256_mul_ps(errors_8(blocks, factor, false), _mm256_mul_ps(s, s));
+}
+
+AVX2 static inline __m256 clamp_scales(__m256 s)
+{
+    s = _mm256_max_ps(s, _mm256_set1_ps(E4M3_MIN_SUBNORMAL));
+    return _mm256_min_ps(s, _mm256_set1_ps(E4M3_MAX));
+}
+
+struct best_8 {
+    __m256 least;
+    __m256i code;
+};
+
+/* lanes: all ones where the error counts. */
+AVX2 static inline void take_better(struct best_8 *best, __m256 lanes, __m256 error, __m256i code)
+{
+    lanes = _mm256_and_ps(lanes, _mm256_cmp_ps(error, best->least, _CMP_LT_OQ));
+    best->least = _mm256_blendv_ps(best->least, error, lanes);
+    best->code = _mm256_blendv_epi8(best->code, code, _mm256_castps_si256(lanes));
+}
+
+/* Codes below those in `code`, in the lanes where clipping does not cost too much yet. */
+AVX2 static inline void search_below(struct best_8 *best, const struct blocks_8 *blocks,
+                                     __m256i code)
+{
+    const __m256 coarse = _mm256_set1_ps(SEARCH_FACTOR(COARSE_BITS));
+    __m256 lanes = _mm256_castsi256_ps(_mm256_set1_epi32(-1));
+    for (;;) {
+        code = _mm256_sub_epi32(code, _mm256_set1_epi32(1));
+        __m256 s = positive_values(code), inverse = _mm256_div_ps(_mm256_set1_ps(4), s);
+        __m256 y = _mm256_mul_ps(blocks->amax, inverse);
+        __m256 error = _mm256_sub_ps(y, _mm256_set1_ps(4 * E2M1_MAX));
+        error = _mm256_mul_ps(error, _mm256_set1_ps(1 << FINE_BITS));
+        error = _mm256_mul_ps(_mm256_mul_ps(error, error), _mm256_set1_ps(0.5f));
+        error = _mm256_mul_ps(error, _mm256_mul_ps(s, s));
+        __m256i is_code = _mm256_cmpgt_epi32(code, _mm256_setzero_si256());
+        lanes = _mm256_and_ps(lanes, _mm256_castsi256_ps(is_code));
+        lanes = _mm256_and_ps(lanes, _mm256_cmp_ps(error, best->least, _CMP_LT_OQ));
+        lanes = _mm256_and_ps(lanes, _mm256_cmp_ps(y, _mm256_set1_ps(SEARCH_QUARTERS), _CMP_LT_OQ));
+        if (!_mm256_movemask_ps(lanes))
+            return;
+        __m256 factor = _mm256_mul_ps(_mm256_mul_ps(blocks->amax, coarse), inverse);
+        s = _mm256_mul_ps(_mm256_mul_ps(s, s), _mm256_set1_ps(1 << 2 * (FINE_BITS - COARSE_BITS)));
+        take_better(best, lanes, _mm256_mul_ps(errors_8(blocks, factor, true), s), code);
+    }
+}
+
+AVX2 static inline __m256i least_errors(const struct blocks_8 *blocks)
+{
+    const __m256i one = _mm256_set1_epi32(1), most = _mm256_set1_epi32(0x7e);
+    __m256 least = clamp_scales(_mm256_div_ps(blocks->amax, _mm256_set1_ps(7)));
+    __m256i first = e4m3_codes(least); /* rounded to nearest; 1 more if that is below */
+    __m256 below = _mm256_cmp_ps(positive_values(first), least, _CMP_LT_OQ);
+    first = _mm256_sub_epi32(first, _mm256_castps_si256(below));
+    __m256i low = _mm256_cmpgt_epi32(_mm256_set1_epi32(8), first);
+    __m256i last = _mm256_add_epi32(first, _mm256_set1_epi32(7));
+    last = _mm256_min_epi32(_mm256_blendv_epi8(last, _mm256_set1_epi32(15), low), most);
+    struct best_8 best = {_mm256_set1_ps(INFINITY), first};
+    __m256 all = _mm256_castsi256_ps(_mm256_set1_epi32(-1));
+    __m256i code = first;
+    for (int i = 0; i < (_mm256_movemask_epi8(low) ? 15 : 8); i++) {
+        take_better(&best, all, fine_errors(blocks, code), code);
+        code = _mm256_min_epi32(_mm256_add_epi32(code, one), last);
+    }
+    search_below(&best, blocks, first);
+    __m256 above = _mm256_cmp_ps(blocks->amax, _mm256_set1_ps(7 * E4M3_MAX), _CMP_GT_OQ);
+    return _mm256_blendv_epi8(best.code, most, _mm256_castps_si256(above));
+}
+
+AVX2 static void scales_mse_row(uint8_t *scale, const uint16_t *w, size_t cols, float scale_2)
+{
+    size_t count = scale_search_possible(scale_2) ? cols / NVFP4_BLOCK : 0, block = 0;
+    for (; block + 8 <= count; block += 8, w += (size_t)8 * NVFP4_BLOCK) {
+        struct blocks_8 blocks;
+        load_blocks(&blocks, w, 1 / scale_2);
+        store_codes(scale + block, &blocks, least_errors(&blocks));
+    }
+    nvfp4_scales_mse_row(scale + block, w, cols - block * NVFP4_BLOCK, scale_2);
+}
+
+AVX2 static inline __m256i fours_or_sixes(const struct blocks_8 *blocks)
+{
+    __m256 s = _mm256_div_ps(blocks->amax, _mm256_set1_ps(E2M1_MAX));
+    s = _mm256_max_ps(s, _mm256_set1_ps(E4M3_MIN_SUBNORMAL));
+    __m256i six = e4m3_codes(clamp_scales(s));
+    __m256i four = e4m3_codes(clamp_scales(_mm256_mul_ps(s, _mm256_set1_ps(1.5f))));
+    struct best_8 best = {fine_errors(blocks, six), six};
+    take_better(&best, _mm256_castsi256_ps(_mm256_set1_epi32(-1)), fine_errors(blocks, four), four);
+    return best.code;
+}
+
+AVX2 static void scales_four_over_six_row(uint8_t *scale, const uint16_t *w, size_t cols,
+                                          float scale_2)
+{
+    size_t count = scale_search_possible(scale_2) ? cols / NVFP4_BLOCK : 0, block = 0;
+    for (; block + 8 <= count; block += 8, w += (size_t)8 * NVFP4_BLOCK) {
+        struct blocks_8 blocks;
+        load_blocks(&blocks, w, 1 / scale_2);
+        store_codes(scale + block, &blocks, fours_or_sixes(&blocks));
+    }
+    nvfp4_scales_four_over_six_row(scale + block, w, cols - block * NVFP4_BLOCK, scale_2);
+}
+
 /* ---- MXFP4 to NVFP4 ---- */
 
 /* 32 scales by their distance below k_max: up to 15 from a table, beyond that computed. */
@@ -315,6 +533,8 @@ const struct codec codec_avx2 = {
     .mxfp4_unpack_row = mxfp4_row,
     .nvfp4_unpack_row = nvfp4_row,
     .nvfp4_scales_row = scales_row,
+    .nvfp4_scales_mse_row = scales_mse_row,
+    .nvfp4_scales_four_over_six_row = scales_four_over_six_row,
     .nvfp4_nibbles_row = nibbles_row,
     .nvfp4_cast_scales_row = cast_scales_row,
     .recode_row = recode_row_avx2,

@@ -7,6 +7,7 @@
 #include "tensor/e4m3.h"
 #include "tensor/fp8.h"
 #include "tensor/mxfp4.h"
+#include "tensor/scale_search.h"
 
 #define AVX512 __attribute__((target("avx512f,avx512bw,avx512vl")))
 
@@ -294,6 +295,245 @@ AVX512 static void nibbles_row(uint8_t *packed, const uint8_t *scale, const uint
     nvfp4_nibbles_row(packed, scale + block, w, cols - block * NVFP4_BLOCK, scale_2);
 }
 
+/* ---- searches for block scales ---- */
+
+/* As `struct block` of the portable version, of sixteen blocks: a lane for each, whose words are
+ * two columns. */
+struct blocks_16 {
+    __m512i m[NVFP4_BLOCK / 2];
+    __m512 amax;
+    __mmask16 finite;
+};
+
+/* Transposes pairs of columns: 4 x 4 within the quarters of four registers, then the quarters.
+ * Lanes are blocks 0 2 4 6 1 3 5 7 8 10 12 14 9 11 13 15. */
+AVX512 static inline void load_pairs(__m512i pair[8], const uint16_t *w)
+{
+    __m512i t[8];
+    for (size_t i = 0; i < 8; i += 4) {
+        __m512i m[4];
+        for (size_t k = 0; k < 4; k++)
+            m[k] = _mm512_and_si512(_mm512_loadu_si512(w + 32 * (i + k)),
+                                    _mm512_set1_epi16(INT16_MAX));
+        __m512i low[2] = {_mm512_unpacklo_epi32(m[0], m[1]), _mm512_unpacklo_epi32(m[2], m[3])};
+        __m512i high[2] = {_mm512_unpackhi_epi32(m[0], m[1]), _mm512_unpackhi_epi32(m[2], m[3])};
+        t[i] = _mm512_unpacklo_epi64(low[0], low[1]);
+        t[i + 1] = _mm512_unpackhi_epi64(low[0], low[1]);
+        t[i + 2] = _mm512_unpacklo_epi64(high[0], high[1]);
+        t[i + 3] = _mm512_unpackhi_epi64(high[0], high[1]);
+    }
+    for (size_t k = 0; k < 4; k++) {
+        pair[k] = _mm512_shuffle_i64x2(t[k], t[k + 4], 0x88);
+        pair[k + 4] = _mm512_shuffle_i64x2(t[k], t[k + 4], 0xdd);
+    }
+}
+
+AVX512 static inline __m512i magnitudes(__m512i bits, __m512 factor)
+{
+    __m512 m = _mm512_mul_ps(_mm512_castsi512_ps(bits), factor);
+    return _mm512_cvttps_epi32(_mm512_add_ps(m, _mm512_set1_ps(1)));
+}
+
+AVX512 static inline void load_blocks(struct blocks_16 *blocks, const uint16_t *w, float unit)
+{
+    const __m512i upper = _mm512_set1_epi32((int)0xffff0000);
+    __m512i pair[8], most = _mm512_setzero_si512();
+    load_pairs(pair, w);
+    for (size_t i = 0; i < 8; i++)
+        most = _mm512_max_epu16(most, pair[i]);
+    most = _mm512_max_epi32(_mm512_slli_epi32(most, 16), _mm512_and_si512(most, upper));
+    __m512 amax = _mm512_castsi512_ps(most);
+    __m512 factor = _mm512_div_ps(_mm512_set1_ps(65534),
+                                  _mm512_max_ps(amax, _mm512_set1_ps(SEARCH_AMAX_LEAST)));
+    for (size_t i = 0; i < 8; i++) {
+        __m512i even = magnitudes(_mm512_slli_epi32(pair[i], 16), factor);
+        __m512i odd = magnitudes(_mm512_and_si512(pair[i], upper), factor);
+        blocks->m[i] = _mm512_or_si512(even, _mm512_slli_epi32(odd, 16));
+    }
+    blocks->finite = _mm512_cmplt_epi32_mask(most, _mm512_set1_epi32(0x7f800000));
+    blocks->amax = _mm512_mul_ps(amax, _mm512_set1_ps(unit));
+}
+
+/* The scales of sixteen blocks, where zeros get 1 and what is not finite its mark. */
+AVX512 static inline void store_codes(uint8_t *scale, const struct blocks_16 *blocks, __m512i code)
+{
+    const __m128i order = _mm_setr_epi8(0, 4, 1, 5, 2, 6, 3, 7, 8, 12, 9, 13, 10, 14, 11, 15);
+    __mmask16 zero = _mm512_cmp_ps_mask(blocks->amax, _mm512_setzero_ps(), _CMP_EQ_OQ);
+    code = _mm512_mask_mov_epi32(code, zero, _mm512_set1_epi32(0x38));
+    code = _mm512_mask_mov_epi32(_mm512_set1_epi32(NVFP4_NOT_FINITE), blocks->finite, code);
+    __m128i byte = _mm512_cvtepi32_epi8(code);
+    _mm_storeu_si128((void *)scale, _mm_shuffle_epi8(byte, order));
+}
+
+/* e4m3_values() of codes 1 to 126: as the upper bits of F32, they lack the difference of biases. */
+AVX512 static inline __m512 positive_values(__m512i code)
+{
+    __m512 biased = _mm512_castsi512_ps(_mm512_slli_epi32(code, 20));
+    return _mm512_mul_ps(biased, _mm512_set1_ps(0x1p120f));
+}
+
+/* Half of the sums of squared errors with FINE_BITS or COARSE_BITS, in units of scale squared.
+ * factor: amax * SEARCH_FACTOR() * 4 / scale. */
+AVX512 static inline __m512 errors_16(const struct blocks_16 *blocks, __m512 factor, bool coarse)
+{
+    static const uint16_t table[32] = {SEARCH_NEAREST_16, SEARCH_NEAREST_32};
+    const unsigned bits = coarse ? COARSE_BITS : FINE_BITS;
+    const __m512i nearest = _mm512_slli_epi16(_mm512_loadu_si512(table), bits);
+    factor = _mm512_add_ps(_mm512_min_ps(factor, _mm512_set1_ps(65535)), _mm512_set1_ps(0.5f));
+    __m512i multiplier = _mm512_cvttps_epi32(factor), sum = _mm512_setzero_si512();
+    multiplier = _mm512_or_si512(multiplier, _mm512_slli_epi32(multiplier, 16));
+    for (size_t i = 0; i < NVFP4_BLOCK / 2; i++) {
+        __m512i y = _mm512_mulhi_epu16(blocks->m[i], multiplier);
+        __m512i quarters = _mm512_srli_epi16(y, bits);
+        if (coarse)
+            quarters = _mm512_min_epu16(quarters, _mm512_set1_epi16(31));
+        __m512i error = _mm512_sub_epi16(y, _mm512_permutexvar_epi16(quarters, nearest));
+        sum = _mm512_add_epi32(sum, _mm512_madd_epi16(error, error));
+    }
+    return _mm512_cvtepi32_ps(_mm512_srli_epi32(sum, 1));
+}
+
+AVX512 static inline __m512 clamp_scales(__m512 s)
+{
+    s = _mm512_max_ps(s, _mm512_set1_ps(E4M3_MIN_SUBNORMAL));
+    return _mm512_min_ps(s, _mm512_set1_ps(E4M3_MAX));
+}
+
+struct best_16 {
+    __m512 least;
+    __m512i code;
+};
+
+AVX512 static inline void take_better(struct best_16 *best, __mmask16 lanes, __m512 error,
+                                      __m512i code)
+{
+    lanes = _mm512_mask_cmp_ps_mask(lanes, error, best->least, _CMP_LT_OQ);
+    best->least = _mm512_mask_mov_ps(best->least, lanes, error);
+    best->code = _mm512_mask_mov_epi32(best->code, lanes, code);
+}
+
+/* Codes below those in `code`, in the lanes where clipping does not cost too much yet. */
+AVX512 static inline void search_below(struct best_16 *best, const struct blocks_16 *blocks,
+                                       __m512i code)
+{
+    const __m512i one = _mm512_set1_epi32(1);
+    const __m512 coarse = _mm512_set1_ps(SEARCH_FACTOR(COARSE_BITS));
+    __mmask16 lanes = 0xffff;
+    for (;;) {
+        code = _mm512_sub_epi32(code, one);
+        __m512 s = positive_values(code), inverse = _mm512_div_ps(_mm512_set1_ps(4), s);
+        __m512 y = _mm512_mul_ps(blocks->amax, inverse);
+        __m512 error = _mm512_sub_ps(y, _mm512_set1_ps(4 * E2M1_MAX));
+        error = _mm512_mul_ps(error, _mm512_set1_ps(1 << FINE_BITS));
+        error = _mm512_mul_ps(_mm512_mul_ps(error, error), _mm512_set1_ps(0.5f));
+        error = _mm512_mul_ps(error, _mm512_mul_ps(s, s));
+        lanes = _mm512_mask_cmpge_epi32_mask(lanes, code, one);
+        lanes = _mm512_mask_cmp_ps_mask(lanes, error, best->least, _CMP_LT_OQ);
+        lanes = _mm512_mask_cmp_ps_mask(lanes, y, _mm512_set1_ps(SEARCH_QUARTERS), _CMP_LT_OQ);
+        if (!lanes)
+            return;
+        __m512 factor = _mm512_mul_ps(_mm512_mul_ps(blocks->amax, coarse), inverse);
+        s = _mm512_mul_ps(_mm512_mul_ps(s, s), _mm512_set1_ps(1 << 2 * (FINE_BITS - COARSE_BITS)));
+        take_better(best, lanes, _mm512_mul_ps(errors_16(blocks, factor, true), s), code);
+    }
+}
+
+/* The eight codes from `first` on, or 15 where that is below 8 (subnormal). Without their exponent,
+ * these scales and 4 divided by them are looked up by first's mantissa, with its leading bit, plus
+ * a step. */
+AVX512 static inline struct best_16 search_from(const struct blocks_16 *blocks, __m512i first)
+{
+    const __m512i one = _mm512_set1_epi32(1), eight = _mm512_set1_epi32(8);
+    const __m512 eighths = _mm512_setr_ps(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    const __m512 value[2] = {
+        _mm512_mul_ps(eighths, _mm512_set1_ps(0.125f)),
+        _mm512_add_ps(_mm512_mul_ps(eighths, _mm512_set1_ps(0.25f)), _mm512_set1_ps(2))};
+    const __m512 quarter[2] = {_mm512_div_ps(_mm512_set1_ps(4), value[0]),
+                               _mm512_div_ps(_mm512_set1_ps(4), value[1])};
+    const __m512 square[2] = {_mm512_mul_ps(value[0], value[0]), _mm512_mul_ps(value[1], value[1])};
+    __mmask16 low = _mm512_cmplt_epi32_mask(first, eight);
+    __m512i exponent = _mm512_max_epi32(_mm512_srli_epi32(first, 3), one);
+    __m512i bias = _mm512_slli_epi32(_mm512_sub_epi32(exponent, _mm512_set1_epi32(7)), 23);
+    __m512 power = _mm512_castsi512_ps(_mm512_add_epi32(bias, _mm512_set1_epi32(127 << 23)));
+    __m512 inverse = _mm512_castsi512_ps(_mm512_sub_epi32(_mm512_set1_epi32(127 << 23), bias));
+    __m512 amax = _mm512_mul_ps(blocks->amax, _mm512_set1_ps(SEARCH_FACTOR(FINE_BITS)));
+    amax = _mm512_mul_ps(amax, inverse);
+    __m512i index = _mm512_and_si512(first, _mm512_set1_epi32(7));
+    index = _mm512_mask_add_epi32(index, (__mmask16)~low, index, eight);
+    __m512i last = _mm512_add_epi32(index, _mm512_set1_epi32(7));
+    last = _mm512_mask_mov_epi32(last, low, _mm512_set1_epi32(15));
+    __m512i offset = _mm512_sub_epi32(first, index);
+    last = _mm512_min_epi32(last, _mm512_sub_epi32(_mm512_set1_epi32(0x7e), offset));
+    struct best_16 best = {_mm512_set1_ps(INFINITY), index};
+    __m512i step = index;
+    for (int i = 0; i < (low ? 15 : 8); i++) {
+        __m512 factor = _mm512_mul_ps(amax, _mm512_permutex2var_ps(quarter[0], step, quarter[1]));
+        __m512 error = _mm512_mul_ps(errors_16(blocks, factor, false),
+                                     _mm512_permutex2var_ps(square[0], step, square[1]));
+        take_better(&best, 0xffff, error, step);
+        step = _mm512_min_epi32(_mm512_add_epi32(step, one), last);
+    }
+    best.code = _mm512_add_epi32(best.code, offset);
+    best.least = _mm512_mul_ps(best.least, _mm512_mul_ps(power, power));
+    return best;
+}
+
+AVX512 static inline __m512i least_errors(const struct blocks_16 *blocks)
+{
+    __m512 least = clamp_scales(_mm512_div_ps(blocks->amax, _mm512_set1_ps(7)));
+    __m512i first = _mm512_and_si512(e4m3_codes(least), _mm512_set1_epi32(0xff));
+    __mmask16 below = _mm512_cmp_ps_mask(positive_values(first), least, _CMP_LT_OQ);
+    first = _mm512_mask_add_epi32(first, below, first, _mm512_set1_epi32(1));
+    struct best_16 best = search_from(blocks, first);
+    search_below(&best, blocks, first);
+    __mmask16 above = _mm512_cmp_ps_mask(blocks->amax, _mm512_set1_ps(7 * E4M3_MAX), _CMP_GT_OQ);
+    return _mm512_mask_mov_epi32(best.code, above, _mm512_set1_epi32(0x7e));
+}
+
+AVX512 static void scales_mse_row(uint8_t *scale, const uint16_t *w, size_t cols, float scale_2)
+{
+    size_t count = scale_search_possible(scale_2) ? cols / NVFP4_BLOCK : 0, block = 0;
+    for (; block + 16 <= count; block += 16, w += (size_t)16 * NVFP4_BLOCK) {
+        struct blocks_16 blocks;
+        load_blocks(&blocks, w, 1 / scale_2);
+        store_codes(scale + block, &blocks, least_errors(&blocks));
+    }
+    nvfp4_scales_mse_row(scale + block, w, cols - block * NVFP4_BLOCK, scale_2);
+}
+
+AVX512 static inline __m512 fine_errors(const struct blocks_16 *blocks, __m512i code)
+{
+    __m512 s = positive_values(code);
+    __m512 amax = _mm512_mul_ps(blocks->amax, _mm512_set1_ps(SEARCH_FACTOR(FINE_BITS)));
+    __m512 factor = _mm512_mul_ps(amax, _mm512_div_ps(_mm512_set1_ps(4), s));
+    return _mm512_mul_ps(errors_16(blocks, factor, false), _mm512_mul_ps(s, s));
+}
+
+AVX512 static inline __m512i fours_or_sixes(const struct blocks_16 *blocks)
+{
+    const __m512i byte = _mm512_set1_epi32(0xff);
+    __m512 s = _mm512_div_ps(blocks->amax, _mm512_set1_ps(E2M1_MAX));
+    s = _mm512_max_ps(s, _mm512_set1_ps(E4M3_MIN_SUBNORMAL));
+    __m512i six = _mm512_and_si512(e4m3_codes(clamp_scales(s)), byte);
+    s = _mm512_mul_ps(s, _mm512_set1_ps(1.5f));
+    __m512i four = _mm512_and_si512(e4m3_codes(clamp_scales(s)), byte);
+    struct best_16 best = {fine_errors(blocks, six), six};
+    take_better(&best, 0xffff, fine_errors(blocks, four), four);
+    return best.code;
+}
+
+AVX512 static void scales_four_over_six_row(uint8_t *scale, const uint16_t *w, size_t cols,
+                                            float scale_2)
+{
+    size_t count = scale_search_possible(scale_2) ? cols / NVFP4_BLOCK : 0, block = 0;
+    for (; block + 16 <= count; block += 16, w += (size_t)16 * NVFP4_BLOCK) {
+        struct blocks_16 blocks;
+        load_blocks(&blocks, w, 1 / scale_2);
+        store_codes(scale + block, &blocks, fours_or_sixes(&blocks));
+    }
+    nvfp4_scales_four_over_six_row(scale + block, w, cols - block * NVFP4_BLOCK, scale_2);
+}
+
 /* ---- MXFP4 to NVFP4 ---- */
 
 AVX512 static void cast_scales_row(uint8_t *scale, const uint8_t *e8m0, size_t blocks, int k_max,
@@ -334,6 +574,8 @@ const struct codec codec_avx512 = {
     .mxfp4_unpack_row = mxfp4_row,
     .nvfp4_unpack_row = nvfp4_row,
     .nvfp4_scales_row = scales_row,
+    .nvfp4_scales_mse_row = scales_mse_row,
+    .nvfp4_scales_four_over_six_row = scales_four_over_six_row,
     .nvfp4_nibbles_row = nibbles_row,
     .nvfp4_cast_scales_row = cast_scales_row,
     .recode_row = recode_row_avx2,

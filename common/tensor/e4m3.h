@@ -20,8 +20,11 @@ static inline float e4m3_to_f32(uint8_t code)
         magnitude = NAN;
     else if (exponent == 0)
         magnitude = (float)mantissa * 0x1p-9f;
-    else
-        magnitude = ldexpf((float)(8 + mantissa), (int)exponent - 10);
+    else {
+        uint32_t bits = (uint32_t)(code & 0x7f) << 20; /* exponent and mantissa, at F32's place */
+        bits += (127 - 7) << 23;                       /* rebias */
+        memcpy(&magnitude, &bits, sizeof magnitude);
+    }
     return copysignf(magnitude, code & 0x80 ? -1.0f : 1.0f);
 }
 

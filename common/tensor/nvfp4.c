@@ -109,37 +109,75 @@ int nvfp4_cast_k_max(const uint8_t *e8m0, size_t n)
     return largest - E8M0_BIAS;
 }
 
-float nvfp4_cast_scale_2(int k_max)
+float nvfp4_cast_scale_2(int k)
 {
-    return ldexpf(1.0f, k_max - 8);
+    return ldexpf(1.0f, k - 8);
 }
 
-static bool out_of_range(uint8_t e8m0, int k_max)
+static bool below_range(uint8_t e8m0, int k)
 {
-    return k_max - (e8m0 - E8M0_BIAS) > NVFP4_CAST_RANGE;
+    return k - (e8m0 - E8M0_BIAS) > NVFP4_CAST_RANGE;
 }
 
-bool nvfp4_cast_any_out_of_range(const uint8_t *e8m0, size_t n, int k_max)
+static bool above_range(uint8_t e8m0, int k)
 {
-    uint8_t least = UINT8_MAX;
+    return e8m0 - E8M0_BIAS > k;
+}
+
+/* How often the magnitudes of sixteen nibbles can be doubled; more often than there are exponents
+ * if all are 0. */
+static int doublings(const uint8_t *packed)
+{
+    static const int by_largest[8] = {255, 3, 2, 2, 1, 1, 0, 0};
+    unsigned largest = 0;
+    for (size_t i = 0; i < NVFP4_BLOCK / 2; i++) {
+        unsigned low = packed[i] & 7, high = packed[i] >> 4 & 7;
+        largest = low > largest ? low : largest;
+        largest = high > largest ? high : largest;
+    }
+    return by_largest[largest];
+}
+
+int nvfp4_cast_k_row(const uint8_t *packed, const uint8_t *e8m0, size_t blocks, int least)
+{
+    for (size_t half = 0; half < 2 * blocks; half++, packed += NVFP4_BLOCK / 2) {
+        int k = e8m0[half / 2] - E8M0_BIAS;
+        if (k > least && k - doublings(packed) > least)
+            least = k - doublings(packed);
+    }
+    return least;
+}
+
+bool nvfp4_cast_any_out_of_range(const uint8_t *e8m0, size_t n, int k)
+{
+    uint8_t least = UINT8_MAX, most = 0;
+    for (size_t i = 0; i < n; i++) {
+        least = e8m0[i] < least ? e8m0[i] : least;
+        most = e8m0[i] > most ? e8m0[i] : most;
+    }
+    return n && (below_range(least, k) || above_range(most, k));
+}
+
+size_t nvfp4_cast_below_range(const uint8_t *e8m0, size_t n, int k)
+{
+    size_t count = 0;
     for (size_t i = 0; i < n; i++)
-        if (e8m0[i] < least)
-            least = e8m0[i];
-    return n && out_of_range(least, k_max);
+        count += e8m0[i] != 0 && below_range(e8m0[i], k);
+    return count;
 }
 
-void nvfp4_cast_scales_row(uint8_t *scale, const uint8_t *e8m0, size_t blocks, int k_max,
+void nvfp4_cast_scales_row(uint8_t *scale, const uint8_t *e8m0, size_t blocks, int k,
                            struct nvfp4_cast_count *count)
 {
     count->blocks += blocks;
     for (size_t block = 0; block < blocks; block++) {
-        bool out = out_of_range(e8m0[block], k_max);
-        int exponent = out ? -9 : e8m0[block] - E8M0_BIAS - k_max + 8;
+        bool below = below_range(e8m0[block], k), above = above_range(e8m0[block], k);
+        int exponent = below ? -9 : above ? 8 : e8m0[block] - E8M0_BIAS - k + 8;
         /* 2^e in E4M3: a normal code from 2^-6 up, below that a single mantissa bit */
         uint8_t code = (uint8_t)(exponent >= -6 ? (exponent + 7) << 3 : 1 << (exponent + 9));
         scale[2 * block] = scale[2 * block + 1] = code;
-        count->rewrite += out;
-        count->lossy += out && e8m0[block] != 0;
+        count->rewrite += below || above;
+        count->lossy += below && e8m0[block] != 0;
     }
 }
 
@@ -155,17 +193,18 @@ static void drop_negative_zeros(uint8_t *packed)
     memcpy(packed, &nibbles, sizeof nibbles);
 }
 
-void nvfp4_cast_nibbles_row(uint8_t *packed, const uint8_t *e8m0, size_t blocks, int k_max,
+void nvfp4_cast_nibbles_row(uint8_t *packed, const uint8_t *e8m0, size_t blocks, int k,
                             bool zero_positive)
 {
-    float scale_2 = nvfp4_cast_scale_2(k_max);
+    float scale_2 = nvfp4_cast_scale_2(k);
     for (size_t block = 0; block < blocks; block++, packed += MXFP4_BLOCK / 2) {
-        if (out_of_range(e8m0[block], k_max)) {
+        bool above = above_range(e8m0[block], k);
+        if (above || below_range(e8m0[block], k)) {
             uint16_t w[MXFP4_BLOCK];
             mxfp4_unpack_row(w, packed, &e8m0[block], MXFP4_BLOCK);
             for (size_t half = 0; half < 2; half++)
                 pack_block(packed + half * NVFP4_BLOCK / 2, w + half * NVFP4_BLOCK,
-                           E4M3_MIN_SUBNORMAL * scale_2);
+                           (above ? 256 : E4M3_MIN_SUBNORMAL) * scale_2);
         } else if (zero_positive) {
             for (size_t i = 0; i < MXFP4_BLOCK / 2; i += sizeof(uint64_t))
                 drop_negative_zeros(packed + i);

@@ -39,37 +39,45 @@ void nvfp4_unpack_row(uint16_t *out, const uint8_t *packed, const uint8_t *scale
                       float scale_2);
 
 /* The lossless cast of MXFP4. k_j = e8m0 - 127 is the exponent of a 32-block; k_max is the largest
- * over the non-zero scale bytes of a fused group. With scale_2 = 2^(k_max - 8) and block scale
- * 2^(k_j - k_max + 8), the nibbles stay bit for bit as long as k_max - k_j <= NVFP4_CAST_RANGE. */
+ * over the non-zero scale bytes of a fused group; k, the exponent that the group shares, is k_max
+ * or less. With scale_2 = 2^(k - 8) and block scale 2^(k_j - k + 8), the nibbles stay bit for bit
+ * as long as k - k_j is in 0 ... NVFP4_CAST_RANGE. */
 #define NVFP4_CAST_RANGE 17
 
 /* k_max of n E8M0 codes: the largest, minus 127 (-127 if all are zero). None is 255. */
 int nvfp4_cast_k_max(const uint8_t *e8m0, size_t n);
 
-/* True if one of n E8M0 codes is more than NVFP4_CAST_RANGE below k_max, so that its block's
- * nibbles must change. */
-bool nvfp4_cast_any_out_of_range(const uint8_t *e8m0, size_t n, int k_max);
+/* The least k, or `least` if that is more, under which no block of a row is above the range, or can
+ * be written without loss as if its k_j were k: its nibbles are so small that a power of two times
+ * as much is an E2M1 value as well. */
+int nvfp4_cast_k_row(const uint8_t *packed, const uint8_t *e8m0, size_t blocks, int least);
 
-/* scale_2 = 2^(k_max - 8); subnormal below k_max = -118. */
-float nvfp4_cast_scale_2(int k_max);
+/* True if one of n E8M0 codes is out of range, so that its block's nibbles must change. */
+bool nvfp4_cast_any_out_of_range(const uint8_t *e8m0, size_t n, int k);
+
+/* The number of E8M0 codes below the range that are not 0. */
+size_t nvfp4_cast_below_range(const uint8_t *e8m0, size_t n, int k);
+
+/* scale_2 = 2^(k - 8); subnormal below k = -118. */
+float nvfp4_cast_scale_2(int k);
 
 /* Counts of a cast, which callers sum over rows. */
 struct nvfp4_cast_count {
     uint64_t blocks;  /* 32-blocks */
-    uint64_t lossy;   /* of these, out of E4M3's range with a non-zero scale byte */
+    uint64_t lossy;   /* of these, below the range with a non-zero scale byte */
     uint64_t rewrite; /* of these, out of range with any byte: their nibbles must change */
 };
 
 /* The block scales of one row: scale[2 * b] = scale[2 * b + 1] = the E4M3 code of
- * 2^(k_j - k_max + 8), or of 2^-9 where k_j is out of range. e8m0: blocks codes in; scale:
- * 2 * blocks codes out. Adds to *count. */
-void nvfp4_cast_scales_row(uint8_t *scale, const uint8_t *e8m0, size_t blocks, int k_max,
+ * 2^(k_j - k + 8), or of 2^-9 where k_j is below the range, 2^8 where it is above. e8m0: blocks
+ * codes in; scale: 2 * blocks codes out. Adds to *count. */
+void nvfp4_cast_scales_row(uint8_t *scale, const uint8_t *e8m0, size_t blocks, int k,
                            struct nvfp4_cast_count *count);
 
 /* The nibbles of one row, in place. Blocks out of range are quantized again with the clamped scale,
  * as in the reference; all others stay. With zero_positive, nibble 8 (-0.0) becomes 0 everywhere,
  * the reference's sign rule. packed: 16 bytes a block. */
-void nvfp4_cast_nibbles_row(uint8_t *packed, const uint8_t *e8m0, size_t blocks, int k_max,
+void nvfp4_cast_nibbles_row(uint8_t *packed, const uint8_t *e8m0, size_t blocks, int k,
                             bool zero_positive);
 
 /* True if some element of the row is infinite in BF16 (such as 4 * 2^126): such a weight cannot be

@@ -1,5 +1,7 @@
 #include "write/engines.h"
 
+#include <string.h>
+
 #include "tensor/weight.h"
 
 /* The formats in a table, as far as engines differ over them. */
@@ -24,12 +26,16 @@ static struct found look(const struct model *model, const struct toc *toc)
     return found;
 }
 
-/* NULL if there are no drafts. */
-static const char *about_drafts(const bool *format)
+/* NULL if there are no drafts. vLLM reads config.json's `ignore`, which names drafts that stayed, for
+ * V4.1 only (see verify/engines.c). */
+static const char *about_drafts(const struct model *model, const bool *format)
 {
     if (format[FORMAT_NVFP4])
         return "the drafts are NVFP4: vLLM speculates with them; SGLang needs MXFP4 ones (--drafts "
                "keep)";
+    if (format[FORMAT_MXFP4] && !strcmp(model_type(model), "deepseek_v41"))
+        return "the drafts are MXFP4: SGLang speculates with them, and so does vLLM (0.33), "
+               "according to its code for V4.1";
     if (format[FORMAT_MXFP4])
         return "the drafts are MXFP4: SGLang speculates with them; vLLM (0.33) loads them wrong "
                "without a word and needs NVFP4 ones (--drafts cast)";
@@ -43,7 +49,7 @@ json_t *engines_notes(const struct model *model, const struct toc *toc)
 {
     struct found found = look(model, toc);
     json_t *notes = json_array();
-    const char *drafts = about_drafts(found.drafts);
+    const char *drafts = about_drafts(model, found.drafts);
     if (!found.experts[FORMAT_NVFP4])
         return notes;
     if (drafts)

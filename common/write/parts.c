@@ -261,6 +261,7 @@ static void gather_part(struct parts *parts, struct ts_in *in)
     while (ts_next(in))
         continue;
     gather_counts(parts, ts_end_counts(in));
+    parts->rest_only |= ts_is_of_shards(in);
     parts->finished += (uint64_t)json_integer_value(json_object_get(ts_header(in), "finished"));
 }
 

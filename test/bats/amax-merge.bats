@@ -222,7 +222,7 @@ SCALES
 @test "input scales of FP8 are not taken; those of another model, and broken ones, are refused" {
     amaxes "$T/amax.ts"
     converted "$T/first"
-    "$BIN/test/mkckpt" -q --model "$NANO/config.json" --set n_routed_experts=8 "$T/eight"
+    "$BIN/test/mkckpt" -q --model "$NANO/config.json" --set n_routed_experts=8 --fill "$T/eight"
     refused 'has amaxes of 64 routed experts, but .*/eight has 40' amax-merge --model "$T/eight" -o "$T/x.ts" "$T/first"
     # Without scale_2 a matrix is not NVFP4.
     pipeline "st-grep --invert 'experts\.[0-9]\.w[123]\.weight_scale_2' '$T/first' >'$T/some.ts'"

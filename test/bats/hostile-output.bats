@@ -1,6 +1,6 @@
 # Outputs that cannot be, or fail half way: said before the first byte where it can be known, in one line,
 # and nothing is left that looks finished.
-# shellcheck disable=SC2016 # for the inner shell
+# shellcheck disable=SC2016,SC2030,SC2031 # for the inner shell; functions run commands for several tests
 
 load common
 load craft

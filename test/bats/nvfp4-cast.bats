@@ -175,3 +175,56 @@ recipe_of() {
         pipeline "st-read --layers 0-0 '$NANO' | $program -q -n --amax '$T/other.safetensors' >'$T/plan.ts'"
     done
 }
+
+# byte FILE OFFSET OCTAL [COUNT]: set some bytes of a file of $T/tree.
+byte() {
+    printf "%${4-1}s" '' | tr ' ' "\\$3" | dd of="$T/tree/$1" bs=1 seek="$2" conv=notrunc status=none
+}
+
+@test "--window best keeps more blocks than max, where small codes have the largest scales" {
+    unpack "$NANO"
+    w=layers.1.ffn.experts.3.w2 # [256, 128]: 4 blocks a row
+    largest=$(od -An -v -tu1 -w1 "$T/tree/$w.scale" | sort -n | tail -n 1)
+    byte $w.scale 5 "$(printf %o $((largest + 6)))" # zeros
+    byte $w.weight 80 0 16
+    byte $w.scale 6 "$(printf %o $((largest + 2)))" # 1.5 and 1
+    byte $w.weight 96 43 16
+    byte $w.scale 7 "$(printf %o $((largest - 16)))" # in range but for those
+    pack "$T/in.ts"
+    amaxes "$T/amax.ts"
+    for window in max best; do
+        nvfp4-cast -q --window $window --amax "$T/amax.ts" -o "$T/$window.ts" "$T/in.ts"
+        st-cmp --values "$T/in.ts" "$T/$window.ts" >"$T/$window" || true
+    done
+    counts() { tar xOf "$1" .end | jq -c '.counts[0] | [.lossy, .rewritten]'; }
+    [ "$(counts "$T/max.ts")" = '[1,1]' ]
+    [ "$(counts "$T/best.ts")" = '[0,2]' ] # the two with the large scales, without loss
+    grep -q "^$w.weight: .* differ" "$T/max"
+    grep -q ' equal, 0 differ,' "$T/best"
+    # Without a block that loses anything, both are the same, and the weight passes by reference.
+    for window in max best; do
+        nvfp4-cast --window $window --amax "$T/amax.ts" "$NANO" >"$T/$window.ts"
+    done
+    [ "$(st-sum "$T/max.ts")" = "$(st-sum "$T/best.ts")" ]
+    tar tvf "$T/best.ts" | grep "$w.weight ->" | grep -q 'safetensors@'
+}
+
+@test "scales that are all zero: as the reference has it under --zero positive" {
+    unpack "$NANO"
+    w=layers.1.ffn.experts.3
+    byte $w.w2.scale 0 0 "$(stat -c %s "$T/tree/$w.w2.scale")"
+    byte $w.w1.scale 0 0 "$(stat -c %s "$T/tree/$w.w1.scale")"
+    pack "$T/in.ts"
+    amaxes "$T/amax.ts"
+    scale_2() { tar xOf "$1" "$w.$2.weight_scale_2" | od -An -tx4 --endian=little; }
+    nvfp4-cast -q --amax "$T/amax.ts" "$T/in.ts" >"$T/keep.ts"
+    [ "$(scale_2 "$T/keep.ts" w2)" = ' 00004000' ] # 2^-135: the codes keep their values
+    nvfp4-cast -q --zero positive --amax "$T/amax.ts" "$T/in.ts" >"$T/positive.ts"
+    [ "$(scale_2 "$T/positive.ts" w2)" = ' 3b800000' ] # 2^-8
+    [ -z "$(tar xOf "$T/positive.ts" "$w.w2.weight_scale" | tr -d '\1')" ]
+    # The reference takes the larger k_max of two partners: w1's 0. w3 has the same values under it.
+    [ "$(scale_2 "$T/positive.ts" w1)$(scale_2 "$T/positive.ts" w3)" = ' 3b800000 3b800000' ]
+    [ "$(scale_2 "$T/keep.ts" w3)" != ' 3b800000' ]
+    st-cmp --values "$T/keep.ts" "$T/positive.ts" >"$T/differ" || [ $? -eq 1 ]
+    [ "$(grep -c 'w3.weight: .* differ' "$T/differ")" = 0 ]
+}

@@ -10,8 +10,9 @@ load craft
     diff <(digests "$T/own.ts") <(golden "$GOLDEN/modelopt-lossy.tsv")
 }
 
-@test "FP8 weights too, under a recipe of one's own" {
-    # Every FP8 matrix of attention and shared experts; weight amaxes are taken from the weights.
+# fp8_recipe: $T/recipe.json, of every FP8 matrix of attention and shared experts ($T/modules), and $T/amax.ts:
+# weight amaxes are taken from the weights.
+fp8_recipe() {
     jq '.formats = {"layers.*.attn.w[qk]*": "NVFP4", "layers.*.ffn.shared_experts.*": "NVFP4"}' \
         pipelines/recipes/deepseek_v4/experts.json >"$T/recipe.json"
     st-read "$NANO" | tar xOf - .toc | cut -f1 |
@@ -25,6 +26,10 @@ load craft
     done <"$T/modules"
     safetensors "$T/amax.safetensors" "{$header}" "$data"
     pipeline "amax-merge '$T/amax.safetensors' >'$T/amax.ts'"
+}
+
+@test "FP8 weights too, under a recipe of one's own" {
+    fp8_recipe
     pipeline "nvfp4-pack --recipe '$T/recipe.json' --amax '$T/amax.ts' '$NANO' >'$T/own.ts'"
     pipeline "fp8-dequant '$NANO' | nvfp4-pack --recipe '$T/recipe.json' --amax '$T/amax.ts' >'$T/after.ts'"
     tar xOf "$T/own.ts" .toc | grep -c 'weight_scale_2' | grep -qx "$(wc -l <"$T/modules")"
@@ -130,4 +135,47 @@ big() {
     run nvfp4-pack --amax "$T/bad.ts" -o "$T/x.ts" "$NANO"
     [ "$status" -eq 1 ]
     [[ $output == *'layers.0.ffn.experts.1.w1.weight: its weight amax is 0'* ]]
+}
+
+# signal STREAM: how far the packed matrices are above their errors, in dB, on average.
+signal() {
+    st-cmp --values "$NANO" "$1" | sed -nE 's/.*SQNR ([0-9.]+) dB/\1/p' |
+        awk '{ n++; sum += $1 } END { print sum / n }'
+}
+
+@test "searches lose less, also when others dequantized before; any codec makes the same bytes" {
+    fp8_recipe
+    options="--recipe '$T/recipe.json' --amax '$T/amax.ts'"
+    pipeline "fp8-dequant '$NANO' >'$T/bf16.ts'"
+    for search in max mse 4over6; do
+        pipeline "nvfp4-pack $options --scale-search $search '$NANO' >'$T/$search.ts'"
+        digests "$T/$search.ts" | grep weight >"$T/$search"
+        pipeline "nvfp4-pack $options --scale-search $search '$T/bf16.ts' >'$T/after.ts'"
+        diff <(grep 'w[1-3k].*weight_scale' "$T/$search") \
+            <(digests "$T/after.ts" | grep 'w[1-3k].*weight_scale')
+        for cpu in portable avx2; do
+            nvfp4-pack --cpu $cpu 2>&1 | grep -q 'has no' && continue
+            pipeline "nvfp4-pack --cpu $cpu $options --scale-search $search '$NANO' >'$T/cpu.ts'"
+            digests "$T/cpu.ts" | grep weight | diff - "$T/$search"
+        done
+    done
+    # 10 * log10(1 / 0.74) is 1.3; 10 * log10(1 / 0.89) is 0.5.
+    awk -v max="$(signal "$T/max.ts")" -v mse="$(signal "$T/mse.ts")" -v four="$(signal "$T/4over6.ts")" \
+        'BEGIN { exit !(mse > max + 1.2 && mse < max + 1.6 && four > max + 0.5 && four < max + 1) }'
+}
+
+@test "scale_2 of a search, and what the history says" {
+    amaxes "$T/amax.ts"
+    nvfp4-pack --amax "$T/amax.ts" "$NANO" >"$T/max.ts"
+    for search in mse 4over6; do
+        nvfp4-pack --amax "$T/amax.ts" --scale-search $search "$NANO" >"$T/$search.ts"
+        tar xOf "$T/$search.ts" .stream | jq -e --arg search $search \
+            '.history[-1].options == ["--scale-search=" + $search]'
+    done
+    scale_2() { tar xOf "$T/$1.ts" layers.1.ffn.experts.3.w2.weight_scale_2 | od -An -tf4; }
+    [ "$(scale_2 mse)" = "$(scale_2 max)" ]
+    awk -v four="$(scale_2 4over6)" -v max="$(scale_2 max)" \
+        'BEGIN { exit !(four / max > 1.7499 && four / max < 1.7501) }' # 448 / 256
+    run nvfp4-pack --amax "$T/amax.ts" --scale-search best "$NANO"
+    [ "$status" -eq 2 ]
 }

@@ -128,6 +128,11 @@ whole_summary() {
     "${run[@]}" --jobs 2 "$NANO" "$T/out" 2>"$T/said"
     whole_summary
     diff -r "$T/whole" "$T/out"
+    rm -r "$T/out"
+    ln -sf "$PWD/$BIN/st-write" "$T/bin"
+    killed st-write fsync 3 --lossy # only the missing shards are packed: that is said
+    "${run[@]}" --lossy "$NANO" "$T/out" 2>"$T/said"
+    grep -qx '1 of 3 shards were finished by an earlier run; the counts above are of the others' "$T/said"
 }
 
 @test "the source's evaluation is kept, and not computed again; with another text it is" {

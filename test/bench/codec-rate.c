@@ -11,6 +11,7 @@
 
 #include "base/die.h"
 #include "base/progress.h"
+#include "tensor/bf16.h"
 #include "tensor/codec.h"
 #include "tensor/fp8.h"
 #include "tensor/mxfp4.h"
@@ -24,6 +25,7 @@ enum { ROWS = 8192, COLS = 4096, ROUNDS = 8, THREADS_MOST = 64 }; /* as of an ex
 struct room {
     const struct codec *codec;
     uint16_t *bf16;   /* [ROWS, COLS] */
+    uint16_t *w;      /* [ROWS, COLS], distributed as weights are */
     uint8_t *codes;   /* [ROWS, COLS] FP8; its first half as MXFP4 */
     uint8_t *packed;  /* [ROWS, COLS / 2] NVFP4 */
     uint8_t *e8m0;    /* [ROWS, COLS / 32], powers of two near each other */
@@ -70,7 +72,7 @@ static void pack_row(struct room *room, size_t i, const uint16_t *w)
 static void nvfp4_pack(struct room *room)
 {
     for (size_t i = 0; i < ROWS; i++)
-        pack_row(room, i, room->bf16 + i * COLS);
+        pack_row(room, i, room->w + i * COLS);
 }
 
 static void nvfp4_pack_fp8(struct room *room)
@@ -80,6 +82,28 @@ static void nvfp4_pack_fp8(struct room *room)
         room->codec->fp8_dequant_row(row, room->codes + i * COLS, room->fp8_scale, COLS, FP8_BLOCK);
         pack_row(room, i, row);
     }
+}
+
+/* As pack-bf16, with a search. */
+static void search(struct room *room, void (*scales_row)(uint8_t *scale, const uint16_t *w,
+                                                         size_t cols, float scale_2))
+{
+    for (size_t i = 0; i < ROWS; i++) {
+        uint8_t *scale = room->scale + i * COLS / NVFP4_BLOCK;
+        const uint16_t *w = room->w + i * COLS;
+        scales_row(scale, w, COLS, 1e-4f);
+        room->codec->nvfp4_nibbles_row(room->packed + i * COLS / 2, scale, w, COLS, 1e-4f);
+    }
+}
+
+static void search_mse(struct room *room)
+{
+    search(room, room->codec->nvfp4_scales_mse_row);
+}
+
+static void search_four_over_six(struct room *room)
+{
+    search(room, room->codec->nvfp4_scales_four_over_six_row);
 }
 
 static void nvfp4_pack_mxfp4(struct room *room)
@@ -111,6 +135,8 @@ static const struct {
     {"mxfp4-unpack", mxfp4_unpack, 0.5 + 1.0 / 32 + 2, 1},
     {"nvfp4-unpack", nvfp4_unpack, 0.5 + 1.0 / 16 + 2, 1},
     {"pack-bf16", nvfp4_pack, 2 + 0.5 + 1.0 / 16, 1},
+    {"pack-bf16-mse", search_mse, 2 + 0.5 + 1.0 / 16, 1},
+    {"pack-bf16-4over6", search_four_over_six, 2 + 0.5 + 1.0 / 16, 1},
     {"pack-fp8", nvfp4_pack_fp8, 1 + 0.5 + 1.0 / 16, 1},
     {"pack-mxfp4", nvfp4_pack_mxfp4, 0.5 + 1.0 / 32 + 0.5 + 1.0 / 16, 1},
     {"cast-scales", cast_scales, 1 + 2, MXFP4_BLOCK},
@@ -121,6 +147,7 @@ static void prepare(struct room *room, const struct codec *codec)
     size_t elements = (size_t)ROWS * COLS;
     *room = (struct room){.codec = codec,
                           .bf16 = xalloc(elements, 2),
+                          .w = xalloc(elements, 2),
                           .codes = xalloc(elements, 1),
                           .packed = xalloc(elements / 2, 1),
                           .e8m0 = xalloc(elements / MXFP4_BLOCK, 1),
@@ -131,6 +158,11 @@ static void prepare(struct room *room, const struct codec *codec)
         uint32_t any = (uint32_t)i * 2654435761U;
         room->codes[i] = (uint8_t)((any >> 8) % 0x7f | (any >> 24 & 0x80)); /* no NaN */
         room->bf16[i] = (uint16_t)(0x3c00 + room->codes[i]);
+        /* The sum of twelve uniform numbers is nearly normal; largest magnitude some 0.25. */
+        float sum = -6;
+        for (int n = 0; n < 12; n++)
+            sum += (float)((any = any * 1664525 + 1013904223) >> 8) * 0x1p-24f;
+        room->w[i] = bf16_from_f32(0.05f * sum);
     }
     for (size_t i = 0; i < elements / MXFP4_BLOCK; i++)
         room->e8m0[i] = (uint8_t)(116 + room->codes[i] % 6);

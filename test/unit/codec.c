@@ -233,6 +233,67 @@ static void nibbles_of_every_value_under_every_scale(void **state)
     }
 }
 
+/* ---- searches for block scales ---- */
+
+typedef void scales_row(uint8_t *scale, const uint16_t *w, size_t cols, float scale_2);
+
+/* Blocks with a largest magnitude up to 2^spread below the row's, and magnitudes below that of
+ * every size. */
+static void random_weights(uint16_t *w, size_t cols, unsigned spread, uint64_t *seed)
+{
+    for (size_t j = 0; j < cols; j++) {
+        float size = ldexpf(1, -(int)(j / 16 * 7 % (spread + 1)));
+        float any = (float)(sequence(seed) >> 8) * 0x1p-23f - 1;
+        w[j] = bf16_from_f32(size * (j % 5 ? any : any * any * any));
+    }
+}
+
+static void check_search(scales_row *expect, scales_row *run, const uint16_t *w, size_t cols,
+                         float scale_2)
+{
+    enum { MOST = 4096 };
+    static uint8_t expected[MOST + GUARDS], got[MOST + GUARDS];
+    memset(expected, GUARD, sizeof expected);
+    memset(got, GUARD, sizeof got);
+    expect(expected, w, cols, scale_2);
+    run(got, w, cols, scale_2);
+    expect_same(expected, got, sizeof got, "search, scale_2 %a, %zu columns", (double)scale_2,
+                cols);
+}
+
+static void check_searches(const uint16_t *w, size_t cols, float scale_2)
+{
+    check_search(portable->nvfp4_scales_mse_row, codec->nvfp4_scales_mse_row, w, cols, scale_2);
+    check_search(portable->nvfp4_scales_four_over_six_row, codec->nvfp4_scales_four_over_six_row, w,
+                 cols, scale_2);
+}
+
+/* From a scale_2 with which all block scales are subnormal to one with which all saturate. */
+static void searches_choose_the_same(void **state)
+{
+    (void)state;
+    need_codec();
+    enum { COLS = 16 * 1024 };
+    static uint16_t w[COLS], any[ALL];
+    uint64_t seed = 4;
+    for (unsigned spread = 0; spread < 30; spread += 3)
+        for (int e = -16; e < 12; e++) {
+            random_weights(w, COLS, spread, &seed);
+            check_searches(w, COLS, ldexpf(0x1.861862p-12f, -e));
+        }
+    for (size_t blocks = 0; blocks < 40; blocks++)
+        check_searches(w, blocks * 16, 0x1.861862p-12f);
+    for (unsigned i = 0; i < ALL;
+         i++) /* each once: neighbours in a block, NaN and infinities too */
+        any[i] = (uint16_t)i;
+    for (size_t s = 0; s < SCALES_2; s++) {
+        check_searches(any, ALL, scales_2[s]);
+        for (unsigned i = 0; i < ALL; i++) /* each once: any in a block */
+            any[i] = (uint16_t)(any[i] * 40503U);
+        check_searches(any, ALL, scales_2[s]);
+    }
+}
+
 /* ---- MXFP4 to NVFP4 ---- */
 
 static void check_cast(const uint8_t *e8m0, size_t blocks, int k_max)
@@ -337,6 +398,7 @@ int main(void)
         EACH(nvfp4_every_byte_under_every_scale),
         EACH(block_scales_of_every_amax),
         EACH(nibbles_of_every_value_under_every_scale),
+        EACH(searches_choose_the_same),
         EACH(cast_scales_of_every_pair),
         EACH(recode_is_unpacking_and_packing),
         cmocka_unit_test(best_is_one_of_them),

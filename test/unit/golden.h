@@ -1,6 +1,6 @@
 /* golden.h: what the reference implementation made of the codecs' inputs, for the tests to compare
- * with, byte by byte: test/data/codecs/golden.safetensors. Reads the file by itself, so that a
- * mistake in the project's own reader cannot hide one in a codec. */
+ * with: the file golden_path. Reads the file by itself, so that a mistake in the project's own
+ * reader cannot hide one in a codec. */
 #ifndef GOLDEN_H
 #define GOLDEN_H
 
@@ -15,7 +15,7 @@
 
 #include <cmocka.h>
 
-#define GOLDEN_PATH "test/data/codecs/golden.safetensors"
+static const char *golden_path = "test/data/codecs/golden.safetensors";
 
 static struct {
     json_t *header; /* entries that were asked for get a member "read" */
@@ -27,9 +27,9 @@ static struct {
 static inline int golden_open(void **state)
 {
     (void)state;
-    FILE *file = fopen(GOLDEN_PATH, "rb");
+    FILE *file = fopen(golden_path, "rb");
     if (!file) {
-        perror(GOLDEN_PATH);
+        perror(golden_path);
         return -1;
     }
     uint64_t length;
@@ -46,7 +46,7 @@ static inline int golden_open(void **state)
     fclose(file);
     if (golden.header && golden.bytes)
         return 0;
-    fprintf(stderr, GOLDEN_PATH ": not a safetensors file\n");
+    fprintf(stderr, "%s: not a safetensors file\n", golden_path);
     return -1;
 }
 
@@ -70,7 +70,7 @@ golden_tensor(const char *dtype, size_t count, const char *format, ...)
     va_end(arguments);
     json_t *entry = json_object_get(golden.header, name);
     if (!entry)
-        fail_msg(GOLDEN_PATH " has no %s", name);
+        fail_msg("%s has no %s", golden_path, name);
     const char *stored = json_string_value(json_object_get(entry, "dtype"));
     if (!stored || strcmp(stored, dtype) != 0)
         fail_msg("%s: dtype is %s, not %s", name, stored ? stored : "(none)", dtype);
@@ -103,7 +103,7 @@ static inline void golden_expect_all_read(const char *prefix)
             fail_msg("no test looks at %s", name);
     }
     if (found == 0)
-        fail_msg(GOLDEN_PATH " has nothing that starts with %s", prefix);
+        fail_msg("%s has nothing that starts with %s", golden_path, prefix);
 }
 
 #endif

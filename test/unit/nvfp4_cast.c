@@ -360,20 +360,57 @@ static void golden_is_covered(void **state)
     golden_expect_all_read("cast.");
 }
 
+/* Every pair of a largest nibble and a distance above k: k_row() names the least k under which the
+ * values stay, and one less loses something. */
+static void above_the_range(void **state)
+{
+    (void)state;
+    static const int doublings[8] = {0, 3, 2, 2, 1, 1, 0, 0};
+    for (unsigned largest = 1; largest < 8; largest++) {
+        uint8_t packed[BYTES] = {0}, code = 140;
+        for (unsigned i = 0; i <= largest; i++) /* in the right half; the left one is zeros */
+            packed[8 + i] = (uint8_t)(i | (8 + largest - i) << 4);
+        int k = nvfp4_cast_k_row(packed, &code, 1, -127);
+        assert_int_equal(k, 13 - doublings[largest]);
+        assert_int_equal(nvfp4_cast_k_row(packed, &code, 1, 20), 20);
+        for (int less = 0; less < 2; less++, k--) {
+            uint8_t scale[2], cast[BYTES];
+            struct nvfp4_cast_count count = {0};
+            uint16_t before[MXFP4_BLOCK], after[MXFP4_BLOCK];
+            memcpy(cast, packed, sizeof cast);
+            mxfp4_unpack_row(before, packed, &code, MXFP4_BLOCK);
+            nvfp4_cast_scales_row(scale, &code, 1, k, &count);
+            nvfp4_cast_nibbles_row(cast, &code, 1, k, false);
+            nvfp4_unpack_row(after, cast, scale, MXFP4_BLOCK, nvfp4_cast_scale_2(k));
+            assert_int_equal(count.rewrite, k < 13);
+            assert_int_equal(count.lossy, 0);
+            assert_int_equal(nvfp4_cast_any_out_of_range(&code, 1, k), k < 13);
+            unsigned differ = 0;
+            for (size_t j = 0; j < MXFP4_BLOCK; j++)
+                differ += after[j] != (before[j] == 0x8000 ? 0 : before[j]);
+            if (less != (differ > 0))
+                fail_msg("largest nibble %u, k %d: %u values differ", largest, k, differ);
+        }
+    }
+    /* Zeros ask for nothing; the larger half of a row decides. */
+    uint8_t packed[2 * BYTES] = {0}, codes[2] = {254, 100};
+    assert_int_equal(nvfp4_cast_k_row(packed, codes, 2, -127), -127);
+    packed[BYTES] = 0x70;
+    assert_int_equal(nvfp4_cast_k_row(packed, codes, 2, -127), -27);
+    packed[15] = 0x02;
+    assert_int_equal(nvfp4_cast_k_row(packed, codes, 2, -127), 127 - 2);
+    assert_int_equal(nvfp4_cast_below_range((uint8_t[]){0, 1, 100, 101, 118}, 5, -9), 2);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(k_max_is_the_largest),
-        cmocka_unit_test(scale_2_is_a_power_of_two),
-        cmocka_unit_test(scales_of_every_pair),
-        cmocka_unit_test(nibbles_of_every_pair),
-        cmocka_unit_test(range_ends_at_17),
-        cmocka_unit_test(nibbles_out_of_range),
-        cmocka_unit_test(values_stay),
-        cmocka_unit_test(rows_of_several_blocks),
-        cmocka_unit_test(overflow),
-        cmocka_unit_test(golden_casts),
-        cmocka_unit_test(golden_is_covered),
+        cmocka_unit_test(k_max_is_the_largest), cmocka_unit_test(scale_2_is_a_power_of_two),
+        cmocka_unit_test(scales_of_every_pair), cmocka_unit_test(nibbles_of_every_pair),
+        cmocka_unit_test(range_ends_at_17),     cmocka_unit_test(nibbles_out_of_range),
+        cmocka_unit_test(values_stay),          cmocka_unit_test(rows_of_several_blocks),
+        cmocka_unit_test(above_the_range),      cmocka_unit_test(overflow),
+        cmocka_unit_test(golden_casts),         cmocka_unit_test(golden_is_covered),
     };
     return cmocka_run_group_tests_name("nvfp4_cast", tests, golden_open, golden_close);
 }

@@ -1,0 +1,35 @@
+/* rule.h: what follows from what a checkpoint has, or from what its configs say. */
+#ifndef RULE_H
+#define RULE_H
+
+#include "verify/folder.h"
+
+enum verdict {
+    VERDICT_LOADS,
+    VERDICT_REFUSES, /* says that something is wrong, and ends */
+    VERDICT_WRONG,   /* loads without a word, and computes something else */
+    VERDICT_UNKNOWN, /* no rule is known for such a checkpoint */
+};
+
+/* A rule applies if all of these hold. Tables of rules are ended by one without a `why`. */
+struct rule {
+    uint64_t found;     /* one of these facts was found; 0: whatever was */
+    const char *key;    /* the value at this path is none of `unless`; NULL: whatever it is */
+    const char *unless; /* "fp8|modelopt"; "-": null or not there; "*": anything else */
+    bool drafts;        /* it matters only to an engine that speculates */
+    enum verdict verdict;
+    const char *why;
+};
+
+/* Paths begin in config.json, or its text_config: "quantization_config.quant_method". With this
+ * prefix they begin in hf_quant_config.json. */
+#define RULE_HF_QUANT "hf_quant_config.json:"
+
+/* `found` is facts_found(). */
+bool rule_applies(const struct rule *rule, const struct folder *folder, uint64_t found);
+
+/* Why, with the value that decided: "quantization_config.quant_method is modelopt: …". The caller
+ * frees it. */
+char *rule_text(const struct rule *rule, const struct folder *folder);
+
+#endif
