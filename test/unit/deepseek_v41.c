@@ -39,7 +39,8 @@ static void released_tables_add_up(void **state)
     struct ts_in *in = ts_open(CHECKPOINT, NULL);
     struct config config;
     config_open(&config, in);
-    config.json = json_deep_copy(config.json);
+    json_t *own = config.json;
+    config.json = json_deep_copy(own);
     json_t *more = json_pack("{s:[i,i], s:[i,i], s:i, s:i}", "engram_layer_ids", 1, 14,
                              "engram_num_embeddings", 384006168, 384016682, "engram_vocab_size",
                              16000000, "engram_n_heads", 8);
@@ -59,7 +60,8 @@ static void released_tables_add_up(void **state)
     engram_close(&engram);
     json_decref(more);
     json_decref(config.json);
-    free(config.stream);
+    config.json = own;
+    config_close(&config);
     ts_close(in);
 }
 
