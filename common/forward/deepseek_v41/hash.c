@@ -102,7 +102,6 @@ void engram_open(struct engram *engram, const struct config *config, struct ts_i
     engram->ngram = config_count(config, "engram_max_ngram_size", 2);
     engram->heads = config_size(config, "engram_n_heads");
     engram->dim = config_size(config, "engram_head_dim");
-    config_check(config, engram->ngram <= ENGRAM_NGRAM_MAX, "engram_max_ngram_size is above 8");
     uint64_t *id = config_list(config, "engram_layer_ids", layers, "one per Engram table");
     const json_t *rows = config_member(config, "engram_num_embeddings");
     read_classes(engram, config, in);
@@ -110,6 +109,8 @@ void engram_open(struct engram *engram, const struct config *config, struct ts_i
     for (uint64_t i = 0; i < layers; i++) {
         engram->hash[i].layer = id[i];
         engram->hash[i].rows = (uint64_t)json_integer_value(json_array_get(rows, (size_t)i));
+        config_check(config, engram->hash[i].rows <= INT32_MAX,
+                     "engram_num_embeddings: a table has more than 2147483647 rows");
         find_primes(engram, i, config_size(config, "engram_vocab_size"));
         find_multipliers(engram, &engram->hash[i],
                          config_size(config, "engram_compressed_vocab_size"));

@@ -7,9 +7,6 @@
 
 #include "forward/config.h"
 
-/* n-grams have at most ENGRAM_NGRAM_MAX tokens. */
-enum { ENGRAM_NGRAM_MAX = 8 };
-
 /* The hashes of one layer. A table has a range of rows for each n and head; its size is a prime. */
 struct engram_hash {
     uint64_t layer;
