@@ -149,10 +149,10 @@ static __device__ float neighbours_most(const float *v, int threads)
     return __uint_as_float(most);
 }
 
-/* Eight columns of blocks of 128, 32 and 16; see common/tensor/activation.c and nvfp4.c. */
-static __device__ void round_fp8(float *v)
+/* Eight columns of blocks of `block`, 32 and 16; see common/tensor/activation.c and nvfp4.c. */
+static __device__ void round_fp8(float *v, int block)
 {
-    float s = power_above(fmaxf(neighbours_most(v, 128 / EIGHT), 1e-4f) * (1 / E4M3_MAX));
+    float s = power_above(fmaxf(neighbours_most(v, block / EIGHT), 1e-4f) * (1 / E4M3_MAX));
 #pragma unroll
     for (unsigned k = 0; k < EIGHT; k++)
         v[k] = round_e4m3(v[k] / s) * s;
@@ -188,7 +188,9 @@ static __global__ void quantize_row(struct mat y, struct mat x, enum activation 
         float v[EIGHT];
         load8(v, bf16_row(x, i) + j, left);
         if (how == ACTIVATION_FP8)
-            round_fp8(v);
+            round_fp8(v, 128);
+        else if (how == ACTIVATION_FP8_32)
+            round_fp8(v, 32);
         else if (how == ACTIVATION_FP4)
             round_fp4(v);
         else if (how == ACTIVATION_NVFP4)

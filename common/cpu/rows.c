@@ -114,7 +114,10 @@ static void quantize(struct device *d, struct mat y, struct mat x, enum activati
                 memmove(to, from, (size_t)x.cols * sizeof *to);
                 break;
             case ACTIVATION_FP8:
-                activation_fp8_row(to, from, (size_t)x.cols);
+                activation_fp8_row(to, from, (size_t)x.cols, 128);
+                break;
+            case ACTIVATION_FP8_32:
+                activation_fp8_row(to, from, (size_t)x.cols, 32);
                 break;
             case ACTIVATION_FP4:
                 activation_fp4_row(to, from, (size_t)x.cols);

@@ -29,6 +29,17 @@ struct mat mat_shaped(struct mat m, uint64_t cols)
     return m;
 }
 
+struct mat mat_as(struct mat m, enum dtype dtype)
+{
+    uint64_t from = dtype_size(m.dtype), to = dtype_size(dtype);
+    if (m.cols * from % to || m.stride * from % to)
+        die("internal: columns that are no elements of another type");
+    m.cols = m.cols * from / to;
+    m.stride = m.stride * from / to;
+    m.dtype = dtype;
+    return m;
+}
+
 size_t mat_bytes(struct mat m)
 {
     if (m.rows > 1 && m.stride != m.cols)

@@ -35,6 +35,9 @@ struct mat mat_rows(struct mat m, uint64_t first, uint64_t count);
 struct mat mat_cols(struct mat m, uint64_t first, uint64_t count);
 struct mat mat_shaped(struct mat m, uint64_t cols);
 
+/* The bytes of m's columns as elements of another type. */
+struct mat mat_as(struct mat m, enum dtype dtype);
+
 /* Bytes of a matrix, which must be contiguous. */
 size_t mat_bytes(struct mat m);
 
@@ -52,9 +55,10 @@ enum activation {
     ACTIVATION_BF16, /* not at all */
     ACTIVATION_FP8,  /* E4M3 per 128 columns, scale a power of two: 2^ceil(log2(amax/448)), amax at
                         least 1e-4 */
-    ACTIVATION_FP4,  /* E2M1 per 32 columns, scale a power of two: 2^ceil(log2(amax/6)), amax at
-                        least 6 * 2^-126 */
-    ACTIVATION_NVFP4 /* NVFP4 under a given scale_2, see nvfp4.h */
+    ACTIVATION_FP8_32, /* the same per 32 columns */
+    ACTIVATION_FP4,    /* E2M1 per 32 columns, scale a power of two: 2^ceil(log2(amax/6)), amax at
+                          least 6 * 2^-126 */
+    ACTIVATION_NVFP4   /* NVFP4 under a given scale_2, see nvfp4.h */
 };
 
 /* How a router turns its logits into scores. */

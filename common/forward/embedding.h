@@ -5,16 +5,13 @@
 
 #include "forward/device.h"
 #include "forward/network.h"
+#include "forward/row_table.h"
 #include "model/weights.h"
 
 struct embedding {
+    struct row_table table;
     struct ts_held *held; /* NULL: not needed, not open */
-    const struct tensor *tensor;
-    const struct weight *weight;
-    int fd; /* of its file, apart from the stream's; -1 if it is inline */
-    const char *path;
-    uint64_t offset;
-    double seconds; /* spent on reading so far */
+    double seconds;       /* spent on reading so far */
 };
 
 /* Check that the table of `in` has the tensor in the right shape; end the process if not. */

@@ -156,9 +156,10 @@ static void load(const struct experts *experts, struct linear *linear, uint64_t 
     else
         feed_expert(feed, experts->layer, e, taken);
     for (unsigned i = 0; i < EXPERT_MATRICES; i++)
-        linear_load(feed->network->device, &linear[i], &held[i].from,
-                    linear_activation(feed->arithmetic, held[i].from.weight->format, true), 1,
-                    mat_rows(experts->seen, e * EXPERT_MATRICES + i, 1));
+        linear_load(
+            feed->network->device, &linear[i], &held[i].from,
+            linear_activation(feed->network, feed->arithmetic, held[i].from.weight->format, true),
+            1, mat_rows(experts->seen, e * EXPERT_MATRICES + i, 1));
     for (unsigned i = 0; i < EXPERT_MATRICES && !experts->held; i++)
         held_free(feed, &taken[i]);
 }

@@ -70,8 +70,12 @@ void feed_take(const struct feed *feed, struct held *held)
         if (!tensor)
             die("%s: the weights end too early", ts_name(feed->in));
         uint32_t line = (uint32_t)(tensor - ts_toc(feed->in)->tensor);
-        const void *first = arrived.data ? arrived.data : arrived.head;
         size_t digested = feed_digested(feed->weights, line, tensor);
+        if (arrived.rows && digested) {
+            arrived.head = xalloc(digested, 1);
+            ts_held_read(arrived.rows, 0, arrived.head, digested);
+        }
+        const void *first = arrived.data ? arrived.data : arrived.head;
         if (feed->digest && (first || !digested))
             feed_digest(feed->digest, tensor, first, digested);
         free(arrived.head);
@@ -79,7 +83,9 @@ void feed_take(const struct feed *feed, struct held *held)
         if (w && line != w->line) {
             if (line == w->input_scale)
                 held->from.input_scale = (float)dtype_value(tensor->dtype, arrived.data, 0);
-            if (arrived.bytes.at) { /* checked while it was read */
+            if (arrived.rows) {
+                held->from.row_scales = arrived.rows;
+            } else if (arrived.bytes.at) { /* checked while it was read */
                 held->scales.cols = tensor->dim[1];
                 held->from.scale = arrived.bytes;
             } else {
@@ -98,6 +104,7 @@ void feed_take(const struct feed *feed, struct held *held)
         held->from.tensor = tensor;
         held->from.raw = arrived.data;
         held->from.bytes = arrived.bytes;
+        held->from.rows = arrived.rows;
         held->arrived = arrived;
         return;
     }

@@ -1,5 +1,6 @@
 #include "forward/forward.h"
 
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -12,9 +13,10 @@
 
 static const struct family {
     const char *type; /* config.json's model_type */
-    struct network *(*open)(const struct config *config);
+    struct network *(*open)(const struct config *config, struct ts_in *in);
 } families[] = {
     {"deepseek_v4", deepseek_v4_open},
+    {"deepseek_v41", deepseek_v41_open},
 };
 enum { FAMILIES = sizeof families / sizeof *families };
 
@@ -38,7 +40,7 @@ struct network *network_open(struct ts_in *in)
         refuse(in);
     struct config config;
     config_open(&config, in);
-    struct network *n = family->open(&config);
+    struct network *n = family->open(&config, in);
     n->config = config;
     return n;
 }
@@ -67,12 +69,22 @@ uint64_t network_layer(const struct network *n, const struct ts_in *in, const ch
 
 /* ---- a run ---- */
 
+void forward_check(const struct forward *run)
+{
+    const struct network *n = run->network;
+    const struct tokens *tokens = run->tokens;
+    for (uint64_t i = 0; i < tokens->samples && n->longest; i++)
+        if (tokens->start[i + 1] - tokens->start[i] > n->longest)
+            die("%s: sample %" PRIu64 " has %" PRIu64 " tokens; this model's forward pass takes at "
+                "most %" PRIu64 ": cut samples with st-tokenize --length",
+                ts_name(run->in), i, tokens->start[i + 1] - tokens->start[i], n->longest);
+}
+
 static void run_layers(struct pass *pass)
 {
     const struct forward *run = pass->run;
-    uint64_t copies = pass->network->copies;
     if (run->states_in)
-        states_load(run, &(struct states){run->first - 1, copies, pass->rows.hidden, pass->digest});
+        states_load(run, &(struct states){run->first - 1, pass->rows.hidden, pass->digest});
     else
         embed_all(pass);
     if (run->verbose && run->device->read_file)
@@ -85,7 +97,7 @@ static void run_layers(struct pass *pass)
         layer_pass_run(&lp);
         layer_pass_end(&lp);
         if (run->states)
-            run->states(run->context, &(struct states){i, copies, pass->rows.hidden, pass->digest});
+            run->states(run->context, &(struct states){i, pass->rows.hidden, pass->digest});
     }
 }
 
@@ -93,6 +105,7 @@ void forward_run(const struct forward *run)
 {
     struct pass pass;
     struct layer head;
+    forward_check(run);
     pass_begin(&pass, run);
     run_layers(&pass);
     layer_begin(pass.network, &head, LAYER_HEAD);

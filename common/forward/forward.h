@@ -35,8 +35,8 @@ struct linear_seen {
 
 /* Hidden states after a layer. */
 struct states {
-    uint64_t layer, copies;
-    struct offloaded hidden; /* [tokens, copies * dim] BF16 */
+    uint64_t layer;
+    struct offloaded hidden; /* [tokens, copies * dim + carried] BF16, see network.h */
     const char *weights; /* a digest that tells the layers so far from another checkpoint's: of the
                             table's lines and the first bytes of each tensor, scales included, that
                             is not a matrix. It does not depend on how the weights are stored. */
@@ -73,6 +73,9 @@ struct forward {
     void (*logits)(void *context, unsigned mtp, uint64_t first, struct mat logits,
                    const int32_t *target);
 };
+
+/* End the process if a sample is longer than the model's forward pass takes. */
+void forward_check(const struct forward *run);
 
 /* Run. A missing tensor or one of a wrong shape ends the process before anything is computed. NaN
  * or infinity in a layer ends it, too. */

@@ -211,6 +211,7 @@ void forward_options_open(const struct forward_options *o, struct stage *stage, 
     if (tokens) {
         tokens_load(tokens, o->tokens, run->network->vocabulary, shortest, o->samples);
         json_object_set_new(stage->entry, "tokens", json_string(tokens->digest));
+        forward_check(run);
         if (run->ranks)
             share_samples(run, stage, tokens);
     }

@@ -171,11 +171,14 @@ void layer_load(struct layer *layer, size_t piece, enum arithmetic arithmetic,
     struct piece *p = &layer->piece[piece];
     if (p->kind == PIECE_TABLE || p->kind == PIECE_VECTOR) {
         load_numbers(layer, p, from);
+    } else if (p->kind == PIECE_ROWS) {
+        row_table_open(&p->by_number, from->weight, from->rows, from->row_scales);
     } else if (p->kind != PIECE_ABSENT && p->kind != PIECE_UNUSED) {
         enum activation activation =
             p->kind == PIECE_MATRIX
                 ? ACTIVATION_BF16
-                : linear_activation(arithmetic, from->weight->format, p->kind == PIECE_EXPERT);
+                : linear_activation(layer->network, arithmetic, from->weight->format,
+                                    p->kind == PIECE_EXPERT);
         linear_load(layer->network->device, &p->linear, from, activation, p->groups ? p->groups : 1,
                     mat_rows(layer->seen, piece, 1));
     }

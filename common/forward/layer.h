@@ -5,6 +5,7 @@
 
 #include "forward/linear.h"
 #include "forward/network.h"
+#include "forward/row_table.h"
 
 enum piece_kind {
     PIECE_ABSENT,
@@ -13,6 +14,7 @@ enum piece_kind {
     PIECE_MATRIX, /* a product of unquantized activations, with a result in F32 or BF16 */
     PIECE_VECTOR, /* values, kept in F32 */
     PIECE_TABLE,  /* expert numbers, by token id */
+    PIECE_ROWS,   /* rows that the family reads by number; see network.h, rows */
     PIECE_UNUSED, /* may be there, but text does not need it */
 };
 
@@ -27,6 +29,7 @@ struct piece {
     struct linear linear; /* linear, expert and matrix */
     struct mat vector;    /* [rows, cols] F32 */
     int32_t *table;       /* [rows, cols] */
+    struct row_table by_number;
 };
 
 /* The matrices of a routed expert, in the order of use. */

@@ -23,7 +23,7 @@ static void run_batch(struct layer_pass *lp, struct layer_group *g, uint64_t sam
     uint64_t rows = start[samples] - start[0], at = start[0] - g->first;
     struct mat x = mat_rows(e->x, at, rows), y = d->make(d, DTYPE_BF16, rows, n->dim);
     n->attention(n, &lp->layer, mat_rows(g->hidden, at, rows), x, mat_rows(g->kept, at, rows),
-                 start, samples);
+                 start, samples, lp->pass->rows.id + start[0]);
     if (lp->layer.experts.count) {
         const struct router router = n->router(n, &lp->layer);
         struct mat all = e->all_weights.rows ? mat_rows(e->all_weights, at, rows) : e->all_weights;

@@ -4,13 +4,14 @@
 
 #include "base/die.h"
 
-enum activation linear_activation(enum arithmetic arithmetic, enum format format, bool expert)
+enum activation linear_activation(const struct network *n, enum arithmetic arithmetic,
+                                  enum format format, bool expert)
 {
     if (format == FORMAT_PLAIN || (expert && arithmetic == ARITHMETIC_CALIBRATION))
         return ACTIVATION_BF16;
     if (format == FORMAT_NVFP4 && arithmetic != ARITHMETIC_SOURCE)
         return ACTIVATION_NVFP4;
-    return ACTIVATION_FP8;
+    return n->fp8;
 }
 
 /* ---- loading ---- */

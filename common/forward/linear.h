@@ -14,7 +14,8 @@ struct raw_weight {
     float input_scale; /* NVFP4; else 0 */
     const void *raw;   /* its bytes in memory; NULL if they are on the device: */
     struct mat bytes;
-    struct mat scale; /* scales->raw on the device */
+    struct mat scale;                  /* scales->raw on the device */
+    struct ts_held *rows, *row_scales; /* instead, of PIECE_ROWS: to be read by number */
 };
 
 /* The columns of `seen`. SEEN_UNWEIGHTED: the input without the router's weight, by linear_mlp().
@@ -36,7 +37,8 @@ struct linear {
 
 /* How a product with a weight of that format quantizes its input; `expert`: the weight is an
  * expert's. */
-enum activation linear_activation(enum arithmetic arithmetic, enum format format, bool expert);
+enum activation linear_activation(const struct network *n, enum arithmetic arithmetic,
+                                  enum format format, bool expert);
 
 /* Put a weight on the device, cut into `groups` (at least 1) of equally many rows. `seen` remains
  * the caller's. An NVFP4 activation without an input_scale ends the process. The caller frees it

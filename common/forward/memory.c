@@ -8,8 +8,8 @@
  * those of this group and the next. */
 static uint64_t token_bytes(const struct network *n, const struct rows *rows)
 {
-    uint64_t hidden = rows->hidden.on_host ? 2 * n->copies * sizeof(uint16_t) : 0;
-    return n->dim * (sizeof(uint16_t) + sizeof(float) + hidden);
+    uint64_t hidden = rows->hidden.on_host ? 2 * network_columns(n) * sizeof(uint16_t) : 0;
+    return n->dim * (sizeof(uint16_t) + sizeof(float)) + hidden;
 }
 
 /* How many samples go through the experts together if weights are resident: enough to outweigh the
@@ -47,7 +47,7 @@ void memory_plan(struct memory_plan *plan, const struct forward *run, struct row
     uint64_t group = at_most(group_size(run, rows, memory), samples);
     bool stays = together || (group < samples && memory / 2 >= largest);
     uint64_t besides = weights + token_bytes(n, rows) * (stays ? count / samples * group : count);
-    rows->hidden = d->make_offloaded(d, DTYPE_BF16, count, n->copies * n->dim, besides);
+    rows->hidden = d->make_offloaded(d, DTYPE_BF16, count, network_columns(n), besides);
     plan->group = group_size(run, rows, memory);
     plan->resident =
         together || (plan->group < samples && (memory / 2 >= largest || rows->hidden.on_host));

@@ -1,6 +1,7 @@
 #include "forward/needed.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/die.h"
 #include "forward/embedding.h"
@@ -133,6 +134,12 @@ static void check_all(const struct forward *run, const struct weights *weights)
         embedding_check(n, run->in, weights);
 }
 
+/* True for a table whose rows are read by number. */
+static bool is_by_rows(const struct network *n, const char *tensor)
+{
+    return n->rows && strstr(tensor, n->rows);
+}
+
 void needed_check(const struct forward *run)
 {
     struct weights weights;
@@ -147,7 +154,7 @@ static uint64_t largest_layer(const struct network *n, struct ts_in *in)
     uint64_t most = 0, bytes = 0, present = LAYER_NONE;
     for (size_t i = 0; i < toc->count; i++) {
         uint64_t number = network_layer(n, in, toc->tensor[i].name);
-        if (number >= LAYER_HEAD)
+        if (number >= LAYER_HEAD || is_by_rows(n, toc->tensor[i].name))
             continue;
         bytes = number == present ? bytes + toc->tensor[i].size : toc->tensor[i].size;
         present = number;
@@ -175,12 +182,15 @@ void needed_find(struct needed *needed, const struct forward *run)
     needed->wanted = xalloc(toc->count, sizeof *needed->wanted);
     needed->on_device = xalloc(toc->count, sizeof *needed->on_device);
     needed->unseen = xalloc(toc->count, sizeof *needed->unseen);
+    needed->by_rows = xalloc(toc->count, sizeof *needed->by_rows);
     for (size_t i = 0; i < toc->count; i++) {
         const struct weight *w = weight_of(&needed->weights, i);
         bool byte_scales = w && (w->format == FORMAT_MXFP4 || w->format == FORMAT_NVFP4);
         needed->wanted[i] = is_wanted(run, network_layer(n, run->in, toc->tensor[i].name));
-        needed->on_device[i] = w && (i == w->line || (byte_scales && i == w->scale));
-        needed->unseen[i] = w && i == w->line;
+        needed->by_rows[i] = is_by_rows(n, toc->tensor[i].name);
+        needed->on_device[i] =
+            w && !needed->by_rows[i] && (i == w->line || (byte_scales && i == w->scale));
+        needed->unseen[i] = needed->on_device[i] && i == w->line;
     }
 }
 
@@ -190,4 +200,5 @@ void needed_free(struct needed *needed)
     free(needed->wanted);
     free(needed->on_device);
     free(needed->unseen);
+    free(needed->by_rows);
 }

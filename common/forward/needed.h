@@ -8,7 +8,7 @@
 struct needed {
     struct weights weights;
     /* By line of the table, see prefetch.h, prefetch_plan. */
-    bool *wanted, *on_device, *unseen;
+    bool *wanted, *on_device, *unseen, *by_rows;
     uint64_t largest; /* bytes of the largest layer */
     bool together;    /* a layer's experts are needed at once: they share their input scales */
 };

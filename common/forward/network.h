@@ -20,11 +20,16 @@ struct network {
     struct device *device; /* between begin() and end() */
     uint64_t dim;          /* of a token's embedding */
     uint64_t copies;       /* embeddings that a hidden state consists of, side by side; mostly 1 */
+    uint64_t carried;      /* columns after them, for what else a layer leaves to later ones */
     uint64_t vocabulary;
+    uint64_t longest; /* tokens that a sample may have; 0: any number */
     float norm_eps;
+    enum activation fp8;         /* of products with FP8 and MXFP4 weights */
     uint64_t layers, mtp_layers; /* MTP layers are numbered from `layers` on */
     uint64_t kept;               /* columns that attention() keeps for join() */
     const char *embedding;       /* the embedding tensor's name */
+    const char *rows;            /* part of the names of tensors whose rows are read by number
+                                    (PIECE_ROWS) and of their scales; NULL: there are none */
 
     /* A layer's pieces (see layer.h): how many there can be, the first one after the experts, and
      * the one that makes logits. */
@@ -42,11 +47,12 @@ struct network {
 
     /* ---- the steps of a layer ---- */
 
-    /* Attention, added to the hidden states [rows, copies * dim]; then x [rows, dim] BF16 = the
-     * normed input of the experts. Sample s has rows start[s] - start[0] to start[s + 1] - start[0]
-     * - 1. kept [rows, n->kept] F32 holds what join() needs. */
+    /* Attention, added to the hidden states [rows, copies * dim + carried]; then x [rows, dim] BF16
+     * = the normed input of the experts. Sample s has rows start[s] - start[0] to start[s + 1] -
+     * start[0] - 1; id has the token of each row. kept [rows, n->kept] F32 holds what join()
+     * needs. */
     void (*attention)(const struct network *n, struct layer *layer, struct mat hidden, struct mat x,
-                      struct mat kept, const uint64_t *start, uint64_t samples);
+                      struct mat kept, const uint64_t *start, uint64_t samples, const int32_t *id);
 
     /* For layers that have experts. */
     struct router (*router)(const struct network *n, struct layer *layer);
@@ -74,10 +80,18 @@ struct network {
 struct network *network_open(struct ts_in *in);
 void network_close(struct network *n);
 
+/* Columns of a row of hidden states. */
+static inline uint64_t network_columns(const struct network *n)
+{
+    return n->copies * n->dim + n->carried;
+}
+
 /* The number of the layer that a tensor of `in` belongs to. */
 uint64_t network_layer(const struct network *n, const struct ts_in *in, const char *tensor);
 
-/* The families' constructors. config->json and config->stream must outlive the network. */
-struct network *deepseek_v4_open(const struct config *config);
+/* The families' constructors. config->json and config->stream must outlive the network; `in`, which
+ * has the side files, need not. */
+struct network *deepseek_v4_open(const struct config *config, struct ts_in *in);
+struct network *deepseek_v41_open(const struct config *config, struct ts_in *in);
 
 #endif

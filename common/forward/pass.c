@@ -41,6 +41,7 @@ static struct prefetch *prefetch_weights(struct pass *pass)
     const struct prefetch_plan plan = {.wanted = pass->needed.wanted,
                                        .on_device = pass->needed.on_device,
                                        .unseen = pass->needed.unseen,
+                                       .by_rows = pass->needed.by_rows,
                                        .device = run->device,
                                        .look = look_at_scale,
                                        .context = pass,

@@ -19,6 +19,9 @@ enum { GATHER_LEAST = 1 << 20, PAGE = 4096 };
  * GPU's bus takes them (half as many threads were the bottleneck). */
 enum { READERS = 16 };
 
+/* The most bytes that are kept of an inline tensor whose rows are read later. */
+enum { ROWS_INLINE_MOST = 64 << 20 };
+
 struct item {
     struct item *next;
     const struct tensor *tensor;
@@ -55,6 +58,8 @@ struct prefetch {
     double since;     /* when the first of them began */
     struct prefetch_time time;
     bool done, stop;
+    struct ts_held **held; /* the lister's */
+    size_t holds;
 };
 
 /* ---- reading ---- */
@@ -283,33 +288,62 @@ static struct mat room_for(const struct prefetch *prefetch, const struct item *i
     return mat_cols(d->make(d, DTYPE_U8, 1, pieces > size ? pieces : size), 0, size);
 }
 
+/* The current tensor's rows are read later. */
+static struct ts_held *hold_present(struct prefetch *prefetch, const struct tensor *tensor)
+{
+    size_t source;
+    uint64_t offset;
+    if (!ts_ref(prefetch->in, &source, &offset) && tensor->size > ROWS_INLINE_MOST)
+        die("%s: %s: rows of its %" PRIu64 " bytes are read by number, and they are inline; give "
+            "the checkpoint's folder, or a stream that refers to its files",
+            ts_name(prefetch->in), tensor->name, tensor->size);
+    prefetch->held = xgrow(prefetch->held, prefetch->holds + 1, sizeof(struct ts_held *));
+    return prefetch->held[prefetch->holds++] = ts_hold(prefetch->in);
+}
+
+/* Whether rows of a line are read later. */
+static bool is_by_rows(const struct prefetch *prefetch, size_t line)
+{
+    return prefetch->plan.by_rows && prefetch->plan.by_rows[line];
+}
+
+/* How many of a line's bytes are read now. */
+static uint64_t bytes_of(const struct prefetch *prefetch, const struct tensor *tensor)
+{
+    size_t line = (size_t)(tensor - ts_toc(prefetch->in)->tensor);
+    return is_by_rows(prefetch, line) ? 0 : tensor->size;
+}
+
 static void read_present(struct prefetch *prefetch, const struct tensor *tensor)
 {
     struct item *item = xalloc(1, sizeof *item);
     struct location location;
     bool there = ts_ref(prefetch->in, &location.source, &location.offset);
     size_t line = (size_t)(tensor - ts_toc(prefetch->in)->tensor);
-    *item = (struct item){.tensor = tensor, .left = tensor->size, .fd = -1, .direct = -1};
+    uint64_t size = bytes_of(prefetch, tensor);
+    *item = (struct item){.tensor = tensor, .left = size, .fd = -1, .direct = -1};
     item->on_device = prefetch->plan.on_device && prefetch->plan.on_device[line];
     item->unseen = item->on_device && prefetch->plan.unseen && prefetch->plan.unseen[line];
     item->together =
         prefetch->plan.gather && item->on_device && tensor->size >= GATHER_LEAST && there;
     if (item->together)
         item->piece = (tensor->size / ranks_count(prefetch->plan.ranks) + PAGE) / PAGE * PAGE;
-    if (item->on_device)
+    if (is_by_rows(prefetch, line))
+        item->to.rows = hold_present(prefetch, tensor);
+    else if (item->on_device)
         item->to.bytes = room_for(prefetch, item);
     else
         item->to.data = xgrow(NULL, (size_t)tensor->size, 1);
     pthread_mutex_lock(&prefetch->mutex);
     *prefetch->last = item;
     prefetch->last = &item->next;
-    prefetch->waiting += tensor->size;
+    prefetch->waiting += size;
     pthread_mutex_unlock(&prefetch->mutex);
     if (item->together)
         read_together(prefetch, item, &location);
-    else if (there && tensor->size)
-        list_pieces(prefetch, item, &location, 0, tensor->size);
-    else if (tensor->size) /* an empty one may already be taken */
+    else if (there && size)
+        list_pieces(prefetch, item, &location, 0, size);
+    else if (size) /* an empty one may already be taken */
         read_inline(prefetch, item);
 }
 
@@ -319,7 +353,7 @@ static void *read_on(void *context)
     for (const struct tensor *tensor; (tensor = ts_next(prefetch->in));) {
         if (!prefetch->plan.wanted[tensor - ts_toc(prefetch->in)->tensor])
             continue;
-        if (!wait_for_room(prefetch, tensor->size))
+        if (!wait_for_room(prefetch, bytes_of(prefetch, tensor)))
             break;
         read_present(prefetch, tensor);
     }
@@ -343,7 +377,7 @@ static uint64_t wanted_bytes(const struct prefetch *prefetch)
     const struct toc *toc = ts_toc(prefetch->in);
     uint64_t bytes = 0;
     for (size_t i = 0; i < toc->count; i++)
-        bytes += prefetch->plan.wanted[i] ? toc->tensor[i].size : 0;
+        bytes += prefetch->plan.wanted[i] ? bytes_of(prefetch, &toc->tensor[i]) : 0;
     return bytes;
 }
 
@@ -391,7 +425,7 @@ const struct tensor *prefetch_take(struct prefetch *prefetch, struct prefetched 
         prefetch->first = item->next;
         if (!prefetch->first)
             prefetch->last = &prefetch->first;
-        prefetch->waiting -= item->tensor->size;
+        prefetch->waiting -= bytes_of(prefetch, item->tensor);
         pthread_cond_broadcast(&prefetch->changed);
     }
     pthread_mutex_unlock(&prefetch->mutex);
@@ -400,7 +434,7 @@ const struct tensor *prefetch_take(struct prefetch *prefetch, struct prefetched 
     const struct tensor *tensor = item->tensor;
     *to = item->to;
     free(item);
-    progress_add(prefetch->progress, tensor->size);
+    progress_add(prefetch->progress, bytes_of(prefetch, tensor));
     return tensor;
 }
 
@@ -445,6 +479,9 @@ void prefetch_end(struct prefetch *prefetch)
         if (rest.bytes.at)
             prefetch->plan.device->drop(prefetch->plan.device, rest.bytes);
     }
+    for (size_t i = 0; i < prefetch->holds; i++)
+        ts_release(prefetch->held[i]);
+    free(prefetch->held);
     progress_end(prefetch->progress);
     pthread_mutex_destroy(&prefetch->mutex);
     pthread_cond_destroy(&prefetch->changed);

@@ -14,7 +14,8 @@ struct prefetch_plan {
     const bool *wanted;
     const bool *on_device; /* those wanted as bytes on the device; or NULL */
     const bool *unseen;    /* those of them whose bytes only the device needs; or NULL */
-    struct device *device; /* for them */
+    const bool *by_rows;   /* those of which rows are read later, not all bytes now; or NULL */
+    struct device *device; /* for those on the device */
     /* Called with the bytes of the others on the device as they are read, from several threads; or
      * NULL. */
     void (*look)(void *context, uint32_t line, uint64_t at, const void *bytes, size_t size);
@@ -25,11 +26,13 @@ struct prefetch_plan {
                               by reference and go to the device; or NULL */
 };
 
-/* A tensor's bytes, owned by the caller: `data`, or on the device `bytes`, a matrix of U8, with
+/* A tensor's rows to read later, which remain the prefetch's, until prefetch_end(). Or its bytes,
+ * owned by the caller: `data`, or on the device `bytes`, a matrix of U8, with
  * `head`, a copy of at most PREFETCH_HEAD first bytes (NULL if unseen, or if other ranks read
  * them). The caller frees data and head. */
 enum { PREFETCH_HEAD = 4096 };
 struct prefetched {
+    struct ts_held *rows;
     void *data;
     struct mat bytes;
     void *head;

@@ -10,7 +10,7 @@ struct rows {
     uint64_t samples;
     uint64_t *start;         /* sample s has rows start[s] to start[s + 1] - 1 */
     int32_t *id;             /* the token of each row */
-    struct offloaded hidden; /* [rows, copies * dim] BF16 */
+    struct offloaded hidden; /* [rows, copies * dim + carried] BF16, see network.h */
 };
 
 /* The rows of `tokens`, without hidden states. rows_end() drops hidden states, too. */

@@ -39,24 +39,57 @@ static void check_present(struct ts_in *in, enum dtype dtype, unsigned rank, con
             dtype_name(tensor->dtype), tensor_shape(tensor, got));
 }
 
-static void read_hidden(const struct forward *run, struct ts_in *in, const struct states *states)
+/* Some columns of the hidden states. */
+struct columns {
+    const char *name; /* the tensor of the stream */
+    uint64_t first, count;
+    unsigned rank; /* of the tensor, and its shape */
+    uint64_t dim[4];
+};
+
+/* The tensors of hidden states: returns their number, 1 or 2. */
+static size_t columns_of(const struct forward *run, struct columns *columns)
+{
+    const struct network *n = run->network;
+    const struct tokens *tokens = run->tokens;
+    uint64_t copies = n->copies * n->dim;
+    columns[0] = (struct columns){
+        "hidden_states", 0, copies, 4, {tokens->samples, tokens->length, n->copies, n->dim}};
+    columns[1] = (struct columns){
+        "carried", copies, n->carried, 3, {tokens->samples, tokens->length, n->carried}};
+    return n->carried ? 2 : 1;
+}
+
+/* Copy columns of `rows` rows, from or to whole rows of `wide` columns. */
+static void copy_columns(uint16_t *whole, uint64_t wide, uint16_t *part, const struct columns *c,
+                         uint64_t rows, bool out)
+{
+    for (uint64_t i = 0; i < rows; i++) {
+        uint16_t *inside = whole + i * wide + c->first, *outside = part + i * c->count;
+        memcpy(out ? outside : inside, out ? inside : outside, (size_t)c->count * sizeof *part);
+    }
+}
+
+static void read_columns(const struct forward *run, struct ts_in *in, const struct states *states,
+                         const struct columns *c)
 {
     const struct tokens *tokens = run->tokens;
     struct device *d = run->device;
-    uint64_t cols = states->hidden.all.cols;
-    const uint64_t shape[] = {tokens->samples, tokens->length, states->copies,
-                              cols / states->copies};
-    check_present(in, DTYPE_BF16, 4, shape);
-    size_t size = (size_t)(tokens->length * cols) * sizeof(uint16_t);
-    void *sample = xalloc(size, 1);
+    uint64_t wide = states->hidden.all.cols;
+    check_present(in, DTYPE_BF16, c->rank, c->dim);
+    uint16_t *part = xalloc((size_t)(tokens->length * c->count), sizeof *part);
+    uint16_t *whole = xalloc((size_t)(tokens->length * wide), sizeof *whole);
     for (uint64_t i = 0; i < tokens->samples; i++) {
-        uint64_t first = tokens->start[i];
-        struct mat rows = d->fetch(d, states->hidden, first, length_of(tokens, i), 0);
-        ts_read(in, sample, size);
-        d->write(d, rows, sample);
+        uint64_t first = tokens->start[i], length = length_of(tokens, i);
+        struct mat rows = d->fetch(d, states->hidden, first, length, 0);
+        ts_read(in, part, (size_t)(tokens->length * c->count) * sizeof *part);
+        d->read(d, whole, rows);
+        copy_columns(whole, wide, part, c, length, false);
+        d->write(d, rows, whole);
         d->store(d, states->hidden, first, rows);
     }
-    free(sample);
+    free(part);
+    free(whole);
 }
 
 static void check_layer(struct ts_in *in, const struct states *states)
@@ -100,14 +133,29 @@ void states_check(const struct forward *run, struct ts_in *in)
                  "from other tokens, from another config.json, or with other arithmetic");
 }
 
+/* Read what the current tensor of `in` has of the hidden states, and clear its name; false if it is
+ * another tensor. */
+static bool read_states(const struct forward *run, struct ts_in *in, const struct states *states,
+                        struct columns *columns, size_t count)
+{
+    for (size_t i = 0; i < count; i++)
+        if (columns[i].name && !strcmp(ts_present(in)->name, columns[i].name)) {
+            read_columns(run, in, states, &columns[i]);
+            columns[i].name = NULL;
+            return true;
+        }
+    return false;
+}
+
 void states_load(const struct forward *run, const struct states *states)
 {
     struct ts_in *in = ts_open(run->states_in, NULL);
-    bool found = false;
+    struct columns columns[2];
+    size_t count = columns_of(run, columns);
+    bool needed = run->first <= run->last || run->mtp;
     for (const struct tensor *tensor; (tensor = ts_next(in));) {
-        if (!strcmp(tensor->name, "hidden_states")) {
-            read_hidden(run, in, states);
-            found = true;
+        if (read_states(run, in, states, columns, count)) {
+            continue;
         } else if (!strcmp(tensor->name, "layer")) {
             check_layer(in, states);
         } else if (!strcmp(tensor->name, "lengths")) {
@@ -119,8 +167,10 @@ void states_load(const struct forward *run, const struct states *states)
                          "with other weights than the previous layers have here");
         }
     }
-    if (!found && (run->first <= run->last || run->mtp))
-        die("%s: has no tensor hidden_states; --states-out writes such a file", ts_name(in));
+    for (size_t i = 0; i < count && needed; i++)
+        if (columns[i].name)
+            die("%s: has no tensor %s; --states-out writes such a file", ts_name(in),
+                columns[i].name);
     ts_close(in);
 }
 
@@ -132,22 +182,27 @@ static void plan(struct toc *toc, const char *name, enum dtype dtype, unsigned r
     toc_append(toc, "states.safetensors", name, dtype, rank, dim);
 }
 
-static void write_hidden(const struct forward *run, struct ts_out *out, struct offloaded hidden)
+static void write_columns(const struct forward *run, struct ts_out *out, struct offloaded hidden,
+                          const struct columns *c)
 {
     const struct tokens *tokens = run->tokens;
     struct device *d = run->device;
-    size_t row = (size_t)hidden.all.cols * sizeof(uint16_t);
-    char *sample = xalloc((size_t)tokens->length, row);
-    ts_begin(out, "hidden_states");
+    uint64_t wide = hidden.all.cols;
+    uint16_t *part = xalloc((size_t)(tokens->length * c->count), sizeof *part);
+    uint16_t *whole = xalloc((size_t)(tokens->length * wide), sizeof *whole);
+    ts_begin(out, c->name);
     for (uint64_t i = 0; i < tokens->samples; i++) {
         uint64_t first = tokens->start[i], length = length_of(tokens, i);
         struct mat rows = d->fetch(d, hidden, first, length, 0);
-        d->read(d, sample, rows);
+        d->read(d, whole, rows);
         d->store(d, hidden, first, rows);
-        memset(sample + length * row, 0, (size_t)(tokens->length - length) * row);
-        ts_write(out, sample, (size_t)tokens->length * row);
+        copy_columns(whole, wide, part, c, length, true);
+        memset(part + length * c->count, 0,
+               (size_t)((tokens->length - length) * c->count) * sizeof *part);
+        ts_write(out, part, (size_t)(tokens->length * c->count) * sizeof *part);
     }
-    free(sample);
+    free(part);
+    free(whole);
 }
 
 void states_plan(struct toc *toc, const struct forward *run, const struct states *states)
@@ -160,9 +215,9 @@ void states_plan(struct toc *toc, const struct forward *run, const struct states
     plan(toc, "lengths", DTYPE_I32, 1, &tokens->samples);
     if (!states->hidden.all.at)
         return;
-    const uint64_t shape[] = {tokens->samples, tokens->length, states->copies,
-                              states->hidden.all.cols / states->copies};
-    plan(toc, "hidden_states", DTYPE_BF16, 4, shape);
+    struct columns columns[2];
+    for (size_t i = 0, count = columns_of(run, columns); i < count; i++)
+        plan(toc, columns[i].name, DTYPE_BF16, columns[i].rank, columns[i].dim);
 }
 
 void states_write(struct ts_out *out, const struct forward *run, const struct states *states)
@@ -178,8 +233,10 @@ void states_write(struct ts_out *out, const struct forward *run, const struct st
         length[i] = (int32_t)length_of(tokens, i);
     ts_put(out, "lengths", length, (size_t)tokens->samples * sizeof *length);
     free(length);
-    if (states->hidden.all.at)
-        write_hidden(run, out, states->hidden);
+    struct columns columns[2];
+    size_t count = states->hidden.all.at ? columns_of(run, columns) : 0;
+    for (size_t i = 0; i < count; i++)
+        write_columns(run, out, states->hidden, &columns[i]);
 }
 
 void states_save(const struct forward *run, const struct stage *stage, const char *path,

@@ -3,7 +3,8 @@
  *
  *   hidden_states  BF16 [samples, length, copies, dim], zeros after a sample's end; absent if
  *                  nothing goes on from them
- *   layer          I64 []: the layer that they come out of
+ *   carried        BF16 [samples, length, carried], the same for the columns after the copies,
+ * where a model has them (see network.h) layer          I64 []: the layer that they come out of
  *   lengths        I32 [samples]
  *   fingerprint    U8 [64]: a digest of the token ids, config.json and the arithmetic
  *   weights        U8 [64]: a digest of the layers that they went through, see forward.h */
@@ -21,8 +22,8 @@ void states_load(const struct forward *run, const struct states *states);
 void states_check(const struct forward *run, struct ts_in *in);
 
 /* For a file that holds more than states: append the lines above to its table, and write the
- * tensors to a stream whose table has them next. Both omit hidden_states if there is no
- * states->hidden. */
+ * tensors to a stream whose table has them next. Both omit hidden_states and carried if there
+ * is no states->hidden. */
 void states_plan(struct toc *toc, const struct forward *run, const struct states *states);
 void states_write(struct ts_out *out, const struct forward *run, const struct states *states);
 

@@ -50,10 +50,10 @@ static float round_e4m3(float value)
     return from_bits(rounded | (bits & 0x80000000));
 }
 
-void activation_fp8_row(uint16_t *y, const uint16_t *x, size_t cols)
+void activation_fp8_row(uint16_t *y, const uint16_t *x, size_t cols, size_t block)
 {
-    for (size_t first = 0; first < cols; first += ACTIVATION_FP8_BLOCK) {
-        size_t count = cols - first < ACTIVATION_FP8_BLOCK ? cols - first : ACTIVATION_FP8_BLOCK;
+    for (size_t first = 0; first < cols; first += block) {
+        size_t count = cols - first < block ? cols - first : block;
         float scale = power_above(block_amax(x + first, count, 1e-4f) * (1 / E4M3_MAX));
         for (size_t i = first; i < first + count; i++)
             y[i] = bf16_from_f32(round_e4m3(bf16_to_f32(x[i]) / scale) * scale);

@@ -10,11 +10,11 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { ACTIVATION_FP8_BLOCK = 128, ACTIVATION_FP4_BLOCK = 32 };
+enum { ACTIVATION_FP4_BLOCK = 32 };
 
-/* E4M3 per 128 columns with the scale 2^ceil(log2(amax/448)), where amax is at least 1e-4. The last
- * block may be shorter. */
-void activation_fp8_row(uint16_t *y, const uint16_t *x, size_t cols);
+/* E4M3 per `block` columns with the scale 2^ceil(log2(amax/448)), where amax is at least 1e-4. The
+ * last block may be shorter. */
+void activation_fp8_row(uint16_t *y, const uint16_t *x, size_t cols, size_t block);
 
 /* E2M1 per 32 columns with the scale 2^ceil(log2(amax/6)), where amax is at least 6 * 2^-126. The
  * last block may be shorter. */

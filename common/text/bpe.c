@@ -75,9 +75,7 @@ static uint64_t hash_pair(int32_t left, int32_t right)
 
 /* ---- reading the model ---- */
 
-/* The alphabet: printable bytes of Latin-1 are themselves, the others are numbered from U+0100 on.
- */
-static uint32_t letter_of(unsigned byte)
+uint32_t bpe_letter(unsigned char byte)
 {
     static const struct {
         unsigned first, last;
@@ -113,7 +111,7 @@ static char *read_vocabulary(struct bpe *bpe, const json_t *vocab)
     int16_t byte_of[LETTERS];
     memset(byte_of, 0xff, sizeof byte_of);
     for (unsigned byte = 0; byte < 256; byte++)
-        byte_of[letter_of(byte)] = (int16_t)byte;
+        byte_of[bpe_letter((unsigned char)byte)] = (int16_t)byte;
 
     const char *text;
     json_t *value;

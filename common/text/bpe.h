@@ -29,6 +29,10 @@ void bpe_encode(struct bpe *bpe, const char *piece, size_t length, struct ids *i
  * that is not written in the alphabet stands for itself. */
 const char *bpe_bytes(const struct bpe *bpe, uint32_t id, size_t *length);
 
+/* The alphabet's character for a byte: printable bytes of Latin-1 are themselves, the others are
+ * numbered from U+0100 on. */
+uint32_t bpe_letter(unsigned char byte);
+
 /* The highest id + 1. */
 uint32_t bpe_size(const struct bpe *bpe);
 

@@ -568,6 +568,16 @@ char *tokenizer_encode(struct tokenizer *t, const char *text, size_t length, siz
 
 /* ---- decoding ---- */
 
+const char *tokenizer_token(const struct tokenizer *t, int32_t id, size_t *length)
+{
+    const char *bytes = id < 0 ? NULL : bpe_bytes(t->bpe, (uint32_t)id, length);
+    const struct added *added = id >= 0 && (uint32_t)id < t->size ? t->by_id[id] : NULL;
+    if (bytes || !added)
+        return bytes;
+    *length = added->length;
+    return added->content;
+}
+
 size_t tokenizer_decode(const struct tokenizer *t, const int32_t *id, size_t count, char **text,
                         size_t *length)
 {
@@ -576,13 +586,12 @@ size_t tokenizer_decode(const struct tokenizer *t, const int32_t *id, size_t cou
     FILE *out = open_memstream(&bytes, &size);
     if (!out)
         die("out of memory");
-    for (i = 0; i < count && id[i] >= 0; i++) {
+    for (i = 0; i < count; i++) {
         size_t piece_size;
-        const char *piece = bpe_bytes(t->bpe, (uint32_t)id[i], &piece_size);
-        const struct added *added = (uint32_t)id[i] < t->size ? t->by_id[id[i]] : NULL;
-        if (!piece && !added)
+        const char *piece = tokenizer_token(t, id[i], &piece_size);
+        if (!piece)
             break;
-        fwrite(piece ? piece : added->content, 1, piece ? piece_size : added->length, out);
+        fwrite(piece, 1, piece_size, out);
     }
     if (fclose(out))
         die("out of memory");

@@ -37,6 +37,9 @@ char *tokenizer_encode(struct tokenizer *t, const char *text, size_t length, siz
 char *tokenizer_encode_passage(struct tokenizer *t, const struct passage *passage, size_t enough,
                                struct ids *ids);
 
+/* The bytes of a token, *length of them, owned by the tokenizer; NULL if no token has this id. */
+const char *tokenizer_token(const struct tokenizer *t, int32_t id, size_t *length);
+
 /* The text of `count` ids. Ill-formed bytes (a split character) become U+FFFD. Returns the number
  * of valid ids: less than count if some id has no token, and then *text is not set. Otherwise the
  * caller frees *text, *length bytes and a final NUL. */

@@ -295,6 +295,11 @@ static void to_fp8(struct device *d, const struct mat *m)
     d->quantize(d, m[0], m[0], ACTIVATION_FP8, 0);
 }
 
+static void to_fp8_32(struct device *d, const struct mat *m)
+{
+    d->quantize(d, m[0], m[0], ACTIVATION_FP8_32, 0);
+}
+
 static void to_fp4(struct device *d, const struct mat *m)
 {
     d->quantize(d, m[0], m[0], ACTIVATION_FP4, 0);
@@ -330,6 +335,8 @@ static void activations(void **state)
     need_device(cuda);
     struct array x[] = {all_numbers()};
     COMPARE(to_fp8, x);
+    x[0] = all_numbers();
+    COMPARE(to_fp8_32, x);
     x[0] = all_numbers();
     COMPARE(to_fp4, x);
     x[0] = all_numbers();

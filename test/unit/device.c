@@ -238,14 +238,16 @@ static void activations_are_those_of_the_codecs(void **state)
         for (int i = 0; i < COLS; i++)
             x[i] = bf16_from_f32(size[k] * noise(&seed));
         x[7] = x[200] = x[300] = bf16_from_f32(size[k]);
-        activation_fp8_row(y, x, COLS);
-        for (size_t i = 0; i < COLS; i += 128)
-            expect_block(x + i, y + i, COLS - i < 128 ? COLS - i : 128, 448, 1e-4F, true);
         activation_fp4_row(y, x, COLS);
         for (size_t i = 0; i < COLS; i += 32)
             expect_block(x + i, y + i, 32, 6, 6 * 0x1p-126F, false);
-        activation_fp8_row(x, x, COLS); /* in place; once more changes nothing */
-        activation_fp8_row(y, x, COLS);
+        for (size_t block = 32; block <= 128; block *= 4) {
+            activation_fp8_row(y, x, COLS, block);
+            for (size_t i = 0; i < COLS; i += block)
+                expect_block(x + i, y + i, COLS - i < block ? COLS - i : block, 448, 1e-4F, true);
+        }
+        activation_fp8_row(x, x, COLS, 128); /* in place; once more changes nothing */
+        activation_fp8_row(y, x, COLS, 128);
         assert_memory_equal(x, y, sizeof x);
     }
 }

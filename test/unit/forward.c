@@ -119,17 +119,26 @@ static void expect_near(const uint16_t *got, const uint16_t *want, size_t rows, 
 }
 
 struct block {
-    const uint16_t *want;
-    const char *model;
+    const uint16_t *want; /* NULL: golden has it */
+    const char *model, *golden;
+    const struct network *network;
 };
 
 static void take_block(void *context, const struct states *states)
 {
     const struct block *block = context;
     struct mat hidden = states->hidden.all;
+    size_t rows = (size_t)hidden.rows, wide = (size_t)hidden.cols;
+    size_t cols = (size_t)(block->network->copies * block->network->dim);
     uint16_t *got = read_hidden(states);
+    for (size_t i = 0; i < rows; i++) /* without what else is carried */
+        memmove(got + i * cols, got + i * wide, cols * sizeof *got);
+    char *name = xprintf("layers.%d.output", (int)states->layer);
+    uint16_t *own = block->want ? NULL : read_tensor(block->golden, name);
     char *what = xprintf("%s, block %d", block->model, (int)states->layer);
-    expect_near(got, block->want, (size_t)hidden.rows, (size_t)hidden.cols, what);
+    expect_near(got, own ? own : block->want, rows, cols, what);
+    free(own);
+    free(name);
     free(what);
     free(got);
 }
@@ -161,7 +170,7 @@ static void test_blocks(const char *model, const uint64_t *dim)
     for (uint64_t layer = 0; layer < 4; layer++) {
         char *name = xprintf("layers.%d.output_sample0", (int)layer);
         uint16_t *want = read_tensor(golden, name);
-        struct block block = {want, model};
+        struct block block = {.want = want, .model = model};
         struct tokens tokens;
         char *path = before ? write_states(before, dim) : NULL;
         struct forward run = {.first = layer,
@@ -171,6 +180,7 @@ static void test_blocks(const char *model, const uint64_t *dim)
                               .context = &block,
                               .states = take_block};
         run_over(&run, model, "golden/eval-ids.safetensors", 1, &tokens);
+        block.network = run.network;
         finish(&run, &tokens);
         if (path)
             unlink(path);
@@ -199,6 +209,22 @@ static void blocks_of_nano_with_states_away(void **state)
     blocks_of_nano(state);
     if (device)
         device->room = room;
+}
+
+/* One after another: a layer needs more of earlier ones than hidden states. */
+static void blocks_of_v41(void **state)
+{
+    (void)state;
+    need("v41-tiny");
+    char *golden = fixture_path("v41-tiny", "golden/steps-golden.safetensors");
+    struct block block = {.model = "v41-tiny", .golden = golden};
+    struct tokens tokens;
+    struct forward run = {
+        .last = 7, .arithmetic = ARITHMETIC_SERVED, .context = &block, .states = take_block};
+    run_over(&run, "v41-tiny", "golden/eval-ids.safetensors", 1, &tokens);
+    block.network = run.network;
+    finish(&run, &tokens);
+    free(golden);
 }
 
 static void blocks_of_mini(void **state)
@@ -251,12 +277,10 @@ static void test_losses(const char *model, uint64_t count)
     float *want = read_tensor(golden, "nll");
     struct losses losses = {.want = want};
     struct tokens tokens;
-    struct forward run = {.last = 3,
-                          .head = true,
-                          .arithmetic = ARITHMETIC_SERVED,
-                          .context = &losses,
-                          .logits = take_losses};
+    struct forward run = {
+        .head = true, .arithmetic = ARITHMETIC_SERVED, .context = &losses, .logits = take_losses};
     run_over(&run, model, "golden/eval-ids.safetensors", 0, &tokens);
+    run.last = run.network->layers - 1;
     finish(&run, &tokens);
     assert_int_equal(losses.count, count);
     double mean = losses.sum / (double)losses.count,
@@ -274,6 +298,14 @@ static void losses_of_nano(void **state)
     test_losses("v4-nano", 8160);
 }
 
+/* Of weights that were not trained, so that a selection which turns on a tie changes a sample's
+ * losses by more. */
+static void losses_of_v41(void **state)
+{
+    (void)state;
+    test_losses("v41-tiny", 136);
+}
+
 static void losses_of_mini(void **state)
 {
     (void)state;
@@ -285,7 +317,7 @@ static void losses_of_mini(void **state)
 struct dump {
     struct toc *toc;
     struct pt pt;
-    struct model *model;
+    const struct model *model;
     uint64_t inputs, near;
     double sum, worst, worst_of_first;
     /* An input amax that hangs on a router's tie, and what it is with the other choice; or NULL. */
@@ -331,19 +363,19 @@ static void take_amax(void *context, const struct linear_seen *seen)
 }
 
 /* `inputs` golden amaxes of inputs, of all experts that a token reaches. */
-static void test_amaxes(const char *model, uint64_t inputs, const char *tied, double otherwise)
+static void test_amaxes(const char *model, const char *ids, uint64_t inputs, const char *tied,
+                        double otherwise)
 {
     need(model);
-    struct dump dump = {.toc = toc_new(),
-                        .model = model_open("deepseek_v4", NULL),
-                        .tied = tied,
-                        .otherwise = otherwise};
+    struct dump dump = {.toc = toc_new(), .tied = tied, .otherwise = otherwise};
     struct tokens tokens;
     char *path = fixture_path(model, "golden/amax/amax_dict_rank0-mp1.pt");
     char *error = pt_read(&dump.pt, path, dump.toc, toc_shard(dump.toc, "amax"));
     assert_null(error);
-    struct forward run = {.last = 3, .context = &dump, .linear = take_amax};
-    run_over(&run, model, "golden/calib-ids.safetensors", 0, &tokens);
+    struct forward run = {.context = &dump, .linear = take_amax};
+    run_over(&run, model, ids, 0, &tokens);
+    run.last = run.network->layers - 1;
+    dump.model = ts_model(run.in);
     finish(&run, &tokens);
     double mean = dump.sum / (double)dump.inputs, near = (double)dump.near / (double)dump.inputs;
     print_message("%s: amaxes: mean error %.4f, %.1f%% within 5%%, worst %.3f, in the first block "
@@ -355,7 +387,6 @@ static void test_amaxes(const char *model, uint64_t inputs, const char *tied, do
     assert_true(dump.worst <= 0.15);
     assert_true(dump.worst_of_first <= 0.01);
     pt_free(&dump.pt);
-    model_close(dump.model);
     toc_free(dump.toc);
     free(path);
 }
@@ -363,7 +394,13 @@ static void test_amaxes(const char *model, uint64_t inputs, const char *tied, do
 static void amaxes_of_nano(void **state)
 {
     (void)state;
-    test_amaxes("v4-nano", 189, NULL, 0);
+    test_amaxes("v4-nano", "golden/calib-ids.safetensors", 189, NULL, 0);
+}
+
+static void amaxes_of_v41(void **state)
+{
+    (void)state;
+    test_amaxes("v41-tiny", "golden/eval-ids.safetensors", 192, NULL, 0);
 }
 
 /* One of them hangs on a router's tie: for token 325 of sample 16, the last expert chosen in layer
@@ -375,7 +412,8 @@ static void amaxes_of_nano(void **state)
 static void amaxes_of_mini(void **state)
 {
     (void)state;
-    test_amaxes("v4-mini", 384, "layers.3.ffn.experts.25.w2", 28.25);
+    test_amaxes("v4-mini", "golden/calib-ids.safetensors", 384, "layers.3.ffn.experts.25.w2",
+                28.25);
 }
 
 /* ---- hidden states that are away ---- */
@@ -422,14 +460,13 @@ static void say_logits(void *context, unsigned mtp, uint64_t first, struct mat l
     free(value);
 }
 
-/* Six samples: in groups of two where hidden states are away, of four where they are not. */
-static struct said run_with_room(uint64_t room)
+/* Samples one by one: in small groups where hidden states are away, larger where they are not. */
+static struct said run_with_room(const char *model, uint64_t memory, uint64_t room)
 {
     struct said said = {0};
     struct tokens tokens;
     struct forward run = {.last = UINT64_MAX,
                           .head = true,
-                          .mtp = true,
                           .arithmetic = ARITHMETIC_SERVED,
                           .context = &said,
                           .linear = say_amax,
@@ -437,24 +474,37 @@ static struct said run_with_room(uint64_t room)
                           .logits = say_logits};
     const uint64_t before = device->room;
     device->room = room;
-    run_over(&run, "v4-nano", "golden/eval-ids.safetensors", 6, &tokens);
+    run_over(&run, model, "golden/eval-ids.safetensors", 6, &tokens);
+    run.mtp = run.network->mtp_layers > 0;
     run.last = run.network->layers - 1;
     run.batch = 1;
-    run.memory = (uint64_t)7 << 20;
+    run.memory = memory;
     finish(&run, &tokens);
     device->room = before;
     return said;
 }
 
-static void states_that_are_away_change_no_bit(void **state)
+static void test_states_away(const char *model, uint64_t memory)
 {
-    (void)state;
-    need("v4-nano");
-    struct said near = run_with_room(device->room), on_host = run_with_room(0);
+    need(model);
+    struct said near = run_with_room(model, memory, device->room);
+    struct said on_host = run_with_room(model, memory, 0);
     assert_int_equal(near.count, on_host.count);
     assert_memory_equal(near.byte, on_host.byte, near.count);
     free(near.byte);
     free(on_host.byte);
+}
+
+static void states_that_are_away_change_no_bit(void **state)
+{
+    (void)state;
+    test_states_away("v4-nano", (uint64_t)7 << 20); /* groups of two, and of four */
+}
+
+static void states_that_are_away_change_no_bit_of_v41(void **state)
+{
+    (void)state;
+    test_states_away("v41-tiny", (uint64_t)512 << 10);
 }
 
 /* With an argument: only the tests whose names match this pattern. */
@@ -464,13 +514,17 @@ int main(int argc, char **argv)
         cmocka_set_test_filter(argv[1]);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(blocks_of_nano),
+        cmocka_unit_test(blocks_of_v41),
         cmocka_unit_test(blocks_of_mini),
         cmocka_unit_test(losses_of_nano),
+        cmocka_unit_test(losses_of_v41),
         cmocka_unit_test(losses_of_mini),
         cmocka_unit_test(amaxes_of_nano),
+        cmocka_unit_test(amaxes_of_v41),
         cmocka_unit_test(amaxes_of_mini),
         cmocka_unit_test(blocks_of_nano_with_states_away),
         cmocka_unit_test(states_that_are_away_change_no_bit),
+        cmocka_unit_test(states_that_are_away_change_no_bit_of_v41),
     };
     return run_on_devices(&device, tests, NULL, NULL);
 }

@@ -8,7 +8,7 @@
 
 /* ---- batches ---- */
 
-static struct mat numbers(struct device *d, int32_t *value, uint64_t count)
+struct mat v4_numbers(struct device *d, int32_t *value, uint64_t count)
 {
     struct mat m = d->make(d, DTYPE_I32, count, 1);
     d->write(d, m, value);
@@ -41,11 +41,11 @@ void v4_batch_begin(const struct v4 *v4, struct v4_batch *batch, const uint64_t 
         }
     }
     *batch = (struct v4_batch){.rows = rows, .blocks = blocks};
-    batch->position = numbers(v4->network.device, position, rows);
-    batch->block = numbers(v4->network.device, block, rows);
-    batch->block_first = numbers(v4->network.device, first, blocks);
-    batch->block_number = numbers(v4->network.device, number, blocks);
-    batch->block_position = numbers(v4->network.device, at, blocks);
+    batch->position = v4_numbers(v4->network.device, position, rows);
+    batch->block = v4_numbers(v4->network.device, block, rows);
+    batch->block_first = v4_numbers(v4->network.device, first, blocks);
+    batch->block_number = v4_numbers(v4->network.device, number, blocks);
+    batch->block_position = v4_numbers(v4->network.device, at, blocks);
 }
 
 void v4_batch_end(const struct v4 *v4, struct v4_batch *batch)
@@ -60,8 +60,7 @@ void v4_batch_end(const struct v4 *v4, struct v4_batch *batch)
 
 /* ---- steps ---- */
 
-/* Compressed layers rotate all their keys and queries by angles of their own. */
-static struct mat angles_of(const struct v4 *v4, const struct layer *layer)
+struct mat v4_angles(const struct v4 *v4, const struct layer *layer)
 {
     return v4_ratio(layer) ? v4->compress_angles : v4->angles;
 }
@@ -71,16 +70,19 @@ void v4_project(const struct v4 *v4, struct layer *layer, const struct v4_batch 
 {
     const struct v4_config *c = &v4->config;
     struct device *d = v4->network.device;
-    struct mat table = angles_of(v4, layer);
+    struct mat table = v4_angles(v4, layer);
     layer_apply(layer, V4_WQ_A, low, x);
     layer_norm(layer, V4_Q_NORM, low, low);
     layer_apply(layer, V4_WQ_B, q, low);
-    d->unit(d, q, c->head_dim, v4->network.norm_eps);
+    if (c->unit_queries)
+        d->unit(d, q, c->head_dim, v4->network.norm_eps);
     d->rotate(d, q, c->head_dim, table, batch->position, false);
-    /* The reference then quantizes kv in place, but rounds the result to BF16: no change. */
     layer_apply(layer, V4_WKV, kv, x);
     layer_norm(layer, V4_KV_NORM, kv, kv);
     d->rotate(d, kv, c->head_dim, table, batch->position, false);
+    /* V4's reference also quantizes kv in place, but rounds the result to BF16: no change. */
+    if (c->round_keys)
+        d->quantize(d, kv, kv, v4->network.fp8, 0);
 }
 
 void v4_compress(const struct v4 *v4, struct layer *layer, enum v4_piece ape,
@@ -94,7 +96,7 @@ void v4_compress(const struct v4 *v4, struct layer *layer, enum v4_piece ape,
     layer_apply(layer, ape + V4_APE_WGATE, score, x);
     d->pool(d, y, kv, score, layer->piece[ape].vector, batch->block_first, batch->block_number);
     layer_norm(layer, ape + V4_APE_NORM, y, y);
-    d->rotate(d, y, y.cols, angles_of(v4, layer), batch->block_position, false);
+    d->rotate(d, y, y.cols, v4_angles(v4, layer), batch->block_position, false);
     d->drop(d, kv);
     d->drop(d, score);
 }
@@ -120,7 +122,7 @@ void v4_index_parts(const struct v4 *v4, struct layer *layer, const struct v4_ba
     const struct v4_config *c = &v4->config;
     struct device *d = v4->network.device;
     layer_apply(layer, V4_INDEX_WQ_B, q, low);
-    d->rotate(d, q, c->index_dim, angles_of(v4, layer), batch->position, false);
+    d->rotate(d, q, c->index_dim, v4_angles(v4, layer), batch->position, false);
     index_form(v4, q);
     v4_compress(v4, layer, V4_INDEX_APE, batch, key, x);
     index_form(v4, key);
@@ -169,7 +171,7 @@ void v4_output(const struct v4 *v4, struct layer *layer, const struct v4_batch *
     const struct v4_config *c = &v4->config;
     struct device *d = v4->network.device;
     struct mat low = d->make(d, DTYPE_BF16, o.rows, c->o_groups * c->o_rank);
-    d->rotate(d, o, c->head_dim, angles_of(v4, layer), batch->position, true);
+    d->rotate(d, o, c->head_dim, v4_angles(v4, layer), batch->position, true);
     layer_apply(layer, V4_WO_A, low, o);
     layer_apply(layer, V4_WO_B, y, low);
     d->drop(d, low);

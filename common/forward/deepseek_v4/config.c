@@ -54,7 +54,7 @@ void v4_config_read(struct v4 *v4, const struct config *config)
         .experts = config_size(config, "n_routed_experts"),
         .experts_used = config_size(config, "num_experts_per_tok"),
         .expert_dim = config_size(config, "moe_intermediate_size"),
-        .hash_layers = config_count(config, "num_hash_layers", 0),
+        .hash_layers = config_optional(config, "num_hash_layers"),
         .sinkhorn_iterations = config_size(config, "hc_sinkhorn_iters"),
         .hc_eps = (float)config_real(config, "hc_eps", 0),
         .route_scale = (float)config_real(config, "routed_scaling_factor", 0),
@@ -62,6 +62,7 @@ void v4_config_read(struct v4 *v4, const struct config *config)
         .scoring = routing_scoring(config),
     };
     n->copies = config_size(config, "hc_mult");
+    n->kept = n->copies + n->copies * n->copies;
     n->norm_eps = (float)config_real(config, "rms_norm_eps", 0);
     c->ratio = config_list(config, "compress_ratios", n->layers + n->mtp_layers,
                            "one per layer, MTP's last");

@@ -1,6 +1,6 @@
 /* deepseek_v4.h: DeepSeek-V4's part of the forward pass: dimensions, the pieces of a layer, and the
  * steps of its attention and hyper-connections, as separate functions so that tests can check each
- * one.
+ * one. DeepSeek-V4.1 (deepseek_v41/) adds to it.
  *
  * Source of all formulas: DeepSeek-V4-Flash's inference/model.py and kernel.py. Matrices have one
  * row per token; the samples of a batch follow each other. */
@@ -18,8 +18,11 @@ struct v4_config {
     uint64_t index_heads, index_dim, index_best;
     uint64_t experts, experts_used, expert_dim, hash_layers;
     uint64_t sinkhorn_iterations;
-    uint64_t *ratio; /* by layer, MTP layers last */
-    float hc_eps, route_scale, swiglu_limit;
+    uint64_t *ratio; /* tokens per compressed block, 0 for none; by layer, MTP layers last */
+    float hc_eps, route_scale;
+    float swiglu_limit, shared_limit; /* of routed experts, and of the shared one */
+    bool unit_queries;                /* each head's query is divided by its rms */
+    bool round_keys;                  /* the window's keys are rounded to FP8 */
     enum scoring scoring;
     struct rope rope, compress_rope; /* of layers without and with compression */
 };
@@ -42,6 +45,23 @@ void v4_config_read(struct v4 *v4, const struct config *config);
 /* For struct network's describe(). */
 void v4_describe(const struct network *n, struct layer *layer);
 
+/* What all layers have: everything but compressor, indexer and MTP's own. */
+void v4_block_pieces(struct layer *layer);
+
+/* The indexer's queries and their heads' weights. */
+void v4_index_pieces(struct layer *layer);
+
+/* For struct network: what V4.1 has unchanged. */
+void v4_begin(struct network *n, struct device *d, uint64_t length);
+void v4_end(struct network *n);
+struct router v4_router(const struct network *n, struct layer *layer);
+void v4_join(const struct network *n, struct layer *layer, struct mat hidden, struct mat y,
+             struct mat kept);
+
+/* What a hyper-connection keeps for hc_out(): n->kept columns. */
+struct mat v4_post(const struct network *n, struct mat kept);
+struct mat v4_comb(const struct network *n, struct mat kept);
+
 /* ---- the pieces of a layer ---- */
 
 /* All tensors of a layer except the experts', in the order of use. */
@@ -50,6 +70,10 @@ enum v4_piece {
     V4_HNORM,
     V4_E_PROJ,
     V4_H_PROJ,
+    V4_ENGRAM_TABLE, /* V4.1 only, like all ENGRAM, INDEX_WK and INDEX_K_NORM */
+    V4_ENGRAM_WKV,
+    V4_ENGRAM_Q,
+    V4_ENGRAM_K,
     V4_HC_ATTN_FN, /* a hyper-connection's three follow each other */
     V4_HC_ATTN_BASE,
     V4_HC_ATTN_SCALE,
@@ -69,6 +93,8 @@ enum v4_piece {
     V4_COMPRESS_WKV,
     V4_COMPRESS_WGATE,
     V4_COMPRESS_NORM,
+    V4_INDEX_WK,
+    V4_INDEX_K_NORM,
     V4_SINK,
     V4_WO_A,
     V4_WO_B,
@@ -102,18 +128,23 @@ struct v4_batch {
     uint64_t rows;
     struct mat position; /* [rows, 1] I32: position in the sample */
     uint64_t blocks;     /* of tokens to compress, in all samples */
-    struct mat block;    /* [rows, 1] I32: the sample's first block */
+    struct mat block;    /* [rows, 1] I32: the row of the sample's first block */
     struct mat block_first, block_number, block_position; /* [blocks, 1] I32: a block's first row;
                                                              its number and its first token's
                                                              position, both in its sample */
 };
 
-/* Tokens per block of a layer's compressor, which has a position embedding for each; 0 without a
- * compressor. */
+/* Tokens per block of a layer; 0 where it sees no blocks. */
 static inline uint64_t v4_ratio(const struct layer *layer)
 {
-    return layer->piece[V4_APE].rows;
+    return v4_of(layer->network)->config.ratio[layer->number];
 }
+
+/* The angles of a layer: compressed layers rotate all their keys and queries by their own. */
+struct mat v4_angles(const struct v4 *v4, const struct layer *layer);
+
+/* A column of numbers on the device; frees value[count]. */
+struct mat v4_numbers(struct device *d, int32_t *value, uint64_t count);
 
 /* Sample i has rows start[i] … start[i + 1] - 1; ratio is that of the layers to come. */
 void v4_batch_begin(const struct v4 *v4, struct v4_batch *batch, const uint64_t *start,
@@ -121,6 +152,11 @@ void v4_batch_begin(const struct v4 *v4, struct v4_batch *batch, const uint64_t 
 void v4_batch_end(const struct v4 *v4, struct v4_batch *batch);
 
 /* ---- steps ---- */
+
+/* A hyper-connection's coefficients from the copies x [rows, copies * dim]: pre and post [rows,
+ * copies], comb [rows, copies²], see device.h. hc: V4_HC_ATTN_FN or V4_HC_FFN_FN. */
+void v4_hc_mix(const struct v4 *v4, struct layer *layer, enum v4_piece hc, struct mat pre,
+               struct mat post, struct mat comb, struct mat x);
 
 /* Hyper-connection: y [rows, dim] from the copies x [rows, copies * dim], with post [rows, copies]
  * and comb [rows, copies²] for device.h's hc_out(). hc: V4_HC_ATTN_FN or V4_HC_FFN_FN. */
@@ -131,7 +167,7 @@ void v4_hc_in(const struct v4 *v4, struct layer *layer, enum v4_piece hc, struct
 void v4_hc_head(const struct v4 *v4, struct layer *layer, struct mat y, struct mat x);
 
 /* From x: queries q [rows, heads * head_dim], their low-rank form low [rows, q_rank], and keys kv
- * [rows, head_dim]. */
+ * [rows, head_dim], both rotated. */
 void v4_project(const struct v4 *v4, struct layer *layer, const struct v4_batch *batch,
                 struct mat low, struct mat q, struct mat kv, struct mat x);
 

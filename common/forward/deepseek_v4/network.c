@@ -4,7 +4,7 @@
 #include "base/die.h"
 #include "forward/deepseek_v4/deepseek_v4.h"
 
-static void begin(struct network *n, struct device *d, uint64_t length)
+void v4_begin(struct network *n, struct device *d, uint64_t length)
 {
     struct v4 *v4 = (struct v4 *)n;
     n->device = d;
@@ -12,7 +12,7 @@ static void begin(struct network *n, struct device *d, uint64_t length)
     v4->compress_angles = rope_table(d, &v4->config.compress_rope, length);
 }
 
-static void end(struct network *n)
+void v4_end(struct network *n)
 {
     struct v4 *v4 = (struct v4 *)n;
     n->device->drop(n->device, v4->angles);
@@ -29,23 +29,23 @@ static void close_all(struct network *n)
 
 /* ---- steps ---- */
 
-/* What a hyper-connection keeps for hc_out(). */
-static struct mat post_of(const struct network *n, struct mat kept)
+struct mat v4_post(const struct network *n, struct mat kept)
 {
     return mat_cols(kept, 0, n->copies);
 }
 
-static struct mat comb_of(const struct network *n, struct mat kept)
+struct mat v4_comb(const struct network *n, struct mat kept)
 {
     return mat_cols(kept, n->copies, n->copies * n->copies);
 }
 
 static void attention(const struct network *n, struct layer *layer, struct mat hidden, struct mat x,
-                      struct mat kept, const uint64_t *start, uint64_t samples)
+                      struct mat kept, const uint64_t *start, uint64_t samples, const int32_t *id)
 {
+    (void)id;
     const struct v4 *v4 = v4_of(n);
     struct device *d = n->device;
-    struct mat post = post_of(n, kept), comb = comb_of(n, kept);
+    struct mat post = v4_post(n, kept), comb = v4_comb(n, kept);
     struct mat y = d->make(d, DTYPE_BF16, x.rows, n->dim);
     struct v4_batch batch;
     v4_batch_begin(v4, &batch, start, samples, v4_ratio(layer));
@@ -59,7 +59,7 @@ static void attention(const struct network *n, struct layer *layer, struct mat h
     d->drop(d, y);
 }
 
-static struct router router(const struct network *n, struct layer *layer)
+struct router v4_router(const struct network *n, struct layer *layer)
 {
     const struct v4_config *c = &v4_of(n)->config;
     return (struct router){.gate = &layer->piece[V4_GATE].linear,
@@ -70,11 +70,12 @@ static struct router router(const struct network *n, struct layer *layer)
                            .scale = c->route_scale};
 }
 
-static void join(const struct network *n, struct layer *layer, struct mat hidden, struct mat y,
-                 struct mat kept)
+void v4_join(const struct network *n, struct layer *layer, struct mat hidden, struct mat y,
+             struct mat kept)
 {
     (void)layer;
-    n->device->hc_out(n->device, hidden, y, post_of(n, kept), comb_of(n, kept));
+    n->device->hc_out(n->device, mat_cols(hidden, 0, n->copies * n->dim), y, v4_post(n, kept),
+                      v4_comb(n, kept));
 }
 
 static void head(const struct network *n, struct layer *layer, struct mat x, struct mat hidden)
@@ -83,8 +84,9 @@ static void head(const struct network *n, struct layer *layer, struct mat x, str
     layer_norm(layer, V4_NORM, x, x);
 }
 
-struct network *deepseek_v4_open(const struct config *config)
+struct network *deepseek_v4_open(const struct config *config, struct ts_in *in)
 {
+    (void)in;
     struct v4 *v4 = xalloc(1, sizeof *v4);
     struct network *n = &v4->network;
     *n = (struct network){.embedding = "embed.weight",
@@ -92,16 +94,17 @@ struct network *deepseek_v4_open(const struct config *config)
                           .late_pieces = V4_LATE,
                           .head_piece = V4_HEAD,
                           .close = close_all,
-                          .begin = begin,
-                          .end = end,
+                          .begin = v4_begin,
+                          .end = v4_end,
                           .describe = v4_describe,
                           .attention = attention,
-                          .router = router,
+                          .router = v4_router,
                           .shared = v4_shared,
-                          .join = join,
+                          .join = v4_join,
                           .head = head,
                           .mtp_input = v4_mtp_input};
     v4_config_read(v4, config);
-    n->kept = n->copies + n->copies * n->copies;
+    n->fp8 = ACTIVATION_FP8;
+    v4->config.unit_queries = true;
     return n;
 }

@@ -11,7 +11,7 @@ enum { OVERLAPPING_RATIO = 4 };
 static void attention_pieces(struct layer *l, const struct v4_config *c)
 {
     const struct network *n = l->network;
-    uint64_t q = c->heads * c->head_dim, ratio = c->ratio[l->number];
+    uint64_t q = c->heads * c->head_dim;
     layer_piece(l, V4_ATTN_NORM, PIECE_VECTOR, "attn_norm.weight", 1, n->dim);
     layer_piece(l, V4_WQ_A, PIECE_LINEAR, "attn.wq_a.weight", c->q_rank, n->dim);
     layer_piece(l, V4_Q_NORM, PIECE_VECTOR, "attn.q_norm.weight", 1, c->q_rank);
@@ -23,6 +23,22 @@ static void attention_pieces(struct layer *l, const struct v4_config *c)
                 q / c->o_groups);
     l->piece[V4_WO_A].groups = c->o_groups; /* and never quantized */
     layer_piece(l, V4_WO_B, PIECE_LINEAR, "attn.wo_b.weight", n->dim, c->o_groups * c->o_rank);
+}
+
+void v4_index_pieces(struct layer *l)
+{
+    const struct network *n = l->network;
+    const struct v4_config *c = &v4_of(n)->config;
+    layer_piece(l, V4_INDEX_WQ_B, PIECE_LINEAR, "attn.indexer.wq_b.weight",
+                c->index_heads * c->index_dim, c->q_rank);
+    layer_piece(l, V4_INDEX_WEIGHTS, PIECE_MATRIX, "attn.indexer.weights_proj.weight",
+                c->index_heads, n->dim);
+}
+
+static void compression_pieces(struct layer *l, const struct v4_config *c)
+{
+    const struct network *n = l->network;
+    uint64_t ratio = c->ratio[l->number];
     if (!ratio)
         return;
     uint64_t wide = ratio == OVERLAPPING_RATIO ? 2 : 1;
@@ -34,10 +50,7 @@ static void attention_pieces(struct layer *l, const struct v4_config *c)
     layer_piece(l, V4_COMPRESS_NORM, PIECE_VECTOR, "attn.compressor.norm.weight", 1, c->head_dim);
     if (ratio != OVERLAPPING_RATIO)
         return;
-    layer_piece(l, V4_INDEX_WQ_B, PIECE_LINEAR, "attn.indexer.wq_b.weight",
-                c->index_heads * c->index_dim, c->q_rank);
-    layer_piece(l, V4_INDEX_WEIGHTS, PIECE_MATRIX, "attn.indexer.weights_proj.weight",
-                c->index_heads, n->dim);
+    v4_index_pieces(l);
     layer_piece(l, V4_INDEX_APE, PIECE_VECTOR, "attn.indexer.compressor.ape", ratio,
                 wide * c->index_dim);
     layer_piece(l, V4_INDEX_WKV, PIECE_MATRIX, "attn.indexer.compressor.wkv.weight",
@@ -80,9 +93,10 @@ static void ffn_pieces(struct layer *l, const struct v4_config *c)
                 c->expert_dim);
 }
 
-static void block_pieces(struct layer *l, const struct v4_config *c)
+void v4_block_pieces(struct layer *l)
 {
     const struct network *n = l->network;
+    const struct v4_config *c = &v4_of(n)->config;
     uint64_t mixes = (2 + n->copies) * n->copies, wide = n->copies * n->dim;
     layer_piece(l, V4_HC_ATTN_FN, PIECE_MATRIX, "hc_attn_fn", mixes, wide);
     layer_piece(l, V4_HC_ATTN_BASE, PIECE_VECTOR, "hc_attn_base", 1, mixes);
@@ -111,7 +125,8 @@ static void mtp_pieces(struct layer *l, const struct v4_config *c)
     layer_piece(l, V4_HNORM, PIECE_VECTOR, "hnorm.weight", 1, n->dim);
     layer_piece(l, V4_E_PROJ, PIECE_LINEAR, "e_proj.weight", n->dim, n->dim);
     layer_piece(l, V4_H_PROJ, PIECE_LINEAR, "h_proj.weight", n->dim, n->dim);
-    block_pieces(l, c);
+    v4_block_pieces(l);
+    compression_pieces(l, c);
     head_pieces(l);
 }
 
@@ -124,7 +139,8 @@ void v4_describe(const struct network *n, struct layer *layer)
         layer_piece(layer, V4_HEAD, PIECE_MATRIX, "head.weight", n->vocabulary, n->dim);
     } else if (layer->number < n->layers) {
         layer->prefix = xprintf("layers.%" PRIu64 ".", layer->number);
-        block_pieces(layer, c);
+        v4_block_pieces(layer);
+        compression_pieces(layer, c);
     } else {
         layer->prefix = xprintf("mtp.%" PRIu64 ".", layer->number - n->layers);
         mtp_pieces(layer, c);

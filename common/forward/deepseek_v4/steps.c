@@ -4,20 +4,27 @@
 
 /* ---- hyper-connections ---- */
 
-void v4_hc_in(const struct v4 *v4, struct layer *layer, enum v4_piece hc, struct mat y,
-              struct mat post, struct mat comb, struct mat x)
+void v4_hc_mix(const struct v4 *v4, struct layer *layer, enum v4_piece hc, struct mat pre,
+               struct mat post, struct mat comb, struct mat x)
 {
     const struct v4_config *c = &v4->config;
     const struct network *n = &v4->network;
     struct device *d = n->device;
     struct mat mixes = d->make(d, DTYPE_F32, x.rows, (2 + n->copies) * n->copies);
-    struct mat pre = d->make(d, DTYPE_F32, x.rows, n->copies);
     layer_apply(layer, hc, mixes, x);
     d->hc_scale(d, mixes, x, n->norm_eps);
     d->sinkhorn(d, pre, post, comb, mixes, layer->piece[hc + V4_HC_SCALE].vector,
                 layer->piece[hc + V4_HC_BASE].vector, c->sinkhorn_iterations, c->hc_eps);
-    d->hc_in(d, y, x, pre);
     d->drop(d, mixes);
+}
+
+void v4_hc_in(const struct v4 *v4, struct layer *layer, enum v4_piece hc, struct mat y,
+              struct mat post, struct mat comb, struct mat x)
+{
+    struct device *d = v4->network.device;
+    struct mat pre = d->make(d, DTYPE_F32, x.rows, v4->network.copies);
+    v4_hc_mix(v4, layer, hc, pre, post, comb, x);
+    d->hc_in(d, y, x, pre);
     d->drop(d, pre);
 }
 
@@ -39,9 +46,9 @@ void v4_hc_head(const struct v4 *v4, struct layer *layer, struct mat y, struct m
 
 void v4_shared(const struct network *n, struct layer *layer, struct mat y, struct mat x)
 {
-    /* The limit applies only to routed experts. */
     linear_mlp(n->device, &layer->piece[V4_SHARED_W1].linear, &layer->piece[V4_SHARED_W3].linear,
-               &layer->piece[V4_SHARED_W2].linear, 0, y, x, (struct mat){0});
+               &layer->piece[V4_SHARED_W2].linear, v4_of(n)->config.shared_limit, y, x,
+               (struct mat){0});
 }
 
 /* ---- multi-token prediction ---- */

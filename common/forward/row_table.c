@@ -1,0 +1,55 @@
+#include "forward/row_table.h"
+
+#include <stdlib.h>
+
+#include "base/die.h"
+
+/* Each row costs a disk access, so many are read at a time. A thread is worth some rows. */
+enum { READERS = 32, ROWS_OF_READER = 16 };
+
+void row_table_open(struct row_table *table, const struct weight *weight, struct ts_held *bytes,
+                    struct ts_held *scale)
+{
+    bool scaled = scale && ts_held_tensor(scale)->rank == 2;
+    if (weight->format != FORMAT_PLAIN && !(weight->format == FORMAT_FP8 && scaled))
+        die("%s: rows are read from a matrix in BF16, or in FP8 with scales of blocks, not %s",
+            ts_held_tensor(bytes)->name, format_name(weight->format));
+    *table = (struct row_table){weight, bytes, scale};
+}
+
+/* The scales of row `number`, in fp8[]; raw: room for their bytes. */
+static void read_scales(const struct row_table *table, uint64_t number, void *raw, float *fp8)
+{
+    const struct tensor *tensor = ts_held_tensor(table->scale);
+    uint64_t cols = tensor->dim[1];
+    size_t size = (size_t)cols * dtype_size(tensor->dtype);
+    ts_held_read(table->scale, number / table->weight->block_rows * size, raw, size);
+    for (uint64_t i = 0; i < cols; i++)
+        fp8[i] = (float)dtype_value(tensor->dtype, raw, (size_t)i);
+}
+
+void row_table_read(const struct row_table *table, const int32_t *number, uint64_t count,
+                    uint16_t *rows)
+{
+    const struct weight *w = table->weight;
+    const struct tensor *tensor = ts_held_tensor(table->bytes);
+    size_t size = (size_t)weight_row_bytes(w, tensor);
+    size_t blocks = table->scale ? (size_t)ts_held_tensor(table->scale)->dim[1] : 0;
+#pragma omp parallel num_threads(at_most(1 + count / ROWS_OF_READER, READERS))
+    {
+        char *raw = xalloc(size, 1);
+        float *scale = xalloc(blocks, sizeof *scale), *stored = xalloc(blocks, sizeof *stored);
+        const struct scales scales = {.fp8 = scale};
+#pragma omp for schedule(static)
+        for (uint64_t i = 0; i < count; i++) {
+            uint64_t row = (uint64_t)number[i];
+            ts_held_read(table->bytes, row * size, raw, size);
+            if (blocks)
+                read_scales(table, row, stored, scale);
+            weight_rows(w, tensor, &scales, 0, 1, raw, rows + i * w->cols);
+        }
+        free(raw);
+        free(scale);
+        free(stored);
+    }
+}
