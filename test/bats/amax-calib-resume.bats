@@ -230,9 +230,9 @@ other_scale() {
 @test "a folder that cannot be made or written in" {
     refused 'kept/no: its folder, .*/kept: No such file or directory' "${calib[@]}" --resume "$T/kept/no" "$NANO"
     touch "$T/file"
-    refused 'file: Not a directory' "${calib[@]}" --resume "$T/file" "$NANO"
+    refused 'file: exists and is not a folder' "${calib[@]}" --resume "$T/file" "$NANO"
     mkdir -p "$T/kept/calibration.ts.partial"
-    refused 'calibration.ts.partial: Is a directory' "${calib[@]}" --resume "$T/kept" "$NANO"
+    refused 'calibration.ts.partial: is in the way, and not a regular file' "${calib[@]}" --resume "$T/kept" "$NANO"
 }
 
 @test "a folder is one run's at a time" {

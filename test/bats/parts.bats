@@ -416,7 +416,7 @@ joined() {
     ln -s "$PWD/$BIN"/* "$T/bin"
     rm "$T/bin/nvfp4-cast"
     # shellcheck disable=SC2016 # for another shell
-    printf '#!/bin/sh\ncase $1 in -n | --zero) [ "$3" != -n ] || exec "%s/nvfp4-cast" "$@" ;; esac\necho $$ >>"%s/begun"\nexec sleep 600\n' \
+    printf '#!/bin/sh\ncase " $* " in *" -n "*) exec "%s/nvfp4-cast" "$@" ;; esac\necho $$ >>"%s/begun"\nexec sleep 600\n' \
         "$PWD/$BIN" "$T" >"$T/bin/nvfp4-cast"
     chmod +x "$T/bin/nvfp4-cast"
     SEEKPIPE_BIN=$T/bin v4-experts -q --jobs 2 --amax "$NANO_AMAX" "$NANO" "$T/out" 3>&- &
