@@ -407,8 +407,8 @@ static const struct peers *last_layer(const struct table *table, const struct pe
 
 /* The fallback rule's amax for an expert with these peers; 0 if there is none. A draft that was not
  * calibrated takes the trunk's last layer for its own. */
-static float fallback_amax(const struct table *table, const struct options *o,
-                           const struct peers *of)
+static double fallback_amax(const struct table *table, const struct options *o,
+                            const struct peers *of)
 {
     if (is_uncalibrated_draft(of))
         of = last_layer(table, of);

@@ -251,6 +251,19 @@ static void forget(struct summary *s)
     json_decref(s->notes);
 }
 
+/* What is known before the first byte. */
+static struct summary summary_of(struct ts_in *in, struct toc *toc, const struct shards *shards,
+                                 const struct output_dir *output)
+{
+    return (struct summary){.input = json_incref(json_object_get(ts_header(in), "input")),
+                            .output = formats_totals(toc),
+                            .notes = engines_notes(ts_model(in), toc),
+                            .classes = model_classes(ts_model(in)),
+                            .file_bytes = shards_bytes(shards),
+                            .free_bytes = output_dir_free_bytes(output),
+                            .shards = shards_missing(shards)};
+}
+
 /* Write a stream to a folder, or with -n print its plan. Closes the stream. */
 static void write_stream(struct ts_in *in, struct output_dir *output, const struct options *o,
                          const struct stage *stage, double start)
@@ -274,13 +287,7 @@ static void write_stream(struct ts_in *in, struct output_dir *output, const stru
         toc = output->journal.toc; /* the stream may have only the missing shards */
     struct shards *shards = shards_plan(toc, in, &copier);
     configs_derive(&configs, in, toc);
-    struct summary s = {.input = json_incref(json_object_get(ts_header(in), "input")),
-                        .output = formats_totals(toc),
-                        .notes = engines_notes(ts_model(in), toc),
-                        .classes = model_classes(ts_model(in)),
-                        .file_bytes = shards_bytes(shards),
-                        .free_bytes = output_dir_free_bytes(output),
-                        .shards = shards_missing(shards)};
+    struct summary s = summary_of(in, toc, shards, output);
     if (continued) {
         s.finished = shards_resume(shards, output);
         s.rest_only = s.finished && ts_is_of_shards(in);

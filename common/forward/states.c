@@ -154,9 +154,9 @@ void states_load(const struct forward *run, const struct states *states)
     size_t count = columns_of(run, columns);
     bool needed = run->first <= run->last || run->mtp;
     for (const struct tensor *tensor; (tensor = ts_next(in));) {
-        if (read_states(run, in, states, columns, count)) {
+        if (read_states(run, in, states, columns, count))
             continue;
-        } else if (!strcmp(tensor->name, "layer")) {
+        if (!strcmp(tensor->name, "layer")) {
             check_layer(in, states);
         } else if (!strcmp(tensor->name, "lengths")) {
             check_lengths(run, in);

@@ -9,7 +9,8 @@ enum { ZERO_TAIL = 1 << 20, ZERO_DATA = 4096 };
 
 /* End the process if the last ZERO_TAIL bytes of a shard are zeros, or all of its data where that
  * is less but at least ZERO_DATA: more than a zero bias or an unused scale. Shards that end in
- * integers, such as token ids with padding, may do so. Of a shard that is whole, it reads a few KiB.
+ * integers, such as token ids with padding, may do so. Of a shard that is whole, it reads a few
+ * KiB.
  */
 void zero_tail_refuse(struct checkpoint *checkpoint);
 

@@ -70,8 +70,10 @@ static void collapse_spaces(struct key *key)
     size_t to = 0;
     for (size_t i = 0; i < key->length; i++) {
         bool space = strchr(" \t\r\n", key->text[i]) && key->text[i];
+        if (space)
+            key->text[i] = ' ';
         if (!space || !to || key->text[to - 1] != ' ')
-            key->text[to++] = space ? ' ' : key->text[i];
+            key->text[to++] = key->text[i];
     }
     key->text[to] = 0;
     key->length = to;

@@ -26,8 +26,8 @@ static struct found look(const struct model *model, const struct toc *toc)
     return found;
 }
 
-/* NULL if there are no drafts. vLLM reads config.json's `ignore`, which names drafts that stayed, for
- * V4.1 only (see verify/engines.c). */
+/* NULL if there are no drafts. vLLM reads config.json's `ignore`, which names drafts that stayed,
+ * for V4.1 only (see verify/engines.c). */
 static const char *about_drafts(const struct model *model, const bool *format)
 {
     if (format[FORMAT_NVFP4])

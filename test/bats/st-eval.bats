@@ -91,10 +91,10 @@ cast() {
     fixtures v4-mini
     amax-calib -q --tokens "$FIXTURES/golden/calib-ids.safetensors" "$FIXTURES/ckpt" |
         amax-merge -q --model "$FIXTURES/ckpt" >"$T/amax.ts"
-    eval=(st-eval -q --top 1024 --tokens "$FIXTURES/golden/eval-ids.safetensors")
+    judge=(st-eval -q --top 1024 --tokens "$FIXTURES/golden/eval-ids.safetensors")
     # The source's routed experts in BF16: only W4A4 is measured, not the source's own FP8 as well.
-    mxfp4-unpack -q "$FIXTURES/ckpt" | "${eval[@]}" --save "$T/source.ts"
-    nvfp4-cast -q --amax "$T/amax.ts" "$FIXTURES/ckpt" | "${eval[@]}" --save "$T/result.ts"
+    mxfp4-unpack -q "$FIXTURES/ckpt" | "${judge[@]}" --save "$T/source.ts"
+    nvfp4-cast -q --amax "$T/amax.ts" "$FIXTURES/ckpt" | "${judge[@]}" --save "$T/result.ts"
     st-eval --compare --json "$T/source.ts" "$T/result.ts" >"$T/json"
     jq -e '.kl_divergence <= 0.019' "$T/json" # 0.0187; 0.0216 with --w2 reference
 }

@@ -151,7 +151,7 @@ static void put_header(struct header *h)
     char *data = xalloc(8 + size + rest, 1);
     for (size_t i = 0; i < 8; i++)
         data[i] = (char)(size >> 8 * i);
-    memcpy(data + 8, text, size);
+    memcpy(data + 8, text, size); /* NOLINT(bugprone-not-null-terminated-result): no string */
     memcpy(data + 8 + size, h->file.data + 8 + h->size, rest);
     save(h->file.path, data, 8 + size + rest);
     free(data);

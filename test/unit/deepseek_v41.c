@@ -107,7 +107,7 @@ static struct tokenizer *tokenizer_with(const char *const *token, size_t count)
     for (unsigned byte = 0; byte < 256; byte++) {
         char letter[5] = {0};
         utf8_put(bpe_letter((unsigned char)byte), letter);
-        json_object_set_new(vocab, letter, json_integer((json_int_t)(count + byte)));
+        json_object_set_new(vocab, letter, json_integer((json_int_t)count + byte));
     }
     json_t *all =
         json_pack("{s:o, s:{s:s, s:o, s:[]}, s:{s:s}}", "added_tokens", added, "model", "type",

@@ -155,7 +155,7 @@ static void run_expert(double *y, unsigned e, const double *x, double weight,
                        enum arithmetic arithmetic)
 {
     const struct matrix *m = layer.matrix[e];
-    double gate[INNER], up[INNER], a[2][DIM], out[DIM];
+    double gate[INNER] = {0}, up[INNER] = {0}, a[2][DIM], out[DIM];
     for (unsigned i = 0; i < 2; i++) {
         memcpy(a[i], x, sizeof a[i]);
         if (arithmetic != ARITHMETIC_CALIBRATION)

@@ -700,7 +700,8 @@ static void check_case(const json_t *line, const char *encoder, enum chat_style 
     struct passage passage;
     char *error = chat_text(style, json_object_get(line, "messages"), NULL, &passage);
     const char *name = json_string_value(json_object_get(line, "case"));
-    if (json_is_null(wanted) ? !error : error || strcmp(passage.text, json_string_value(wanted)))
+    if (json_is_null(wanted) ? !error
+                             : error || strcmp(passage.text, json_string_value(wanted)) != 0)
         fail_msg("%s by %s: wanted '%s', got '%s'", name, encoder,
                  json_is_null(wanted) ? "an error" : json_string_value(wanted),
                  error ? error : passage.text);
