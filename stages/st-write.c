@@ -402,12 +402,17 @@ static bool was_joined(const struct output_dir *output, const struct options *o)
 /* ---- parts ---- */
 
 /* Use the folder of the stream's part instead of the whole's; false if that part is already
- * complete. */
+ * complete, as all are when a --join was killed. */
 static bool enter_part(struct output_dir *output, struct ts_in *in)
 {
     const char *scope = json_string_value(json_object_get(ts_header(in), "scope"));
     char identity[DIGEST_TEXT];
-    char *folder = parts_folder(output->partial, scope, run_identity(in, identity));
+    run_identity(in, identity);
+    if (output_dir_is_joined(output, identity))
+        return false;
+    if (output_dir_in_place(output)) /* of another run: --join would take it for this one's */
+        output_dir_was_done(output, identity, NULL);
+    char *folder = parts_folder(output->partial, scope, identity);
     if (!folder)
         die("%s: is no part of a checkpoint (%s); st-read --part makes one", ts_name(in), scope);
     output_dir_free(output);
@@ -473,7 +478,7 @@ static void join(struct output_dir *output, const struct options *o, const struc
                  double start)
 {
     struct summary s = {0};
-    if (output_dir_in_place(output) && output_dir_was_done(output, NULL, NULL)) {
+    if (output_dir_was_done(output, NULL, NULL)) {
         warn("%s: an earlier run had completed it but for its journal", output->path);
         return;
     }
