@@ -194,6 +194,18 @@ SH
     again v4-experts --amax "$NANO_AMAX" "$NANO" "$T/amax"
     again v4-experts --input-scale 1 "$NANO" "$T/scale"
     again v4-bf16 "$NANO" "$T/bf16"
+    # What else was asked for is not passed over in silence.
+    run v4-experts "${calib[@]}" --eval "$text/eval.jsonl" "$NANO" "$T/calib"
+    [ "$status" -eq 0 ]
+    [ "${lines[-1]}" = 'v4-experts: --eval was not done again; st-eval does it alone' ]
+    for option in --save-amax --summary; do
+        run v4-experts "${calib[@]}" $option "$T/unmade" "$NANO" "$T/calib"
+        [ "$status" -eq 1 ]
+        [[ ${lines[-1]} == *'unmade: was not written, as '*' is complete already; '* ]]
+        : >"$T/unmade"
+        v4-experts -q "${calib[@]}" $option "$T/unmade" "$NANO" "$T/calib"
+        rm "$T/unmade"
+    done
     other() { # WORDS COMMAND...
         for plan in '' -n; do
             # shellcheck disable=SC2086 # none, or one
