@@ -229,3 +229,24 @@ SH
     [ ! -e "$T/ran" ]
     rm -r "$T/source"
 }
+
+@test "a destination that lacks a file, or has another config.json, is not complete already" {
+    run=(v4-experts -q --amax "$NANO_AMAX" "$NANO" "$T/out")
+    "${run[@]}"
+    cp -rp "$T/out" "$T/whole"
+    for file in tokenizer.json config.json hf_quant_config.json model.safetensors.index.json inference/config.json; do
+        rm "$T/out/$file"
+        for plan in '' -n; do
+            run "${run[@]}" $plan
+            [ "$status" -eq 1 ]
+            [[ $output == *"not of the same input and options: $file: No such file"* ]]
+        done
+        cp -p "$T/whole/$file" "$T/out/$file"
+    done
+    sed -i 's/"NVFP4"/"NVFP8"/' "$T/out/config.json"
+    run "${run[@]}"
+    [ "$status" -eq 1 ]
+    [[ $output == *'config.json was changed'* ]]
+    "${run[@]}" --overwrite
+    diff -r "$T/whole" "$T/out"
+}

@@ -267,7 +267,7 @@ copy() {
 @test "other architectures are refused" {
     copy
     sed -i 's/deepseek_v4/deepseek_v9/' "$T/source/config.json"
-    fails 'wanted a model of type deepseek_v4, got deepseek_v9' --calib "$TEXT/eval.jsonl" "$T/source"
+    fails 'wanted a model of type deepseek_v4 or deepseek_v41, got deepseek_v9' --calib "$TEXT/eval.jsonl" "$T/source"
 }
 
 @test "DeepSeek-V3 is refused" {
