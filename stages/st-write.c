@@ -1,4 +1,6 @@
 /* st-write: convert a tensor stream to a checkpoint. */
+#include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -14,6 +16,7 @@
 #include "stream/whole.h"
 #include "tensor/weight.h"
 #include "write/config.h"
+#include "write/copy.h"
 #include "write/engines.h"
 #include "write/output_dir.h"
 #include "write/parts.h"
@@ -142,16 +145,21 @@ static void write_side_file(struct output_dir *output, struct copier *copier, st
     output_dir_close(fd, name, true);
 }
 
+/* True if st-write makes that file itself, or leaves it out. */
+static bool is_derived(const char *name, const struct configs *configs)
+{
+    return (!strcmp(name, "config.json") && configs->config) ||
+           (!strcmp(name, "hf_quant_config.json") && !configs->keep_hf_quant) ||
+           !strcmp(name, RUN_RECORD);
+}
+
 static void write_side_files(struct output_dir *output, struct copier *copier, struct ts_in *in,
                              const struct configs *configs)
 {
     for (size_t i = 0; i < ts_files(in); i++) {
         uint64_t size;
         const char *name = ts_file(in, i, &size);
-        bool derived = (!strcmp(name, "config.json") && configs->config) ||
-                       (!strcmp(name, "hf_quant_config.json") && !configs->keep_hf_quant) ||
-                       !strcmp(name, RUN_RECORD);
-        if (!derived && !side_file_excluded(name))
+        if (!is_derived(name, configs) && !side_file_excluded(name))
             write_side_file(output, copier, in, i);
     }
 }
@@ -328,8 +336,56 @@ static void write_stream(struct ts_in *in, struct output_dir *output, const stru
 
 /* ---- a checkpoint that is complete already ---- */
 
-/* End the process if the checkpoint at DST is not what the stream gives: another record, or a
- * shard of the stream is not there. */
+/* How a file of DST differs from its `size` bytes, of which `data` may be NULL; the caller frees
+ * it. NULL if it does not. */
+static char *file_difference(const struct output_dir *output, const char *name, const char *data,
+                             uint64_t size)
+{
+    struct stat status;
+    char *difference = NULL, *path = xprintf("%s/%s", output->path, name);
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    if (fd < 0 || fstat(fd, &status))
+        difference = xprintf("%s: %s", name, strerror(errno));
+    else if ((uint64_t)status.st_size != size)
+        difference = xprintf("%s has another size", name);
+    else if (data) {
+        char *own = xalloc(size + 1, 1);
+        read_at(fd, 0, own, size, path);
+        difference = memcmp(own, data, size) ? xprintf("%s was changed", name) : NULL;
+        free(own);
+    }
+    if (fd >= 0)
+        close(fd);
+    free(path);
+    return difference;
+}
+
+/* The same of all files but the shards, of a stream that is whole. */
+static char *rest_difference(const struct output_dir *output, struct ts_in *in)
+{
+    struct configs configs;
+    char *index = shards_index(ts_toc(in)), *difference = NULL;
+    configs_derive(&configs, in, ts_toc(in));
+    for (size_t i = 0; i < ts_files(in) && !difference; i++) {
+        uint64_t size;
+        const char *name = ts_file(in, i, &size);
+        if (!is_derived(name, &configs) && !side_file_excluded(name))
+            difference = file_difference(output, name, NULL, size);
+    }
+    const char *const derived[][2] = {{"config.json", configs.config},
+                                      {"hf_quant_config.json", configs.hf_quant},
+                                      {CHECKPOINT_INDEX, index}};
+    for (size_t i = 0; i < sizeof derived / sizeof *derived && !difference; i++)
+        if (derived[i][1])
+            difference =
+                file_difference(output, derived[i][0], derived[i][1], strlen(derived[i][1]));
+    configs_free(&configs);
+    free(index);
+    return difference;
+}
+
+/* End the process if the checkpoint at DST is not what the stream gives: another record, a shard of
+ * the stream is not there, or another file is not as it was written. */
 static void check_complete(const struct output_dir *output, struct ts_in *in,
                            const struct shards *shards, const json_t *record,
                            const struct stage *stage)
@@ -338,16 +394,11 @@ static void check_complete(const struct output_dir *output, struct ts_in *in,
     json_t *own = run_record_of(in, stage);
     char *difference = run_record_difference(record, own, stage->plan);
     for (size_t i = 0; i < shards_count(shards) && !difference; i++) {
-        struct stat status;
-        if (!shards_file(shards, i, &file))
-            continue;
-        char *path = xprintf("%s/%s", output->path, file.name);
-        if (stat(path, &status))
-            difference = xprintf("%s is not there", file.name);
-        else if ((uint64_t)status.st_size != file.size)
-            difference = xprintf("%s has another size", file.name);
-        free(path);
+        if (shards_file(shards, i, &file))
+            difference = file_difference(output, file.name, NULL, file.size);
     }
+    if (!difference && ts_is_whole(in))
+        difference = rest_difference(output, in);
     if (difference)
         die("%s: is complete, but not of the same input and options: %s; choose another folder, or "
             "%s",
@@ -409,12 +460,17 @@ static bool was_joined(const struct output_dir *output, const struct options *o)
 /* ---- parts ---- */
 
 /* Use the folder of the stream's part instead of the whole's; false if that part is already
- * complete. */
+ * complete, as all are when a --join was killed. */
 static bool enter_part(struct output_dir *output, struct ts_in *in)
 {
     const char *scope = json_string_value(json_object_get(ts_header(in), "scope"));
     char identity[DIGEST_TEXT];
-    char *folder = parts_folder(output->partial, scope, run_identity(in, identity));
+    run_identity(in, identity);
+    if (output_dir_is_joined(output, identity))
+        return false;
+    if (output_dir_in_place(output)) /* of another run: --join would take it for this one's */
+        output_dir_was_done(output, identity, NULL);
+    char *folder = parts_folder(output->partial, scope, identity);
     if (!folder)
         die("%s: is no part of a checkpoint (%s); st-read --part makes one", ts_name(in), scope);
     output_dir_free(output);
@@ -480,7 +536,7 @@ static void join(struct output_dir *output, const struct options *o, const struc
                  double start)
 {
     struct summary s = {0};
-    if (output_dir_in_place(output) && output_dir_was_done(output, NULL, NULL)) {
+    if (output_dir_was_done(output, NULL, NULL)) {
         warn("%s: an earlier run had completed it but for its journal", output->path);
         return;
     }

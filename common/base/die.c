@@ -56,12 +56,12 @@ _Noreturn void die(const char *format, ...)
     leave(failed);
 }
 
-_Noreturn void die_cut(const char *format, ...)
+_Noreturn void die_cut(const char *input, const char *format, ...)
 {
     va_list args;
     be_first();
     va_start(args, format);
-    if (!getenv("SEEKPIPE_PIPELINE"))
+    if (strcmp(input, "<stdin>") != 0 || !getenv("SEEKPIPE_PIPELINE"))
         say(format, args, NULL);
     va_end(args);
     leave(failed);

@@ -23,10 +23,11 @@ _Noreturn void die_errno(const char *format, ...) __attribute__((format(printf, 
 /* As die(), for a wrong command line: point to --help and exit with EXIT_USAGE. */
 _Noreturn void die_usage(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
-/* As die(), for an input that ends too early because an earlier stage failed. Silent if
- * SEEKPIPE_PIPELINE is in the environment: the pipeline that set it says which stage that was, and
- * the stage itself said why. */
-_Noreturn void die_cut(const char *format, ...) __attribute__((format(printf, 1, 2)));
+/* As die(), for an input that ends too early. Silent if `input` is "<stdin>" and SEEKPIPE_PIPELINE
+ * is in the environment: an earlier stage failed and said why, and the pipeline that set it says
+ * which stage that was. */
+_Noreturn void die_cut(const char *input, const char *format, ...)
+    __attribute__((format(printf, 2, 3)));
 
 /* Change the exit status of die() and die_errno(), for a program whose 1 means something else. Call
  * it before other threads start. */

@@ -125,8 +125,12 @@ static char *find(const char *name, const char *type)
 {
     if (strchr(name, '/'))
         return xstrdup(name);
+    if (!*type)
+        die("no recipe '%s': the source has no config.json, or one with a model_type that is not "
+            "known here; a name with '/' is a recipe's file",
+            name);
     char *folder = recipes_folder();
-    char *path = xprintf("%s/%s/%s.json", folder, *type ? type : "none", name);
+    char *path = xprintf("%s/%s/%s.json", folder, type, name);
     free(folder);
     return path;
 }
@@ -137,8 +141,7 @@ struct recipe *recipe_load(const char *name, const char *drafts, const struct mo
     const char *type = model_type(model);
     char *path = find(name, type);
     if (access(path, R_OK))
-        die_errno("%s: no recipe '%s' for model type %s", path, name,
-                  *type ? type : "(unknown: no config.json in the stream)");
+        die_errno("%s: no recipe '%s' for model type %s", path, name, *type ? type : "unknown");
     json_error_t error;
     recipe->json = json_load_file(path, JSON_REJECT_DUPLICATES, &error);
     if (!recipe->json)

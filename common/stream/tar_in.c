@@ -82,7 +82,7 @@ struct tar_in *tar_open(int fd, const char *name)
         die("out of memory");
     bool opened = archive_read_open(tar->archive, tar, NULL, read_block, NULL) == ARCHIVE_OK;
     if (!opened && !tar->bytes && tar->ended)
-        die_cut("%s: is empty; the stage before failed, or nothing was written to it", name);
+        die_cut(name, "%s: is empty; the stage before failed, or nothing was written to it", name);
     if (!opened)
         die("%s: %s; not a tensor stream (st-read makes one, pt-read makes one from dumps), or a "
             "compressed one: decompress it first",
@@ -125,7 +125,8 @@ const struct tar_entry *tar_peek(struct tar_in *tar)
     if (tar->last)
         return NULL;
     if (code != ARCHIVE_OK && tar->ended)
-        die_cut("%s: is cut off at offset %" PRId64
+        die_cut(tar->name,
+                "%s: is cut off at offset %" PRId64
                 "; an earlier stage failed, or the file is not whole: make it "
                 "again",
                 tar->name, archive_read_header_position(tar->archive));

@@ -125,7 +125,8 @@ static void read_end(struct ts_in *in)
 {
     size_t size;
     if (!tar_peek(in->tar))
-        die_cut("%s: the stream ends without .end; it is truncated, or an earlier stage failed: "
+        die_cut(in->name,
+                "%s: the stream ends without .end; it is truncated, or an earlier stage failed: "
                 "make it again",
                 in->name);
     char *data = tar_read_file(in->tar, ".end", JSON_MAX, &size);
@@ -155,7 +156,8 @@ static bool next_from_tar(struct ts_in *in, const struct tensor *tensor)
     if (path && !strcmp(path, ".end") && in->next == 0)
         return false;
     if (!path)
-        die_cut("%s: wanted tensor %s, got the end; the stream is truncated, or an earlier stage "
+        die_cut(in->name,
+                "%s: wanted tensor %s, got the end; the stream is truncated, or an earlier stage "
                 "failed: make it again",
                 in->name, tensor->name);
     if (strcmp(path, tensor->name) != 0)

@@ -7,6 +7,7 @@
  *
  *     shard NAME SIZE MTIME PROOF...  the shard is complete and on disk (shard_record.h)
  *     redo NAME                       it turned out not to be
+ *     joined                          all but the shards is written, which are moved up (parts.h)
  *     replaces DEVICE INODE           the old checkpoint's folder, before the two are exchanged
  *     whole                           everything is on disk; only the rename is missing
  *     replaced                        this is the old checkpoint: it is being removed

@@ -497,6 +497,34 @@ bool output_dir_in_place(const struct output_dir *output)
     return !access(output->path, F_OK) && holds(output->path, journal_name);
 }
 
+/* True if the journal in `path` is of the run with `identity`, and has one of two notes. */
+static bool has_note(const char *path, const char *identity, const char *note, const char *other)
+{
+    struct journal journal = {.fd = -1};
+    struct stat status;
+    char *name = xprintf("%s/" CHECKPOINT_JOURNAL, path);
+    int fd = open(name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY);
+    bool found = false;
+    if (fd >= 0 && !fstat(fd, &status) && S_ISREG(status.st_mode)) {
+        char *text = xalloc((size_t)status.st_size + 1, 1);
+        read_at(fd, 0, text, (size_t)status.st_size, name);
+        found = journal_parse(&journal, text, (size_t)status.st_size) == JOURNAL_WHOLE &&
+                journal_is_of(&journal, identity, NULL) &&
+                (journal_find(&journal, note) || journal_find(&journal, other));
+    }
+    if (fd >= 0)
+        close(fd);
+    journal_free(&journal);
+    free(name);
+    return found;
+}
+
+bool output_dir_is_joined(const struct output_dir *output, const char *identity)
+{
+    return has_note(output->path, identity, "joined", "whole") ||
+           has_note(output->partial, identity, "joined", "replaced");
+}
+
 enum output_dir_state output_dir_state(const struct output_dir *output)
 {
     if (!access(output->path, F_OK) && count_present(output))

@@ -47,6 +47,10 @@ bool output_dir_in_place(const struct output_dir *output);
 bool output_dir_was_done(const struct output_dir *output, const char *identity,
                          const struct toc *toc);
 
+/* True if a run with `identity` joined its parts (parts.h), and was killed when only renames were
+ * left, which --join does. Changes nothing and takes no lock: others may be at work. */
+bool output_dir_is_joined(const struct output_dir *output, const char *identity);
+
 /* The state of DST: absent or an empty folder; a run is at work in DST.partial, or was interrupted
  * there or in the last step; a checkpoint that --overwrite accepts; or something else. */
 enum output_dir_state {

@@ -105,7 +105,9 @@ char *parts_folder(const char *partial, const char *scope, const char *identity)
     if (mkdir(partial, 0777) && errno != EEXIST)
         die_errno("%s", partial);
     char *journal = xprintf("%s/" CHECKPOINT_JOURNAL, partial);
-    if (!access(journal, F_OK))
+    char *folder = xprintf("%s/part-%" PRIu64 "-of-%" PRIu64 "-%.*s", partial, own.number, own.of,
+                           DIGITS, identity);
+    if (!access(journal, F_OK) && access(folder, F_OK)) /* a complete part may be being joined */
         die("%s: belongs to a run in one piece, or is being joined (--join continues that); remove "
             "it (rm -r) to start again",
             partial);
@@ -117,8 +119,7 @@ char *parts_folder(const char *partial, const char *scope, const char *identity)
                 "remove it (rm -r) to start again",
                 partial, list.part[i].name);
     list_free(&list);
-    return xprintf("%s/part-%" PRIu64 "-of-%" PRIu64 "-%.*s", partial, own.number, own.of, DIGITS,
-                   identity);
+    return folder;
 }
 
 char *parts_present(const char *partial, uint64_t number, uint64_t of, bool *complete)

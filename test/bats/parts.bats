@@ -252,6 +252,55 @@ joined() {
     [[ $output == *'nvfp4-cast had no options, and has --zero=positive here'* ]]
 }
 
+@test "killed while it is joined, anywhere: the same commands end it, with --overwrite too; others are refused" {
+    strace -o /dev/null true 2>/dev/null || skip 'strace is missing, or may not trace'
+    cast_whole
+    for i in 1 2; do cast_part $i/2; done
+    mv "$T/out.partial" "$T/parts"
+    for overwrite in '' --overwrite; do
+        for call in fsync:when=2 fsync:when=6 rename:when=1 rename:when=2 unlinkat:when=1 rmdir:when=2 \
+            renameat2:when=1 unlinkat:when=5 rename:when=4 rmdir:when=3; do
+            rm -rf "$T/out" "$T/out.partial"
+            cp -rp "$T/parts" "$T/out.partial"
+            [ -z "$overwrite" ] || { st-read "$NANO" | st-write -q "$T/old" && mv "$T/old" "$T/out"; }
+            # Without --overwrite, the last ones are not reached.
+            run strace -f -o /dev/null -e "inject=$call:signal=KILL" st-write -q $overwrite --join "$T/out"
+            [ "$status" -eq 137 ] || { [ "$status" -eq 0 ] && continue; }
+            if [ -z "$overwrite" ]; then
+                run bash -c "st-read --part 1/2 '$NANO' | nvfp4-cast -q --zero positive --amax '$T/amax.ts' | st-write --part '$T/out'"
+                echo "$call: $output"
+                [ "$status" -eq 1 ]
+            fi
+            for i in 1 2; do
+                st-read --part $i/2 "$NANO" | nvfp4-cast -q --amax "$T/amax.ts" | st-write -q $overwrite --part "$T/out"
+            done
+            st-write -q $overwrite --join "$T/out"
+            diff -r "$T/whole" "$T/out"
+            [ ! -e "$T/out.partial" ]
+        done
+    done
+}
+
+@test "killed when only its journal was left: another run with --overwrite is not taken for it" {
+    strace -o /dev/null true 2>/dev/null || skip 'strace is missing, or may not trace'
+    cast_whole
+    for call in unlinkat:when=5 unlinkat:when=6; do
+        st-read "$NANO" | st-write -q --overwrite "$T/out"
+        for i in 1 2; do
+            st-read --part $i/2 "$NANO" | nvfp4-cast -q --zero positive --amax "$T/amax.ts" | st-write -q --overwrite --part "$T/out"
+        done
+        run strace -f -o /dev/null -e "inject=$call:signal=KILL" st-write -q --overwrite --join "$T/out"
+        [ "$status" -eq 137 ]
+        [ -e "$T/out/.journal" ]
+        for i in 1 2; do
+            st-read --part $i/2 "$NANO" | nvfp4-cast -q --amax "$T/amax.ts" | st-write -q --overwrite --part "$T/out"
+        done
+        st-write -q --overwrite --join "$T/out"
+        diff -r "$T/whole" "$T/out"
+        [ ! -e "$T/out.partial" ]
+    done
+}
+
 @test "--todo-part: what is left of a part, nothing of one that is complete" {
     run st-write --todo-part 1/2 "$T/out"
     [ "$status" -eq 1 ]

@@ -194,6 +194,18 @@ SH
     again v4-experts --amax "$NANO_AMAX" "$NANO" "$T/amax"
     again v4-experts --input-scale 1 "$NANO" "$T/scale"
     again v4-bf16 "$NANO" "$T/bf16"
+    # What else was asked for is not passed over in silence.
+    run v4-experts "${calib[@]}" --eval "$text/eval.jsonl" "$NANO" "$T/calib"
+    [ "$status" -eq 0 ]
+    [ "${lines[-1]}" = 'v4-experts: --eval was not done again; st-eval does it alone' ]
+    for option in --save-amax --summary; do
+        run v4-experts "${calib[@]}" $option "$T/unmade" "$NANO" "$T/calib"
+        [ "$status" -eq 1 ]
+        [[ ${lines[-1]} == *'unmade: was not written, as '*' is complete already; '* ]]
+        : >"$T/unmade"
+        v4-experts -q "${calib[@]}" $option "$T/unmade" "$NANO" "$T/calib"
+        rm "$T/unmade"
+    done
     other() { # WORDS COMMAND...
         for plan in '' -n; do
             # shellcheck disable=SC2086 # none, or one
@@ -216,4 +228,25 @@ SH
     other 'its source had another generation_config.json' v4-bf16 "$T/source" "$T/bf16"
     [ ! -e "$T/ran" ]
     rm -r "$T/source"
+}
+
+@test "a destination that lacks a file, or has another config.json, is not complete already" {
+    run=(v4-experts -q --amax "$NANO_AMAX" "$NANO" "$T/out")
+    "${run[@]}"
+    cp -rp "$T/out" "$T/whole"
+    for file in tokenizer.json config.json hf_quant_config.json model.safetensors.index.json inference/config.json; do
+        rm "$T/out/$file"
+        for plan in '' -n; do
+            run "${run[@]}" $plan
+            [ "$status" -eq 1 ]
+            [[ $output == *"not of the same input and options: $file: No such file"* ]]
+        done
+        cp -p "$T/whole/$file" "$T/out/$file"
+    done
+    sed -i 's/"NVFP4"/"NVFP8"/' "$T/out/config.json"
+    run "${run[@]}"
+    [ "$status" -eq 1 ]
+    [[ $output == *'config.json was changed'* ]]
+    "${run[@]}" --overwrite
+    diff -r "$T/whole" "$T/out"
 }

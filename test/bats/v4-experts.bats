@@ -275,6 +275,32 @@ copy() {
     fails 'wanted a model of type deepseek_v4 or deepseek_v41, got deepseek_v3' --calib "$TEXT/eval.jsonl" "$FIXTURES/ckpt"
 }
 
+@test "a file that is empty or cut off, named by the user: the reason is said" {
+    : >"$T/empty.ts"
+    amaxes "$T/amax.ts"
+    head -c 9000 "$T/amax.ts" >"$T/cut.ts"
+    run v4-experts --amax "$T/amax.ts" "$T/empty.ts" "$T/out"
+    [ "$status" -eq 1 ]
+    [[ $output == *'empty.ts: is empty'* ]]
+    run v4-experts --amax "$T/empty.ts" "$NANO" "$T/out"
+    [ "$status" -eq 1 ]
+    [[ $output == *'empty.ts: is empty'*'v4-experts: st-read failed'* ]]
+    [[ $output != *'<stdin>'* ]]
+    run v4-experts --amax "$T/cut.ts" "$NANO" "$T/out"
+    [ "$status" -eq 1 ]
+    [[ $output == *'cut.ts: '*'v4-experts: st-read failed'* ]]
+    [[ $output != *'<stdin>'* ]]
+}
+
+@test "a source of another family, or without config.json: no path of a recipe" {
+    cp -r "$NANO" "$T/ckpt"
+    for model in '{"model_type": "deepseek_v3"}' ''; do
+        rm "$T/ckpt/config.json"
+        [ -z "$model" ] || echo "$model" >"$T/ckpt/config.json"
+        fails 'no config.json, or one with a model_type that is not known' --input-scale 1 "$T/ckpt"
+    done
+}
+
 @test "what can be known beforehand is: destination, folders, missing tensors" {
     mkdir "$T/used"
     : >"$T/used/file"

@@ -160,7 +160,7 @@ _Noreturn static void come_back(const char *format, va_list args)
 /* What the linker puts in the place of die.h's functions. */
 /* NOLINTBEGIN(bugprone-reserved-identifier,cert-dcl37-c,cert-dcl51-cpp) names of the linker */
 _Noreturn void __wrap_die(const char *format, ...);
-_Noreturn void __wrap_die_cut(const char *format, ...);
+_Noreturn void __wrap_die_cut(const char *input, const char *format, ...);
 _Noreturn void __wrap_die_errno(const char *format, ...);
 _Noreturn void __wrap_die_usage(const char *format, ...);
 void __wrap_warn(const char *format, ...);
@@ -172,9 +172,10 @@ _Noreturn void __wrap_die(const char *format, ...)
     come_back(format, args);
 }
 
-_Noreturn void __wrap_die_cut(const char *format, ...)
+_Noreturn void __wrap_die_cut(const char *input, const char *format, ...)
 {
     va_list args;
+    (void)input;
     va_start(args, format);
     come_back(format, args);
 }
