@@ -117,22 +117,6 @@ _Noreturn static void refuse_format(const struct table *table, const struct weig
         ts_name(table->in), name, format_text(table, w));
 }
 
-/* True if a stage before did the rest of the same recipe. */
-static bool was_applied(const struct table *table)
-{
-    size_t i;
-    json_t *stage;
-    json_array_foreach(json_object_get(ts_header(table->in), "history"), i, stage)
-    {
-        const char *program = json_string_value(json_object_get(stage, "program"));
-        const char *digest = json_string_value(json_object_get(stage, "recipe"));
-        if (digest && !strcmp(digest, recipe_digest(table->recipe)) && program &&
-            (!strcmp(program, "nvfp4-cast") || !strcmp(program, "nvfp4-pack")))
-            return true;
-    }
-    return false;
-}
-
 static void check_something(const struct table *table)
 {
     const struct weight *named = NULL, *last = table->weights->weight + table->weights->count;
@@ -142,7 +126,7 @@ static void check_something(const struct table *table)
         if (is_named(table, w))
             named = w;
     }
-    if (!ts_is_whole(table->in) || (named && named->format == FORMAT_NVFP4 && was_applied(table)))
+    if (!ts_is_whole(table->in))
         return;
     if (!named)
         refuse_names(table);

@@ -11,11 +11,10 @@
  * `convertible` (indexed by enum format) allows. The caller frees it.
  *
  * Ends the process, saying what was found and what to do, if the recipe does not fit the table (see
- * recipe_check()) or wants formats that these programs do not make; if a matrix does not divide
+ * recipe_check()) or wants a format that these programs do not make; if a matrix does not divide
  * into NVFP4's blocks; if routed experts of one section that the recipe names would not all be
  * NVFP4 (engines take one format for all of them; MTP's may have another); or if there is no such
- * matrix at all in a stream of a whole checkpoint. A part may have none, and so may a stream in
- * which a stage before made all of the same recipe. */
+ * matrix at all in a stream of a whole checkpoint. A part may have none. */
 bool *convertible_select(struct ts_in *in, const struct weights *weights,
                          const struct recipe *recipe, const bool *convertible);
 

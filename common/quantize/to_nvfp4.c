@@ -405,9 +405,7 @@ void to_nvfp4_finish(struct to_nvfp4 *job, json_t *counts)
     if (job->amaxes)
         json_object_set(counts, "amax", (json_t *)amaxes_counts(job->amaxes));
     if (!job->packed && !ts_plan_only(job->in) && !job->quiet)
-        warn("nothing to do: %s", ts_is_whole(job->in)
-                                      ? "a stage before made all of the recipe"
-                                      : "this part has no matrix that the recipe makes NVFP4");
+        warn("nothing to do: this part has no matrix that the recipe makes NVFP4");
     ts_finish(job->out, job->in, counts);
     amaxes_free(job->amaxes);
     weights_free(&job->weights);

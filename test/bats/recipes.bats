@@ -42,3 +42,24 @@ like_golden() {
     nvfp4-pack -q --recipe full --amax "$T/amax.ts" -o "$T/full.ts" "$FIXTURES/ckpt"
     like_golden "$FIXTURES" "$T/full.ts"
 }
+
+@test "full without loss: MXFP4 is cast, FP8 packed; the same from v4-experts, whole and in parts" {
+    fixtures v4-nano
+    full_amaxes "$FIXTURES" "$T/amax.ts"
+    options="--recipe full --amax '$T/amax.ts'"
+    pipeline "nvfp4-cast --zero positive $options '$NANO' | nvfp4-pack $options >'$T/full.ts'"
+    # Experts as the cast makes them, all else as packing does.
+    digests "$T/full.ts" >"$T/got"
+    nvfp4-cast --zero positive --amax "$T/amax.ts" "$NANO" >"$T/cast.ts"
+    nvfp4-pack --recipe full --amax "$T/amax.ts" "$NANO" >"$T/pack.ts"
+    diff <(grep '\.experts\.' "$T/got") <(digests "$T/cast.ts" | grep '\.experts\.')
+    diff <(grep -v '\.experts\.' "$T/got") <(digests "$T/pack.ts" | grep -v '\.experts\.')
+    pipeline "nvfp4-cast --zero positive $options '$NANO' | fp8-dequant --recipe full | nvfp4-pack $options | st-sum >'$T/stages'"
+    st-sum "$T/full.ts" | cmp - "$T/stages"
+    for jobs in 1 2; do
+        v4-experts -q --recipe full --zero positive --jobs $jobs --amax "$T/amax.ts" "$NANO" "$T/out$jobs"
+        digests "$T/out$jobs" | diff - "$T/got"
+    done
+    v4-experts -q --recipe full --lossy --amax "$T/amax.ts" "$NANO" "$T/lossy"
+    like_golden "$FIXTURES" "$T/lossy"
+}
