@@ -175,3 +175,10 @@ TABLE
     [ "$status" -eq 2 ]
     refused 'no recipe .none.' mxfp4-unpack --recipe none -o "$T/x.ts" "$NANO"
 }
+
+@test "v4-experts calibrates all that the recipe names" {
+    echo '{"text": "In the beginning God created the heaven and the earth."}' >"$T/text.jsonl"
+    v4-experts -q --recipe full --calib "$T/text.jsonl" --length 12 --save-amax "$T/amax.ts" "$NANO" "$T/out"
+    [ "$(st-ls --tsv "$T/amax.ts" | grep -c '^layers\.[0-9]\.attn\.w[qko].*input_quantizer')" -eq 16 ]
+    [ "$(st-ls --tsv "$T/out" | grep -c '\.weight_scale_2')" -eq 222 ]
+}
