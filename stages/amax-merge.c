@@ -427,7 +427,11 @@ static void fill_one(struct table *table, const struct options *o, const char *m
 {
     struct place place = model_place(table->model, module);
     const struct peers *peers = peers_of(table, &place);
-    if (!peers || !strcmp(o->fallback, "none"))
+    if (!peers)
+        die("%s has no input amax, and it is no routed expert, of which some may see no token; "
+            "calibrate with amax-calib --recipe %s",
+            module, o->recipe);
+    if (!strcmp(o->fallback, "none"))
         die("%s has no input amax: no calibration token reached it; choose a rule with --fallback, "
             "or calibrate with more text",
             module);
@@ -467,6 +471,7 @@ static void want_for_model(struct table *table, const struct options *o, struct 
     struct weights weights;
     struct recipe *recipe = recipe_load(o->recipe, o->drafts, table->model);
     weights_find(&weights, table->model, ts_toc(model), ts_name(model));
+    recipe_check(recipe, table->model, ts_toc(model), ts_is_whole(model), ts_name(model));
     for (size_t i = 0; i < weights.count; i++) {
         const struct weight *w = &weights.weight[i];
         if (!w->place.stays && recipe_format(recipe, w->module) == FORMAT_NVFP4)

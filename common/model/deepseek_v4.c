@@ -16,6 +16,17 @@ static const struct section_name sections[] = {
 static const struct matrix_name mlp[] = {
     {.name = "w1", .group = 1}, {.name = "w3", .group = 1}, {.name = "w2"}, {0}};
 
+/* in the order of use; wq_a and wkv, of the same input, form one fused product */
+static const struct matrix_name attention[] = {{.name = "wq_a", .group = 1},
+                                               {.name = "wkv", .group = 1},
+                                               {.name = "q_norm", .stays = true},
+                                               {.name = "kv_norm", .stays = true},
+                                               {.name = "wq_b"},
+                                               {.name = "indexer.wq_b"},
+                                               {.name = "wo_a"},
+                                               {.name = "wo_b"},
+                                               {0}};
+
 static const struct part_name parts[] = {
     {.prefix = "enorm.", .stays = true}, /* April's MTP only, as are the next three */
     {.prefix = "hnorm.", .stays = true},
@@ -29,7 +40,7 @@ static const struct part_name parts[] = {
     {.prefix = "attn.compressor.", .stays = true},
     {.prefix = "attn.indexer.compressor.", .stays = true},
     {.prefix = "attn.indexer.weights_proj.", .stays = true},
-    {.prefix = "attn."},
+    {.prefix = "attn.", .matrix = attention},
     {.prefix = "hc_ffn_", .stays = true},
     {.prefix = "ffn_norm.", .stays = true},
     {.prefix = "ffn.gate.", .stays = true},

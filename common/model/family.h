@@ -21,6 +21,7 @@ struct section_name {
 struct matrix_name {
     const char *name; /* "w1" */
     uint8_t group;
+    bool stays; /* see place.h */
 };
 
 /* The prefix of a part's names within a layer: "attn.", or "ffn.experts.#." for routed experts. */

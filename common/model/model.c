@@ -131,6 +131,7 @@ static void place_in_layer(const struct family *family, struct place *place, con
         matrix++;
     place->matrix = (uint32_t)(matrix - part->matrix);
     place->group = matrix->group;
+    place->stays |= matrix->stays;
 }
 
 struct place model_place(const struct model *model, const char *name)

@@ -133,6 +133,36 @@ static void check_something(const struct table *table)
     refuse_format(table, named);
 }
 
+/* ---- formats that a recipe wants, and these stages do not make ---- */
+
+static void check_format(const struct table *table, const struct weight *w, const bool *convertible)
+{
+    const char *name = tensor_of(table, w)->name, *recipe = recipe_name(table->recipe);
+    enum format wanted = recipe_format(table->recipe, w->module);
+    bool packs = convertible[FORMAT_PLAIN];
+    if (tensor_of(table, w)->context || wanted == FORMAT_COUNT || w->format == wanted)
+        return;
+    if (wanted == FORMAT_FP8 || wanted == FORMAT_MXFP4)
+        die("%s: %s is %s, but the recipe '%s' wants %s, which no program makes; take 'keep'",
+            ts_name(table->in), name, format_text(table, w), recipe, format_name(wanted));
+    if (wanted == FORMAT_PLAIN && packs)
+        die("%s: %s is %s, but the recipe '%s' wants BF16; put %s --recipe before",
+            ts_name(table->in), name, format_name(w->format), recipe,
+            w->format == FORMAT_FP8     ? "fp8-dequant"
+            : w->format == FORMAT_MXFP4 ? "mxfp4-unpack"
+                                        : "nvfp4-unpack");
+    if (wanted != FORMAT_NVFP4 || !recipe_only_casts(table->recipe, w->module))
+        return;
+    if (w->format != FORMAT_MXFP4)
+        die("%s: %s is %s, but the recipe '%s' casts it (NVFP4-cast), which needs MXFP4; let it "
+            "say NVFP4",
+            ts_name(table->in), name, format_text(table, w), recipe);
+    if (packs)
+        die("%s: %s is MXFP4, and the recipe '%s' keeps its codes (NVFP4-cast); put nvfp4-cast "
+            "--recipe before",
+            ts_name(table->in), name, recipe);
+}
+
 bool *convertible_select(struct ts_in *in, const struct weights *weights,
                          const struct recipe *recipe, const bool *convertible)
 {
@@ -140,8 +170,10 @@ bool *convertible_select(struct ts_in *in, const struct weights *weights,
                           .weights = weights,
                           .recipe = recipe,
                           .selected = xalloc(weights->count, sizeof *table.selected)};
+    recipe_check(recipe, ts_model(in), ts_toc(in), ts_is_whole(in), ts_name(in));
     for (size_t i = 0; i < weights->count; i++) {
         const struct weight *w = &weights->weight[i];
+        check_format(&table, w, convertible);
         table.selected[i] = convertible[w->format] && is_named(&table, w);
         if (table.selected[i] && w->cols % NVFP4_BLOCK)
             die("%s: %s: %" PRIu64 " columns, which is not a multiple of NVFP4's block of %d",

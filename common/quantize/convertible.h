@@ -10,10 +10,11 @@
 /* By matrix: true for those that are data, to which the recipe gives NVFP4, and whose format
  * `convertible` (indexed by enum format) allows. The caller frees it.
  *
- * Ends the process, saying what was found and what to do, if a matrix does not divide into NVFP4's
- * blocks; if routed experts of one section that the recipe names would not all be NVFP4 (engines
- * take one format for all of them; MTP's may have another); or if there is no such matrix at all in
- * a stream of a whole checkpoint. A part may have none. */
+ * Ends the process, saying what was found and what to do, if the recipe does not fit the table (see
+ * recipe_check()) or wants a format that these programs do not make; if a matrix does not divide
+ * into NVFP4's blocks; if routed experts of one section that the recipe names would not all be
+ * NVFP4 (engines take one format for all of them; MTP's may have another); or if there is no such
+ * matrix at all in a stream of a whole checkpoint. A part may have none. */
 bool *convertible_select(struct ts_in *in, const struct weights *weights,
                          const struct recipe *recipe, const bool *convertible);
 

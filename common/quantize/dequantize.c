@@ -6,17 +6,36 @@
 #include "base/die.h"
 #include "base/ordered_pool.h"
 #include "model/weights.h"
+#include "quantize/recipe.h"
 #include "quantize/zeros.h"
 #include "stream/band_pipeline.h"
 #include "stream/scales.h"
 #include "stream/whole.h"
 
-static struct toc *plan(const struct toc *in, const struct weights *weights, enum format format)
+/* Which matrices. */
+struct choice {
+    enum format format;
+    const struct weights *weights;
+    const struct recipe *recipe; /* NULL: all of that format; else those it makes BF16 or NVFP4 */
+};
+
+/* The matrix of a line that becomes BF16, or NULL. */
+static const struct weight *chosen(const struct choice *choice, size_t line)
+{
+    const struct weight *w = weight_of(choice->weights, line);
+    if (!w || w->format != choice->format)
+        return NULL;
+    enum format wanted = choice->recipe ? recipe_format(choice->recipe, w->module) : FORMAT_PLAIN;
+    bool packed = wanted == FORMAT_NVFP4 && choice->format != FORMAT_NVFP4;
+    return wanted == FORMAT_PLAIN || packed ? w : NULL;
+}
+
+static struct toc *plan(const struct toc *in, const struct choice *choice)
 {
     struct toc *out = toc_new();
     for (size_t i = 0; i < in->count; i++) {
-        const struct weight *w = weight_of(weights, i);
-        if (!w || w->format != format) {
+        const struct weight *w = chosen(choice, i);
+        if (!w) {
             toc_copy(out, in, i);
         } else if (i == w->line) {
             toc_copy(out, in, i);
@@ -94,14 +113,13 @@ static void convert_matrix(struct band_pipeline *bands, struct matrix *m)
     bands_after(bands, end_matrix, m);
 }
 
-static void convert_all(struct band_pipeline *bands, struct ts_in *in,
-                        const struct weights *weights, enum format format,
+static void convert_all(struct band_pipeline *bands, struct ts_in *in, const struct choice *choice,
                         const struct codec *codec, struct tally *tally)
 {
     struct matrix *matrix = NULL; /* whose scales were read and whose weight comes next */
     for (const struct tensor *tensor; (tensor = ts_next(in));) {
-        const struct weight *w = weight_of(weights, (size_t)(tensor - ts_toc(in)->tensor));
-        if (!w || w->format != format) {
+        const struct weight *w = chosen(choice, (size_t)(tensor - ts_toc(in)->tensor));
+        if (!w) {
             bands_pass(bands);
             continue;
         }
@@ -121,12 +139,54 @@ static void convert_all(struct band_pipeline *bands, struct ts_in *in,
     }
 }
 
+/* The recipe of --recipe, NULL if it was not given; the history identifies it. */
+static struct recipe *load_recipe(const char *name, const char *drafts, struct ts_in *in,
+                                  const struct stage *stage)
+{
+    if (!name && drafts)
+        die_usage("--drafts needs --recipe");
+    if (!name)
+        return NULL;
+    struct recipe *recipe = recipe_load(name, drafts, ts_model(in));
+    recipe_check(recipe, ts_model(in), ts_toc(in), ts_is_whole(in), ts_name(in));
+    json_object_set_new(stage->entry, "recipe", json_string(recipe_digest(recipe)));
+    return recipe;
+}
+
+static void dequantize(const struct choice *choice, struct ts_in *in, const struct stage *stage,
+                       const struct codec *codec, unsigned threads)
+{
+    struct toc *toc = plan(ts_toc(in), choice);
+    struct ts_out *out = ts_create(stage, in, toc);
+    struct band_pipeline *bands = bands_begin(out, in, threads, ORDERED_POOL_SLACK);
+    struct tally tally = {.zeros.verbose = stage->verbose};
+    convert_all(bands, in, choice, codec, &tally);
+    bands_end(bands);
+    if (tally.nan && !stage->quiet)
+        warn("%" PRIu64 " FP8 NaN became BF16 NaN", tally.nan);
+    if (stage->verbose)
+        warn("%" PRIu64 " %s weights became BF16", tally.converted, format_name(choice->format));
+    json_t *counts = json_pack("{s:I, s:I}", "dequantized", (json_int_t)tally.converted, "nan",
+                               (json_int_t)tally.nan);
+    zeros_end(&tally.zeros, counts);
+    ts_finish(out, in, counts);
+    toc_free(toc);
+}
+
 int dequantize_main(enum format format, const struct program *program, int argc, char **argv)
 {
-    const char *cpu = NULL;
+    const char *cpu = NULL, *drafts = NULL, *name = NULL;
     uint64_t threads = 0;
     const struct arg args[] = {
         codec_arg(&cpu),
+        recipe_drafts_arg(&drafts),
+        {.name = "recipe",
+         .kind = ARG_TEXT,
+         .to = &name,
+         .value = "name",
+         .help = format == FORMAT_NVFP4
+                     ? "only weights that this recipe makes BF16 (default: all)"
+                     : "only weights that this recipe makes NVFP4 or BF16 (default: all)"},
         arg_threads(&threads),
         {.name = "verbose",
          .help = "say how many weights were converted, and name those that are all zero"},
@@ -140,21 +200,10 @@ int dequantize_main(enum format format, const struct program *program, int argc,
     struct weights weights;
     whole_check(in);
     weights_find(&weights, ts_model(in), ts_toc(in), ts_name(in));
-    struct toc *toc = plan(ts_toc(in), &weights, format);
-    struct ts_out *out = ts_create(&stage, in, toc);
-    struct band_pipeline *bands = bands_begin(out, in, workers, ORDERED_POOL_SLACK);
-    struct tally tally = {.zeros.verbose = stage.verbose};
-    convert_all(bands, in, &weights, format, codec, &tally);
-    bands_end(bands);
-    if (tally.nan && !stage.quiet)
-        warn("%" PRIu64 " FP8 NaN became BF16 NaN", tally.nan);
-    if (stage.verbose)
-        warn("%" PRIu64 " %s weights became BF16", tally.converted, format_name(format));
-    json_t *counts = json_pack("{s:I, s:I}", "dequantized", (json_int_t)tally.converted, "nan",
-                               (json_int_t)tally.nan);
-    zeros_end(&tally.zeros, counts);
-    ts_finish(out, in, counts);
+    struct recipe *recipe = load_recipe(name, drafts, in, &stage);
+    const struct choice choice = {.format = format, .weights = &weights, .recipe = recipe};
+    dequantize(&choice, in, &stage, codec, workers);
+    recipe_free(recipe);
     weights_free(&weights);
-    toc_free(toc);
     return stage_end(&stage);
 }

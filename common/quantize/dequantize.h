@@ -1,5 +1,5 @@
 /* dequantize.h: the stage behind fp8-dequant, mxfp4-unpack and nvfp4-unpack: converts all matrices
- * of one format to BF16 and passes everything else. */
+ * of one format to BF16, or those that a recipe names, and passes everything else. */
 #ifndef DEQUANTIZE_H
 #define DEQUANTIZE_H
 

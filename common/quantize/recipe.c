@@ -38,26 +38,31 @@ static char *recipes_folder(void)
 struct rule {
     const char *pattern; /* in recipe->json */
     enum format format;  /* FORMAT_COUNT: keep */
+    bool cast;           /* NVFP4 by nvfp4-cast only */
 };
 
 struct recipe {
     json_t *json;
     struct rule *rule;
-    size_t rules;
+    size_t rules, drafts; /* the first `drafts` rules are of the choice of drafts */
     char digest[DIGEST_TEXT];
 };
 
-/* The format with that name in recipes; false if there is none. */
-static bool format_named(const char *name, enum format *format)
+static const char *const names[] = {[FORMAT_PLAIN] = "BF16",
+                                    [FORMAT_FP8] = "FP8",
+                                    [FORMAT_MXFP4] = "MXFP4",
+                                    [FORMAT_NVFP4] = "NVFP4",
+                                    [FORMAT_COUNT] = "keep"};
+
+/* Set the rule's format to the one with that name in recipes; false if there is none. */
+static bool read_format(struct rule *rule, const char *name)
 {
-    static const char *const names[] = {[FORMAT_PLAIN] = "BF16",
-                                        [FORMAT_FP8] = "FP8",
-                                        [FORMAT_MXFP4] = "MXFP4",
-                                        [FORMAT_NVFP4] = "NVFP4",
-                                        [FORMAT_COUNT] = "keep"};
+    rule->cast = name && !strcmp(name, "NVFP4-cast");
+    if (rule->cast)
+        name = names[FORMAT_NVFP4];
     for (size_t i = 0; name && i < sizeof names / sizeof *names; i++)
         if (!strcmp(names[i], name)) {
-            *format = (enum format)i;
+            rule->format = (enum format)i;
             return true;
         }
     return false;
@@ -73,9 +78,11 @@ static void read_rules(struct recipe *recipe, const char *path)
     {
         struct rule *rule = &recipe->rule[recipe->rules++];
         rule->pattern = pattern;
-        if (!format_named(json_string_value(format), &rule->format))
-            die("%s: formats: '%s': known formats are NVFP4, FP8, MXFP4, BF16 and keep", path,
-                pattern);
+        const char *name = json_string_value(format);
+        if (!read_format(rule, name))
+            die("%s: formats: '%s': %s is not a format; known are NVFP4, NVFP4-cast, FP8, MXFP4, "
+                "BF16 and keep",
+                path, pattern, name ? name : "what is not a text");
     }
 }
 
@@ -84,9 +91,23 @@ static bool is_absent_or(json_type type, const json_t *value)
     return !value || json_typeof(value) == type;
 }
 
+/* The pattern of a draft that `formats` has with another format would win without a word. */
+static void refuse_contradiction(const json_t *drafts, const json_t *formats, const char *path)
+{
+    const char *pattern;
+    json_t *format;
+    json_object_foreach((json_t *)drafts, pattern, format)
+    {
+        json_t *other = json_object_get(formats, pattern);
+        if (other && !json_equal(other, format))
+            die("%s: '%s' has one format in formats and another one in drafts; name it once", path,
+                pattern);
+    }
+}
+
 /* Add to `recipe` what its drafts' `choice` says (NULL: the first of them), and note the choice
- * itself. Formats of drafts come first, as the first match wins. */
-static void choose_drafts(json_t *recipe, const char *choice, const char *path)
+ * itself. Formats of drafts come first, as the first match wins; returns how many there are. */
+static size_t choose_drafts(json_t *recipe, const char *choice, const char *path)
 {
     json_t *drafts = json_object_get(recipe, "drafts"), *formats, *exclude = json_array();
     if (!choice)
@@ -101,12 +122,15 @@ static void choose_drafts(json_t *recipe, const char *choice, const char *path)
         die("%s: drafts: wanted choices with formats {} and exclude_modules []", path);
     formats = json_object_get(chosen, "formats");
     formats = formats ? json_deep_copy(formats) : json_object();
+    size_t count = json_object_size(formats);
+    refuse_contradiction(formats, json_object_get(recipe, "formats"), path);
     json_object_update_missing(formats, json_object_get(recipe, "formats"));
     json_array_extend(exclude, json_object_get(recipe, "exclude_modules"));
     json_array_extend(exclude, json_object_get(chosen, "exclude_modules"));
     json_object_set_new(recipe, "formats", formats);
     json_object_set_new(recipe, "exclude_modules", exclude);
     json_object_set_new(recipe, "drafts", choice ? json_string(choice) : json_null());
+    return count;
 }
 
 static void check(const json_t *recipe, const char *path)
@@ -147,7 +171,7 @@ struct recipe *recipe_load(const char *name, const char *drafts, const struct mo
     if (!recipe->json)
         die("%s: line %d: %s", path, error.line, error.text);
     check(recipe->json, path);
-    choose_drafts(recipe->json, drafts, path);
+    recipe->drafts = choose_drafts(recipe->json, drafts, path);
     read_rules(recipe, path);
     free(path);
     struct digest *digest = digest_new();
@@ -167,12 +191,63 @@ void recipe_free(struct recipe *recipe)
     free(recipe);
 }
 
-enum format recipe_format(const struct recipe *recipe, const char *module)
+/* The rule for a module, or NULL. */
+static const struct rule *rule_for(const struct recipe *recipe, const char *module)
 {
     for (size_t i = 0; i < recipe->rules; i++)
         if (!fnmatch(recipe->rule[i].pattern, module, 0))
-            return recipe->rule[i].format;
-    return FORMAT_COUNT;
+            return &recipe->rule[i];
+    return NULL;
+}
+
+enum format recipe_format(const struct recipe *recipe, const char *module)
+{
+    const struct rule *rule = rule_for(recipe, module);
+    return rule ? rule->format : FORMAT_COUNT;
+}
+
+bool recipe_only_casts(const struct recipe *recipe, const char *module)
+{
+    const struct rule *rule = rule_for(recipe, module);
+    return rule && rule->cast;
+}
+
+/* The module of a tensor, into `module`: its name where it is no module's weight or scale, as that
+ * of a hyper-connection. */
+static void module_of(const struct tensor *tensor, char *module)
+{
+    for (size_t i = 0; i < WEIGHT_SUFFIXES; i++)
+        if (tensor_has_suffix(tensor, weight_suffix[i])) {
+            weight_module(tensor, module);
+            return;
+        }
+    strcpy(module, tensor->name);
+}
+
+void recipe_check(const struct recipe *recipe, const struct model *model, const struct toc *toc,
+                  bool whole, const char *stream)
+{
+    bool *matches = xalloc(recipe->rules, sizeof *matches), any = false;
+    for (size_t i = 0; i < toc->count; i++) {
+        char module[TENSOR_NAME_MAX + 1];
+        module_of(&toc->tensor[i], module);
+        const struct rule *rule = rule_for(recipe, module);
+        if (rule && rule->format != FORMAT_COUNT && rule->format != FORMAT_PLAIN &&
+            model_place(model, module).stays)
+            die("%s: the recipe '%s' makes %s %s by '%s', but a router, norm, embedding, head, "
+                "compressor or hyper-connection is never quantized; narrow the pattern, or keep "
+                "the module by one before it",
+                stream, recipe_name(recipe), module, names[rule->format], rule->pattern);
+        for (size_t j = 0; rule && j < recipe->rules; j++)
+            matches[j] = matches[j] || !fnmatch(recipe->rule[j].pattern, module, 0);
+        any |= rule != NULL;
+    }
+    for (size_t j = recipe->drafts; whole && any && j < recipe->rules; j++)
+        if (!matches[j])
+            die("%s: the recipe '%s' has the pattern '%s', which no module of the checkpoint "
+                "matches; correct the pattern, or leave it out",
+                stream, recipe_name(recipe), recipe->rule[j].pattern);
+    free(matches);
 }
 
 struct arg recipe_drafts_arg(const char **to)

@@ -5,10 +5,11 @@
  *     exclude_modules [pattern, ...], drafts {choice: {formats, exclude_modules}, ...}
  *
  * Patterns are those of fnmatch(3) and match names of modules. In `formats` the first match wins. A
- * format is one of weight.h's ("NVFP4", "FP8", "MXFP4", "BF16") or "keep". A module that matches no
- * pattern is kept. `drafts` (optional) has what each choice of --drafts adds to `formats`, in
- * front, and to `exclude_modules`; its first choice is the default. The other members go into the
- * checkpoint's configs. */
+ * format is one of weight.h's ("NVFP4", "FP8", "MXFP4", "BF16"), "NVFP4-cast" (NVFP4 with the
+ * source's codes, which is MXFP4) or "keep". A module that matches no pattern is kept. `drafts`
+ * (optional) has what each choice of --drafts adds to `formats`, in front, and to
+ * `exclude_modules`; its first choice is the default. The other members go into the checkpoint's
+ * configs. nvfp4-recipe(5) has more. */
 #ifndef RECIPE_H
 #define RECIPE_H
 
@@ -33,6 +34,16 @@ struct arg recipe_drafts_arg(const char **to);
 
 /* The format a module gets; FORMAT_COUNT: it is kept. */
 enum format recipe_format(const struct recipe *recipe, const char *module);
+
+/* True if the module is to become NVFP4 by a cast alone. */
+bool recipe_only_casts(const struct recipe *recipe, const char *module);
+
+/* End the process if the recipe does not fit the table of `stream`: it would quantize what never is
+ * (see place.h), or, in that of a `whole` checkpoint, a pattern of `formats` matches no module. If
+ * none matches, the checkpoint has other names, which is left to the caller; so is a missing draft.
+ */
+void recipe_check(const struct recipe *recipe, const struct model *model, const struct toc *toc,
+                  bool whole, const char *stream);
 
 /* What the recipe is called, and its first pattern that gives a format (NULL: it gives none): for
  * messages. Borrowed. */

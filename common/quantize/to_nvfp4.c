@@ -147,7 +147,8 @@ static void check_drafts(const struct to_nvfp4 *job, const char *drafts)
     if (strcmp(drafts, "cast") != 0 || !ts_is_whole(job->in))
         return;
     for (size_t i = 0; i < job->weights.count; i++)
-        if (job->selected[i] && job->weights.weight[i].place.section == SECTION_MTP)
+        if ((job->selected[i] || job->weights.weight[i].format == FORMAT_NVFP4) &&
+            job->weights.weight[i].place.section == SECTION_MTP)
             return;
     die("%s: --drafts cast: it has no drafts, or none whose experts are to become NVFP4; leave the "
         "option out",
@@ -158,9 +159,10 @@ static double input_amax(struct to_nvfp4 *job, const struct weight *w)
 {
     double amax = 0;
     if (job->amaxes && !amaxes_find(job->amaxes, w->module, AMAX_INPUT, &amax))
-        die("%s: %s has no input amax: no calibration token reached it; amax-merge --fallback "
-            "layer-max fills in",
-            ts_name(job->in), w->module);
+        die("%s: %s has no input amax: %s", ts_name(job->in), w->module,
+            place_is_routed(&w->place) ? "no calibration token reached it; amax-merge --fallback "
+                                         "layer-max fills in"
+                                       : "calibrate with the same --recipe");
     return amax;
 }
 

@@ -1,5 +1,6 @@
 #include "write/config.h"
 
+#include <fnmatch.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -27,35 +28,73 @@ static int by_text(const void *a, const void *b)
     return strcmp(*(char *const *)a, *(char *const *)b);
 }
 
-/* {module: {"quant_algo": "NVFP4", "group_size": 16}}, sorted: one entry for all routed experts of
- * a layer, one for each other matrix. */
-static json_t *quantized_layers(const struct model *model, const struct toc *toc)
+/* True if a pattern of `exclude` matches the module. */
+static bool is_excluded(const json_t *exclude, const char *module)
 {
-    char **name = NULL;
-    size_t count = 0;
+    size_t i;
+    json_t *pattern;
+    json_array_foreach(exclude, i, pattern)
+    {
+        const char *text = json_string_value(pattern);
+        if (text && !fnmatch(text, module, 0))
+            return true;
+    }
+    return false;
+}
+
+/* The names of the matrices of one format, sorted; the caller frees them. */
+struct names {
+    char **name;
+    size_t count;
+};
+
+/* All routed experts of a layer have one name, unless `each`. */
+static struct names names_of(const struct model *model, const struct toc *toc, enum format format,
+                             bool each)
+{
+    struct names all = {0};
     for (size_t i = 0; i < toc->count; i++) {
         char key[TENSOR_NAME_MAX + 1];
         const struct tensor *tensor = &toc->tensor[i];
-        if (tensor->context || format_of(tensor) != FORMAT_NVFP4)
+        if (tensor->context || format_of(tensor) != format)
             continue;
         struct place place = model_place(model, weight_module(tensor, key));
-        if (place_is_routed(&place))
+        if (place_is_routed(&place) && !each)
             model_experts_path(model, &place, key);
-        if (count && !strcmp(name[count - 1], key))
+        if (all.count && !strcmp(all.name[all.count - 1], key))
             continue;
-        name = xgrow(name, count + 1, sizeof *name);
-        name[count++] = xstrdup(key);
+        all.name = xgrow(all.name, all.count + 1, sizeof *all.name);
+        all.name[all.count++] = xstrdup(key);
     }
-    if (count)
-        qsort(name, count, sizeof *name, by_text);
+    if (all.count)
+        qsort(all.name, all.count, sizeof *all.name, by_text);
+    return all;
+}
+
+/* {module: {"quant_algo": "NVFP4", "group_size": 16}}, sorted: one entry for all routed experts of
+ * a layer, one for each other matrix. If NVFP4 is not only in routed experts (`dense`), each matrix
+ * has its own, also those that are still in FP8: engines take a module that is not listed, unless
+ * its method is fp8, for unquantized. */
+static json_t *quantized_layers(const struct model *model, const struct toc *toc, bool dense,
+                                const json_t *exclude)
+{
     json_t *layers = json_object();
-    for (size_t i = 0; i < count; i++) {
+    struct names nvfp4 = names_of(model, toc, FORMAT_NVFP4, dense), fp8 = {0};
+    for (size_t i = 0; i < nvfp4.count; i++) {
         json_object_set_new(
-            layers, name[i],
+            layers, nvfp4.name[i],
             json_pack("{s:s, s:i}", "quant_algo", "NVFP4", "group_size", NVFP4_BLOCK));
-        free(name[i]);
+        free(nvfp4.name[i]);
     }
-    free(name);
+    if (dense)
+        fp8 = names_of(model, toc, FORMAT_FP8, true);
+    for (size_t i = 0; i < fp8.count; i++) {
+        if (!is_excluded(exclude, fp8.name[i]))
+            json_object_set_new(layers, fp8.name[i], json_pack("{s:s}", "quant_algo", "FP8_PB_WO"));
+        free(fp8.name[i]);
+    }
+    free(nvfp4.name);
+    free(fp8.name);
     return layers;
 }
 
@@ -103,6 +142,7 @@ struct outgoing {
     const struct model *model;
     bool format[FORMAT_COUNT + 1];
     bool experts[FORMAT_COUNT + 1]; /* of routed experts; MTP's count where there are no others */
+    bool dense;                     /* NVFP4 outside of routed experts */
     bool was[FORMAT_COUNT];         /* of the checkpoint that was read */
     bool changed;                   /* a quantized format went or came … */
     bool converted;                 /* … or there is more or less of it now */
@@ -128,8 +168,12 @@ static struct outgoing survey(struct ts_in *in, const struct toc *toc)
     struct outgoing made = {.model = ts_model(in)};
     json_t *before = json_object_get(json_object_get(ts_header(in), "input"), "formats");
     json_t *totals = formats_totals(toc), *now = json_object_get(totals, "formats");
-    for (size_t i = 0; i < toc->count; i++)
-        made.format[format_of(&toc->tensor[i])] = true;
+    for (size_t i = 0; i < toc->count; i++) {
+        enum format format = format_of(&toc->tensor[i]);
+        struct place place = model_place(made.model, toc->tensor[i].name);
+        made.format[format] = true;
+        made.dense |= format == FORMAT_NVFP4 && !place_is_routed(&place);
+    }
     for (enum format f = FORMAT_FP8; f < FORMAT_COUNT; f++) {
         json_t *was = json_object_get(before, format_name(f));
         json_t *is = json_object_get(now, format_name(f));
@@ -165,7 +209,8 @@ static const char *expert_dtype(const struct outgoing *made)
     return fp4 + fp8 + plain != 1 ? NULL : fp4 ? "fp4" : fp8 ? "fp8" : NULL;
 }
 
-/* Set the keys for reading the weights; engines check those of FP8 first. */
+/* Set the keys for reading the weights; engines check those of FP8 first. Their fp8 is that of
+ * checkpoints with NVFP4 in routed experts alone. */
 static void set_method(json_t *q, const struct outgoing *made)
 {
     if (!made->format[FORMAT_FP8]) {
@@ -175,7 +220,7 @@ static void set_method(json_t *q, const struct outgoing *made)
         return;
     }
     struct fp8_block block;
-    json_object_set_new(q, "quant_method", json_string("fp8"));
+    json_object_set_new(q, "quant_method", json_string(made->dense ? "modelopt" : "fp8"));
     if (!json_object_get(q, "activation_scheme"))
         json_object_set_new(q, "activation_scheme", json_string("dynamic"));
     if (!json_object_get(q, "weight_block_size") && model_fp8_block(made->model, 0, &block))
@@ -304,7 +349,8 @@ void configs_derive(struct configs *configs, struct ts_in *in, const struct toc 
     json_t *config = ts_file_json(in, "config.json");
     *configs = (struct configs){0};
     if (made.format[FORMAT_NVFP4] && json_object_get(quant, "recipe")) {
-        json_t *layers = quantized_layers(made.model, toc);
+        json_t *layers =
+            quantized_layers(made.model, toc, made.dense, quant_value(quant, "exclude_modules"));
         configs->hf_quant = nvfp4_hf_quant(quant, layers, &made);
         if (config)
             configs->config = nvfp4_config(config, quant, layers, &made);

@@ -8,6 +8,7 @@
 struct found {
     bool experts[FORMAT_COUNT + 1]; /* of the layers' routed experts */
     bool drafts[FORMAT_COUNT + 1];  /* of the drafts' */
+    bool dense;                     /* NVFP4 outside of routed experts */
     bool f32_scales;                /* X.scale in F32, as Base releases have */
 };
 
@@ -18,6 +19,7 @@ static struct found look(const struct model *model, const struct toc *toc)
         const struct tensor *tensor = &toc->tensor[i];
         struct place place = model_place(model, tensor->name);
         found.f32_scales |= tensor->dtype == DTYPE_F32 && tensor_has_suffix(tensor, ".scale");
+        found.dense |= !place_is_routed(&place) && format_of(tensor) == FORMAT_NVFP4;
         if (place_is_routed(&place) && place.section == SECTION_MTP)
             found.drafts[format_of(tensor)] = true;
         else if (place_is_routed(&place))
@@ -50,6 +52,12 @@ json_t *engines_notes(const struct model *model, const struct toc *toc)
     struct found found = look(model, toc);
     json_t *notes = json_array();
     const char *drafts = about_drafts(model, found.drafts);
+    if (found.dense) {
+        json_array_append_new(notes, json_string("NVFP4 is not only in routed experts: no engine "
+                                                 "is known to serve that (vLLM 0.33 and SGLang "
+                                                 "0.5 refuse it)"));
+        return notes;
+    }
     if (!found.experts[FORMAT_NVFP4])
         return notes;
     if (drafts)

@@ -8,8 +8,8 @@
 #include "model/model.h"
 
 /* Lines for people, an array that the caller owns: of a checkpoint with routed experts in NVFP4,
- * which engines speculate with its drafts, and whether none is known to serve it. Empty for any
- * other checkpoint. */
+ * which engines speculate with its drafts, and whether none is known to serve it; of one with NVFP4
+ * elsewhere, that none is. Empty for any other checkpoint. */
 json_t *engines_notes(const struct model *model, const struct toc *toc);
 
 #endif

@@ -92,12 +92,28 @@ static void print_zeros(const struct summary *s, const json_t *stage, const char
                 (int64_t)zero, first);
 }
 
+/* True if a stage before this one had the same amaxes. */
+static bool told_amaxes(const struct summary *s, const json_t *stage)
+{
+    size_t i;
+    json_t *before;
+    json_array_foreach(s->counts, i, before)
+    {
+        if (before == stage)
+            break;
+        if (json_equal(json_object_get(before, "amax"), json_object_get(stage, "amax")))
+            return true;
+    }
+    return false;
+}
+
 static void print_input_amaxes(const struct summary *s, const json_t *stage, const char *program)
 {
-    (void)s;
     (void)program;
     size_t i;
     json_t *merge;
+    if (told_amaxes(s, stage))
+        return;
     json_array_foreach(json_object_get(stage, "amax"), i, merge)
     {
         json_int_t filled, drafts;

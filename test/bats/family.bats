@@ -69,7 +69,7 @@ toy_amaxes() {
 
     # Its dumps, and its groups of three: all share the largest, and expert 1 gets its layer's.
     toy_amaxes
-    jq -n '{name: "toy", formats: {"*.mix.*": "keep", "blk.1.*": "keep", "blk.*": "NVFP4"},
+    jq -n '{name: "toy", formats: {"*.mix.*": "keep", "*.router": "keep", "blk.1.*": "keep", "blk.*": "NVFP4"},
         producer: {name: "modelopt"}, kv_cache_quant_algo: null, exclude_modules: []}' >"$T/recipe.json"
     amax-merge -q --model "$T/toy" --recipe "$T/recipe.json" --fallback layer-max "$T/amax.safetensors" >"$T/amax.ts"
     st-stat --tsv --place "$T/amax.ts" | cut -f1,7,16,17 >"$T/amaxes"
@@ -77,7 +77,9 @@ toy_amaxes() {
     [ "$(cut -f2 "$T/amaxes" | sort -u)" = 4 ]
     grep -qx $'dump.blk.0.bank.1.b.input_quantizer._amax\t4\tb\tinput amax' "$T/amaxes"
 
-    # Its blocks of 16 x 16; the first pattern that matches counts; the family's router stays.
+    # Its blocks of 16 x 16; the first pattern that matches counts; the family's router has to stay.
+    jq 'del(.formats."*.router")' "$T/recipe.json" >"$T/router.json"
+    refused "makes blk\\.0\\.router NVFP4 by 'blk\\.\\*'" nvfp4-pack -n -o "$T/x.ts" --recipe "$T/router.json" "$T/toy"
     nvfp4-pack -q --recipe "$T/recipe.json" --amax "$T/amax.ts" "$T/toy" >"$T/out.ts"
     st-ls --tsv "$T/out.ts" | cut -f1 >"$T/out"
     [ "$(grep -c '^blk\.0\.bank\..*weight_scale_2$' "$T/out")" -eq 6 ]

@@ -95,6 +95,7 @@ given() {
         ln -s dumps amax
         cp dumps/amax_dict_rank0-mp1.pt .
         pt-read dumps | amax-merge --quiet --model DeepSeek-V4 --fallback layer-max >amax.ts
+        amax-merge --quiet --model DeepSeek-V4 --recipe full --input-scale 1 >full.ts
         st-grep 'experts\.[0-7]\.' amax.ts >rank0.ts
         st-grep -V 'experts\.[0-7]\.' amax.ts >rank1.ts
         st-read DeepSeek-V4 | tee a.ts >v4.ts

@@ -402,7 +402,7 @@ at() {
     rm -r "$T/whole"
     st-write -q "$T/whole" "$T/a.ts"
     dies 1
-    jq '.formats = {"layers.99.*": "keep"} + .formats' pipelines/recipes/deepseek_v4/experts.json >"$T/recipe.json"
+    jq '.formats = {"mtp.*": "keep"} + .formats' pipelines/recipes/deepseek_v4/experts.json >"$T/recipe.json"
     nvfp4-cast --recipe "$T/recipe.json" --amax "$T/amax.ts" -o "$T/b.ts" "$NANO"
     refused 'out\.partial: was left by a run with other input or options; remove it' st-write "$T/out" "$T/b.ts"
     cp pipelines/recipes/deepseek_v4/experts.json "$T/recipe.json"
