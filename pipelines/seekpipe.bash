@@ -144,12 +144,12 @@ put() {
     return "$status"
 }
 
-# verify_result DESTINATION: a checkpoint that is in place: its headers, scalars and configs, and what each serving
-# engine makes of it.
+# verify_result DESTINATION SOURCE: a checkpoint that is in place: its headers, scalars and configs, and what each
+# serving engine makes of it. One that st-cmp found to have the right tensors also has the source's other files.
 verify_result() {
-    local wrong=''
-    [ "$last" != st-write ] || quietly st-verify "${talk[@]}" "$1" >&2 || wrong=yes
-    [ -n "$wrong" ] || return 0
+    local with=()
+    [ "$last" = st-write ] || with=(--source "$2")
+    ! quietly st-verify "${talk[@]}" "${with[@]}" "$1" >&2 || return 0
     echo "$program: $1 is in place, but not as it should be: see the faults above" >&2
     exit 1
 }
@@ -187,6 +187,7 @@ blame() {
         if [ "$status" -gt 128 ]; then
             echo "$program: $stage was ended by SIG$(kill -l "$status"); $lost; the same command continues" >&2
         else
+            [ "$stage" != st-cmp ] || lost='nothing was written'
             echo "$program: $stage failed (exit $status); $lost" >&2
         fi
         exit $((status == 2 ? 2 : 1))

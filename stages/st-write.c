@@ -344,7 +344,9 @@ static char *file_difference(const struct output_dir *output, const char *name, 
     struct stat status;
     char *difference = NULL, *path = xprintf("%s/%s", output->path, name);
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-    if (fd < 0 || fstat(fd, &status))
+    if (fd < 0 && errno == ENOENT)
+        difference = xprintf("%s is not there", name);
+    else if (fd < 0 || fstat(fd, &status))
         difference = xprintf("%s: %s", name, strerror(errno));
     else if ((uint64_t)status.st_size != size)
         difference = xprintf("%s has another size", name);

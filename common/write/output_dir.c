@@ -191,6 +191,8 @@ void output_dir_name(struct output_dir *output, const char *path)
     if (exists && S_ISLNK(status.st_mode)) {
         /* the link stays; its target is replaced */
         char *real = realpath(clean, NULL);
+        if (!real && errno == ENOENT)
+            die("%s: is a symbolic link to nothing; remove it, or name another folder", clean);
         if (!real || stat(real, &status))
             die_errno("%s", clean);
         free(clean);

@@ -101,6 +101,13 @@ untouched() {
     [ ! -e "$T/x" ] && [ ! -e "$T/y" ] && [ ! -e "$T/z" ]
 }
 
+@test "DST is a symbolic link to nothing" {
+    ln -s "$T/nowhere" "$T/out"
+    refused 'out: is a symbolic link to nothing; remove it' st-write "$T/out" "$T/a.ts"
+    refused 'out: is a symbolic link to nothing; remove it' st-write -n "$T/out" "$T/a.ts"
+    [ ! -e "$T/nowhere" ]
+}
+
 @test "nothing is written through links that someone put into DST.partial" {
     # As a run leaves it that was cut.
     head -c 300000 "$T/a.ts" | st-write "$T/out" 2>/dev/null || true

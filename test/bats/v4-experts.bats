@@ -437,6 +437,27 @@ flip() {
     done
 }
 
+@test "--verify of a checkpoint that is there: its configs, index and other files, too" {
+    v4-experts -q --amax "$NANO_AMAX" "$NANO" "$T/out"
+    for file in config.json model.safetensors.index.json; do
+        mv "$T/out/$file" "$T/kept"
+        run v4-experts --verify --amax "$NANO_AMAX" "$NANO" "$T/out"
+        [ "$status" -eq 1 ] || [ "$status" -eq 2 ]
+        mv "$T/kept" "$T/out/$file"
+    done
+    mv "$T/out/tokenizer.json" "$T/kept"
+    run v4-experts --verify --amax "$NANO_AMAX" "$NANO" "$T/out"
+    [[ $output == *'there is no tokenizer.json'* ]]
+    mv "$T/kept" "$T/out/tokenizer.json"
+    cp "$T/out/config.json" "$T/kept"
+    jq 'del(.quantization_config)' "$T/kept" >"$T/out/config.json"
+    run v4-experts --verify --amax "$NANO_AMAX" "$NANO" "$T/out"
+    [ "$status" -eq 1 ]
+    [[ ${lines[-1]} == "v4-experts: $T/out is in place, but not as it should be: see the faults above" ]]
+    cp "$T/kept" "$T/out/config.json"
+    v4-experts -q --verify --amax "$NANO_AMAX" "$NANO" "$T/out"
+}
+
 @test "--verify of a checkpoint that is there: compared with what the source gives" {
     for pipeline in "v4-experts --amax $NANO_AMAX" v4-bf16; do
         # shellcheck disable=SC2206 # words
@@ -445,14 +466,14 @@ flip() {
         find "$T/out" -type f -printf '%p %s %T@\n' | sort >"$T/before"
         run "${own[@]}" --verify "$NANO" "$T/out"
         [ "$status" -eq 0 ]
-        [[ $output == *' tensors: '*' equal, 0 differ, 0 only in A, 0 only in B' ]]
+        [[ $output == *' tensors: '*' equal, 0 differ, 0 only in A, 0 only in B'* ]]
         run "${own[@]}" -q --verify "$NANO" "$T/out/"
         [ "$status,$output" = 0, ]
         flip "$T/out/model-00002-of-00003.safetensors" $(($(stat -c %s "$T/out/model-00002-of-00003.safetensors") / 2))
         run "${own[@]}" --verify "$NANO" "$T/out"
         [ "$status" -eq 1 ]
         [[ $output == *': 1 of '*' differ, first at '*"${own[0]}: $T/out: is not what this source and these options give"* ]]
-        [[ ${lines[-1]} == "${own[0]}: st-cmp failed (exit 1); no checkpoint was put in place" ]]
+        [[ ${lines[-1]} == "${own[0]}: st-cmp failed (exit 1); nothing was written" ]]
         find "$T/out" -type f -printf '%p %s %T@\n' | sort | diff "$T/before" -
         # It is neither replaced nor planned over unless one says so.
         run "${own[@]}" -n --verify "$NANO" "$T/out"
