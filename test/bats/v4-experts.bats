@@ -418,7 +418,7 @@ flip() {
     chmod +x "$T/bin/st-write"
     run env SEEKPIPE_BIN="$T/bin" "${verify[@]}" "$NANO" "$T/out"
     [ "$status" -eq 1 ]
-    shard=model-00001-of-00003.safetensors
+    shard="model-00001-of-00003.safetensors"
     flip "$T/out.partial/$shard" 5000
     run "${verify[@]}" "$NANO" "$T/out"
     [ "$status" -eq 1 ]
