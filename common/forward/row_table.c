@@ -4,7 +4,8 @@
 
 #include "base/die.h"
 
-/* Each row costs a disk access, so many are read at a time. A thread is worth some rows. */
+/* Each row costs a disk access, so up to READERS threads read at a time, one for every
+ * ROWS_OF_READER rows. */
 enum { READERS = 32, ROWS_OF_READER = 16 };
 
 void row_table_open(struct row_table *table, const struct weight *weight, struct ts_held *bytes,

@@ -1,7 +1,7 @@
 /* DeepSeek-V4.1 (Flash) with the tensor names of its release: as V4's, with Engram tables in some
  * layers, an indexer with keys of its own, and no hyper-connection head. Sources: the release's
  * config.json and model.safetensors.index.json. */
-#include "model/family.h"
+#include "model/deepseek_v4.h"
 
 static const struct section_name sections[] = {
     {.prefix = "embed.", .section = SECTION_EMBED, .stays = true},
@@ -11,21 +11,6 @@ static const struct section_name sections[] = {
     {.prefix = "mtp.#.", .section = SECTION_MTP},
     {0},
 };
-
-/* gate, up, down; gate and up form one fused product */
-static const struct matrix_name mlp[] = {
-    {.name = "w1", .group = 1}, {.name = "w3", .group = 1}, {.name = "w2"}, {0}};
-
-/* in the order of use; wq_a and wkv, of the same input, form one fused product */
-static const struct matrix_name attention[] = {{.name = "wq_a", .group = 1},
-                                               {.name = "wkv", .group = 1},
-                                               {.name = "q_norm", .stays = true},
-                                               {.name = "kv_norm", .stays = true},
-                                               {.name = "wq_b"},
-                                               {.name = "indexer.wq_b"},
-                                               {.name = "wo_a"},
-                                               {.name = "wo_b"},
-                                               {0}};
 
 static const struct part_name parts[] = {
     {.prefix = "main_norm.", .stays = true}, /* drafts only, as is the next one */
@@ -38,38 +23,16 @@ static const struct part_name parts[] = {
     {.prefix = "attn.indexer.k_norm.", .stays = true},
     {.prefix = "attn.indexer.weights_proj.", .stays = true},
     {.prefix = "attn.indexer.wk.", .stays = true},
-    {.prefix = "attn.", .matrix = attention},
+    {.prefix = "attn.", .matrix = deepseek_v4_attention},
     {.prefix = "hc_ffn_", .stays = true},
     {.prefix = "ffn_norm.", .stays = true},
     {.prefix = "ffn.gate.", .stays = true},
-    {.prefix = "ffn.shared_experts.", .matrix = mlp},
-    {.prefix = "ffn.experts.#.", .matrix = mlp},
+    {.prefix = "ffn.shared_experts.", .matrix = deepseek_v4_mlp},
+    {.prefix = "ffn.experts.#.", .matrix = deepseek_v4_mlp},
     {0},
 };
 
-/* In all layers and drafts; compressors, indexers and Engram tables are in some layers only. */
 static const char *const has[] = {"embed.weight", "norm.weight", "head.weight", NULL};
-static const char *const layer_has[] = {"hc_attn_base",
-                                        "hc_attn_fn",
-                                        "hc_attn_scale",
-                                        "attn_norm.weight",
-                                        "attn.attn_sink",
-                                        "attn.kv_norm.weight",
-                                        "attn.q_norm.weight",
-                                        "attn.wkv.weight",
-                                        "attn.wo_a.weight",
-                                        "attn.wo_b.weight",
-                                        "attn.wq_a.weight",
-                                        "attn.wq_b.weight",
-                                        "hc_ffn_base",
-                                        "hc_ffn_fn",
-                                        "hc_ffn_scale",
-                                        "ffn_norm.weight",
-                                        "ffn.gate.weight",
-                                        "ffn.shared_experts.w1.weight",
-                                        "ffn.shared_experts.w3.weight",
-                                        "ffn.shared_experts.w2.weight",
-                                        NULL};
 
 static const char *experts_key(const struct model *model, const struct place *place)
 {
@@ -98,7 +61,7 @@ const struct family family_deepseek_v41 = {
     .section = sections,
     .part = parts,
     .has = has,
-    .layer_has = layer_has,
+    .layer_has = deepseek_v4_layer_has,
     .experts_key = experts_key,
     .dspark = "mtp.0.main_proj",
     .amax_separator = "_",
