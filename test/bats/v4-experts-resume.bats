@@ -239,7 +239,7 @@ SH
         for plan in '' -n; do
             run "${run[@]}" $plan
             [ "$status" -eq 1 ]
-            [[ $output == *"not of the same input and options: $file: No such file"* ]]
+            [[ $output == *"not of the same input and options: $file is not there"* ]]
         done
         cp -p "$T/whole/$file" "$T/out/$file"
     done
