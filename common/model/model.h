@@ -27,7 +27,8 @@ void model_close(struct model *model);
  */
 const char *model_guess(const struct toc *toc);
 
-/* The family's model_type; static; "" for the generic family. */
+/* The family's model_type, which is also that of its recipes; static; "" for the generic family.
+ * Models of other types may belong to the family: V3.2 is "deepseek_v3". */
 const char *model_type(const struct model *model);
 
 /* The object of config.json that holds the dimensions; owned by the model. NULL without
