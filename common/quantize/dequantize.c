@@ -118,9 +118,10 @@ static void convert_all(struct band_pipeline *bands, struct ts_in *in, const str
 {
     struct matrix *matrix = NULL; /* whose scales were read and whose weight comes next */
     for (const struct tensor *tensor; (tensor = ts_next(in));) {
-        const struct weight *w = chosen(choice, (size_t)(tensor - ts_toc(in)->tensor));
+        size_t line = (size_t)(tensor - ts_toc(in)->tensor);
+        const struct weight *w = chosen(choice, line);
         if (!w) {
-            bands_pass(bands);
+            bands_pass_checked(bands, weight_of(choice->weights, line));
             continue;
         }
         if (!matrix)

@@ -315,7 +315,7 @@ void to_nvfp4_run(struct to_nvfp4 *job, to_nvfp4_convert *convert, void *context
         size_t line = (size_t)(tensor - ts_toc(job->in)->tensor);
         uint32_t index = job->weights.of_line[line];
         if (index == WEIGHT_NONE || job->leader[index] == WEIGHT_NONE) {
-            bands_pass(job->bands);
+            bands_pass_checked(job->bands, weight_of(&job->weights, line));
             continue;
         }
         if (!group)
