@@ -150,7 +150,7 @@ static struct recipe *load_recipe(const char *name, const char *drafts, struct t
         return NULL;
     struct recipe *recipe = recipe_load(name, drafts, ts_model(in));
     recipe_check(recipe, ts_model(in), ts_toc(in), ts_is_whole(in), ts_name(in));
-    json_object_set_new(stage->entry, "recipe", json_string(recipe_digest(recipe)));
+    recipe_record(recipe, stage->entry);
     return recipe;
 }
 
