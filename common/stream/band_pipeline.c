@@ -6,6 +6,7 @@
 #include "base/buffer.h"
 #include "base/die.h"
 #include "base/ordered_pool.h"
+#include "stream/scales.h"
 
 enum { PASS_BYTES = 1 << 20 };
 
@@ -192,6 +193,17 @@ void bands_pass_held(struct band_pipeline *bands, struct ts_held *held)
         pass_reference(bands, tensor, source, offset);
     else
         pass_bytes(bands, tensor, held);
+}
+
+void bands_pass_checked(struct band_pipeline *bands, const struct weight *w)
+{
+    struct ts_held *scale = w ? scales_hold(w, bands->in) : NULL;
+    if (!scale) {
+        bands_pass(bands);
+        return;
+    }
+    bands_pass_held(bands, scale);
+    ts_release(scale);
 }
 
 void bands_put(struct band_pipeline *bands, const char *name, const void *data, size_t size)
