@@ -204,7 +204,7 @@ static struct place place_of(const struct model *model, enum spelling spelling, 
     place.layer = parsed.layer;
     place.expert = parsed.expert;
     place.part = part ? (uint32_t)(part - family->part) : parsed.section->part;
-    place.matrix = matrix ? (uint32_t)(matrix - part->matrix) : 0;
+    place.matrix = part && matrix ? (uint32_t)(matrix - part->matrix) : 0;
     place.group = matrix ? matrix->group : 0;
     place.stays = part ? part->stays || (matrix && matrix->stays) : parsed.section->stays;
     if (part && place.section == SECTION_LAYERS && model->layers && place.layer >= model->layers &&
