@@ -263,6 +263,12 @@ calibrated() {
         [ "$(jq -r .quantization.kv_cache_quant_algo "$T/again/hf_quant_config.json")" = "${kv#*:}" ]
         st-sum "$T/again" | cmp - "$T/stages"
     done
+    run v4-full -q --kv none --fallback layer-max --amax "$T/amax.ts" "$NANO" "$T/out"
+    [ "$status" -eq 1 ]
+    [[ ${lines[0]} == *'nvfp4-cast had KV cache format FP8, and has none here'* ]]
+    run v4-full --kv fp8-cast --fallback layer-max --amax "$T/amax.ts" "$NANO" "$T/out"
+    [ "$status" -eq 0 ]
+    [[ $output == *': complete already, '* ]]
     # What it made is nothing to convert again.
     run v4-full -q --calib "$T/text.jsonl" "$T/out" "$T/x"
     [ "$status" -eq 1 ]
