@@ -112,15 +112,15 @@ choose_last() {
     fi
 }
 
-# plan_write DESTINATION FILE: the last stage of a plan: to standard output with -n; before a run, to FILE, or to
-# standard error if it fails, as for want of space.
+# plan_write DESTINATION FILE [--part]: the last stage of a plan: to standard output with -n; before a run, to
+# FILE, or to standard error if it fails, as for want of space.
 plan_write() {
     local status=0
     if [ -n "${plan[*]}" ]; then
-        quietly st-write -n "${overwrite[@]}" "$1"
+        quietly st-write -n "${overwrite[@]}" "${@:3}" "$1"
         return
     fi
-    quietly st-write -n "${overwrite[@]}" "$1" >"$2" 2>"$2.error" || status=$?
+    quietly st-write -n "${overwrite[@]}" "${@:3}" "$1" >"$2" 2>"$2.error" || status=$?
     [ "$status" = 0 ] || cat "$2" "$2.error" >&2
     return "$status"
 }

@@ -154,7 +154,14 @@ untouched() {
         refused 'did not finish' "$program" "$T/out.partial"
     done
     fp8-dequant "$src" >"$T/other.ts"
-    refused 'out\.partial: was left by a run with other input or options; remove it' st-write "$T/out" "$T/other.ts"
+    for plan in '' -n; do
+        # shellcheck disable=SC2086 # none, or one
+        refused 'out\.partial: was left by a run with other input or options; remove it' st-write $plan "$T/out" "$T/other.ts"
+        # shellcheck disable=SC2086
+        refused 'out\.partial: belongs to a run in one piece' \
+            bash -c "st-read --part 1/2 '$src' | fp8-dequant $plan | st-write $plan --part '$T/out'"
+    done
+    st-write -n "$T/out" "$T/inline.ts"
     [ ! -e "$T/out" ]
     st-write -q "$T/out" "$T/inline.ts"
     diff -r "$T/whole" "$T/out"
