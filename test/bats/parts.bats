@@ -232,8 +232,8 @@ joined() {
 @test "once more when all is joined: complete already" {
     cast_whole
     for i in 1 2; do cast_part $i/2; done
-    # A plan does not mind them.
-    st-read -n "$NANO" | nvfp4-cast -n | st-write -n "$T/out"
+    # A plan of parts does not mind them.
+    st-read -n "$NANO" | nvfp4-cast -n | st-write -n --part "$T/out"
     joined
     for i in 1/2 2/2 1/3; do
         run cast_part $i
