@@ -19,6 +19,7 @@
 #include "base/temporary.h"
 #include "stream/checkpoint.h"
 #include "write/copy.h"
+#include "write/movable.h"
 
 static const char journal_name[] = CHECKPOINT_JOURNAL;
 enum { WALK_FILES = 16 };
@@ -178,6 +179,19 @@ static void check_writable(const struct output_dir *output)
               output->path, output->parent);
 }
 
+/* Check that DST.partial can take its name from a DST that is there. */
+static void check_movable(const struct output_dir *output)
+{
+    if (output->inside || access(output->path, F_OK))
+        return;
+    int error = folder_resists(output->path, output->parent);
+    if (error)
+        die("%s: cannot be renamed (%s), so that nothing can take its place; choose another "
+            "folder, "
+            "or move its files away and remove it",
+            output->path, strerror(error));
+}
+
 void output_dir_name(struct output_dir *output, const char *path)
 {
     size_t length = strlen(path);
@@ -236,6 +250,7 @@ void output_dir_check(struct output_dir *output, bool overwrite, const char *sou
     if (!access(output->path, F_OK))
         check_present(output);
     check_writable(output);
+    check_movable(output);
     char *replaced = replaced_path(output);
     if (overwrite && !access(replaced, F_OK) && !access(output->path, F_OK) &&
         !output_dir_in_place(output))

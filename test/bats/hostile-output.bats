@@ -426,6 +426,36 @@ lacking() {
     refused 'out\.replaced: is in the way of --overwrite' st-write -n --overwrite "$T/out" "$T/plan.ts"
 }
 
+@test "a folder that no rename can move is known before any work" {
+    mkdir "$T/out"
+    st-read -n "$src" >"$T/plan.ts"
+    for old in '' m.safetensors; do
+        [ -z "$old" ] || echo old >"$T/out/$old"
+        for error in EBUSY EXDEV EPERM; do
+            for stream in "$T/a.ts" "-n $T/plan.ts"; do
+                # shellcheck disable=SC2086 # an option, and a file
+                run lacking rename $error st-write --overwrite "$T/out" $stream
+                [ "$status" -eq 1 ]
+                [ "${#lines[@]}" -eq 1 ]
+                [[ $output == *'out: cannot be renamed ('*'), so that nothing can take its place; choose another folder'* ]]
+            done
+        done
+        [ "$(ls -A "$T/out")" = "$old" ]
+        [ "$(find "$T" -name '.seekpipe-*' -o -name 'out.*' | wc -l)" = 0 ]
+    done
+    # Really.
+    if chattr +i "$T/out" 2>/dev/null; then
+        run st-write --overwrite "$T/out" "$T/a.ts"
+        chattr -i "$T/out"
+        [ "$status" -eq 1 ]
+        [[ $output == *'out: cannot be renamed (Operation not permitted)'* ]]
+    fi
+    # What fails for another reason, or does not, does not matter.
+    lacking rename EACCES st-write -n --overwrite "$T/out" "$T/plan.ts" >/dev/null
+    st-write -q --overwrite "$T/out" "$T/a.ts"
+    [ "$(st-sum "$T/out")" = "$sum" ]
+}
+
 @test "no locks: the error names the folder and the call" {
     for error in ENOSYS EOPNOTSUPP ENOLCK; do
         run lacking flock $error st-write "$T/out" "$T/a.ts"
