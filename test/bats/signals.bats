@@ -105,10 +105,20 @@ signalled() {
 
 @test "a script whose process is killed: its stages end, too" {
     # shellcheck disable=SC2016
-    instead st-write 'kill -KILL "$PPID"; sleep 1'
-    run "${run[@]}"
-    [ "$status" -ne 0 ]
-    [ ! -e "$T/out" ]
+    for program in st-write amax-merge; do
+        instead $program 'kill -KILL "$PPID"; sleep 1'
+        for jobs in 1 2; do
+            run "${run[@]}" --jobs $jobs
+            echo "$output"
+            [ "$status" -ne 0 ]
+            [ ! -e "$T/out" ]
+            rm -rf "$T/out.partial"
+            [[ $output == 'v4-experts: '*SIGKILL*'the same command continues'* ]]
+            [[ ! $output =~ Killed|Done|Terminated|'line '[0-9] ]]
+        done
+        as_before $program
+    done
+    # shellcheck disable=SC2016
     # The whole group's first process.
     # shellcheck disable=SC2016
     instead st-write 'kill -KILL "$(ps -o pgid= -p $$ | tr -d " ")"; sleep 1'
