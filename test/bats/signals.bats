@@ -128,3 +128,30 @@ signalled() {
     sleep 1
     [ ! -e "$T/out" ]
 }
+
+@test "Ctrl-Z stops the script and all its stages, and CONT lets them go on" {
+    # shellcheck disable=SC2016
+    instead st-write 'echo $$ >"$T/at"; sleep 0.5'
+    export T
+    states() { # of all processes of the script
+        local group
+        group=$(ps -o pgid= -p "$(<"$T/at")" | tr -d ' ')
+        ps -o stat= -p "$pid" && ps -e -o pgid=,stat= | awk -v group="$group" '$1 == group { print $2 }'
+    }
+    for signal in TSTP STOP; do
+        rm -f "$T/at"
+        "${run[@]}" 3>&- &
+        pid=$!
+        for ((i = 0; i < 200; i++)); do
+            [ ! -s "$T/at" ] || break
+            sleep 0.05
+        done
+        kill "-$signal" "$pid"
+        sleep 0.3
+        [ "$signal" = STOP ] || [ "$(states | grep -vc ^T)" = 0 ] || { states && return 1; }
+        kill -CONT "$pid"
+        wait "$pid"
+        [ -e "$T/out/config.json" ]
+        rm -r "$T/out"
+    done
+}
