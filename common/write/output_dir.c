@@ -111,6 +111,11 @@ static bool holds_checkpoint(const struct output_dir *output)
     return holds(output->path, "*.safetensors");
 }
 
+static bool can_write(const char *folder)
+{
+    return !faccessat(AT_FDCWD, folder, W_OK | X_OK, AT_EACCESS);
+}
+
 /* Check that the content of DST may be replaced: a typing error must not cost a user other files.
  */
 static void check_present(const struct output_dir *output)
@@ -127,11 +132,9 @@ static void check_present(const struct output_dir *output)
         die("%s: not a checkpoint (no .safetensors file in it); --overwrite replaces nothing else: "
             "choose another folder, or remove it yourself",
             output->path);
-}
-
-static bool can_write(const char *folder)
-{
-    return !faccessat(AT_FDCWD, folder, W_OK | X_OK, AT_EACCESS);
+    if (!can_write(output->path))
+        die_errno("%s: --overwrite could not remove what is in it; choose another folder",
+                  output->path);
 }
 
 /* True if the filesystem begins at `path`. A bind mount has its parent's device number. */

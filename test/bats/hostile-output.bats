@@ -210,6 +210,20 @@ fixed() {
         "${unprivileged[@]}" st-write --overwrite "$T/parent/out" "$T/b.ts"
 }
 
+@test "--overwrite of a folder whose files may not be removed" {
+    [ "$(id -u)" = 0 ] || skip 'only root can make one'
+    fixed
+    chmod 777 "$T/parent"
+    mkdir "$T/parent/old"
+    echo old >"$T/parent/old/m.safetensors"
+    for options in '' -n; do
+        # shellcheck disable=SC2086
+        refused 'parent/old: --overwrite could not remove what is in it; choose another folder: Permission denied' \
+            "${unprivileged[@]}" st-write $options --overwrite "$T/parent/old" "$T/a.ts"
+    done
+    [ "$(ls "$T/parent")" = old$'\n'out ]
+}
+
 @test "the parent is not writable, and there is no folder, or not one to write into" {
     fixed
     for options in '' -n; do
