@@ -55,6 +55,13 @@ struct layer_names {
     bool (*where)(const struct model *model, const struct place *place);
 };
 
+/* The shape of a tensor of any checkpoint's, as it lies there whole: config.json's keys, of which a
+ * dimension is the product ("o_groups*o_lora_rank"), or NULL: not by keys. In the name, '#' stands
+ * for a number. */
+struct shape_name {
+    const char *name, *rows, *cols;
+};
+
 struct family {
     const char *type;                   /* config.json's model_type */
     const char *const *other_types;     /* others with the same names, ended by NULL; or NULL */
@@ -69,6 +76,7 @@ struct family {
     /* With layer_has: config.json's key for the number of routed experts in the layer at `place`;
      * NULL: that layer has none. */
     const char *(*experts_key)(const struct model *model, const struct place *place);
+    const struct shape_name *shapes; /* ended by a NULL name; or NULL: not known */
     /* A module that only drafts of DSpark have, which predict a block of tokens from several
      * layers' hidden states; or NULL. */
     const char *dspark;

@@ -207,16 +207,15 @@ static void plan(struct to_nvfp4 *job)
 static void record_inputs(const struct to_nvfp4 *job, const struct stage *stage, const char *kv)
 {
     json_t *quant = json_object_get(ts_header(job->in), "quant");
+    const char *digest = job->amaxes ? amaxes_digest(job->amaxes) : NULL; /* NULL of a plan */
     if (job->amaxes) {
-        const char *digest = amaxes_digest(job->amaxes);
         json_t *scale = amaxes_input_scale(job->amaxes);
         if (scale)
             json_object_set(stage->entry, "input_scale", scale);
         json_object_set_new(stage->entry, "calibration",
                             json_string(amaxes_calibration(job->amaxes)));
-        if (digest)
-            json_object_set_new(stage->entry, "amax", json_string(digest));
     }
+    json_object_set_new(stage->entry, "amax", digest ? json_string(digest) : json_null());
     recipe_record(job->recipe, stage->entry);
     recipe_describe(job->recipe, quant);
     if (kv)
