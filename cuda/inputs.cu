@@ -16,7 +16,7 @@ static __global__ void sum_products(struct mat moments, struct mat x)
     __shared__ float v[TOGETHER][BLOCK];
     uint64_t first = (uint64_t)blockIdx.x * BLOCK;
     unsigned i = threadIdx.x / BLOCK, j = threadIdx.x % BLOCK;
-    float sum = 0;
+    float sum = f32_row(moments, first + i)[j];
     for (uint64_t row = 0; row < x.rows; row += TOGETHER) {
         unsigned rows = (unsigned)min((uint64_t)TOGETHER, x.rows - row);
         for (unsigned k = i; k < rows; k += BLOCK)
@@ -26,7 +26,7 @@ static __global__ void sum_products(struct mat moments, struct mat x)
             sum += v[k][i] * v[k][j];
         __syncthreads();
     }
-    f32_row(moments, first + i)[j] += sum;
+    f32_row(moments, first + i)[j] = sum;
 }
 
 static void add_moments(struct device *d, struct mat moments, struct mat x)

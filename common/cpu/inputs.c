@@ -1,8 +1,6 @@
 /* The CPU as a device: what is recorded of a linear's inputs. */
-#include <stdlib.h>
 #include <string.h>
 
-#include "base/die.h"
 #include "cpu/cpu.h"
 #include "tensor/headroom.h"
 
@@ -12,7 +10,9 @@ static void add_moments(struct device *d, struct mat moments, struct mat x)
 {
 #pragma omp parallel for num_threads(cpu_of(d)->threads) schedule(static)
     for (uint64_t block = 0; block < x.cols / BLOCK; block++) {
-        float sum[BLOCK][BLOCK] = {0}, v[BLOCK];
+        float sum[BLOCK][BLOCK], v[BLOCK];
+        for (unsigned i = 0; i < BLOCK; i++)
+            memcpy(sum[i], f32_row(moments, block * BLOCK + i), sizeof sum[i]);
         for (uint64_t row = 0; row < x.rows; row++) {
             for (unsigned i = 0; i < BLOCK; i++)
                 v[i] = bf16_to_f32(bf16_row(x, row)[block * BLOCK + i]);
@@ -21,8 +21,7 @@ static void add_moments(struct device *d, struct mat moments, struct mat x)
                     sum[i][j] += v[i] * v[j];
         }
         for (unsigned i = 0; i < BLOCK; i++)
-            for (unsigned j = 0; j < BLOCK; j++)
-                f32_row(moments, block * BLOCK + i)[j] += sum[i][j];
+            memcpy(f32_row(moments, block * BLOCK + i), sum[i], sizeof sum[i]);
     }
 }
 

@@ -182,7 +182,8 @@ struct device {
 
     /* For each block of DEVICE_BLOCK columns, add the products of its columns' elements, two by
      * two, summed over rows: moments [cols, DEVICE_BLOCK] F32 has at 16 b + i, j the sum of x's
-     * columns 16 b + i and 16 b + j. x BF16. */
+     * columns 16 b + i and 16 b + j. x BF16.
+     * Rows are added one after the other: however they are divided into calls. */
     void (*add_moments)(struct device *d, struct mat moments, struct mat x);
 
     /* Count the blocks of DEVICE_BLOCK columns of each row by their largest magnitudes: count [1,

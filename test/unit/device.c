@@ -341,8 +341,12 @@ static void moments_are_sums_of_products(void **state)
     struct mat moments = f32(COLS, DEVICE_BLOCK, zero);
     d->add_moments(d, moments, mat_rows(x, 0, 85));
     d->add_moments(d, moments, mat_rows(x, 85, ROWS - 85));
-    float got[COLS][DEVICE_BLOCK];
+    float got[COLS][DEVICE_BLOCK], at_once[COLS][DEVICE_BLOCK];
     d->read(d, got, moments);
+    d->write(d, moments, zero);
+    d->add_moments(d, moments, x);
+    d->read(d, at_once, moments);
+    assert_memory_equal(got, at_once, sizeof got);
     for (unsigned i = 0; i < COLS; i++)
         for (unsigned j = 0; j < DEVICE_BLOCK; j++) {
             double sum = 0;
