@@ -147,9 +147,13 @@ put() {
 # verify_result DESTINATION SOURCE: a checkpoint that is in place: its headers, scalars and configs, and what each
 # serving engine makes of it. One that st-cmp found to have the right tensors also has the source's other files.
 verify_result() {
-    local with=()
+    local with=() found
     [ "$last" = st-write ] || with=(--source "$2")
-    ! quietly st-verify "${talk[@]}" "${with[@]}" "$1" >&2 || return 0
+    if found=$(quietly st-verify "${with[@]}" "$1"); then
+        [ "${talk[*]}" = -q ] || echo "$found" >&2
+        return
+    fi
+    echo "$found" >&2
     echo "$program: $1 is in place, but not as it should be: see the faults above" >&2
     exit 1
 }

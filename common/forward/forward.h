@@ -13,7 +13,7 @@
 
 /* How activations are quantized before a product. */
 enum arithmetic {
-    ARITHMETIC_CALIBRATION, /* as served, but experts see BF16 */
+    ARITHMETIC_CALIBRATION, /* as served, but experts, and what `quantizes` says, see BF16 */
     ARITHMETIC_SERVED, /* as the model's own code, by the format of each weight: FP8 for FP8 and
                           MXFP4, NVFP4 under its input_scale for NVFP4, BF16 for the rest */
     ARITHMETIC_SOURCE, /* the same, but FP8 for NVFP4 weights, as for their MXFP4 source */
@@ -58,6 +58,8 @@ struct forward {
                               are told of all samples */
     struct gather *gather; /* shares the reading between ranks; NULL: each reads all */
     enum arithmetic arithmetic;
+    const char *recipe;    /* a digest that tells what quantizes() says from what another run's
+                              says, or NULL without it */
     bool all_experts;      /* every token also goes through every expert, for amaxes only */
     bool mtp;              /* run the multi-token prediction layers, too */
     bool head;             /* losses are wanted */
@@ -68,6 +70,8 @@ struct forward {
     uint64_t first, last;  /* layers */
     const char *states_in; /* hidden states to begin with instead of embeddings, or NULL */
     void *context;         /* for the callbacks, which may be NULL: */
+    /* Whether the module is to be quantized after a calibration, which then shows it BF16. */
+    bool (*quantizes)(void *context, const char *module);
     /* What to record of a linear's inputs besides amaxes: the kinds of inputs.h, 0 for none. */
     unsigned (*records)(void *context, const char *module, bool expert);
     void (*linear)(void *context, const struct linear_seen *seen);

@@ -4,14 +4,21 @@
 
 #include "base/die.h"
 
-enum activation linear_activation(const struct network *n, enum arithmetic arithmetic,
-                                  enum format format, bool expert)
+/* The inputs whose amaxes are wanted should not be rounded before. */
+static bool is_calibrated(const struct forward *run, const struct weight *weight, bool expert)
 {
-    if (format == FORMAT_PLAIN || (expert && arithmetic == ARITHMETIC_CALIBRATION))
+    return run->arithmetic == ARITHMETIC_CALIBRATION &&
+           (expert || (run->quantizes && run->quantizes(run->context, weight->module)));
+}
+
+enum activation linear_activation(const struct forward *run, const struct weight *weight,
+                                  bool expert)
+{
+    if (weight->format == FORMAT_PLAIN || is_calibrated(run, weight, expert))
         return ACTIVATION_BF16;
-    if (format == FORMAT_NVFP4 && arithmetic != ARITHMETIC_SOURCE)
+    if (weight->format == FORMAT_NVFP4 && run->arithmetic != ARITHMETIC_SOURCE)
         return ACTIVATION_NVFP4;
-    return n->fp8;
+    return run->network->fp8;
 }
 
 /* ---- loading ---- */

@@ -229,6 +229,12 @@ const char *amaxes_calibration(const struct amaxes *amaxes)
     return amaxes->calibration;
 }
 
+json_t *amaxes_input_scale(const struct amaxes *amaxes)
+{
+    size_t last = json_array_size(amaxes->counts);
+    return last ? json_object_get(json_array_get(amaxes->counts, last - 1), "input_scale") : NULL;
+}
+
 const json_t *amaxes_counts(const struct amaxes *amaxes)
 {
     return amaxes->counts;

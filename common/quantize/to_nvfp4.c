@@ -199,12 +199,15 @@ static void record_inputs(const struct to_nvfp4 *job, const struct stage *stage)
 {
     if (job->amaxes) {
         const char *digest = amaxes_digest(job->amaxes);
+        json_t *scale = amaxes_input_scale(job->amaxes);
+        if (scale)
+            json_object_set(stage->entry, "input_scale", scale);
         json_object_set_new(stage->entry, "calibration",
                             json_string(amaxes_calibration(job->amaxes)));
         if (digest)
             json_object_set_new(stage->entry, "amax", json_string(digest));
     }
-    json_object_set_new(stage->entry, "recipe", json_string(recipe_digest(job->recipe)));
+    recipe_record(job->recipe, stage->entry);
     recipe_describe(job->recipe, json_object_get(ts_header(job->in), "quant"));
 }
 
@@ -315,7 +318,7 @@ void to_nvfp4_run(struct to_nvfp4 *job, to_nvfp4_convert *convert, void *context
         size_t line = (size_t)(tensor - ts_toc(job->in)->tensor);
         uint32_t index = job->weights.of_line[line];
         if (index == WEIGHT_NONE || job->leader[index] == WEIGHT_NONE) {
-            bands_pass(job->bands);
+            bands_pass_checked(job->bands, weight_of(&job->weights, line));
             continue;
         }
         if (!group)
