@@ -48,7 +48,10 @@ void experts_end(struct experts *experts)
     size_t matrices = (size_t)experts->layer->experts.count * EXPERT_MATRICES;
     for (size_t i = 0; i < matrices && experts->held; i++)
         held_free(experts->feed, &experts->held[i]);
+    for (size_t i = 0; i < matrices && experts->inputs; i++)
+        inputs_end(&experts->inputs[i], d);
     d->drop(d, experts->seen);
+    free(experts->inputs);
     free(experts->held);
     free(experts->rows);
     free(experts->routed);
@@ -159,6 +162,8 @@ static void load(const struct experts *experts, struct linear *linear, uint64_t 
         linear_load(feed->network->device, &linear[i], &held[i].from,
                     linear_activation(feed->run, held[i].from.weight, true), 1,
                     mat_rows(experts->seen, e * EXPERT_MATRICES + i, 1));
+    for (unsigned i = 0; i < EXPERT_MATRICES && experts->inputs; i++)
+        linear[i].inputs = &experts->inputs[e * EXPERT_MATRICES + i];
     for (unsigned i = 0; i < EXPERT_MATRICES && !experts->held; i++)
         held_free(feed, &taken[i]);
 }

@@ -31,6 +31,11 @@ struct linear_seen {
     bool weighted;         /* the input is times the router's weight: */
     float unweighted_amax; /* the same without it */
     float weight_amax;
+    /* What forward.records asked for; else NULL, and 0: */
+    const float *moments; /* [cols, DEVICE_BLOCK]: means over the rows, see device.h,
+                             add_moments(). Of several ranks, only rank 0 has them. */
+    uint64_t cols;
+    float headroom_amax, unweighted_headroom_amax; /* see tensor/headroom.h */
 };
 
 /* Hidden states after a layer. */
@@ -67,6 +72,8 @@ struct forward {
     void *context;         /* for the callbacks, which may be NULL: */
     /* Whether the module is to be quantized after a calibration, which then shows it BF16. */
     bool (*quantizes)(void *context, const char *module);
+    /* What to record of a linear's inputs besides amaxes: the kinds of inputs.h, 0 for none. */
+    unsigned (*records)(void *context, const char *module, bool expert);
     void (*linear)(void *context, const struct linear_seen *seen);
     void (*routed)(void *context, const char *expert, uint64_t tokens);
     /* The hidden states after a layer. */

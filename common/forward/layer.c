@@ -27,12 +27,15 @@ void layer_end(struct layer *layer)
     for (size_t i = 0; d && i < layer->network->pieces; i++) {
         struct piece *p = &layer->piece[i];
         linear_drop(d, &p->linear);
+        if (layer->inputs)
+            inputs_end(&layer->inputs[i], d);
         if (p->vector.at)
             d->drop(d, p->vector);
         free(p->table);
     }
     if (d)
         d->drop(d, layer->seen);
+    free(layer->inputs);
     free(layer->piece);
     free(layer->prefix);
 }

@@ -49,7 +49,8 @@ struct layer {
     char *prefix;        /* "layers.3."; "" for tensors outside layers */
     struct piece *piece; /* [network->pieces], numbered by the family in the order of use */
     struct expert_pieces experts;
-    struct mat seen; /* amaxes of its linears, [network->pieces, SEEN] F32 */
+    struct mat seen;       /* amaxes of its linears, [network->pieces, SEEN] F32 */
+    struct inputs *inputs; /* what else is recorded of them, by piece; NULL: nothing */
 };
 
 /* Describe layer `number`, or LAYER_HEAD; nothing is loaded yet. Before the network's begin(), a

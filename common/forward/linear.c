@@ -90,6 +90,7 @@ void linear_apply(struct device *d, struct linear *linear, struct mat y, struct 
     struct mat a = x;
     linear->rows += x.rows;
     d->max_abs(d, seen(linear, SEEN_INPUT), x);
+    inputs_record(linear->inputs, d, x);
     if (linear->activation != ACTIVATION_BF16) {
         a = d->make(d, DTYPE_BF16, x.rows, x.cols);
         d->quantize(d, a, x, linear->activation, linear->scale_2);
@@ -109,6 +110,7 @@ static void see_unweighted(struct device *d, const struct linear *down, struct m
     struct mat y = d->make(d, DTYPE_BF16, gate.rows, gate.cols);
     d->swiglu(d, y, gate, up, limit, (struct mat){0});
     d->max_abs(d, seen(down, SEEN_UNWEIGHTED), y);
+    inputs_record_unweighted(down->inputs, d, y);
     d->drop(d, y);
 }
 

@@ -4,6 +4,7 @@
 #define LINEAR_H
 
 #include "forward/forward.h"
+#include "forward/inputs.h"
 #include "model/weights.h"
 
 /* A tensor with its scales, as the checkpoint stores them. */
@@ -30,9 +31,10 @@ struct linear {
     uint64_t outputs; /* columns of the output */
     enum activation activation;
     float scale_2;
-    const char *module; /* its name */
-    struct mat seen;    /* [1, SEEN] F32 */
-    uint64_t rows;      /* of input so far */
+    const char *module;          /* its name */
+    struct mat seen;             /* [1, SEEN] F32 */
+    uint64_t rows;               /* of input so far */
+    const struct inputs *inputs; /* to record what they say; NULL: only amaxes */
 };
 
 /* How a run's product with a weight quantizes its input; `expert`: the weight is an expert's. */

@@ -3,7 +3,8 @@
 
 #ifdef __x86_64__
 
-#include "tensor/bf16.h"
+#include <math.h>
+
 #include "tensor/e2m1.h"
 
 #define TARGET AVX512

@@ -12,6 +12,9 @@
  *                                              least as much
  *
  * and gets search_row(). */
+#include <math.h>
+
+#include "tensor/e4m3.h"
 #include "tensor/scale_search.h"
 
 TARGET static inline uint8_t least_error(const struct block *block,

@@ -1,6 +1,6 @@
 #include "tensor/hessian_search.h"
 
-#include <string.h>
+#include <math.h>
 
 #include "tensor/bf16.h"
 #include "tensor/e2m1.h"

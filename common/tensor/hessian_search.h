@@ -15,12 +15,10 @@
 #ifndef HESSIAN_SEARCH_H
 #define HESSIAN_SEARCH_H
 
-#include <math.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
-#include "tensor/e4m3.h"
 #include "tensor/nvfp4.h"
 
 /* What is known of the inputs of a block of columns. */
