@@ -118,7 +118,11 @@ static void find_layers(struct search *search, enum section section, uint32_t la
         place.expert = PLACE_NONE;
         model_layer_path(search->model, &place, path);
         char *start = xprintf("%s.", path);
-        bool there = find_all(search, start, family->layer_has, path);
+        const struct layer_names *some = family->layer_has;
+        bool there = find_all(search, start, some->names, path);
+        while (there && (++some)->names)
+            if (some->where(search->model, &place))
+                find_all(search, start, some->names, NULL);
         free(start);
         if (!there || !routed)
             continue;

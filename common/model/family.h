@@ -49,14 +49,23 @@ struct rank_files {
                                  * divide, ended by NULL */
 };
 
+/* Names of tensors in a layer, ended by NULL, and the layers that have them; NULL: all. */
+struct layer_names {
+    const char *const *names;
+    bool (*where)(const struct model *model, const struct place *place);
+};
+
 struct family {
     const char *type;                   /* config.json's model_type */
+    const char *const *other_types;     /* others with the same names, ended by NULL; or NULL */
     const struct section_name *section; /* ended by a NULL prefix. If it has no SECTION_MTP, layers
                                          * from num_hidden_layers on belong to that section */
     const struct part_name *part;       /* in the order of execution, ended by a NULL prefix */
-    /* What any model has, for finding out that a checkpoint is incomplete: tensors, and those of
-     * each layer. Lists are ended by NULL; layer_has is NULL if it is not known. */
-    const char *const *has, *const *layer_has;
+    /* What any model has, for finding out that a checkpoint is incomplete: tensors, ended by NULL,
+     * and those of layers, ended by NULL names: first what each has, then what some have. NULL if
+     * it is not known. */
+    const char *const *has;
+    const struct layer_names *layer_has;
     /* With layer_has: config.json's key for the number of routed experts in the layer at `place`;
      * NULL: that layer has none. */
     const char *(*experts_key)(const struct model *model, const struct place *place);
@@ -66,11 +75,7 @@ struct family {
 
     const char *amax_separator; /* between a module and "input_quantizer._amax" */
 
-    /* Convert a module's name to that in the reference's calibration dumps, into `dumped`
-     * (TENSOR_NAME_MAX + 1 bytes), and back into `module`; false if it has none. NULL: the names
-     * are the checkpoint's. */
-    bool (*to_dump)(const char *module, char *dumped);
-    bool (*from_dump)(const struct model *model, const char *dumped, char *module);
+    bool dumped_as_ranks; /* the reference's calibration dumps have the modules' names in ranks */
 
     const struct fp8_block
         *fp8_block; /* block sizes besides weight_block_size, ended by 0 rows; or NULL */

@@ -19,10 +19,20 @@ enum { FAMILIES = sizeof families / sizeof *families };
 
 /* ---- opening ---- */
 
+static bool is_type(const struct family *family, const char *type)
+{
+    if (!strcmp(family->type, type))
+        return true;
+    for (const char *const *other = family->other_types; other && *other; other++)
+        if (!strcmp(*other, type))
+            return true;
+    return false;
+}
+
 static const struct family *family_of(const char *type)
 {
     for (size_t i = 0; type && i < FAMILIES; i++)
-        if (!strcmp(families[i]->type, type))
+        if (is_type(families[i], type))
             return families[i];
     return &family_generic;
 }
@@ -429,20 +439,16 @@ bool model_fp8_block(const struct model *model, unsigned i, struct fp8_block *bl
     return false;
 }
 
-bool model_to_dump(const struct model *model, const char *module, char *dumped)
+void model_to_dump(const struct model *model, const char *module, char *dumped)
 {
-    if (model->family->to_dump)
-        return model->family->to_dump(module, dumped);
-    strcpy(dumped, module);
-    return true;
+    if (!model->family->dumped_as_ranks || !model_to_ranks(model, module, dumped))
+        strcpy(dumped, module);
 }
 
-bool model_from_dump(const struct model *model, const char *dumped, char *module)
+void model_from_dump(const struct model *model, const char *dumped, char *module)
 {
-    if (model->family->from_dump)
-        return model->family->from_dump(model, dumped, module);
-    strcpy(module, dumped);
-    return true;
+    if (!model->family->dumped_as_ranks || !model_from_ranks(model, dumped, module))
+        strcpy(module, dumped);
 }
 
 const char *model_amax_separator(const struct model *model)
@@ -455,6 +461,31 @@ enum chat_style model_chat_style(const struct model *model)
     return model->family->chat;
 }
 
+/* The separator in the name of a dumped amax; 0 for another name. */
+static char separator(const char *name)
+{
+    static const char *const quantizer[] = {"input_quantizer.", "weight_quantizer."};
+    for (size_t i = 0; i < sizeof quantizer / sizeof *quantizer; i++) {
+        const char *found = strstr(name, quantizer[i]);
+        if (found && found > name)
+            return found[-1];
+    }
+    return 0;
+}
+
+/* True if the family has a part of that name; of an amax, also its separator. */
+static bool knows(const struct model *model, const char *name)
+{
+    char module[TENSOR_NAME_MAX + 1];
+    char found = separator(name);
+    if (found && found != *model->family->amax_separator)
+        return false;
+    if (found)
+        model_from_dump(model, name, module);
+    struct place place = place_of(model, OF_CHECKPOINT, found ? module : name);
+    return part_of(model->family, &place) != NULL;
+}
+
 const char *model_guess(const struct toc *toc)
 {
     const char *best = "";
@@ -462,13 +493,8 @@ const char *model_guess(const struct toc *toc)
     for (size_t i = 0; i < FAMILIES; i++) {
         const struct model model = {.family = families[i]};
         size_t known = 0;
-        for (size_t j = 0; j < toc->count; j++) {
-            char module[TENSOR_NAME_MAX + 1];
-            if (!model_from_dump(&model, toc->tensor[j].name, module))
-                continue;
-            struct place place = place_of(&model, OF_CHECKPOINT, module);
-            known += part_of(families[i], &place) != NULL;
-        }
+        for (size_t j = 0; j < toc->count; j++)
+            known += knows(&model, toc->tensor[j].name);
         if (known > most) {
             most = known;
             best = families[i]->type;

@@ -294,7 +294,7 @@ copy() {
 
 @test "a source of another family, or without config.json: no path of a recipe" {
     cp -r "$NANO" "$T/ckpt"
-    for model in '{"model_type": "deepseek_v3"}' ''; do
+    for model in '{"model_type": "deepseek_v9"}' ''; do
         rm "$T/ckpt/config.json"
         [ -z "$model" ] || echo "$model" >"$T/ckpt/config.json"
         fails 'no config.json, or one with a model_type that is not known' --input-scale 1 "$T/ckpt"
