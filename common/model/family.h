@@ -83,11 +83,7 @@ struct family {
 
     const char *amax_separator; /* between a module and "input_quantizer._amax" */
 
-    /* Convert a module's name to that in the reference's calibration dumps, into `dumped`
-     * (TENSOR_NAME_MAX + 1 bytes), and back into `module`; false if it has none. NULL: the names
-     * are the checkpoint's. */
-    bool (*to_dump)(const char *module, char *dumped);
-    bool (*from_dump)(const struct model *model, const char *dumped, char *module);
+    bool dumped_as_ranks; /* the reference's calibration dumps have the modules' names in ranks */
 
     const struct fp8_block
         *fp8_block; /* block sizes besides weight_block_size, ended by 0 rows; or NULL */
