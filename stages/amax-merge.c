@@ -798,11 +798,12 @@ int main(int argc, char **argv)
     if (!stage.plan)
         write_entries(out, &table);
     ts_finish(out, in,
-              json_pack("{s:I, s:I, s:I, s:I, s:s, s:s*}", "amaxes", (json_int_t)table.count,
-                        "fused", (json_int_t)fused, "input_fallback",
+              json_pack("{s:I, s:I, s:I, s:I, s:s, s:s*, s:s*, s:s*}", "amaxes",
+                        (json_int_t)table.count, "fused", (json_int_t)fused, "input_fallback",
                         (json_int_t)(filled - table.drafts), "drafts_fallback",
                         (json_int_t)table.drafts, "fallback", o.fallback, "w2",
-                        kind_of_w2(&table, &o)));
+                        kind_of_w2(&table, &o), "input_scale", o.input_scale, "from",
+                        table.exact && !o.input_scale ? "checkpoint" : NULL));
     free_table(&table);
     return stage_end(&stage);
 }
