@@ -126,10 +126,9 @@ static char *deciding_options(const struct results *r)
 {
     const struct options *o = r->options;
     json_t *options =
-        json_pack("{s:s, s:b, s:b, s:I, s:I, s:s*, s:s*}", "version", SEEKPIPE_VERSION,
-                  "all_experts", (int)o->all_experts, "mtp", (int)r->run->mtp, "first",
-                  (json_int_t)r->run->first, "last", (json_int_t)r->run->last, "states_out",
-                  o->forward.states_out, "recipe", r->recipe ? recipe_digest(r->recipe) : NULL);
+        json_pack("{s:s, s:b, s:b, s:I, s:I, s:s*}", "version", SEEKPIPE_VERSION, "all_experts",
+                  (int)o->all_experts, "mtp", (int)r->run->mtp, "first", (json_int_t)r->run->first,
+                  "last", (json_int_t)r->run->last, "states_out", o->forward.states_out);
     if (!options)
         die("out of memory");
     char *text = json_text(options, false, true);
