@@ -135,11 +135,12 @@ complete_already() {
     [ "${talk[*]}" = -q ] || echo "$program: $1" >&2
 }
 
-# put DESTINATION: the last stage of a pipeline: write the stream to DESTINATION, or compare it.
+# put DESTINATION [OPTION...]: the last stage of a pipeline: write the stream to DESTINATION, with options of
+# st-write, or compare it.
 put() {
     local status=0 quiet=()
     if [ "$last" = st-write ]; then
-        quietly st-write "${plan[@]}" "${talk[@]}" "${overwrite[@]}" "${verify[@]}" "$1"
+        quietly st-write "${plan[@]}" "${talk[@]}" "${overwrite[@]}" "${verify[@]}" "${@:2}" "$1"
         return
     fi
     [ "${talk[*]}" != -q ] || quiet=(-q)
@@ -151,9 +152,13 @@ put() {
 # verify_result DESTINATION SOURCE: a checkpoint that is in place: its headers, scalars and configs, and what each
 # serving engine makes of it. One that st-cmp found to have the right tensors also has the source's other files.
 verify_result() {
-    local with=()
+    local with=() found
     [ "$last" = st-write ] || with=(--source "$2")
-    ! quietly st-verify "${talk[@]}" "${with[@]}" "$1" >&2 || return 0
+    if found=$(quietly st-verify "${with[@]}" "$1"); then
+        [ "${talk[*]}" = -q ] || echo "$found" >&2
+        return
+    fi
+    echo "$found" >&2
     echo "$program: $1 is in place, but not as it should be: see the faults above" >&2
     exit 1
 }

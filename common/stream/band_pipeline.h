@@ -60,6 +60,11 @@ void bands_pass_held(struct band_pipeline *bands, struct ts_held *held);
  * some matrices; the scales of those that pass it are checked here (scales.h). */
 void bands_pass_checked(struct band_pipeline *bands, const struct weight *w);
 
+/* The same for the bytes of a held tensor from `offset` on, as many as the next line, `line`, has.
+ * The line must live until bands_end(). */
+void bands_pass_part(struct band_pipeline *bands, const struct tensor *line, struct ts_held *held,
+                     uint64_t offset);
+
 /* Write a whole tensor from memory. bands_put() copies its bytes and is for small tensors. For
  * bands_put_from(), they must be complete by the time all earlier submissions are written, and stay
  * valid until this one is. */

@@ -182,7 +182,8 @@ static char *value_of(const json_t *value)
 /* What an entry says in words or numbers: how the two differ, or NULL. */
 static char *differing_values(const char *program, const json_t *was, const json_t *is)
 {
-    static const char *const keys[][2] = {{"drafts", "--drafts"}, {"input_scale", "--input-scale"}};
+    static const char *const keys[][2] = {
+        {"drafts", "--drafts"}, {"input_scale", "--input-scale"}, {"kv_cache", "KV cache format"}};
     for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
         const json_t *before = json_object_get(was, keys[i][0]),
                      *now = json_object_get(is, keys[i][0]);

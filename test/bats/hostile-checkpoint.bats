@@ -104,13 +104,15 @@ good() {
 
 @test "dtypes and shapes" {
     value() { printf '{"dtype":%s,"shape":%s,"data_offsets":[0,4]}' "$1" "$2"; }
-    for dtype in '"F4"' '"u8"' '""' '"F8_E4M3FN"' '"\n\u001b[31m"'; do
+    for dtype in '"F6_E2M3"' '"u8"' '""' '"F8_E4M3FN"' '"\n\u001b[31m"'; do
         bad 'tensor a: .*unknown dtype' "{\"a\":$(value "$dtype" '[4]')}"
     done
     bad "tensor a: .*wanted '\"'" "{\"a\":$(value 8 '[4]')}"
     bad 'tensor a: .*make 3 bytes, data_offsets 4' "{\"a\":$(value '"U8"' '[3]')}"
     bad 'tensor a: .*make 16 bytes, data_offsets 4' "{\"a\":$(value '"F32"' '[4]')}"
     bad 'tensor a: .*make 0 bytes, data_offsets 4' "{\"a\":$(value '"U8"' '[0,4]')}"
+    bad 'tensor a: .*make 2 bytes, data_offsets 4' "{\"a\":$(value '"F4"' '[4]')}"
+    bad 'tensor a: .*F4 rows are no whole bytes' "{\"a\":$(value '"F4"' '[8,1]')}"
     for shape in '[-4]' '[4.0]' '["4"]' '[[4]]' '[4,]' '[04]' '[null]'; do
         bad 'tensor a: ' "{\"a\":$(value '"U8"' "$shape")}"
     done

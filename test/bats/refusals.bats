@@ -353,3 +353,20 @@ but config.json's moe_intermediate_size is 32" nvfp4-cast -n "$T/v41"
     pipeline "st-read '$T/less' | st-write -q --partial '$T/same'"
     [ "$(st-sum "$T/same")" = "$(st-sum "$T/less")" ]
 }
+
+@test "a matrix whose dtype or shape makes it none is refused, and does not pass through" {
+    # changed NAME SED: with NAME's line in the table changed so, conversion ends at once and names the tensor.
+    changed() {
+        unpack "$NANO"
+        sed -i -E "/^$1\\t/$2" "$T/tree/.toc"
+        pack "$T/changed.ts"
+        refused "$1 is .*, which is no matrix" nvfp4-cast -n -o "$T/x.ts" "$T/changed.ts"
+        refused "$1 is .*, which is no matrix" nvfp4-pack -n -o "$T/x.ts" "$T/changed.ts"
+    }
+    changed layers.0.ffn.experts.3.w2.weight 's/\[256,64\]/[1,256,64]/'
+    changed layers.2.ffn.experts.15.w1.weight 's/\tI8\t/\tF8_E8M0\t/'
+    changed mtp.0.ffn.experts.0.w3.weight 's/\tI8\t/\tBOOL\t/'
+    changed mtp.0.ffn.experts.15.w1.weight 's/\[128,128\]/[16384]/'
+    changed layers.1.ffn.shared_experts.w2.weight 's/\tF8_E4M3\t/\tF8_E5M2\t/'
+    changed layers.3.attn.wkv.weight 's/\tF8_E4M3\t/\tBOOL\t/'
+}
