@@ -128,6 +128,8 @@ static void print_input_amaxes(const struct summary *s, const json_t *stage, con
                     "input amaxes of drafts not calibrated: %" PRId64
                     " filled in from the last layer (%s)\n",
                     (int64_t)drafts, rule);
+        if (json_is_true(json_object_get(merge, "headroom")))
+            fprintf(stderr, "input amaxes: with room above the calibration's largest inputs\n");
         if (w2)
             fprintf(stderr, "input amaxes of w2: %s the router's weight (%s)\n",
                     strcmp(w2, "engine") ? "with" : "without", w2);
