@@ -11,6 +11,7 @@
 #include "base/text.h"
 #include "model/weights.h"
 #include "quantize/amax.h"
+#include "quantize/effective.h"
 #include "quantize/fit.h"
 #include "quantize/recipe.h"
 #include "tensor/nvfp4.h"
@@ -587,6 +588,22 @@ static void sort(struct table *table)
     model_sort(table->model, table->toc, table->entry, sizeof *table->entry);
 }
 
+/* What engines make of a calibration's input amaxes; NULL where values are not known. */
+static json_t *effective_of(const struct table *table, const struct options *o, bool plan)
+{
+    if (plan || o->input_scale > 0)
+        return NULL;
+    struct effective *effective = effective_new(table->model);
+    for (size_t i = 0; i < table->count; i++) {
+        const struct entry *entry = &table->entry[i];
+        if (!entry->is_tokens && entry->which == AMAX_INPUT)
+            effective_add(effective, &entry->place, entry->amax);
+    }
+    json_t *scales = effective_scales(effective);
+    effective_free(effective);
+    return scales;
+}
+
 static int by_amax(const void *a, const void *b)
 {
     double x = *(const double *)a, y = *(const double *)b;
@@ -824,12 +841,13 @@ int main(int argc, char **argv)
         write_entries(out, &table);
     json_t *scale = o.input_scale > 0 ? json_real(o.input_scale) : NULL;
     ts_finish(out, in,
-              json_pack("{s:I, s:I, s:I, s:I, s:s, s:s*, s:o*, s:o*}", "amaxes",
+              json_pack("{s:I, s:I, s:I, s:I, s:s, s:s*, s:o*, s:o*, s:o*}", "amaxes",
                         (json_int_t)table.count, "fused", (json_int_t)fused, "input_fallback",
                         (json_int_t)(filled - table.drafts), "drafts_fallback",
                         (json_int_t)table.drafts, "fallback", o.fallback, "w2",
                         kind_of_w2(&table, &o), "input_scale", scale, "headroom",
-                        o.headroom ? json_true() : NULL));
+                        o.headroom ? json_true() : NULL, "input_scales",
+                        effective_of(&table, &o, stage.plan)));
     free_table(&table);
     return stage_end(&stage);
 }
