@@ -85,6 +85,29 @@ static const char *const of_all[] = {"hc_attn_base",
                                      NULL};
 const struct layer_names deepseek_v4_layer_has[] = {{of_all, NULL}, {0}};
 
+/* Drafts are left out: those of V4.1 have other experts. */
+const struct shape_name deepseek_v4_shapes[] = {
+    {"embed.weight", "vocab_size", "hidden_size"},
+    {"head.weight", "vocab_size", "hidden_size"},
+    {"norm.weight", "hidden_size", NULL},
+    {"layers.#.attn_norm.weight", "hidden_size", NULL},
+    {"layers.#.attn.attn_sink", "num_attention_heads", NULL},
+    {"layers.#.attn.wq_a.weight", "q_lora_rank", "hidden_size"},
+    {"layers.#.attn.wq_b.weight", "num_attention_heads*head_dim", "q_lora_rank"},
+    {"layers.#.attn.wkv.weight", "head_dim", "hidden_size"},
+    {"layers.#.attn.wo_a.weight", "o_groups*o_lora_rank", NULL},
+    {"layers.#.attn.wo_b.weight", "hidden_size", "o_groups*o_lora_rank"},
+    {"layers.#.attn.indexer.wq_b.weight", "index_n_heads*index_head_dim", "q_lora_rank"},
+    {"layers.#.hc_attn_fn", NULL, "hc_mult*hidden_size"},
+    {"layers.#.ffn.gate.weight", "n_routed_experts", "hidden_size"},
+    {"layers.#.ffn.gate.tid2eid", "vocab_size", "num_experts_per_tok"},
+    {"layers.#.ffn.shared_experts.w1.weight", "n_shared_experts*moe_intermediate_size",
+     "hidden_size"},
+    {"layers.#.ffn.experts.#.w1.weight", "moe_intermediate_size", "hidden_size"},
+    {"layers.#.ffn.experts.#.w3.weight", "moe_intermediate_size", "hidden_size"},
+    {"layers.#.ffn.experts.#.w2.weight", "hidden_size", "moe_intermediate_size"},
+    {0}};
+
 static const char *experts_key(const struct model *model, const struct place *place)
 {
     (void)model;
@@ -116,6 +139,7 @@ const struct family family_deepseek_v4 = {
     .has = has,
     .layer_has = deepseek_v4_layer_has,
     .experts_key = experts_key,
+    .shapes = deepseek_v4_shapes,
     .dspark = "mtp.0.main_proj",
     .amax_separator = "_",
     .classes = classes,

@@ -55,6 +55,13 @@ struct layer_names {
     bool (*where)(const struct model *model, const struct place *place);
 };
 
+/* The shape of a tensor of any checkpoint's, as it lies there whole: config.json's keys, of which a
+ * dimension is the product ("o_groups*o_lora_rank"), or NULL: not by keys. In the name, '#' stands
+ * for a number. */
+struct shape_name {
+    const char *name, *rows, *cols;
+};
+
 struct family {
     const char *type;                   /* config.json's model_type */
     const char *const *other_types;     /* others with the same names, ended by NULL; or NULL */
@@ -69,17 +76,14 @@ struct family {
     /* With layer_has: config.json's key for the number of routed experts in the layer at `place`;
      * NULL: that layer has none. */
     const char *(*experts_key)(const struct model *model, const struct place *place);
+    const struct shape_name *shapes; /* ended by a NULL name; or NULL: not known */
     /* A module that only drafts of DSpark have, which predict a block of tokens from several
      * layers' hidden states; or NULL. */
     const char *dspark;
 
     const char *amax_separator; /* between a module and "input_quantizer._amax" */
 
-    /* Convert a module's name to that in the reference's calibration dumps, into `dumped`
-     * (TENSOR_NAME_MAX + 1 bytes), and back into `module`; false if it has none. NULL: the names
-     * are the checkpoint's. */
-    bool (*to_dump)(const char *module, char *dumped);
-    bool (*from_dump)(const struct model *model, const char *dumped, char *module);
+    bool dumped_as_ranks; /* the reference's calibration dumps have the modules' names in ranks */
 
     const struct fp8_block
         *fp8_block; /* block sizes besides weight_block_size, ended by 0 rows; or NULL */

@@ -439,20 +439,16 @@ bool model_fp8_block(const struct model *model, unsigned i, struct fp8_block *bl
     return false;
 }
 
-bool model_to_dump(const struct model *model, const char *module, char *dumped)
+void model_to_dump(const struct model *model, const char *module, char *dumped)
 {
-    if (model->family->to_dump)
-        return model->family->to_dump(module, dumped);
-    strcpy(dumped, module);
-    return true;
+    if (!model->family->dumped_as_ranks || !model_to_ranks(model, module, dumped))
+        strcpy(dumped, module);
 }
 
-bool model_from_dump(const struct model *model, const char *dumped, char *module)
+void model_from_dump(const struct model *model, const char *dumped, char *module)
 {
-    if (model->family->from_dump)
-        return model->family->from_dump(model, dumped, module);
-    strcpy(module, dumped);
-    return true;
+    if (!model->family->dumped_as_ranks || !model_from_ranks(model, dumped, module))
+        strcpy(module, dumped);
 }
 
 const char *model_amax_separator(const struct model *model)
@@ -482,8 +478,10 @@ static bool knows(const struct model *model, const char *name)
 {
     char module[TENSOR_NAME_MAX + 1];
     char found = separator(name);
-    if (found && (found != *model->family->amax_separator || !model_from_dump(model, name, module)))
+    if (found && found != *model->family->amax_separator)
         return false;
+    if (found)
+        model_from_dump(model, name, module);
     struct place place = place_of(model, OF_CHECKPOINT, found ? module : name);
     return part_of(model->family, &place) != NULL;
 }

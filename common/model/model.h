@@ -104,10 +104,10 @@ struct fp8_block {
 };
 bool model_fp8_block(const struct model *model, unsigned i, struct fp8_block *block);
 
-/* Convert a module's name to that in the reference's calibration dumps, and back (see family.h):
- * buffers of TENSOR_NAME_MAX + 1 bytes; false if there is no such name. */
-bool model_to_dump(const struct model *model, const char *module, char *dumped);
-bool model_from_dump(const struct model *model, const char *dumped, char *module);
+/* Convert a module's name to that in the reference's calibration dumps, and back: buffers of
+ * TENSOR_NAME_MAX + 1 bytes. A name that the family does not know stays. */
+void model_to_dump(const struct model *model, const char *module, char *dumped);
+void model_from_dump(const struct model *model, const char *dumped, char *module);
 
 /* The separator between a dumped module's name and "input_quantizer._amax"; static. */
 const char *model_amax_separator(const struct model *model);

@@ -38,7 +38,8 @@ bool amax_key(const struct model *model, const char *name, char *module, enum am
         memcpy(dumped, name, length);
         dumped[length] = 0;
         *which = (enum amax_which)i;
-        return model_from_dump(model, dumped, module);
+        model_from_dump(model, dumped, module);
+        return true;
     }
     return false;
 }
@@ -46,8 +47,8 @@ bool amax_key(const struct model *model, const char *name, char *module, enum am
 char *amax_name(const struct model *model, const char *module, enum amax_which which)
 {
     char dumped[TENSOR_NAME_MAX + 1];
-    const char *name = model_to_dump(model, module, dumped) ? dumped : module;
-    return xprintf("%s%s%s", name, model_amax_separator(model), suffix[which]);
+    model_to_dump(model, module, dumped);
+    return xprintf("%s%s%s", dumped, model_amax_separator(model), suffix[which]);
 }
 
 double amax_read(const struct model *model, struct ts_in *in)

@@ -35,7 +35,7 @@ struct to_nvfp4;
 
 /* The options of both programs. A plan works without amaxes. */
 struct to_nvfp4_options {
-    const char *recipe, *drafts, *amax, *cpu;
+    const char *recipe, *drafts, *kv, *amax, *cpu;
     uint64_t threads;
     /* Not command-line options: bands in the pipeline beyond ORDERED_POOL_SLACK; and what else a
      * program needs of the recipe before the output begins, or adds to stage->entry; or NULL. */

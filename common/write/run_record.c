@@ -35,12 +35,18 @@ static json_t *working_stages(struct ts_in *in)
     return stages;
 }
 
-char *run_identity(struct ts_in *in, char *hex)
+const char *run_identity(struct ts_in *in, char *hex)
 {
     json_t *stages = working_stages(in), *stage;
     size_t i;
-    json_array_foreach(stages, i, stage) if (json_object_get(stage, "amax"))
-        json_object_del(stage, "calibration"); /* how the same amaxes were made does not matter */
+    bool known = true;
+    json_array_foreach(stages, i, stage)
+    {
+        const json_t *amax = json_object_get(stage, "amax");
+        known &= !json_is_null(amax);
+        if (amax) /* how the same amaxes were made does not matter */
+            json_object_del(stage, "calibration");
+    }
     json_t *identity = json_pack("[o, o]", sources_to_json(ts_sources(in)), stages);
     if (!identity)
         die("out of memory");
@@ -49,7 +55,8 @@ char *run_identity(struct ts_in *in, char *hex)
     digest_add(digest, text, strlen(text));
     json_decref(identity);
     free(text);
-    return digest_end(digest, hex);
+    digest_end(digest, hex);
+    return known ? hex : NULL;
 }
 
 /* ---- the record of a stream ---- */
@@ -175,7 +182,8 @@ static char *value_of(const json_t *value)
 /* What an entry says in words or numbers: how the two differ, or NULL. */
 static char *differing_values(const char *program, const json_t *was, const json_t *is)
 {
-    static const char *const keys[][2] = {{"drafts", "--drafts"}, {"input_scale", "--input-scale"}};
+    static const char *const keys[][2] = {
+        {"drafts", "--drafts"}, {"input_scale", "--input-scale"}, {"kv_cache", "KV cache format"}};
     for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
         const json_t *before = json_object_get(was, keys[i][0]),
                      *now = json_object_get(is, keys[i][0]);
@@ -216,7 +224,8 @@ static char *differing_digests(const char *program, const json_t *was, const jso
     json_object_foreach(all, key, value)
     {
         const json_t *before = json_object_get(was, key), *now = json_object_get(is, key);
-        if (text || json_equal(before, now) || (plan && !now && is_of_calibration(key)))
+        bool unknown = plan && (!now || json_is_null(now)) && is_of_calibration(key);
+        if (text || unknown || json_equal(before, now))
             continue;
         text = printable(xprintf("%s had another %s", program, key));
     }

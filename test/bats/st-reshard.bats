@@ -1,6 +1,7 @@
 load common
 load craft
 load releases
+load v3
 
 # ranks DIR|STREAM: name, dtype, shape, SHA-256 and file of every tensor, as the goldens of ranks have them.
 ranks() {
@@ -68,6 +69,43 @@ rank() {
     [ "$(tar xOf "$T/fp8.ts" .end | jq -c '.counts[0] | [.fp8_blocks, .fp8_lossy]')" = '[1966080,13]' ]
     run st-write "$T/out" "$T/fp8.ts"
     [[ $output == *'lossless MXFP4->FP8 blocks: 1966067/1966080 (99.9993%)'* ]]
+}
+
+@test "V3 and V3.2: names, dtypes, shapes, bytes and files of convert.py, but not the layer of MTP; and back" {
+    fixtures v3-wide
+    for run in 'v3-nano 1 124' 'v32-nano 1 131' 'v3-wide 1 124' 'v3-wide 2 124'; do
+        read -r model n left <<<"$run"
+        fixtures "$model"
+        run st-reshard -n "$n" -o "$T/a.ts" "$FIXTURES/ckpt"
+        [ "$output" = "st-reshard: $left tensors of MTP are left out, which DeepSeek's inference code does not have" ]
+        diff <(ranks "$T/a.ts") <(golden_ranks "$FIXTURES/golden/mp$n")
+        st-reshard -r -o "$T/back.ts" "$T/a.ts"
+        diff <(digests "$T/back.ts") <(digests "$FIXTURES/ckpt" | grep -v '^model\.layers\.3\.')
+    done
+    # convert.py refuses these two, with "Dimension 1 must be divisible by 2".
+    for model in v3-nano v32-nano; do
+        fixtures $model
+        refused 'weight_scale_inv: its (1 columns|3 rows) cannot be divided by 2 ranks' st-reshard -n 2 "$FIXTURES/ckpt"
+    done
+}
+
+@test "V3 in small, and V3.2: names and order of ranks, and back" {
+    for type in deepseek_v3 deepseek_v32 kimi_k2; do
+        v3_checkpoint "$T/$type" $type
+        jq '.num_attention_heads = 2' "$T/$type/config.json" >"$T/config.json"
+        cp "$T/config.json" "$T/$type"
+        pipeline "st-reshard -q -n 1 '$T/$type' | st-write -q '$T/$type-mp1'"
+        st-reshard -r -o "$T/back.ts" "$T/$type-mp1"
+        st-cmp --common "$T/$type" "$T/back.ts"
+        diff <(digests "$T/back.ts") <(digests "$T/$type" | grep -v '^model\.layers\.2\.')
+        cmp <(st-ls --tsv "$T/back.ts" | cut -f1) <(st-ls --tsv "$T/$type" | cut -f1 | grep -v '^model\.layers\.2\.')
+        refused 'weight_scale_inv: its 1 rows cannot be divided by 2 ranks' st-reshard -n 2 "$T/$type"
+    done
+    st-ls --tsv "$T/deepseek_v32-mp1" | cut -f1 | sed 's/[.][0-9]*[.]/.N./g' | uniq | sort -u >"$T/names"
+    printf '%s\n' layers.N.ffn.gate.bias layers.N.attn.indexer.k_norm.bias layers.N.attn.indexer.wq_b.scale layers.N.attn.wkv_a.scale \
+        layers.N.attn_norm.weight layers.N.ffn.w1.weight layers.N.ffn.experts.N.w3.scale layers.N.ffn.shared_experts.w2.weight |
+        while read -r name; do grep -qxF "$name" "$T/names"; done
+    [ "$(st-ls --tsv "$T/deepseek_v3-mp1" | cut -f1 | sed -n '1p; $p' | paste -sd' ')" = 'embed.weight head.weight' ]
 }
 
 @test "config.json says what the experts are" {
