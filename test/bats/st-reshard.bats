@@ -232,8 +232,12 @@ rank() {
     cp -r "$NANO" "$T/odd"
     jq '.n_routed_experts = 17' "$NANO/config.json" >"$T/odd/config.json"
     refused "lacks layers.0.ffn.experts.16" st-reshard -n 2 "$T/odd"
-    jq '.vocab_size = 4097' "$NANO/config.json" >"$T/odd/config.json"
-    refused "config.json's vocab_size, 4097, is not divisible by 2 ranks" st-reshard -n 2 "$T/odd"
+    small
+    rank model.safetensors 'norm.weight BF16 [4] 8 a'
+    for key in vocab_size index_n_heads n_routed_experts; do
+        jq ".$key = 4097" "$NANO/config.json" >"$T/small/config.json"
+        refused "config.json's $key, 4097, is not divisible by 2 ranks" st-reshard -n 2 "$T/small/model.safetensors"
+    done
     jq 'del(.n_routed_experts)' "$NANO/config.json" >"$T/odd/config.json"
     refused 'layers.0.ffn.experts.0.w1.scale: how many experts are there' st-reshard -n 2 "$T/odd"
     jq 'del(.model_type)' "$NANO/config.json" >"$T/odd/config.json"
