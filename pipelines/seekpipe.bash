@@ -135,11 +135,12 @@ complete_already() {
     [ "${talk[*]}" = -q ] || echo "$program: $1" >&2
 }
 
-# put DESTINATION: the last stage of a pipeline: write the stream to DESTINATION, or compare it.
+# put DESTINATION [OPTION...]: the last stage of a pipeline: write the stream to DESTINATION, with options of
+# st-write, or compare it.
 put() {
     local status=0 quiet=()
     if [ "$last" = st-write ]; then
-        quietly st-write "${plan[@]}" "${talk[@]}" "${overwrite[@]}" "${verify[@]}" "$1"
+        quietly st-write "${plan[@]}" "${talk[@]}" "${overwrite[@]}" "${verify[@]}" "${@:2}" "$1"
         return
     fi
     [ "${talk[*]}" != -q ] || quiet=(-q)

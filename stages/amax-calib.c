@@ -38,6 +38,7 @@ struct results {
     const struct stage *stage;
     const struct options *options;
     const struct forward *run;
+    const struct tokens *tokens;
     const struct model *model;
     const struct recipe *recipe; /* or NULL */
     struct resume resume;
@@ -181,8 +182,9 @@ static void emit(struct results *r)
     struct ts_out *out = ts_create(r->stage, NULL, scalars->toc);
     if (!r->stage->plan)
         scalars_write(scalars, out);
-    ts_finish(out, NULL,
-              json_pack("{s:I, s:I}", "experts", experts, "experts_unreached", unreached));
+    json_t *counts = json_pack("{s:I, s:I}", "experts", experts, "experts_unreached", unreached);
+    json_object_update(counts, r->tokens->counts);
+    ts_finish(out, NULL, counts);
 }
 
 /* --resume-discard */
@@ -278,8 +280,12 @@ int main(int argc, char **argv)
     forward_options_open(&o.forward, &stage, &run, &tokens, 1);
     const struct model *model = ts_model(run.in);
     struct recipe *recipe = open_recipe(&o, &stage, run.in);
-    struct results results = {
-        .stage = &stage, .options = &o, .run = &run, .model = model, .recipe = recipe};
+    struct results results = {.stage = &stage,
+                              .options = &o,
+                              .run = &run,
+                              .tokens = &tokens,
+                              .model = model,
+                              .recipe = recipe};
     scalars_begin(&results.scalars, "amax.safetensors");
     run.arithmetic = ARITHMETIC_CALIBRATION;
     run.all_experts = o.all_experts;

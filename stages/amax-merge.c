@@ -797,11 +797,12 @@ int main(int argc, char **argv)
         write_entries(out, &table);
     json_t *scale = o.input_scale > 0 ? json_real(o.input_scale) : NULL;
     ts_finish(out, in,
-              json_pack("{s:I, s:I, s:I, s:I, s:s, s:s*, s:o*}", "amaxes", (json_int_t)table.count,
-                        "fused", (json_int_t)fused, "input_fallback",
+              json_pack("{s:I, s:I, s:I, s:I, s:s, s:s*, s:o*, s:s*}", "amaxes",
+                        (json_int_t)table.count, "fused", (json_int_t)fused, "input_fallback",
                         (json_int_t)(filled - table.drafts), "drafts_fallback",
                         (json_int_t)table.drafts, "fallback", o.fallback, "w2",
-                        kind_of_w2(&table, &o), "input_scale", scale));
+                        kind_of_w2(&table, &o), "input_scale", scale, "from",
+                        table.exact && !scale ? "checkpoint" : NULL));
     free_table(&table);
     return stage_end(&stage);
 }

@@ -70,7 +70,7 @@ like_golden() {
     for recipe in full mlp; do
         run v4-experts --recipe $recipe --amax "$T/amax.ts" "$NANO" "$T/$recipe"
         [ "$status" -eq 0 ]
-        [[ $output == *'no engine is known to serve that'* ]]
+        [[ $output == *'no engine is known to serve this checkpoint'* ]]
         st-ls --tsv "$T/$recipe" | cut -f1 | sed -n 's/\.weight_scale_2$//p' | LC_ALL=C sort >"$T/nvfp4"
         jq -r '.quantization_config.quantized_layers | to_entries[] | select(.value == {quant_algo: "NVFP4", group_size: 16}).key' \
             "$T/$recipe/config.json" | LC_ALL=C sort | diff - "$T/nvfp4"

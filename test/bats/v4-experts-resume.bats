@@ -241,7 +241,7 @@ SH
     run=(v4-experts -q --amax "$NANO_AMAX" "$NANO" "$T/out")
     "${run[@]}"
     cp -rp "$T/out" "$T/whole"
-    for file in tokenizer.json config.json hf_quant_config.json model.safetensors.index.json inference/config.json; do
+    for file in tokenizer.json config.json hf_quant_config.json model.safetensors.index.json; do
         rm "$T/out/$file"
         for plan in '' -n; do
             run "${run[@]}" $plan
