@@ -188,11 +188,26 @@ static void check_input(struct ts_in *in, const struct options *o, bool continue
         whole_check(in);
 }
 
+_Noreturn static void die_of_plan(const struct ts_in *in)
+{
+    die("%s: is a plan, without tensors; run its stages without -n", ts_name(in));
+}
+
 /* To be called after the end of the stream, which says whether it is one. */
 static void refuse_plan(const struct ts_in *in)
 {
     if (ts_plan_only(in))
-        die("%s: is a plan, without tensors; run its stages without -n", ts_name(in));
+        die_of_plan(in);
+}
+
+/* The identity of the stream's run, in `hex`; NULL if only a plan is to be made, and it is not
+ * known. */
+static const char *identity_of(struct ts_in *in, const struct stage *stage, char *hex)
+{
+    const char *identity = run_identity(in, hex);
+    if (!identity && !stage->plan)
+        die_of_plan(in);
+    return identity;
 }
 
 /* Write all tensors, to the proven end of the stream. */
@@ -267,6 +282,23 @@ static struct summary summary_of(struct ts_in *in, struct toc *toc, const struct
                             .shards = shards_missing(shards)};
 }
 
+/* What --part would refuse, but for its number if the stream is of the whole. */
+static void plan_part(const struct output_dir *output, struct ts_in *in, const char *identity)
+{
+    const char *scope = json_string_value(json_object_get(ts_header(in), "scope"));
+    if (!output_dir_is_joined(output, identity) && !output_dir_was_replaced(output))
+        parts_check(output->partial, scope, identity);
+}
+
+/* A run in one piece would leave its shards beside parts. */
+static void refuse_parts(const struct output_dir *output)
+{
+    if (parts_begun(output->partial))
+        die("%s: holds parts of a run (--part), which the others of them and --join complete; "
+            "remove it (rm -r) to start again",
+            output->partial);
+}
+
 static void take_bytes(struct summary *s, const struct copier *copier)
 {
     s->shared = copier->shared;
@@ -281,16 +313,19 @@ static void write_stream(struct ts_in *in, struct output_dir *output, const stru
     struct copier copier = {.no_share = o->no_share};
     struct configs configs;
     struct toc *toc = ts_toc(in);
-    char identity[DIGEST_TEXT];
-    run_identity(in, identity);
+    char hex[DIGEST_TEXT];
+    const char *identity = identity_of(in, stage, hex);
+    if (!o->part)
+        refuse_parts(output);
     if (!stage->plan && output_dir_was_done(output, identity, toc)) {
         warn("%s: an earlier run had completed it but for its journal", output->path);
         ts_close(in);
         return;
     }
-    if (stage->plan &&
-        !parts_begun(output->partial))         /* those of v4-experts --jobs are planned so */
-        output_dir_resume(output, NULL, NULL); /* refuses what is in the way */
+    if (stage->plan && o->part)
+        plan_part(output, in, identity);
+    else if (stage->plan)
+        output_dir_plan(output, identity, toc);
     bool continued = !stage->plan && output_dir_resume(output, identity, toc);
     check_input(in, o, continued);
     if (continued)
@@ -465,14 +500,15 @@ static bool was_joined(const struct output_dir *output, const struct options *o)
 
 /* Use the folder of the stream's part instead of the whole's; false if that part is already
  * complete, as all are when a --join was killed. */
-static bool enter_part(struct output_dir *output, struct ts_in *in)
+static bool enter_part(struct output_dir *output, struct ts_in *in, const struct stage *stage)
 {
     const char *scope = json_string_value(json_object_get(ts_header(in), "scope"));
-    char identity[DIGEST_TEXT];
-    run_identity(in, identity);
+    char hex[DIGEST_TEXT];
+    const char *identity = identity_of(in, stage, hex);
     if (output_dir_is_joined(output, identity))
         return false;
-    if (output_dir_in_place(output)) /* of another run: --join would take it for this one's */
+    /* of another run: --join would take it for this one's */
+    if (output_dir_in_place(output) || output_dir_was_replaced(output))
         output_dir_was_done(output, identity, NULL);
     char *folder = parts_folder(output->partial, scope, identity);
     if (!folder)
@@ -706,7 +742,7 @@ static void run_stream(struct output_dir *output, const struct options *o,
         return;
     output_dir_check(output, o->overwrite,
                      json_string_value(json_object_get(ts_header(in), "source")), ts_sources(in));
-    if (!o->part || stage->plan || enter_part(output, in)) {
+    if (!o->part || stage->plan || enter_part(output, in, stage)) {
         write_stream(in, output, o, stage, start);
         return;
     }

@@ -258,7 +258,8 @@ struct arg recipe_drafts_arg(const char **to)
                         .value = "which",
                         .choices = "keep|cast",
                         .help = "the drafts' routed experts (mtp.*): keep them as they are "
-                                "(default, unless the recipe says otherwise), or cast them, too"};
+                                "(default, unless the recipe says otherwise), or cast them, too",
+                        .silent = true}; /* recipe_record() records what it comes to */
 }
 
 const char *recipe_name(const struct recipe *recipe)
@@ -277,6 +278,14 @@ const char *recipe_pattern(const struct recipe *recipe, enum format format)
 const char *recipe_digest(const struct recipe *recipe)
 {
     return recipe->digest;
+}
+
+void recipe_record(const struct recipe *recipe, json_t *entry)
+{
+    json_t *drafts = json_object_get(recipe->json, "drafts");
+    if (json_is_string(drafts))
+        json_object_set(entry, "drafts", drafts);
+    json_object_set_new(entry, "recipe", json_string(recipe->digest));
 }
 
 void recipe_describe(const struct recipe *recipe, json_t *quant)

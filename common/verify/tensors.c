@@ -7,6 +7,7 @@
 #include "base/die.h"
 #include "engines/formats.h"
 #include "model/complete.h"
+#include "model/shapes.h"
 #include "tensor/mxfp4.h"
 #include "tensor/nvfp4.h"
 
@@ -319,6 +320,10 @@ static void conclude(struct search *search)
     char *lacks = model_incomplete(search->folder->model, search->folder->toc);
     if (lacks)
         facts_add(facts, FACT_INCOMPLETE, "the checkpoint %s", lacks);
+    char *misshapen = lacks ? NULL : model_misshapen(search->folder->model, search->folder->toc);
+    if (misshapen)
+        facts_add(facts, FACT_CONFIG, "the checkpoint %s", misshapen);
+    free(misshapen);
     free(lacks);
 }
 

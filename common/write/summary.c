@@ -174,11 +174,19 @@ static void print_blocks(const struct summary *s, const json_t *stage, const cha
 {
     (void)s;
     (void)program;
-    json_int_t blocks, lossy;
-    if (!json_unpack((json_t *)stage, "{s:I, s:I}", "blocks", &blocks, "lossy", &lossy))
-        fprintf(stderr, "lossless MXFP4->NVFP4 blocks: %" PRId64 "/%" PRId64 " (%.4f%%)\n",
-                (int64_t)(blocks - lossy), (int64_t)blocks,
-                blocks ? 100.0 * (double)(blocks - lossy) / (double)blocks : 100.0);
+    static const struct {
+        const char *blocks, *lossy, *format;
+        bool none; /* also where there are none */
+    } cast[] = {{"blocks", "lossy", "NVFP4", true}, {"fp8_blocks", "fp8_lossy", "FP8", false}};
+    for (size_t i = 0; i < sizeof cast / sizeof *cast; i++) {
+        json_int_t blocks, lossy;
+        if (!json_unpack((json_t *)stage, "{s:I, s:I}", cast[i].blocks, &blocks, cast[i].lossy,
+                         &lossy) &&
+            (blocks || cast[i].none))
+            fprintf(stderr, "lossless MXFP4->%s blocks: %" PRId64 "/%" PRId64 " (%.4f%%)\n",
+                    cast[i].format, (int64_t)(blocks - lossy), (int64_t)blocks,
+                    blocks ? 100.0 * (double)(blocks - lossy) / (double)blocks : 100.0);
+    }
 }
 
 static void print_counts(const struct summary *s)

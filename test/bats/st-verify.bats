@@ -282,6 +282,8 @@ KEYS
     finds 'fault config: config.json: not a JSON object' 'vLLM 0.33.0, no speculation: refuses'
     rm "$T/bad/config.json"
     finds 'fault config: there is no config.json'
+    config '.vocab_size = 4095'
+    finds "fault config: the checkpoint has embed.weight of 4096 rows, but config.json's vocab_size is 4095"
     config 'del(.compress_ratios)'
     finds 'TensorRT-LLM main (008e0af), no speculation: refuses: compress_ratios is missing' -- --engine trtllm
 }

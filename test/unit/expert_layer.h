@@ -24,7 +24,7 @@ static inline void expert_layer_run(const struct expert_layer *l, struct device 
                                     enum arithmetic arithmetic, float *y, float *seen)
 {
     char prefix[] = "";
-    const struct network network = {.device = device, .dim = l->dim};
+    struct network network = {.device = device, .dim = l->dim};
     struct layer layer = {.network = &network, .prefix = prefix, .experts = l->pieces};
     struct ts_in *in = ts_open(l->path, NULL);
     struct weights weights;
@@ -32,10 +32,11 @@ static inline void expert_layer_run(const struct expert_layer *l, struct device 
     bool *wanted = xalloc(ts_toc(in)->count, sizeof *wanted);
     memset(wanted, true, ts_toc(in)->count);
     const struct prefetch_plan plan = {.wanted = wanted, .device = device, .budget = 64 << 20};
+    const struct forward run = {.network = &network, .arithmetic = arithmetic};
     const struct feed feed = {.in = in,
                               .network = &network,
                               .weights = &weights,
-                              .arithmetic = arithmetic,
+                              .run = &run,
                               .prefetch = prefetch_begin(in, &plan)};
     float *zero = xalloc((size_t)(l->rows * l->dim), sizeof *zero);
     struct experts experts;
