@@ -299,6 +299,16 @@ static void refuse_parts(const struct output_dir *output)
             output->partial);
 }
 
+/* Refuse what a run would refuse. */
+static void check_plan(struct output_dir *output, const struct options *o, struct ts_in *in,
+                       const char *identity)
+{
+    if (o->part)
+        plan_part(output, in, identity);
+    else
+        output_dir_plan(output, identity, ts_toc(in));
+}
+
 static void take_bytes(struct summary *s, const struct copier *copier)
 {
     s->shared = copier->shared;
@@ -322,10 +332,8 @@ static void write_stream(struct ts_in *in, struct output_dir *output, const stru
         ts_close(in);
         return;
     }
-    if (stage->plan && o->part)
-        plan_part(output, in, identity);
-    else if (stage->plan)
-        output_dir_plan(output, identity, toc);
+    if (stage->plan)
+        check_plan(output, o, in, identity);
     bool continued = !stage->plan && output_dir_resume(output, identity, toc);
     check_input(in, o, continued);
     if (continued)
