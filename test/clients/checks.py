@@ -91,7 +91,13 @@ class Checkpoint:
         if not found:
             return None
         path, which, kind = found.groups()
-        stack = lambda w: torch.stack([self.take(f"{path}.{e}.{w}.{kind}") for e in range(self.experts)])
+
+        def stack(w):
+            parts = [self.take(f"{path}.{e}.{w}.{kind}") for e in range(self.experts)]
+            if len({x.dtype for x in parts}) > 1:
+                raise KeyError(f"one dtype of {path}.*.{w}.{kind}")
+            return torch.stack(parts)
+
         if which == "w2":
             return stack("w2")
         gate, up = stack("w1"), stack("w3")
