@@ -361,7 +361,7 @@ void configs_derive(struct configs *configs, struct ts_in *in, const struct toc 
     struct outgoing made = survey(in, toc);
     json_t *quant = json_object_get(ts_header(in), "quant");
     json_t *config = ts_file_json(in, "config.json");
-    *configs = (struct configs){.converted = made.converted && is_result(in) && !is_of_ranks(toc)};
+    *configs = (struct configs){.converted = made.changed && is_result(in) && !is_of_ranks(toc)};
     if (made.format[FORMAT_NVFP4] && json_object_get(quant, "recipe")) {
         json_t *layers =
             quantized_layers(made.model, toc, made.dense, quant_value(quant, "exclude_modules"));
