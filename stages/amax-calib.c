@@ -234,7 +234,7 @@ static void take_options(struct options *o, struct stage *stage, int argc, char 
          .in = FORM(0)},
         {.name = "headroom",
          .to = &o->headroom,
-         .help = "also record input amaxes with headroom, for amax-merge --input-scale headroom",
+         .help = "also record input amaxes with headroom, for amax-merge --headroom",
          .in = FORM(0)},
         {.name = "moments",
          .kind = ARG_TEXT,
