@@ -159,10 +159,9 @@ refuses() {
 }
 
 @test "v4-full: the search, the moments and the headroom go through; nothing is left behind" {
-    printf 'In the beginning was the Word, and the Word was with God.\n' >"$T/text.txt"
-    full=(v4-full -q --samples 2 --length 64)
-    "${full[@]}" --calib "$T/text.txt" --scale-search hessian --input-scale headroom --moments "$T/m" \
-        --save-amax "$T/calib.ts" "$NANO" "$T/a" 2>"$T/said"
+    full=(pipelines/v4-full -q --fallback layer-max)
+    "${full[@]}" --calib test/data/text/calib-prose.jsonl --samples 2 --length 64 --scale-search hessian \
+        --input-scale headroom --moments "$T/m" --save-amax "$T/calib.ts" "$NANO" "$T/a" 2>"$T/said"
     [ ! -e "$T/a.calib" ]
     [ -e "$T/m/layers.0.ts" ]
     # The same by a recipe, and from what was kept.
@@ -176,5 +175,5 @@ refuses() {
     refuses 2 '--scale-search hessian needs --calib, or --moments beside --amax' \
         "${full[@]}" --amax "$T/calib.ts" --scale-search hessian "$NANO" "$T/c"
     refuses 2 '--scale-search and --moments are for what is packed' \
-        v4-experts --amax "$T/calib.ts" --scale-search mse "$NANO" "$T/c"
+        pipelines/v4-experts --amax "$T/calib.ts" --scale-search mse "$NANO" "$T/c"
 }
