@@ -153,11 +153,10 @@ static char *deciding_options(const struct results *r)
 {
     const struct options *o = r->options;
     json_t *options =
-        json_pack("{s:s, s:b, s:b, s:b, s:b, s:I, s:I, s:s*, s:s*}", "version", SEEKPIPE_VERSION,
+        json_pack("{s:s, s:b, s:b, s:b, s:b, s:I, s:I, s:s*}", "version", SEEKPIPE_VERSION,
                   "all_experts", (int)o->all_experts, "headroom", (int)o->headroom, "moments",
                   o->moments != NULL, "mtp", (int)r->run->mtp, "first", (json_int_t)r->run->first,
-                  "last", (json_int_t)r->run->last, "states_out", o->forward.states_out, "recipe",
-                  r->recipe ? recipe_digest(r->recipe) : NULL);
+                  "last", (json_int_t)r->run->last, "states_out", o->forward.states_out);
     if (!options)
         die("out of memory");
     char *text = json_text(options, false, true);
@@ -225,6 +224,26 @@ static int discard(const struct options *o, struct stage *stage)
     return stage_end(stage);
 }
 
+static struct arg moments_arg(const char **to)
+{
+    return (struct arg){
+        .name = "moments",
+        .kind = ARG_TEXT,
+        .to = to,
+        .value = "dir",
+        .help = "write second moments of the inputs to dir, for nvfp4-pack --scale-search hessian",
+        .in = FORM(0),
+        .silent = true};
+}
+
+static struct arg headroom_arg(bool *to)
+{
+    return (struct arg){.name = "headroom",
+                        .to = to,
+                        .help = "also record input amaxes with headroom, for amax-merge --headroom",
+                        .in = FORM(0)};
+}
+
 static void take_options(struct options *o, struct stage *stage, int argc, char **argv)
 {
     const struct arg own[] = {
@@ -232,17 +251,8 @@ static void take_options(struct options *o, struct stage *stage, int argc, char 
          .to = &o->all_experts,
          .help = "also send every token through every expert, for amaxes only",
          .in = FORM(0)},
-        {.name = "headroom",
-         .to = &o->headroom,
-         .help = "also record input amaxes with headroom, for amax-merge --headroom",
-         .in = FORM(0)},
-        {.name = "moments",
-         .kind = ARG_TEXT,
-         .to = &o->moments,
-         .value = "dir",
-         .help = "write second moments of the inputs to dir, for nvfp4-pack --scale-search hessian",
-         .in = FORM(0),
-         .silent = true},
+        headroom_arg(&o->headroom),
+        moments_arg(&o->moments),
         {.name = "recipe",
          .kind = ARG_TEXT,
          .to = &o->recipe,
