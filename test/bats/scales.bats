@@ -177,3 +177,20 @@ refuses() {
     refuses 2 '--scale-search and --moments are for what is packed' \
         pipelines/v4-experts --amax "$T/calib.ts" --scale-search mse "$NANO" "$T/c"
 }
+
+@test "moments: a killed run leaves the layers that it finished, and the same command adds the others" {
+    prepare
+    "${calib[@]}" --moments "$T/whole" "$NANO" >"$T/whole.ts"
+    again=("${calib[@]}" --resume "$T/resume" --resume-every 1 --moments "$T/m" -o "$T/a.ts" "$NANO")
+    "${again[@]}" 3>&- &
+    until [ -e "$T/m/layers.1.ts" ] || ! kill -0 $!; do sleep 0.05; done
+    kill -KILL $! || skip 'it was too fast'
+    wait $! || :
+    if [ -e "$T/m/layers.3.ts" ]; then skip 'it was too fast'; fi
+    "${again[@]}"
+    cmp "$T/whole.ts" "$T/a.ts"
+    diff <(sums "$T/whole") <(sums "$T/m")
+    # Not with the calibration of a run that recorded none.
+    "${calib[@]}" --resume "$T/resume" --resume-keep -o "$T/b.ts" "$NANO"
+    refused 'run with other options' "${calib[@]}" --resume "$T/resume" --moments "$T/m" -o "$T/b.ts" "$NANO"
+}
