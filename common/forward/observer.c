@@ -69,7 +69,7 @@ void observe_experts(const struct forward *run, const struct experts *experts)
             struct linear_seen seen = {.module = module,
                                        .expert = true,
                                        .rows = experts->rows[e],
-                                       .weighted = i == EXPERT_DOWN};
+                                       .weighted = i == EXPERT_DOWN && !layer->experts.weigh_sum};
             tell(run, &seen, magnitude + (e * EXPERT_MATRICES + i) * SEEN);
             free(module);
         }

@@ -272,7 +272,7 @@ static void run_forward(float y[ROWS][DIM], float seen[EXPERTS][EXPERT_MATRICES]
                                            .matrix = {"a", "b", "c"}, /* the order in a file */
                                            .dim = DIM,
                                            .inner = INNER,
-                                           .limit = (float)limit};
+                                           .swiglu = {.limit = (float)limit}};
     char *path = write_layer(&names);
     struct ts_in *in = ts_open(path, NULL);
     struct weights weights;

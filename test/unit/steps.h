@@ -186,7 +186,8 @@ static inline void load(struct loaded *l, uint64_t number, const char *prefix)
         for (unsigned i = 0; i < EXPERT_MATRICES; i++) {
             enum format format = held[i].from.weight->format;
             linear_load(device, &l->expert[e][i], &held[i].from,
-                        linear_activation(l->network, ARITHMETIC_SERVED, format, true), 1, l->seen);
+                        linear_activation(l->network, ARITHMETIC_SERVED, format, true),
+                        (struct cut){.groups = 1}, l->seen);
             held_free(&l->feed, &held[i]);
         }
     }
