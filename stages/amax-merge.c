@@ -11,6 +11,7 @@
 #include "base/text.h"
 #include "model/weights.h"
 #include "quantize/amax.h"
+#include "quantize/effective.h"
 #include "quantize/fit.h"
 #include "quantize/recipe.h"
 #include "tensor/nvfp4.h"
@@ -31,10 +32,10 @@ static const struct program program = {
 
 struct options {
     const char *drafts, *fallback, *model, *recipe, *summary, *w2;
-    const char *input_scale;
-    float scale;       /* of all experts; 0: --input-scale was not given */
+    float input_scale; /* of all experts; 0: not given */
+    json_t *entry;     /* of this run in the history */
     uint64_t coverage; /* percent */
-    bool peer_max, verbose;
+    bool headroom, peer_max, verbose;
 };
 
 /* An amax, or the number of tokens that reached an expert. Its name is in the table of contents. */
@@ -127,18 +128,36 @@ static bool is_tokens(const struct tensor *tensor)
     return dot && !strcmp(dot, ".tokens") && tensor->dtype == DTYPE_I64 && tensor->size == 8;
 }
 
-/* Of an input's two amaxes, the one that --w2 names; a single one always. */
+static bool has(const struct table *table, struct ts_in *in, const char *module,
+                enum amax_which which)
+{
+    char *name = amax_name(table->model, module, which);
+    bool found = toc_find(ts_toc(in), name) >= 0;
+    free(name);
+    return found;
+}
+
+/* An input has amaxes with headroom and without: of those that --headroom asks for, or not,
+ * there may be two again, and --w2 chooses. A single one is taken always. */
 static bool is_chosen(struct table *table, const struct options *o, struct ts_in *in,
                       const char *module, enum amax_which which)
 {
+    static const enum amax_which other[] = {[AMAX_INPUT] = AMAX_ENGINE_INPUT,
+                                            [AMAX_ENGINE_INPUT] = AMAX_INPUT,
+                                            [AMAX_HEADROOM] = AMAX_ENGINE_HEADROOM,
+                                            [AMAX_ENGINE_HEADROOM] = AMAX_HEADROOM};
+    bool engine = which == AMAX_ENGINE_INPUT || which == AMAX_ENGINE_HEADROOM;
+    bool headroom = which == AMAX_HEADROOM || which == AMAX_ENGINE_HEADROOM;
     if (which == AMAX_WEIGHT)
         return true;
-    char *name =
-        amax_name(table->model, module, which == AMAX_INPUT ? AMAX_ENGINE_INPUT : AMAX_INPUT);
-    bool both = toc_find(ts_toc(in), name) >= 0;
-    bool chosen = !both || (which == AMAX_ENGINE_INPUT) == !strcmp(o->w2, "engine");
+    if (o->headroom && !has(table, in, module, AMAX_HEADROOM))
+        die("%s: %s has no input amax with headroom; amax-calib --headroom records it", ts_name(in),
+            module);
+    if (headroom != o->headroom)
+        return false;
+    bool both = has(table, in, module, other[which]);
+    bool chosen = !both || engine == !strcmp(o->w2, "engine");
     struct place place = model_place(table->model, module);
-    free(name);
     if (chosen && place_is_routed(&place) && model_is_last_matrix(table->model, &place))
         *(both ? &table->both : &table->one) += 1;
     return chosen;
@@ -224,6 +243,10 @@ static void read_stream(struct table *table, const struct options *o, struct ts_
     size_t before = table->count;
     if (before && checkpoint != table->exact)
         die("%s: a checkpoint and a calibration do not go together; give one of them", ts_name(in));
+    if (checkpoint && o->headroom)
+        die("%s: a checkpoint has no input amaxes with headroom; a calibration by amax-calib "
+            "--headroom does",
+            ts_name(in));
     table->exact = checkpoint;
     while (ts_next(in))
         if (checkpoint)
@@ -470,6 +493,7 @@ static void want_for_model(struct table *table, const struct options *o, struct 
 {
     struct weights weights;
     struct recipe *recipe = recipe_load(o->recipe, o->drafts, table->model);
+    recipe_record(recipe, o->entry);
     weights_find(&weights, table->model, ts_toc(model), ts_name(model));
     recipe_check(recipe, table->model, ts_toc(model), ts_is_whole(model), ts_name(model));
     for (size_t i = 0; i < weights.count; i++) {
@@ -537,14 +561,14 @@ static uint64_t fill(struct table *table, const struct options *o, struct ts_in 
     }
     check_coverage(table, o);
     for (size_t i = 0; i < gaps.count; i++) {
-        if (o->scale > 0)
-            append_amax(table, gaps.module[i], AMAX_INPUT, nvfp4_amax(o->scale));
+        if (o->input_scale > 0)
+            append_amax(table, gaps.module[i], AMAX_INPUT, nvfp4_amax(o->input_scale));
         else
             fill_one(table, o, gaps.module[i]);
         free(gaps.module[i]);
     }
     free(gaps.module);
-    return o->scale > 0 ? 0 : gaps.count;
+    return o->input_scale > 0 ? 0 : gaps.count;
 }
 
 static void share_peer_max(struct table *table)
@@ -562,6 +586,22 @@ static void share_peer_max(struct table *table)
 static void sort(struct table *table)
 {
     model_sort(table->model, table->toc, table->entry, sizeof *table->entry);
+}
+
+/* What engines make of a calibration's input amaxes; NULL where values are not known. */
+static json_t *effective_of(const struct table *table, const struct options *o, bool plan)
+{
+    if (plan || o->input_scale > 0)
+        return NULL;
+    struct effective *effective = effective_new(table->model);
+    for (size_t i = 0; i < table->count; i++) {
+        const struct entry *entry = &table->entry[i];
+        if (!entry->is_tokens && entry->which == AMAX_INPUT)
+            effective_add(effective, &entry->place, entry->amax);
+    }
+    json_t *scales = effective_scales(effective);
+    effective_free(effective);
+    return scales;
 }
 
 static int by_amax(const void *a, const void *b)
@@ -674,19 +714,15 @@ static void tell_filled(const struct table *table, const struct options *o, uint
 
 static void check_options(struct options *o, const struct stage *stage)
 {
-    char *end;
     if (o->coverage > 100)
         die_usage("--coverage: at most 100 percent");
-    if (!o->input_scale)
+    if (o->input_scale == 0)
         return;
-    o->scale = strtof(o->input_scale, &end);
-    if (!isfinite(o->scale) || o->scale <= 0 || end == o->input_scale || *end)
-        die_usage("--input-scale: '%s' is not a number above 0", o->input_scale);
     if (!o->model || stage->operands)
         die_usage("--input-scale needs --model, and takes no stream");
-    if (o->coverage || o->peer_max || strcmp(o->fallback, "none") != 0)
-        die_usage("--coverage, --fallback and --peer-max are for calibrations; not with "
-                  "--input-scale");
+    if (o->coverage || o->headroom || o->peer_max || strcmp(o->fallback, "none") != 0)
+        die_usage("--coverage, --fallback, --headroom and --peer-max are for calibrations; not "
+                  "with --input-scale");
 }
 
 static struct arg w2_arg(const char **to)
@@ -724,8 +760,13 @@ static void take_options(struct options *o, struct stage *stage, int argc, char 
                  "layer-max, the largest of its projection in its layer; projection-max, the "
                  "largest of its projection in all layers but MTP (Model Optimizer's rule for V4)",
          .in = FORM(0)},
+        {.name = "headroom",
+         .to = &o->headroom,
+         .help = "take the input amaxes with room above the calibration's largest inputs, which "
+                 "amax-calib --headroom recorded",
+         .in = FORM(0)},
         {.name = "input-scale",
-         .kind = ARG_TEXT,
+         .kind = ARG_REAL,
          .to = &o->input_scale,
          .value = "N",
          .help = "no calibration: N is the input scale of all that the recipe names in the "
@@ -769,12 +810,13 @@ int main(int argc, char **argv)
     struct stage stage;
     take_options(&o, &stage, argc, argv);
     o.verbose = stage.verbose;
+    o.entry = stage.entry;
     check_options(&o, &stage);
     struct ts_in *model = o.model ? ts_open(o.model, NULL) : NULL;
     struct table table = {.toc = toc_new(), .one_is = "reference"};
     table.model = model ? reopened(model) : NULL;
-    table.exact = o.scale > 0;
-    struct ts_in *in = o.scale > 0 ? NULL : read_all(&table, &o, &stage);
+    table.exact = o.input_scale > 0;
+    struct ts_in *in = o.input_scale > 0 ? NULL : read_all(&table, &o, &stage);
     uint64_t fused = fuse(&table);
     find_peer_maxima(&table);
     uint64_t filled = fill(&table, &o, model, in ? ts_name(in) : "--input-scale");
@@ -797,12 +839,16 @@ int main(int argc, char **argv)
     struct ts_out *out = ts_create(&stage, in, table.toc);
     if (!stage.plan)
         write_entries(out, &table);
+    json_t *scale = o.input_scale > 0 ? json_real(o.input_scale) : NULL;
     ts_finish(out, in,
-              json_pack("{s:I, s:I, s:I, s:I, s:s, s:s*}", "amaxes", (json_int_t)table.count,
-                        "fused", (json_int_t)fused, "input_fallback",
+              json_pack("{s:I, s:I, s:I, s:I, s:s, s:s*, s:o*, s:s*, s:o*, s:o*}", "amaxes",
+                        (json_int_t)table.count, "fused", (json_int_t)fused, "input_fallback",
                         (json_int_t)(filled - table.drafts), "drafts_fallback",
                         (json_int_t)table.drafts, "fallback", o.fallback, "w2",
-                        kind_of_w2(&table, &o)));
+                        kind_of_w2(&table, &o), "input_scale", scale, "from",
+                        table.exact && !scale ? "checkpoint" : NULL, "headroom",
+                        o.headroom ? json_true() : NULL, "input_scales",
+                        effective_of(&table, &o, stage.plan)));
     free_table(&table);
     return stage_end(&stage);
 }

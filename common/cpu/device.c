@@ -423,5 +423,6 @@ struct device *device_cpu(unsigned threads)
     cpu_rows(d);
     cpu_attention(d);
     cpu_causal(d);
+    cpu_inputs(d);
     return d;
 }

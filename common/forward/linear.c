@@ -5,15 +5,22 @@
 #include "base/die.h"
 #include "tensor/split.h"
 
-enum activation linear_activation(const struct network *n, enum arithmetic arithmetic,
-                                  enum format format, bool expert)
+/* The inputs whose amaxes are wanted should not be rounded before. */
+static bool is_calibrated(const struct forward *run, const struct weight *weight, bool expert)
 {
-    bool calibrated = expert || n->calibrates_all;
-    if (format == FORMAT_PLAIN || (calibrated && arithmetic == ARITHMETIC_CALIBRATION))
+    return run->arithmetic == ARITHMETIC_CALIBRATION &&
+           (expert || run->network->calibrates_all ||
+            (run->quantizes && run->quantizes(run->context, weight->module)));
+}
+
+enum activation linear_activation(const struct forward *run, const struct weight *weight,
+                                  bool expert)
+{
+    if (weight->format == FORMAT_PLAIN || is_calibrated(run, weight, expert))
         return ACTIVATION_BF16;
-    if (format == FORMAT_NVFP4 && arithmetic != ARITHMETIC_SOURCE)
+    if (weight->format == FORMAT_NVFP4 && run->arithmetic != ARITHMETIC_SOURCE)
         return ACTIVATION_NVFP4;
-    return n->fp8;
+    return run->network->fp8;
 }
 
 /* ---- loading ---- */
@@ -105,6 +112,7 @@ void linear_observe(struct device *d, struct linear *linear, struct mat y, struc
 {
     linear->rows += x.rows;
     d->max_abs(d, seen(linear, SEEN_INPUT), x);
+    inputs_record(linear->inputs, d, x);
     d->max_abs(d, seen(linear, SEEN_OUTPUT), y);
 }
 
@@ -131,6 +139,7 @@ static void see_unweighted(struct device *d, const struct linear *down, struct m
     struct mat y = d->make(d, DTYPE_BF16, gate.rows, gate.cols);
     d->swiglu(d, y, gate, up, how, (struct mat){0});
     d->max_abs(d, seen(down, SEEN_UNWEIGHTED), y);
+    inputs_record_unweighted(down->inputs, d, y);
     d->drop(d, y);
 }
 

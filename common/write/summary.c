@@ -8,6 +8,33 @@
 #include "base/die.h"
 #include "base/json.h"
 #include "base/progress.h"
+#include "engines/engines.h"
+#include "write/input_scales.h"
+#include "write/side_files.h"
+
+json_t *summary_notes(const struct ts_in *in, const struct configs *configs)
+{
+    json_t *notes = json_array();
+    const char *left_out = side_files_left_out(in, configs);
+    if (left_out)
+        json_array_append_new(notes, json_sprintf("left out: %s, code that reads the formats of "
+                                                  "the source; README.md says what is here",
+                                                  left_out));
+    if (!engines_know(&configs->evidence))
+        return notes;
+    bool any = false;
+    for (const struct engine *engine = engines; engine->name; engine++) {
+        const struct rule *rule;
+        char *line = engine_line(engine, &configs->evidence);
+        json_array_append_new(notes, json_string(line));
+        free(line);
+        any |= engine->serve &&
+               engine_judge(engine, &configs->evidence, false, &rule) == VERDICT_LOADS;
+    }
+    if (!any)
+        json_array_append_new(notes, json_string("no engine is known to serve this checkpoint"));
+    return notes;
+}
 
 static void print_side(FILE *out, const char *side, const json_t *totals)
 {
@@ -128,10 +155,24 @@ static void print_input_amaxes(const struct summary *s, const json_t *stage, con
                     "input amaxes of drafts not calibrated: %" PRId64
                     " filled in from the last layer (%s)\n",
                     (int64_t)drafts, rule);
+        if (json_is_true(json_object_get(merge, "headroom")))
+            fprintf(stderr, "input amaxes: with room above the calibration's largest inputs\n");
         if (w2)
             fprintf(stderr, "input amaxes of w2: %s the router's weight (%s)\n",
                     strcmp(w2, "engine") ? "with" : "without", w2);
     }
+}
+
+static void print_moments(const struct summary *s, const json_t *stage, const char *program)
+{
+    (void)s;
+    json_int_t known, unknown;
+    if (!json_unpack((json_t *)stage, "{s:I, s:I}", "moments_known", &known, "moments_unknown",
+                     &unknown))
+        fprintf(stderr,
+                "%s: block scales by the output's error: %" PRId64 " weights; by the weights' "
+                "alone, as no input reached them: %" PRId64 "\n",
+                program, (int64_t)known, (int64_t)unknown);
 }
 
 static void print_dequantized(const struct summary *s, const json_t *stage, const char *program)
@@ -148,19 +189,27 @@ static void print_blocks(const struct summary *s, const json_t *stage, const cha
 {
     (void)s;
     (void)program;
-    json_int_t blocks, lossy;
-    if (!json_unpack((json_t *)stage, "{s:I, s:I}", "blocks", &blocks, "lossy", &lossy))
-        fprintf(stderr, "lossless MXFP4->NVFP4 blocks: %" PRId64 "/%" PRId64 " (%.4f%%)\n",
-                (int64_t)(blocks - lossy), (int64_t)blocks,
-                blocks ? 100.0 * (double)(blocks - lossy) / (double)blocks : 100.0);
+    static const struct {
+        const char *blocks, *lossy, *format;
+        bool none; /* also where there are none */
+    } cast[] = {{"blocks", "lossy", "NVFP4", true}, {"fp8_blocks", "fp8_lossy", "FP8", false}};
+    for (size_t i = 0; i < sizeof cast / sizeof *cast; i++) {
+        json_int_t blocks, lossy;
+        if (!json_unpack((json_t *)stage, "{s:I, s:I}", cast[i].blocks, &blocks, cast[i].lossy,
+                         &lossy) &&
+            (blocks || cast[i].none))
+            fprintf(stderr, "lossless MXFP4->%s blocks: %" PRId64 "/%" PRId64 " (%.4f%%)\n",
+                    cast[i].format, (int64_t)(blocks - lossy), (int64_t)blocks,
+                    blocks ? 100.0 * (double)(blocks - lossy) / (double)blocks : 100.0);
+    }
 }
 
 static void print_counts(const struct summary *s)
 {
     static void (*const lines[])(const struct summary *s, const json_t *stage,
-                                 const char *program) = {print_experts,     print_weight_amaxes,
-                                                         print_zeros,       print_input_amaxes,
-                                                         print_dequantized, print_blocks};
+                                 const char *program) = {
+        print_experts, print_weight_amaxes, print_zeros, print_input_amaxes,
+        print_moments, print_dequantized,   print_blocks};
     size_t i;
     json_t *stage;
     json_array_foreach(s->counts, i, stage)
@@ -171,6 +220,22 @@ static void print_counts(const struct summary *s)
     }
 }
 
+/* The input scales that amax-merge says engines use, of the last stage that quantized. */
+static void print_input_scales(const struct summary *s, bool verbose)
+{
+    size_t i, j;
+    json_t *stage, *merge;
+    const json_t *scales = NULL;
+    json_array_foreach(s->counts, i, stage)
+        json_array_foreach(json_object_get(stage, "amax"), j, merge)
+    {
+        const json_t *own = json_object_get(merge, "input_scales");
+        scales = own ? own : scales;
+    }
+    if (scales)
+        input_scales_print(stderr, scales, verbose);
+}
+
 /* ---- the whole summary ---- */
 
 void summary_print(const struct summary *s, const char *path, bool verbose)
@@ -179,6 +244,7 @@ void summary_print(const struct summary *s, const char *path, bool verbose)
     fprintf(stderr, "%s\n", path);
     print_totals(stderr, s);
     print_counts(s);
+    print_input_scales(s, verbose);
     if (s->finished)
         fprintf(stderr, "%" PRIu64 " of %" PRIu64 " shards were finished by an earlier run%s\n",
                 s->finished, s->shards, s->rest_only ? "; the counts above are of the others" : "");
