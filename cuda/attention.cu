@@ -145,15 +145,22 @@ static __device__ void multiply_rows(float c[2][4], uint16_t *q, unsigned head, 
 
 enum { TOKENS_AT_A_TIME = 2048, WIDTH_STEP = 64 };
 
-/* A score, a BF16 value, as an integer in the same order. */
-static __device__ uint16_t order_of(float score)
+/* A score as an integer in the same order: of 16 bits for a BF16 value, of 32 for F32. */
+static __device__ void put_order(uint16_t *order, float score)
 {
     uint16_t code = bf16_from_f32(score);
-    return code & 0x8000 ? ~code : code | 0x8000;
+    *order = code & 0x8000 ? ~code : code | 0x8000;
+}
+
+static __device__ void put_order(uint32_t *order, float score)
+{
+    uint32_t code = __float_as_uint(score + 0.0f); /* -0 is 0 */
+    *order = code & 0x80000000 ? ~code : code | 0x80000000;
 }
 
 /* How many of `count` numbers are at least `least`; every thread of the block gets it. */
-static __device__ unsigned count_from(const uint16_t *order, unsigned count, uint32_t least)
+template <typename ORDER>
+static __device__ unsigned count_from(const ORDER *order, unsigned count, uint32_t least)
 {
     unsigned found = 0;
     for (unsigned j = threadIdx.x; j < count; j += blockDim.x)
@@ -162,12 +169,13 @@ static __device__ unsigned count_from(const uint16_t *order, unsigned count, uin
 }
 
 /* The positions of the n best of `count` numbers, ascending, ties to the first, padded with -1. */
-static __device__ void select_best(int32_t *selected, uint64_t n, const uint16_t *order,
+template <typename ORDER>
+static __device__ void select_best(int32_t *selected, uint64_t n, const ORDER *order,
                                    unsigned count)
 {
     uint32_t least = 0; /* the largest number that n or more are at least, found bit by bit */
     if (count > n)
-        for (uint32_t bit = 0x8000; bit; bit >>= 1)
+        for (uint32_t bit = 1U << (8 * sizeof(ORDER) - 1); bit; bit >>= 1)
             if (count_from(order, count, least | bit) >= n)
                 least |= bit;
     /* Select all numbers above it, and as many equal ones as are still wanted; one warp keeps them
@@ -195,10 +203,13 @@ static __device__ void select_best(int32_t *selected, uint64_t n, const uint16_t
 
 /* Scores of a tile of keys. A warp takes every fourth 16 heads; then lanes with the same keys, and
  * then warps, add up their sums. */
-static __device__ void score_tile(uint16_t *order, unsigned count, uint16_t *query, uint16_t *tile,
-                                  const uint16_t *weight, unsigned heads, unsigned width,
-                                  float (*part)[KEYS])
+template <typename ORDER>
+static __device__ void score_tile(ORDER *order, unsigned count, uint16_t *query, uint16_t *tile,
+                                  const struct mat &weight, const struct mat &scale, uint64_t token,
+                                  uint64_t key, unsigned width, float (*part)[KEYS])
 {
+    const bool exact = sizeof(ORDER) == sizeof(float);
+    unsigned heads = (unsigned)weight.cols;
     unsigned lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
     for (unsigned first = 0; first < KEYS; first += 16) {
         float sum[2][2] = {};
@@ -208,9 +219,12 @@ static __device__ void score_tile(uint16_t *order, unsigned count, uint16_t *que
             for (unsigned n = 0; n < 2; n++)
                 for (unsigned i = 0; i < 4; i++) {
                     unsigned h = head + lane / 4 + i / 2 * 8;
-                    float positive = fmaxf(to_bf16(product[n][i]), 0);
-                    if (h < heads)
-                        sum[n][i % 2] += to_bf16(positive * bf16_to_f32(weight[h]));
+                    float value = product[n][i];
+                    if (h < heads && exact)
+                        sum[n][i % 2] += fmaxf(value, 0) * f32_row(weight, token)[h];
+                    else if (h < heads)
+                        sum[n][i % 2] += to_bf16(fmaxf(to_bf16(value), 0) *
+                                                 bf16_to_f32(bf16_row(weight, token)[h]));
                 }
         }
         for (unsigned n = 0; n < 2; n++)
@@ -226,22 +240,24 @@ static __device__ void score_tile(uint16_t *order, unsigned count, uint16_t *que
         float sum = 0;
         for (unsigned w = 0; w < TILE_WARPS; w++)
             sum += part[w][threadIdx.x];
-        order[threadIdx.x] = order_of(to_bf16(sum));
+        put_order(order + threadIdx.x,
+                  exact ? sum * *f32_row(scale, key + threadIdx.x) : to_bf16(sum));
     }
     __syncthreads();
 }
 
 /* order: memory for all blocks' numbers, for each thread block. */
+template <typename ORDER>
 static __global__ void __launch_bounds__(TILE_THREADS)
-    select_row(struct mat selected, struct mat q, struct keys keys, struct mat weight,
-               uint16_t *order, uint64_t first)
+    select_row(struct mat selected, struct mat q, struct keys keys, struct mat weight, ORDER *order,
+               uint64_t first)
 {
     extern __shared__ __align__(16) char memory[];
     __shared__ float part[TILE_WARPS][KEYS];
     uint64_t token = first + blockIdx.x;
     unsigned heads = (unsigned)weight.cols, width = (unsigned)(q.cols / heads), eights = width / 8;
     unsigned count = blocks_before(keys, token), rows = (heads + 15) / 16 * 16;
-    uint16_t *own = order + blockIdx.x * keys.compressed.rows;
+    ORDER *own = order + blockIdx.x * keys.compressed.rows;
     uint16_t *query = (uint16_t *)memory, *tile = query + rows * width;
     for (unsigned i = threadIdx.x; i < rows * eights && count > selected.cols; i += TILE_THREADS) {
         unsigned h = i / eights, col = i % eights * 8;
@@ -258,13 +274,15 @@ static __global__ void __launch_bounds__(TILE_THREADS)
         copy_commit();
         copy_wait();
         __syncthreads();
-        score_tile(own + j, count - j, query, tile, bf16_row(weight, token), heads, width, part);
+        score_tile(own + j, count - j, query, tile, weight, keys.scale, token,
+                   (uint64_t)*i32_row(keys.block, token) + j, width, part);
     }
     select_best(i32_row(selected, token), selected.cols, own, count);
 }
 
-static void select_blocks(struct device *d, struct mat selected, struct mat q,
-                          const struct keys *keys, struct mat weight)
+template <typename ORDER>
+static void select_by(struct device *d, struct mat selected, struct mat q, const struct keys *keys,
+                      struct mat weight)
 {
     struct gpu *gpu = gpu_of(d);
     uint64_t heads = weight.cols, width = q.cols / heads;
@@ -273,15 +291,24 @@ static void select_blocks(struct device *d, struct mat selected, struct mat q,
             (int)width);
     size_t room = (size_t)((heads + 15) / 16 * 16 + KEYS) * (size_t)width * sizeof(uint16_t);
     uint64_t most = q.rows < TOKENS_AT_A_TIME ? q.rows : (uint64_t)TOKENS_AT_A_TIME;
-    uint16_t *order = (uint16_t *)gpu_alloc(gpu, most * keys->compressed.rows, sizeof *order);
-    gpu_allow_shared((const void *)select_row, room);
+    ORDER *order = (ORDER *)gpu_alloc(gpu, most * keys->compressed.rows, sizeof *order);
+    gpu_allow_shared((const void *)select_row<ORDER>, room);
     for (uint64_t first = 0; first < q.rows; first += most) {
         unsigned tokens = (unsigned)(q.rows - first < most ? q.rows - first : most);
-        select_row<<<tokens, TILE_THREADS, room, gpu->stream>>>(selected, q, *keys, weight, order,
-                                                                first);
+        select_row<ORDER>
+            <<<tokens, TILE_THREADS, room, gpu->stream>>>(selected, q, *keys, weight, order, first);
         gpu_check(cudaGetLastError(), "selection of blocks");
     }
     gpu_free(gpu, order);
+}
+
+static void select_blocks(struct device *d, struct mat selected, struct mat q,
+                          const struct keys *keys, struct mat weight)
+{
+    if (weight.dtype == DTYPE_F32)
+        select_by<uint32_t>(d, selected, q, keys, weight);
+    else
+        select_by<uint16_t>(d, selected, q, keys, weight);
 }
 
 /* ---- attention ---- */

@@ -83,6 +83,37 @@ static __device__ inline float e8m0_to_f32(uint8_t code)
     return __uint_as_float(code ? (uint32_t)code << 23 : 1U << 22);
 }
 
+/* See common/tensor/split.h. */
+enum { SPLIT = 6 };
+
+struct split {
+    uint16_t high, middle, low;
+};
+
+static __device__ inline struct split split_of(float value)
+{
+    struct split s;
+    s.high = bf16_from_f32(value);
+    value -= bf16_to_f32(s.high);
+    s.middle = bf16_from_f32(value);
+    s.low = bf16_from_f32(value - bf16_to_f32(s.middle));
+    return s;
+}
+
+static __device__ inline void split_left(uint16_t *row, uint64_t cols, struct split s)
+{
+    row[0] = row[cols] = row[4 * cols] = s.high;
+    row[2 * cols] = row[3 * cols] = s.middle;
+    row[5 * cols] = s.low;
+}
+
+static __device__ inline void split_right(uint16_t *row, uint64_t cols, struct split s)
+{
+    row[0] = row[2 * cols] = row[5 * cols] = s.high;
+    row[cols] = row[3 * cols] = s.middle;
+    row[4 * cols] = s.low;
+}
+
 /* 2^ceil(log2(value)) of a positive normal number. */
 static __device__ inline float power_above(float value)
 {

@@ -3,7 +3,7 @@
 
 #include <float.h>
 
-static __global__ void swiglu_row(struct mat y, struct mat gate, struct mat up, float limit,
+static __global__ void swiglu_row(struct mat y, struct mat gate, struct mat up, struct swiglu how,
                                   struct mat weight)
 {
     uint64_t i = blockIdx.x;
@@ -14,21 +14,22 @@ static __global__ void swiglu_row(struct mat y, struct mat gate, struct mat up, 
         load8(u, bf16_row(up, i) + j, y.cols - j);
 #pragma unroll
         for (unsigned k = 0; k < EIGHT; k++) {
-            if (limit > 0) {
-                u[k] = u[k] > limit ? limit : u[k] < -limit ? -limit : u[k];
-                g[k] = g[k] > limit ? limit : g[k];
+            if (how.limit > 0) {
+                u[k] = u[k] > how.limit ? how.limit : u[k] < -how.limit ? -how.limit : u[k];
+                g[k] = g[k] > how.limit ? how.limit : g[k];
             }
-            float value = g[k] / (1 + expf(-g[k])) * u[k];
+            float silu = g[k] / (1 + expf(-g[k]));
+            float value = (how.rounds ? to_bf16(silu) : silu) * u[k];
             g[k] = weight.rows ? *f32_row(weight, i) * value : value;
         }
         store8(bf16_row(y, i) + j, g, y.cols - j);
     }
 }
 
-static void swiglu(struct device *d, struct mat y, struct mat gate, struct mat up, float limit,
-                   struct mat weight)
+static void swiglu(struct device *d, struct mat y, struct mat gate, struct mat up,
+                   struct swiglu how, struct mat weight)
 {
-    EACH_ROW(gpu_of(d), swiglu_row, y.rows, threads_for(y.cols), y, gate, up, limit, weight);
+    EACH_ROW(gpu_of(d), swiglu_row, y.rows, threads_for(y.cols), y, gate, up, how, weight);
 }
 
 /* ---- the router ---- */
@@ -96,23 +97,67 @@ static __device__ struct ranked block_best(struct ranked own)
             (own) = it;                                                                            \
     }
 
-static __global__ void route_topk_row(struct mat experts, struct mat scores, struct mat bias)
+enum { GROUPS_MOST = 1024 };
+
+/* How good a group of `size` experts is: the sum of its two best, or without a bias its best. */
+static __device__ float group_score(const float *x, const float *b, uint64_t size)
 {
-    uint64_t i = blockIdx.x;
-    const float *x = f32_row(scores, i), *b = f32_row(bias, 0);
+    float best = -INFINITY, second = -INFINITY;
+    for (uint64_t j = 0; j < size; j++) {
+        float value = b ? x[j] + b[j] : x[j];
+        second = fmaxf(second, fminf(value, best));
+        best = fmaxf(best, value);
+    }
+    return b ? best + second : best;
+}
+
+/* The last of the groups that are candidates; score: their scores. One warp per row. */
+static __device__ struct ranked last_group(float *score, const float *x, const float *b,
+                                           uint64_t size, struct expert_groups groups)
+{
     struct ranked last = {0, -1};
+    for (uint64_t g = threadIdx.x; g < groups.count; g += WARP)
+        score[g] = group_score(x + g * size, b ? b + g * size : NULL, size);
+    __syncwarp();
+    for (uint64_t n = 0; n < groups.used; n++) {
+        struct ranked own = {0, INT32_MAX};
+        BEST_AFTER(own, groups.count, last, score[j])
+        last = block_best(own);
+    }
+    return last;
+}
+
+/* An expert's score plus bias; -infinity unless its group is a candidate. */
+static __device__ float candidate(const float *x, const float *b, const float *score, uint64_t size,
+                                  struct ranked last, uint64_t j)
+{
+    int32_t group = (int32_t)(j / size);
+    struct ranked own = {score[group], group};
+    return group == last.index || is_better(own, last) ? (b ? x[j] + b[j] : x[j]) : -INFINITY;
+}
+
+static __global__ void route_topk_row(struct mat experts, struct mat scores, struct mat bias,
+                                      struct expert_groups groups)
+{
+    __shared__ float score[GROUPS_MOST];
+    uint64_t i = blockIdx.x, size = scores.cols / groups.count;
+    const float *x = f32_row(scores, i), *b = bias.rows ? f32_row(bias, 0) : NULL;
+    struct ranked group = last_group(score, x, b, size, groups), last = {0, -1};
     for (uint64_t n = 0; n < experts.cols; n++) {
         struct ranked own = {0, INT32_MAX};
-        BEST_AFTER(own, scores.cols, last, x[j] + b[j])
+        BEST_AFTER(own, scores.cols, last, candidate(x, b, score, size, group, j))
         last = block_best(own);
         if (threadIdx.x == 0)
             i32_row(experts, i)[n] = last.index;
     }
 }
 
-static void route_topk(struct device *d, struct mat experts, struct mat scores, struct mat bias)
+static void route_topk(struct device *d, struct mat experts, struct mat scores, struct mat bias,
+                       struct expert_groups groups)
 {
-    EACH_ROW(gpu_of(d), route_topk_row, scores.rows, WARP, experts, scores, bias);
+    if (groups.count > GROUPS_MOST)
+        die("CUDA: a router may have %d groups, not %d", GROUPS_MOST, (int)groups.count);
+    EACH_ROW(gpu_of(d), route_topk_row, scores.rows, WARP, experts, scores, bias, groups);
 }
 
 /* One thread per row. */

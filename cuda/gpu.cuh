@@ -77,6 +77,7 @@ void gpu_weights(struct device *d);   /* weights.cu */
 void gpu_rows(struct device *d);      /* rows.cu */
 void gpu_copies(struct device *d);    /* copies.cu */
 void gpu_attention(struct device *d); /* attention.cu */
+void gpu_causal(struct device *d);    /* causal.cu */
 void gpu_experts(struct device *d);   /* experts.cu */
 void gpu_inputs(struct device *d);    /* inputs.cu */
 

@@ -37,9 +37,10 @@ static void gather(struct device *d, struct mat y, struct mat x, struct mat inde
     EACH_ROW(gpu_of(d), gather_row, y.rows, threads_for(y.cols), y, x, index);
 }
 
-static __global__ void scatter_row(struct mat y, struct mat x, struct mat index)
+static __global__ void scatter_row(struct mat y, struct mat x, struct mat index, struct mat weight)
 {
     uint64_t i = blockIdx.x, to = (uint64_t)*i32_row(index, i);
+    float factor = weight.rows ? *f32_row(weight, i) : 1;
     EACH_EIGHT(j, x.cols)
     {
         float sum[EIGHT], v[EIGHT];
@@ -47,15 +48,16 @@ static __global__ void scatter_row(struct mat y, struct mat x, struct mat index)
         load8(v, bf16_row(x, i) + j, x.cols - j);
 #pragma unroll
         for (unsigned k = 0; k < EIGHT; k++)
-            sum[k] += v[k];
+            sum[k] += v[k] * factor;
         store8(f32_row(y, to) + j, sum, x.cols - j);
     }
 }
 
-static void scatter_add(struct device *d, struct mat y, struct mat x, struct mat index)
+static void scatter_add(struct device *d, struct mat y, struct mat x, struct mat index,
+                        struct mat weight)
 {
     gpu_ordered_begin(gpu_of(d));
-    EACH_ROW(gpu_of(d), scatter_row, x.rows, threads_for(x.cols), y, x, index);
+    EACH_ROW(gpu_of(d), scatter_row, x.rows, threads_for(x.cols), y, x, index, weight);
     gpu_ordered_end(gpu_of(d));
 }
 
@@ -158,6 +160,21 @@ static __device__ void round_fp8(float *v, int block)
         v[k] = round_e4m3(v[k] / s) * s;
 }
 
+/* The scale of blocks of 128 that is no power of two. */
+static __device__ float real_scale(const float *v, bool quotient)
+{
+    float most = fmaxf(neighbours_most(v, 128 / EIGHT), 1e-4f);
+    return quotient ? most / E4M3_MAX : most * (1 / E4M3_MAX);
+}
+
+static __device__ void round_real(float *v, bool quotient)
+{
+    float s = real_scale(v, quotient);
+#pragma unroll
+    for (unsigned k = 0; k < EIGHT; k++)
+        v[k] = round_e4m3(v[k] / s) * s;
+}
+
 static __device__ void round_fp4(float *v)
 {
     float most = fmaxf(neighbours_most(v, 32 / EIGHT), E2M1_MAX * 0x1p-126f);
@@ -191,6 +208,8 @@ static __global__ void quantize_row(struct mat y, struct mat x, enum activation 
             round_fp8(v, 128);
         else if (how == ACTIVATION_FP8_32)
             round_fp8(v, 32);
+        else if (how == ACTIVATION_FP8_V32_ROUNDED)
+            round_real(v, false);
         else if (how == ACTIVATION_FP4)
             round_fp4(v);
         else if (how == ACTIVATION_NVFP4)
@@ -199,9 +218,46 @@ static __global__ void quantize_row(struct mat y, struct mat x, enum activation 
     }
 }
 
+static __global__ void split_row(struct mat y, struct mat x, bool quotient)
+{
+    uint64_t i = blockIdx.x;
+    for (uint64_t first = 0; first < x.cols; first += blockDim.x * EIGHT) {
+        uint64_t j = first + threadIdx.x * EIGHT, left = j < x.cols ? x.cols - j : 0;
+        float v[EIGHT];
+        load8(v, bf16_row(x, i) + j, left);
+        round_real(v, quotient);
+        for (unsigned k = 0; k < EIGHT && k < left; k++)
+            split_left(bf16_row(y, i) + j + k, x.cols, split_of(v[k]));
+    }
+}
+
+/* One warp per row. */
+static __global__ void encode_row(struct mat y, struct mat x, struct mat factor, bool power)
+{
+    uint64_t i = blockIdx.x;
+    float most = 0;
+    for (uint64_t j = threadIdx.x; j < x.cols; j += WARP)
+        most = fmaxf(most, fabsf(bf16_to_f32(bf16_row(x, i)[j])));
+    float scale = fmaxf(warp_max(most), 1e-4f) * (1 / E4M3_MAX);
+    scale = power ? power_above(scale) : scale;
+    for (uint64_t j = threadIdx.x; j < x.cols; j += WARP)
+        bf16_row(y, i)[j] = bf16_from_f32(round_e4m3(bf16_to_f32(bf16_row(x, i)[j]) / scale));
+    if (threadIdx.x == 0)
+        *f32_row(factor, i) *= scale;
+}
+
+static void encode(struct device *d, struct mat y, struct mat x, struct mat factor, bool power)
+{
+    EACH_ROW(gpu_of(d), encode_row, x.rows, WARP, y, x, factor, power);
+}
+
 static void quantize(struct device *d, struct mat y, struct mat x, enum activation how,
                      float scale_2)
 {
+    if (activation_splits(how)) {
+        EACH_ROW(gpu_of(d), split_row, x.rows, threads_for(x.cols), y, x, how == ACTIVATION_FP8_V3);
+        return;
+    }
     EACH_ROW(gpu_of(d), quantize_row, x.rows, threads_for(x.cols), y, x, how, scale_2);
 }
 
@@ -241,6 +297,68 @@ static __global__ void rms_norm_row(struct mat y, struct mat x, struct mat weigh
 static void rms_norm(struct device *d, struct mat y, struct mat x, struct mat weight, float eps)
 {
     EACH_ROW(gpu_of(d), rms_norm_row, x.rows, threads_for(x.cols), y, x, weight, eps);
+}
+
+static __global__ void add_norm_row(struct mat y, struct mat sum, struct mat x, struct mat weight,
+                                    float eps)
+{
+    uint64_t i = blockIdx.x;
+    float squares = 0;
+    EACH_EIGHT(j, x.cols)
+    {
+        float a[EIGHT], b[EIGHT];
+        load8(a, bf16_row(sum, i) + j, x.cols - j);
+        load8(b, bf16_row(x, i) + j, x.cols - j);
+#pragma unroll
+        for (unsigned k = 0; k < EIGHT; k++)
+            squares += (a[k] + b[k]) * (a[k] + b[k]);
+    }
+    float scale = 1 / sqrtf(block_sum(squares) / (float)x.cols + eps);
+    EACH_EIGHT(j, x.cols)
+    {
+        float a[EIGHT], b[EIGHT], w[EIGHT];
+        load8(a, bf16_row(sum, i) + j, x.cols - j);
+        load8(b, bf16_row(x, i) + j, x.cols - j);
+        load8(w, f32_row(weight, 0) + j, x.cols - j);
+#pragma unroll
+        for (unsigned k = 0; k < EIGHT; k++) {
+            a[k] += b[k];
+            b[k] = w[k] * (a[k] * scale);
+        }
+        store8(bf16_row(y, i) + j, b, x.cols - j);
+        store8(bf16_row(sum, i) + j, a, x.cols - j);
+    }
+}
+
+static void add_norm(struct device *d, struct mat y, struct mat sum, struct mat x,
+                     struct mat weight, float eps)
+{
+    EACH_ROW(gpu_of(d), add_norm_row, x.rows, threads_for(x.cols), y, sum, x, weight, eps);
+}
+
+static __global__ void layer_norm_row(struct mat y, struct mat x, struct mat weight,
+                                      struct mat bias, float eps)
+{
+    uint64_t i = blockIdx.x;
+    const uint16_t *from = bf16_row(x, i);
+    float sum = 0, squares = 0;
+    for (uint64_t j = threadIdx.x; j < x.cols; j += blockDim.x)
+        sum += bf16_to_f32(from[j]);
+    float mean = block_sum(sum) / (float)x.cols;
+    for (uint64_t j = threadIdx.x; j < x.cols; j += blockDim.x) {
+        float value = bf16_to_f32(from[j]) - mean;
+        squares += value * value;
+    }
+    float scale = 1 / sqrtf(block_sum(squares) / (float)x.cols + eps);
+    for (uint64_t j = threadIdx.x; j < x.cols; j += blockDim.x)
+        bf16_row(y, i)[j] = bf16_from_f32(
+            (bf16_to_f32(from[j]) - mean) * scale * f32_row(weight, 0)[j] + f32_row(bias, 0)[j]);
+}
+
+static void layer_norm(struct device *d, struct mat y, struct mat x, struct mat weight,
+                       struct mat bias, float eps)
+{
+    EACH_ROW(gpu_of(d), layer_norm_row, x.rows, threads_for(x.cols), y, x, weight, bias, eps);
 }
 
 static __global__ void hc_scale_row(struct mat mixes, struct mat x, float eps)
@@ -313,6 +431,28 @@ static void rotate(struct device *d, struct mat x, uint64_t width, struct mat ta
              table, position, inverse ? -1.0f : 1.0f);
 }
 
+static __global__ void rotate_halves_row(struct mat x, uint64_t width, struct mat table,
+                                         struct mat position)
+{
+    uint64_t i = blockIdx.x, pairs = table.cols / 2, all = x.cols / width * pairs;
+    const float *angle = f32_row(table, (uint64_t)*i32_row(position, i));
+    for (uint64_t p = threadIdx.x; p < all; p += blockDim.x) {
+        uint64_t pair = p % pairs;
+        uint16_t *at = bf16_row(x, i) + p / pairs * width + pair;
+        float a = bf16_to_f32(at[0]), b = bf16_to_f32(at[pairs]);
+        float cosine = angle[2 * pair], sine = angle[2 * pair + 1];
+        at[0] = bf16_from_f32(a * cosine - b * sine);
+        at[pairs] = bf16_from_f32(a * sine + b * cosine);
+    }
+}
+
+static void rotate_halves(struct device *d, struct mat x, uint64_t width, struct mat table,
+                          struct mat position)
+{
+    EACH_ROW(gpu_of(d), rotate_halves_row, x.rows, threads_for(x.cols / width * table.cols), x,
+             width, table, position);
+}
+
 static __global__ void hadamard_row(struct mat x, uint64_t width, float scale)
 {
     extern __shared__ float room[];
@@ -360,9 +500,13 @@ void gpu_rows(struct device *d)
     d->add = add;
     d->max_abs = max_abs;
     d->quantize = quantize;
+    d->encode = encode;
     d->rms_norm = rms_norm;
+    d->add_norm = add_norm;
+    d->layer_norm = layer_norm;
     d->hc_scale = hc_scale;
     d->unit = unit;
     d->rotate = rotate;
+    d->rotate_halves = rotate_halves;
     d->hadamard = hadamard;
 }

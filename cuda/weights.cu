@@ -143,12 +143,67 @@ static void dequantize(struct gpu *gpu, struct operand *w, enum format format, e
         EACH_ROW(gpu, bf16, w->rows, threads, out, p, amax);
 }
 
+/* out [cols, rows] = the transpose. */
+template <typename T>
+static __global__ void transpose_row(T *out, const T *in, uint64_t rows, uint64_t out_stride,
+                                     uint64_t in_stride)
+{
+    uint64_t col = blockIdx.x;
+    for (uint64_t i = threadIdx.x; i < rows; i += blockDim.x)
+        out[col * out_stride + i] = in[i * in_stride + col];
+}
+
+/* Transpose an operand in place. */
+static void transpose(struct gpu *gpu, struct operand *w)
+{
+    struct operand old = *w;
+    bool f32 = old.dtype == DTYPE_F32;
+    w->rows = old.cols;
+    w->cols = old.rows;
+    w->stride = f32 ? (w->cols + 3) / 4 * 4 : w->cols;
+    size_t size = f32 ? sizeof(float) : sizeof(uint16_t);
+    w->at = gpu_alloc(gpu, w->rows * w->stride, size);
+    gpu_check(cudaMemsetAsync(w->at, 0, w->rows * w->stride * size, gpu->stream), "transpose");
+    if (f32)
+        EACH_ROW(gpu, transpose_row<float>, w->rows, THREADS_MOST, (float *)w->at,
+                 (const float *)old.at, old.rows, w->stride, old.stride);
+    else
+        EACH_ROW(gpu, transpose_row<uint16_t>, w->rows, THREADS_MOST, (uint16_t *)w->at,
+                 (const uint16_t *)old.at, old.rows, w->stride, old.stride);
+    gpu_free(gpu, old.at);
+}
+
+/* FP8's values, not rounded, or the rounded ones of other formats, split. */
+static __global__ void split_row(uint16_t *out, const uint16_t *rounded, struct packed p)
+{
+    uint64_t i = blockIdx.x;
+    const float *scale =
+        p.fp8 ? p.fp8 + (uint32_t)(p.first + i) / p.block_rows * p.scale_cols : NULL;
+    for (uint64_t j = threadIdx.x; j < p.cols; j += blockDim.x) {
+        float value = bf16_to_f32(rounded[i * p.cols + j]);
+        if (p.fp8)
+            value = e4m3_to_f32(p.raw[i * p.stride + j]) * scale[(uint32_t)j / p.block_cols];
+        split_right(out + i * p.cols * SPLIT + j, p.cols, split_of(value));
+    }
+}
+
+/* Split an operand in place. */
+static void split(struct gpu *gpu, struct operand *w, const struct packed &p)
+{
+    uint16_t *out = (uint16_t *)gpu_alloc(gpu, w->rows * w->cols, SPLIT * sizeof *out);
+    EACH_ROW(gpu, split_row, w->rows, THREADS_MOST, out, (const uint16_t *)w->at, p);
+    gpu_free(gpu, w->at);
+    w->at = out;
+    w->cols = w->stride = SPLIT * p.cols;
+}
+
 static struct operand *operand(struct device *d, const struct weight *weight,
                                const struct tensor *tensor, const struct scales *scales,
-                               struct mat scale, struct mat raw, uint64_t first, uint64_t rows,
+                               struct mat scale, struct mat raw, struct operand_part part,
                                struct mat amax)
 {
     struct gpu *gpu = gpu_of(d);
+    uint64_t first = part.first, rows = part.rows;
     struct operand *w = (struct operand *)xalloc(1, sizeof *w);
     *w = (struct operand){rows, weight->cols, DTYPE_BF16, weight->cols, NULL};
     uint64_t stride = weight_row_bytes(weight, tensor);
@@ -166,6 +221,8 @@ static struct operand *operand(struct device *d, const struct weight *weight,
                   "F32 weight");
         struct mat m = {w->at, rows, w->cols, w->stride, DTYPE_F32};
         d->max_abs(d, amax, m);
+        if (part.transposed)
+            transpose(gpu, w);
         return w;
     }
     struct packed p = {};
@@ -194,6 +251,10 @@ static struct operand *operand(struct device *d, const struct weight *weight,
     gpu_wait_uploads(gpu);
     w->at = gpu_alloc(gpu, rows * w->cols, sizeof(uint16_t));
     dequantize(gpu, w, weight->format, (enum dtype)tensor->dtype, p, (uint32_t *)amax.at);
+    if (part.split)
+        split(gpu, w, p);
+    if (part.transposed)
+        transpose(gpu, w);
     gpu_free(gpu, fp8);
     return w;
 }

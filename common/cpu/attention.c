@@ -100,17 +100,21 @@ static float to_bf16(float value)
     return bf16_to_f32(bf16_from_f32(value));
 }
 
-/* Scores of one run of blocks, from the products of all heads with their keys. */
-static void score_run(float *score, const float *product, const uint16_t *weight, uint64_t heads,
-                      uint64_t count)
+/* Scores of one run of blocks, from `first` on, from the products of all heads with their keys. */
+static void score_run(float *score, const float *product, const struct keys *keys, uint64_t first,
+                      struct mat weight, uint64_t token, uint64_t count)
 {
+    bool exact = weight.dtype == DTYPE_F32; /* with scales */
     for (uint64_t j = 0; j < count; j++) {
         float sum = 0;
-        for (uint64_t h = 0; h < heads; h++) {
-            float positive = fmaxf(to_bf16(product[h * RUN + j]), 0);
-            sum += to_bf16(positive * bf16_to_f32(weight[h]));
+        for (uint64_t h = 0; h < weight.cols; h++) {
+            float value = product[h * RUN + j];
+            if (exact)
+                sum += fmaxf(value, 0) * f32_row(weight, token)[h];
+            else
+                sum += to_bf16(fmaxf(to_bf16(value), 0) * bf16_to_f32(bf16_row(weight, token)[h]));
         }
-        score[j] = to_bf16(sum);
+        score[j] = exact ? sum * *f32_row(keys->scale, first + j) : to_bf16(sum);
     }
 }
 
@@ -171,7 +175,7 @@ static void select_blocks(struct device *d, struct mat selected, struct mat q,
                     cpu_fill(cpu->type, key, j * width, bf16_row(keys->compressed, row + run + j),
                              width);
                 gemm_run(gemm, (unsigned)omp_get_thread_num(), q_operand, key, product);
-                score_run(score + run, product, bf16_row(weight, i), heads, count);
+                score_run(score + run, product, keys, row + run, weight, i, count);
             }
             select_best(i32_row(selected, i), selected.cols, score, ranked, blocks);
         }

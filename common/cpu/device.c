@@ -8,6 +8,7 @@
 
 #include "base/die.h"
 #include "cpu/cpu.h"
+#include "tensor/split.h"
 
 /* ---- memory ---- */
 
@@ -161,19 +162,51 @@ struct origin {
     const struct tensor *tensor;
     const struct scales *scales;
     const char *raw;
-    uint64_t first;
+    struct operand_part part;
 };
+
+/* Dequantize rows of the matrix. */
+static void dequantize(const struct origin *from, uint64_t row, uint64_t rows, uint16_t *to)
+{
+    const char *raw = from->raw + row * weight_row_bytes(from->weight, from->tensor);
+    weight_rows(from->weight, from->tensor, from->scales, row, rows, raw, to);
+}
+
+/* The same, split. */
+static void dequantize_split(const struct origin *from, uint64_t row, uint64_t rows, uint16_t *to)
+{
+    uint64_t bytes = weight_row_bytes(from->weight, from->tensor);
+    for (uint64_t i = row; i < row + rows; i++, to += SPLIT * from->weight->cols)
+        weight_split_row(from->weight, from->tensor, from->scales, i, from->raw + i * bytes, to);
+}
+
+/* Some of the part's columns, which are rows of its transpose. */
+static void dequantize_columns(const struct origin *from, uint64_t first, uint64_t count,
+                               uint16_t *to)
+{
+    uint64_t rows = from->part.rows, cols = from->weight->cols;
+    uint16_t *all = gemm_alloc((size_t)(rows * cols), sizeof *all);
+    dequantize(from, from->part.first, rows, all);
+    for (uint64_t i = 0; i < count; i++)
+        for (uint64_t j = 0; j < rows; j++)
+            to[i * rows + j] = all[j * cols + first + i];
+    free(all);
+}
 
 /* Dequantize and pack one tile; returns the largest magnitude's bits. */
 static uint32_t make_tile(const struct operand *w, enum gemm_type type, uint64_t tile,
                           const struct origin *from)
 {
-    uint64_t first = from->first + tile * TILE, rows = tile_rows(w, tile), count = rows * w->cols;
-    const char *raw = from->raw + first * weight_row_bytes(from->weight, from->tensor);
+    uint64_t rows = tile_rows(w, tile), count = rows * w->cols;
     const struct gemm *gemm = tile_gemm(w, tile);
     w->tile[tile] = gemm_alloc(gemm_packed_size(gemm), 1);
     uint16_t *rows_bf16 = gemm_alloc((size_t)count, sizeof *rows_bf16);
-    weight_rows(from->weight, from->tensor, from->scales, first, rows, raw, rows_bf16);
+    if (from->part.transposed)
+        dequantize_columns(from, tile * TILE, rows, rows_bf16);
+    else if (from->part.split)
+        dequantize_split(from, from->part.first + tile * TILE, rows, rows_bf16);
+    else
+        dequantize(from, from->part.first + tile * TILE, rows, rows_bf16);
     uint32_t most = magnitude_bf16(rows_bf16, count);
     void *filled = rows_bf16;
     if (type != GEMM_BF16) {
@@ -186,19 +219,36 @@ static uint32_t make_tile(const struct operand *w, enum gemm_type type, uint64_t
     return most;
 }
 
+/* An F32 matrix's part; returns the largest magnitude's bits. */
+static uint32_t copy_plain(struct operand *w, const float *raw, struct operand_part part)
+{
+    size_t count = (size_t)(w->rows * w->cols);
+    const float *from = raw + part.first * (part.transposed ? w->rows : w->cols);
+    w->plain = gemm_alloc(count, sizeof *w->plain);
+    for (uint64_t i = 0; i < w->rows && part.transposed; i++)
+        for (uint64_t j = 0; j < w->cols; j++)
+            w->plain[i * w->cols + j] = from[j * w->rows + i];
+    if (!part.transposed)
+        memcpy(w->plain, from, count * sizeof *w->plain);
+    return magnitude_f32(w->plain, count);
+}
+
+static uint64_t operand_cols(const struct weight *weight, struct operand_part part)
+{
+    return part.transposed ? part.rows : part.split ? SPLIT * weight->cols : weight->cols;
+}
+
 static struct operand *operand(struct device *d, const struct weight *weight,
                                const struct tensor *tensor, const struct scales *scales,
-                               struct mat scale, struct mat raw, uint64_t first, uint64_t rows,
+                               struct mat scale, struct mat raw, struct operand_part part,
                                struct mat amax)
 {
     struct cpu *cpu = cpu_of(d);
     struct operand *w = xalloc(1, sizeof *w);
-    *w = (struct operand){.rows = rows, .cols = weight->cols};
+    uint64_t rows = part.transposed ? weight->cols : part.rows;
+    *w = (struct operand){.rows = rows, .cols = operand_cols(weight, part)};
     if (tensor->dtype == DTYPE_F32) {
-        size_t count = (size_t)(rows * w->cols);
-        w->plain = gemm_alloc(count, sizeof *w->plain);
-        memcpy(w->plain, (const float *)raw.at + first * w->cols, count * sizeof *w->plain);
-        uint32_t most = magnitude_f32(w->plain, count);
+        uint32_t most = copy_plain(w, raw.at, part);
         memcpy(amax.at, &most, sizeof most);
         return w;
     }
@@ -210,7 +260,7 @@ static struct operand *operand(struct device *d, const struct weight *weight,
                        w->cols);
     struct scales all = *scales;
     all.raw = scale.at;
-    struct origin from = {weight, tensor, &all, raw.at, first};
+    struct origin from = {weight, tensor, &all, raw.at, part};
     uint32_t most = 0;
 #pragma omp parallel for num_threads(cpu->threads) schedule(static) reduction(max : most)
     for (uint64_t tile = 0; tile < w->tiles; tile++) {
@@ -372,6 +422,7 @@ struct device *device_cpu(unsigned threads)
     d->max_abs = max_abs;
     cpu_rows(d);
     cpu_attention(d);
+    cpu_causal(d);
     cpu_inputs(d);
     return d;
 }

@@ -59,14 +59,16 @@ static void gather(struct device *d, struct mat y, struct mat x, struct mat inde
                (size_t)y.cols * sizeof(uint16_t));
 }
 
-static void scatter_add(struct device *d, struct mat y, struct mat x, struct mat index)
+static void scatter_add(struct device *d, struct mat y, struct mat x, struct mat index,
+                        struct mat weight)
 {
     PARALLEL(EACH_ROW(d))
     for (uint64_t i = 0; i < x.rows; i++) {
         float *to = f32_row(y, (uint64_t)*i32_row(index, i));
         const uint16_t *from = bf16_row(x, i);
+        float factor = weight.rows ? *f32_row(weight, i) : 1;
         for (uint64_t j = 0; j < x.cols; j++)
-            to[j] += bf16_to_f32(from[j]);
+            to[j] += bf16_to_f32(from[j]) * factor;
     }
 }
 
@@ -119,6 +121,13 @@ static void quantize(struct device *d, struct mat y, struct mat x, enum activati
             case ACTIVATION_FP8_32:
                 activation_fp8_row(to, from, (size_t)x.cols, 32);
                 break;
+            case ACTIVATION_FP8_V3:
+            case ACTIVATION_FP8_V32:
+                activation_fp8_split_row(to, from, (size_t)x.cols, how == ACTIVATION_FP8_V3);
+                break;
+            case ACTIVATION_FP8_V32_ROUNDED:
+                activation_fp8_real_row(to, from, (size_t)x.cols);
+                break;
             case ACTIVATION_FP4:
                 activation_fp4_row(to, from, (size_t)x.cols);
                 break;
@@ -131,6 +140,14 @@ static void quantize(struct device *d, struct mat y, struct mat x, enum activati
     }
 }
 
+static void encode(struct device *d, struct mat y, struct mat x, struct mat factor, bool power)
+{
+    PARALLEL(EACH_ROW(d))
+    for (uint64_t i = 0; i < x.rows; i++)
+        *f32_row(factor, i) *=
+            activation_fp8_encode_row(bf16_row(y, i), bf16_row(x, i), (size_t)x.cols, power);
+}
+
 static void rms_norm(struct device *d, struct mat y, struct mat x, struct mat weight, float eps)
 {
     PARALLEL(EACH_ROW(d))
@@ -140,6 +157,50 @@ static void rms_norm(struct device *d, struct mat y, struct mat x, struct mat we
         float scale = 1 / sqrtf(mean_square(from, x.cols) + eps);
         for (uint64_t j = 0; j < x.cols; j++)
             bf16_row(y, i)[j] = bf16_from_f32(w[j] * (bf16_to_f32(from[j]) * scale));
+    }
+}
+
+static void add_norm(struct device *d, struct mat y, struct mat sum, struct mat x,
+                     struct mat weight, float eps)
+{
+    PARALLEL(EACH_ROW(d))
+    for (uint64_t i = 0; i < x.rows; i++) {
+        uint16_t *to = bf16_row(y, i), *a = bf16_row(sum, i);
+        const uint16_t *b = bf16_row(x, i);
+        const float *w = f32_row(weight, 0);
+        double squares = 0;
+        for (uint64_t j = 0; j < x.cols; j++) {
+            double value = (double)(bf16_to_f32(a[j]) + bf16_to_f32(b[j]));
+            squares += value * value;
+        }
+        float scale = 1 / sqrtf((float)squares / (float)x.cols + eps);
+        for (uint64_t j = 0; j < x.cols; j++) {
+            float value = bf16_to_f32(a[j]) + bf16_to_f32(b[j]);
+            to[j] = bf16_from_f32(w[j] * (value * scale));
+            a[j] = bf16_from_f32(value);
+        }
+    }
+}
+
+static void layer_norm(struct device *d, struct mat y, struct mat x, struct mat weight,
+                       struct mat bias, float eps)
+{
+    PARALLEL(EACH_ROW(d))
+    for (uint64_t i = 0; i < x.rows; i++) {
+        const uint16_t *from = bf16_row(x, i);
+        double sum = 0, squares = 0;
+        for (uint64_t j = 0; j < x.cols; j++)
+            sum += (double)bf16_to_f32(from[j]);
+        double mean = sum / (double)x.cols;
+        for (uint64_t j = 0; j < x.cols; j++) {
+            double value = (double)bf16_to_f32(from[j]) - mean;
+            squares += value * value;
+        }
+        float centre = (float)mean, scale = 1 / sqrtf((float)(squares / (double)x.cols) + eps);
+        for (uint64_t j = 0; j < x.cols; j++)
+            bf16_row(y, i)[j] =
+                bf16_from_f32((bf16_to_f32(from[j]) - centre) * scale * f32_row(weight, 0)[j] +
+                              f32_row(bias, 0)[j]);
     }
 }
 
@@ -167,16 +228,19 @@ static void unit(struct device *d, struct mat x, uint64_t width, float eps)
             unit_head(bf16_row(x, i) + first, width, eps);
 }
 
-/* If one product is added and another subtracted, GCC 12's loop vectorizer fuses products and sums
+/* Pairs of the `cols` columns: a column and the one that is `apart` from it, pairs `step` apart.
+ *
+ * If one product is added and another subtracted, GCC 12's loop vectorizer fuses products and sums
  * on processors with FMA (-march=native), despite -ffp-contract=off. So both are added; the product
  * with -sine is that with sine, negated. */
-static void rotate_head(uint16_t *x, const float *angle, uint64_t cols, float direction)
+static inline void rotate_head(uint16_t *x, const float *angle, uint64_t cols, float direction,
+                               uint64_t apart, uint64_t step)
 {
-    for (uint64_t j = 0; j < cols; j += 2) {
-        float a = bf16_to_f32(x[j]), b = bf16_to_f32(x[j + 1]);
+    for (uint64_t j = 0; j < cols; j += 2, x += step) {
+        float a = bf16_to_f32(x[0]), b = bf16_to_f32(x[apart]);
         float cosine = angle[j], sine = angle[j + 1] * direction, down = angle[j + 1] * -direction;
-        x[j] = bf16_from_f32(a * cosine + b * down);
-        x[j + 1] = bf16_from_f32(a * sine + b * cosine);
+        x[0] = bf16_from_f32(a * cosine + b * down);
+        x[apart] = bf16_from_f32(a * sine + b * cosine);
     }
 }
 
@@ -187,7 +251,19 @@ static void rotate(struct device *d, struct mat x, uint64_t width, struct mat ta
     for (uint64_t i = 0; i < x.rows; i++) {
         const float *angle = f32_row(table, (uint64_t)*i32_row(position, i));
         for (uint64_t end = width; end <= x.cols; end += width)
-            rotate_head(bf16_row(x, i) + end - table.cols, angle, table.cols, inverse ? -1 : 1);
+            rotate_head(bf16_row(x, i) + end - table.cols, angle, table.cols, inverse ? -1 : 1, 1,
+                        2);
+    }
+}
+
+static void rotate_halves(struct device *d, struct mat x, uint64_t width, struct mat table,
+                          struct mat position)
+{
+    PARALLEL(EACH_ROW(d))
+    for (uint64_t i = 0; i < x.rows; i++) {
+        const float *angle = f32_row(table, (uint64_t)*i32_row(position, i));
+        for (uint64_t first = 0; first < x.cols; first += width)
+            rotate_head(bf16_row(x, i) + first, angle, table.cols, 1, table.cols / 2, 1);
     }
 }
 
@@ -220,18 +296,19 @@ static void hadamard(struct device *d, struct mat x, uint64_t width)
     }
 }
 
-static void swiglu(struct device *d, struct mat y, struct mat gate, struct mat up, float limit,
-                   struct mat weight)
+static void swiglu(struct device *d, struct mat y, struct mat gate, struct mat up,
+                   struct swiglu how, struct mat weight)
 {
     PARALLEL(EACH_ROW(d))
     for (uint64_t i = 0; i < y.rows; i++)
         for (uint64_t j = 0; j < y.cols; j++) {
             float g = bf16_to_f32(bf16_row(gate, i)[j]), u = bf16_to_f32(bf16_row(up, i)[j]);
-            if (limit > 0) {
-                u = u > limit ? limit : u < -limit ? -limit : u;
-                g = g > limit ? limit : g;
+            if (how.limit > 0) {
+                u = u > how.limit ? how.limit : u < -how.limit ? -how.limit : u;
+                g = g > how.limit ? how.limit : g;
             }
-            float value = g / (1 + expf(-g)) * u;
+            float silu = g / (1 + expf(-g));
+            float value = (how.rounds ? to_bf16(silu) : silu) * u;
             bf16_row(y, i)[j] = bf16_from_f32(weight.rows ? *f32_row(weight, i) * value : value);
         }
 }
@@ -384,18 +461,57 @@ static void largest(const float *x, uint64_t count, int32_t *index, uint64_t n)
     }
 }
 
-static void route_topk(struct device *d, struct mat experts, struct mat scores, struct mat bias)
+/* How good a group is: the sum of its two best, or its best one. */
+static float group_score(const float *x, uint64_t count, bool two)
+{
+    float best = -INFINITY, second = -INFINITY;
+    for (uint64_t j = 0; j < count; j++) {
+        second = fmaxf(second, fminf(x[j], best));
+        best = fmaxf(best, x[j]);
+    }
+    return two ? best + second : best;
+}
+
+/* Working memory for the groups of a row. */
+struct group_room {
+    float *score;
+    int32_t *best;
+};
+
+/* Set the scores of all but the best groups to -infinity. */
+static void keep_groups(float *x, uint64_t count, struct expert_groups groups, bool two,
+                        const struct group_room *room)
+{
+    uint64_t size = count / groups.count;
+    for (uint64_t g = 0; g < groups.count; g++)
+        room->score[g] = group_score(x + g * size, size, two);
+    largest(room->score, groups.count, room->best, groups.used);
+    for (uint64_t k = 0; k < groups.used; k++)
+        room->score[room->best[k]] = INFINITY;
+    for (uint64_t j = 0; j < groups.count * size; j++)
+        if (room->score[j / size] < INFINITY)
+            x[j] = -INFINITY;
+}
+
+static void route_topk(struct device *d, struct mat experts, struct mat scores, struct mat bias,
+                       struct expert_groups groups)
 {
 #pragma omp parallel num_threads(cpu_of(d)->threads)
     {
         float *biased = xalloc((size_t)scores.cols, sizeof *biased);
+        struct group_room room = {xalloc((size_t)groups.count, sizeof(float)),
+                                  xalloc((size_t)groups.count, sizeof(int32_t))};
 #pragma omp for schedule(static)
         for (uint64_t i = 0; i < scores.rows; i++) {
             for (uint64_t j = 0; j < scores.cols; j++)
-                biased[j] = f32_row(scores, i)[j] + f32_row(bias, 0)[j];
+                biased[j] = f32_row(scores, i)[j] + (bias.rows ? f32_row(bias, 0)[j] : 0);
+            if (groups.count > 1)
+                keep_groups(biased, scores.cols, groups, bias.rows > 0, &room);
             largest(biased, scores.cols, i32_row(experts, i), experts.cols);
         }
         free(biased);
+        free(room.score);
+        free(room.best);
     }
 }
 
@@ -456,9 +572,13 @@ void cpu_rows(struct device *d)
     d->scale_rows = scale_rows;
     d->add = add;
     d->quantize = quantize;
+    d->encode = encode;
     d->rms_norm = rms_norm;
+    d->add_norm = add_norm;
+    d->layer_norm = layer_norm;
     d->unit = unit;
     d->rotate = rotate;
+    d->rotate_halves = rotate_halves;
     d->hadamard = hadamard;
     d->swiglu = swiglu;
     d->hc_scale = hc_scale;

@@ -1,5 +1,7 @@
 #include "forward/device.h"
 
+#include <stdlib.h>
+
 #include "base/die.h"
 
 struct mat mat_rows(struct mat m, uint64_t first, uint64_t count)
@@ -45,4 +47,20 @@ size_t mat_bytes(struct mat m)
     if (m.rows > 1 && m.stride != m.cols)
         die("internal: a matrix with gaps");
     return (size_t)(m.rows * m.cols) * dtype_size(m.dtype);
+}
+
+struct mat mat_numbers(struct device *d, int32_t *value, uint64_t count)
+{
+    struct mat m = d->make(d, DTYPE_I32, count, 1);
+    d->write(d, m, value);
+    free(value);
+    return m;
+}
+
+void mat_round(struct device *d, struct mat m)
+{
+    struct mat rounded = d->make(d, DTYPE_BF16, m.rows, m.cols);
+    d->copy(d, rounded, m);
+    d->copy(d, m, rounded);
+    d->drop(d, rounded);
 }

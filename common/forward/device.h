@@ -41,6 +41,14 @@ struct mat mat_as(struct mat m, enum dtype dtype);
 /* Bytes of a matrix, which must be contiguous. */
 size_t mat_bytes(struct mat m);
 
+struct device;
+
+/* A column of numbers on the device, I32, which the caller drops; frees value[count]. */
+struct mat mat_numbers(struct device *d, int32_t *value, uint64_t count);
+
+/* Round a matrix in F32 to BF16, in place. */
+void mat_round(struct device *d, struct mat m);
+
 /* A matrix that may not fit into the device's memory: see make_offloaded(). */
 struct offloaded {
     struct mat all;
@@ -50,24 +58,55 @@ struct offloaded {
 /* A weight as the right-hand side of products, in the device's own layout. */
 struct operand;
 
+/* What an operand has of a matrix: rows first … first + rows - 1, or the transpose of these; or
+ * these split, as the right side of a product (see split.h). */
+struct operand_part {
+    uint64_t first, rows;
+    bool transposed, split;
+};
+
 /* How the activations of a product are quantized before it. */
 enum activation {
     ACTIVATION_BF16, /* not at all */
     ACTIVATION_FP8,  /* E4M3 per 128 columns, scale a power of two: 2^ceil(log2(amax/448)), amax at
                         least 1e-4 */
-    ACTIVATION_FP8_32, /* the same per 32 columns */
-    ACTIVATION_FP4,    /* E2M1 per 32 columns, scale a power of two: 2^ceil(log2(amax/6)), amax at
-                          least 6 * 2^-126 */
-    ACTIVATION_NVFP4   /* NVFP4 under a given scale_2, see nvfp4.h */
+    ACTIVATION_FP8_32,  /* the same per 32 columns */
+    ACTIVATION_FP8_V3,  /* E4M3 per 128 columns, scale amax / 448, amax at least 1e-4. The values
+                           are split, see split.h: rows have SPLIT times as many columns */
+    ACTIVATION_FP8_V32, /* the same with the scale amax · (1/448), which differs in the last place;
+                           so quotients that are ties with one are not with the other */
+    ACTIVATION_FP8_V32_ROUNDED, /* the same, but rounded to BF16, not split */
+    ACTIVATION_FP4,  /* E2M1 per 32 columns, scale a power of two: 2^ceil(log2(amax/6)), amax at
+                        least 6 * 2^-126 */
+    ACTIVATION_NVFP4 /* NVFP4 under a given scale_2, see nvfp4.h */
 };
+
+/* True if it makes split rows. */
+static inline bool activation_splits(enum activation how)
+{
+    return how == ACTIVATION_FP8_V3 || how == ACTIVATION_FP8_V32;
+}
 
 /* How a router turns its logits into scores. */
 enum scoring { SCORING_SOFTMAX, SCORING_SIGMOID, SCORING_SQRT_SOFTPLUS };
+
+/* A limit > 0 first clamps gate to at most limit, and up to ±limit. `rounds`: silu(gate) is rounded
+ * to BF16. */
+struct swiglu {
+    float limit;
+    bool rounds;
+};
+
+/* The groups that a router chooses from first; count 1: it does not. */
+struct expert_groups {
+    uint64_t count, used;
+};
 
 /* The keys of consecutive samples of tokens. */
 struct keys {
     struct mat window;     /* [tokens, width] BF16: each token's own key, which is also its value */
     struct mat compressed; /* [blocks, width] BF16: keys of blocks of tokens; 0 rows for none */
+    struct mat scale;      /* [blocks, 1] F32: of compressed keys, for select(); or no rows */
     struct mat position;   /* [tokens, 1] I32: the token's position in its sample */
     struct mat block;      /* [tokens, 1] I32: row in `compressed` of its sample's first block */
     struct mat selected;   /* [tokens, n] I32: which blocks of its sample a token sees, -1 for none;
@@ -76,6 +115,26 @@ struct keys {
     uint64_t ratio;        /* tokens a block */
 };
 
+/* The columns of each head in a BF16 matrix: head h has `width` from first + h * step on. With a
+ * step of 0, all heads share them. */
+struct head_cols {
+    struct mat of;
+    uint64_t first, width, step;
+};
+
+/* What attend_causal() works on. Queries and keys consist of two parts, whose products are added:
+ * with rounds_parts, each rounded to BF16 before. */
+struct causal {
+    uint64_t heads;
+    struct head_cols q[2], key[2], value;
+    bool rounds_parts;
+    struct mat position; /* [tokens, 1] I32: the token's position in its sample */
+    struct mat first;    /* [tokens, 1] I32: the row of its sample's first token */
+    struct mat selected; /* [tokens, n] I32: the only ones that a token sees, by position,
+                            ascending, -1 after the last; with 0 columns, all */
+    uint64_t longest;    /* tokens of the longest sample */
+    float scale;
+};
 /* Columns that share an NVFP4 scale. */
 enum { DEVICE_BLOCK = 16 };
 
@@ -139,14 +198,13 @@ struct device {
     bool (*read_file)(struct device *d, struct mat m, uint64_t at, size_t size, void *file,
                       uint64_t offset);
 
-    /* Rows first … first + rows - 1 of a checkpoint's matrix (see weight.h; raw holds all its
-     * bytes, U8) as an operand: dequantized to BF16, or in F32 where it is F32. If block scales are
-     * a byte each (MXFP4, NVFP4), `scale` holds all their bytes in place of scales->raw; otherwise
-     * it is ignored. `amax`, [1, 1] F32, gets the largest magnitude, or NaN or infinity if there is
-     * one. */
+    /* Some rows of a checkpoint's matrix (see weight.h; raw holds all its bytes, U8) as an operand:
+     * dequantized to BF16, or in F32 where it is F32. If block scales are a byte each (MXFP4,
+     * NVFP4), `scale` holds all their bytes in place of scales->raw; otherwise it is ignored.
+     * `amax`, [1, 1] F32, gets the largest magnitude, or NaN or infinity if there is one. */
     struct operand *(*operand)(struct device *d, const struct weight *w,
                                const struct tensor *tensor, const struct scales *scales,
-                               struct mat scale, struct mat raw, uint64_t first, uint64_t rows,
+                               struct mat scale, struct mat raw, struct operand_part part,
                                struct mat amax);
     void (*drop_operand)(struct device *d, struct operand *operand);
 
@@ -158,8 +216,10 @@ struct device {
     /* Row i of y = row index[i] of x; index [rows, 1] I32. BF16. */
     void (*gather)(struct device *d, struct mat y, struct mat x, struct mat index);
 
-    /* Row index[i] of y += row i of x, with no index twice; y F32, x BF16. */
-    void (*scatter_add)(struct device *d, struct mat y, struct mat x, struct mat index);
+    /* Row index[i] of y += row i of x times its weight, with no index twice; y F32, x BF16, weight
+     * [rows, 1] F32, or no rows for 1. */
+    void (*scatter_add)(struct device *d, struct mat y, struct mat x, struct mat index,
+                        struct mat weight);
 
     /* x *= factor, BF16. */
     void (*scale)(struct device *d, struct mat x, float factor);
@@ -173,9 +233,14 @@ struct device {
     /* y = x · wᵀ; x BF16, y BF16 or F32. */
     void (*product)(struct device *d, struct mat y, struct mat x, const struct operand *w);
 
-    /* y = x quantized and dequantized; BF16, y may be x. Only NVFP4 uses scale_2. */
+    /* y = x quantized and dequantized; BF16, y may be x unless it is split. Only NVFP4 uses
+     * scale_2. */
     void (*quantize)(struct device *d, struct mat y, struct mat x, enum activation how,
                      float scale_2);
+
+    /* y = x quantized to E4M3 with one scale a row, that of ACTIVATION_FP8_V32 or, if `power`,
+     * ACTIVATION_FP8, without dequantizing it; factor [rows, 1] F32 *= the scale. BF16. */
+    void (*encode)(struct device *d, struct mat y, struct mat x, struct mat factor, bool power);
 
     /* amax [1, 1] F32 = max(amax, |x|) over all of x (BF16 or F32); NaN and infinity persist. */
     void (*max_abs)(struct device *d, struct mat amax, struct mat x);
@@ -194,6 +259,15 @@ struct device {
      * y may be x. */
     void (*rms_norm)(struct device *d, struct mat y, struct mat x, struct mat weight, float eps);
 
+    /* y = rms_norm() of sum + x, which is not rounded for it; then sum += x. BF16. */
+    void (*add_norm)(struct device *d, struct mat y, struct mat sum, struct mat x,
+                     struct mat weight, float eps);
+
+    /* y = weight · (x - mean(x)) / sqrt(variance(x) + eps) + bias per row; weight and bias [1,
+     * cols] F32. BF16, y may be x. */
+    void (*layer_norm)(struct device *d, struct mat y, struct mat x, struct mat weight,
+                       struct mat bias, float eps);
+
     /* x /= rms(x) for each `width` columns separately, in BF16 steps: square, mean, sum with eps,
      * reciprocal root, product. */
     void (*unit)(struct device *d, struct mat x, uint64_t width, float eps);
@@ -203,14 +277,18 @@ struct device {
     void (*rotate)(struct device *d, struct mat x, uint64_t width, struct mat table,
                    struct mat position, bool inverse);
 
+    /* Rotate the first table.cols of each `width` columns: each of the first half of these is a
+     * pair with the one that is table.cols / 2 after it. */
+    void (*rotate_halves)(struct device *d, struct mat x, uint64_t width, struct mat table,
+                          struct mat position);
+
     /* Multiply each `width` columns (a power of two) by Sylvester's Hadamard matrix of that size
      * over sqrt(width). BF16. */
     void (*hadamard)(struct device *d, struct mat x, uint64_t width);
 
-    /* y = silu(gate) · up, all BF16. A limit > 0 first clamps gate to at most limit, and up to
-     * ±limit. weight: [rows, 1] F32, a factor for each row, or no rows. */
-    void (*swiglu)(struct device *d, struct mat y, struct mat gate, struct mat up, float limit,
-                   struct mat weight);
+    /* y = silu(gate) · up, all BF16. weight: [rows, 1] F32, a factor for each row, or no rows. */
+    void (*swiglu)(struct device *d, struct mat y, struct mat gate, struct mat up,
+                   struct swiglu how, struct mat weight);
 
     /* ---- hyper-connections: a row holds n copies of the hidden state ---- */
 
@@ -247,11 +325,12 @@ struct device {
     void (*pool)(struct device *d, struct mat y, struct mat kv, struct mat score, struct mat ape,
                  struct mat first, struct mat number);
 
-    /* The best blocks for each token, by the indexer's scores in BF16 steps: relu(q · key) per
-     * head, times the head's weight, summed over heads. q [tokens, heads * width], weight [tokens,
-     * heads] BF16; keys->compressed are the indexer's keys; keys->window and keys->selected are
-     * ignored. selected [tokens, n] I32: the numbers of the n best blocks of the token's sample
-     * that end at or before it, ascending, padded with -1. Ties go to the first. */
+    /* The best blocks for each token, by the indexer's scores: relu(q · key) per head, times the
+     * head's weight, summed over heads; in BF16 steps if the weight is BF16, in F32, times the
+     * key's scale, if it is F32. q [tokens, heads * width] BF16, weight [tokens, heads];
+     * keys->compressed are the indexer's keys; keys->window and keys->selected are ignored.
+     * selected [tokens, n] I32: the numbers of the n best blocks of the token's sample that end at
+     * or before it, ascending, padded with -1. Ties go to the first. */
     void (*select)(struct device *d, struct mat selected, struct mat q, const struct keys *keys,
                    struct mat weight);
 
@@ -261,14 +340,22 @@ struct device {
     void (*attend)(struct device *d, struct mat o, struct mat q, const struct keys *keys,
                    struct mat sink, float scale);
 
+    /* o = softmax(q · key · scale) · value over the tokens that a token sees: in its sample, those
+     * up to itself. In BF16 steps: logits, scaled logits, probabilities. o [tokens, heads * value's
+     * width] BF16. */
+    void (*attend_causal)(struct device *d, struct mat o, const struct causal *causal);
+
     /* ---- experts ---- */
 
     /* Logits [tokens, experts] F32 to scores, in place. */
     void (*score)(struct device *d, struct mat logits, enum scoring how);
 
-    /* The experts.cols best of scores + bias (bias [1, experts] F32), best first, ties to the
-     * first; experts I32. */
-    void (*route_topk)(struct device *d, struct mat experts, struct mat scores, struct mat bias);
+    /* The experts.cols best of scores + bias, best first, ties to the first; experts I32; bias [1,
+     * experts] F32, or no rows for none. With groups.count > 1 only experts of groups.used groups
+     * are candidates: those with the largest sum of their two best, or without a bias the largest
+     * best one. A group is scores.cols / groups.count neighbouring experts. */
+    void (*route_topk)(struct device *d, struct mat experts, struct mat scores, struct mat bias,
+                       struct expert_groups groups);
 
     /* weight [tokens, n] F32 = the scores of experts [tokens, n] I32, divided by their sum if
      * `normalize`, times scale. */

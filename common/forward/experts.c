@@ -111,15 +111,25 @@ static void sort_rows(struct group *g, struct device *d, uint64_t experts)
 
 /* ---- running ---- */
 
+/* What the router's weight multiplies. */
+enum weighing { WEIGH_INPUT, WEIGH_OUTPUT, WEIGH_SUM };
+
+static enum weighing weighing(const struct experts *experts, const struct linear *linear)
+{
+    bool engine = experts->feed->run->arithmetic == ARITHMETIC_ENGINE &&
+                  linear[EXPERT_DOWN].activation == ACTIVATION_NVFP4;
+    return experts->layer->experts.weigh_sum ? WEIGH_SUM : engine ? WEIGH_OUTPUT : WEIGH_INPUT;
+}
+
 static void run(const struct experts *experts, struct linear *linear, struct mat y, struct mat x,
                 struct mat weight)
 {
     struct device *d = experts->layer->network->device;
-    bool after = experts->feed->run->arithmetic == ARITHMETIC_ENGINE &&
-                 linear[EXPERT_DOWN].activation == ACTIVATION_NVFP4;
+    enum weighing what = weighing(experts, linear);
     linear_mlp(d, &linear[EXPERT_GATE], &linear[EXPERT_UP], &linear[EXPERT_DOWN],
-               experts->layer->experts.limit, y, x, after ? (struct mat){0} : weight);
-    if (after)
+               experts->layer->experts.swiglu, y, x,
+               what == WEIGH_INPUT ? weight : (struct mat){0});
+    if (what == WEIGH_OUTPUT)
         d->scale_rows(d, y, weight);
 }
 
@@ -129,11 +139,13 @@ static void run_routed(const struct experts *experts, struct group *g, struct li
 {
     struct device *d = experts->layer->network->device;
     struct mat index = mat_rows(g->sorted_row, first, count);
+    struct mat weight = mat_rows(g->sorted_weight, first, count);
     struct mat x = d->make(d, DTYPE_BF16, count, g->x.cols);
     struct mat y = d->make(d, DTYPE_BF16, count, g->x.cols);
     d->gather(d, x, g->x, index);
-    run(experts, linear, y, x, mat_rows(g->sorted_weight, first, count));
-    d->scatter_add(d, g->y, y, index);
+    run(experts, linear, y, x, weight);
+    d->scatter_add(d, g->y, y, index,
+                   weighing(experts, linear) == WEIGH_SUM ? weight : (struct mat){0});
     d->drop(d, x);
     d->drop(d, y);
 }
@@ -160,8 +172,8 @@ static void load(const struct experts *experts, struct linear *linear, uint64_t 
         feed_expert(feed, experts->layer, e, taken);
     for (unsigned i = 0; i < EXPERT_MATRICES; i++)
         linear_load(feed->network->device, &linear[i], &held[i].from,
-                    linear_activation(feed->run, held[i].from.weight, true), 1,
-                    mat_rows(experts->seen, e * EXPERT_MATRICES + i, 1));
+                    linear_activation(feed->run, held[i].from.weight, true),
+                    (struct cut){.groups = 1}, mat_rows(experts->seen, e * EXPERT_MATRICES + i, 1));
     for (unsigned i = 0; i < EXPERT_MATRICES && experts->inputs; i++)
         linear[i].inputs = &experts->inputs[e * EXPERT_MATRICES + i];
     for (unsigned i = 0; i < EXPERT_MATRICES && !experts->held; i++)

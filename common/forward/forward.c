@@ -15,6 +15,7 @@ static const struct family {
     const char *type; /* config.json's model_type */
     struct network *(*open)(const struct config *config, struct ts_in *in);
 } families[] = {
+    {"deepseek_v3", deepseek_v3_open},
     {"deepseek_v4", deepseek_v4_open},
     {"deepseek_v41", deepseek_v41_open},
 };

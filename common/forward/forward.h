@@ -13,7 +13,8 @@
 
 /* How activations are quantized before a product. */
 enum arithmetic {
-    ARITHMETIC_CALIBRATION, /* as served, but experts, and what `quantizes` says, see BF16 */
+    ARITHMETIC_CALIBRATION, /* as served, but experts, and what `quantizes` says, see BF16; see also
+                               network.h, calibrates_all */
     ARITHMETIC_SERVED, /* as the model's own code, by the format of each weight: FP8 for FP8 and
                           MXFP4, NVFP4 under its input_scale for NVFP4, BF16 for the rest */
     ARITHMETIC_SOURCE, /* the same, but FP8 for NVFP4 weights, as for their MXFP4 source */

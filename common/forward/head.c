@@ -35,6 +35,8 @@ void run_head(struct pass *pass, struct layer *norm, struct layer *head, unsigne
         n->head(n, norm, x, hidden);
         rows_store(&pass->rows, first, hidden);
         linear_apply(d, &head->piece[n->head_piece].linear, logits, x);
+        if (n->rounds_logits)
+            mat_round(d, logits);
         pass->run->logits(pass->run->context, mtp, first, logits, target + first);
         d->drop(d, x);
         d->drop(d, logits);

@@ -180,7 +180,8 @@ void layer_load(struct layer *layer, size_t piece, const struct forward *run,
         enum activation activation =
             p->kind == PIECE_MATRIX ? ACTIVATION_BF16
                                     : linear_activation(run, from->weight, p->kind == PIECE_EXPERT);
-        linear_load(layer->network->device, &p->linear, from, activation, p->groups ? p->groups : 1,
+        struct cut cut = {p->cut.groups ? p->cut.groups : 1, p->cut.transposed};
+        linear_load(layer->network->device, &p->linear, from, activation, cut,
                     mat_rows(layer->seen, piece, 1));
     }
     p->present = true;

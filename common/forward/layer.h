@@ -23,7 +23,7 @@ struct piece {
     enum piece_kind kind;
     const char *name;    /* after the layer's prefix */
     uint64_t rows, cols; /* elements */
-    uint64_t groups;     /* row groups of a product, each with its own input columns; 0 means 1 */
+    struct cut cut;      /* of a product; 0 groups mean 1 */
 
     bool present;         /* loaded: */
     struct linear linear; /* linear, expert and matrix */
@@ -39,8 +39,10 @@ enum { EXPERT_GATE, EXPERT_UP, EXPERT_DOWN, EXPERT_MATRICES };
 struct expert_pieces {
     uint64_t count, used; /* all, and those of one token; count 0: the layer has none */
     const char *name, *matrix[EXPERT_MATRICES];
-    uint64_t dim, inner; /* input columns of gate and up, and of down */
-    float limit;         /* see device.h, swiglu() */
+    uint64_t dim, inner;  /* input columns of gate and up, and of down */
+    struct swiglu swiglu; /* see device.h, swiglu() */
+    bool weigh_sum;       /* the router's weight multiplies an expert's output where it is added to
+                                the others, not down's input */
 };
 
 struct layer {

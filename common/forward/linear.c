@@ -3,12 +3,14 @@
 #include <stdlib.h>
 
 #include "base/die.h"
+#include "tensor/split.h"
 
 /* The inputs whose amaxes are wanted should not be rounded before. */
 static bool is_calibrated(const struct forward *run, const struct weight *weight, bool expert)
 {
     return run->arithmetic == ARITHMETIC_CALIBRATION &&
-           (expert || (run->quantizes && run->quantizes(run->context, weight->module)));
+           (expert || run->network->calibrates_all ||
+            (run->quantizes && run->quantizes(run->context, weight->module)));
 }
 
 enum activation linear_activation(const struct forward *run, const struct weight *weight,
@@ -38,32 +40,49 @@ static struct mat seen(const struct linear *linear, unsigned what)
     return mat_cols(linear->seen, what, 1);
 }
 
-/* Groups of rows become operands of their own. */
-static void load_operands(struct device *d, struct linear *linear, const struct raw_weight *from)
+/* Some rows of each group become an operand; returns these. */
+static struct operand **load_rows(struct device *d, const struct linear *linear,
+                                  const struct raw_weight *from, struct mat bytes, struct mat scale,
+                                  struct operand_part part)
+{
+    uint64_t rows = from->weight->rows / linear->groups;
+    part.split = activation_splits(linear->activation);
+    struct operand **operand = xalloc((size_t)linear->groups, sizeof(struct operand *));
+    struct mat amax = d->make(d, DTYPE_F32, linear->groups, 1);
+    for (uint64_t i = 0; i < linear->groups; i++, part.first += rows) {
+        operand[i] = d->operand(d, from->weight, from->tensor, from->scales, scale, bytes, part,
+                                mat_rows(amax, i, 1));
+        d->max_abs(d, seen(linear, SEEN_WEIGHT), mat_rows(amax, i, 1));
+    }
+    d->drop(d, amax);
+    return operand;
+}
+
+static void load_operands(struct device *d, struct linear *linear, const struct raw_weight *from,
+                          uint64_t transposed)
 {
     uint64_t rows = from->weight->rows / linear->groups;
     const struct scales *scales = from->scales;
     struct mat bytes = on_device(d, from->raw, from->tensor->size, from->bytes);
     struct mat scale = on_device(d, scales->fp8 ? NULL : scales->raw,
                                  from->weight->rows * scales->cols, from->scale);
-    struct mat parts = d->make(d, DTYPE_F32, linear->groups, 1);
-    linear->operand = xalloc((size_t)linear->groups, sizeof *linear->operand);
-    for (uint64_t i = 0; i < linear->groups; i++) {
-        linear->operand[i] = d->operand(d, from->weight, from->tensor, scales, scale, bytes,
-                                        i * rows, rows, mat_rows(parts, i, 1));
-        d->max_abs(d, seen(linear, SEEN_WEIGHT), mat_rows(parts, i, 1));
-    }
+    if (transposed)
+        linear->transposed =
+            load_rows(d, linear, from, bytes, scale,
+                      (struct operand_part){.rows = transposed, .transposed = true});
+    linear->operand =
+        load_rows(d, linear, from, bytes, scale,
+                  (struct operand_part){.first = transposed, .rows = rows - transposed});
     if (from->raw)
         d->drop(d, bytes);
     if (scale.at != from->scale.at)
         d->drop(d, scale);
-    d->drop(d, parts);
 }
 
 void linear_load(struct device *d, struct linear *linear, const struct raw_weight *from,
-                 enum activation activation, uint64_t groups, struct mat seen)
+                 enum activation activation, struct cut cut, struct mat seen)
 {
-    *linear = (struct linear){.groups = groups,
+    *linear = (struct linear){.groups = cut.groups,
                               .outputs = from->weight->rows,
                               .activation = activation,
                               .scale_2 = from->input_scale,
@@ -72,58 +91,68 @@ void linear_load(struct device *d, struct linear *linear, const struct raw_weigh
     if (activation == ACTIVATION_NVFP4 && !(from->input_scale > 0))
         die("%s.input_scale: wanted a number above 0, got %g; W4A4 arithmetic needs it",
             linear->module, (double)from->input_scale);
-    load_operands(d, linear, from);
+    load_operands(d, linear, from, cut.transposed);
 }
 
 void linear_drop(struct device *d, struct linear *linear)
 {
-    for (uint64_t i = 0; i < linear->groups; i++)
+    for (uint64_t i = 0; i < linear->groups; i++) {
         d->drop_operand(d, linear->operand[i]);
+        if (linear->transposed)
+            d->drop_operand(d, linear->transposed[i]);
+    }
     free(linear->operand);
+    free(linear->transposed);
     *linear = (struct linear){0};
 }
 
 /* ---- products ---- */
 
-void linear_apply(struct device *d, struct linear *linear, struct mat y, struct mat x)
+void linear_observe(struct device *d, struct linear *linear, struct mat y, struct mat x)
 {
-    struct mat a = x;
     linear->rows += x.rows;
     d->max_abs(d, seen(linear, SEEN_INPUT), x);
     inputs_record(linear->inputs, d, x);
+    d->max_abs(d, seen(linear, SEEN_OUTPUT), y);
+}
+
+void linear_apply(struct device *d, struct linear *linear, struct mat y, struct mat x)
+{
+    struct mat a = x;
     if (linear->activation != ACTIVATION_BF16) {
-        a = d->make(d, DTYPE_BF16, x.rows, x.cols);
+        bool split = activation_splits(linear->activation);
+        a = d->make(d, DTYPE_BF16, x.rows, split ? SPLIT * x.cols : x.cols);
         d->quantize(d, a, x, linear->activation, linear->scale_2);
     }
-    uint64_t wide = x.cols / linear->groups, high = y.cols / linear->groups;
+    uint64_t wide = a.cols / linear->groups, high = y.cols / linear->groups;
     for (uint64_t i = 0; i < linear->groups; i++)
         d->product(d, mat_cols(y, i * high, high), mat_cols(a, i * wide, wide), linear->operand[i]);
     if (a.at != x.at)
         d->drop(d, a);
-    d->max_abs(d, seen(linear, SEEN_OUTPUT), y);
+    linear_observe(d, linear, y, x);
 }
 
 /* The largest input that `down` would have without the router's weight. */
 static void see_unweighted(struct device *d, const struct linear *down, struct mat gate,
-                           struct mat up, float limit)
+                           struct mat up, struct swiglu how)
 {
     struct mat y = d->make(d, DTYPE_BF16, gate.rows, gate.cols);
-    d->swiglu(d, y, gate, up, limit, (struct mat){0});
+    d->swiglu(d, y, gate, up, how, (struct mat){0});
     d->max_abs(d, seen(down, SEEN_UNWEIGHTED), y);
     inputs_record_unweighted(down->inputs, d, y);
     d->drop(d, y);
 }
 
 void linear_mlp(struct device *d, struct linear *gate, struct linear *up, struct linear *down,
-                float limit, struct mat y, struct mat x, struct mat weight)
+                struct swiglu how, struct mat y, struct mat x, struct mat weight)
 {
     struct mat g = d->make(d, DTYPE_BF16, x.rows, gate->outputs);
     struct mat u = d->make(d, DTYPE_BF16, x.rows, up->outputs);
     linear_apply(d, gate, g, x);
     linear_apply(d, up, u, x);
     if (weight.rows)
-        see_unweighted(d, down, g, u, limit);
-    d->swiglu(d, g, g, u, limit, weight);
+        see_unweighted(d, down, g, u, how);
+    d->swiglu(d, g, g, u, how, weight);
     linear_apply(d, down, y, g);
     d->drop(d, g);
     d->drop(d, u);

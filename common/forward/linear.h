@@ -25,8 +25,9 @@ enum { SEEN_WEIGHT, SEEN_INPUT, SEEN_UNWEIGHTED, SEEN_OUTPUT, SEEN };
 
 /* A weight in use; all zeros where there is none. */
 struct linear {
-    struct operand **operand; /* `groups` of them: rows of the weight, each for its own input
-                                 columns */
+    struct operand **operand;    /* `groups` of them: rows of the weight, each for its own input
+                                    columns */
+    struct operand **transposed; /* the same of each group's first rows, see struct cut; or NULL */
     uint64_t groups;
     uint64_t outputs; /* columns of the output */
     enum activation activation;
@@ -37,24 +38,33 @@ struct linear {
     const struct inputs *inputs; /* to record what they say; NULL: only amaxes */
 };
 
+/* How a weight becomes operands: `groups` (at least 1) of equally many rows; each group's first
+ * `transposed` rows, if any, are an operand of their own, transposed. */
+struct cut {
+    uint64_t groups, transposed;
+};
+
 /* How a run's product with a weight quantizes its input; `expert`: the weight is an expert's. */
 enum activation linear_activation(const struct forward *run, const struct weight *weight,
                                   bool expert);
 
-/* Put a weight on the device, cut into `groups` (at least 1) of equally many rows. `seen` remains
- * the caller's. An NVFP4 activation without an input_scale ends the process. The caller frees it
- * with linear_drop(). */
+/* Put a weight on the device. `seen` remains the caller's. An NVFP4 activation without an
+ * input_scale ends the process. The caller frees it with linear_drop(). */
 void linear_load(struct device *d, struct linear *linear, const struct raw_weight *from,
-                 enum activation activation, uint64_t groups, struct mat seen);
+                 enum activation activation, struct cut cut, struct mat seen);
 void linear_drop(struct device *d, struct linear *linear);
 
 /* y [rows, outputs] = x · weightᵀ, with x first quantized as linear->activation says; each group
  * reads its columns of x and writes its columns of y. x BF16, y BF16 or F32. */
 void linear_apply(struct device *d, struct linear *linear, struct mat y, struct mat x);
 
-/* y = down(silu(gate(x)) · up(x)), an expert's MLP; limit and weight as for device.h's swiglu().
+/* Record magnitudes of an input x and an output y, as linear_apply() does: for products with the
+ * operands themselves. */
+void linear_observe(struct device *d, struct linear *linear, struct mat y, struct mat x);
+
+/* y = down(silu(gate(x)) · up(x)), an expert's MLP; how and weight as for device.h's swiglu().
  * With a weight, which is the router's, down also records its input without it. BF16. */
 void linear_mlp(struct device *d, struct linear *gate, struct linear *up, struct linear *down,
-                float limit, struct mat y, struct mat x, struct mat weight);
+                struct swiglu how, struct mat y, struct mat x, struct mat weight);
 
 #endif

@@ -25,6 +25,9 @@ struct network {
     uint64_t longest; /* tokens that a sample may have; 0: any number */
     float norm_eps;
     enum activation fp8;         /* of products with FP8 and MXFP4 weights */
+    bool calibrates_all;         /* in calibration, all products are of unquantized activations, not
+                                    only experts' */
+    bool rounds_logits;          /* to BF16 */
     uint64_t layers, mtp_layers; /* MTP layers are numbered from `layers` on */
     uint64_t kept;               /* columns that attention() keeps for join() */
     const char *embedding;       /* the embedding tensor's name */
@@ -92,6 +95,7 @@ uint64_t network_layer(const struct network *n, const struct ts_in *in, const ch
 /* The families' constructors. config->json and config->stream must outlive the network; `in`, which
  * has the side files, need not. */
 struct network *deepseek_v4_open(const struct config *config, struct ts_in *in);
+struct network *deepseek_v3_open(const struct config *config, struct ts_in *in);
 struct network *deepseek_v41_open(const struct config *config, struct ts_in *in);
 
 #endif

@@ -146,7 +146,7 @@ void observe_experts(const struct forward *run, const struct experts *experts)
             struct linear_seen seen = {.module = module,
                                        .expert = true,
                                        .rows = experts->rows[e],
-                                       .weighted = i == EXPERT_DOWN};
+                                       .weighted = i == EXPERT_DOWN && !layer->experts.weigh_sum};
             size_t at = e * EXPERT_MATRICES + i;
             tell(run, &seen, magnitude + at * SEEN, experts->inputs ? &experts->inputs[at] : NULL);
             free(module);

@@ -34,21 +34,34 @@ static void number(struct device *d, struct mat experts)
     free(all);
 }
 
+/* The weights of `experts`, chosen by any rule. */
+static void weigh(struct device *d, const struct router *router, struct mat weights,
+                  struct mat scores, struct mat experts)
+{
+    d->route_weights(d, weights, scores, experts, router->normalize, router->scale);
+    if (router->rounds)
+        mat_round(d, weights);
+}
+
 void route(struct device *d, const struct router *router, struct mat weights, struct mat experts,
            struct mat all_weights, const int32_t *ids, struct mat x)
 {
     struct mat scores = d->make(d, DTYPE_F32, x.rows, router->gate->outputs);
     linear_apply(d, router->gate, scores, x);
+    if (router->rounds)
+        mat_round(d, scores);
     d->score(d, scores, router->scoring);
+    if (router->rounds && router->scoring != SCORING_SOFTMAX)
+        mat_round(d, scores);
     if (router->table)
         look_up(d, router->table, experts, ids);
     else
-        d->route_topk(d, experts, scores, router->bias);
-    d->route_weights(d, weights, scores, experts, router->normalize, router->scale);
+        d->route_topk(d, experts, scores, router->bias, router->groups);
+    weigh(d, router, weights, scores, experts);
     if (all_weights.rows) {
         struct mat all = d->make(d, DTYPE_I32, x.rows, all_weights.cols);
         number(d, all);
-        d->route_weights(d, all_weights, scores, all, router->normalize, router->scale);
+        weigh(d, router, all_weights, scores, all);
         d->drop(d, all);
     }
     d->drop(d, scores);

@@ -8,8 +8,10 @@
 /* A layer's router. It picks the best experts by score plus bias, or those that a table gives for
  * the token id. */
 struct router {
-    struct linear *gate;  /* one output per expert */
-    struct mat bias;      /* [1, experts] F32 */
+    struct linear *gate; /* one output per expert */
+    struct mat bias;     /* [1, experts] F32, or no rows */
+    struct expert_groups groups;
+    bool rounds;          /* logits, scores and weights are rounded to BF16 */
     const int32_t *table; /* [vocabulary, experts of a token], or NULL */
     enum scoring scoring;
     bool normalize; /* weights are divided by their sum */

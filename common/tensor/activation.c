@@ -7,6 +7,7 @@
 #include "tensor/e2m1.h"
 #include "tensor/e4m3.h"
 #include "tensor/nvfp4.h"
+#include "tensor/split.h"
 
 static uint32_t bits_of(float value)
 {
@@ -50,14 +51,56 @@ static float round_e4m3(float value)
     return from_bits(rounded | (bits & 0x80000000));
 }
 
+static void round_fp8(uint16_t *y, const uint16_t *x, size_t count, float scale)
+{
+    for (size_t i = 0; i < count; i++)
+        y[i] = bf16_from_f32(round_e4m3(bf16_to_f32(x[i]) / scale) * scale);
+}
+
 void activation_fp8_row(uint16_t *y, const uint16_t *x, size_t cols, size_t block)
 {
     for (size_t first = 0; first < cols; first += block) {
         size_t count = cols - first < block ? cols - first : block;
         float scale = power_above(block_amax(x + first, count, 1e-4f) * (1 / E4M3_MAX));
-        for (size_t i = first; i < first + count; i++)
-            y[i] = bf16_from_f32(round_e4m3(bf16_to_f32(x[i]) / scale) * scale);
+        round_fp8(y + first, x + first, count, scale);
     }
+}
+
+/* The scale of the block that begins at column `first`, and how many columns it has. */
+static float real_scale(const uint16_t *x, size_t cols, size_t first, bool quotient, size_t *count)
+{
+    size_t left = cols - first;
+    *count = left < ACTIVATION_FP8_BLOCK ? left : (size_t)ACTIVATION_FP8_BLOCK;
+    float amax = block_amax(x + first, *count, 1e-4f);
+    return quotient ? amax / E4M3_MAX : amax * (1 / E4M3_MAX);
+}
+
+void activation_fp8_real_row(uint16_t *y, const uint16_t *x, size_t cols)
+{
+    for (size_t first = 0, count; first < cols; first += count) {
+        float scale = real_scale(x, cols, first, false, &count);
+        round_fp8(y + first, x + first, count, scale);
+    }
+}
+
+void activation_fp8_split_row(uint16_t *y, const uint16_t *x, size_t cols, bool quotient)
+{
+    for (size_t first = 0, count; first < cols; first += count) {
+        float scale = real_scale(x, cols, first, quotient, &count);
+        for (size_t i = first; i < first + count; i++) {
+            float value = round_e4m3(bf16_to_f32(x[i]) / scale) * scale;
+            split_left(y + i, cols, split_of(value));
+        }
+    }
+}
+
+float activation_fp8_encode_row(uint16_t *y, const uint16_t *x, size_t cols, bool power)
+{
+    float scale = block_amax(x, cols, 1e-4f) * (1 / E4M3_MAX);
+    scale = power ? power_above(scale) : scale;
+    for (size_t i = 0; i < cols; i++)
+        y[i] = bf16_from_f32(round_e4m3(bf16_to_f32(x[i]) / scale));
+    return scale;
 }
 
 void activation_fp4_row(uint16_t *y, const uint16_t *x, size_t cols)

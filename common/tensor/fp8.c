@@ -1,6 +1,7 @@
 #include "tensor/fp8.h"
 
 #include "tensor/bf16.h"
+#include "tensor/split.h"
 
 /* The value of a code that is not NaN, without a branch and without F32 subnormals, which are slow.
  * Exponent and mantissa move into place and are rebiased. A subnormal is first read as if it had
@@ -44,4 +45,10 @@ size_t fp8_dequant_row(uint16_t *out, const uint8_t *w, const float *scale, size
         nan += found;
     }
     return nan;
+}
+
+void fp8_split_row(uint16_t *out, const uint8_t *w, const float *scale, size_t cols, size_t block)
+{
+    for (size_t j = 0; j < cols; j++)
+        split_right(out + j, cols, split_of(finite_to_f32(w[j]) * scale[j / block]));
 }

@@ -13,4 +13,8 @@
 size_t fp8_dequant_row(uint16_t *out, const uint8_t *w, const float *scale, size_t cols,
                        size_t block);
 
+/* The row's values, which are f32(w[j]) * scale[j / block] in F32, split: out [SPLIT * cols], the
+ * right side of a product (see split.h). */
+void fp8_split_row(uint16_t *out, const uint8_t *w, const float *scale, size_t cols, size_t block);
+
 #endif

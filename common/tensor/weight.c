@@ -6,6 +6,8 @@
 
 #include "base/die.h"
 #include "tensor/bf16.h"
+#include "tensor/fp8.h"
+#include "tensor/split.h"
 
 enum { BAND_BYTES = 2 << 20 };
 
@@ -154,4 +156,18 @@ size_t weight_rows_by(const struct codec *codec, const struct weight *w,
         }
     }
     return nan;
+}
+
+void weight_split_row(const struct weight *w, const struct tensor *tensor,
+                      const struct scales *scales, uint64_t row, const void *raw, uint16_t *out)
+{
+    size_t cols = (size_t)w->cols;
+    if (w->format == FORMAT_FP8) {
+        fp8_split_row(out, raw, scales->fp8 + row / w->block_rows * scales->cols, cols,
+                      (size_t)w->block_cols);
+        return;
+    }
+    weight_rows(w, tensor, scales, row, 1, raw, out);
+    for (size_t j = 0; j < cols; j++)
+        split_right(out + j, cols, (struct split){.high = out[j]});
 }

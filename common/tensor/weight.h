@@ -84,6 +84,11 @@ size_t weight_rows_by(const struct codec *codec, const struct weight *w,
                       const struct tensor *tensor, const struct scales *scales, uint64_t first,
                       uint64_t rows, const void *raw, uint16_t *out);
 
+/* Row `row`, split, as the right side of a product (see split.h): out [SPLIT * cols]. FP8's values
+ * are not rounded before; those of other formats are weight_rows()'s. raw: the row's bytes. */
+void weight_split_row(const struct weight *w, const struct tensor *tensor,
+                      const struct scales *scales, uint64_t row, const void *raw, uint16_t *out);
+
 /* Bytes of one row as stored. */
 uint64_t weight_row_bytes(const struct weight *w, const struct tensor *tensor);
 

@@ -141,7 +141,7 @@ however_it_is_cut() {
     sed -i '/"hc_mult"/d; s/"head_dim": 64/"head_dim": 128/' "$T/ckpt/config.json"
     refused 'config.json: hc_mult is missing' "${calib[@]}" "$T/ckpt"
     sed -i 's/deepseek_v4/other/' "$T/ckpt/config.json"
-    refused 'wanted a model of type deepseek_v4 or deepseek_v41, got other' "${calib[@]}" "$T/ckpt"
+    refused 'wanted a model of type deepseek_v3 or deepseek_v4 or deepseek_v41, got other' "${calib[@]}" "$T/ckpt"
 }
 
 @test "NaN and infinity are named with layer and module: in a weight, in a scale, in what came of them" {

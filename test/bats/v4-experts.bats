@@ -268,12 +268,12 @@ copy() {
 @test "other architectures are refused" {
     copy
     sed -i 's/deepseek_v4/deepseek_v9/' "$T/source/config.json"
-    fails 'wanted a model of type deepseek_v4 or deepseek_v41, got deepseek_v9' --calib "$TEXT/eval.jsonl" "$T/source"
+    fails 'wanted a model of type deepseek_v3 or deepseek_v4 or deepseek_v41, got deepseek_v9' --calib "$TEXT/eval.jsonl" "$T/source"
 }
 
 @test "DeepSeek-V3 is refused" {
     fixtures v3-nano
-    fails 'wanted a model of type deepseek_v4 or deepseek_v41, got deepseek_v3' --calib "$TEXT/eval.jsonl" "$FIXTURES/ckpt"
+    fails "no recipe 'experts' for model type deepseek_v3" --calib "$TEXT/eval.jsonl" "$FIXTURES/ckpt"
 }
 
 @test "a file that is empty or cut off, named by the user: the reason is said" {

@@ -51,7 +51,8 @@ static void ours_begin(struct ours *o, unsigned threads, struct shape s, const u
     struct mat amax = d->make(d, DTYPE_F32, 1, 1);
     struct mat bytes = d->make(d, DTYPE_U8, 1, tensor.size);
     d->write(d, bytes, b);
-    o->weight = d->operand(d, &weight, &tensor, &none, bytes, bytes, 0, s.out, amax);
+    o->weight = d->operand(d, &weight, &tensor, &none, bytes, bytes,
+                           (struct operand_part){.rows = s.out}, amax);
     d->drop(d, bytes);
     d->drop(d, amax);
     o->x = d->make(d, DTYPE_BF16, s.rows, s.in);

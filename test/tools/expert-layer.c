@@ -43,7 +43,7 @@ int main(int argc, char **argv)
                                                   .matrix = {"a", "b", "c"},
                                                   .dim = dim[1],
                                                   .inner = strtoull(argv[4], NULL, 10),
-                                                  .limit = strtof(argv[5], NULL)},
+                                                  .swiglu = {.limit = strtof(argv[5], NULL)}},
                                        .dim = dim[1],
                                        .rows = dim[0],
                                        .x = x,

@@ -164,7 +164,8 @@ static void expect_weight(const char *name, const struct weight *w, const struct
     if (scales->raw)
         cuda->write(cuda, scale, scales->raw);
     struct operand *on_gpu =
-        cuda->operand(cuda, w, tensor, scales, scale, bytes, first, rows, amax);
+        cuda->operand(cuda, w, tensor, scales, scale, bytes,
+                      (struct operand_part){.first = first, .rows = rows}, amax);
     cuda->drop(cuda, bytes);
     cuda->drop(cuda, scale);
     uint16_t *want = xalloc((size_t)count, sizeof *want), *got = xalloc((size_t)count, sizeof *got);
@@ -350,7 +351,7 @@ static void activations(void **state)
 static void moves(struct device *d, const struct mat *m)
 {
     d->gather(d, m[1], m[0], m[3]);
-    d->scatter_add(d, m[2], m[1], m[3]);
+    d->scatter_add(d, m[2], m[1], m[3], (struct mat){0});
     d->copy(d, mat_cols(m[4], 8, m[0].cols), m[0]);
     d->copy(d, mat_cols(m[5], 3, m[0].cols), m[2]);
     d->scale(d, mat_cols(m[5], 2, 90), 0.3F);
@@ -387,7 +388,7 @@ static void sums(struct device *d, const struct mat *m)
         for (unsigned turn = 0; turn <= (i % 3 ? 0 : 50); turn++)
             d->copy(d, x, m[1]);
         d->scale(d, x, (float)(i * i + 1) * (i % 2 ? 1.7F : -1.7F));
-        d->scatter_add(d, m[0], x, m[2]);
+        d->scatter_add(d, m[0], x, m[2], (struct mat){0});
         d->drop(d, x);
     }
     d->stream(d, 0);
@@ -470,7 +471,7 @@ static void hyper_connections(void **state)
 
 static void routes(struct device *d, const struct mat *m)
 {
-    d->route_topk(d, m[2], m[0], m[1]);
+    d->route_topk(d, m[2], m[0], m[1], (struct expert_groups){1, 1});
     d->route_weights(d, m[3], m[0], m[2], true, 2.5F);
     d->route_weights(d, m[4], m[0], m[2], false, 2.5F);
     d->score(d, m[5], SCORING_SOFTMAX);
@@ -489,8 +490,8 @@ static struct array few_values(uint64_t rows, uint64_t cols, uint32_t seed)
 
 static void gates(struct device *d, const struct mat *m)
 {
-    d->swiglu(d, m[2], m[0], m[1], 10, m[3]);
-    d->swiglu(d, m[0], m[0], m[1], 0, (struct mat){0});
+    d->swiglu(d, m[2], m[0], m[1], (struct swiglu){.limit = 10}, m[3]);
+    d->swiglu(d, m[0], m[0], m[1], (struct swiglu){.rounds = true}, (struct mat){0});
 }
 
 static void experts(void **state)
@@ -545,7 +546,8 @@ static void multiplies(struct device *d, const struct mat *m)
     const struct scales none = {0};
     struct mat bytes = d->make(d, DTYPE_U8, 1, size);
     d->write(d, bytes, raw);
-    struct operand *operand = d->operand(d, &w, &tensor, &none, bytes, bytes, 0, rows, m[3]);
+    struct operand *operand =
+        d->operand(d, &w, &tensor, &none, bytes, bytes, (struct operand_part){.rows = rows}, m[3]);
     d->drop(d, bytes);
     uint64_t behind = m[0].rows - 1;
     d->product(d, mat_rows(m[0], 1, behind), mat_rows(m[1], 1, behind), operand);

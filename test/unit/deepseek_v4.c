@@ -162,8 +162,8 @@ static void test_experts(struct loaded *l, const char *prefix, struct mat x)
         device->gather(device, some, x, index);
         struct linear *linear = l->expert[e];
         linear_mlp(device, &linear[EXPERT_GATE], &linear[EXPERT_UP], &linear[EXPERT_DOWN],
-                   c->swiglu_limit, mat_rows(y, 0, count), some, w);
-        device->scatter_add(device, sum, mat_rows(y, 0, count), index);
+                   (struct swiglu){.limit = c->swiglu_limit}, mat_rows(y, 0, count), some, w);
+        device->scatter_add(device, sum, mat_rows(y, 0, count), index, (struct mat){0});
         device->drop(device, index);
         device->drop(device, w);
         device->drop(device, some);
@@ -261,8 +261,9 @@ static void project(struct loaded *l, struct mat y, struct mat x)
     held.from.scales = &held.scales;
     struct mat bytes = device->make(device, DTYPE_U8, 1, held.from.tensor->size);
     device->write(device, bytes, held.from.raw);
-    struct operand *w = device->operand(device, held.from.weight, held.from.tensor, &held.scales,
-                                        bytes, bytes, 0, y.cols, mat_cols(l->seen, 0, 1));
+    struct operand *w =
+        device->operand(device, held.from.weight, held.from.tensor, &held.scales, bytes, bytes,
+                        (struct operand_part){.rows = y.cols}, mat_cols(l->seen, 0, 1));
     device->drop(device, bytes);
     device->product(device, y, x, w);
     device->drop_operand(device, w);

@@ -167,7 +167,8 @@ static void swiglu_cuts_gate_above_and_up_at_both_ends(void **state)
         for (int weighted = 0; weighted <= 1; weighted++) {
             struct mat g = bf16(1, COUNT, gate), u = bf16(1, COUNT, up), y = bf16(1, COUNT, up);
             struct mat w = f32(1, 1, weight);
-            d->swiglu(d, y, g, u, limited ? 10 : 0, weighted ? w : (struct mat){0});
+            d->swiglu(d, y, g, u, (struct swiglu){.limit = limited ? 10 : 0},
+                      weighted ? w : (struct mat){0});
             uint16_t got[COUNT];
             d->read(d, got, y);
             for (int i = 0; i < COUNT; i++) {
@@ -193,7 +194,7 @@ static void bias_chooses_but_does_not_weigh(void **state)
     static const float score[] = {0.5F, 0.25F, 0.5F, 0.125F}, bias[] = {0, 0, 0, 1};
     struct mat s = f32(1, 4, score), b = f32(1, 4, bias);
     struct mat experts = d->make(d, DTYPE_I32, 1, 2), weight = d->make(d, DTYPE_F32, 1, 2);
-    d->route_topk(d, experts, s, b);
+    d->route_topk(d, experts, s, b, (struct expert_groups){1, 1});
     d->route_weights(d, weight, s, experts, true, 1.5F);
     int32_t chosen[2];
     float got[2];
@@ -297,7 +298,8 @@ static void rows_do_not_depend_on_each_other(void **state)
     struct mat y = d->make(d, DTYPE_F32, ROWS, OUT);
     struct mat bytes = d->make(d, DTYPE_U8, 1, tensor.size);
     d->write(d, bytes, code);
-    struct operand *operand = d->operand(d, &weight, &tensor, &none, bytes, bytes, 0, OUT, amax);
+    struct operand *operand = d->operand(d, &weight, &tensor, &none, bytes, bytes,
+                                         (struct operand_part){.rows = OUT}, amax);
     d->drop(d, bytes);
     d->product(d, y, all, operand);
     float *together = xalloc((size_t)ROWS * OUT, sizeof *together), alone[OUT];

@@ -260,7 +260,7 @@ static void run_forward(float y[ROWS][DIM], float seen[EXPERTS][EXPERT_MATRICES]
                                            .matrix = {"a", "b", "c"}, /* the order in a file */
                                            .dim = DIM,
                                            .inner = INNER,
-                                           .limit = (float)limit};
+                                           .swiglu = {.limit = (float)limit}};
     for (unsigned i = 0; i < ROWS; i++)
         for (unsigned j = 0; j < DIM; j++)
             x[i][j] = bf16_from_f32((float)layer.x[i][j]);

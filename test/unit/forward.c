@@ -122,6 +122,7 @@ struct block {
     const uint16_t *want; /* NULL: golden has it */
     const char *model, *golden;
     const struct network *network;
+    bool in_two; /* hidden states are the sum of two matrices */
 };
 
 static void take_block(void *context, const struct states *states)
@@ -131,8 +132,13 @@ static void take_block(void *context, const struct states *states)
     size_t rows = (size_t)hidden.rows, wide = (size_t)hidden.cols;
     size_t cols = (size_t)(block->network->copies * block->network->dim);
     uint16_t *got = read_hidden(states);
-    for (size_t i = 0; i < rows; i++) /* without what else is carried */
+    for (size_t i = 0; i < rows;
+         i++) { /* without what else is carried, or with what is to be added */
         memmove(got + i * cols, got + i * wide, cols * sizeof *got);
+        for (size_t j = 0; j < cols && block->in_two; j++)
+            got[i * cols + j] = bf16_from_f32(bf16_to_f32(got[i * cols + j]) +
+                                              bf16_to_f32(got[i * wide + cols + j]));
+    }
     char *name = xprintf("layers.%d.output", (int)states->layer);
     uint16_t *own = block->want ? NULL : read_tensor(block->golden, name);
     char *what = xprintf("%s, block %d", block->model, (int)states->layer);
@@ -143,13 +149,17 @@ static void take_block(void *context, const struct states *states)
     free(got);
 }
 
-/* A .safetensors file with hidden_states [1, length, copies, dim], which the caller removes. */
-static char *write_states(const uint16_t *data, const uint64_t *dim)
+/* A .safetensors file with hidden_states [1, length, copies, dim] and, if there is a second matrix,
+ * carried [1, length, dim] of zeros, which the caller removes. */
+static char *write_states(const uint16_t *data, const uint64_t *dim, bool in_two)
 {
     size_t bytes = (size_t)(dim[0] * dim[1] * dim[2]) * sizeof *data;
     char *header = xprintf("{\"hidden_states\":{\"dtype\":\"BF16\",\"shape\":[1,%d,%d,%d],"
-                           "\"data_offsets\":[0,%zu]}}",
-                           (int)dim[0], (int)dim[1], (int)dim[2], bytes);
+                           "\"data_offsets\":[0,%zu]},\"carried\":{\"dtype\":\"BF16\","
+                           "\"shape\":[1,%d,%d],\"data_offsets\":[%zu,%zu]}}",
+                           (int)dim[0], (int)dim[1], (int)dim[2], bytes, (int)dim[0],
+                           in_two ? (int)dim[2] : 0, bytes, in_two ? 2 * bytes : bytes);
+    uint16_t *zero = xalloc(bytes, 1);
     char *path = xstrdup("/tmp/states-XXXXXX.safetensors");
     FILE *file = fdopen(mkstemps(path, (int)strlen(".safetensors")), "wb");
     uint64_t length = strlen(header);
@@ -157,22 +167,24 @@ static char *write_states(const uint16_t *data, const uint64_t *dim)
     assert_int_equal(fwrite(&length, sizeof length, 1, file), 1);
     assert_int_equal(fwrite(header, 1, length, file), length);
     assert_int_equal(fwrite(data, 1, bytes, file), bytes);
+    assert_int_equal(fwrite(zero, 1, in_two ? bytes : 0, file), in_two ? bytes : 0);
     assert_int_equal(fclose(file), 0);
     free(header);
+    free(zero);
     return path;
 }
 
-static void test_blocks(const char *model, const uint64_t *dim)
+static void test_blocks(const char *model, uint64_t layers, const uint64_t *dim, bool in_two)
 {
     need(model);
     char *golden = fixture_path(model, "golden/eval-golden.safetensors");
     uint16_t *before = NULL;
-    for (uint64_t layer = 0; layer < 4; layer++) {
+    for (uint64_t layer = 0; layer < layers; layer++) {
         char *name = xprintf("layers.%d.output_sample0", (int)layer);
         uint16_t *want = read_tensor(golden, name);
-        struct block block = {.want = want, .model = model};
+        struct block block = {.want = want, .model = model, .in_two = in_two};
         struct tokens tokens;
-        char *path = before ? write_states(before, dim) : NULL;
+        char *path = before ? write_states(before, dim, in_two) : NULL;
         struct forward run = {.first = layer,
                               .last = layer,
                               .states_in = path,
@@ -197,7 +209,7 @@ static void blocks_of_nano(void **state)
 {
     (void)state;
     static const uint64_t dim[] = {256, 4, 256};
-    test_blocks("v4-nano", dim);
+    test_blocks("v4-nano", 4, dim, false);
 }
 
 /* From hidden states in a file, too. */
@@ -231,10 +243,28 @@ static void blocks_of_mini(void **state)
 {
     (void)state;
     static const uint64_t dim[] = {384, 4, 512};
-    test_blocks("v4-mini", dim);
+    test_blocks("v4-mini", 4, dim, false);
+}
+
+static const uint64_t v3_dim[] = {320, 1, 256};
+
+static void blocks_of_v3(void **state)
+{
+    (void)state;
+    test_blocks("v3-nano", 3, v3_dim, false);
+}
+
+/* The first one only: the goldens have what later ones begin with rounded to BF16, which V3.2 does
+ * not do. The official model, too, is off by 3.4e-4 and 6.6e-4 if it begins with that. */
+static void first_block_of_v32(void **state)
+{
+    (void)state;
+    test_blocks("v32-nano", 1, v3_dim, true);
 }
 
 /* ---- losses ---- */
+
+#define EVAL "golden/eval-golden.safetensors"
 
 struct losses {
     const float *want;
@@ -270,15 +300,22 @@ static void take_losses(void *context, unsigned mtp, uint64_t first, struct mat 
     free(got);
 }
 
-static void test_losses(const char *model, uint64_t count)
+/* How far losses may be off: their mean, and on average each. */
+struct loss_bound {
+    double mean, each;
+};
+static const struct loss_bound v4_bound = {0.01, 0.075}, v3_bound = {0.005, 0.05};
+
+static void test_losses(const char *model, const char *golden_file, uint64_t count,
+                        enum arithmetic arithmetic, struct loss_bound bound)
 {
     need(model);
-    char *golden = fixture_path(model, "golden/eval-golden.safetensors");
+    char *golden = fixture_path(model, golden_file);
     float *want = read_tensor(golden, "nll");
     struct losses losses = {.want = want};
     struct tokens tokens;
     struct forward run = {
-        .head = true, .arithmetic = ARITHMETIC_SERVED, .context = &losses, .logits = take_losses};
+        .head = true, .arithmetic = arithmetic, .context = &losses, .logits = take_losses};
     run_over(&run, model, "golden/eval-ids.safetensors", 0, &tokens);
     run.last = run.network->layers - 1;
     finish(&run, &tokens);
@@ -286,8 +323,8 @@ static void test_losses(const char *model, uint64_t count)
     double mean = losses.sum / (double)losses.count,
            each = losses.difference / (double)losses.count;
     print_message("%s: losses: mean %.4f, each %.4f\n", model, mean, each);
-    assert_true(fabs(mean) <= 0.01);
-    assert_true(each <= 0.075);
+    assert_true(fabs(mean) <= bound.mean);
+    assert_true(each <= bound.each);
     free(want);
     free(golden);
 }
@@ -295,7 +332,7 @@ static void test_losses(const char *model, uint64_t count)
 static void losses_of_nano(void **state)
 {
     (void)state;
-    test_losses("v4-nano", 8160);
+    test_losses("v4-nano", EVAL, 8160, ARITHMETIC_SERVED, v4_bound);
 }
 
 /* Of weights that were not trained, so that a selection which turns on a tie changes a sample's
@@ -303,13 +340,33 @@ static void losses_of_nano(void **state)
 static void losses_of_v41(void **state)
 {
     (void)state;
-    test_losses("v41-tiny", 136);
+    test_losses("v41-tiny", EVAL, 136, ARITHMETIC_SERVED, v4_bound);
 }
 
 static void losses_of_mini(void **state)
 {
     (void)state;
-    test_losses("v4-mini", 12256);
+    test_losses("v4-mini", EVAL, 12256, ARITHMETIC_SERVED, v4_bound);
+}
+
+static void losses_of_v3(void **state)
+{
+    (void)state;
+    test_losses("v3-nano", EVAL, 5104, ARITHMETIC_SERVED, v3_bound);
+}
+
+static void losses_of_v32(void **state)
+{
+    (void)state;
+    test_losses("v32-nano", EVAL, 5104, ARITHMETIC_SERVED, v3_bound);
+}
+
+/* With unquantized activations, which is V3's other arithmetic. */
+static void losses_of_v3_in_bf16(void **state)
+{
+    (void)state;
+    test_losses("v3-nano", "golden/eval-bf16-golden.safetensors", 5104, ARITHMETIC_CALIBRATION,
+                v3_bound);
 }
 
 /* ---- amaxes ---- */
@@ -464,6 +521,138 @@ static void full_amaxes_of_mini(void **state)
     test_full_amaxes("v4-mini", 414);
 }
 
+/* ---- amaxes of V3's family ---- */
+
+/* An observed linear. */
+struct v3_seen {
+    char *module;
+    bool expert;
+    uint64_t rows;
+    double input, weight;
+};
+
+struct v3_amaxes {
+    struct v3_seen *seen;
+    size_t count;
+    const char *cold; /* the only expert that no token is routed to */
+};
+
+static void keep_seen(void *context, const struct linear_seen *seen)
+{
+    struct v3_amaxes *all = context;
+    all->seen = xgrow(all->seen, all->count + 1, sizeof *all->seen);
+    all->seen[all->count++] = (struct v3_seen){xstrdup(seen->module), seen->expert, seen->rows,
+                                               (double)seen->input_amax, (double)seen->weight_amax};
+}
+
+static void expect_routed(void *context, const char *expert, uint64_t tokens)
+{
+    const struct v3_amaxes *all = context;
+    assert_int_equal(tokens == 0, !strcmp(expert, all->cold));
+}
+
+/* Two modules of the same matrix of experts of the same layer. */
+static bool are_peers(const struct v3_seen *a, const struct v3_seen *b)
+{
+    static const char experts[] = ".experts.";
+    const char *end = a->expert && b->expert ? strstr(a->module, experts) : NULL;
+    size_t layer = end ? (size_t)(end - a->module) + strlen(experts) : 0;
+    return end && !strncmp(a->module, b->module, layer) &&
+           !strcmp(strrchr(a->module, '.'), strrchr(b->module, '.'));
+}
+
+/* The reference's default: experts of a layer share the largest input amax. */
+static double largest_of_peers(const struct v3_amaxes *all, const struct v3_seen *one)
+{
+    double most = one->input;
+    for (size_t i = 0; i < all->count; i++)
+        if (are_peers(one, &all->seen[i]))
+            most = fmax(most, all->seen[i].input);
+    return most;
+}
+
+/* Compare with a dump, which has `inputs` input amaxes. */
+static void expect_v3_amaxes(const struct v3_amaxes *all, struct dump *dump, bool peers,
+                             uint64_t inputs)
+{
+    uint64_t found = 0, near = 0;
+    double worst = 0;
+    for (size_t i = 0; i < all->count; i++) {
+        const struct v3_seen *seen = &all->seen[i];
+        double input = golden_amax(dump, seen->module, AMAX_INPUT);
+        double weight = golden_amax(dump, seen->module, AMAX_WEIGHT);
+        if (!isnan(weight) && weight != seen->weight)
+            fail_msg("%s: weight amax %g, wanted %g", seen->module, seen->weight, weight);
+        if (isnan(input))
+            continue;
+        double got = peers ? largest_of_peers(all, seen) : seen->input;
+        double error = fabs(got - input) / input;
+        found++;
+        near += error <= 0.01;
+        worst = fmax(worst, error);
+    }
+    print_message("%d input amaxes: %.1f%% within 1%%, worst %.4f\n", (int)found,
+                  100 * (double)near / (double)found, worst);
+    assert_int_equal(found, inputs);
+    assert_true((double)near >= 0.97 * (double)found);
+    assert_true(worst <= 0.05);
+}
+
+static void test_v3_amaxes(const char *model, const char *dumped, bool all_experts, uint64_t inputs)
+{
+    need(model);
+    struct dump dump = {.toc = toc_new()};
+    struct v3_amaxes all = {.cold = "model.layers.2.mlp.experts.5"};
+    struct tokens tokens;
+    char *file = xprintf("golden/%s/amax_dict_rank0-mp1.pt", dumped);
+    char *path = fixture_path(model, file);
+    struct pt pt;
+    assert_null(pt_read(&pt, path, dump.toc, toc_shard(dump.toc, "amax")));
+    dump.data = pt.data;
+    struct forward run = {
+        .context = &all, .linear = keep_seen, .routed = expect_routed, .all_experts = all_experts};
+    run_over(&run, model, "golden/calib-ids.safetensors", 0, &tokens);
+    run.last = run.network->layers - 1;
+    dump.model = ts_model(run.in);
+    forward_run(&run);
+    expect_v3_amaxes(&all, &dump, !all_experts, inputs);
+    network_close(run.network);
+    ts_close(run.in);
+    tokens_free(&tokens);
+    for (size_t i = 0; i < all.count; i++)
+        free(all.seen[i].module);
+    free(all.seen);
+    pt_free(&pt);
+    toc_free(dump.toc);
+    free(file);
+    free(path);
+}
+
+/* With the projections of attention. */
+static void amaxes_of_v3(void **state)
+{
+    (void)state;
+    test_v3_amaxes("v3-nano", "amax-mla-fp8-deq", false, 117);
+}
+
+static void amaxes_of_v32(void **state)
+{
+    (void)state;
+    test_v3_amaxes("v32-nano", "amax-mla-fp8-deq", false, 129);
+}
+
+static void amaxes_of_all_v3_experts(void **state)
+{
+    (void)state;
+    test_v3_amaxes("v3-nano", "amax-all-experts-deq", true, 108);
+}
+
+static void amaxes_of_all_v32_experts(void **state)
+{
+    (void)state;
+    test_v3_amaxes("v32-nano", "amax-all-experts-deq", true, 108);
+}
+
 /* ---- hidden states that are away ---- */
 
 /* All that a run says, in its order. */
@@ -564,9 +753,18 @@ int main(int argc, char **argv)
         cmocka_unit_test(blocks_of_nano),
         cmocka_unit_test(blocks_of_v41),
         cmocka_unit_test(blocks_of_mini),
+        cmocka_unit_test(blocks_of_v3),
+        cmocka_unit_test(first_block_of_v32),
+        cmocka_unit_test(losses_of_v3),
+        cmocka_unit_test(losses_of_v32),
+        cmocka_unit_test(losses_of_v3_in_bf16),
         cmocka_unit_test(losses_of_nano),
         cmocka_unit_test(losses_of_v41),
         cmocka_unit_test(losses_of_mini),
+        cmocka_unit_test(amaxes_of_v3),
+        cmocka_unit_test(amaxes_of_v32),
+        cmocka_unit_test(amaxes_of_all_v3_experts),
+        cmocka_unit_test(amaxes_of_all_v32_experts),
         cmocka_unit_test(amaxes_of_nano),
         cmocka_unit_test(amaxes_of_v41),
         cmocka_unit_test(amaxes_of_mini),

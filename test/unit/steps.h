@@ -187,7 +187,8 @@ static inline void load(struct loaded *l, uint64_t number, const char *prefix)
         feed_expert(&l->feed, &l->layer, e, held);
         for (unsigned i = 0; i < EXPERT_MATRICES; i++) {
             linear_load(device, &l->expert[e][i], &held[i].from,
-                        linear_activation(&l->run, held[i].from.weight, true), 1, l->seen);
+                        linear_activation(&l->run, held[i].from.weight, true),
+                        (struct cut){.groups = 1}, l->seen);
             held_free(&l->feed, &held[i]);
         }
     }

@@ -8,14 +8,6 @@
 
 /* ---- batches ---- */
 
-struct mat v4_numbers(struct device *d, int32_t *value, uint64_t count)
-{
-    struct mat m = d->make(d, DTYPE_I32, count, 1);
-    d->write(d, m, value);
-    free(value);
-    return m;
-}
-
 void v4_batch_begin(const struct v4 *v4, struct v4_batch *batch, const uint64_t *start,
                     uint64_t samples, uint64_t ratio)
 {
@@ -41,11 +33,11 @@ void v4_batch_begin(const struct v4 *v4, struct v4_batch *batch, const uint64_t 
         }
     }
     *batch = (struct v4_batch){.rows = rows, .blocks = blocks};
-    batch->position = v4_numbers(v4->network.device, position, rows);
-    batch->block = v4_numbers(v4->network.device, block, rows);
-    batch->block_first = v4_numbers(v4->network.device, first, blocks);
-    batch->block_number = v4_numbers(v4->network.device, number, blocks);
-    batch->block_position = v4_numbers(v4->network.device, at, blocks);
+    batch->position = mat_numbers(v4->network.device, position, rows);
+    batch->block = mat_numbers(v4->network.device, block, rows);
+    batch->block_first = mat_numbers(v4->network.device, first, blocks);
+    batch->block_number = mat_numbers(v4->network.device, number, blocks);
+    batch->block_position = mat_numbers(v4->network.device, at, blocks);
 }
 
 void v4_batch_end(const struct v4 *v4, struct v4_batch *batch)

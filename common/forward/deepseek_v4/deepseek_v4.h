@@ -143,9 +143,6 @@ static inline uint64_t v4_ratio(const struct layer *layer)
 /* The angles of a layer: compressed layers rotate all their keys and queries by their own. */
 struct mat v4_angles(const struct v4 *v4, const struct layer *layer);
 
-/* A column of numbers on the device; frees value[count]. */
-struct mat v4_numbers(struct device *d, int32_t *value, uint64_t count);
-
 /* Sample i has rows start[i] … start[i + 1] - 1; ratio is that of the layers to come. */
 void v4_batch_begin(const struct v4 *v4, struct v4_batch *batch, const uint64_t *start,
                     uint64_t samples, uint64_t ratio);

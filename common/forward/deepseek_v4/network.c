@@ -65,6 +65,7 @@ struct router v4_router(const struct network *n, struct layer *layer)
     return (struct router){.gate = &layer->piece[V4_GATE].linear,
                            .bias = layer->piece[V4_GATE_BIAS].vector,
                            .table = layer->piece[V4_GATE_TABLE].table,
+                           .groups = {1, 1},
                            .scoring = c->scoring,
                            .normalize = c->scoring != SCORING_SOFTMAX,
                            .scale = c->route_scale};

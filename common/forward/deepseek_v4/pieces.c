@@ -21,7 +21,7 @@ static void attention_pieces(struct layer *l, const struct v4_config *c)
     layer_piece(l, V4_SINK, PIECE_VECTOR, "attn.attn_sink", 1, c->heads);
     layer_piece(l, V4_WO_A, PIECE_MATRIX, "attn.wo_a.weight", c->o_groups * c->o_rank,
                 q / c->o_groups);
-    l->piece[V4_WO_A].groups = c->o_groups; /* and never quantized */
+    l->piece[V4_WO_A].cut.groups = c->o_groups; /* and never quantized */
     layer_piece(l, V4_WO_B, PIECE_LINEAR, "attn.wo_b.weight", n->dim, c->o_groups * c->o_rank);
 }
 
@@ -70,7 +70,7 @@ static void expert_pieces(struct layer *l, const struct v4_config *c)
         .matrix = {[EXPERT_GATE] = "w1", [EXPERT_UP] = "w3", [EXPERT_DOWN] = "w2"},
         .dim = l->network->dim,
         .inner = c->expert_dim,
-        .limit = c->swiglu_limit};
+        .swiglu = {.limit = c->swiglu_limit}};
 }
 
 static void ffn_pieces(struct layer *l, const struct v4_config *c)

@@ -47,8 +47,8 @@ void v4_hc_head(const struct v4 *v4, struct layer *layer, struct mat y, struct m
 void v4_shared(const struct network *n, struct layer *layer, struct mat y, struct mat x)
 {
     linear_mlp(n->device, &layer->piece[V4_SHARED_W1].linear, &layer->piece[V4_SHARED_W3].linear,
-               &layer->piece[V4_SHARED_W2].linear, v4_of(n)->config.shared_limit, y, x,
-               (struct mat){0});
+               &layer->piece[V4_SHARED_W2].linear,
+               (struct swiglu){.limit = v4_of(n)->config.shared_limit}, y, x, (struct mat){0});
 }
 
 /* ---- multi-token prediction ---- */

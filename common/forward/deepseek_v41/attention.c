@@ -76,8 +76,8 @@ void v41_batch_begin(const struct v41 *v41, struct v41_batch *batch, const uint6
         block += blocks;
     }
     d->drop(d, batch->v4.block);
-    batch->v4.block = v4_numbers(d, first, rows);
-    batch->spread = v4_numbers(d, spread, rows);
+    batch->v4.block = mat_numbers(d, first, rows);
+    batch->spread = mat_numbers(d, spread, rows);
 }
 
 void v41_batch_end(const struct v41 *v41, struct v41_batch *batch)
