@@ -55,7 +55,7 @@ static void add_amax(struct results *r, const char *module, enum amax_which whic
 
 static bool is_recorded(const struct results *r, const char *module, bool expert)
 {
-    return expert || (r->recipe && recipe_format(r->recipe, module) == FORMAT_NVFP4);
+    return expert || (r->recipe && recipe_needs_amax(r->recipe, module));
 }
 
 static void take_linear(void *context, const struct linear_seen *seen)

@@ -108,6 +108,7 @@ const struct family family_deepseek_v4 = {
     .layer_has = deepseek_v4_layer_has,
     .experts_key = experts_key,
     .dspark = "mtp.0.main_proj",
+    .weighs_early = true,
     .amax_separator = "_",
     .classes = classes,
     .expert_class = expert_class,

@@ -64,6 +64,7 @@ const struct family family_deepseek_v41 = {
     .layer_has = deepseek_v4_layer_has,
     .experts_key = experts_key,
     .dspark = "mtp.0.main_proj",
+    .weighs_early = true,
     .amax_separator = "_",
     .fp8_block = blocks,
     .classes = classes,

@@ -56,6 +56,10 @@ struct family {
      * layers' hidden states; or NULL. */
     const char *dspark;
 
+    /* The model multiplies with the router's weight before the last matrix of an expert, unlike
+     * engines, which do it after. */
+    bool weighs_early;
+
     const char *amax_separator; /* between a module and "input_quantizer._amax" */
 
     /* Convert a module's name to that in the reference's calibration dumps, into `dumped`
@@ -77,6 +81,7 @@ struct family {
 
 struct model {
     const struct family *family;
+    const char *type;           /* the model_type of config.json, one of the family's; static */
     json_t *config;             /* the object of config.json that holds the dimensions, or NULL;
                                  * owned */
     uint32_t layers;            /* num_hidden_layers; 0 if unknown */

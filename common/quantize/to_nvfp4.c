@@ -27,6 +27,12 @@ struct arg *to_nvfp4_args(struct to_nvfp4_options *o, const struct arg *own)
          .silent = true}, /* the history has its digest instead */
         codec_arg(&o->cpu),
         recipe_drafts_arg(&o->drafts),
+        {.name = "kv",
+         .kind = ARG_CHOICE,
+         .to = &o->kv,
+         .value = "format",
+         .choices = "fp8|none",
+         .help = "the format of the KV cache that the configs name (default: the recipe's)"},
         {.name = "recipe",
          .kind = ARG_TEXT,
          .to = &o->recipe,
@@ -43,7 +49,10 @@ struct arg *to_nvfp4_args(struct to_nvfp4_options *o, const struct arg *own)
 
 static size_t first_line(const struct weight *w)
 {
-    return w->scale != WEIGHT_NONE && w->scale < w->line ? w->scale : w->line;
+    size_t first = w->line;
+    if (w->scale != WEIGHT_NONE && w->scale < first)
+        first = w->scale;
+    return w->input_scale != WEIGHT_NONE && w->input_scale < first ? w->input_scale : first;
 }
 
 /* The member of w's group at `place`. */
@@ -110,11 +119,12 @@ static void form_group(struct to_nvfp4 *job, uint32_t index, const bool *convert
 {
     const struct weight *w = &job->weights.weight[index];
     uint32_t member[GROUP_MAX];
-    if (w->place.group)
+    bool shares = w->place.group && recipe_shares_scales(job->recipe, w->module);
+    if (shares)
         refuse_ranks(job, w);
     unsigned members = 0;
     struct place place;
-    while (members < GROUP_MAX &&
+    while (shares && members < GROUP_MAX &&
            model_group_member(ts_model(job->in), &w->place, members, &place)) {
         bool self = !place_compare(&place, &w->place);
         member[members++] = self ? index : find_member(job, w, &place);
@@ -195,7 +205,7 @@ static void plan(struct to_nvfp4 *job)
 }
 
 /* Record what distinguishes this run from one with other amaxes or another recipe. */
-static void record_inputs(const struct to_nvfp4 *job, const struct stage *stage)
+static void record_inputs(const struct to_nvfp4 *job, const struct stage *stage, const char *kv)
 {
     if (job->amaxes) {
         const char *digest = amaxes_digest(job->amaxes);
@@ -205,7 +215,7 @@ static void record_inputs(const struct to_nvfp4 *job, const struct stage *stage)
             json_object_set_new(stage->entry, "amax", json_string(digest));
     }
     json_object_set_new(stage->entry, "recipe", json_string(recipe_digest(job->recipe)));
-    recipe_describe(job->recipe, json_object_get(ts_header(job->in), "quant"));
+    recipe_describe(job->recipe, kv, json_object_get(ts_header(job->in), "quant"));
 }
 
 static unsigned count_classes(const struct model *model)
@@ -236,7 +246,7 @@ void to_nvfp4_begin(struct to_nvfp4 *job, const struct stage *stage,
     if (job->amaxes)
         amaxes_check(job->amaxes, job->in);
     plan(job);
-    record_inputs(job, stage);
+    record_inputs(job, stage, options->kv);
     job->out = ts_create(stage, job->in, job->toc);
     job->bands = bands_begin(job->out, job->in, threads, ORDERED_POOL_SLACK + options->ahead);
 }

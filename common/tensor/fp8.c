@@ -1,6 +1,7 @@
 #include "tensor/fp8.h"
 
 #include "tensor/bf16.h"
+#include "tensor/e4m3.h"
 
 /* The value of a code that is not NaN, without a branch and without F32 subnormals, which are slow.
  * Exponent and mantissa move into place and are rebiased. A subnormal is first read as if it had
@@ -44,4 +45,10 @@ size_t fp8_dequant_row(uint16_t *out, const uint8_t *w, const float *scale, size
         nan += found;
     }
     return nan;
+}
+
+void fp8_pack_row(uint8_t *out, const uint16_t *w, float scale, size_t cols)
+{
+    for (size_t j = 0; j < cols; j++)
+        out[j] = e4m3_from_f32(bf16_to_f32(bf16_from_f32(bf16_to_f32(w[j]) / scale)));
 }

@@ -141,6 +141,12 @@ static void check_nvfp4(struct search *search, const char *module, const struct 
 
 /* ---- other formats ---- */
 
+/* A note that needs no text. */
+static void note(struct search *search, enum fact fact)
+{
+    facts_add(search->facts, fact, "%s", "");
+}
+
 /* The scale of an FP8 or MXFP4 matrix, which the engines do not miss either. */
 static void check_other(struct search *search, const char *module, const struct tensor *weight)
 {
@@ -149,25 +155,18 @@ static void check_other(struct search *search, const char *module, const struct 
     if (format == FORMAT_MXFP4 && scale)
         has_form(search, FACT_OTHER_SCALE, scale, DTYPE_F8_E8M0, 2, weight->dim[0],
                  2 * weight->dim[1] / MXFP4_BLOCK);
-    bool fp8 = format == FORMAT_FP8 &&
-               (find(search, module, ".weight_scale_inv") || find(search, module, ".weight_scale"));
+    const struct tensor *one = format == FORMAT_FP8 ? find(search, module, ".weight_scale") : NULL;
+    if (one) {
+        note(search, FACT_PER_TENSOR);
+        has_form(search, FACT_SCALAR_FORM, one, DTYPE_F32, 0, 0, 0);
+        scalar(search, module, ".input_scale", FACT_INPUT_SCALE);
+    } else if (format == FORMAT_FP8) {
+        note(search, FACT_FP8);
+    }
+    bool fp8 = one || (format == FORMAT_FP8 && find(search, module, ".weight_scale_inv"));
     if (!scale && !fp8 && format != FORMAT_PLAIN)
         facts_add(search->facts, FACT_OTHER_SCALE, "%s: %s without its scale, %s.scale",
                   weight->name, format_name(format), module);
-}
-
-/* A note that needs no text. */
-static void note(struct search *search, enum fact fact)
-{
-    facts_add(search->facts, fact, "%s", "");
-}
-
-static void note_format(struct search *search, enum format format)
-{
-    if (format == FORMAT_FP8)
-        note(search, FACT_FP8);
-    else if (format == FORMAT_MXFP4)
-        note(search, FACT_MXFP4);
 }
 
 /* ---- experts ---- */
@@ -296,7 +295,8 @@ static void check_each(struct search *search)
         char module[TENSOR_NAME_MAX + 1];
         struct place place = model_place(search->folder->model, tensor->name);
         enum format format = format_of(tensor);
-        note_format(search, format);
+        if (format == FORMAT_MXFP4)
+            note(search, FACT_MXFP4);
         if (place_is_routed(&place)) {
             if (!same_layer(&place, &last))
                 check_layer(search, place);
@@ -337,7 +337,10 @@ static void conclude(struct search *search)
     uint64_t found = facts_found(facts);
     if (found & FACT(EXPERTS_NVFP4) && found & FACT(FP8) && !(found & FACT(DENSE_NVFP4)))
         note(search, FACT_EXPERTS_ONLY);
-    if (!(found & (FACT(EXPERTS_NVFP4) | FACT(DENSE_NVFP4))) && found & (FACT(FP8) | FACT(MXFP4)))
+    if (found & FACT(EXPERTS_NVFP4) && found & (FACT(FP8) | FACT(MXFP4)))
+        note(search, FACT_EXPERTS_BESIDE);
+    if (!(found & (FACT(EXPERTS_NVFP4) | FACT(DENSE_NVFP4))) &&
+        found & (FACT(FP8) | FACT(PER_TENSOR) | FACT(MXFP4)))
         facts_add(facts, FACT_NO_NVFP4, "no matrix is NVFP4; is this the result of a conversion?");
     if (found & (FACT(EXPERT) | FACT(WEIGHT) | FACT(INDEX)))
         return;

@@ -52,6 +52,8 @@ json_t *engines_notes(const struct model *model, const struct toc *toc)
     struct found found = look(model, toc);
     json_t *notes = json_array();
     const char *drafts = about_drafts(model, found.drafts);
+    if (!strcmp(model_type(model), "deepseek_v3")) /* engines load Model Optimizer's as they are */
+        return notes;
     if (found.dense) {
         json_array_append_new(notes, json_string("NVFP4 is not only in routed experts: no engine "
                                                  "is known to serve that (vLLM 0.33 and SGLang "
