@@ -148,6 +148,7 @@ extern "C" struct device *device_cuda(unsigned gpu_number, const char **why)
     gpu_rows(d);
     gpu_copies(d);
     gpu_attention(d);
+    gpu_inputs(d);
     gpu_experts(d);
     return d;
 }

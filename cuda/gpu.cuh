@@ -78,6 +78,7 @@ void gpu_rows(struct device *d);      /* rows.cu */
 void gpu_copies(struct device *d);    /* copies.cu */
 void gpu_attention(struct device *d); /* attention.cu */
 void gpu_experts(struct device *d);   /* experts.cu */
+void gpu_inputs(struct device *d);    /* inputs.cu */
 
 /* The same for files that have state: streams.cu, products.cu, uploads.cu, offload.cu. Streams
  * begin first and end last, with stream 0 selected. */

@@ -11,8 +11,8 @@
 
 . "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/seekpipe.bash"
 
-amax='' calib=() samples=128 length=512 all_experts=() save_amax='' eval='' device=cpu
-fallback='' field=() input_scale='' jobs=1 summary='' mtp=()
+amax='' calib=() samples='' length='' all_experts=() save_amax='' eval='' device=''
+fallback='' field=() input_scale='' jobs=1 summary='' mtp=() measured=()
 recipe=() selection=() policies=() convert=() converter='' resumes=yes drafts_too=''
 
 # What arrange takes for conversion_option.
@@ -61,9 +61,12 @@ conversion_operands() {
 calibration, or an NVFP4 checkpoint of this model; --input-scale 1 does without" ;;
     *) usage_error "--amax, --calib and --input-scale exclude each other" ;;
     esac
+    [ -n "${calib[*]}$eval" ] || [ -z "${field[*]}$samples$length$device" ] ||
+        usage_error "--field, --samples, --length and --device are for running the model on a text, with --calib or --eval"
     [ -z "$save_amax" ] || [ "$save_amax" != "$summary" ] || usage_error "--save-amax and --summary name the same file"
     [ -z "${plan[*]}" ] || summary=''
     source=$1 destination=$2
+    samples=${samples:-128} length=${length:-512} device=${device:-cpu}
     kept=${destination%"${destination##*[!/]}"}.calib # what a killed run leaves to the next one
     [ -w "$(dirname -- "$kept")" ] || kept=$destination/.calib # as where the destination is a mount point
 }
@@ -105,7 +108,7 @@ merge() {
     [ -z "$amax" ] || [ -n "${calib[*]}" ] || [ -n "$fallback" ] || coverage=(--coverage 90)
     "$1" "${@:3}" "$2" |
         merge_amaxes "${@:3}" "${policies[@]}" --fallback "${fallback:-layer-max}" "${coverage[@]}" ||
-        blame "${PIPESTATUS[*]}" "$1" amax-merge
+        blame "${PIPESTATUS[*]}" "$1" "amax-merge of $2"
 }
 
 # write_part I/N: one part of the weights, for st-write --join.
@@ -181,10 +184,18 @@ make_plan() {
             blame "${PIPESTATUS[*]}" st-read "$converter" st-eval
     fi
     : >"$scratch/plan"
+    split=()
+    [ "$jobs" = 1 ] || split=(--part)
     if [ "$last" = st-write ]; then
         st-read -n "${zeros[@]}" "$source" |
             "${convert[@]}" -n |
-            plan_write "$destination" "$scratch/plan" ||
+            plan_write "$destination" "$scratch/plan" "${split[@]}" ||
+            blame "${PIPESTATUS[*]}" st-read "$converter" st-write
+    fi
+    if [ "$jobs" != 1 ] && [ "$(st-write --state "$destination")" = partial ]; then # were they as many parts?
+        st-read -n --part "1/$jobs" "${zeros[@]}" "$source" |
+            "${convert[@]}" -q -n |
+            quietly st-write -n "${overwrite[@]}" --part "$destination" >/dev/null ||
             blame "${PIPESTATUS[*]}" st-read "$converter" st-write
     fi
 }
@@ -216,6 +227,8 @@ evaluate() {
         blame $? st-eval
     results=$(printf 'source: %s\nresult: %s\nresult against source: %s' \
         "$(<"$before.txt")" "$(<"$scratch/result")" "$(<"$scratch/both")")
+    printf 'text: %s\n%s\n' "$(basename -- "$eval")" "$results" >"$scratch/measured"
+    measured=(--measured "$scratch/measured") # for README.md
 }
 
 # The weights, to disk. Until here, nothing was put in place.
@@ -224,10 +237,10 @@ write_weights() {
         [ -z "$resumes" ] || resume "$destination"
         st-read "${zeros[@]}" "${part[@]}" "$source" |
             "${convert[@]}" |
-            put "$destination" ||
+            put "$destination" "${measured[@]}" ||
             blame "${PIPESTATUS[*]}" st-read "$converter" "$last"
     else
         in_parts "$jobs" write_part
-        quietly st-write "${talk[@]}" "${overwrite[@]}" --join "$destination" || blame $? 'st-write --join'
+        quietly st-write "${talk[@]}" "${overwrite[@]}" "${measured[@]}" --join "$destination" || blame $? 'st-write --join'
     fi
 }

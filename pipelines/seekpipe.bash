@@ -13,7 +13,7 @@ plan=() talk=() overwrite=() verify=() zeros=()
 # run stays behind as its leader: a signal to it ends the whole group. It waits until all of the group has
 # ended, says how to go on, and exits with 128 + the signal's number, as shells do.
 lead() {
-    local leader=${SEEKPIPE_LEADER-} life watch group='' signal='' status i
+    local leader=${SEEKPIPE_LEADER-} script=$0 life watch group='' signal='' status i
     if [ "${leader%:*}" = "$PPID" ]; then
         watch=${leader#*:}
         unset SEEKPIPE_LEADER
@@ -32,7 +32,8 @@ lead() {
     exec {life}<> <(:)
     exec {watch}<"/proc/self/fd/$life"
     set -m
-    SEEKPIPE_LEADER=$$:$watch "$BASH" "$0" "$@" {life}>&- &
+    [[ $0 == */* ]] || script=./$0 # not one in PATH
+    SEEKPIPE_LEADER=$$:$watch "$BASH" -c "$silently" "$script" "$@" {life}>&- &
     group=$!
     set +m
     exec {watch}<&-
@@ -54,6 +55,11 @@ lead() {
     exit $((128 + $(kill -l "$signal")))
 }
 
+# The script, run so that bash prints no lines of its own when one of its processes is killed: in a command
+# substitution, it never does. The shell around it waits, whatever signals come.
+# shellcheck disable=SC2016 # for the inner shell
+silently='trap : HUP INT QUIT TERM; exec {out}>&1; none=$(exec >&"$out" {out}>&-; . "$0"); exit'
+
 # end_with_leader DESCRIPTOR: a process of the group that ends it if the leader was killed.
 end_with_leader() {
     read -r -u "$1" || kill -TERM -- "-$$"
@@ -69,15 +75,13 @@ end_with_stages() {
 }
 
 # quietly COMMAND...: run a single program, or the last of a pipeline, so that bash prints no line of its own if
-# a signal ends it: the shell that waits for it has another standard error.
+# a signal ends it in a shell below the script's: what is waited for, it need not report.
 quietly() {
-    [ "$BASHPID" = $$ ] || end_with_stages # in a pipeline
-    (
-        end_with_stages
-        exec 3>&2 2>/dev/null
-        "$@" 2>&3 3>&-
-        exit # not the last command, in whose place bash would run the program
-    )
+    local status=0
+    end_with_stages
+    "$@" <&0 &
+    wait $! 2>/dev/null || status=$?
+    return "$status"
 }
 
 # arrange OPTIONS "$@": parse the command line as the programs do (short options together, options
@@ -112,15 +116,15 @@ choose_last() {
     fi
 }
 
-# plan_write DESTINATION FILE: the last stage of a plan: to standard output with -n; before a run, to FILE, or to
-# standard error if it fails, as for want of space.
+# plan_write DESTINATION FILE [--part]: the last stage of a plan: to standard output with -n; before a run, to
+# FILE, or to standard error if it fails, as for want of space.
 plan_write() {
     local status=0
     if [ -n "${plan[*]}" ]; then
-        quietly st-write -n "${overwrite[@]}" "$1"
+        quietly st-write -n "${overwrite[@]}" "${@:3}" "$1"
         return
     fi
-    quietly st-write -n "${overwrite[@]}" "$1" >"$2" 2>"$2.error" || status=$?
+    quietly st-write -n "${overwrite[@]}" "${@:3}" "$1" >"$2" 2>"$2.error" || status=$?
     [ "$status" = 0 ] || cat "$2" "$2.error" >&2
     return "$status"
 }
@@ -131,11 +135,12 @@ complete_already() {
     [ "${talk[*]}" = -q ] || echo "$program: $1" >&2
 }
 
-# put DESTINATION: the last stage of a pipeline: write the stream to DESTINATION, or compare it.
+# put DESTINATION [OPTION...]: the last stage of a pipeline: write the stream to DESTINATION, with options of
+# st-write, or compare it.
 put() {
     local status=0 quiet=()
     if [ "$last" = st-write ]; then
-        quietly st-write "${plan[@]}" "${talk[@]}" "${overwrite[@]}" "${verify[@]}" "$1"
+        quietly st-write "${plan[@]}" "${talk[@]}" "${overwrite[@]}" "${verify[@]}" "${@:2}" "$1"
         return
     fi
     [ "${talk[*]}" != -q ] || quiet=(-q)
@@ -147,9 +152,13 @@ put() {
 # verify_result DESTINATION SOURCE: a checkpoint that is in place: its headers, scalars and configs, and what each
 # serving engine makes of it. One that st-cmp found to have the right tensors also has the source's other files.
 verify_result() {
-    local with=()
+    local with=() found
     [ "$last" = st-write ] || with=(--source "$2")
-    ! quietly st-verify "${talk[@]}" "${with[@]}" "$1" >&2 || return 0
+    if found=$(quietly st-verify "${with[@]}" "$1"); then
+        [ "${talk[*]}" = -q ] || echo "$found" >&2
+        return
+    fi
+    echo "$found" >&2
     echo "$program: $1 is in place, but not as it should be: see the faults above" >&2
     exit 1
 }
@@ -199,9 +208,9 @@ blame() {
 # in_parts N COMMAND...: run COMMAND 1/N to COMMAND N/N in parallel; if one fails, exit after all have
 # ended.
 in_parts() {
-    local i failed='' running=()
+    local i failed='' running=() none
     for ((i = 1; i <= $1; i++)); do
-        { end_with_stages && "${@:2}" "$i/$1"; } &
+        { end_with_stages && none=$(end_with_stages && "${@:2}" "$i/$1" >&2); } & # as $silently
         running+=($!)
     done
     for i in "${running[@]}"; do

@@ -38,6 +38,7 @@ struct results {
     const struct stage *stage;
     const struct options *options;
     const struct forward *run;
+    const struct tokens *tokens;
     const struct model *model;
     const struct recipe *recipe; /* or NULL */
     struct resume resume;
@@ -53,15 +54,16 @@ static void add_amax(struct results *r, const char *module, enum amax_which whic
     free(name);
 }
 
-static bool is_recorded(const struct results *r, const char *module, bool expert)
+static bool quantizes(void *context, const char *module)
 {
-    return expert || (r->recipe && recipe_needs_amax(r->recipe, module));
+    const struct results *r = context;
+    return r->recipe && recipe_needs_amax(r->recipe, module);
 }
 
 static void take_linear(void *context, const struct linear_seen *seen)
 {
     struct results *r = context;
-    if (!is_recorded(r, seen->module, seen->expert))
+    if (!seen->expert && !quantizes(r, seen->module))
         return;
     if (seen->rows)
         add_amax(r, seen->module, AMAX_INPUT, seen->input_amax);
@@ -106,7 +108,7 @@ static void plan(struct results *r, struct ts_in *in)
         const struct weight *w = &weights.weight[i];
         bool routed = place_is_routed(&w->place);
         char expert[TENSOR_NAME_MAX + 1];
-        if (!is_run(r->run, &w->place) || !is_recorded(r, w->module, routed))
+        if (!is_run(r->run, &w->place) || !(routed || quantizes(r, w->module)))
             continue;
         bool last = routed && model_is_last_matrix(r->model, &w->place); /* w2 */
         take_linear(r, &(struct linear_seen){
@@ -117,7 +119,7 @@ static void plan(struct results *r, struct ts_in *in)
     weights_free(&weights);
 }
 
-/* ---- resuming ---- */
+/* ---- beginning ---- */
 
 /* The options that decide the result and the states file, as a text. */
 static char *deciding_options(const struct results *r)
@@ -133,6 +135,18 @@ static char *deciding_options(const struct results *r)
     char *text = json_text(options, false, true);
     json_decref(options);
     return text;
+}
+
+/* --recipe, or NULL. */
+static struct recipe *open_recipe(const struct options *o, const struct stage *stage,
+                                  struct ts_in *in)
+{
+    if (!o->recipe)
+        return NULL;
+    struct recipe *recipe = recipe_load(o->recipe, NULL, ts_model(in));
+    recipe_check(recipe, ts_model(in), ts_toc(in), ts_is_whole(in), ts_name(in));
+    json_object_set_new(stage->entry, "recipe", json_string(recipe_digest(recipe)));
+    return recipe;
 }
 
 /* Begin, or resume an interrupted run. */
@@ -168,8 +182,9 @@ static void emit(struct results *r)
     struct ts_out *out = ts_create(r->stage, NULL, scalars->toc);
     if (!r->stage->plan)
         scalars_write(scalars, out);
-    ts_finish(out, NULL,
-              json_pack("{s:I, s:I}", "experts", experts, "experts_unreached", unreached));
+    json_t *counts = json_pack("{s:I, s:I}", "experts", experts, "experts_unreached", unreached);
+    json_object_update(counts, r->tokens->counts);
+    ts_finish(out, NULL, counts);
 }
 
 /* --resume-discard */
@@ -193,7 +208,8 @@ static void take_options(struct options *o, struct stage *stage, int argc, char 
          .kind = ARG_TEXT,
          .to = &o->recipe,
          .value = "name",
-         .help = "also record the matrices that this recipe quantizes",
+         .help = "also calibrate the other matrices that this recipe quantizes: record their "
+                 "amaxes, and do not round their inputs either",
          .in = FORM(0)},
         {.name = "resume",
          .kind = ARG_TEXT,
@@ -263,13 +279,19 @@ int main(int argc, char **argv)
         output_check_folder(o.resume);
     forward_options_open(&o.forward, &stage, &run, &tokens, 1);
     const struct model *model = ts_model(run.in);
-    struct recipe *recipe = o.recipe ? recipe_load(o.recipe, NULL, model) : NULL;
-    struct results results = {
-        .stage = &stage, .options = &o, .run = &run, .model = model, .recipe = recipe};
+    struct recipe *recipe = open_recipe(&o, &stage, run.in);
+    struct results results = {.stage = &stage,
+                              .options = &o,
+                              .run = &run,
+                              .tokens = &tokens,
+                              .model = model,
+                              .recipe = recipe};
     scalars_begin(&results.scalars, "amax.safetensors");
     run.arithmetic = ARITHMETIC_CALIBRATION;
     run.all_experts = o.all_experts;
     run.context = &results;
+    run.quantizes = quantizes;
+    run.recipe = recipe ? recipe_digest(recipe) : NULL;
     run.linear = take_linear;
     run.routed = take_routed;
     run.states = take_states;

@@ -32,8 +32,8 @@ static const struct program program = {
 
 struct options {
     const char *drafts, *fallback, *model, *recipe, *summary, *w2;
-    const char *input_scale;
-    float scale;       /* of all experts; 0: --input-scale was not given */
+    float input_scale; /* of all experts; 0: not given */
+    json_t *entry;     /* of this run in the history */
     uint64_t coverage; /* percent */
     bool peer_max, trust, verbose;
 };
@@ -565,14 +565,14 @@ static uint64_t fill(struct table *table, const struct options *o, struct ts_in 
     }
     check_coverage(table, o);
     for (size_t i = 0; i < gaps.count; i++) {
-        if (o->scale > 0)
-            append_amax(table, gaps.module[i], AMAX_INPUT, nvfp4_amax(o->scale));
+        if (o->input_scale > 0)
+            append_amax(table, gaps.module[i], AMAX_INPUT, nvfp4_amax(o->input_scale));
         else
             fill_one(table, o, gaps.module[i]);
         free(gaps.module[i]);
     }
     free(gaps.module);
-    return o->scale > 0 ? 0 : gaps.count;
+    return o->input_scale > 0 ? 0 : gaps.count;
 }
 
 static void share_peer_max(struct table *table)
@@ -712,14 +712,10 @@ static void tell_raw(const struct table *table)
 
 static void check_options(struct options *o, const struct stage *stage)
 {
-    char *end;
     if (o->coverage > 100)
         die_usage("--coverage: at most 100 percent");
-    if (!o->input_scale)
+    if (o->input_scale == 0)
         return;
-    o->scale = strtof(o->input_scale, &end);
-    if (!isfinite(o->scale) || o->scale <= 0 || end == o->input_scale || *end)
-        die_usage("--input-scale: '%s' is not a number above 0", o->input_scale);
     if (!o->model || stage->operands)
         die_usage("--input-scale needs --model, and takes no stream");
     if (o->coverage || o->peer_max || strcmp(o->fallback, "none") != 0)
@@ -763,7 +759,7 @@ static void take_options(struct options *o, struct stage *stage, int argc, char 
                  "largest of its projection in all layers but MTP (Model Optimizer's rule for V4)",
          .in = FORM(0)},
         {.name = "input-scale",
-         .kind = ARG_TEXT,
+         .kind = ARG_REAL,
          .to = &o->input_scale,
          .value = "N",
          .help = "no calibration: N is the input scale of all that the recipe names in the "
@@ -811,15 +807,17 @@ int main(int argc, char **argv)
     struct stage stage;
     take_options(&o, &stage, argc, argv);
     o.verbose = stage.verbose;
+    o.entry = stage.entry;
     check_options(&o, &stage);
     struct ts_in *model = o.model ? ts_open(o.model, NULL) : NULL;
     struct table table = {.toc = toc_new(), .one_is = "reference"};
     if (model) {
         table.model = reopened(model);
         table.recipe = recipe_load(o.recipe, o.drafts, table.model);
+        recipe_record(table.recipe, o.entry);
     }
-    table.exact = o.scale > 0;
-    struct ts_in *in = o.scale > 0 ? NULL : read_all(&table, &o, &stage);
+    table.exact = o.input_scale > 0;
+    struct ts_in *in = o.input_scale > 0 ? NULL : read_all(&table, &o, &stage);
     uint64_t fused = fuse(&table);
     find_peer_maxima(&table);
     uint64_t filled = fill(&table, &o, model, in ? ts_name(in) : "--input-scale");
@@ -844,12 +842,14 @@ int main(int argc, char **argv)
     struct ts_out *out = ts_create(&stage, in, table.toc);
     if (!stage.plan)
         write_entries(out, &table);
+    json_t *scale = o.input_scale > 0 ? json_real(o.input_scale) : NULL;
     ts_finish(out, in,
-              json_pack("{s:I, s:I, s:I, s:I, s:s, s:s*}", "amaxes", (json_int_t)table.count,
-                        "fused", (json_int_t)fused, "input_fallback",
+              json_pack("{s:I, s:I, s:I, s:I, s:s, s:s*, s:o*, s:s*}", "amaxes",
+                        (json_int_t)table.count, "fused", (json_int_t)fused, "input_fallback",
                         (json_int_t)(filled - table.drafts), "drafts_fallback",
                         (json_int_t)table.drafts, "fallback", o.fallback, "w2",
-                        kind_of_w2(&table, &o)));
+                        kind_of_w2(&table, &o), "input_scale", scale, "from",
+                        table.exact && !scale ? "checkpoint" : NULL));
     free_table(&table);
     return stage_end(&stage);
 }

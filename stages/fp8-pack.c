@@ -263,9 +263,9 @@ static void open_job(struct job *job, const struct options *o, const struct stag
     whole_check(job->in);
     weights_find(&job->weights, model, ts_toc(job->in), ts_name(job->in));
     recipe_check(job->recipe, model, ts_toc(job->in), ts_is_whole(job->in), ts_name(job->in));
-    json_object_set_new(stage->entry, "recipe", json_string(recipe_digest(job->recipe)));
-    if (job->amaxes && amaxes_digest(job->amaxes))
-        json_object_set_new(stage->entry, "amax", json_string(amaxes_digest(job->amaxes)));
+    const char *digest = job->amaxes ? amaxes_digest(job->amaxes) : NULL; /* NULL of a plan */
+    json_object_set_new(stage->entry, "amax", digest ? json_string(digest) : json_null());
+    recipe_record(job->recipe, stage->entry);
 }
 
 int main(int argc, char **argv)

@@ -4,9 +4,9 @@
 #include <string.h>
 
 #include "base/die.h"
+#include "engines/engines.h"
 #include "stream/report.h"
 #include "verify/checks.h"
-#include "verify/engines.h"
 
 static const struct program program = {
     .about = "Check an NVFP4 checkpoint (or a BF16 one): index, headers, scales and configs; and "
@@ -64,10 +64,10 @@ static void print_facts(const struct facts *facts, const struct stage *stage, en
     }
 }
 
-static void print_verdict(const struct engine *engine, const struct folder *folder, bool drafts,
+static void print_verdict(const struct engine *engine, const struct evidence *evidence, bool drafts,
                           enum verdict verdict, const struct rule *rule, enum report form)
 {
-    char *why = rule ? rule_text(rule, folder) : NULL;
+    char *why = rule ? rule_text(rule, evidence) : NULL;
     if (form == REPORT_JSON)
         report_record(form,
                       json_pack("{s:s, s:s, s:s, s:b, s:s, s:s?}", "what", "verdict", "engine",
@@ -93,16 +93,16 @@ static bool is_asked(const struct options *o, const struct engine *engine)
 static bool judge(const struct folder *folder, const struct facts *facts, const struct options *o,
                   const struct stage *stage)
 {
-    uint64_t found = facts_found(facts);
+    const struct evidence evidence = folder_evidence(folder, facts);
     bool failed = false;
     for (const struct engine *engine = engines; engine->name; engine++)
         for (int drafts = 0; drafts < 2 && is_asked(o, engine); drafts++) {
             const struct rule *rule;
-            enum verdict verdict = engine_judge(engine, folder, found, drafts, &rule);
+            enum verdict verdict = engine_judge(engine, &evidence, drafts, &rule);
             bool matters = o->engine.count && (!drafts || o->speculation);
             failed |= matters && verdict != VERDICT_LOADS;
             if (!stage->quiet)
-                print_verdict(engine, folder, drafts, verdict, rule, o->form);
+                print_verdict(engine, &evidence, drafts, verdict, rule, o->form);
         }
     return failed;
 }

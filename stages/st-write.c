@@ -15,13 +15,14 @@
 #include "stream/ts.h"
 #include "stream/whole.h"
 #include "tensor/weight.h"
+#include "write/card.h"
 #include "write/config.h"
 #include "write/copy.h"
-#include "write/engines.h"
 #include "write/output_dir.h"
 #include "write/parts.h"
 #include "write/run_record.h"
 #include "write/shards.h"
+#include "write/side_files.h"
 #include "write/summary.h"
 
 static const struct program program = {
@@ -39,6 +40,8 @@ static const struct program program = {
 struct options {
     bool join, json, no_share, overwrite, part, partial, state, todo, verify;
     struct arg_pair todo_part;
+    const char *measured;
+    char *lines; /* of that file, or NULL */
 };
 
 /* ---- questions ---- */
@@ -124,12 +127,13 @@ static char *shortage_of(const struct summary *s, const struct shards *shards,
                          bytes_text((double)available, there));
 }
 
+/* The i-th, under another name. */
 static void write_side_file(struct output_dir *output, struct copier *copier, struct ts_in *in,
-                            size_t i)
+                            size_t i, const char *name)
 {
     size_t source;
     uint64_t size, offset;
-    const char *name = ts_file(in, i, &size);
+    ts_file(in, i, &size);
     if (!ts_file_ref(in, i, &source, &offset)) {
         char *data = ts_file_read(in, i);
         output_dir_put(output, name, data, size);
@@ -145,38 +149,21 @@ static void write_side_file(struct output_dir *output, struct copier *copier, st
     output_dir_close(fd, name, true);
 }
 
-/* True if st-write makes that file itself, or leaves it out. */
-static bool is_derived(const char *name, const struct configs *configs)
-{
-    return (!strcmp(name, "config.json") && configs->config) ||
-           (!strcmp(name, "hf_quant_config.json") && !configs->keep_hf_quant) ||
-           !strcmp(name, RUN_RECORD);
-}
-
 static void write_side_files(struct output_dir *output, struct copier *copier, struct ts_in *in,
                              const struct configs *configs)
 {
     for (size_t i = 0; i < ts_files(in); i++) {
         uint64_t size;
-        const char *name = ts_file(in, i, &size);
-        if (!is_derived(name, configs) && !side_file_excluded(name))
-            write_side_file(output, copier, in, i);
+        const char *name = side_file_name(in, ts_file(in, i, &size), configs);
+        if (name)
+            write_side_file(output, copier, in, i, name);
     }
 }
 
-static void write_derived(struct output_dir *output, const struct configs *configs,
-                          const char *index, const json_t *record)
+static void put_text(struct output_dir *output, const char *name, const char *text)
 {
-    char *run = json_text(record, true, false);
-    output_dir_put(output, RUN_RECORD, run, strlen(run));
-    free(run);
-    if (configs->config)
-        output_dir_put(output, "config.json", configs->config, strlen(configs->config));
-    if (configs->hf_quant)
-        output_dir_put(output, "hf_quant_config.json", configs->hf_quant,
-                       strlen(configs->hf_quant));
-    if (index)
-        output_dir_put(output, CHECKPOINT_INDEX, index, strlen(index));
+    if (text)
+        output_dir_put(output, name, text, strlen(text));
 }
 
 /* A part may be empty. A `continued` run was already checked, and may lack only the last step. */
@@ -201,11 +188,26 @@ static void check_input(struct ts_in *in, const struct options *o, bool continue
         whole_check(in);
 }
 
+_Noreturn static void die_of_plan(const struct ts_in *in)
+{
+    die("%s: is a plan, without tensors; run its stages without -n", ts_name(in));
+}
+
 /* To be called after the end of the stream, which says whether it is one. */
 static void refuse_plan(const struct ts_in *in)
 {
     if (ts_plan_only(in))
-        die("%s: is a plan, without tensors; run its stages without -n", ts_name(in));
+        die_of_plan(in);
+}
+
+/* The identity of the stream's run, in `hex`; NULL if only a plan is to be made, and it is not
+ * known. */
+static const char *identity_of(struct ts_in *in, const struct stage *stage, char *hex)
+{
+    const char *identity = run_identity(in, hex);
+    if (!identity && !stage->plan)
+        die_of_plan(in);
+    return identity;
 }
 
 /* Write all tensors, to the proven end of the stream. */
@@ -226,17 +228,25 @@ static void write_tensors(struct ts_in *in, struct output_dir *output, const str
             output->partial, missing);
 }
 
-/* Write everything but shards: side files, configurations, and last the index. */
+/* Write everything but shards: side files, what is made from the stream, and last the index. */
 static void write_rest(struct ts_in *in, struct output_dir *output, struct toc *toc,
                        struct copier *copier, const struct configs *configs,
-                       const struct stage *stage)
+                       const struct card *card, const struct stage *stage)
 {
     char *index = shards_index(toc);
     json_t *record = run_record_of(in, stage);
+    char *run = json_text(record, true, false);
+    char *readme = configs->converted ? card_text(card, in, toc, configs) : NULL;
     write_side_files(output, copier, in, configs);
     sources_check(ts_sources(in));
-    write_derived(output, configs, index, record);
+    put_text(output, RUN_RECORD, run);
+    put_text(output, "README.md", readme);
+    put_text(output, "config.json", configs->config);
+    put_text(output, "hf_quant_config.json", configs->hf_quant);
+    put_text(output, CHECKPOINT_INDEX, index);
     json_decref(record);
+    free(run);
+    free(readme);
     free(index);
 }
 
@@ -261,15 +271,39 @@ static void forget(struct summary *s)
 
 /* What is known before the first byte. */
 static struct summary summary_of(struct ts_in *in, struct toc *toc, const struct shards *shards,
-                                 const struct output_dir *output)
+                                 const struct configs *configs, const struct output_dir *output)
 {
     return (struct summary){.input = json_incref(json_object_get(ts_header(in), "input")),
                             .output = formats_totals(toc),
-                            .notes = engines_notes(ts_model(in), toc),
+                            .notes = summary_notes(in, configs),
                             .classes = model_classes(ts_model(in)),
                             .file_bytes = shards_bytes(shards),
                             .free_bytes = output_dir_free_bytes(output),
                             .shards = shards_missing(shards)};
+}
+
+/* What --part would refuse, but for its number if the stream is of the whole. */
+static void plan_part(const struct output_dir *output, struct ts_in *in, const char *identity)
+{
+    const char *scope = json_string_value(json_object_get(ts_header(in), "scope"));
+    if (!output_dir_is_joined(output, identity) && !output_dir_was_replaced(output))
+        parts_check(output->partial, scope, identity);
+}
+
+/* A run in one piece would leave its shards beside parts. */
+static void refuse_parts(const struct output_dir *output)
+{
+    if (parts_begun(output->partial))
+        die("%s: holds parts of a run (--part), which the others of them and --join complete; "
+            "remove it (rm -r) to start again",
+            output->partial);
+}
+
+static void take_bytes(struct summary *s, const struct copier *copier)
+{
+    s->shared = copier->shared;
+    s->copied = copier->copied;
+    s->written = copier->written;
 }
 
 /* Write a stream to a folder, or with -n print its plan. Closes the stream. */
@@ -279,23 +313,26 @@ static void write_stream(struct ts_in *in, struct output_dir *output, const stru
     struct copier copier = {.no_share = o->no_share};
     struct configs configs;
     struct toc *toc = ts_toc(in);
-    char identity[DIGEST_TEXT];
-    run_identity(in, identity);
+    char hex[DIGEST_TEXT];
+    const char *identity = identity_of(in, stage, hex);
+    if (!o->part)
+        refuse_parts(output);
     if (!stage->plan && output_dir_was_done(output, identity, toc)) {
         warn("%s: an earlier run had completed it but for its journal", output->path);
         ts_close(in);
         return;
     }
-    if (stage->plan &&
-        !parts_begun(output->partial))         /* those of v4-experts --jobs are planned so */
-        output_dir_resume(output, NULL, NULL); /* refuses what is in the way */
+    if (stage->plan && o->part)
+        plan_part(output, in, identity);
+    else if (stage->plan)
+        output_dir_plan(output, identity, toc);
     bool continued = !stage->plan && output_dir_resume(output, identity, toc);
     check_input(in, o, continued);
     if (continued)
         toc = output->journal.toc; /* the stream may have only the missing shards */
     struct shards *shards = shards_plan(toc, in, &copier);
     configs_derive(&configs, in, toc);
-    struct summary s = summary_of(in, toc, shards, output);
+    struct summary s = summary_of(in, toc, shards, &configs, output);
     if (continued) {
         s.finished = shards_resume(shards, output);
         s.rest_only = s.finished && ts_is_of_shards(in);
@@ -313,12 +350,11 @@ static void write_stream(struct ts_in *in, struct output_dir *output, const stru
         if (o->verify)
             shards_verify(shards, output, in);
         if (!o->part)
-            write_rest(in, output, toc, &copier, &configs, stage);
+            write_rest(in, output, toc, &copier, &configs,
+                       &(struct card){ts_end_counts(in), o->lines}, stage);
     }
     s.counts = json_deep_copy(ts_end_counts(in));
-    s.shared = copier.shared;
-    s.copied = copier.copied;
-    s.written = copier.written;
+    take_bytes(&s, &copier);
     shards_free(shards);
     configs_free(&configs);
     if (o->part && !stage->plan)
@@ -371,8 +407,9 @@ static char *rest_difference(const struct output_dir *output, struct ts_in *in)
     for (size_t i = 0; i < ts_files(in) && !difference; i++) {
         uint64_t size;
         const char *name = ts_file(in, i, &size);
-        if (!is_derived(name, &configs) && !side_file_excluded(name))
-            difference = file_difference(output, name, NULL, size);
+        const char *own = side_file_name(in, name, &configs);
+        if (own)
+            difference = file_difference(output, own, NULL, size);
     }
     const char *const derived[][2] = {{"config.json", configs.config},
                                       {"hf_quant_config.json", configs.hf_quant},
@@ -463,14 +500,15 @@ static bool was_joined(const struct output_dir *output, const struct options *o)
 
 /* Use the folder of the stream's part instead of the whole's; false if that part is already
  * complete, as all are when a --join was killed. */
-static bool enter_part(struct output_dir *output, struct ts_in *in)
+static bool enter_part(struct output_dir *output, struct ts_in *in, const struct stage *stage)
 {
     const char *scope = json_string_value(json_object_get(ts_header(in), "scope"));
-    char identity[DIGEST_TEXT];
-    run_identity(in, identity);
+    char hex[DIGEST_TEXT];
+    const char *identity = identity_of(in, stage, hex);
     if (output_dir_is_joined(output, identity))
         return false;
-    if (output_dir_in_place(output)) /* of another run: --join would take it for this one's */
+    /* of another run: --join would take it for this one's */
+    if (output_dir_in_place(output) || output_dir_was_replaced(output))
         output_dir_was_done(output, identity, NULL);
     char *folder = parts_folder(output->partial, scope, identity);
     if (!folder)
@@ -499,7 +537,8 @@ static void check_shards(const struct shards *shards, const char *partial)
 }
 
 /* Make everything but the shards of the whole, from the parts. */
-static void write_joined(struct output_dir *output, struct summary *s, const struct stage *stage)
+static void write_joined(struct output_dir *output, struct summary *s, const char *measured,
+                         const struct stage *stage)
 {
     struct parts parts;
     struct copier copier = {0};
@@ -515,11 +554,11 @@ static void write_joined(struct output_dir *output, struct summary *s, const str
         die("%s: its parts are not of the run that its journal is of; remove it (rm -r) to start "
             "again",
             output->partial);
-    write_rest(parts.in, output, parts.toc, &copier, &configs, stage);
-    configs_free(&configs);
+    write_rest(parts.in, output, parts.toc, &copier, &configs,
+               &(struct card){parts.counts, measured}, stage);
     *s = (struct summary){.input = json_incref(json_object_get(ts_header(parts.in), "input")),
                           .output = formats_totals(parts.toc),
-                          .notes = engines_notes(ts_model(parts.in), parts.toc),
+                          .notes = summary_notes(parts.in, &configs),
                           .classes = model_classes(ts_model(parts.in)),
                           .counts = json_incref(parts.counts),
                           .file_bytes = shards_bytes(shards),
@@ -527,6 +566,7 @@ static void write_joined(struct output_dir *output, struct summary *s, const str
                           .shards = shards_count(shards),
                           .finished = parts.finished,
                           .rest_only = parts.finished && parts.rest_only};
+    configs_free(&configs);
     shards_free(shards);
     parts_free(&parts);
     journal_note(&output->journal, "joined\n");
@@ -543,7 +583,7 @@ static void join(struct output_dir *output, const struct options *o, const struc
         return;
     }
     if (!output_dir_adopt(output) || !journal_find(&output->journal, "joined"))
-        write_joined(output, &s, stage);
+        write_joined(output, &s, o->lines, stage);
     parts_move_up(output->partial);
     output_dir_finish(output);
     s.seconds = now() - start;
@@ -613,6 +653,17 @@ static struct arg *add_questions(struct options *o, const struct arg *own)
     return args_join(own, questions);
 }
 
+static struct arg arg_measured(const char **to)
+{
+    return (struct arg){.name = "measured",
+                        .kind = ARG_INPUT,
+                        .to = to,
+                        .value = "file",
+                        .help = "README.md quotes the lines of this file, what st-eval measured",
+                        .in = FORM(0) | FORM(1),
+                        .silent = true};
+}
+
 static void take_options(struct options *o, struct stage *stage, int argc, char **argv)
 {
     const struct arg own[] = {
@@ -627,6 +678,7 @@ static void take_options(struct options *o, struct stage *stage, int argc, char 
          .help = "print the summary as JSON on standard output",
          .in = FORM(0) | FORM(1),
          .silent = true},
+        arg_measured(&o->measured),
         {.name = "no-share",
          .to = &o->no_share,
          .help = "copy; never share disk space with the source",
@@ -690,7 +742,7 @@ static void run_stream(struct output_dir *output, const struct options *o,
         return;
     output_dir_check(output, o->overwrite,
                      json_string_value(json_object_get(ts_header(in), "source")), ts_sources(in));
-    if (!o->part || stage->plan || enter_part(output, in)) {
+    if (!o->part || stage->plan || enter_part(output, in, stage)) {
         write_stream(in, output, o, stage, start);
         return;
     }
@@ -711,6 +763,7 @@ int main(int argc, char **argv)
         answer(&o, stage.operand[0]);
         return stage_end(&stage);
     }
+    o.lines = o.measured ? card_measured(o.measured) : NULL;
     stage.progress |= isatty(STDERR_FILENO) && !stage.quiet; /* always the last stage */
     output_dir_name(&output, stage.operand[0]);
     if (o.join)
@@ -718,5 +771,6 @@ int main(int argc, char **argv)
     else
         run_stream(&output, &o, &stage, start);
     output_dir_free(&output);
+    free(o.lines);
     return stage_end(&stage);
 }

@@ -2,7 +2,10 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <float.h>
 #include <getopt.h>
+#include <inttypes.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -30,6 +33,20 @@ static uint64_t parse_number(const char *name, const char *text, bool bytes)
         unit = 0;
     if (!right || !unit || !mul_fits(number, unit, &value))
         die_usage("--%s: '%s' is not a number%s", name, text, bytes ? " of bytes (K, M, G)" : "");
+    return value;
+}
+
+static float parse_real(const char *name, const char *text)
+{
+    char *end;
+    bool decimal = *text && *text != '-' && !text[strspn(text, "0123456789.eE+-")];
+    float value = strtof(text, &end);
+    if (!decimal || *end || !strcspn(text, "eE") || isinf(value) ||
+        strcspn(text, "123456789") >= strcspn(text, "eE"))
+        die_usage("--%s: '%s' is not a number above 0", name, text);
+    if (!isnormal(value))
+        die_usage("--%s: '%s' is too small: below %g, engines may take it for 0", name, text,
+                  (double)FLT_MIN);
     return value;
 }
 
@@ -79,6 +96,9 @@ static void set_value(const struct arg *arg, const char *text)
     case ARG_BYTES:
         *(uint64_t *)arg->to = parse_number(arg->name, text, arg->kind == ARG_BYTES);
         break;
+    case ARG_REAL:
+        *(float *)arg->to = parse_real(arg->name, text);
+        break;
     case ARG_CHOICE:
         if (!is_choice(arg->choices, text))
             die_usage("--%s: '%s' is none of %s", arg->name, text, arg->choices);
@@ -91,14 +111,62 @@ static void set_value(const struct arg *arg, const char *text)
     }
 }
 
-/* The options that changed the result, in canonical form. */
-static void record(json_t *options, const struct arg *arg, const char *text)
+/* An option's value in canonical form, which the caller frees; NULL if it has none, as a list. */
+static char *value_text(const struct arg *arg)
 {
-    if (arg->silent)
-        return;
-    char *option = text ? xprintf("--%s=%s", arg->name, text) : xprintf("--%s", arg->name);
+    const struct arg_pair *pair = arg->to;
+    switch (arg->kind) {
+    case ARG_FLAG:
+        return *(const bool *)arg->to ? xstrdup("") : NULL;
+    case ARG_TEXT:
+    case ARG_INPUT:
+    case ARG_OUTPUT:
+    case ARG_CHOICE:
+        return *(char *const *)arg->to ? xprintf("=%s", *(char *const *)arg->to) : NULL;
+    case ARG_LIST:
+        return NULL;
+    case ARG_NUMBER:
+    case ARG_BYTES:
+        return xprintf("=%" PRIu64, *(const uint64_t *)arg->to);
+    case ARG_REAL:
+        return xprintf("=%.9g", (double)*(const float *)arg->to);
+    case ARG_RANGE:
+    case ARG_PART:
+        return !pair->text ? NULL
+                           : xprintf("=%" PRIu64 "%c%" PRIu64, pair->a,
+                                     arg->kind == ARG_RANGE ? '-' : '/', pair->b);
+    }
+    return NULL;
+}
+
+static void record_one(json_t *options, const char *name, const char *value)
+{
+    char *option = xprintf("--%s%s", name, value);
     json_array_append_new(options, json_string(option));
     free(option);
+}
+
+/* Put the options that change the result into the history, in canonical form: in the table's order,
+ * and without those that have the value they have anyway, `before`. So equal runs are seen to be
+ * equal. Frees `before`. */
+static void record(json_t *options, const struct arg *args, char **before)
+{
+    for (size_t i = 0; args[i].name; i++) {
+        char *now = value_text(&args[i]);
+        if (args[i].kind == ARG_LIST && !args[i].silent) {
+            const struct arg_list *list = args[i].to;
+            for (size_t j = 0; j < list->count; j++) {
+                free(now);
+                now = xprintf("=%s", list->text[j]);
+                record_one(options, args[i].name, now);
+            }
+        } else if (!args[i].silent && now && (!before[i] || strcmp(now, before[i]) != 0)) {
+            record_one(options, args[i].name, now);
+        }
+        free(now);
+        free(before[i]);
+    }
+    free(before);
 }
 
 /* The last stage of a pipeline shows progress by default if a person watches. */
@@ -143,6 +211,14 @@ static bool adapt(struct arg *args, const struct arg *change)
     return false;
 }
 
+/* A letter that the program has for an option of its own is not the shared one's. */
+static void take_letter(struct arg *args, char letter)
+{
+    for (; args->name; args++)
+        if (letter && args->letter == letter)
+            args->letter = 0;
+}
+
 struct arg *args_join(const struct arg *own, const struct arg *shared)
 {
     size_t count = count_args(shared);
@@ -150,8 +226,10 @@ struct arg *args_join(const struct arg *own, const struct arg *shared)
     struct arg *end = all, *changed = xalloc(count + 1, sizeof *changed);
     memcpy(changed, shared, count * sizeof *changed);
     for (; own && own->name; own++)
-        if (own->to || !adapt(changed, own))
+        if (own->to || !adapt(changed, own)) {
+            take_letter(changed, own->letter);
             *end++ = *own;
+        }
     memcpy(end, changed, count * sizeof *changed);
     free(changed);
     return all;
@@ -254,7 +332,9 @@ static void parse(struct stage *stage, const struct arg *args, int argc, char **
 {
     struct getopt_tables tables;
     make_tables(&tables, args);
-    json_t *options = json_object_get(stage->entry, "options");
+    char **before = xalloc(count_args(args) + 1, sizeof *before);
+    for (size_t i = 0; args[i].name; i++)
+        before[i] = value_text(&args[i]);
     for (int c; (c = getopt_long(argc, argv, tables.letters, tables.options, NULL)) != -1;) {
         if (c == '?') {
             fprintf(stderr, "Try '%s --help'.\n", program_invocation_short_name);
@@ -262,8 +342,8 @@ static void parse(struct stage *stage, const struct arg *args, int argc, char **
         }
         const struct arg *arg = found_arg(args, c);
         set_value(arg, optarg);
-        record(options, arg, arg->kind == ARG_FLAG ? NULL : optarg);
     }
+    record(json_object_get(stage->entry, "options"), args, before);
     free(tables.letters);
     free(tables.options);
     stage->operand = argv + optind;

@@ -32,6 +32,7 @@ enum arg_kind {
     ARG_LIST,   /* struct arg_list: an option that may be given again */
     ARG_NUMBER, /* uint64_t: decimal */
     ARG_BYTES,  /* uint64_t: decimal with an optional K, M or G (powers of 1024) */
+    ARG_REAL,   /* float: a normal number above 0 */
     ARG_CHOICE, /* const char *: one of `choices` */
     ARG_RANGE,  /* struct arg_pair: "A-B" with A <= B */
     ARG_PART,   /* struct arg_pair: "I/N" with 1 <= I <= N */
@@ -56,14 +57,15 @@ struct arg {
     const char *name; /* "amax" for --amax */
     char letter;      /* 'a' for -a; 0 for none */
     enum arg_kind kind;
-    void *to;            /* what it sets; NULL: see above */
+    void *to;            /* what it sets, and where its default is until then; NULL: see above */
     const char *value;   /* the value's name in the help: "file"; NULL for a flag */
     const char *choices; /* "none|layer-max" */
     const char *help;    /* any length: it is wrapped. NULL: the option works but is not shown */
     unsigned in;         /* forms that have it; 0: all; NO_SYNOPSIS: help only; NO_FORM: nowhere */
     unsigned required;   /* forms in which it must be given (checked by the program) */
     bool or_previous;    /* excludes the option before it (checked by the program) */
-    bool silent;         /* cannot change the result (-j, -v): not recorded in the history */
+    bool silent; /* cannot change the result (-j, -v): not recorded in the history, where the
+                  * others are unless they have the value that they have anyway */
 };
 
 enum { PROGRAM_FORMS = 4, PROGRAM_EXAMPLES = 6 };
@@ -101,7 +103,7 @@ void stage_begin(struct stage *stage, const struct program *program, const struc
 
 /* A program's own options (may be NULL) and shared ones in one table, which the caller frees. An
  * entry of `own` without `to` adds no option: its `help` and `in`, if set, replace those of the
- * shared option with its name. */
+ * shared option with its name. A shared option whose letter an own one has keeps its name alone. */
 struct arg *args_join(const struct arg *own, const struct arg *shared);
 
 /* -j, --threads N, into *to: 0 if not given, which ordered_pool_threads() accepts. */

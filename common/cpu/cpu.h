@@ -39,5 +39,6 @@ void cpu_fill(enum gemm_type type, void *to, uint64_t at, const uint16_t *from, 
 /* Set a file's operations in the table. */
 void cpu_rows(struct device *d);      /* rows.c */
 void cpu_attention(struct device *d); /* attention.c */
+void cpu_inputs(struct device *d);    /* inputs.c */
 
 #endif

@@ -372,5 +372,6 @@ struct device *device_cpu(unsigned threads)
     d->max_abs = max_abs;
     cpu_rows(d);
     cpu_attention(d);
+    cpu_inputs(d);
     return d;
 }

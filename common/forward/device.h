@@ -26,7 +26,7 @@ struct mat {
     void *at; /* an address in the device's memory; only the device dereferences it */
     uint64_t rows, cols;
     uint64_t stride;  /* elements from one row to the next */
-    enum dtype dtype; /* BF16, F32 or I32; U8 for a weight's bytes as stored in a checkpoint */
+    enum dtype dtype; /* BF16, F32, I32 or I64; U8 for a weight's bytes as stored in a checkpoint */
 };
 
 /* Views: `count` rows or columns from `first` on, and a contiguous matrix reshaped to rows of
@@ -75,6 +75,9 @@ struct keys {
     uint64_t sliding;      /* size of the sliding window, the token itself included */
     uint64_t ratio;        /* tokens a block */
 };
+
+/* Columns that share an NVFP4 scale. */
+enum { DEVICE_BLOCK = 16 };
 
 /* The most bytes that acquire_staging() gives at a time; the number of streams besides stream 0. */
 enum { DEVICE_PIECE = 16 << 20, DEVICE_STREAMS = 6 };
@@ -176,6 +179,16 @@ struct device {
 
     /* amax [1, 1] F32 = max(amax, |x|) over all of x (BF16 or F32); NaN and infinity persist. */
     void (*max_abs)(struct device *d, struct mat amax, struct mat x);
+
+    /* For each block of DEVICE_BLOCK columns, add the products of its columns' elements, two by
+     * two, summed over rows: moments [cols, DEVICE_BLOCK] F32 has at 16 b + i, j the sum of x's
+     * columns 16 b + i and 16 b + j. x BF16.
+     * Rows are added one after the other: however they are divided into calls. */
+    void (*add_moments)(struct device *d, struct mat moments, struct mat x);
+
+    /* Count the blocks of DEVICE_BLOCK columns of each row by their largest magnitudes: count [1,
+     * HEADROOM_BUCKETS] I64, see tensor/headroom.h. x BF16. */
+    void (*count_amaxes)(struct device *d, struct mat count, struct mat x);
 
     /* y = weight · x / rms(x) per row, rms(x) = sqrt(mean(x²) + eps); weight [1, cols] F32. BF16,
      * y may be x. */

@@ -32,7 +32,7 @@ void experts_begin(struct experts *experts, struct layer *layer, const struct fe
         experts->held = xalloc(matrices, sizeof *experts->held);
     for (size_t e = 0; e < count && stay; e++)
         feed_expert(feed, layer, e, &experts->held[e * EXPERT_MATRICES]);
-    if (stay && feed->arithmetic == ARITHMETIC_ENGINE)
+    if (stay && feed->run->arithmetic == ARITHMETIC_ENGINE)
         share_input_scales(experts->held, matrices);
     float *zero = xalloc(matrices * SEEN, sizeof *zero);
     experts->seen = d->make(d, DTYPE_F32, matrices, SEEN);
@@ -48,7 +48,10 @@ void experts_end(struct experts *experts)
     size_t matrices = (size_t)experts->layer->experts.count * EXPERT_MATRICES;
     for (size_t i = 0; i < matrices && experts->held; i++)
         held_free(experts->feed, &experts->held[i]);
+    for (size_t i = 0; i < matrices && experts->inputs; i++)
+        inputs_end(&experts->inputs[i], d);
     d->drop(d, experts->seen);
+    free(experts->inputs);
     free(experts->held);
     free(experts->rows);
     free(experts->routed);
@@ -112,7 +115,7 @@ static void run(const struct experts *experts, struct linear *linear, struct mat
                 struct mat weight)
 {
     struct device *d = experts->layer->network->device;
-    bool after = experts->feed->arithmetic == ARITHMETIC_ENGINE &&
+    bool after = experts->feed->run->arithmetic == ARITHMETIC_ENGINE &&
                  linear[EXPERT_DOWN].activation == ACTIVATION_NVFP4;
     linear_mlp(d, &linear[EXPERT_GATE], &linear[EXPERT_UP], &linear[EXPERT_DOWN],
                experts->layer->experts.limit, y, x, after ? (struct mat){0} : weight);
@@ -156,10 +159,11 @@ static void load(const struct experts *experts, struct linear *linear, uint64_t 
     else
         feed_expert(feed, experts->layer, e, taken);
     for (unsigned i = 0; i < EXPERT_MATRICES; i++)
-        linear_load(
-            feed->network->device, &linear[i], &held[i].from,
-            linear_activation(feed->network, feed->arithmetic, held[i].from.weight->format, true),
-            1, mat_rows(experts->seen, e * EXPERT_MATRICES + i, 1));
+        linear_load(feed->network->device, &linear[i], &held[i].from,
+                    linear_activation(feed->run, held[i].from.weight, true), 1,
+                    mat_rows(experts->seen, e * EXPERT_MATRICES + i, 1));
+    for (unsigned i = 0; i < EXPERT_MATRICES && experts->inputs; i++)
+        linear[i].inputs = &experts->inputs[e * EXPERT_MATRICES + i];
     for (unsigned i = 0; i < EXPERT_MATRICES && !experts->held; i++)
         held_free(feed, &taken[i]);
 }

@@ -12,8 +12,9 @@ struct experts {
     struct held *held; /* by expert and matrix, if all are resident; NULL if they are taken from the
                           feed and dropped one by one */
     struct mat seen;   /* [experts * EXPERT_MATRICES, SEEN] F32 */
-    uint64_t *rows;    /* by expert: how many went through it */
-    uint64_t *routed;  /* by expert: how many the router sent to it */
+    struct inputs *inputs; /* the same, what else is recorded; NULL: nothing */
+    uint64_t *rows;        /* by expert: how many went through it */
+    uint64_t *routed;      /* by expert: how many the router sent to it */
 };
 
 /* `stay`: take all of them from the feed now, so that any number of groups can go through them, and

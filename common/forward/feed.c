@@ -136,7 +136,7 @@ void feed_layer(const struct feed *feed, struct layer *layer, size_t first, size
         struct held held;
         feed_take(feed, &held);
         size_t piece = layer_find(layer, held.from.tensor->name);
-        layer_load(layer, piece, feed->arithmetic, &held.from);
+        layer_load(layer, piece, feed->run, &held.from);
         held_free(feed, &held);
     }
     for (size_t i = first; i < end; i++)

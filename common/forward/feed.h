@@ -10,7 +10,7 @@ struct feed {
     struct ts_in *in;
     const struct network *network; /* matrices are uploaded to its device */
     const struct weights *weights;
-    enum arithmetic arithmetic;
+    const struct forward *run; /* its arithmetic is what they are loaded for */
     struct prefetch *prefetch;
     struct digest *digest; /* of the tensors taken, see feed_digest(); or NULL */
 };

@@ -13,7 +13,7 @@
 
 /* How activations are quantized before a product. */
 enum arithmetic {
-    ARITHMETIC_CALIBRATION, /* as served, but experts see BF16 */
+    ARITHMETIC_CALIBRATION, /* as served, but experts, and what `quantizes` says, see BF16 */
     ARITHMETIC_SERVED, /* as the model's own code, by the format of each weight: FP8 for FP8 and
                           MXFP4, NVFP4 under its input_scale for NVFP4, BF16 for the rest */
     ARITHMETIC_SOURCE, /* the same, but FP8 for NVFP4 weights, as for their MXFP4 source */
@@ -31,6 +31,11 @@ struct linear_seen {
     bool weighted;         /* the input is times the router's weight: */
     float unweighted_amax; /* the same without it */
     float weight_amax;
+    /* What forward.records asked for; else NULL, and 0: */
+    const float *moments; /* [cols, DEVICE_BLOCK]: means over the rows, see device.h,
+                             add_moments(). Of several ranks, only rank 0 has them. */
+    uint64_t cols;
+    float headroom_amax, unweighted_headroom_amax; /* see tensor/headroom.h */
 };
 
 /* Hidden states after a layer. */
@@ -53,6 +58,8 @@ struct forward {
                               are told of all samples */
     struct gather *gather; /* shares the reading between ranks; NULL: each reads all */
     enum arithmetic arithmetic;
+    const char *recipe;    /* a digest that tells what quantizes() says from what another run's
+                              says, or NULL without it */
     bool all_experts;      /* every token also goes through every expert, for amaxes only */
     bool mtp;              /* run the multi-token prediction layers, too */
     bool head;             /* losses are wanted */
@@ -63,6 +70,10 @@ struct forward {
     uint64_t first, last;  /* layers */
     const char *states_in; /* hidden states to begin with instead of embeddings, or NULL */
     void *context;         /* for the callbacks, which may be NULL: */
+    /* Whether the module is to be quantized after a calibration, which then shows it BF16. */
+    bool (*quantizes)(void *context, const char *module);
+    /* What to record of a linear's inputs besides amaxes: the kinds of inputs.h, 0 for none. */
+    unsigned (*records)(void *context, const char *module, bool expert);
     void (*linear)(void *context, const struct linear_seen *seen);
     void (*routed)(void *context, const char *expert, uint64_t tokens);
     /* The hidden states after a layer. */

@@ -27,12 +27,15 @@ void layer_end(struct layer *layer)
     for (size_t i = 0; d && i < layer->network->pieces; i++) {
         struct piece *p = &layer->piece[i];
         linear_drop(d, &p->linear);
+        if (layer->inputs)
+            inputs_end(&layer->inputs[i], d);
         if (p->vector.at)
             d->drop(d, p->vector);
         free(p->table);
     }
     if (d)
         d->drop(d, layer->seen);
+    free(layer->inputs);
     free(layer->piece);
     free(layer->prefix);
 }
@@ -165,7 +168,7 @@ static void load_numbers(const struct layer *layer, struct piece *p, const struc
     free(copy);
 }
 
-void layer_load(struct layer *layer, size_t piece, enum arithmetic arithmetic,
+void layer_load(struct layer *layer, size_t piece, const struct forward *run,
                 const struct raw_weight *from)
 {
     struct piece *p = &layer->piece[piece];
@@ -175,10 +178,8 @@ void layer_load(struct layer *layer, size_t piece, enum arithmetic arithmetic,
         row_table_open(&p->by_number, from->weight, from->rows, from->row_scales);
     } else if (p->kind != PIECE_ABSENT && p->kind != PIECE_UNUSED) {
         enum activation activation =
-            p->kind == PIECE_MATRIX
-                ? ACTIVATION_BF16
-                : linear_activation(layer->network, arithmetic, from->weight->format,
-                                    p->kind == PIECE_EXPERT);
+            p->kind == PIECE_MATRIX ? ACTIVATION_BF16
+                                    : linear_activation(run, from->weight, p->kind == PIECE_EXPERT);
         linear_load(layer->network->device, &p->linear, from, activation, p->groups ? p->groups : 1,
                     mat_rows(layer->seen, piece, 1));
     }

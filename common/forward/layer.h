@@ -49,7 +49,8 @@ struct layer {
     char *prefix;        /* "layers.3."; "" for tensors outside layers */
     struct piece *piece; /* [network->pieces], numbered by the family in the order of use */
     struct expert_pieces experts;
-    struct mat seen; /* amaxes of its linears, [network->pieces, SEEN] F32 */
+    struct mat seen;       /* amaxes of its linears, [network->pieces, SEEN] F32 */
+    struct inputs *inputs; /* what else is recorded of them, by piece; NULL: nothing */
 };
 
 /* Describe layer `number`, or LAYER_HEAD; nothing is loaded yet. Before the network's begin(), a
@@ -73,9 +74,9 @@ void layer_check(const struct layer *layer, struct ts_in *in, const struct weigh
 /* The piece that a tensor's name stands for; network->pieces if none. */
 size_t layer_find(const struct layer *layer, const char *tensor);
 
-/* Load a tensor to the device as a piece. A NaN or infinity in a vector, and an expert number out
- * of range in a table, end the process. */
-void layer_load(struct layer *layer, size_t piece, enum arithmetic arithmetic,
+/* Load a tensor to the device as a piece, for the arithmetic of `run`. A NaN or infinity in a
+ * vector, and an expert number out of range in a table, end the process. */
+void layer_load(struct layer *layer, size_t piece, const struct forward *run,
                 const struct raw_weight *from);
 
 /* linear_apply(), and device.h's rms_norm() with network->norm_eps, with a loaded piece. */

@@ -65,6 +65,7 @@ void layer_pass_begin(struct layer_pass *lp, struct pass *pass, uint64_t number)
     layer_begin(n, &lp->layer, number);
     feed_layer(&pass->feed, &lp->layer, 0, n->late_pieces);
     experts_begin(&lp->experts, &lp->layer, &pass->feed, pass->memory.resident);
+    observe_begin(pass->run, &lp->layer, &lp->experts);
 }
 
 void layer_pass_run(struct layer_pass *lp)

@@ -4,14 +4,21 @@
 
 #include "base/die.h"
 
-enum activation linear_activation(const struct network *n, enum arithmetic arithmetic,
-                                  enum format format, bool expert)
+/* The inputs whose amaxes are wanted should not be rounded before. */
+static bool is_calibrated(const struct forward *run, const struct weight *weight, bool expert)
 {
-    if (format == FORMAT_PLAIN || (expert && arithmetic == ARITHMETIC_CALIBRATION))
+    return run->arithmetic == ARITHMETIC_CALIBRATION &&
+           (expert || (run->quantizes && run->quantizes(run->context, weight->module)));
+}
+
+enum activation linear_activation(const struct forward *run, const struct weight *weight,
+                                  bool expert)
+{
+    if (weight->format == FORMAT_PLAIN || is_calibrated(run, weight, expert))
         return ACTIVATION_BF16;
-    if (format == FORMAT_NVFP4 && arithmetic != ARITHMETIC_SOURCE)
+    if (weight->format == FORMAT_NVFP4 && run->arithmetic != ARITHMETIC_SOURCE)
         return ACTIVATION_NVFP4;
-    return n->fp8;
+    return run->network->fp8;
 }
 
 /* ---- loading ---- */
@@ -83,6 +90,7 @@ void linear_apply(struct device *d, struct linear *linear, struct mat y, struct 
     struct mat a = x;
     linear->rows += x.rows;
     d->max_abs(d, seen(linear, SEEN_INPUT), x);
+    inputs_record(linear->inputs, d, x);
     if (linear->activation != ACTIVATION_BF16) {
         a = d->make(d, DTYPE_BF16, x.rows, x.cols);
         d->quantize(d, a, x, linear->activation, linear->scale_2);
@@ -102,6 +110,7 @@ static void see_unweighted(struct device *d, const struct linear *down, struct m
     struct mat y = d->make(d, DTYPE_BF16, gate.rows, gate.cols);
     d->swiglu(d, y, gate, up, limit, (struct mat){0});
     d->max_abs(d, seen(down, SEEN_UNWEIGHTED), y);
+    inputs_record_unweighted(down->inputs, d, y);
     d->drop(d, y);
 }
 

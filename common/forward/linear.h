@@ -4,6 +4,7 @@
 #define LINEAR_H
 
 #include "forward/forward.h"
+#include "forward/inputs.h"
 #include "model/weights.h"
 
 /* A tensor with its scales, as the checkpoint stores them. */
@@ -30,15 +31,15 @@ struct linear {
     uint64_t outputs; /* columns of the output */
     enum activation activation;
     float scale_2;
-    const char *module; /* its name */
-    struct mat seen;    /* [1, SEEN] F32 */
-    uint64_t rows;      /* of input so far */
+    const char *module;          /* its name */
+    struct mat seen;             /* [1, SEEN] F32 */
+    uint64_t rows;               /* of input so far */
+    const struct inputs *inputs; /* to record what they say; NULL: only amaxes */
 };
 
-/* How a product with a weight of that format quantizes its input; `expert`: the weight is an
- * expert's. */
-enum activation linear_activation(const struct network *n, enum arithmetic arithmetic,
-                                  enum format format, bool expert);
+/* How a run's product with a weight quantizes its input; `expert`: the weight is an expert's. */
+enum activation linear_activation(const struct forward *run, const struct weight *weight,
+                                  bool expert);
 
 /* Put a weight on the device, cut into `groups` (at least 1) of equally many rows. `seen` remains
  * the caller's. An NVFP4 activation without an input_scale ends the process. The caller frees it

@@ -5,6 +5,9 @@
 
 #include "forward/experts.h"
 
+/* Ask run->records what to record of each loaded linear, before anything goes through it. */
+void observe_begin(const struct forward *run, struct layer *layer, struct experts *experts);
+
 /* Call run->linear for each loaded linear of a layer or of its experts, and run->routed for each
  * expert. NaN or infinity in any ends the process. Waits for the device. */
 void observe_layer(const struct forward *run, const struct layer *layer);

@@ -61,10 +61,8 @@ void pass_begin(struct pass *pass, const struct forward *run)
     memory_plan(&pass->memory, run, &pass->rows, pass->needed.largest, pass->needed.together);
     if (needs_embedding(run))
         embedding_open(&pass->embedding, n, run->in, &pass->needed.weights, pass->needed.wanted);
-    pass->feed = (struct feed){.in = run->in,
-                               .network = n,
-                               .weights = &pass->needed.weights,
-                               .arithmetic = run->arithmetic};
+    pass->feed =
+        (struct feed){.in = run->in, .network = n, .weights = &pass->needed.weights, .run = run};
     skip_layers(pass);
     pass->feed.prefetch = prefetch_weights(pass);
 }

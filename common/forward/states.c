@@ -15,6 +15,8 @@ static char *fingerprint(const struct forward *run, char *hex)
     digest_add(digest, run->tokens->digest, DIGEST_TEXT);
     digest_add(digest, text, strlen(text));
     digest_add(digest, &arithmetic, 1);
+    if (run->recipe)
+        digest_add(digest, run->recipe, strlen(run->recipe));
     free(text);
     return digest_end(digest, hex);
 }
@@ -129,8 +131,10 @@ static void check_digest(struct ts_in *in, const char *wanted, const char *what)
 void states_check(const struct forward *run, struct ts_in *in)
 {
     char hex[DIGEST_TEXT];
-    check_digest(in, fingerprint(run, hex),
-                 "from other tokens, from another config.json, or with other arithmetic");
+    check_digest(
+        in, fingerprint(run, hex),
+        "from other tokens, from another config.json, with other arithmetic, or for another "
+        "recipe");
 }
 
 /* Read what the current tensor of `in` has of the hidden states, and clear its name; false if it is

@@ -3,10 +3,12 @@
  *
  *   hidden_states  BF16 [samples, length, copies, dim], zeros after a sample's end; absent if
  *                  nothing goes on from them
- *   carried        BF16 [samples, length, carried], the same for the columns after the copies,
- * where a model has them (see network.h) layer          I64 []: the layer that they come out of
+ *   carried        BF16 [samples, length, carried], the same for the columns after the copies;
+ *                  absent where a model has none (see network.h)
+ *   layer          I64 []: the layer that they come out of
  *   lengths        I32 [samples]
- *   fingerprint    U8 [64]: a digest of the token ids, config.json and the arithmetic
+ *   fingerprint    U8 [64]: a digest of the token ids, config.json, the arithmetic and
+ *                  the recipe
  *   weights        U8 [64]: a digest of the layers that they went through, see forward.h */
 #ifndef STATES_H
 #define STATES_H

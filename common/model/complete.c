@@ -85,13 +85,6 @@ static void find_expert(struct search *search, struct place place)
 
 /* ---- layers ---- */
 
-/* config.json's count, or 0. */
-static uint32_t config_count(const struct model *model, const char *key)
-{
-    json_int_t count = key ? json_integer_value(json_object_get(model->config, key)) : 0;
-    return count > 0 && count < UINT32_MAX ? (uint32_t)count : 0;
-}
-
 /* How many layers there are of a section, and the most experts of any. */
 struct extent {
     uint32_t layers, experts;
@@ -134,7 +127,7 @@ static void find_layers(struct search *search, enum section section, uint32_t la
         if (!there || !routed)
             continue;
         const char *key = family->experts_key(search->model, &place);
-        uint32_t experts = config_count(search->model, key);
+        uint32_t experts = model_count(search->model, key);
         if (key && !experts)
             experts = most;
         for (place.expert = 0; place.expert < experts && search->count < COUNTED; place.expert++)
@@ -161,7 +154,7 @@ static char *surplus_expert(const struct search *search)
         if (!place_is_routed(&place))
             continue;
         const char *key = search->model->family->experts_key(search->model, &place);
-        uint32_t count = config_count(search->model, key);
+        uint32_t count = model_count(search->model, key);
         char path[TENSOR_NAME_MAX + 1];
         if (count && place.expert >= count)
             return xprintf("has %s, but config.json's %s is %" PRIu32,

@@ -1,55 +1,71 @@
 /* DeepSeek-V3 (V3, R1, V3.1), V3.2, which adds an indexer, and models of the same architecture such
  * as Kimi-K2, with the tensor names of their releases. Layers from num_hidden_layers on are MTP's.
- * Sources: the releases' config.json and model.safetensors.index.json; for the names in calibration
- * dumps, DeepSeek's inference/model.py of V3 and V3.2. */
-#include <stdio.h>
-#include <string.h>
-
+ * Sources: the releases' config.json and model.safetensors.index.json; for the names in files of
+ * ranks and in calibration dumps, DeepSeek's inference/ of V3 and V3.2. */
 #include "model/family.h"
 
 static const struct section_name sections[] = {
-    {.prefix = "model.embed_tokens.", .section = SECTION_EMBED, .stays = true},
-    {.prefix = "model.layers.#.", .section = SECTION_LAYERS},
-    {.prefix = "model.norm.", .section = SECTION_NORM, .stays = true},
-    {.prefix = "lm_head.", .section = SECTION_HEAD, .stays = true},
+    {.prefix = "model.embed_tokens.",
+     .section = SECTION_EMBED,
+     .stays = true,
+     .in_ranks = "embed.",
+     .share = SHARE_ROWS},
+    {.prefix = "model.layers.#.", .section = SECTION_LAYERS, .in_ranks = "layers.#."},
+    {.prefix = "model.norm.", .section = SECTION_NORM, .stays = true, .in_ranks = "norm."},
+    {.prefix = "lm_head.",
+     .section = SECTION_HEAD,
+     .stays = true,
+     .in_ranks = "head.",
+     .share = SHARE_ROWS},
     {0},
 };
 
 /* gate and up form one fused product */
 static const struct matrix_name mlp[] = {
-    {.name = "gate_proj", .group = 1}, {.name = "up_proj", .group = 1}, {.name = "down_proj"}, {0}};
+    {.name = "gate_proj", .group = 1, .in_ranks = "w1", .share = SHARE_ROWS},
+    {.name = "up_proj", .group = 1, .in_ranks = "w3", .share = SHARE_ROWS},
+    {.name = "down_proj", .in_ranks = "w2", .share = SHARE_COLS},
+    {0}};
 
 /* in the order of use; q_a_proj and kv_a_proj_with_mqa, of the same input, form one fused product;
  * q_proj replaces the low-rank q of small models */
-static const struct matrix_name attention[] = {{.name = "q_proj"},
-                                               {.name = "q_a_proj", .group = 1},
-                                               {.name = "kv_a_proj_with_mqa", .group = 1},
-                                               {.name = "q_a_layernorm", .stays = true},
-                                               {.name = "kv_a_layernorm", .stays = true},
-                                               {.name = "q_b_proj"},
-                                               {.name = "indexer.wq_b"},
-                                               {.name = "indexer.wk"},
-                                               {.name = "indexer.k_norm", .stays = true},
-                                               {.name = "indexer.weights_proj"},
-                                               {.name = "kv_b_proj"},
-                                               {.name = "o_proj"},
-                                               {0}};
+static const struct matrix_name attention[] = {
+    {.name = "q_proj", .in_ranks = "wq", .share = SHARE_ROWS},
+    {.name = "q_a_proj", .group = 1, .in_ranks = "wq_a"},
+    {.name = "kv_a_proj_with_mqa", .group = 1, .in_ranks = "wkv_a"},
+    {.name = "q_a_layernorm", .stays = true, .in_ranks = "q_norm"},
+    {.name = "kv_a_layernorm", .stays = true, .in_ranks = "kv_norm"},
+    {.name = "q_b_proj", .in_ranks = "wq_b", .share = SHARE_ROWS},
+    {.name = "indexer.wq_b"},
+    {.name = "indexer.wk"},
+    {.name = "indexer.k_norm", .stays = true},
+    {.name = "indexer.weights_proj"},
+    {.name = "kv_b_proj", .in_ranks = "wkv_b", .share = SHARE_ROWS},
+    {.name = "o_proj", .in_ranks = "wo", .share = SHARE_COLS},
+    {0}};
 
 static const struct part_name parts[] = {
     {.prefix = "embed_tokens.", .stays = true}, /* MTP only, as are the next three */
     {.prefix = "enorm.", .stays = true},
     {.prefix = "hnorm.", .stays = true},
     {.prefix = "eh_proj."},
-    {.prefix = "input_layernorm.", .stays = true},
-    {.prefix = "self_attn.", .matrix = attention},
-    {.prefix = "post_attention_layernorm.", .stays = true},
-    {.prefix = "mlp.gate.", .stays = true},
-    {.prefix = "mlp.shared_experts.", .matrix = mlp},
-    {.prefix = "mlp.experts.#.", .matrix = mlp},
-    {.prefix = "mlp.", .matrix = mlp},         /* of dense layers */
-    {.prefix = "shared_head.", .stays = true}, /* MTP only */
+    {.prefix = "input_layernorm.", .stays = true, .in_ranks = "attn_norm."},
+    {.prefix = "self_attn.", .matrix = attention, .in_ranks = "attn."},
+    {.prefix = "post_attention_layernorm.", .stays = true, .in_ranks = "ffn_norm."},
+    {.prefix = "mlp.gate.e_score_correction_bias", .stays = true, .in_ranks = "ffn.gate.bias"},
+    {.prefix = "mlp.gate.", .stays = true, .in_ranks = "ffn.gate."},
+    {.prefix = "mlp.shared_experts.", .matrix = mlp, .in_ranks = "ffn.shared_experts."},
+    {.prefix = "mlp.experts.#.", .matrix = mlp, .in_ranks = "ffn.experts.#."},
+    {.prefix = "mlp.", .matrix = mlp, .in_ranks = "ffn."}, /* of dense layers */
+    {.prefix = "shared_head.", .stays = true},             /* MTP only */
     {0},
 };
+
+/* Source: inference/convert.py of V3 and of V3.2, whose ranks all have the whole indexer. MTP's
+ * layer has no place in inference/model.py. */
+static const char *const divides[] = {"num_attention_heads", "n_routed_experts", "vocab_size",
+                                      NULL};
+static const struct rank_files ranks = {.scale = "weight_scale_inv", .divides = divides};
 
 /* ---- what a checkpoint has ---- */
 
@@ -154,74 +170,6 @@ static unsigned expert_class(const struct model *model, const struct place *plac
     return is_draft(model, place) ? CLASS_MTP : CLASS_SCORE;
 }
 
-/* ---- names in calibration dumps ---- */
-
-/* Components of names, in the release and in dumps; the others are the same. */
-static const struct spelling {
-    const char *name, *dumped;
-} spellings[] = {
-    {"self_attn", "attn"},  {"mlp", "ffn"},       {"q_proj", "wq"},
-    {"q_a_proj", "wq_a"},   {"q_b_proj", "wq_b"}, {"kv_a_proj_with_mqa", "wkv_a"},
-    {"kv_b_proj", "wkv_b"}, {"o_proj", "wo"},     {"gate_proj", "w1"},
-    {"down_proj", "w2"},    {"up_proj", "w3"},    {"lm_head", "head"},
-};
-
-/* The other spelling of a component of *length characters, which becomes its length; the component
- * itself if it has none. */
-static const char *respell(const char *component, size_t *length, bool to_dump)
-{
-    for (size_t i = 0; i < sizeof spellings / sizeof *spellings; i++) {
-        const struct spelling *s = &spellings[i];
-        const char *from = to_dump ? s->name : s->dumped, *to = to_dump ? s->dumped : s->name;
-        if (strlen(from) == *length && !strncmp(from, component, *length)) {
-            *length = strlen(to);
-            return to;
-        }
-    }
-    return component;
-}
-
-/* Append the name to `out`, each component respelled. The indexer's wq_b has one name only. False
- * if it does not fit. */
-static bool respell_all(const char *name, char *out, bool to_dump)
-{
-    size_t used = strlen(out);
-    for (bool same = false;; name++) {
-        size_t length = strcspn(name, "."), written = length;
-        const char *component = same ? name : respell(name, &written, to_dump);
-        same = length == strlen("indexer") && !strncmp(name, "indexer", length);
-        name += length;
-        if (used + written + 1 > TENSOR_NAME_MAX)
-            return false;
-        memcpy(out + used, component, written);
-        used += written;
-        out[used] = *name;
-        if (!*name)
-            return true;
-        out[++used] = 0;
-    }
-}
-
-static const char prefix[] = "model.";
-
-/* "model.layers.3.self_attn.o_proj" is dumped as "layers.3.attn.wo". */
-static bool to_dump(const char *module, char *dumped)
-{
-    size_t length = strlen(prefix);
-    *dumped = 0;
-    return respell_all(strncmp(module, prefix, length) != 0 ? module : module + length, dumped,
-                       true);
-}
-
-static bool from_dump(const struct model *model, const char *dumped, char *module)
-{
-    static const char layers[] = "layers.";
-    (void)model;
-    bool in_layer = !strncmp(dumped, layers, strlen(layers));
-    strcpy(module, in_layer ? prefix : "");
-    return respell_all(dumped, module, false);
-}
-
 static const char *const others[] = {"deepseek_v32", "kimi_k2", NULL};
 
 const struct family family_deepseek_v3 = {
@@ -233,8 +181,8 @@ const struct family family_deepseek_v3 = {
     .layer_has = layer_has,
     .experts_key = experts_key,
     .amax_separator = ".",
-    .to_dump = to_dump,
-    .from_dump = from_dump,
+    .dumped_as_ranks = true,
     .classes = classes,
     .expert_class = expert_class,
+    .ranks = &ranks,
 };

@@ -3,11 +3,11 @@
 #include "model/deepseek_v4.h"
 
 static const struct section_name sections[] = {
-    {.prefix = "embed.", .section = SECTION_EMBED, .stays = true},
+    {.prefix = "embed.", .section = SECTION_EMBED, .stays = true, .share = SHARE_ROWS},
     {.prefix = "layers.#.", .section = SECTION_LAYERS},
     {.prefix = "norm.", .section = SECTION_NORM, .stays = true},
     {.prefix = "hc_head_", .section = SECTION_HEAD, .stays = true},
-    {.prefix = "head.", .section = SECTION_HEAD, .part = 1, .stays = true},
+    {.prefix = "head.", .section = SECTION_HEAD, .part = 1, .stays = true, .share = SHARE_ROWS},
     {.prefix = "mtp.#.", .section = SECTION_MTP},
     {0},
 };
@@ -21,10 +21,10 @@ const struct matrix_name deepseek_v4_attention[] = {{.name = "wq_a", .group = 1}
                                                     {.name = "wkv", .group = 1},
                                                     {.name = "q_norm", .stays = true},
                                                     {.name = "kv_norm", .stays = true},
-                                                    {.name = "wq_b"},
-                                                    {.name = "indexer.wq_b"},
-                                                    {.name = "wo_a"},
-                                                    {.name = "wo_b"},
+                                                    {.name = "wq_b", .share = SHARE_ROWS},
+                                                    {.name = "indexer.wq_b", .share = SHARE_ROWS},
+                                                    {.name = "wo_a", .share = SHARE_ROWS_BF16},
+                                                    {.name = "wo_b", .share = SHARE_COLS},
                                                     {0}};
 
 static const struct part_name parts[] = {
@@ -36,18 +36,27 @@ static const struct part_name parts[] = {
     {.prefix = "main_proj."},
     {.prefix = "hc_attn_", .stays = true},
     {.prefix = "attn_norm.", .stays = true},
-    {.prefix = "attn.attn_sink", .stays = true},
+    {.prefix = "attn.attn_sink", .stays = true, .share = SHARE_ROWS},
     {.prefix = "attn.compressor.", .stays = true},
     {.prefix = "attn.indexer.compressor.", .stays = true},
-    {.prefix = "attn.indexer.weights_proj.", .stays = true},
+    {.prefix = "attn.indexer.weights_proj.", .stays = true, .share = SHARE_ROWS},
     {.prefix = "attn.", .matrix = deepseek_v4_attention},
     {.prefix = "hc_ffn_", .stays = true},
     {.prefix = "ffn_norm.", .stays = true},
     {.prefix = "ffn.gate.", .stays = true},
     {.prefix = "ffn.shared_experts.", .matrix = deepseek_v4_mlp},
     {.prefix = "ffn.experts.#.", .matrix = deepseek_v4_mlp},
+    {.prefix = "hc_head_", .stays = true}, /* MTP only, as are the next three */
+    {.prefix = "norm.", .stays = true},
+    {.prefix = "emb.", .stays = true, .share = SHARE_NOTHING}, /* copies of the trunk's */
+    {.prefix = "head.", .stays = true, .share = SHARE_NOTHING},
     {0},
 };
+
+/* Source: the April releases' inference/convert.py; they divide as inference/model.py does. */
+static const char *const divides[] = {"num_attention_heads", "index_n_heads", "o_groups",
+                                      "n_routed_experts",    "vocab_size",    NULL};
+static const struct rank_files ranks = {.mtp = true, .divides = divides};
 
 /* In all releases; compressor, indexer, hash tables and biases are in some layers only. */
 static const char *const has[] = {
@@ -75,6 +84,29 @@ static const char *const of_all[] = {"hc_attn_base",
                                      "ffn.shared_experts.w2.weight",
                                      NULL};
 const struct layer_names deepseek_v4_layer_has[] = {{of_all, NULL}, {0}};
+
+/* Drafts are left out: those of V4.1 have other experts. */
+const struct shape_name deepseek_v4_shapes[] = {
+    {"embed.weight", "vocab_size", "hidden_size"},
+    {"head.weight", "vocab_size", "hidden_size"},
+    {"norm.weight", "hidden_size", NULL},
+    {"layers.#.attn_norm.weight", "hidden_size", NULL},
+    {"layers.#.attn.attn_sink", "num_attention_heads", NULL},
+    {"layers.#.attn.wq_a.weight", "q_lora_rank", "hidden_size"},
+    {"layers.#.attn.wq_b.weight", "num_attention_heads*head_dim", "q_lora_rank"},
+    {"layers.#.attn.wkv.weight", "head_dim", "hidden_size"},
+    {"layers.#.attn.wo_a.weight", "o_groups*o_lora_rank", NULL},
+    {"layers.#.attn.wo_b.weight", "hidden_size", "o_groups*o_lora_rank"},
+    {"layers.#.attn.indexer.wq_b.weight", "index_n_heads*index_head_dim", "q_lora_rank"},
+    {"layers.#.hc_attn_fn", NULL, "hc_mult*hidden_size"},
+    {"layers.#.ffn.gate.weight", "n_routed_experts", "hidden_size"},
+    {"layers.#.ffn.gate.tid2eid", "vocab_size", "num_experts_per_tok"},
+    {"layers.#.ffn.shared_experts.w1.weight", "n_shared_experts*moe_intermediate_size",
+     "hidden_size"},
+    {"layers.#.ffn.experts.#.w1.weight", "moe_intermediate_size", "hidden_size"},
+    {"layers.#.ffn.experts.#.w3.weight", "moe_intermediate_size", "hidden_size"},
+    {"layers.#.ffn.experts.#.w2.weight", "hidden_size", "moe_intermediate_size"},
+    {0}};
 
 static const char *experts_key(const struct model *model, const struct place *place)
 {
@@ -107,10 +139,12 @@ const struct family family_deepseek_v4 = {
     .has = has,
     .layer_has = deepseek_v4_layer_has,
     .experts_key = experts_key,
+    .shapes = deepseek_v4_shapes,
     .dspark = "mtp.0.main_proj",
     .weighs_early = true,
     .amax_separator = "_",
     .classes = classes,
     .expert_class = expert_class,
+    .ranks = &ranks,
     .chat = CHAT_V4,
 };

@@ -11,4 +11,7 @@ extern const struct matrix_name deepseek_v4_mlp[], deepseek_v4_attention[];
 /* What all layers and drafts have, for struct family. */
 extern const struct layer_names deepseek_v4_layer_has[];
 
+/* Their shapes. */
+extern const struct shape_name deepseek_v4_shapes[];
+
 #endif

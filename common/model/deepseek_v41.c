@@ -63,6 +63,7 @@ const struct family family_deepseek_v41 = {
     .has = has,
     .layer_has = deepseek_v4_layer_has,
     .experts_key = experts_key,
+    .shapes = deepseek_v4_shapes,
     .dspark = "mtp.0.main_proj",
     .weighs_early = true,
     .amax_separator = "_",

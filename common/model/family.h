@@ -3,7 +3,10 @@
  *
  * A family is a table of tensor names in the order of execution. In a prefix, '#' stands for a
  * number: the layer's or the expert's. To add a family: add a file with such a table, and a line to
- * families.def. */
+ * families.def.
+ *
+ * `in_ranks` is the name that DeepSeek's inference code has for it, which the files of
+ * model-parallel ranks use; NULL: the same. `share` is what each rank has (see place.h). */
 #ifndef FAMILY_H
 #define FAMILY_H
 
@@ -15,6 +18,8 @@ struct section_name {
     enum section section;
     uint8_t part; /* distinguishes the parts of a section without layers */
     bool stays;   /* see place.h */
+    const char *in_ranks;
+    enum share share; /* outside of layers */
 };
 
 /* A matrix of a part, and its group in that part (see place.h); 0 for none. */
@@ -22,6 +27,8 @@ struct matrix_name {
     const char *name; /* "w1" */
     uint8_t group;
     bool stays; /* see place.h */
+    const char *in_ranks;
+    enum share share;
 };
 
 /* The prefix of a part's names within a layer: "attn.", or "ffn.experts.#." for routed experts. */
@@ -30,12 +37,29 @@ struct part_name {
     const struct matrix_name *matrix; /* in the order of use, ended by a NULL name; or NULL: names
                                        * are in natural order */
     bool stays;                       /* see place.h */
+    const char *in_ranks;
+    enum share share; /* without matrices */
+};
+
+/* The files of model-parallel ranks, as the family's inference/convert.py writes them. */
+struct rank_files {
+    bool mtp;                   /* they have the layers of MTP */
+    const char *scale;          /* the last component that they call "scale"; NULL: the same */
+    const char *const *divides; /* config.json's keys for numbers that the number of ranks must
+                                 * divide, ended by NULL */
 };
 
 /* Names of tensors in a layer, ended by NULL, and the layers that have them; NULL: all. */
 struct layer_names {
     const char *const *names;
     bool (*where)(const struct model *model, const struct place *place);
+};
+
+/* The shape of a tensor of any checkpoint's, as it lies there whole: config.json's keys, of which a
+ * dimension is the product ("o_groups*o_lora_rank"), or NULL: not by keys. In the name, '#' stands
+ * for a number. */
+struct shape_name {
+    const char *name, *rows, *cols;
 };
 
 struct family {
@@ -52,6 +76,7 @@ struct family {
     /* With layer_has: config.json's key for the number of routed experts in the layer at `place`;
      * NULL: that layer has none. */
     const char *(*experts_key)(const struct model *model, const struct place *place);
+    const struct shape_name *shapes; /* ended by a NULL name; or NULL: not known */
     /* A module that only drafts of DSpark have, which predict a block of tokens from several
      * layers' hidden states; or NULL. */
     const char *dspark;
@@ -62,11 +87,7 @@ struct family {
 
     const char *amax_separator; /* between a module and "input_quantizer._amax" */
 
-    /* Convert a module's name to that in the reference's calibration dumps, into `dumped`
-     * (TENSOR_NAME_MAX + 1 bytes), and back into `module`; false if it has none. NULL: the names
-     * are the checkpoint's. */
-    bool (*to_dump)(const char *module, char *dumped);
-    bool (*from_dump)(const struct model *model, const char *dumped, char *module);
+    bool dumped_as_ranks; /* the reference's calibration dumps have the modules' names in ranks */
 
     const struct fp8_block
         *fp8_block; /* block sizes besides weight_block_size, ended by 0 rows; or NULL */
@@ -75,6 +96,8 @@ struct family {
                                          * class */
     /* The index of an expert's class; NULL: always the first. */
     unsigned (*expert_class)(const struct model *model, const struct place *place);
+
+    const struct rank_files *ranks; /* NULL: none are known */
 
     enum chat_style chat;
 };
@@ -87,6 +110,9 @@ struct model {
     uint32_t layers;            /* num_hidden_layers; 0 if unknown */
     struct fp8_block fp8_block; /* quantization_config's weight_block_size; 0 rows if unknown */
 };
+
+/* config.json's count of that name; 0 if it has none, or for a NULL key. */
+uint32_t model_count(const struct model *model, const char *key);
 
 #define FAMILY(name) extern const struct family family_##name;
 #include "model/families.def"

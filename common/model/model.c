@@ -7,6 +7,7 @@
 
 #include "base/die.h"
 #include "base/number.h"
+#include "base/text.h"
 #include "model/family.h"
 
 #define FAMILY(name) &family_##name,
@@ -138,45 +139,100 @@ static bool is_matrix(const char *rest, const char *matrix)
     return !strncmp(rest, matrix, length) && (!rest[length] || rest[length] == '.');
 }
 
-static void place_in_layer(const struct family *family, struct place *place, const char *rest)
+/* Two sets of names: the checkpoint's, and those in the files of ranks. */
+enum spelling { OF_CHECKPOINT, OF_RANKS };
+
+static const char *spelled(enum spelling spelling, const char *name, const char *in_ranks)
+{
+    return spelling == OF_RANKS && in_ranks ? in_ranks : name;
+}
+
+/* A name, taken apart. Numbers are as in the name. */
+struct parsed {
+    const struct section_name *section;
+    uint32_t layer;
+    const struct part_name *part; /* in a layer, else NULL */
+    uint32_t expert;
+    const struct matrix_name *matrix; /* if the part has matrices, else NULL */
+    const char *rest;                 /* what follows all these: ".weight", or "weight" */
+};
+
+/* Take apart what follows the layer. */
+static void parse_part(const struct family *family, enum spelling spelling, struct parsed *parsed)
 {
     const struct part_name *part = family->part;
-    while (part->prefix && !begins(&rest, part->prefix, &place->expert)) {
+    while (part->prefix &&
+           !begins(&parsed->rest, spelled(spelling, part->prefix, part->in_ranks), &parsed->expert))
         part++;
-        place->part++;
-    }
-    place->stays = part->stays;
-    if (!part->matrix)
-        return;
+    parsed->part = part;
     const struct matrix_name *matrix = part->matrix;
-    while (matrix->name && !is_matrix(rest, matrix->name))
+    while (matrix && matrix->name &&
+           !is_matrix(parsed->rest, spelled(spelling, matrix->name, matrix->in_ranks)))
         matrix++;
-    place->matrix = (uint32_t)(matrix - part->matrix);
-    place->group = matrix->group;
-    place->stays |= matrix->stays;
+    parsed->matrix = matrix;
+    if (matrix && matrix->name)
+        parsed->rest += strlen(spelled(spelling, matrix->name, matrix->in_ranks));
+}
+
+/* False if no section has such names. */
+static bool parse(const struct family *family, enum spelling spelling, const char *name,
+                  struct parsed *parsed)
+{
+    const struct section_name *section = family->section;
+    *parsed = (struct parsed){.expert = PLACE_NONE, .rest = name};
+    while (section->prefix &&
+           !begins(&parsed->rest, spelled(spelling, section->prefix, section->in_ranks),
+                   &parsed->layer))
+        section++;
+    parsed->section = section;
+    if (section->prefix && strchr(section->prefix, '#'))
+        parse_part(family, spelling, parsed);
+    return section->prefix;
+}
+
+static enum share share_of(const struct family *family, const struct parsed *parsed,
+                           const struct place *place)
+{
+    const struct part_name *part = parsed->part;
+    const struct matrix_name *matrix = parsed->matrix;
+    if (!family->ranks || (part && !part->prefix) || (matrix && !matrix->name))
+        return SHARE_UNKNOWN;
+    if (place->section == SECTION_MTP && !family->ranks->mtp)
+        return SHARE_NOTHING;
+    return matrix ? matrix->share : part ? part->share : parsed->section->share;
+}
+
+static struct place place_of(const struct model *model, enum spelling spelling, const char *name)
+{
+    const struct family *family = model->family;
+    struct place place = {.section = SECTION_UNKNOWN, .share = SHARE_UNKNOWN, .expert = PLACE_NONE};
+    struct parsed parsed;
+    if (!parse(family, spelling, name, &parsed))
+        return place;
+    const struct part_name *part = parsed.part;
+    const struct matrix_name *matrix = parsed.matrix;
+    place.section = (uint8_t)parsed.section->section;
+    place.layer = parsed.layer;
+    place.expert = parsed.expert;
+    place.part = part ? (uint32_t)(part - family->part) : parsed.section->part;
+    place.matrix = part && matrix ? (uint32_t)(matrix - part->matrix) : 0;
+    place.group = matrix ? matrix->group : 0;
+    place.stays = part ? part->stays || (matrix && matrix->stays) : parsed.section->stays;
+    if (part && place.section == SECTION_LAYERS && model->layers && place.layer >= model->layers &&
+        !has_section(family, SECTION_MTP)) {
+        place.section = SECTION_MTP;
+        place.layer -= model->layers;
+    }
+    place.share = (uint8_t)share_of(family, &parsed, &place);
+    return place;
 }
 
 struct place model_place(const struct model *model, const char *name)
 {
-    const struct family *family = model->family;
-    struct place place = {.section = SECTION_UNKNOWN, .expert = PLACE_NONE};
-    const struct section_name *section = family->section;
-    while (section->prefix && !begins(&name, section->prefix, &place.layer))
-        section++;
-    if (!section->prefix)
-        return place;
-    place.section = (uint8_t)section->section;
-    place.part = section->part;
-    place.stays = section->stays;
-    bool is_layer = strchr(section->prefix, '#');
-    if (is_layer && place.section == SECTION_LAYERS && model->layers &&
-        place.layer >= model->layers && !has_section(family, SECTION_MTP)) {
-        place.section = SECTION_MTP;
-        place.layer -= model->layers;
-    }
-    if (is_layer)
-        place_in_layer(family, &place, name);
-    return place;
+    struct place place = place_of(model, OF_CHECKPOINT, name);
+    return place.section == SECTION_UNKNOWN && model->family->ranks
+               ? place_of(model, OF_RANKS, name)
+               : place;
 }
 
 /* The part at a place in a layer; NULL if the family has no name for it. */
@@ -300,7 +356,79 @@ char *model_experts_path(const struct model *model, const struct place *place, c
     return path;
 }
 
+/* ---- the files of ranks ---- */
+
+/* Append what follows a module, ".weight" or "weight", to the text. */
+static bool append_rest(const struct family *family, char *text, const char *rest,
+                        enum spelling from)
+{
+    static const char in_ranks[] = "scale";
+    const char *own = family->ranks->scale;
+    size_t dot = *rest == '.';
+    if (!*rest && ends_with(text, ".")) /* a module's name */
+        text[strlen(text) - 1] = 0;
+    if (own && !strcmp(rest + dot, from == OF_RANKS ? in_ranks : own))
+        return append(text, dot ? "." : "", 0) &&
+               append(text, from == OF_RANKS ? own : in_ranks, 0);
+    return append(text, rest, 0);
+}
+
+static bool respell(const struct model *model, enum spelling from, const char *name, char *renamed)
+{
+    const struct family *family = model->family;
+    enum spelling to = from == OF_RANKS ? OF_CHECKPOINT : OF_RANKS;
+    struct parsed parsed;
+    renamed[0] = 0;
+    if (!family->ranks || !parse(family, from, name, &parsed))
+        return false;
+    const struct section_name *section = parsed.section;
+    const struct part_name *part = parsed.part;
+    const struct matrix_name *matrix = parsed.matrix;
+    return (!part || part->prefix) && (!matrix || matrix->name) &&
+           append(renamed, spelled(to, section->prefix, section->in_ranks), parsed.layer) &&
+           (!part || append(renamed, spelled(to, part->prefix, part->in_ranks), parsed.expert)) &&
+           (!matrix || append(renamed, spelled(to, matrix->name, matrix->in_ranks), 0)) &&
+           append_rest(family, renamed, parsed.rest, from);
+}
+
+bool model_to_ranks(const struct model *model, const char *name, char *renamed)
+{
+    return respell(model, OF_CHECKPOINT, name, renamed);
+}
+
+bool model_from_ranks(const struct model *model, const char *name, char *renamed)
+{
+    return respell(model, OF_RANKS, name, renamed);
+}
+
+char *model_ranks_refuse(const struct model *model, uint64_t ranks)
+{
+    const struct rank_files *files = model->family->ranks;
+    if (!files)
+        return xprintf("no layout for model-parallel ranks is known for %s",
+                       *model_type(model) ? model_type(model) : "a model of an unknown type");
+    for (const char *const *key = files->divides; *key; key++) {
+        uint32_t count = model_count(model, *key);
+        if (count % ranks)
+            return xprintf("config.json's %s, %" PRIu32 ", is not divisible by %" PRIu64 " ranks",
+                           *key, count, ranks);
+    }
+    return NULL;
+}
+
 /* ---- what else depends on the family ---- */
+
+uint32_t model_count(const struct model *model, const char *key)
+{
+    json_int_t count = key ? json_integer_value(json_object_get(model->config, key)) : 0;
+    return count > 0 && count < UINT32_MAX ? (uint32_t)count : 0;
+}
+
+uint32_t model_experts(const struct model *model, const struct place *place)
+{
+    const struct family *family = model->family;
+    return family->experts_key ? model_count(model, family->experts_key(model, place)) : 0;
+}
 
 bool model_has_dspark(const struct model *model, struct toc *toc)
 {
@@ -338,20 +466,16 @@ bool model_fp8_block(const struct model *model, unsigned i, struct fp8_block *bl
     return false;
 }
 
-bool model_to_dump(const struct model *model, const char *module, char *dumped)
+void model_to_dump(const struct model *model, const char *module, char *dumped)
 {
-    if (model->family->to_dump)
-        return model->family->to_dump(module, dumped);
-    strcpy(dumped, module);
-    return true;
+    if (!model->family->dumped_as_ranks || !model_to_ranks(model, module, dumped))
+        strcpy(dumped, module);
 }
 
-bool model_from_dump(const struct model *model, const char *dumped, char *module)
+void model_from_dump(const struct model *model, const char *dumped, char *module)
 {
-    if (model->family->from_dump)
-        return model->family->from_dump(model, dumped, module);
-    strcpy(module, dumped);
-    return true;
+    if (!model->family->dumped_as_ranks || !model_from_ranks(model, dumped, module))
+        strcpy(module, dumped);
 }
 
 bool model_weighs_early(const struct model *model)
@@ -386,9 +510,11 @@ static bool knows(const struct model *model, const char *name)
 {
     char module[TENSOR_NAME_MAX + 1];
     char found = separator(name);
-    if (found && (found != *model->family->amax_separator || !model_from_dump(model, name, module)))
+    if (found && found != *model->family->amax_separator)
         return false;
-    struct place place = model_place(model, found ? module : name);
+    if (found)
+        model_from_dump(model, name, module);
+    struct place place = place_of(model, OF_CHECKPOINT, found ? module : name);
     return part_of(model->family, &place) != NULL;
 }
 

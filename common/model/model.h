@@ -41,8 +41,10 @@ const json_t *model_config(const struct model *model);
 
 /* ---- names ---- */
 
-/* The place of a tensor, or of a module (a tensor's name without ".weight"). SECTION_UNKNOWN if the
- * family does not know the name. */
+/* The place of a tensor, or of a module (a tensor's name without ".weight"), by its name in the
+ * checkpoint or in the files of ranks (below). SECTION_UNKNOWN if the family does not know the
+ * name.
+ */
 struct place model_place(const struct model *model, const char *name);
 
 /* Write the name of the module at `place` to `module` (TENSOR_NAME_MAX + 1 bytes). False if the
@@ -73,6 +75,20 @@ bool model_is_last_matrix(const struct model *model, const struct place *place);
  * it returns; "" outside of layers. */
 char *model_layer_path(const struct model *model, const struct place *place, char *path);
 
+/* ---- the files of model-parallel ranks, as DeepSeek's inference/convert.py writes them ---- */
+
+/* Write the name that such files have for a tensor of the checkpoint to `renamed` (TENSOR_NAME_MAX
+ * + 1 bytes), and back. False if the family does not know the name, or does not know such files. */
+bool model_to_ranks(const struct model *model, const char *name, char *renamed);
+bool model_from_ranks(const struct model *model, const char *name, char *renamed);
+
+/* NULL if the model can be shared by that many ranks; otherwise why not, as a clause that the
+ * caller frees: its heads, experts and the like must be divided evenly. */
+char *model_ranks_refuse(const struct model *model, uint64_t ranks);
+
+/* The number of routed experts in the layer at `place`, by config.json; 0 if it does not say. */
+uint32_t model_experts(const struct model *model, const struct place *place);
+
 /* ---- what else depends on the family ---- */
 
 /* True if the table has drafts of DSpark (V4 from June on, V4.1): they need hidden states of
@@ -96,10 +112,10 @@ struct fp8_block {
 };
 bool model_fp8_block(const struct model *model, unsigned i, struct fp8_block *block);
 
-/* Convert a module's name to that in the reference's calibration dumps, and back (see family.h):
- * buffers of TENSOR_NAME_MAX + 1 bytes; false if there is no such name. */
-bool model_to_dump(const struct model *model, const char *module, char *dumped);
-bool model_from_dump(const struct model *model, const char *dumped, char *module);
+/* Convert a module's name to that in the reference's calibration dumps, and back: buffers of
+ * TENSOR_NAME_MAX + 1 bytes. A name that the family does not know stays. */
+void model_to_dump(const struct model *model, const char *module, char *dumped);
+void model_from_dump(const struct model *model, const char *dumped, char *module);
 
 /* True if the model multiplies with the router's weight before the last matrix of an expert.
  * Serving engines do it after. */

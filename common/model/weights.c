@@ -114,7 +114,7 @@ static void describe_fp4(struct weight *w, struct toc *toc, const struct tensor 
     const char *suffix = nv ? ".weight_scale" : ".scale";
     enum dtype dtype = nv ? DTYPE_F8_E4M3 : DTYPE_F8_E8M0;
     uint64_t block = nv ? NVFP4_BLOCK : MXFP4_BLOCK;
-    w->cols = 2 * tensor->dim[1];
+    w->cols = tensor->dtype == DTYPE_F4 ? tensor->dim[1] : 2 * tensor->dim[1];
     w->scale = before(toc, w->line, suffix);
     if (w->cols % block)
         die("%s: %s: %" PRIu64 " columns, which is not a multiple of the block of %" PRIu64, stream,

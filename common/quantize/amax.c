@@ -35,7 +35,8 @@ bool amax_key(const struct model *model, const char *name, char *module, enum am
         memcpy(dumped, name, length);
         dumped[length] = 0;
         *which = (enum amax_which)i;
-        return model_from_dump(model, dumped, module);
+        model_from_dump(model, dumped, module);
+        return true;
     }
     return false;
 }
@@ -43,8 +44,8 @@ bool amax_key(const struct model *model, const char *name, char *module, enum am
 char *amax_name(const struct model *model, const char *module, enum amax_which which)
 {
     char dumped[TENSOR_NAME_MAX + 1];
-    const char *name = model_to_dump(model, module, dumped) ? dumped : module;
-    return xprintf("%s%s%s", name, model_amax_separator(model), suffix[which]);
+    model_to_dump(model, module, dumped);
+    return xprintf("%s%s%s", dumped, model_amax_separator(model), suffix[which]);
 }
 
 double amax_read(const struct model *model, struct ts_in *in)
@@ -227,6 +228,12 @@ const char *amaxes_digest(const struct amaxes *amaxes)
 const char *amaxes_calibration(const struct amaxes *amaxes)
 {
     return amaxes->calibration;
+}
+
+json_t *amaxes_input_scale(const struct amaxes *amaxes)
+{
+    size_t last = json_array_size(amaxes->counts);
+    return last ? json_object_get(json_array_get(amaxes->counts, last - 1), "input_scale") : NULL;
 }
 
 const json_t *amaxes_counts(const struct amaxes *amaxes)

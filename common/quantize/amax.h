@@ -53,6 +53,10 @@ const char *amaxes_digest(const struct amaxes *amaxes);
  * of the stream that will be. */
 const char *amaxes_calibration(const struct amaxes *amaxes);
 
+/* The input scale that all of them stand for, of amax-merge --input-scale, a number owned by
+ * amaxes. NULL: they come from a calibration. */
+json_t *amaxes_input_scale(const struct amaxes *amaxes);
+
 /* The counts of the stages that made the stream ("input_fallback" and so on), an array; owned by
  * amaxes. */
 const json_t *amaxes_counts(const struct amaxes *amaxes);

@@ -171,6 +171,26 @@ static void check_format(const struct table *table, const struct weight *w, cons
             ts_name(table->in), name, recipe);
 }
 
+/* A matrix of the model whose weight is none, by dtype or shape, would pass through as it is.
+ * Vectors are norms. */
+static void check_matrices(const struct table *table)
+{
+    const struct toc *toc = ts_toc(table->in);
+    for (size_t i = 0; i < toc->count; i++) {
+        const struct tensor *tensor = &toc->tensor[i];
+        struct place place = model_place(ts_model(table->in), tensor->name);
+        char shape[TENSOR_SHAPE_TEXT];
+        if (tensor->context || weight_of(table->weights, i) || place.stays ||
+            place.section == SECTION_UNKNOWN || !tensor_has_suffix(tensor, ".weight") ||
+            (tensor->rank == 1 && !place_is_routed(&place)))
+            continue;
+        die("%s: %s is %s %s, which is no matrix in any format known here; the file is damaged, "
+            "or was made by another tool",
+            ts_name(table->in), tensor->name, dtype_name(tensor->dtype),
+            tensor_shape(tensor, shape));
+    }
+}
+
 bool *convertible_select(struct ts_in *in, const struct weights *weights,
                          const struct recipe *recipe, const bool *convertible)
 {
@@ -187,6 +207,7 @@ bool *convertible_select(struct ts_in *in, const struct weights *weights,
             die("%s: %s: %" PRIu64 " columns, which is not a multiple of NVFP4's block of %d",
                 ts_name(in), tensor_of(&table, w)->name, w->cols, NVFP4_BLOCK);
     }
+    check_matrices(&table);
     check_mixture(&table);
     check_something(&table);
     return table.selected;

@@ -117,9 +117,10 @@ static void convert_all(struct band_pipeline *bands, struct ts_in *in, const str
 {
     struct matrix *matrix = NULL; /* whose scales were read and whose weight comes next */
     for (const struct tensor *tensor; (tensor = ts_next(in));) {
-        const struct weight *w = chosen(choice, (size_t)(tensor - ts_toc(in)->tensor));
+        size_t line = (size_t)(tensor - ts_toc(in)->tensor);
+        const struct weight *w = chosen(choice, line);
         if (!w) {
-            bands_pass(bands);
+            bands_pass_checked(bands, weight_of(choice->weights, line));
             continue;
         }
         if (!matrix)
@@ -148,7 +149,7 @@ static struct recipe *load_recipe(const char *name, const char *drafts, struct t
         return NULL;
     struct recipe *recipe = recipe_load(name, drafts, ts_model(in));
     recipe_check(recipe, ts_model(in), ts_toc(in), ts_is_whole(in), ts_name(in));
-    json_object_set_new(stage->entry, "recipe", json_string(recipe_digest(recipe)));
+    recipe_record(recipe, stage->entry);
     return recipe;
 }
 

@@ -305,7 +305,8 @@ struct arg recipe_drafts_arg(const char **to)
                         .value = "which",
                         .choices = "keep|cast",
                         .help = "the drafts' routed experts (mtp.*): keep them as they are "
-                                "(default, unless the recipe says otherwise), or cast them, too"};
+                                "(default, unless the recipe says otherwise), or cast them, too",
+                        .silent = true}; /* recipe_record() records what it comes to */
 }
 
 const char *recipe_name(const struct recipe *recipe)
@@ -326,13 +327,18 @@ const char *recipe_digest(const struct recipe *recipe)
     return recipe->digest;
 }
 
-void recipe_describe(const struct recipe *recipe, const char *kv, json_t *quant)
+void recipe_record(const struct recipe *recipe, json_t *entry)
+{
+    json_t *drafts = json_object_get(recipe->json, "drafts");
+    if (json_is_string(drafts))
+        json_object_set(entry, "drafts", drafts);
+    json_object_set_new(entry, "recipe", json_string(recipe->digest));
+}
+
+void recipe_describe(const struct recipe *recipe, json_t *quant)
 {
     static const char *const keys[] = {"producer", "kv_cache_quant_algo", "exclude_modules"};
     json_object_set(quant, "recipe", json_object_get(recipe->json, "name"));
     for (size_t i = 0; i < sizeof keys / sizeof *keys; i++)
         json_object_set(quant, keys[i], json_object_get(recipe->json, keys[i]));
-    if (kv)
-        json_object_set_new(quant, "kv_cache_quant_algo",
-                            strcmp(kv, "fp8") ? json_null() : json_string("FP8"));
 }

@@ -67,8 +67,11 @@ const char *recipe_pattern(const struct recipe *recipe, enum format format);
  * of a run. */
 const char *recipe_digest(const struct recipe *recipe);
 
-/* Add to `quant` (see ts_header()) what the configs need from the recipe. `kv`: "fp8" or "none",
- * the KV cache's format instead of the recipe's; or NULL. */
-void recipe_describe(const struct recipe *recipe, const char *kv, json_t *quant);
+/* Put into a stage's history entry what distinguishes it from a run with another recipe: the
+ * digest, and the choice of drafts, if the recipe has one. */
+void recipe_record(const struct recipe *recipe, json_t *entry);
+
+/* Add to `quant` (see ts_header()) what the configs need from the recipe. */
+void recipe_describe(const struct recipe *recipe, json_t *quant);
 
 #endif

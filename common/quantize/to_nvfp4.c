@@ -30,9 +30,11 @@ struct arg *to_nvfp4_args(struct to_nvfp4_options *o, const struct arg *own)
         {.name = "kv",
          .kind = ARG_CHOICE,
          .to = &o->kv,
-         .value = "format",
-         .choices = "fp8|none",
-         .help = "the format of the KV cache that the configs name (default: the recipe's)"},
+         .value = "which",
+         .choices = "none|fp8-cast",
+         .help = "what the configs say of the KV cache: fp8-cast, FP8 without scales; none, the "
+                 "engine decides (default: as the recipe says)",
+         .silent = true}, /* the history has what it comes to */
         {.name = "recipe",
          .kind = ARG_TEXT,
          .to = &o->recipe,
@@ -204,18 +206,28 @@ static void plan(struct to_nvfp4 *job)
     }
 }
 
-/* Record what distinguishes this run from one with other amaxes or another recipe. */
+/* Record what distinguishes this run from one with other amaxes or another recipe, and what the
+ * configs will say; `kv` is --kv. */
 static void record_inputs(const struct to_nvfp4 *job, const struct stage *stage, const char *kv)
 {
+    json_t *quant = json_object_get(ts_header(job->in), "quant");
+    const char *digest = job->amaxes ? amaxes_digest(job->amaxes) : NULL; /* NULL of a plan */
     if (job->amaxes) {
-        const char *digest = amaxes_digest(job->amaxes);
+        json_t *scale = amaxes_input_scale(job->amaxes);
+        if (scale)
+            json_object_set(stage->entry, "input_scale", scale);
         json_object_set_new(stage->entry, "calibration",
                             json_string(amaxes_calibration(job->amaxes)));
-        if (digest)
-            json_object_set_new(stage->entry, "amax", json_string(digest));
     }
-    json_object_set_new(stage->entry, "recipe", json_string(recipe_digest(job->recipe)));
-    recipe_describe(job->recipe, kv, json_object_get(ts_header(job->in), "quant"));
+    json_object_set_new(stage->entry, "amax", digest ? json_string(digest) : json_null());
+    recipe_record(job->recipe, stage->entry);
+    recipe_describe(job->recipe, quant);
+    if (kv)
+        json_object_set_new(quant, "kv_cache_quant_algo",
+                            strcmp(kv, "none") ? json_string("FP8") : json_null());
+    json_t *format = json_object_get(quant, "kv_cache_quant_algo");
+    if (json_is_string(format))
+        json_object_set(stage->entry, "kv_cache", format);
 }
 
 static unsigned count_classes(const struct model *model)
@@ -325,7 +337,7 @@ void to_nvfp4_run(struct to_nvfp4 *job, to_nvfp4_convert *convert, void *context
         size_t line = (size_t)(tensor - ts_toc(job->in)->tensor);
         uint32_t index = job->weights.of_line[line];
         if (index == WEIGHT_NONE || job->leader[index] == WEIGHT_NONE) {
-            bands_pass(job->bands);
+            bands_pass_checked(job->bands, weight_of(&job->weights, line));
             continue;
         }
         if (!group)

@@ -33,7 +33,7 @@ struct group {
 
 /* The options of both programs. A plan works without amaxes. */
 struct to_nvfp4_options {
-    const char *recipe, *drafts, *amax, *cpu, *kv;
+    const char *recipe, *drafts, *kv, *amax, *cpu;
     uint64_t threads;
     unsigned ahead; /* not a command-line option: bands in the pipeline beyond ORDERED_POOL_SLACK */
 };

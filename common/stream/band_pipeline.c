@@ -6,6 +6,7 @@
 #include "base/buffer.h"
 #include "base/die.h"
 #include "base/ordered_pool.h"
+#include "stream/scales.h"
 
 enum { PASS_BYTES = 1 << 20 };
 
@@ -155,21 +156,22 @@ static void pass_reference(struct band_pipeline *bands, const struct tensor *ten
     ordered_pool_submit(bands->pool, false);
 }
 
-/* Inline bytes stay inline; `held` is NULL for the current tensor. */
-static void pass_bytes(struct band_pipeline *bands, const struct tensor *tensor,
-                       struct ts_held *held)
+/* Inline bytes stay inline; `held`, from whose byte `offset` on they come, is NULL for the current
+ * tensor. */
+static void pass_bytes(struct band_pipeline *bands, const struct tensor *line, struct ts_held *held,
+                       uint64_t offset)
 {
     uint64_t at = 0;
     do {
-        size_t size = tensor->size - at < PASS_BYTES ? (size_t)(tensor->size - at) : PASS_BYTES;
-        struct band *band = bands_next(bands, at ? NULL : tensor->name, size, 0);
+        size_t size = (size_t)at_most(line->size - at, PASS_BYTES);
+        struct band *band = bands_next(bands, at ? NULL : line->name, size, 0);
         if (held)
-            ts_held_read(held, at, band->raw, size);
+            ts_held_read(held, offset + at, band->raw, size);
         else
             ts_read(bands->in, band->raw, size);
         bands_submit(bands);
         at += size;
-    } while (at < tensor->size);
+    } while (at < line->size);
 }
 
 void bands_pass(struct band_pipeline *bands)
@@ -180,18 +182,34 @@ void bands_pass(struct band_pipeline *bands)
     if (ts_ref(bands->in, &source, &offset))
         pass_reference(bands, tensor, source, offset);
     else
-        pass_bytes(bands, tensor, NULL);
+        pass_bytes(bands, tensor, NULL, 0);
 }
 
 void bands_pass_held(struct band_pipeline *bands, struct ts_held *held)
 {
+    bands_pass_part(bands, ts_held_tensor(held), held, 0);
+}
+
+void bands_pass_part(struct band_pipeline *bands, const struct tensor *line, struct ts_held *held,
+                     uint64_t offset)
+{
     size_t source;
-    uint64_t offset;
-    const struct tensor *tensor = ts_held_tensor(held);
-    if (ts_held_ref(held, &source, &offset))
-        pass_reference(bands, tensor, source, offset);
+    uint64_t start;
+    if (ts_held_ref(held, &source, &start))
+        pass_reference(bands, line, source, start + offset);
     else
-        pass_bytes(bands, tensor, held);
+        pass_bytes(bands, line, held, offset);
+}
+
+void bands_pass_checked(struct band_pipeline *bands, const struct weight *w)
+{
+    struct ts_held *scale = w ? scales_hold(w, bands->in) : NULL;
+    if (!scale) {
+        bands_pass(bands);
+        return;
+    }
+    bands_pass_held(bands, scale);
+    ts_release(scale);
 }
 
 void bands_put(struct band_pipeline *bands, const char *name, const void *data, size_t size)

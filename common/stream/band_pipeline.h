@@ -14,6 +14,7 @@
 
 #include "base/ordered_pool.h"
 #include "stream/ts.h"
+#include "tensor/weight.h"
 
 struct band_pipeline;
 
@@ -54,6 +55,15 @@ void bands_read_held(struct band_pipeline *bands, struct ts_held *held, uint64_t
  */
 void bands_pass(struct band_pipeline *bands);
 void bands_pass_held(struct band_pipeline *bands, struct ts_held *held);
+
+/* The same for the current tensor, which belongs to matrix `w` (NULL: to none). A stage converts
+ * some matrices; the scales of those that pass it are checked here (scales.h). */
+void bands_pass_checked(struct band_pipeline *bands, const struct weight *w);
+
+/* The same for the bytes of a held tensor from `offset` on, as many as the next line, `line`, has.
+ * The line must live until bands_end(). */
+void bands_pass_part(struct band_pipeline *bands, const struct tensor *line, struct ts_held *held,
+                     uint64_t offset);
 
 /* Write a whole tensor from memory. bands_put() copies its bytes and is for small tensors. For
  * bands_put_from(), they must be complete by the time all earlier submissions are written, and stay

@@ -88,8 +88,13 @@ bool elements_form_of(const struct elements *elements, size_t line, struct tenso
 {
     const struct weight *w = matrix_of(elements, line);
     *form = ts_toc(elements->in)->tensor[line];
-    if (!w)
+    if (!w) {
+        if (form->dtype == DTYPE_F4) {
+            form->dtype = DTYPE_I8;
+            form->dim[form->rank - 1] /= 2;
+        }
         return true;
+    }
     if (line != w->line)
         return false;
     form->dtype = DTYPE_BF16;

@@ -16,9 +16,10 @@
 struct elements;
 
 /* Read the elements of `in`, which must outlive the result. Without `dequantize`, tensors come as
- * stored. With it, a matrix in FP8, MXFP4 or NVFP4 comes as BF16 [rows, cols] instead of its scales
- * and its weight (an input scale comes on its own). A matrix without its scales, or with invalid
- * ones, ends the process. elements_free() frees the result. */
+ * stored; F4 as I8, two elements in one, as releases have it. With it, a matrix in FP8, MXFP4 or
+ * NVFP4 comes as BF16 [rows, cols] instead of its scales and its weight (an input scale comes on
+ * its own). A matrix without its scales, or with invalid ones, ends the process. elements_free()
+ * frees the result. */
 struct elements *elements_new(struct ts_in *in, bool dequantize);
 void elements_free(struct elements *elements);
 
@@ -54,7 +55,7 @@ const void *elements_load(struct elements *elements, struct elements_piece *piec
 
 void elements_piece_free(struct elements_piece *piece); /* NULL is allowed */
 
-/* out[i] = element i of data for i < count, converted as by dtype_value(). */
+/* out[i] = element i of data for i < count, converted as by dtype_value(); not for F4. */
 void elements_widen(enum dtype dtype, const void *data, size_t count, double *out);
 
 #endif

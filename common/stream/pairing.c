@@ -76,6 +76,18 @@ static void find_mates(struct side *a, struct side *b)
     free(y);
 }
 
+/* The order is the model's (model.h), and the model is config.json's. */
+static void refuse_models(const struct side *a, const struct side *b)
+{
+    const char *of_a = model_type(ts_model(a->in)), *of_b = model_type(ts_model(b->in));
+    if (strcmp(of_a, of_b) != 0)
+        die("%s is of model type %s, and %s of %s, so their tensors come in different orders; put "
+            "the right config.json into %s",
+            ts_name(a->in), *of_a ? of_a : "no known one (its config.json is missing or wrong)",
+            ts_name(b->in), *of_b ? of_b : "no known one (its config.json is missing or wrong)",
+            ts_name(*of_a ? b->in : a->in));
+}
+
 /* A stream brings its tensors once, in order, so those of both sides must be in the same order. */
 static void check_order(const struct side *a, const struct side *b)
 {
@@ -83,11 +95,13 @@ static void check_order(const struct side *a, const struct side *b)
     for (uint32_t i = 0; i < a->count; i++) {
         if (a->mate[i] == PAIRING_NONE)
             continue;
-        if (a->mate[i] < next)
+        if (a->mate[i] < next) {
+            refuse_models(a, b);
             die("%s and %s hold their tensors in different orders: in %s, %s comes before %s; make "
                 "one of them again with st-read and st-write",
                 ts_name(a->in), ts_name(b->in), ts_name(b->in), name_of(a, i),
                 name_of(b, next - 1));
+        }
         next = a->mate[i] + 1;
     }
 }

@@ -101,7 +101,9 @@ static bool read_tensor(struct json_walk *walk, struct tensor *tensor, uint64_t 
     if (seen != ALL)
         json_walk_fail(walk, "dtype, shape or data_offsets is missing");
     else if (!tensor_size(tensor->dtype, tensor->rank, tensor->dim, &size))
-        json_walk_fail(walk, "its size overflows");
+        json_walk_fail(walk, tensor->dtype == DTYPE_F4
+                                 ? "its F4 rows are no whole bytes, or its size overflows"
+                                 : "its size overflows");
     else if (size != end - *begin)
         json_walk_fail(walk, "dtype and shape make %" PRIu64 " bytes, data_offsets %" PRIu64, size,
                        end - *begin);

@@ -8,6 +8,8 @@
 #include "base/die.h"
 #include "tensor/e8m0.h"
 
+enum { PIECE = 1 << 20 }; /* bytes of a scale that only passes, read at a time */
+
 static void refuse(struct ts_in *in, const struct tensor *tensor, uint64_t i, const char *what)
 {
     die("%s: %s: element %" PRIu64 " (byte %" PRIu64 " of the tensor) is %s; the checkpoint is "
@@ -15,38 +17,65 @@ static void refuse(struct ts_in *in, const struct tensor *tensor, uint64_t i, co
         ts_name(in), tensor->name, i, i * dtype_size(tensor->dtype), what);
 }
 
+/* F32: from element `first` on. */
+static void check_f32(struct ts_in *in, const struct tensor *tensor, uint64_t first,
+                      const void *raw, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        double value = dtype_value(DTYPE_F32, raw, i);
+        if (!isfinite(value) || value < 0)
+            refuse(in, tensor, first + i, isfinite(value) ? "negative" : "not finite");
+    }
+}
+
 void scales_check(const struct weight *w, struct ts_in *in, uint32_t line, uint64_t at,
                   const void *raw, size_t size)
 {
     const struct tensor *tensor = &ts_toc(in)->tensor[line];
     const uint8_t *code = raw;
-    if (line != w->scale)
+    if (line == w->line)
         return;
     if (tensor->dtype == DTYPE_F8_E8M0) {
         const uint8_t *nan = memchr(code, E8M0_NAN, size);
         if (nan)
             refuse(in, tensor, at + (uint64_t)(nan - code), "the E8M0 code 255, NaN");
-    } else if (w->format == FORMAT_NVFP4) {
+    } else if (tensor->dtype == DTYPE_F8_E4M3) {
         for (size_t i = 0; i < size; i++)
             if (code[i] % 128 == 127)
                 refuse(in, tensor, at + i, "an E4M3 NaN");
+    } else if (tensor->dtype == DTYPE_F32) {
+        check_f32(in, tensor, at / sizeof(float), raw, size / sizeof(float));
     }
 }
 
-static void keep_block_scale(struct scales *scales, const struct weight *w, struct ts_in *in,
+struct ts_held *scales_hold(const struct weight *w, struct ts_in *in)
+{
+    const struct tensor *tensor = ts_present(in);
+    uint32_t line = (uint32_t)(tensor - ts_toc(in)->tensor);
+    if (line == w->line)
+        return NULL;
+    struct ts_held *held = ts_hold(in);
+    size_t most = tensor->size < PIECE ? (size_t)tensor->size : PIECE;
+    void *raw = xgrow(NULL, most, 1);
+    for (uint64_t at = 0; at < tensor->size; at += most) {
+        size_t size = tensor->size - at < most ? (size_t)(tensor->size - at) : most;
+        ts_held_read(held, at, raw, size);
+        scales_check(w, in, line, at, raw, size);
+    }
+    free(raw);
+    return held;
+}
+
+static void keep_block_scale(struct scales *scales, const struct weight *w,
                              const struct tensor *tensor, void *raw)
 {
     size_t n = (size_t)(tensor->size / dtype_size(tensor->dtype));
     scales->raw = raw;
     scales->cols = tensor->rank == 2 ? tensor->dim[1] : 1;
-    scales_check(w, in, w->scale, 0, raw, (size_t)tensor->size);
     if (w->format == FORMAT_FP8) {
         scales->fp8 = xalloc(n, sizeof *scales->fp8);
-        for (size_t i = 0; i < n; i++) {
+        for (size_t i = 0; i < n; i++)
             scales->fp8[i] = (float)dtype_value(tensor->dtype, raw, i);
-            if (!isfinite(scales->fp8[i]))
-                refuse(in, tensor, i, "not finite");
-        }
     }
 }
 
@@ -54,15 +83,13 @@ void scales_keep(struct scales *scales, const struct weight *w, struct ts_in *in
                  void *raw)
 {
     const struct tensor *tensor = &ts_toc(in)->tensor[line];
+    scales_check(w, in, line, 0, raw, (size_t)tensor->size);
     if (line == w->scale) {
-        keep_block_scale(scales, w, in, tensor, raw);
+        keep_block_scale(scales, w, tensor, raw);
         return;
     }
-    if (line == w->scale_2) {
+    if (line == w->scale_2)
         memcpy(&scales->scale_2, raw, sizeof scales->scale_2);
-        if (!isfinite(scales->scale_2))
-            refuse(in, tensor, 0, "not finite");
-    }
     free(raw);
 }
 

@@ -2,6 +2,7 @@
 
 #include <inttypes.h>
 #include <stdint.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/die.h"
@@ -52,6 +53,29 @@ bool shard_is_rank(const char *name)
 {
     struct numbered parsed;
     return parse(name, &parsed) && parsed.rank;
+}
+
+char *shard_of_rank(uint64_t rank, uint64_t ranks)
+{
+    return xprintf("model%" PRIu64 "-mp%" PRIu64 ".safetensors", rank, ranks);
+}
+
+bool shard_rank(const char *name, uint64_t *rank, uint64_t *ranks)
+{
+    struct numbered parsed;
+    if (!parse(name, &parsed) || !parsed.rank)
+        return false;
+    *rank = parsed.number;
+    *ranks = parsed.of;
+    char *exact = shard_of_rank(*rank, *ranks);
+    bool same = !strcmp(name, exact);
+    free(exact);
+    return same && *rank < *ranks;
+}
+
+char *shard_of_release(uint64_t number, uint64_t count)
+{
+    return xprintf("model-%05" PRIu64 "-of-%05" PRIu64 ".safetensors", number, count);
 }
 
 /* True if one of the names is of the set that `one`, parsed, is of, and has that number. */

@@ -30,7 +30,8 @@ enum stats_histogram { STATS_NO_HISTOGRAM, STATS_BY_EXPONENT, STATS_BY_CODE };
 /* Statistics of no elements. */
 void stats_clear(struct stats *stats);
 
-/* Add `count` elements of `dtype`. STATS_BY_CODE needs a dtype of one byte. */
+/* Add `count` elements of `dtype`, any but F4 (see elements.h). STATS_BY_CODE needs a dtype of one
+ * byte. */
 void stats_add(struct stats *stats, enum dtype dtype, const void *data, size_t count,
                enum stats_histogram histogram);
 

@@ -33,6 +33,20 @@ static void check_shape(struct ts_in *in, bool right, const char *wanted)
             tensor_shape(ts_present(in), shape));
 }
 
+/* What st-tokenize says of its texts in a stream's history, or NULL. The caller owns it. */
+static json_t *texts_of(struct ts_in *in)
+{
+    size_t i;
+    json_t *stage, *texts = NULL;
+    json_array_foreach(json_object_get(ts_header(in), "history"), i, stage)
+    {
+        const char *program = json_string_value(json_object_get(stage, "program"));
+        if (program && !strcmp(program, "st-tokenize"))
+            texts = json_object_get(stage, "sources");
+    }
+    return json_incref(texts);
+}
+
 /* Check the ids and concatenate the samples. */
 static void collect(struct tokens *tokens, const char *name, const int64_t *ids,
                     const int64_t *lengths, uint64_t vocabulary, uint64_t shortest)
@@ -83,6 +97,7 @@ void tokens_load(struct tokens *tokens, const char *path, uint64_t vocabulary, u
         }
     }
     char *name = xstrdup(ts_name(in));
+    json_t *texts = texts_of(in);
     if (ts_plan_only(in))
         die("%s: is a plan, without tensors; make it without -n", name);
     ts_close(in);
@@ -96,6 +111,8 @@ void tokens_load(struct tokens *tokens, const char *path, uint64_t vocabulary, u
     if (most && tokens->samples > most)
         tokens->samples = most;
     collect(tokens, name, ids, lengths, vocabulary, shortest);
+    tokens->counts = json_pack("{s:I, s:I, s:o*}", "samples", (json_int_t)tokens->samples, "tokens",
+                               (json_int_t)tokens->start[tokens->samples], "texts", texts);
     free(ids);
     free(lengths);
     free(name);
@@ -114,5 +131,6 @@ void tokens_free(struct tokens *tokens)
 {
     free(tokens->start);
     free(tokens->id);
+    json_decref(tokens->counts);
     *tokens = (struct tokens){0};
 }

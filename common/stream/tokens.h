@@ -3,6 +3,7 @@
 #ifndef TOKENS_H
 #define TOKENS_H
 
+#include <jansson.h>
 #include <stdint.h>
 
 #include "base/digest.h"
@@ -12,6 +13,8 @@ struct tokens {
     uint64_t *start;          /* start of each sample in id[]; start[samples] is the total */
     int32_t *id;              /* of all samples, concatenated, without padding */
     char digest[DIGEST_TEXT]; /* SHA-256 of start[] and id[] */
+    json_t *counts; /* {"samples", "tokens", "texts"} as loaded; texts are {"file", "samples"} each,
+                     * from st-tokenize, or missing */
 };
 
 /* Read them from a stream or a .safetensors file: at most `most` samples, 0 for all. Ids must be

@@ -125,7 +125,7 @@ static void read_end(struct ts_in *in)
 {
     size_t size;
     if (!tar_peek(in->tar))
-        die_cut(in->name,
+        die_cut(in->opened,
                 "%s: the stream ends without .end; it is truncated, or an earlier stage failed: "
                 "make it again",
                 in->name);
@@ -156,7 +156,7 @@ static bool next_from_tar(struct ts_in *in, const struct tensor *tensor)
     if (path && !strcmp(path, ".end") && in->next == 0)
         return false;
     if (!path)
-        die_cut(in->name,
+        die_cut(in->opened,
                 "%s: wanted tensor %s, got the end; the stream is truncated, or an earlier stage "
                 "failed: make it again",
                 in->name, tensor->name);
@@ -280,5 +280,6 @@ void ts_close(struct ts_in *in)
     json_decref(in->header);
     json_decref(in->end);
     free(in->name);
+    free(in->opened);
     free(in);
 }

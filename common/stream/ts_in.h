@@ -9,7 +9,8 @@
 enum { JSON_MAX = 64 << 20 }; /* bytes of .stream and .end */
 
 struct ts_in {
-    char *name;
+    char *opened; /* the path, or "<stdin>" */
+    char *name;   /* for messages: that, or the header's source */
     const struct stage *stage;
     struct checkpoint checkpoint; /* table, side files, sources; a stream fills them in */
     json_t *header;

@@ -31,6 +31,17 @@ void ts_in_reference(struct ts_in *in, const char *name, const char *text, uint6
                        shown, size));
 }
 
+/* In a pipeline that was called by name, the user gave the source, and does not know what is read
+ * from where. */
+static void name_source(struct ts_in *in)
+{
+    const char *source = json_string_value(json_object_get(in->header, "source"));
+    if (!source || strcmp(in->opened, "<stdin>") != 0 || !getenv("SEEKPIPE_PIPELINE"))
+        return;
+    free(in->name);
+    in->name = printable(xstrdup(source));
+}
+
 static void read_header(struct ts_in *in)
 {
     size_t size;
@@ -52,6 +63,7 @@ static void read_header(struct ts_in *in)
     if (error)
         die("%s: %s; the stream is damaged, make it again", what, error);
     free(what);
+    name_source(in);
 }
 
 static void read_toc(struct ts_in *in)
@@ -153,7 +165,8 @@ static struct ts_in *open_any(char **path, size_t count, const struct stage *sta
     in->stage = stage;
     if (count == 1 && !strcmp(path[0], "-"))
         count = 0;
-    in->name = xstrdup(count ? path[0] : "<stdin>");
+    in->opened = xstrdup(count ? path[0] : "<stdin>");
+    in->name = xstrdup(in->opened);
     in->plan_only = stage && stage->plan;
     if (count && is_checkpoint(path[0])) {
         open_checkpoint(in, path, count);
@@ -171,7 +184,7 @@ static struct ts_in *open_any(char **path, size_t count, const struct stage *sta
         if (isatty(fd))
             die_usage(
                 "standard input is a terminal; give a tensor stream, or a checkpoint's folder");
-        in->tar = tar_open(fd, in->name);
+        in->tar = tar_open(fd, in->opened);
         read_header(in);
         read_toc(in);
         read_side_files(in);

@@ -2,6 +2,7 @@
 
 #include "base/die.h"
 #include "model/complete.h"
+#include "model/shapes.h"
 #include "stream/shard_name.h"
 
 void whole_check_table(struct ts_in *in, struct toc *toc)
@@ -15,6 +16,10 @@ void whole_check_table(struct ts_in *in, struct toc *toc)
     if (wrong)
         die("%s: %s; is the download complete? (st-read --layers and --part take a part)",
             ts_name(in), wrong);
+    wrong = model_misshapen(ts_model(in), toc);
+    if (wrong)
+        die("%s: %s, and engines size by it; get the config.json of this checkpoint", ts_name(in),
+            wrong);
 }
 
 void whole_check(struct ts_in *in)

@@ -10,7 +10,8 @@ void whole_check(struct ts_in *in);
 
 /* The same of any table that came with the header of `in`, whatever the scope: a checkpoint that
  * was a folder must have all layers, experts and matrices that config.json counts and the family
- * knows (model/complete.h). The files of ranks, and files given by themselves, are not looked at.
+ * knows (model/complete.h), and the shapes that it says (model/shapes.h). The files of ranks, and
+ * files given by themselves, are not looked at.
  */
 void whole_check_table(struct ts_in *in, struct toc *toc);
 

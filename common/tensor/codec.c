@@ -5,6 +5,7 @@
 #include "base/die.h"
 #include "tensor/codec_x86.h"
 #include "tensor/fp8.h"
+#include "tensor/hessian_search.h"
 #include "tensor/mxfp4.h"
 #include "tensor/scale_search.h"
 
@@ -16,6 +17,7 @@ static const struct codec portable = {
     .nvfp4_scales_row = nvfp4_scales_row,
     .nvfp4_scales_mse_row = nvfp4_scales_mse_row,
     .nvfp4_scales_four_over_six_row = nvfp4_scales_four_over_six_row,
+    .nvfp4_scales_hessian_row = nvfp4_scales_hessian_row,
     .nvfp4_nibbles_row = nvfp4_nibbles_row,
     .nvfp4_cast_scales_row = nvfp4_cast_scales_row,
     .recode_row = recode_row,

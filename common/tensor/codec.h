@@ -1,6 +1,7 @@
 /* codec.h: the codecs for a checkpoint's weights, in one version per instruction set. All versions
  * produce the same bytes. The portable one consists of the plain C functions of fp8.h, mxfp4.h,
- * nvfp4.h, scale_search.h and recode.h; the others are tested against it on every code there is. */
+ * nvfp4.h, scale_search.h, hessian_search.h and recode.h; the others are tested against it on every
+ * code there is. */
 #ifndef CODEC_H
 #define CODEC_H
 
@@ -8,6 +9,7 @@
 #include <stdint.h>
 
 #include "base/args.h"
+#include "tensor/hessian_search.h"
 #include "tensor/nvfp4.h"
 #include "tensor/recode.h"
 
@@ -25,6 +27,8 @@ struct codec {
     void (*nvfp4_scales_mse_row)(uint8_t *scale, const uint16_t *w, size_t cols, float scale_2);
     void (*nvfp4_scales_four_over_six_row)(uint8_t *scale, const uint16_t *w, size_t cols,
                                            float scale_2);
+    void (*nvfp4_scales_hessian_row)(uint8_t *scale, const uint16_t *w, size_t cols, float scale_2,
+                                     const struct block_moments *moments);
     void (*nvfp4_nibbles_row)(uint8_t *packed, const uint8_t *scale, const uint16_t *w, size_t cols,
                               float scale_2);
     void (*nvfp4_cast_scales_row)(uint8_t *scale, const uint8_t *e8m0, size_t blocks, int k,

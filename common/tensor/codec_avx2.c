@@ -535,6 +535,7 @@ const struct codec codec_avx2 = {
     .nvfp4_scales_row = scales_row,
     .nvfp4_scales_mse_row = scales_mse_row,
     .nvfp4_scales_four_over_six_row = scales_four_over_six_row,
+    .nvfp4_scales_hessian_row = scales_hessian_row_avx2,
     .nvfp4_nibbles_row = nibbles_row,
     .nvfp4_cast_scales_row = cast_scales_row,
     .recode_row = recode_row_avx2,

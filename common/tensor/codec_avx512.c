@@ -9,8 +9,6 @@
 #include "tensor/mxfp4.h"
 #include "tensor/scale_search.h"
 
-#define AVX512 __attribute__((target("avx512f,avx512bw,avx512vl")))
-
 AVX512 static inline __m512i round_bf16(__m512 value)
 {
     __m512i bits = _mm512_castps_si512(value);
@@ -576,6 +574,7 @@ const struct codec codec_avx512 = {
     .nvfp4_scales_row = scales_row,
     .nvfp4_scales_mse_row = scales_mse_row,
     .nvfp4_scales_four_over_six_row = scales_four_over_six_row,
+    .nvfp4_scales_hessian_row = scales_hessian_row_avx512,
     .nvfp4_nibbles_row = nibbles_row,
     .nvfp4_cast_scales_row = cast_scales_row,
     .recode_row = recode_row_avx2,

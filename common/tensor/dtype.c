@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "tensor/bf16.h"
+#include "tensor/e2m1.h"
 #include "tensor/e4m3.h"
 #include "tensor/e8m0.h"
 
@@ -12,14 +13,15 @@ static const struct {
     unsigned size;
     bool is_float;
 } known[DTYPE_COUNT] = {
-    [DTYPE_BOOL] = {"BOOL", 1, false},      [DTYPE_U8] = {"U8", 1, false},
-    [DTYPE_I8] = {"I8", 1, false},          [DTYPE_F8_E4M3] = {"F8_E4M3", 1, true},
-    [DTYPE_F8_E5M2] = {"F8_E5M2", 1, true}, [DTYPE_F8_E8M0] = {"F8_E8M0", 1, true},
-    [DTYPE_I16] = {"I16", 2, false},        [DTYPE_U16] = {"U16", 2, false},
-    [DTYPE_F16] = {"F16", 2, true},         [DTYPE_BF16] = {"BF16", 2, true},
-    [DTYPE_I32] = {"I32", 4, false},        [DTYPE_U32] = {"U32", 4, false},
-    [DTYPE_F32] = {"F32", 4, true},         [DTYPE_I64] = {"I64", 8, false},
-    [DTYPE_U64] = {"U64", 8, false},        [DTYPE_F64] = {"F64", 8, true},
+    [DTYPE_BOOL] = {"BOOL", 1, false},      [DTYPE_F4] = {"F4", 1, false},
+    [DTYPE_U8] = {"U8", 1, false},          [DTYPE_I8] = {"I8", 1, false},
+    [DTYPE_F8_E4M3] = {"F8_E4M3", 1, true}, [DTYPE_F8_E5M2] = {"F8_E5M2", 1, true},
+    [DTYPE_F8_E8M0] = {"F8_E8M0", 1, true}, [DTYPE_I16] = {"I16", 2, false},
+    [DTYPE_U16] = {"U16", 2, false},        [DTYPE_F16] = {"F16", 2, true},
+    [DTYPE_BF16] = {"BF16", 2, true},       [DTYPE_I32] = {"I32", 4, false},
+    [DTYPE_U32] = {"U32", 4, false},        [DTYPE_F32] = {"F32", 4, true},
+    [DTYPE_I64] = {"I64", 8, false},        [DTYPE_U64] = {"U64", 8, false},
+    [DTYPE_F64] = {"F64", 8, true},
 };
 
 const char *dtype_name(enum dtype dtype)
@@ -78,6 +80,8 @@ double dtype_value(enum dtype dtype, const void *data, size_t i)
     const uint8_t *byte = data;
     uint16_t half;
     switch (dtype) {
+    case DTYPE_F4:
+        return e2m1_to_f32(byte[i / 2] >> 4 * (i % 2) & 15);
     case DTYPE_BOOL:
     case DTYPE_U8:
         return byte[i];

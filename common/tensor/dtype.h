@@ -8,6 +8,7 @@
 
 enum dtype {
     DTYPE_BOOL,
+    DTYPE_F4, /* E2M1, two elements in a byte, the even one in the low half */
     DTYPE_U8,
     DTYPE_I8,
     DTYPE_F8_E4M3,
@@ -29,11 +30,10 @@ enum dtype {
 /* The safetensors name of a dtype ("F8_E4M3"); static. */
 const char *dtype_name(enum dtype dtype);
 
-/* *dtype = the dtype with that safetensors name; false if it is unknown or not made of whole bytes.
- */
+/* *dtype = the dtype with that safetensors name; false if it is unknown. */
 bool dtype_parse(const char *name, enum dtype *dtype);
 
-/* Bytes of one element: 1, 2, 4 or 8. */
+/* Bytes of one element: 1, 2, 4 or 8; of two for F4, which has whole bytes only. */
 unsigned dtype_size(enum dtype dtype);
 
 /* True for floating-point types, which have NaN or infinity. */

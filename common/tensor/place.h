@@ -16,10 +16,22 @@ enum section {
     SECTION_UNKNOWN,
 };
 
+/* What each model-parallel rank of DeepSeek's inference code has of a tensor. Routed experts are
+ * dealt out whole instead: of N ranks, each has the next N-th of a layer's. */
+enum share {
+    SHARE_ALL,       /* all of it */
+    SHARE_ROWS,      /* a part of its rows, the first dimension */
+    SHARE_ROWS_BF16, /* the same, in BF16 also where the release has FP8 */
+    SHARE_COLS,      /* a part of its columns, the second dimension */
+    SHARE_NOTHING,   /* no rank has it */
+    SHARE_UNKNOWN,   /* the family does not say */
+};
+
 #define PLACE_NONE UINT32_MAX
 
 struct place {
     uint8_t section; /* enum section */
+    uint8_t share;   /* enum share */
     uint8_t group;   /* in a part, or an expert: matrices with the same number other than 0 share
                       * their second-level scale and their input scale */
     bool stays;      /* never quantized: router, norms, embeddings */

@@ -54,6 +54,11 @@ bool tensor_size(enum dtype dtype, unsigned rank, const uint64_t *dim, uint64_t 
     for (unsigned i = 0; i < rank; i++)
         if (!mul_fits(*size, dim[i], size))
             return false;
+    if (dtype == DTYPE_F4) {
+        if (!rank || dim[rank - 1] % 2)
+            return false;
+        *size /= 2;
+    }
     return *size <= INT64_MAX;
 }
 
@@ -159,7 +164,8 @@ const char *toc_add(struct toc *toc, const struct tensor *line)
         return "it has more than 8 dimensions";
     struct tensor copy = *line;
     if (!tensor_size(copy.dtype, copy.rank, copy.dim, &copy.size))
-        return "its size overflows";
+        return copy.dtype == DTYPE_F4 ? "its F4 rows are no whole bytes, or its size overflows"
+                                      : "its size overflows";
     if (toc->count >= UINT32_MAX - 1)
         return "there are more than 2^32 tensors";
     if (toc->count == toc->capacity)

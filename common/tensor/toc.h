@@ -16,7 +16,7 @@ enum { TENSOR_RANK_MAX = 8, TENSOR_NAME_MAX = 1023, SHARD_NAME_MAX = 255 };
 /* A line of the table: a tensor. */
 struct tensor {
     const char *name; /* as in the checkpoint; printable ASCII; unique within its shard */
-    uint64_t size;    /* payload bytes: the product of dim[] and the dtype's size */
+    uint64_t size;    /* payload bytes, by tensor_size() */
     uint64_t dim[TENSOR_RANK_MAX];
     uint32_t shard; /* index into toc.shard */
     uint8_t rank;   /* 0 for a scalar */
@@ -76,7 +76,7 @@ uint32_t *toc_lines_in(const struct toc *part, const struct toc *whole);
 uint64_t toc_bytes(const struct toc *toc, bool context);
 
 /* *size = bytes of a tensor of that dtype and shape; false if they exceed 63 bits, the range of
- * file offsets. */
+ * file offsets, or if a row of F4 has half a byte. */
 bool tensor_size(enum dtype dtype, unsigned rank, const uint64_t *dim, uint64_t *size);
 
 /* "[2048,4096]" into text (at least TENSOR_SHAPE_TEXT bytes); returns text. */

@@ -41,6 +41,7 @@ enum format format_of(const struct tensor *tensor)
     case DTYPE_F8_E4M3:
         return FORMAT_FP8;
     case DTYPE_I8:
+    case DTYPE_F4:
         return FORMAT_MXFP4;
     case DTYPE_U8:
         return FORMAT_NVFP4;

@@ -7,6 +7,7 @@
  *                                 or one per tensor: X.weight_scale F32 [], and then perhaps
  *                                 X.input_scale F32 [] (not needed to dequantize)
  *   MXFP4   I8 [rows,cols/2]      X.scale F8_E8M0 [rows,cols/32]
+ *           or F4 [rows,cols]
  *   NVFP4   U8 [rows,cols/2]      X.weight_scale F8_E4M3 [rows,cols/16], X.weight_scale_2 F32 [],
  *                                 X.input_scale F32 [] (not needed to dequantize)
  *

@@ -1,12 +1,12 @@
-#include <fnmatch.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/die.h"
 #include "base/text.h"
+#include "engines/formats.h"
+#include "engines/rule.h"
 #include "tensor/nvfp4.h"
 #include "verify/checks.h"
-#include "verify/rule.h"
 
 #define Q "quantization_config."
 #define HF RULE_HF_QUANT "quantization."
@@ -59,32 +59,23 @@ static const struct rule group_size[] = {
 static const struct rule unquantized = {
     .key = "quantization_config", .unless = "-", .why = "no matrix is quantized"};
 
-static const json_t *quantization(const struct folder *folder)
-{
-    const json_t *own = json_object_get(folder->config, "quantization_config");
-    return own ? own
-               : json_object_get(json_object_get(folder->config, "text_config"),
-                                 "quantization_config");
-}
-
 static bool is_hf(const struct rule *rule)
 {
     return starts_with(rule->key, RULE_HF_QUANT);
 }
 
-static void add_rule(const struct rule *rule, const struct folder *folder, struct facts *facts)
+static void add_rule(const struct rule *rule, const struct evidence *evidence, struct facts *facts)
 {
-    char *text = rule_text(rule, folder);
+    char *text = rule_text(rule, evidence);
     facts_add(facts, is_hf(rule) ? FACT_HF_QUANT : FACT_CONFIG, "%s", text);
     free(text);
 }
 
-static void add_rules(const struct rule *rule, const struct folder *folder, uint64_t found,
-                      struct facts *facts)
+static void add_rules(const struct rule *rule, const struct evidence *evidence, struct facts *facts)
 {
     for (; rule->why; rule++)
-        if ((folder->hf_quant || !is_hf(rule)) && rule_applies(rule, folder, found))
-            add_rule(rule, folder, facts);
+        if ((evidence->hf_quant || !is_hf(rule)) && rule_applies(rule, evidence))
+            add_rule(rule, evidence, facts);
 }
 
 /* ---- names of modules ---- */
@@ -106,20 +97,6 @@ static void name_matrix(const struct folder *folder, const struct nvfp4 *matrix,
         strcpy(named->path, named->module);
 }
 
-/* The pattern that covers a module, or NULL. */
-static const char *ignored(const json_t *patterns, const char *module)
-{
-    size_t i;
-    const json_t *pattern;
-    json_array_foreach(patterns, i, pattern)
-    {
-        const char *text = json_string_value(pattern);
-        if (text && !fnmatch(text, module, 0))
-            return text;
-    }
-    return NULL;
-}
-
 /* True if the config has no list, but one format for all that it does not ignore. */
 static bool has_one_format(const json_t *q)
 {
@@ -137,7 +114,7 @@ static void check_unquantized(const struct folder *folder, const json_t *ignore,
         if (format_of(tensor) != FORMAT_PLAIN ||
             model_place(folder->model, tensor->name).section == SECTION_EMBED)
             continue;
-        if (!ignored(ignore, weight_module(tensor, module)))
+        if (!matching_pattern(ignore, weight_module(tensor, module)))
             facts_add(facts, FACT_NOT_IGNORED,
                       "config.json: `ignore` lacks %s, which is not quantized", module);
     }
@@ -155,7 +132,7 @@ static void check_named(const struct folder *folder, const struct nvfp4s *all, c
         name_matrix(folder, &all->of[i], &named);
         bool listed =
             !layers || json_object_get(layers, named.path) || json_object_get(layers, named.module);
-        const char *pattern = ignored(ignore, named.path);
+        const char *pattern = matching_pattern(ignore, named.path);
         if ((!listed || pattern) && strcmp(named.path, last) != 0) {
             strcpy(last, named.path);
             if (!listed)
@@ -222,23 +199,6 @@ static void check_entries(const struct folder *folder, const struct nvfp4s *all,
     json_decref(there);
 }
 
-/* Drafts' experts in another format, which an engine may take for NVFP4 unless `ignore` covers
- * them. */
-static void note_drafts(const struct folder *folder, const json_t *ignore, struct facts *facts)
-{
-    for (size_t i = 0; i < folder->toc->count; i++) {
-        char path[TENSOR_NAME_MAX + 1];
-        const struct tensor *tensor = &folder->toc->tensor[i];
-        struct place place = model_place(folder->model, tensor->name);
-        enum format format = format_of(tensor);
-        if (place.section != SECTION_MTP || !place_is_routed(&place) || format == FORMAT_NVFP4 ||
-            format == FORMAT_COUNT)
-            continue;
-        if (!ignored(ignore, model_experts_path(folder->model, &place, path)))
-            facts_add(facts, FACT_DRAFTS_NOT_IGNORED, "%s", path);
-    }
-}
-
 /* ---- the two files ---- */
 
 static bool same(const json_t *a, const json_t *b)
@@ -264,8 +224,9 @@ static void compare(const json_t *q, const json_t *hf, struct facts *facts)
 
 void check_configs(const struct folder *folder, const struct nvfp4s *all, struct facts *facts)
 {
-    uint64_t found = facts_found(facts);
-    const json_t *q = quantization(folder);
+    const struct evidence evidence = folder_evidence(folder, facts);
+    uint64_t found = evidence.found;
+    const json_t *q = quantization_of(folder->config);
     const json_t *hf = json_object_get(folder->hf_quant, "quantization");
     if (!folder->config) {
         if (!(found & FACT(CONFIG)))
@@ -273,15 +234,15 @@ void check_configs(const struct folder *folder, const struct nvfp4s *all, struct
         return;
     }
     if (!(found & (ANY_NVFP4 | FACT(FP8) | FACT(PER_TENSOR) | FACT(MXFP4))) &&
-        rule_applies(&unquantized, folder, found))
-        add_rule(&unquantized, folder, facts);
+        rule_applies(&unquantized, &evidence))
+        add_rule(&unquantized, &evidence, facts);
     if (!(found & ANY_NVFP4))
         return;
     if (!folder->hf_quant && !(found & FACT(HF_QUANT)))
         facts_add(facts, FACT_HF_QUANT, "there is no hf_quant_config.json");
-    add_rules(stated, folder, found, facts);
+    add_rules(stated, &evidence, facts);
     if (!(found & FACT(PER_TENSOR)))
-        add_rules(group_size, folder, found, facts);
+        add_rules(group_size, &evidence, facts);
     const json_t *layers = json_object_get(q, "quantized_layers"),
                  *ignore = json_object_get(q, "ignore");
     json_t *none = layers || has_one_format(q) ? NULL : json_object();
@@ -291,7 +252,6 @@ void check_configs(const struct folder *folder, const struct nvfp4s *all, struct
     check_entries(folder, all, "config.json", layers, facts);
     json_decref(none);
     check_ignored_layers(folder, all, q, facts);
-    note_drafts(folder, ignore, facts);
     if (hf)
         compare(q, hf, facts);
 }

@@ -253,6 +253,12 @@ void folder_close(struct folder *folder)
     *folder = (struct folder){0};
 }
 
+struct evidence folder_evidence(const struct folder *folder, const struct facts *facts)
+{
+    return (struct evidence){
+        .config = folder->config, .hf_quant = folder->hf_quant, .found = facts_found(facts)};
+}
+
 void folder_read(struct folder *folder, size_t line, uint64_t at, void *data, size_t size)
 {
     const struct tensor *tensor = &folder->toc->tensor[line];

@@ -5,10 +5,10 @@
 
 #include <jansson.h>
 
+#include "engines/rule.h"
 #include "model/model.h"
 #include "stream/source.h"
 #include "tensor/toc.h"
-#include "verify/facts.h"
 
 struct folder {
     const char *path;     /* as given; borrowed */
@@ -26,6 +26,9 @@ struct folder {
  * content. */
 void folder_open(struct folder *folder, const char *path, struct facts *facts);
 void folder_close(struct folder *folder);
+
+/* The folder, and what was found so far, as rules see it; valid until folder_close(). */
+struct evidence folder_evidence(const struct folder *folder, const struct facts *facts);
 
 /* Read `size` bytes at byte `at` of the tensor on line `line`. */
 void folder_read(struct folder *folder, size_t line, uint64_t at, void *data, size_t size);

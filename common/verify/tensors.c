@@ -5,7 +5,9 @@
 #include <string.h>
 
 #include "base/die.h"
+#include "engines/formats.h"
 #include "model/complete.h"
+#include "model/shapes.h"
 #include "tensor/mxfp4.h"
 #include "tensor/nvfp4.h"
 
@@ -141,12 +143,6 @@ static void check_nvfp4(struct search *search, const char *module, const struct 
 
 /* ---- other formats ---- */
 
-/* A note that needs no text. */
-static void note(struct search *search, enum fact fact)
-{
-    facts_add(search->facts, fact, "%s", "");
-}
-
 /* The scale of an FP8 or MXFP4 matrix, which the engines do not miss either. */
 static void check_other(struct search *search, const char *module, const struct tensor *weight)
 {
@@ -157,11 +153,8 @@ static void check_other(struct search *search, const char *module, const struct 
                  2 * weight->dim[1] / MXFP4_BLOCK);
     const struct tensor *one = format == FORMAT_FP8 ? find(search, module, ".weight_scale") : NULL;
     if (one) {
-        note(search, FACT_PER_TENSOR);
         has_form(search, FACT_SCALAR_FORM, one, DTYPE_F32, 0, 0, 0);
         scalar(search, module, ".input_scale", FACT_INPUT_SCALE);
-    } else if (format == FORMAT_FP8) {
-        note(search, FACT_FP8);
     }
     bool fp8 = one || (format == FORMAT_FP8 && find(search, module, ".weight_scale_inv"));
     if (!scale && !fp8 && format != FORMAT_PLAIN)
@@ -175,17 +168,11 @@ static void count_expert(struct search *search, const char *module, const struct
                          enum format format)
 {
     struct experts *experts = experts_at(search, place);
-    bool mtp = place->section == SECTION_MTP, nvfp4 = format == FORMAT_NVFP4;
+    bool nvfp4 = format == FORMAT_NVFP4;
     char *first = nvfp4 ? experts->first_nvfp4 : experts->first_other;
     size_t *count = nvfp4 ? &experts->nvfp4 : &experts->others;
     if (!(*count)++)
         strcpy(first, module);
-    if (nvfp4)
-        note(search, mtp ? FACT_DRAFTS_NVFP4 : FACT_EXPERTS_NVFP4);
-    else if (format == FORMAT_PLAIN && !mtp)
-        note(search, FACT_EXPERTS_PLAIN);
-    else if (format == FORMAT_MXFP4 && mtp)
-        note(search, FACT_DRAFTS_MXFP4);
 }
 
 /* One matrix of an expert, of which at least one matrix is there. */
@@ -271,10 +258,6 @@ static void count_experts(struct search *search)
     for (size_t i = 0; i < toc->count; i++) {
         struct place place = model_place(search->folder->model, toc->tensor[i].name);
         struct experts *experts = experts_at(search, &place);
-        if (place.section == SECTION_MTP)
-            note(search, FACT_DRAFTS);
-        if (place.section == SECTION_MTP && place.layer)
-            note(search, FACT_DRAFTS_MANY);
         if (!place_is_routed(&place))
             continue;
         if (place.expert >= experts->tensors)
@@ -295,14 +278,11 @@ static void check_each(struct search *search)
         char module[TENSOR_NAME_MAX + 1];
         struct place place = model_place(search->folder->model, tensor->name);
         enum format format = format_of(tensor);
-        if (format == FORMAT_MXFP4)
-            note(search, FACT_MXFP4);
         if (place_is_routed(&place)) {
             if (!same_layer(&place, &last))
                 check_layer(search, place);
             last = place;
         } else if (format == FORMAT_NVFP4) {
-            note(search, FACT_DENSE_NVFP4);
             check_nvfp4(search, weight_module(tensor, module), &place, tensor);
         } else if (format == FORMAT_FP8 || format == FORMAT_MXFP4) {
             check_other(search, weight_module(tensor, module), tensor);
@@ -334,19 +314,20 @@ static void conclude(struct search *search)
         if (both[i]->nvfp4 && both[i]->others)
             facts_add(facts, FACT_MIXED, "%s is NVFP4, %s is not; engines take one format for all",
                       both[i]->first_nvfp4, both[i]->first_other);
-    uint64_t found = facts_found(facts);
-    if (found & FACT(EXPERTS_NVFP4) && found & FACT(FP8) && !(found & FACT(DENSE_NVFP4)))
-        note(search, FACT_EXPERTS_ONLY);
-    if (found & FACT(EXPERTS_NVFP4) && found & (FACT(FP8) | FACT(MXFP4)))
-        note(search, FACT_EXPERTS_BESIDE);
-    if (!(found & (FACT(EXPERTS_NVFP4) | FACT(DENSE_NVFP4))) &&
-        found & (FACT(FP8) | FACT(PER_TENSOR) | FACT(MXFP4)))
+    uint64_t there =
+        formats_found(search->folder->model, search->folder->toc, search->folder->config);
+    facts_add_set(facts, there & ~FACT(NO_NVFP4)); /* which has a text */
+    if (there & FACT(NO_NVFP4))
         facts_add(facts, FACT_NO_NVFP4, "no matrix is NVFP4; is this the result of a conversion?");
-    if (found & (FACT(EXPERT) | FACT(WEIGHT) | FACT(INDEX)))
+    if (facts_found(facts) & (FACT(EXPERT) | FACT(WEIGHT) | FACT(INDEX)))
         return;
     char *lacks = model_incomplete(search->folder->model, search->folder->toc);
     if (lacks)
         facts_add(facts, FACT_INCOMPLETE, "the checkpoint %s", lacks);
+    char *misshapen = lacks ? NULL : model_misshapen(search->folder->model, search->folder->toc);
+    if (misshapen)
+        facts_add(facts, FACT_CONFIG, "the checkpoint %s", misshapen);
+    free(misshapen);
     free(lacks);
 }
 

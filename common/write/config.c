@@ -1,11 +1,11 @@
 #include "write/config.h"
 
-#include <fnmatch.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/die.h"
 #include "base/json.h"
+#include "engines/formats.h"
 #include "tensor/nvfp4.h"
 #include "tensor/weight.h"
 #include "write/unquantized.h"
@@ -28,20 +28,6 @@ static void delete_keys(json_t *object, const char *const *key)
 static int by_text(const void *a, const void *b)
 {
     return strcmp(*(char *const *)a, *(char *const *)b);
-}
-
-/* True if a pattern of `exclude` matches the module. */
-static bool is_excluded(const json_t *exclude, const char *module)
-{
-    size_t i;
-    json_t *pattern;
-    json_array_foreach(exclude, i, pattern)
-    {
-        const char *text = json_string_value(pattern);
-        if (text && !fnmatch(text, module, 0))
-            return true;
-    }
-    return false;
 }
 
 /* The names of the matrices of one format, sorted; the caller frees them. */
@@ -101,7 +87,7 @@ static json_t *quantized_layers(const struct model *model, struct toc *toc, bool
         fp8 = names_of(model, toc, FORMAT_FP8, true);
     for (size_t i = 0; i < fp8.count; i++) {
         const char *algo = is_per_tensor(toc, fp8.name[i]) ? "FP8" : "FP8_PB_WO";
-        if (!is_excluded(exclude, fp8.name[i]))
+        if (!matching_pattern(exclude, fp8.name[i]))
             json_object_set_new(layers, fp8.name[i], json_pack("{s:s}", "quant_algo", algo));
         free(fp8.name[i]);
     }
@@ -388,12 +374,33 @@ static char *corrected_hf_quant(json_t *document, const struct outgoing *made)
     return config_text(document, false);
 }
 
+/* True if a stage has done more than to select tensors, of which there are fewer then, too. */
+static bool is_result(struct ts_in *in)
+{
+    size_t i;
+    json_t *stage;
+    json_array_foreach(json_object_get(ts_header(in), "history"), i, stage)
+    {
+        if (!json_is_true(json_object_get(stage, "selects")))
+            return true;
+    }
+    return false;
+}
+
+/* hf_quant_config.json as it will be; the caller owns it. */
+static json_t *new_hf_quant(const struct configs *configs, struct ts_in *in)
+{
+    if (configs->keep_hf_quant)
+        return ts_file_json(in, "hf_quant_config.json");
+    return configs->hf_quant ? json_loads(configs->hf_quant, 0, NULL) : NULL;
+}
+
 void configs_derive(struct configs *configs, struct ts_in *in, struct toc *toc)
 {
     struct outgoing made = survey(in, toc);
     json_t *quant = json_object_get(ts_header(in), "quant");
     json_t *config = ts_file_json(in, "config.json");
-    *configs = (struct configs){0};
+    *configs = (struct configs){.converted = made.converted && is_result(in)};
     if (made.format[FORMAT_NVFP4] && json_object_get(quant, "recipe")) {
         json_t *all = described(quant, toc, &made);
         configs->hf_quant = nvfp4_hf_quant(quant, all);
@@ -409,11 +416,15 @@ void configs_derive(struct configs *configs, struct ts_in *in, struct toc *toc)
         configs->hf_quant = corrected_hf_quant(hf_quant, &made);
         json_decref(hf_quant);
     }
-    json_decref(config);
+    configs->evidence = (struct evidence){.config = config,
+                                          .hf_quant = new_hf_quant(configs, in),
+                                          .found = formats_found(made.model, toc, config)};
 }
 
 void configs_free(struct configs *configs)
 {
     free(configs->config);
     free(configs->hf_quant);
+    json_decref((json_t *)configs->evidence.config);
+    json_decref((json_t *)configs->evidence.hf_quant);
 }

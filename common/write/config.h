@@ -9,12 +9,15 @@
 #include <jansson.h>
 #include <stdbool.h>
 
+#include "engines/rule.h"
 #include "stream/ts.h"
 
 struct configs {
-    char *config;       /* text of config.json, or NULL: unchanged (or absent) */
-    char *hf_quant;     /* text of hf_quant_config.json, or NULL: none */
-    bool keep_hf_quant; /* that side file stays unchanged */
+    char *config;             /* text of config.json, or NULL: unchanged (or absent) */
+    char *hf_quant;           /* text of hf_quant_config.json, or NULL: none */
+    bool keep_hf_quant;       /* that side file stays unchanged */
+    bool converted;           /* the tensors have other formats than the checkpoint that was read */
+    struct evidence evidence; /* the checkpoint, with both files as they will be */
 };
 
 /* Derive both from the outgoing stream: its header's `quant`, its config.json, and `toc`, the table

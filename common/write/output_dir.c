@@ -19,6 +19,7 @@
 #include "base/temporary.h"
 #include "stream/checkpoint.h"
 #include "write/copy.h"
+#include "write/movable.h"
 
 static const char journal_name[] = CHECKPOINT_JOURNAL;
 enum { WALK_FILES = 16 };
@@ -110,6 +111,11 @@ static bool holds_checkpoint(const struct output_dir *output)
     return holds(output->path, "*.safetensors");
 }
 
+static bool can_write(const char *folder)
+{
+    return !faccessat(AT_FDCWD, folder, W_OK | X_OK, AT_EACCESS);
+}
+
 /* Check that the content of DST may be replaced: a typing error must not cost a user other files.
  */
 static void check_present(const struct output_dir *output)
@@ -126,11 +132,9 @@ static void check_present(const struct output_dir *output)
         die("%s: not a checkpoint (no .safetensors file in it); --overwrite replaces nothing else: "
             "choose another folder, or remove it yourself",
             output->path);
-}
-
-static bool can_write(const char *folder)
-{
-    return !faccessat(AT_FDCWD, folder, W_OK | X_OK, AT_EACCESS);
+    if (!can_write(output->path))
+        die_errno("%s: --overwrite could not remove what is in it; choose another folder",
+                  output->path);
 }
 
 /* True if the filesystem begins at `path`. A bind mount has its parent's device number. */
@@ -176,6 +180,19 @@ static void check_writable(const struct output_dir *output)
     die_errno("%s: cannot write into %s; make an empty folder of that name that you can write "
               "into, or choose another",
               output->path, output->parent);
+}
+
+/* Check that DST.partial can take its name from a DST that is there. */
+static void check_movable(const struct output_dir *output)
+{
+    if (output->inside || access(output->path, F_OK))
+        return;
+    int error = folder_resists(output->path, output->parent);
+    if (error)
+        die("%s: cannot be renamed (%s), so that nothing can take its place; choose another "
+            "folder, "
+            "or move its files away and remove it",
+            output->path, strerror(error));
 }
 
 void output_dir_name(struct output_dir *output, const char *path)
@@ -236,6 +253,7 @@ void output_dir_check(struct output_dir *output, bool overwrite, const char *sou
     if (!access(output->path, F_OK))
         check_present(output);
     check_writable(output);
+    check_movable(output);
     char *replaced = replaced_path(output);
     if (overwrite && !access(replaced, F_OK) && !access(output->path, F_OK) &&
         !output_dir_in_place(output))
@@ -435,6 +453,34 @@ static void move_up(const struct output_dir *output, int folder)
     sync_folder(output->path);
 }
 
+/* End the process if the journal in DST/.partial, beside files that were moved up, is not that of a
+ * run with `identity` and `toc` that only had to move up the rest. */
+static void check_inside(const struct output_dir *output, enum journal_state state,
+                         const struct journal *journal, const char *identity, const struct toc *toc)
+{
+    if (state != JOURNAL_WHOLE || !journal_find(journal, "whole"))
+        die("%s: holds other files beside an unfinished run of st-write; move them away",
+            output->path);
+    if (!journal_is_of(journal, identity, toc))
+        die("%s: was left by a run with other input or options; remove the files in %s to start "
+            "again",
+            output->partial, output->path);
+}
+
+/* The same of the journal in DST, which only had to be removed. */
+static void check_in_place(const struct output_dir *output, enum journal_state state,
+                           const struct journal *journal, const char *identity,
+                           const struct toc *toc)
+{
+    bool whole = state == JOURNAL_WHOLE && journal_find(journal, "whole");
+    if (state == JOURNAL_WHOLE && !whole)
+        die("%s: holds the result of an unfinished run of st-write; move it back to %s to continue",
+            output->path, output->partial);
+    if (state != JOURNAL_NONE && !(whole && journal_is_of(journal, identity, toc)) &&
+        !output->overwrite)
+        die("%s: is not empty; choose another folder, or --overwrite it", output->path);
+}
+
 /* As settle(), inside DST. */
 static bool settle_inside(const struct output_dir *output, const char *identity,
                           const struct toc *toc)
@@ -443,14 +489,8 @@ static bool settle_inside(const struct output_dir *output, const char *identity,
     int folder = output_dir_in_place(output) ? lock(output->partial) : -1;
     if (folder < 0)
         return false;
-    if (journal_read(&journal, folder, output->partial) != JOURNAL_WHOLE ||
-        !journal_find(&journal, "whole"))
-        die("%s: holds other files beside an unfinished run of st-write; move them away",
-            output->path);
-    if (!journal_is_of(&journal, identity, toc))
-        die("%s: was left by a run with other input or options; remove the files in %s to start "
-            "again",
-            output->partial, output->path);
+    enum journal_state state = journal_read(&journal, folder, output->partial);
+    check_inside(output, state, &journal, identity, toc);
     move_up(output, folder);
     journal_free(&journal);
     close(folder);
@@ -467,11 +507,7 @@ static bool settle(const struct output_dir *output, const char *identity, const 
     enum journal_state state = journal_read(&journal, folder, output->path);
     bool whole = state == JOURNAL_WHOLE && journal_find(&journal, "whole");
     bool ours = whole && journal_is_of(&journal, identity, toc);
-    if (state == JOURNAL_WHOLE && !whole)
-        die("%s: holds the result of an unfinished run of st-write; move it back to %s to continue",
-            output->path, output->partial);
-    if (state != JOURNAL_NONE && !ours && !output->overwrite)
-        die("%s: is not empty; choose another folder, or --overwrite it", output->path);
+    check_in_place(output, state, &journal, identity, toc);
     if (whole && is_replaced(output->partial, &journal))
         mark_replaced(output, journal.identity, journal.toc);
     if (whole)
@@ -499,26 +535,53 @@ bool output_dir_in_place(const struct output_dir *output)
     return !access(output->path, F_OK) && holds(output->path, journal_name);
 }
 
-/* True if the journal in `path` is of the run with `identity`, and has one of two notes. */
-static bool has_note(const char *path, const char *identity, const char *note, const char *other)
+/* Read the journal in the folder `path` without a lock, and without changing it. The caller frees
+ * it. */
+static enum journal_state peek(const char *path, struct journal *journal)
 {
-    struct journal journal = {.fd = -1};
+    enum journal_state state = JOURNAL_NONE;
     struct stat status;
     char *name = xprintf("%s/" CHECKPOINT_JOURNAL, path);
     int fd = open(name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY);
-    bool found = false;
+    *journal = (struct journal){.fd = -1};
     if (fd >= 0 && !fstat(fd, &status) && S_ISREG(status.st_mode)) {
         char *text = xalloc((size_t)status.st_size + 1, 1);
         read_at(fd, 0, text, (size_t)status.st_size, name);
-        found = journal_parse(&journal, text, (size_t)status.st_size) == JOURNAL_WHOLE &&
-                journal_is_of(&journal, identity, NULL) &&
-                (journal_find(&journal, note) || journal_find(&journal, other));
+        state = journal_parse(journal, text, (size_t)status.st_size);
     }
     if (fd >= 0)
         close(fd);
-    journal_free(&journal);
     free(name);
+    return state;
+}
+
+/* True if the journal in `path` is of the run with `identity`, and has one of two notes. */
+static bool has_note(const char *path, const char *identity, const char *note, const char *other)
+{
+    struct journal journal;
+    bool found = peek(path, &journal) == JOURNAL_WHOLE && journal_is_of(&journal, identity, NULL) &&
+                 (journal_find(&journal, note) || journal_find(&journal, other));
+    journal_free(&journal);
     return found;
+}
+
+bool output_dir_was_replaced(const struct output_dir *output)
+{
+    return !output->inside && has_note(output->partial, NULL, "replaced", "replaced");
+}
+
+void output_dir_plan(struct output_dir *output, const char *identity, const struct toc *toc)
+{
+    struct journal journal;
+    enum journal_state state = peek(output->inside ? output->partial : output->path, &journal);
+    if (!output->inside)
+        check_in_place(output, state, &journal, identity, toc);
+    else if (output_dir_in_place(output))
+        check_inside(output, state, &journal, identity, toc);
+    bool exchanged = state == JOURNAL_WHOLE && is_replaced(output->partial, &journal);
+    journal_free(&journal);
+    if (!exchanged && !output_dir_was_replaced(output))
+        output_dir_resume(output, identity, toc);
 }
 
 bool output_dir_is_joined(const struct output_dir *output, const char *identity)
@@ -554,8 +617,12 @@ bool output_dir_resume(struct output_dir *output, const char *identity, const st
     enum journal_state state = journal_read(&output->journal, output->folder, output->partial);
     if (state == JOURNAL_WHOLE) {
         if (!journal_is_of(&output->journal, identity, toc))
-            die("%s: was left by a run with other input or options; remove it (rm -r) to start "
-                "again",
+            die(journal_find(&output->journal, "whole")
+                    ? "%s: is a complete checkpoint, of a run with other input or options that "
+                      "died before its last step; the same command as then finishes it, or move or "
+                      "remove it"
+                    : "%s: was left by a run with other input or options; remove it (rm -r) to "
+                      "start again",
                 output->partial);
         return true;
     }

@@ -47,6 +47,14 @@ bool output_dir_in_place(const struct output_dir *output);
 bool output_dir_was_done(const struct output_dir *output, const char *identity,
                          const struct toc *toc);
 
+/* True if DST.partial is an old checkpoint, which the new one at DST has replaced, and which was
+ * left when it was being removed: output_dir_was_done() removes the rest. */
+bool output_dir_was_replaced(const struct output_dir *output);
+
+/* For a plan: end the process where output_dir_was_done() or output_dir_resume() would, and change
+ * nothing. */
+void output_dir_plan(struct output_dir *output, const char *identity, const struct toc *toc);
+
 /* True if a run with `identity` joined its parts (parts.h), and was killed when only renames were
  * left, which --join does. Changes nothing and takes no lock: others may be at work. */
 bool output_dir_is_joined(const struct output_dir *output, const char *identity);

@@ -94,31 +94,52 @@ static void list_parts(struct list *list, const char *partial)
 
 /* ---- one part ---- */
 
-char *parts_folder(const char *partial, const char *scope, const char *identity)
+static bool parse_scope(const char *scope, struct part *part)
 {
-    struct part own;
-    struct list list;
-    if (!skip(&scope, "part ") || !number_parse(&scope, PARTS_MAX, &own.number) ||
-        !skip(&scope, "/") || !number_parse(&scope, PARTS_MAX, &own.of) ||
-        (*scope && !skip(&scope, ", shards ")))
-        return NULL;
-    if (mkdir(partial, 0777) && errno != EEXIST)
-        die_errno("%s", partial);
+    return skip(&scope, "part ") && number_parse(&scope, PARTS_MAX, &part->number) &&
+           skip(&scope, "/") && number_parse(&scope, PARTS_MAX, &part->of) &&
+           (!*scope || skip(&scope, ", shards "));
+}
+
+static void check_journal(const char *partial)
+{
     char *journal = xprintf("%s/" CHECKPOINT_JOURNAL, partial);
-    char *folder = xprintf("%s/part-%" PRIu64 "-of-%" PRIu64 "-%.*s", partial, own.number, own.of,
-                           DIGITS, identity);
-    if (!access(journal, F_OK) && access(folder, F_OK)) /* a complete part may be being joined */
+    if (!access(journal, F_OK))
         die("%s: belongs to a run in one piece, or is being joined (--join continues that); remove "
             "it (rm -r) to start again",
             partial);
     free(journal);
+}
+
+void parts_check(const char *partial, const char *scope, const char *identity)
+{
+    struct part own = {0};
+    struct list list;
+    bool is_part = parse_scope(scope, &own);
     list_parts(&list, partial);
+    if (!list.count)
+        check_journal(partial);
     for (size_t i = 0; i < list.count; i++)
-        if (list.part[i].of != own.of || strncmp(list.part[i].run, identity, DIGITS) != 0)
+        if ((is_part && list.part[i].of != own.of) ||
+            (identity && strncmp(list.part[i].run, identity, DIGITS) != 0))
             die("%s: holds %s, a part of a run with other input or options, or in other parts; "
                 "remove it (rm -r) to start again",
                 partial, list.part[i].name);
     list_free(&list);
+}
+
+char *parts_folder(const char *partial, const char *scope, const char *identity)
+{
+    struct part own;
+    if (!parse_scope(scope, &own))
+        return NULL;
+    if (mkdir(partial, 0777) && errno != EEXIST)
+        die_errno("%s", partial);
+    char *folder = xprintf("%s/part-%" PRIu64 "-of-%" PRIu64 "-%.*s", partial, own.number, own.of,
+                           DIGITS, identity);
+    if (access(folder, F_OK)) /* a complete part may be being joined */
+        check_journal(partial);
+    parts_check(partial, scope, identity);
     return folder;
 }
 

@@ -17,6 +17,10 @@
 #include "base/digest.h"
 #include "stream/ts.h"
 
+/* End the process where parts_folder() would for the parts that `partial` holds. For a scope that
+ * is no part, their number does not matter; with `identity` NULL, neither does their run. */
+void parts_check(const char *partial, const char *scope, const char *identity);
+
 /* The folder in `partial` for the part given by `scope` ("part 2/3", or "part 2/3, shards …" for a
  * run that writes only what is missing); the caller frees it. Makes `partial` if needed. NULL if
  * the scope is not a part. Parts of another run, or of another number of parts, end the process. */

@@ -35,9 +35,19 @@ static json_t *working_stages(struct ts_in *in)
     return stages;
 }
 
-char *run_identity(struct ts_in *in, char *hex)
+const char *run_identity(struct ts_in *in, char *hex)
 {
-    json_t *identity = json_pack("[o, o]", sources_to_json(ts_sources(in)), working_stages(in));
+    json_t *stages = working_stages(in), *stage;
+    size_t i;
+    bool known = true;
+    json_array_foreach(stages, i, stage)
+    {
+        const json_t *amax = json_object_get(stage, "amax");
+        known &= !json_is_null(amax);
+        if (amax) /* how the same amaxes were made does not matter */
+            json_object_del(stage, "calibration");
+    }
+    json_t *identity = json_pack("[o, o]", sources_to_json(ts_sources(in)), stages);
     if (!identity)
         die("out of memory");
     struct digest *digest = digest_new();
@@ -45,7 +55,8 @@ char *run_identity(struct ts_in *in, char *hex)
     digest_add(digest, text, strlen(text));
     json_decref(identity);
     free(text);
-    return digest_end(digest, hex);
+    digest_end(digest, hex);
+    return known ? hex : NULL;
 }
 
 /* ---- the record of a stream ---- */
@@ -160,10 +171,44 @@ static char *differing_options(const char *program, const json_t *was, const jso
     return text;
 }
 
+/* A value as people write it, or "none"; the caller frees it. */
+static char *value_of(const json_t *value)
+{
+    return json_is_string(value)   ? xstrdup(json_string_value(value))
+           : json_is_number(value) ? xprintf("%.9g", json_number_value(value))
+                                   : xstrdup("none");
+}
+
+/* What an entry says in words or numbers: how the two differ, or NULL. */
+static char *differing_values(const char *program, const json_t *was, const json_t *is)
+{
+    static const char *const keys[][2] = {
+        {"drafts", "--drafts"}, {"input_scale", "--input-scale"}, {"kv_cache", "KV cache format"}};
+    for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
+        const json_t *before = json_object_get(was, keys[i][0]),
+                     *now = json_object_get(is, keys[i][0]);
+        if ((before || now) && !json_equal(before, now)) {
+            char *had = value_of(before), *has = value_of(now);
+            char *text = xprintf("%s had %s %s, and has %s here", program, keys[i][1], had, has);
+            free(had);
+            free(has);
+            return printable(text);
+        }
+    }
+    return NULL;
+}
+
 /* What an entry says of the amaxes, which a plan may lack. */
 static bool is_of_amaxes(const char *key)
 {
     return !strcmp(key, "amax") || !strcmp(key, "calibration");
+}
+
+/* True if both have the same amaxes: then it does not matter how they were made. */
+static bool same_amaxes(const json_t *was, const json_t *is)
+{
+    const json_t *before = json_object_get(was, "amax");
+    return before && json_equal(before, json_object_get(is, "amax"));
 }
 
 /* The digests: of amaxes, a recipe. */
@@ -173,11 +218,14 @@ static char *differing_digests(const char *program, const json_t *was, const jso
     json_t *value;
     json_t *all = json_deep_copy(was);
     json_object_update_missing(all, (json_t *)is);
-    char *text = NULL;
+    char *text = differing_values(program, was, is);
+    if (same_amaxes(was, is))
+        json_object_del(all, "calibration");
     json_object_foreach(all, key, value)
     {
         const json_t *before = json_object_get(was, key), *now = json_object_get(is, key);
-        if (text || json_equal(before, now) || (plan && !now && is_of_amaxes(key)))
+        bool unknown = plan && (!now || json_is_null(now)) && is_of_amaxes(key);
+        if (text || unknown || json_equal(before, now))
             continue;
         text = printable(xprintf("%s had another %s", program, key));
     }

@@ -17,8 +17,9 @@
 
 /* The identity of a run that may be continued: the files that were read, with path and modification
  * time, and what the stages did with them, in DIGEST_TEXT bytes. Which shards a run takes does not
- * matter. Returns hex. */
-char *run_identity(struct ts_in *in, char *hex);
+ * matter. Returns hex; NULL of a plan whose stages have not been given the amaxes, without which it
+ * is not known. */
+const char *run_identity(struct ts_in *in, char *hex);
 
 /* The record of a stream that `stage` (st-write) writes; the caller owns it. A source that is not
  * there, as that of an inline stream may be, has no sample. */

@@ -8,6 +8,32 @@
 #include "base/die.h"
 #include "base/json.h"
 #include "base/progress.h"
+#include "engines/engines.h"
+#include "write/side_files.h"
+
+json_t *summary_notes(const struct ts_in *in, const struct configs *configs)
+{
+    json_t *notes = json_array();
+    const char *left_out = side_files_left_out(in, configs);
+    if (left_out)
+        json_array_append_new(notes, json_sprintf("left out: %s, code that reads the formats of "
+                                                  "the source; README.md says what is here",
+                                                  left_out));
+    if (!engines_know(&configs->evidence))
+        return notes;
+    bool any = false;
+    for (const struct engine *engine = engines; engine->name; engine++) {
+        const struct rule *rule;
+        char *line = engine_line(engine, &configs->evidence);
+        json_array_append_new(notes, json_string(line));
+        free(line);
+        any |= engine->serve &&
+               engine_judge(engine, &configs->evidence, false, &rule) == VERDICT_LOADS;
+    }
+    if (!any)
+        json_array_append_new(notes, json_string("no engine is known to serve this checkpoint"));
+    return notes;
+}
 
 static void print_side(FILE *out, const char *side, const json_t *totals)
 {
@@ -161,11 +187,19 @@ static void print_blocks(const struct summary *s, const json_t *stage, const cha
 {
     (void)s;
     (void)program;
-    json_int_t blocks, lossy;
-    if (!json_unpack((json_t *)stage, "{s:I, s:I}", "blocks", &blocks, "lossy", &lossy))
-        fprintf(stderr, "lossless MXFP4->NVFP4 blocks: %" PRId64 "/%" PRId64 " (%.4f%%)\n",
-                (int64_t)(blocks - lossy), (int64_t)blocks,
-                blocks ? 100.0 * (double)(blocks - lossy) / (double)blocks : 100.0);
+    static const struct {
+        const char *blocks, *lossy, *format;
+        bool none; /* also where there are none */
+    } cast[] = {{"blocks", "lossy", "NVFP4", true}, {"fp8_blocks", "fp8_lossy", "FP8", false}};
+    for (size_t i = 0; i < sizeof cast / sizeof *cast; i++) {
+        json_int_t blocks, lossy;
+        if (!json_unpack((json_t *)stage, "{s:I, s:I}", cast[i].blocks, &blocks, cast[i].lossy,
+                         &lossy) &&
+            (blocks || cast[i].none))
+            fprintf(stderr, "lossless MXFP4->%s blocks: %" PRId64 "/%" PRId64 " (%.4f%%)\n",
+                    cast[i].format, (int64_t)(blocks - lossy), (int64_t)blocks,
+                    blocks ? 100.0 * (double)(blocks - lossy) / (double)blocks : 100.0);
+    }
 }
 
 static void print_counts(const struct summary *s)

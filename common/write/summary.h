@@ -7,13 +7,14 @@
 #include <stdint.h>
 
 #include "model/model.h"
+#include "write/config.h"
 
 struct summary {
     json_t *input;  /* formats_totals() of the checkpoint that was read; may be NULL */
     json_t *output; /* of the one that is written */
     json_t *counts; /* of all stages, from .end; may be NULL */
     bool rest_only; /* the stages saw only what an earlier run had not finished */
-    json_t *notes;  /* engines_notes() of the output */
+    json_t *notes;  /* summary_notes() of the output */
     const struct expert_class *classes; /* of the model's routed experts */
     uint64_t file_bytes;
     uint64_t free_bytes;
@@ -21,6 +22,10 @@ struct summary {
     uint64_t shards, finished; /* all, and those finished by an earlier run */
     double seconds;
 };
+
+/* Lines for people, an array that the caller owns: what engines make of the checkpoint, and what is
+ * left out of it. */
+json_t *summary_notes(const struct ts_in *in, const struct configs *configs);
 
 /* For people: the whole summary on standard error; the plan for the folder `path` on standard
  * output. */

@@ -58,8 +58,10 @@ static bool added_last(const struct list *list, const char *name)
     return list->count && !strcmp(list->name[list->count - 1], name);
 }
 
-/* Add the shortest pattern that covers `module`, and nothing quantized. */
-static void cover(struct list *patterns, const struct list *quantized, const char *module)
+/* Add the shortest pattern that covers `module`, and nothing quantized; and for each pattern, the
+ * first module that it covers. */
+static void cover(struct list *patterns, struct list *modules, const struct list *quantized,
+                  const char *module)
 {
     char pattern[TENSOR_NAME_MAX + 3];
     for (const char *dot = strchr(module, '.'); dot; dot = strchr(dot + 1, '.')) {
@@ -74,44 +76,43 @@ static void cover(struct list *patterns, const struct list *quantized, const cha
         if (!alone) {
             pattern[length] = 0;
             add(patterns, pattern);
+            add(modules, module);
             strcpy(pattern + length, ".*");
         }
         add(patterns, pattern);
+        add(modules, module);
         return;
     }
     add(patterns, module);
+    add(modules, module);
 }
 
 /* ---- in the order of dumps ---- */
 
 struct sorted {
-    char *key; /* the pattern as dumps call the module */
+    char dumped[TENSOR_NAME_MAX + 1]; /* the first module of the pattern, as dumps call it */
     const char *pattern;
 };
 
-static int by_key(const void *a, const void *b)
+static int by_dumped(const void *a, const void *b)
 {
     const struct sorted *x = a, *y = b;
-    int difference = strcmp(x->key, y->key);
+    int difference = strcmp(x->dumped, y->dumped);
     return difference ? difference : strcmp(x->pattern, y->pattern);
 }
 
-static json_t *in_order(const struct model *model, const struct list *patterns)
+static json_t *in_order(const struct model *model, const struct list *patterns,
+                        const struct list *modules)
 {
     struct sorted *sorted = xalloc(patterns->count, sizeof *sorted);
     json_t *array = json_array();
     for (size_t i = 0; i < patterns->count; i++) {
-        char module[TENSOR_NAME_MAX + 3], dumped[TENSOR_NAME_MAX + 1];
         sorted[i].pattern = patterns->name[i];
-        strcpy(module, patterns->name[i]);
-        module[strcspn(module, "*")] = 0;
-        sorted[i].key = xstrdup(model_to_dump(model, module, dumped) ? dumped : module);
+        model_to_dump(model, modules->name[i], sorted[i].dumped);
     }
-    qsort(sorted, patterns->count, sizeof *sorted, by_key);
-    for (size_t i = 0; i < patterns->count; i++) {
+    qsort(sorted, patterns->count, sizeof *sorted, by_dumped);
+    for (size_t i = 0; i < patterns->count; i++)
         json_array_append_new(array, json_string(sorted[i].pattern));
-        free(sorted[i].key);
-    }
     free(sorted);
     return array;
 }
@@ -148,21 +149,22 @@ static void find_drafts(struct list *drafts, const struct list *quantized,
 
 json_t *unquantized_modules(const struct model *model, const struct toc *toc)
 {
-    struct list quantized = {0}, patterns = {0}, drafts = {0};
+    struct list quantized = {0}, patterns = {0}, modules = {0}, drafts = {0};
     find_quantized(&quantized, toc);
     for (size_t i = 0; i < toc->count; i++) {
         char module[TENSOR_NAME_MAX + 1];
         struct place place = model_place(model, toc->tensor[i].name);
         bool linear = place.section != SECTION_EMBED && place.section != SECTION_MTP;
         if (linear && format_of(&toc->tensor[i]) == FORMAT_PLAIN)
-            cover(&patterns, &quantized, weight_module(&toc->tensor[i], module));
+            cover(&patterns, &modules, &quantized, weight_module(&toc->tensor[i], module));
     }
     find_drafts(&drafts, &quantized, model, toc);
-    json_t *array = in_order(model, &patterns);
+    json_t *array = in_order(model, &patterns, &modules);
     for (size_t i = 0; i < drafts.count; i++)
         json_array_append_new(array, json_string(drafts.name[i]));
     free_list(&quantized);
     free_list(&patterns);
+    free_list(&modules);
     free_list(&drafts);
     return array;
 }

@@ -144,17 +144,6 @@ however_it_is_cut() {
     refused 'wanted a model of type deepseek_v4 or deepseek_v41, got other' "${calib[@]}" "$T/ckpt"
 }
 
-# spoil TENSOR BYTES: in a copy of the checkpoint, what its first bytes become.
-spoil() {
-    rm -rf "$T/ckpt"
-    cp -r "$NANO" "$T/ckpt"
-    chmod -R u+w "$T/ckpt"
-    place=$(st-read "$NANO" | tar tvf - | sed -n "s/.* $1 -> //p")
-    file=${place%@*} offset=${place#*@}
-    # shellcheck disable=SC2059 # escapes
-    printf "$2" | dd of="$T/ckpt/$file" bs=1 seek="${offset%+*}" conv=notrunc status=none
-}
-
 @test "NaN and infinity are named with layer and module: in a weight, in a scale, in what came of them" {
     spoil 'layers\.2\.attn\.wkv\.weight' '\177'
     refused 'layers.2.attn.wkv: its weight holds NaN' "${calib[@]}" "$T/ckpt"

@@ -192,9 +192,14 @@ scales() {
 1e-20 1e3ce508
 SCALES
     [ "$(tar xOf "$T/amax.ts" .toc | grep -c '^layers\..*_input_quantizer\._amax	F64	')" -eq 192 ]
-    for wrong in '' 0 -1 x 1x nan inf 1e39; do
+    for wrong in '' 0 -1 x 1x ' 1' 0x1 nan inf 1e39 1e; do
         run amax-merge --model "$NANO" --input-scale "$wrong" -o "$T/x.ts"
         [ "$status" -eq 2 ]
+    done
+    for wrong in 1e-39 1e-99; do
+        run amax-merge --model "$NANO" --input-scale "$wrong" -o "$T/x.ts"
+        [ "$status" -eq 2 ]
+        [[ $output == *"--input-scale: '$wrong' is too small: below 1.17549e-38, engines may take it for 0"* ]]
     done
     for wrong in --coverage=90 --fallback=layer-max --peer-max "$T/dump.ts"; do
         run amax-merge --model "$NANO" --input-scale 1 -o "$T/x.ts" "$wrong"

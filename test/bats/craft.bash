@@ -146,3 +146,16 @@ dump() {
     printf -v data '\\0\\0\\x80\\x3f%.0s' $(seq "$count")
     safetensors "$1" "$header" "$data"
 }
+
+# spoil TENSOR BYTES [CHECKPOINT]: in a copy of the checkpoint (of the bundled one), $T/ckpt, what the tensor's
+# first bytes become.
+spoil() {
+    local source=${3:-$NANO} place file offset
+    rm -rf "$T/ckpt"
+    cp -r "$source" "$T/ckpt"
+    chmod -R u+w "$T/ckpt"
+    place=$(st-read "$source" | tar tvf - | sed -n "s/.* $1 -> //p")
+    file=${place%@*} offset=${place#*@}
+    # shellcheck disable=SC2059 # escapes
+    printf "$2" | dd of="$T/ckpt/$file" bs=1 seek="${offset%+*}" conv=notrunc status=none
+}

@@ -1,6 +1,7 @@
 # Checkpoints that lie: refused in one line that names file and tensor and says what to do.
 load common
 load craft
+load releases
 
 # A tensor's value in a header, with its first four bytes of data.
 a='{"dtype":"U8","shape":[4],"data_offsets":[0,4]}'
@@ -103,13 +104,15 @@ good() {
 
 @test "dtypes and shapes" {
     value() { printf '{"dtype":%s,"shape":%s,"data_offsets":[0,4]}' "$1" "$2"; }
-    for dtype in '"F4"' '"u8"' '""' '"F8_E4M3FN"' '"\n\u001b[31m"'; do
+    for dtype in '"F6_E2M3"' '"u8"' '""' '"F8_E4M3FN"' '"\n\u001b[31m"'; do
         bad 'tensor a: .*unknown dtype' "{\"a\":$(value "$dtype" '[4]')}"
     done
     bad "tensor a: .*wanted '\"'" "{\"a\":$(value 8 '[4]')}"
     bad 'tensor a: .*make 3 bytes, data_offsets 4' "{\"a\":$(value '"U8"' '[3]')}"
     bad 'tensor a: .*make 16 bytes, data_offsets 4' "{\"a\":$(value '"F32"' '[4]')}"
     bad 'tensor a: .*make 0 bytes, data_offsets 4' "{\"a\":$(value '"U8"' '[0,4]')}"
+    bad 'tensor a: .*make 2 bytes, data_offsets 4' "{\"a\":$(value '"F4"' '[4]')}"
+    bad 'tensor a: .*F4 rows are no whole bytes' "{\"a\":$(value '"F4"' '[8,1]')}"
     for shape in '[-4]' '[4.0]' '["4"]' '[[4]]' '[4,]' '[04]' '[null]'; do
         bad 'tensor a: ' "{\"a\":$(value '"U8"' "$shape")}"
     done
@@ -443,6 +446,47 @@ stages() {
     for value in '\x00\x00\xc0\x7f' '\x00\x00\x80\xff'; do
         expert F8_E4M3 '[2,16]' "$codes" "$(scale weight_scale_inv F32 '[1,1]' 4)" "$value"
         stages "e: $w.weight_scale_inv: element 0 .*is not finite; .*publisher" fp8-dequant nvfp4-pack
+    done
+}
+
+@test "an F32 scale that is negative" {
+    expert F8_E4M3 '[2,16]' "$codes" "$(scale weight_scale_inv F32 '[1,1]' 4)" '\x00\x00\x80\xbf'
+    stages "e: $w.weight_scale_inv: element 0 .*is negative; .*publisher" fp8-dequant nvfp4-pack
+}
+
+# passing PATTERN PROGRAM...: each refuses $T/ckpt for a scale of a matrix that it does not convert.
+passing() {
+    local pattern=$1 program options
+    shift
+    for program; do
+        options=()
+        [[ $program == *-unpack || $program == fp8-* ]] || options=(--amax "$T/amax.ts")
+        refused "ckpt: $pattern; .*publisher" "$program" "${options[@]}" -o "$T/out.ts" "$T/ckpt"
+        [ ! -e "$T/out.ts" ]
+    done
+}
+
+@test "scales of matrices that only pass are checked, too" {
+    amaxes "$T/amax.ts"
+    spoil 'layers\.2\.attn\.wkv\.scale' '\177\377'
+    passing 'layers.2.attn.wkv.scale: element 1 .*is the E8M0 code 255, NaN' mxfp4-unpack nvfp4-unpack nvfp4-cast nvfp4-pack
+    run pipelines/v4-experts --amax "$NANO_AMAX" "$T/ckpt" "$T/out"
+    [ "$status" = 1 ]
+    [[ $output == *'layers.2.attn.wkv.scale: element 1 (byte 1 of the tensor) is the E8M0 code 255, NaN'* ]]
+    [ ! -e "$T/out" ]
+    spoil 'mtp\.0\.ffn\.experts\.3\.w2\.scale' '\377'
+    passing 'mtp.0.ffn.experts.3.w2.scale: element 0 .*is the E8M0 code 255, NaN' fp8-dequant nvfp4-unpack nvfp4-cast nvfp4-pack
+    pipelines/v4-experts -q --amax "$NANO_AMAX" "$NANO" "$T/nvfp4"
+    spoil 'layers\.3\.ffn\.experts\.1\.w3\.weight_scale' '\60\377' "$T/nvfp4"
+    passing 'layers.3.ffn.experts.1.w3.weight_scale: element 1 .*is an E4M3 NaN' fp8-dequant mxfp4-unpack
+    spoil 'layers\.3\.ffn\.experts\.1\.w3\.weight_scale_2' '\0\0\200\177' "$T/nvfp4"
+    passing 'layers.3.ffn.experts.1.w3.weight_scale_2: element 0 .*is not finite' fp8-dequant mxfp4-unpack
+    spoil 'layers\.3\.ffn\.experts\.1\.w3\.input_scale' '\0\0\200\277' "$T/nvfp4"
+    passing 'layers.3.ffn.experts.1.w3.input_scale: element 0 .*is negative' fp8-dequant mxfp4-unpack
+    release base "$T/base"
+    for bytes in '\0\0\300\177 is not finite' '\0\0\200\377 is not finite' '\0\0\200\277 is negative'; do
+        spoil 'layers\.2\.attn\.wkv\.scale' "${bytes%% *}" "$T/base"
+        passing "layers.2.attn.wkv.scale: element 0 .*${bytes#* }" mxfp4-unpack nvfp4-pack
     done
 }
 

@@ -154,7 +154,14 @@ untouched() {
         refused 'did not finish' "$program" "$T/out.partial"
     done
     fp8-dequant "$src" >"$T/other.ts"
-    refused 'out\.partial: was left by a run with other input or options; remove it' st-write "$T/out" "$T/other.ts"
+    for plan in '' -n; do
+        # shellcheck disable=SC2086 # none, or one
+        refused 'out\.partial: was left by a run with other input or options; remove it' st-write $plan "$T/out" "$T/other.ts"
+        # shellcheck disable=SC2086
+        refused 'out\.partial: belongs to a run in one piece' \
+            bash -c "st-read --part 1/2 '$src' | fp8-dequant $plan | st-write $plan --part '$T/out'"
+    done
+    st-write -n "$T/out" "$T/inline.ts"
     [ ! -e "$T/out" ]
     st-write -q "$T/out" "$T/inline.ts"
     diff -r "$T/whole" "$T/out"
@@ -201,6 +208,20 @@ fixed() {
     refused 'of the same input and options.*or remove its files' "${unprivileged[@]}" st-write "$T/parent/out" "$T/b.ts"
     refused 'is not empty, and --overwrite cannot replace it' \
         "${unprivileged[@]}" st-write --overwrite "$T/parent/out" "$T/b.ts"
+}
+
+@test "--overwrite of a folder whose files may not be removed" {
+    [ "$(id -u)" = 0 ] || skip 'only root can make one'
+    fixed
+    chmod 777 "$T/parent"
+    mkdir "$T/parent/old"
+    echo old >"$T/parent/old/m.safetensors"
+    for options in '' -n; do
+        # shellcheck disable=SC2086
+        refused 'parent/old: --overwrite could not remove what is in it; choose another folder: Permission denied' \
+            "${unprivileged[@]}" st-write $options --overwrite "$T/parent/old" "$T/a.ts"
+    done
+    [ "$(ls "$T/parent")" = old$'\n'out ]
 }
 
 @test "the parent is not writable, and there is no folder, or not one to write into" {
@@ -417,6 +438,36 @@ lacking() {
     st-read -n "$src" >"$T/plan.ts"
     refused 'out\.replaced: is in the way of --overwrite' st-write --overwrite "$T/out" "$T/a.ts"
     refused 'out\.replaced: is in the way of --overwrite' st-write -n --overwrite "$T/out" "$T/plan.ts"
+}
+
+@test "a folder that no rename can move is known before any work" {
+    mkdir "$T/out"
+    st-read -n "$src" >"$T/plan.ts"
+    for old in '' m.safetensors; do
+        [ -z "$old" ] || echo old >"$T/out/$old"
+        for error in EBUSY EXDEV EPERM; do
+            for stream in "$T/a.ts" "-n $T/plan.ts"; do
+                # shellcheck disable=SC2086 # an option, and a file
+                run lacking rename $error st-write --overwrite "$T/out" $stream
+                [ "$status" -eq 1 ]
+                [ "${#lines[@]}" -eq 1 ]
+                [[ $output == *'out: cannot be renamed ('*'), so that nothing can take its place; choose another folder'* ]]
+            done
+        done
+        [ "$(ls -A "$T/out")" = "$old" ]
+        [ "$(find "$T" -name '.seekpipe-*' -o -name 'out.*' | wc -l)" = 0 ]
+    done
+    # Really.
+    if chattr +i "$T/out" 2>/dev/null; then
+        run st-write --overwrite "$T/out" "$T/a.ts"
+        chattr -i "$T/out"
+        [ "$status" -eq 1 ]
+        [[ $output == *'out: cannot be renamed (Operation not permitted)'* ]]
+    fi
+    # What fails for another reason, or does not, does not matter.
+    lacking rename EACCES st-write -n --overwrite "$T/out" "$T/plan.ts" >/dev/null
+    st-write -q --overwrite "$T/out" "$T/a.ts"
+    [ "$(st-sum "$T/out")" = "$sum" ]
 }
 
 @test "no locks: the error names the folder and the call" {

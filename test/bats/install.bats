@@ -45,6 +45,11 @@ installing() {
     echo "$output"
     [ "$status" -eq 0 ]
     [ -f "$T/nvfp4/model.safetensors.index.json" ]
+    # One that is another with a recipe of its own, by whatever name.
+    ln -s "$usr/bin/v4-full" "$T/all"
+    PATH=/usr/bin:/bin run "$T/all" -n --input-scale 1 "$NANO" "$T/full"
+    [ "$status" -eq 0 ]
+    [[ $output == *'NVFP4 is not only in routed experts'* ]]
 }
 
 @test "a relative PREFIX is refused" {

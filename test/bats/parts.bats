@@ -232,8 +232,8 @@ joined() {
 @test "once more when all is joined: complete already" {
     cast_whole
     for i in 1 2; do cast_part $i/2; done
-    # A plan does not mind them.
-    st-read -n "$NANO" | nvfp4-cast -n | st-write -n "$T/out"
+    # A plan of parts does not mind them.
+    st-read -n "$NANO" | nvfp4-cast -n | st-write -n --part "$T/out"
     joined
     for i in 1/2 2/2 1/3; do
         run cast_part $i
@@ -279,6 +279,49 @@ joined() {
             [ ! -e "$T/out.partial" ]
         done
     done
+}
+
+@test "the old checkpoint that another run left when it was killed is removed, not taken for a run" {
+    strace -o /dev/null true 2>/dev/null || skip 'strace is missing, or may not trace'
+    cast_whole
+    mkdir "$T/out"
+    echo old >"$T/out/m.safetensors"
+    st-read "$NANO" >"$T/copy.ts"
+    run strace -f -o /dev/null -e trace=unlinkat -e inject=unlinkat:signal=KILL:when=3 st-write -q --overwrite "$T/out" "$T/copy.ts"
+    [ "$status" -eq 137 ]
+    grep -q ^replaced "$T/out.partial/.journal"
+    for i in 1 2; do
+        st-read -n --part $i/2 "$NANO" | nvfp4-cast -n --amax "$T/amax.ts" | st-write -n --overwrite --part "$T/out"
+        st-read --part $i/2 "$NANO" | nvfp4-cast -q --amax "$T/amax.ts" | st-write -q --overwrite --part "$T/out"
+    done
+    st-write -q --overwrite --join "$T/out"
+    diff -r "$T/whole" "$T/out"
+    [ ! -e "$T/out.partial" ]
+}
+
+@test "a plan refuses parts of another run, or of another number" {
+    cast_part 1/2
+    plan() { # PART-OPTIONS CAST-OPTIONS WRITE-OPTIONS: of all, or of a part
+        planned="st-read -n $1 '$NANO' | nvfp4-cast -n --amax '$T/amax.ts' $2 | st-write -n $3 '$T/out'"
+    }
+    plan '' '' --part
+    pipeline "$planned"
+    plan '' '' ''
+    refused 'out\.partial: holds parts of a run \(--part\)' bash -c "$planned"
+    plan '' '--zero positive' --part
+    refused 'out\.partial: holds part-1-of-2-.*, a part of a run with other input or options' bash -c "$planned"
+    plan '--part 2/3' '' --part
+    refused 'out\.partial: holds part-1-of-2-.*, .*or in other parts' bash -c "$planned"
+    plan '--part 2/2' '' --part
+    pipeline "$planned"
+    for jobs in 3 1; do
+        run v4-experts -n --jobs $jobs --amax "$NANO_AMAX" "$NANO" "$T/out"
+        [ "$status" -eq 1 ]
+        [[ $output == *'out.partial: holds part'* ]]
+    done
+    v4-experts -n --jobs 2 --amax "$NANO_AMAX" "$NANO" "$T/out"
+    st-read "$NANO" | nvfp4-cast -q --amax "$T/amax.ts" >"$T/whole.ts"
+    refused 'out\.partial: holds parts of a run \(--part\)' st-write "$T/out" "$T/whole.ts"
 }
 
 @test "killed when only its journal was left: another run with --overwrite is not taken for it" {

@@ -70,7 +70,7 @@ like_golden() {
     for recipe in full mlp; do
         run v4-experts --recipe $recipe --amax "$T/amax.ts" "$NANO" "$T/$recipe"
         [ "$status" -eq 0 ]
-        [[ $output == *'no engine is known to serve that'* ]]
+        [[ $output == *'no engine is known to serve this checkpoint'* ]]
         st-ls --tsv "$T/$recipe" | cut -f1 | sed -n 's/\.weight_scale_2$//p' | LC_ALL=C sort >"$T/nvfp4"
         jq -r '.quantization_config.quantized_layers | to_entries[] | select(.value == {quant_algo: "NVFP4", group_size: 16}).key' \
             "$T/$recipe/config.json" | LC_ALL=C sort | diff - "$T/nvfp4"
@@ -176,9 +176,129 @@ TABLE
     refused 'no recipe .none.' mxfp4-unpack --recipe none -o "$T/x.ts" "$NANO"
 }
 
-@test "v4-experts calibrates all that the recipe names" {
+# loss FIXTURES WHAT STAGE...: the mean loss of what the stages make of the source is the golden's.
+loss() {
+    local want
+    want=$(awk -v what="$2" '$1 == what { print $4 }' "$1/golden/eval-full.txt")
+    pipeline "st-read '$1/ckpt' $(printf '| %s ' "${@:3}") |
+        st-eval --arithmetic model --json --tokens '$1/golden/eval-ids.safetensors' >'$T/json'"
+    jq -e --argjson want "$want" '(.mean_nll - $want | fabs) <= 0.015' "$T/json"
+}
+
+# losses FIXTURES: of everything in NVFP4, and of each group of modules, the others in BF16. With experts cast, their
+# inputs are quantized and their weights are not; the golden that quantizes no weight at all is of another thing.
+losses() {
+    local group options="-q --amax '$T/amax.ts' --recipe"
+    full_amaxes "$1" "$T/amax.ts"
+    loss "$1" w4a4 "nvfp4-pack $options full"
+    loss "$1" w4a4 "nvfp4-cast $options full" "nvfp4-pack $options full"
+    for group in attn:.attn. shared:.shared_experts. experts:.experts.; do
+        recipe ".formats |= with_entries(.value = if .key | contains(\"${group#*:}\") then \"NVFP4\" else \"BF16\" end)"
+        loss "$1" "${group%:*}-w4a4" {fp8-dequant,mxfp4-unpack}" -q --recipe $T/recipe.json" \
+            "nvfp4-pack $options $T/recipe.json"
+    done
+}
+
+@test "W4A4 of full and of each group of modules: mean losses are the reference's" {
+    fixtures v4-nano
+    losses "$FIXTURES"
+}
+
+@test "W4A4 of full and of each group of modules: the same of a larger model" {
+    fixtures v4-mini
+    losses "$FIXTURES"
+}
+
+# ---- calibration ----
+
+# calibrated AMAX: checksums and names of what a calibration recorded.
+calibrated() {
+    st-sum --each "$1" | cut -f1,2 | LC_ALL=C sort
+}
+
+@test "amax-calib --recipe: what the recipe quantizes sees unquantized inputs, all else the source's arithmetic" {
+    random_ids "$T/tokens.safetensors" 2 60
+    calib=(amax-calib -q --tokens "$T/tokens.safetensors")
+    "${calib[@]}" -o "$T/none.ts" "$NANO"
+    "${calib[@]}" --recipe experts -o "$T/experts.ts" "$NANO"
+    "${calib[@]}" --recipe mlp -o "$T/mlp.ts" "$NANO"
+    "${calib[@]}" --recipe full -o "$T/full.ts" "$NANO"
+    [ "$(st-sum "$T/none.ts")" = "$(st-sum "$T/experts.ts")" ]
+    # Shared experts were BF16 before; attention was not, so what comes after it changes.
+    diff <(calibrated "$T/none.ts") <(calibrated "$T/mlp.ts" | grep -v shared_experts)
+    run diff <(calibrated "$T/mlp.ts") <(calibrated "$T/full.ts" | grep -v '\.attn\.')
+    [ "$status" -eq 1 ]
+    "${calib[@]}" --recipe full -n -o "$T/plan.ts" "$NANO"
+    tar xOf "$T/plan.ts" .toc | cut -f1 | grep -qx 'layers\.0\.attn\.wq_a_input_quantizer\._amax'
+    # Hidden states are those of one recipe.
+    "${calib[@]}" --recipe full --layers 0-1 --states-out "$T/states.ts" -o "$T/1.ts" "$NANO"
+    "${calib[@]}" --recipe full --layers 2-3 --states-in "$T/states.ts" -o "$T/2.ts" "$NANO"
+    diff <(st-sum --each "$T/full.ts") <(st-sum --each "$T/1.ts" && st-sum --each "$T/2.ts")
+    refused 'or for another recipe' "${calib[@]}" --recipe mlp --layers 2-3 --states-in "$T/states.ts" "$NANO"
+    # A recipe that is wrong is found before any work.
+    recipe '.formats."*.ffn.gate" = "NVFP4"'
+    refused 'makes layers\.0\.ffn\.gate NVFP4' "${calib[@]}" --recipe "$T/recipe.json" "$NANO"
+    recipe '.formats."layers.*.attn.wo_c" = "NVFP4"'
+    refused 'which no module of the checkpoint matches' "${calib[@]}" -n --recipe "$T/recipe.json" -o "$T/x.ts" "$NANO"
+}
+
+@test "v4-full: calibrates, casts and packs all that the recipe names; --kv is what the configs say" {
     echo '{"text": "In the beginning God created the heaven and the earth."}' >"$T/text.jsonl"
-    v4-experts -q --recipe full --calib "$T/text.jsonl" --length 12 --save-amax "$T/amax.ts" "$NANO" "$T/out"
+    run v4-full --calib "$T/text.jsonl" --samples 128 --kv fp8-cast --length 12 --save-amax "$T/amax.ts" "$NANO" "$T/out"
+    [ "$status" -eq 0 ]
+    [ "$(grep -c 'no engine is known to serve that' <<<"$output")" -eq 1 ]
+    [[ $output == *'vLLM '*'refuses'* ]]
     [ "$(st-ls --tsv "$T/amax.ts" | grep -c '^layers\.[0-9]\.attn\.w[qko].*input_quantizer')" -eq 16 ]
     [ "$(st-ls --tsv "$T/out" | grep -c '\.weight_scale_2')" -eq 222 ]
+    # As the stages make it, one by one.
+    amax-merge -q --model "$NANO" --recipe full --fallback layer-max -o "$T/merged.ts" "$T/amax.ts"
+    options="-q --recipe full --amax '$T/merged.ts'"
+    pipeline "nvfp4-cast $options '$NANO' | fp8-dequant -q --recipe full | nvfp4-pack $options | st-sum >'$T/stages'"
+    st-sum "$T/out" | cmp - "$T/stages"
+    for kv in default:FP8 fp8-cast:FP8 none:null; do
+        option=(--kv "${kv%:*}")
+        [ "${kv%:*}" != default ] || option=()
+        v4-full -q "${option[@]}" --overwrite --fallback layer-max --amax "$T/amax.ts" "$NANO" "$T/again"
+        [ "$(jq -r .quantization_config.kv_cache_quant_algo "$T/again/config.json")" = "${kv#*:}" ]
+        [ "$(jq -r .quantization.kv_cache_quant_algo "$T/again/hf_quant_config.json")" = "${kv#*:}" ]
+        st-sum "$T/again" | cmp - "$T/stages"
+    done
+    run v4-full -q --kv none --fallback layer-max --amax "$T/amax.ts" "$NANO" "$T/out"
+    [ "$status" -eq 1 ]
+    [[ ${lines[0]} == *'nvfp4-cast had KV cache format FP8, and has none here'* ]]
+    run v4-full --kv fp8-cast --fallback layer-max --amax "$T/amax.ts" "$NANO" "$T/out"
+    [ "$status" -eq 0 ]
+    [[ $output == *': complete already, '* ]]
+    # What it made is nothing to convert again.
+    run v4-full -q --calib "$T/text.jsonl" "$T/out" "$T/x"
+    [ "$status" -eq 1 ]
+    [[ ${lines[0]} == *'nothing to convert: '*' is NVFP4 already'* && ! -e $T/x ]]
+    v4-experts -q --recipe full --fallback layer-max --amax "$T/amax.ts" "$NANO" "$T/experts"
+    diff -r --exclude quant-run.json --exclude README.md "$T/out" "$T/experts"
+}
+
+@test "v4-full: plan, and what it refuses" {
+    echo '{"text": "In the beginning God created the heaven and the earth."}' >"$T/text.jsonl"
+    run v4-full -n --calib "$T/text.jsonl" "$NANO" "$T/out"
+    [ "$status" -eq 0 ]
+    [[ $output == *'no engine is known to serve that'* && ! -e $T/out ]]
+    for wrong in '--kv fp8' '--kv int4' '--kv'; do
+        # shellcheck disable=SC2086 # an option with its value
+        run v4-full --input-scale 1 "$NANO" "$T/out" $wrong
+        [ "$status" -eq 2 ]
+        [[ ${lines[0]} == 'v4-full: '* && ! -e $T/out ]]
+    done
+    run v4-full -q --recipe none --input-scale 1 "$NANO" "$T/out"
+    [ "$status" -eq 1 ]
+    [[ ${lines[0]} == *"no recipe 'none'"* && ! -e $T/out ]]
+    recipe '.formats."layers.*.attn.wq_a" = "NVFP8"'
+    run v4-full -q --recipe "$T/recipe.json" --calib "$T/text.jsonl" "$NANO" "$T/out"
+    [ "$status" -eq 1 ]
+    [[ ${lines[0]} == *'NVFP8 is not a format'* && ! -e $T/out ]]
+    recipe '.formats."*.ffn.gate" = "NVFP4"'
+    run v4-full -q --recipe "$T/recipe.json" --calib "$T/text.jsonl" "$NANO" "$T/out"
+    [ "$status" -eq 1 ]
+    [[ ${lines[0]} == *'makes layers.0.ffn.gate NVFP4'* && ! -e $T/out ]]
+    run nvfp4-pack --kv fp8 -o "$T/x.ts" "$NANO"
+    [ "$status" -eq 2 ]
 }

@@ -1,6 +1,7 @@
 # Checkpoints that are not what a conversion takes: refused in the plan, in one line that says why and what to do.
 load common
 load craft
+load releases
 
 PATH=$PWD/pipelines:$PATH
 experts='(layers|mtp)[.][0-9]+[.]ffn[.]experts[.][0-9]+[.]w[123]'
@@ -288,6 +289,47 @@ counted() {
     incomplete "$1"
 }
 
+@test "config.json's dimensions are not those of the tensors" {
+    contradict() { # TENSOR WHAT KEYS VALUES FILTER
+        rm -rf "$T/less"
+        cp -r "$NANO" "$T/less"
+        jq "$5" "$NANO/config.json" >"$T/less/config.json"
+        local words="less: has $1 of $2, but config\.json's $3 is $4, and engines size by it; get the config.json"
+        for program in "nvfp4-cast -n" "nvfp4-pack -n" fp8-dequant "st-write -n $T/out"; do
+            # shellcheck disable=SC2086 # options
+            refused "$words" $program "$T/less"
+        done
+        run v4-experts -n --input-scale 1 "$T/less" "$T/out"
+        [ "$status" = 1 ]
+        [[ $output == *"has $1 of "* ]]
+    }
+    contradict 'embed.weight' '256 columns' hidden_size 1 '.hidden_size = 1'
+    contradict 'embed.weight' '4096 rows' vocab_size 4095 '.vocab_size = 4095'
+    contradict 'embed.weight' '4096 rows' vocab_size '"4096"' '.vocab_size = "4096"'
+    contradict 'layers.0.attn.attn_sink' '4 elements' num_attention_heads 8 '.num_attention_heads = 8 | .head_dim = 64'
+    contradict 'layers.0.attn.wkv.weight' '128 rows' head_dim -1 '.head_dim = -1'
+    contradict 'layers.0.attn.wq_a.weight' '128 rows' q_lora_rank 0 '.q_lora_rank = 0'
+    contradict 'layers.0.attn.wo_a.weight' '256 rows' 'o_groups \* o_lora_rank' '1 \* 128' '.o_groups = 1'
+    contradict 'layers.0.ffn.experts.0.w1.weight' '128 rows' moe_intermediate_size 64 \
+        '.moe_intermediate_size = 64 | .n_shared_experts = 2'
+    contradict 'layers.0.ffn.shared_experts.w1.weight' '128 rows' 'n_shared_experts \* moe_intermediate_size' '2 \* 128' \
+        '.n_shared_experts = 2'
+    contradict 'layers.0.ffn.gate.tid2eid' '4 columns' num_experts_per_tok 2 '.num_experts_per_tok = 2'
+    contradict 'layers.0.hc_attn_fn' '1024 columns' 'hc_mult \* hidden_size' '2 \* 256' '.hc_mult = 2'
+    contradict 'embed.weight' '256 columns' hidden_size 1 '{model_type, text_config: (.hidden_size = 1)}'
+    # A part is nobody's to load as it is.
+    st-grep '^layers[.]0[.]' "$T/less" >"$T/part.ts"
+    fp8-dequant -n "$T/part.ts" >"$T/x.ts"
+    # V4.1: the packed columns of MXFP4 are counted, and what has no key is not.
+    release v41 "$T/v41"
+    cp "$T/v41/config.json" "$T/config.json"
+    jq '.text_config.hidden_size = 64' "$T/config.json" >"$T/v41/config.json"
+    nvfp4-cast -n "$T/v41" >"$T/x.ts"
+    jq '.text_config.moe_intermediate_size = 32' "$T/config.json" >"$T/v41/config.json"
+    refused "v41: has layers.0.ffn.experts.0.w1.weight of 64 rows, \
+but config.json's moe_intermediate_size is 32" nvfp4-cast -n "$T/v41"
+}
+
 @test "config.json counts other layers and experts than there are" {
     counted 'lacks layers\.4' '.num_hidden_layers = 5'
     counted 'lacks layers\.4, layers\.5, layers\.6 and [0-9]+ more' '.num_hidden_layers = 1e9 + 1'
@@ -310,4 +352,21 @@ counted() {
     [ ! -e "$T/out" ]
     pipeline "st-read '$T/less' | st-write -q --partial '$T/same'"
     [ "$(st-sum "$T/same")" = "$(st-sum "$T/less")" ]
+}
+
+@test "a matrix whose dtype or shape makes it none is refused, and does not pass through" {
+    # changed NAME SED: with NAME's line in the table changed so, conversion ends at once and names the tensor.
+    changed() {
+        unpack "$NANO"
+        sed -i -E "/^$1\\t/$2" "$T/tree/.toc"
+        pack "$T/changed.ts"
+        refused "$1 is .*, which is no matrix" nvfp4-cast -n -o "$T/x.ts" "$T/changed.ts"
+        refused "$1 is .*, which is no matrix" nvfp4-pack -n -o "$T/x.ts" "$T/changed.ts"
+    }
+    changed layers.0.ffn.experts.3.w2.weight 's/\[256,64\]/[1,256,64]/'
+    changed layers.2.ffn.experts.15.w1.weight 's/\tI8\t/\tF8_E8M0\t/'
+    changed mtp.0.ffn.experts.0.w3.weight 's/\tI8\t/\tBOOL\t/'
+    changed mtp.0.ffn.experts.15.w1.weight 's/\[128,128\]/[16384]/'
+    changed layers.1.ffn.shared_experts.w2.weight 's/\tF8_E4M3\t/\tF8_E5M2\t/'
+    changed layers.3.attn.wkv.weight 's/\tF8_E4M3\t/\tBOOL\t/'
 }

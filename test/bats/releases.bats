@@ -98,7 +98,8 @@ is_nvfp4() {
     is_read
     becomes_bf16
     becomes_nvfp4
-    grep -q 'the drafts are MXFP4: SGLang speculates with them; vLLM (0.33) loads them wrong' "$T/summary"
+    grep -q '^vLLM .*: loads; with speculation: loads silently wrong: .* they are MXFP4 (tried); --drafts cast' "$T/summary"
+    grep -q '^SGLang .*, also with speculation: loads$' "$T/summary"
     jq -e '.quantization_config.ignore | index("mtp.*")' "$T/out/config.json"
     runs dspark
 }
@@ -138,11 +139,11 @@ is_nvfp4() {
     [ "$status" -eq 1 ]
     [[ $output == *'w1.weight is FP8, not MXFP4'*'--lossy'* ]]
     run v4-experts -n --lossy --amax "$NANO_AMAX" "$T/source" "$T/out"
-    [[ $output == *'no engine is known to serve that'* ]]
+    [[ $output == *'no engine is known to serve this checkpoint'* ]]
     dump "$T/dump.safetensors" 4 16 # weight amaxes come from the weights
     amax=$T/dump.safetensors becomes_nvfp4 --lossy
-    grep -q 'FP8 weights with F32 scales .*: no engine is known to serve that' "$T/summary"
-    grep -q 'the drafts are neither NVFP4 nor MXFP4: no engine is known' "$T/summary"
+    grep -q '^SGLang .*: not known: FP8 weights with F32 scales .* were not tried' "$T/summary"
+    grep -q '^no engine is known to serve this checkpoint$' "$T/summary"
     runs mtp --lossy
 }
 
@@ -206,7 +207,8 @@ is_nvfp4() {
     v4-experts --drafts cast --amax "$NANO_AMAX" "$NANO" "$T/out" 2>"$T/summary"
     st-cmp -q --values "$NANO" "$T/out"
     grep -q 'cast: 240 weights; experts: 32 hash-routed, 32 score-routed, 16 MTP' "$T/summary"
-    grep -q 'the drafts are NVFP4: vLLM speculates with them; SGLang needs MXFP4 ones (--drafts keep)' "$T/summary"
+    grep -q '^vLLM .*, also with speculation: loads$' "$T/summary"
+    grep -q '^SGLang .*: loads; with speculation: loads silently wrong: .* they are NVFP4 (tried); --drafts keep' "$T/summary"
     grep -q 'input amaxes of drafts not calibrated: 48 filled in from the last layer (layer-max)' "$T/summary"
     for file in "config.json .quantization_config .ignore" "hf_quant_config.json .quantization .exclude_modules"; do
         read -r name object exclude <<<"$file"

@@ -185,6 +185,40 @@ inside() {
     as_undisturbed
 }
 
+@test "a plan refuses what its run would refuse, of what another run left" {
+    fp8-dequant -o "$T/other.ts" "$NANO"
+    fp8-dequant -n -o "$T/other-plan.ts" "$NANO"
+    nvfp4-cast -n --amax "$T/amax.ts" -o "$T/plan.ts" "$NANO"
+    nvfp4-cast -n -o "$T/bare.ts" "$NANO"
+    both() { # PATTERN: of the other stream, and of its plan
+        refused "$1" st-write "$T/out" "$T/other.ts"
+        refused "$1" st-write -n "$T/out" "$T/other.ts"
+        refused "$1" st-write -n "$T/out" "$T/other-plan.ts"
+        # The same run's plan, and one that does not know its amaxes yet.
+        st-write -n "$T/out" "$T/plan.ts" >/dev/null
+        st-write -n "$T/out" "$T/bare.ts" >/dev/null
+    }
+    dies 1
+    both 'out\.partial: was left by a run with other input or options; remove it'
+    rm -r "$T/out.partial"
+    killed rename 1 st-write -q "$T/out" "$T/a.ts"
+    both 'out\.partial: is a complete checkpoint, of a run with other input or options .* move or remove it'
+    st-write -q "$T/out" "$T/a.ts"
+    rm -r "$T/out"
+    # In place but for its journal.
+    killed unlinkat 1 st-write -q "$T/out" "$T/a.ts"
+    both 'out: is not empty; choose another folder, or --overwrite it'
+    [ -e "$T/out/.journal" ]
+    st-write -n --overwrite "$T/out" "$T/other.ts"
+    st-write -q "$T/out" "$T/a.ts"
+    as_undisturbed
+    inside
+    killed rename 3 st-write -q "$T/out" "$T/a.ts"
+    both 'out/\.partial: was left by a run with other input or options; remove the files'
+    st-write -q "$T/out" "$T/a.ts"
+    as_undisturbed
+}
+
 @test "the old checkpoint that a killed --overwrite left is removed by any later run" {
     mkdir "$T/out"
     echo old >"$T/out/m.safetensors"
@@ -195,6 +229,7 @@ inside() {
     refused 'did not finish' st-sum "$T/out.partial"
     [ -z "$(st-write --todo "$T/out")" ]
     fp8-dequant -o "$T/other.ts" "$NANO"
+    st-write -n --overwrite "$T/out" "$T/other.ts"
     st-write -q --overwrite "$T/out" "$T/other.ts"
     [ ! -e "$T/out.partial" ]
     [ "$(st-sum "$T/out")" = "$(st-sum "$T/other.ts")" ]

@@ -105,10 +105,20 @@ signalled() {
 
 @test "a script whose process is killed: its stages end, too" {
     # shellcheck disable=SC2016
-    instead st-write 'kill -KILL "$PPID"; sleep 1'
-    run "${run[@]}"
-    [ "$status" -ne 0 ]
-    [ ! -e "$T/out" ]
+    for program in st-write amax-merge; do
+        instead $program 'kill -KILL "$PPID"; sleep 1'
+        for jobs in 1 2; do
+            run "${run[@]}" --jobs $jobs
+            echo "$output"
+            [ "$status" -ne 0 ]
+            [ ! -e "$T/out" ]
+            rm -rf "$T/out.partial"
+            [[ $output == 'v4-experts: '*SIGKILL*'the same command continues'* ]]
+            [[ ! $output =~ Killed|Done|Terminated|'line '[0-9] ]]
+        done
+        as_before $program
+    done
+    # shellcheck disable=SC2016
     # The whole group's first process.
     # shellcheck disable=SC2016
     instead st-write 'kill -KILL "$(ps -o pgid= -p $$ | tr -d " ")"; sleep 1'
@@ -117,4 +127,31 @@ signalled() {
     [ "$output" = 'v4-experts: ended by SIGKILL; the same command continues' ]
     sleep 1
     [ ! -e "$T/out" ]
+}
+
+@test "Ctrl-Z stops the script and all its stages, and CONT lets them go on" {
+    # shellcheck disable=SC2016
+    instead st-write 'echo $$ >"$T/at"; sleep 0.5'
+    export T
+    states() { # of all processes of the script
+        local group
+        group=$(ps -o pgid= -p "$(<"$T/at")" | tr -d ' ')
+        ps -o stat= -p "$pid" && ps -e -o pgid=,stat= | awk -v group="$group" '$1 == group { print $2 }'
+    }
+    for signal in TSTP STOP; do
+        rm -f "$T/at"
+        "${run[@]}" 3>&- &
+        pid=$!
+        for ((i = 0; i < 200; i++)); do
+            [ ! -s "$T/at" ] || break
+            sleep 0.05
+        done
+        kill "-$signal" "$pid"
+        sleep 0.3
+        [ "$signal" = STOP ] || [ "$(states | grep -vc ^T)" = 0 ] || { states && return 1; }
+        kill -CONT "$pid"
+        wait "$pid"
+        [ -e "$T/out/config.json" ]
+        rm -r "$T/out"
+    done
 }

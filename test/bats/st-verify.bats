@@ -60,7 +60,7 @@ wrong='loads silently wrong'
     run st-verify --values --source "$NANO" "$T/good"
     echo "$output"
     [ "$status" -eq 0 ]
-    [[ $output == *'1051 tensors, 192 of them NVFP4 matrices: faults 0, warnings 1'* ]]
+    [[ $output == *'1051 tensors, 192 of them NVFP4 matrices: faults 0, warnings 0'* ]]
     diff <(grep speculation: <<<"$output" | cut -d: -f1,2) - <<'VERDICTS'
 vLLM 0.33.0, no speculation: loads
 vLLM 0.33.0, with speculation: loads silently wrong
@@ -282,6 +282,8 @@ KEYS
     finds 'fault config: config.json: not a JSON object' 'vLLM 0.33.0, no speculation: refuses'
     rm "$T/bad/config.json"
     finds 'fault config: there is no config.json'
+    config '.vocab_size = 4095'
+    finds "fault config: the checkpoint has embed.weight of 4096 rows, but config.json's vocab_size is 4095"
     config 'del(.compress_ratios)'
     finds 'TensorRT-LLM main (008e0af), no speculation: refuses: compress_ratios is missing' -- --engine trtllm
 }
@@ -316,6 +318,7 @@ KEYS
     rm "$T/bad/tokenizer_config.json" "$T/bad/generation_config.json"
     cp -r "$NANO" "$T/source"
     echo card | tee "$T/source/README.md" >"$T/bad/README.md"
+    mkdir "$T/bad/inference"
     run st-verify --source "$T/source" "$T/bad"
     [ "$status" -eq 0 ]
     for line in 'side-file: the source has tokenizer_config.json' 'side-file: there is no generation_config.json' \

@@ -193,6 +193,10 @@ SH
     again v4-experts "${calib[@]}" --samples 1 "$NANO" "$T/calib"
     again v4-experts --amax "$NANO_AMAX" "$NANO" "$T/amax"
     again v4-experts --input-scale 1 "$NANO" "$T/scale"
+    # Equal options, given in other words.
+    again v4-experts --input-scale 1.00e0 --drafts keep --recipe experts --zero keep "$NANO" "$T/scale"
+    again v4-experts --amax "$NANO_AMAX" --fallback layer-max --w2 engine "$NANO" "$T/amax"
+    again v4-experts --amax "$NANO_AMAX"/amax_dict_rank0-mp1.pt "$NANO" "$T/amax"
     again v4-bf16 "$NANO" "$T/bf16"
     # What else was asked for is not passed over in silence.
     run v4-experts "${calib[@]}" --eval "$text/eval.jsonl" "$NANO" "$T/calib"
@@ -221,7 +225,10 @@ SH
     other 'another calibration' v4-experts --calib "$text/calib-code.jsonl" --samples 1 --length 16 "$NANO" "$T/calib"
     other 'nvfp4-pack' v4-experts "${calib[@]}" --lossy "$NANO" "$T/calib"
     other '--zero' v4-experts --amax "$NANO_AMAX" --zero positive "$NANO" "$T/amax"
-    other 'another calibration' v4-experts --input-scale 2 "$NANO" "$T/scale"
+    other 'nvfp4-cast had --input-scale 1, and has 2 here' v4-experts --input-scale 2 "$NANO" "$T/scale"
+    other 'nvfp4-cast had --input-scale 1, and has none here' v4-experts --amax "$NANO_AMAX" "$NANO" "$T/scale"
+    other 'nvfp4-cast had --input-scale none, and has 1 here' v4-experts --input-scale 1 "$NANO" "$T/amax"
+    other 'nvfp4-cast had --drafts keep, and has cast here' v4-experts --drafts cast --amax "$NANO_AMAX" "$NANO" "$T/amax"
     cp -r "$NANO" "$T/source"
     chmod -R u+w "$T/source"
     echo '{}' >"$T/source/generation_config.json"
@@ -234,7 +241,7 @@ SH
     run=(v4-experts -q --amax "$NANO_AMAX" "$NANO" "$T/out")
     "${run[@]}"
     cp -rp "$T/out" "$T/whole"
-    for file in tokenizer.json config.json hf_quant_config.json model.safetensors.index.json inference/config.json; do
+    for file in tokenizer.json config.json hf_quant_config.json model.safetensors.index.json; do
         rm "$T/out/$file"
         for plan in '' -n; do
             run "${run[@]}" $plan

@@ -72,6 +72,18 @@ changed() {
     fp8-dequant -q "$V41" | mxfp4-unpack -q | "${eval[@]}" >"$T/bf16"
 }
 
+@test "v4-full calibrates attention and shared experts, too, and the result runs" {
+    v4-full -q --length 32 --samples 4 --calib "$PWD/test/data/text/calib-prose.jsonl" --save-amax "$T/amax.ts" "$V41" "$T/out"
+    for module in layers.0.attn.wq_a layers.0.attn.wkv layers.2.attn.indexer.wq_b layers.7.attn.wo_b layers.0.ffn.shared_experts.w2; do
+        [ "$(tar tf "$T/amax.ts" | grep -c "^${module//./\\.}_\(input\|weight\)_quantizer\._amax$")" -eq 2 ]
+        [ "$(st-ls --tsv "$T/out" | grep -c "^${module//./\\.}\.\(weight_scale_2\|input_scale\)")" -eq 2 ]
+    done
+    # Engram, compressors and wo_a stay.
+    diff <(st-sum --each "$V41" | grep -E 'engram|compressor|wo_a') <(st-sum --each "$T/out" | grep -E 'engram|compressor|wo_a')
+    "${eval[@]}" --json "$V41" >"$T/source"
+    "${eval[@]}" --json "$T/out" | jq -e --slurpfile source "$T/source" '.mean_nll != $source[0].mean_nll'
+}
+
 @test "a text goes on" {
     run st-eval -j 1 --generate 'In the beginning' --count 3 "$V41"
     [ "$status" -eq 0 ]

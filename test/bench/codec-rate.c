@@ -32,6 +32,7 @@ struct room {
     uint8_t *scale;   /* [ROWS, COLS / 16] E4M3 */
     float *fp8_scale; /* [COLS / 128] */
     struct recode *recode;
+    struct block_moments *moments; /* [COLS / 16] */
 };
 
 typedef void work(struct room *room);
@@ -106,6 +107,16 @@ static void search_four_over_six(struct room *room)
     search(room, room->codec->nvfp4_scales_four_over_six_row);
 }
 
+static void search_hessian(struct room *room)
+{
+    for (size_t i = 0; i < ROWS; i++) {
+        uint8_t *scale = room->scale + i * COLS / NVFP4_BLOCK;
+        const uint16_t *w = room->w + i * COLS;
+        room->codec->nvfp4_scales_hessian_row(scale, w, COLS, 1e-4f, room->moments);
+        room->codec->nvfp4_nibbles_row(room->packed + i * COLS / 2, scale, w, COLS, 1e-4f);
+    }
+}
+
 static void nvfp4_pack_mxfp4(struct room *room)
 {
     recode_init(room->recode, room->codec, 1e-4f);
@@ -136,6 +147,7 @@ static const struct {
     {"nvfp4-unpack", nvfp4_unpack, 0.5 + 1.0 / 16 + 2, 1},
     {"pack-bf16", nvfp4_pack, 2 + 0.5 + 1.0 / 16, 1},
     {"pack-bf16-mse", search_mse, 2 + 0.5 + 1.0 / 16, 1},
+    {"pack-bf16-hessian", search_hessian, 2 + 0.5 + 1.0 / 16, 1},
     {"pack-bf16-4over6", search_four_over_six, 2 + 0.5 + 1.0 / 16, 1},
     {"pack-fp8", nvfp4_pack_fp8, 1 + 0.5 + 1.0 / 16, 1},
     {"pack-mxfp4", nvfp4_pack_mxfp4, 0.5 + 1.0 / 32 + 0.5 + 1.0 / 16, 1},
@@ -153,7 +165,8 @@ static void prepare(struct room *room, const struct codec *codec)
                           .e8m0 = xalloc(elements / MXFP4_BLOCK, 1),
                           .scale = xalloc(elements / NVFP4_BLOCK, 1),
                           .fp8_scale = xalloc(COLS / FP8_BLOCK, sizeof(float)),
-                          .recode = xalloc(1, sizeof *room->recode)};
+                          .recode = xalloc(1, sizeof *room->recode),
+                          .moments = xalloc(COLS / NVFP4_BLOCK, sizeof *room->moments)};
     for (size_t i = 0; i < elements; i++) {
         uint32_t any = (uint32_t)i * 2654435761U;
         room->codes[i] = (uint8_t)((any >> 8) % 0x7f | (any >> 24 & 0x80)); /* no NaN */
@@ -166,6 +179,13 @@ static void prepare(struct room *room, const struct codec *codec)
     }
     for (size_t i = 0; i < elements / MXFP4_BLOCK; i++)
         room->e8m0[i] = (uint8_t)(116 + room->codes[i] % 6);
+    /* Of inputs whose columns have half of their energy in common. */
+    for (size_t i = 0; i < COLS / NVFP4_BLOCK; i++) {
+        float h[NVFP4_BLOCK * NVFP4_BLOCK];
+        for (size_t j = 0; j < NVFP4_BLOCK * NVFP4_BLOCK; j++)
+            h[j] = j % (NVFP4_BLOCK + 1) ? 0.5f : 1;
+        block_moments_prepare(&room->moments[i], h);
+    }
     memset(room->scale, 0x70, elements / NVFP4_BLOCK);
     memset(room->packed, 1, elements / 2); /* pages that exist */
     for (size_t i = 0; i < COLS / FP8_BLOCK; i++)

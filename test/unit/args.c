@@ -20,6 +20,8 @@ struct line {
     char *argv[8];
 };
 
+static char recorded[ROOM]; /* the options in the history of what begin() began last */
+
 static void begin(void *context)
 {
     struct line *line = context;
@@ -29,6 +31,9 @@ static void begin(void *context)
         argc++;
     optind = 0;
     stage_begin(&stage, &program, line->args, argc, line->argv);
+    char *text = json_dumps(json_object_get(stage.entry, "options"), JSON_COMPACT);
+    snprintf(recorded, sizeof recorded, "%s", text);
+    free(text);
     json_decref(stage.entry);
 }
 
@@ -76,6 +81,64 @@ static void pairs(void **state)
     }
 }
 
+/* Equal runs have equal histories, however they were asked for. */
+static void history_is_canonical(void **state)
+{
+    (void)state;
+    const char *zero = "a", *file = NULL;
+    float scale = 1;
+    uint64_t bytes = 1024, threads = 0;
+    struct arg_list list = {0};
+    struct arg_pair layers = {0};
+    bool flag = false;
+    const struct arg args[] = {
+        {.name = "zero", .kind = ARG_CHOICE, .to = &zero, .value = "which", .choices = "a|b"},
+        {.name = "amax", .kind = ARG_TEXT, .to = &file, .value = "file"},
+        {.name = "scale", .kind = ARG_REAL, .to = &scale, .value = "N"},
+        {.name = "mem", .kind = ARG_BYTES, .to = &bytes, .value = "size"},
+        {.name = "layers", .kind = ARG_RANGE, .to = &layers, .value = "A-B"},
+        {.name = "again", .kind = ARG_LIST, .to = &list, .value = "text"},
+        {.name = "flag", .to = &flag},
+        arg_threads(&threads),
+        {0},
+    };
+    begin(&(struct line){args, {"args", "--zero=a", "--scale=1.0", "--mem=1K", "-j3"}});
+    assert_string_equal(recorded, "[]");
+    begin(&(struct line){args,
+                         {"args", "--flag", "--again=y", "--zero", "b", "--again=x", "--flag"}});
+    assert_string_equal(recorded, "[\"--zero=b\",\"--again=y\",\"--again=x\",\"--flag\"]");
+    free(list.text);
+    list = (struct arg_list){0};
+    zero = "a", flag = false;
+    begin(&(struct line){args,
+                         {"args", "--layers=01-2", "--mem=1M", "--scale=25e-2", "--zero=b",
+                          "--zero=a", "--amax=x"}});
+    assert_string_equal(recorded,
+                        "[\"--amax=x\",\"--scale=0.25\",\"--mem=1048576\",\"--layers=1-2\"]");
+}
+
+static void numbers_above_0(void **state)
+{
+    (void)state;
+    float scale = 1;
+    const struct arg args[] = {{.name = "scale", .kind = ARG_REAL, .to = &scale, .value = "N"},
+                               {0}};
+    static char *right[] = {"--scale=2", "--scale=.5", "--scale=5.", "--scale=1.2e-38",
+                            "--scale=+3"};
+    static char *wrong[] = {"--scale=",    "--scale=0",     "--scale=0e1",  "--scale=-1",
+                            "--scale=.",   "--scale=e1",    "--scale=1e",   "--scale=nan",
+                            "--scale=inf", "--scale=0x1",   "--scale= 1",   "--scale=1e39",
+                            "--scale=1x",  "--scale=1e-39", "--scale=1e-99"};
+    for (size_t i = 0; i < sizeof right / sizeof *right; i++)
+        begin(&(struct line){args, {"args", right[i]}});
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+        char said[ROOM];
+        assert_int_equal(end_of(begin, &(struct line){args, {"args", wrong[i]}}, said, ROOM),
+                         EXIT_USAGE);
+        assert_non_null(strstr(said, i < 13 ? "is not a number above 0" : "is too small"));
+    }
+}
+
 /* What begin() of --help prints. */
 static void help(const struct arg *args, char *text, size_t room)
 {
@@ -97,10 +160,10 @@ static void help(const struct arg *args, char *text, size_t room)
 static void help_is_the_table(void **state)
 {
     (void)state;
-    const char *file, *zero;
-    struct arg_list again;
-    bool flag, other;
-    uint64_t threads;
+    const char *file = NULL, *zero = "a";
+    struct arg_list again = {0};
+    bool flag = false, other = false;
+    uint64_t threads = 0;
     const struct arg args[] = {
         {.name = "zero",
          .kind = ARG_CHOICE,
@@ -163,10 +226,9 @@ static void an_entry_that_changes_nothing(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(any_number_of_options),
-        cmocka_unit_test(pairs),
-        cmocka_unit_test(help_is_the_table),
-        cmocka_unit_test(an_entry_that_changes_nothing),
+        cmocka_unit_test(any_number_of_options), cmocka_unit_test(pairs),
+        cmocka_unit_test(history_is_canonical),  cmocka_unit_test(numbers_above_0),
+        cmocka_unit_test(help_is_the_table),     cmocka_unit_test(an_entry_that_changes_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -261,11 +261,44 @@ static void check_search(scales_row *expect, scales_row *run, const uint16_t *w,
                 cols);
 }
 
+/* The second moments of inputs of each block's columns: every fourth of one input, so that they are
+ * singular, and every seventh of none. */
+static void random_moments(struct block_moments *moments, size_t blocks, uint64_t *seed)
+{
+    for (size_t i = 0; i < blocks; i++) {
+        float h[16][16] = {0}, x[16];
+        for (unsigned n = 0; n < (i % 7 == 0 ? 0 : i % 4 == 0 ? 1 : 40); n++) {
+            for (size_t j = 0; j < 16; j++)
+                x[j] = (float)(sequence(seed) >> 8) * 0x1p-23f - (j % 3 ? 1 : 0.5f);
+            for (size_t j = 0; j < 256; j++)
+                h[j / 16][j % 16] += x[j / 16] * x[j % 16];
+        }
+        block_moments_prepare(&moments[i], *h);
+    }
+}
+
+static void check_hessian(const uint16_t *w, size_t cols, float scale_2)
+{
+    enum { MOST = 4096 };
+    static uint8_t expected[MOST + GUARDS], got[MOST + GUARDS];
+    static struct block_moments moments[MOST];
+    uint64_t seed = 6;
+    if (!moments[1].known)
+        random_moments(moments, MOST, &seed);
+    memset(expected, GUARD, sizeof expected);
+    memset(got, GUARD, sizeof got);
+    portable->nvfp4_scales_hessian_row(expected, w, cols, scale_2, moments);
+    codec->nvfp4_scales_hessian_row(got, w, cols, scale_2, moments);
+    expect_same(expected, got, sizeof got, "hessian, scale_2 %a, %zu columns", (double)scale_2,
+                cols);
+}
+
 static void check_searches(const uint16_t *w, size_t cols, float scale_2)
 {
     check_search(portable->nvfp4_scales_mse_row, codec->nvfp4_scales_mse_row, w, cols, scale_2);
     check_search(portable->nvfp4_scales_four_over_six_row, codec->nvfp4_scales_four_over_six_row, w,
                  cols, scale_2);
+    check_hessian(w, cols, scale_2);
 }
 
 /* From a scale_2 with which all block scales are subnormal to one with which all saturate. */

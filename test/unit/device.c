@@ -17,6 +17,7 @@
 #include "tensor/bf16.h"
 #include "tensor/e2m1.h"
 #include "tensor/e4m3.h"
+#include "tensor/headroom.h"
 
 static struct device *d;
 
@@ -329,6 +330,70 @@ static void rows_do_not_depend_on_each_other(void **state)
     free(moved);
 }
 
+/* In two parts, columns of a wider matrix; sums in doubles. */
+static void moments_are_sums_of_products(void **state)
+{
+    (void)state;
+    need_device(d);
+    enum { ROWS = 150, COLS = 48, FIRST = 3, WIDE = 56 };
+    float *value = noises((size_t)ROWS * WIDE, 9), zero[COLS * DEVICE_BLOCK] = {0};
+    struct mat all = bf16(ROWS, WIDE, value), x = mat_cols(all, FIRST, COLS);
+    struct mat moments = f32(COLS, DEVICE_BLOCK, zero);
+    d->add_moments(d, moments, mat_rows(x, 0, 85));
+    d->add_moments(d, moments, mat_rows(x, 85, ROWS - 85));
+    float got[COLS][DEVICE_BLOCK], at_once[COLS][DEVICE_BLOCK];
+    d->read(d, got, moments);
+    d->write(d, moments, zero);
+    d->add_moments(d, moments, x);
+    d->read(d, at_once, moments);
+    assert_memory_equal(got, at_once, sizeof got);
+    for (unsigned i = 0; i < COLS; i++)
+        for (unsigned j = 0; j < DEVICE_BLOCK; j++) {
+            double sum = 0;
+            for (unsigned row = 0; row < ROWS; row++) {
+                const float *v = value + (size_t)row * WIDE + FIRST;
+                sum += (double)bf16_to_f32(bf16_from_f32(v[i])) *
+                       (double)bf16_to_f32(bf16_from_f32(v[i / DEVICE_BLOCK * DEVICE_BLOCK + j]));
+            }
+            assert_true(fabs((double)got[i][j] - sum) < 1e-4);
+        }
+    d->drop(d, all);
+    d->drop(d, moments);
+    free(value);
+}
+
+/* Each of the 2^16 BF16 codes leads a block of its own once, some of smaller ones and zeros. */
+static void blocks_are_counted_by_their_largest_magnitudes(void **state)
+{
+    (void)state;
+    need_device(d);
+    enum { ROWS = 512, COLS = 128 * DEVICE_BLOCK };
+    uint16_t *code = xalloc((size_t)ROWS * COLS, sizeof *code);
+    int64_t want[HEADROOM_BUCKETS] = {0}, got[HEADROOM_BUCKETS] = {0};
+    uint32_t seed = 4;
+    for (uint32_t i = 0; i < ROWS * COLS / DEVICE_BLOCK; i++) {
+        uint16_t *block = code + (size_t)i * DEVICE_BLOCK, most = i & 0x7fff;
+        for (unsigned j = 0; j < DEVICE_BLOCK; j++)
+            block[j] = (uint16_t)((uint32_t)(noise(&seed) * noise(&seed) * most) & 0x7fff);
+        block[i % DEVICE_BLOCK] = (uint16_t)i;
+        for (unsigned j = 0; j < DEVICE_BLOCK; j++)
+            most = (block[j] & 0x7fff) > most ? block[j] & 0x7fff : most;
+        if (most)
+            want[headroom_bucket(most)]++;
+    }
+    struct mat x = d->make(d, DTYPE_BF16, ROWS, COLS);
+    struct mat count = d->make(d, DTYPE_I64, 1, HEADROOM_BUCKETS);
+    d->write(d, x, code);
+    d->write(d, count, got);
+    d->count_amaxes(d, count, mat_rows(x, 0, 100));
+    d->count_amaxes(d, count, mat_rows(x, 100, ROWS - 100));
+    d->read(d, got, count);
+    assert_memory_equal(got, want, sizeof got);
+    d->drop(d, x);
+    d->drop(d, count);
+    free(code);
+}
+
 static void the_largest_magnitude_keeps_nan(void **state)
 {
     (void)state;
@@ -455,6 +520,8 @@ int main(void)
         cmocka_unit_test(hadamard_is_its_own_inverse),
         cmocka_unit_test(rows_do_not_depend_on_each_other),
         cmocka_unit_test(the_largest_magnitude_keeps_nan),
+        cmocka_unit_test(moments_are_sums_of_products),
+        cmocka_unit_test(blocks_are_counted_by_their_largest_magnitudes),
         cmocka_unit_test(offloaded_rows_come_and_go),
     };
     return run_on_devices(&d, tests, NULL, NULL);

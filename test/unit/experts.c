@@ -264,7 +264,7 @@ static void run_forward(float y[ROWS][DIM], float seen[EXPERTS][EXPERT_MATRICES]
                         enum arithmetic arithmetic)
 {
     char prefix[] = "";
-    const struct network network = {.device = device, .dim = DIM};
+    struct network network = {.device = device, .dim = DIM};
     struct layer names = {.network = &network, .prefix = prefix};
     names.experts = (struct expert_pieces){.count = EXPERTS,
                                            .used = USED,
@@ -280,10 +280,11 @@ static void run_forward(float y[ROWS][DIM], float seen[EXPERTS][EXPERT_MATRICES]
     bool *wanted = xalloc(ts_toc(in)->count, sizeof *wanted);
     memset(wanted, true, ts_toc(in)->count);
     const struct prefetch_plan plan = {.wanted = wanted, .device = device, .budget = 1 << 20};
+    const struct forward run = {.network = &network, .arithmetic = arithmetic};
     const struct feed feed = {.in = in,
                               .network = &network,
                               .weights = &weights,
-                              .arithmetic = arithmetic,
+                              .run = &run,
                               .prefetch = prefetch_begin(in, &plan)};
     struct experts experts;
     struct group group;

@@ -316,7 +316,8 @@ static void losses_of_mini(void **state)
 
 struct dump {
     struct toc *toc;
-    struct pt pt;
+    const char **data; /* by line of the table */
+    bool full;         /* of every matrix of the recipe `full`, as MODULE.input and MODULE.weight */
     const struct model *model;
     uint64_t inputs, near;
     double sum, worst, worst_of_first;
@@ -328,16 +329,22 @@ struct dump {
 /* The dump's value, or NaN. */
 static double golden_amax(struct dump *dump, const char *module, enum amax_which which)
 {
-    char *name = amax_name(dump->model, module, which);
+    char *name = dump->full ? xprintf("%s.%s", module, which == AMAX_INPUT ? "input" : "weight")
+                            : amax_name(dump->model, module, which);
     int64_t line = toc_find(dump->toc, name);
     free(name);
-    return line < 0 ? NAN : dtype_value(dump->toc->tensor[line].dtype, dump->pt.data[line], 0);
+    return line < 0 ? NAN : dtype_value(dump->toc->tensor[line].dtype, dump->data[line], 0);
+}
+
+static bool is_in_dump(void *context, const char *module)
+{
+    return !isnan(golden_amax(context, module, AMAX_WEIGHT));
 }
 
 static void take_amax(void *context, const struct linear_seen *seen)
 {
     struct dump *dump = context;
-    if (!seen->expert)
+    if (!seen->expert && !(dump->full && is_in_dump(dump, seen->module)))
         return;
     double input = golden_amax(dump, seen->module, AMAX_INPUT);
     double weight = golden_amax(dump, seen->module, AMAX_WEIGHT);
@@ -362,32 +369,61 @@ static void take_amax(void *context, const struct linear_seen *seen)
         dump->worst_of_first = fmax(dump->worst_of_first, error);
 }
 
-/* `inputs` golden amaxes of inputs, of all experts that a token reaches. */
+/* `inputs` golden amaxes of inputs, of all matrices that a token reaches. */
+static void test_dump(struct dump *dump, const char *model, const char *ids, uint64_t inputs)
+{
+    struct tokens tokens;
+    struct forward run = {.context = dump, .linear = take_amax};
+    if (dump->full)
+        run.quantizes = is_in_dump;
+    run_over(&run, model, ids, 0, &tokens);
+    run.last = run.network->layers - 1;
+    dump->model = ts_model(run.in);
+    finish(&run, &tokens);
+    double mean = dump->sum / (double)dump->inputs;
+    double near = (double)dump->near / (double)dump->inputs;
+    print_message("%s: amaxes: mean error %.4f, %.1f%% within 5%%, worst %.3f, in the first block "
+                  "%.4f\n",
+                  model, mean, 100 * near, dump->worst, dump->worst_of_first);
+    assert_int_equal(dump->inputs, inputs);
+    assert_true(mean <= 0.006);
+    assert_true(near >= 0.97);
+    assert_true(dump->worst <= 0.15);
+    assert_true(dump->worst_of_first <= 0.01);
+}
+
+/* Routed experts. */
 static void test_amaxes(const char *model, const char *ids, uint64_t inputs, const char *tied,
                         double otherwise)
 {
     need(model);
     struct dump dump = {.toc = toc_new(), .tied = tied, .otherwise = otherwise};
-    struct tokens tokens;
+    struct pt pt;
     char *path = fixture_path(model, "golden/amax/amax_dict_rank0-mp1.pt");
-    char *error = pt_read(&dump.pt, path, dump.toc, toc_shard(dump.toc, "amax"));
+    char *error = pt_read(&pt, path, dump.toc, toc_shard(dump.toc, "amax"));
     assert_null(error);
-    struct forward run = {.context = &dump, .linear = take_amax};
-    run_over(&run, model, ids, 0, &tokens);
-    run.last = run.network->layers - 1;
-    dump.model = ts_model(run.in);
-    finish(&run, &tokens);
-    double mean = dump.sum / (double)dump.inputs, near = (double)dump.near / (double)dump.inputs;
-    print_message("%s: amaxes: mean error %.4f, %.1f%% within 5%%, worst %.3f, in the first block "
-                  "%.4f\n",
-                  model, mean, 100 * near, dump.worst, dump.worst_of_first);
-    assert_int_equal(dump.inputs, inputs);
-    assert_true(mean <= 0.006);
-    assert_true(near >= 0.97);
-    assert_true(dump.worst <= 0.15);
-    assert_true(dump.worst_of_first <= 0.01);
-    pt_free(&dump.pt);
+    dump.data = pt.data;
+    test_dump(&dump, model, ids, inputs);
+    pt_free(&pt);
     toc_free(dump.toc);
+    free(path);
+}
+
+/* All that the recipe `full` quantizes. */
+static void test_full_amaxes(const char *model, uint64_t inputs)
+{
+    need(model);
+    char *path = fixture_path(model, "golden/full-amax.safetensors");
+    struct ts_in *in = ts_open(path, NULL);
+    struct dump dump = {.toc = ts_toc(in), .full = true};
+    dump.data = xalloc(dump.toc->count, sizeof *dump.data);
+    while (ts_next(in))
+        dump.data[ts_present(in) - dump.toc->tensor] = ts_read_all(in);
+    test_dump(&dump, model, "golden/calib-ids.safetensors", inputs);
+    for (size_t i = 0; i < dump.toc->count; i++)
+        free((void *)dump.data[i]);
+    free(dump.data);
+    ts_close(in);
     free(path);
 }
 
@@ -414,6 +450,18 @@ static void amaxes_of_mini(void **state)
     (void)state;
     test_amaxes("v4-mini", "golden/calib-ids.safetensors", 384, "layers.3.ffn.experts.25.w2",
                 28.25);
+}
+
+static void full_amaxes_of_nano(void **state)
+{
+    (void)state;
+    test_full_amaxes("v4-nano", 219);
+}
+
+static void full_amaxes_of_mini(void **state)
+{
+    (void)state;
+    test_full_amaxes("v4-mini", 414);
 }
 
 /* ---- hidden states that are away ---- */
@@ -522,6 +570,8 @@ int main(int argc, char **argv)
         cmocka_unit_test(amaxes_of_nano),
         cmocka_unit_test(amaxes_of_v41),
         cmocka_unit_test(amaxes_of_mini),
+        cmocka_unit_test(full_amaxes_of_nano),
+        cmocka_unit_test(full_amaxes_of_mini),
         cmocka_unit_test(blocks_of_nano_with_states_away),
         cmocka_unit_test(states_that_are_away_change_no_bit),
         cmocka_unit_test(states_that_are_away_change_no_bit_of_v41),

@@ -143,6 +143,7 @@ static inline void expect(struct mat got, const char *prefix, const char *name)
 struct loaded {
     struct ts_in *in;
     struct network *network;
+    struct forward run;
     const struct v4 *v4;
     struct weights weights;
     bool *wanted, *by_rows;
@@ -169,10 +170,11 @@ static inline void load(struct loaded *l, uint64_t number, const char *prefix)
         .wanted = l->wanted, .by_rows = l->by_rows, .device = device, .budget = 1 << 20};
     l->network->begin(l->network, device, 256);
     l->v4 = v4_of(l->network);
+    l->run = (struct forward){.network = l->network, .arithmetic = ARITHMETIC_SERVED};
     l->feed = (struct feed){.in = l->in,
                             .network = l->network,
                             .weights = &l->weights,
-                            .arithmetic = ARITHMETIC_SERVED,
+                            .run = &l->run,
                             .prefetch = prefetch_begin(l->in, &plan)};
     layer_begin(l->network, &l->layer, number);
     layer_check(&l->layer, l->in, &l->weights);
@@ -184,9 +186,8 @@ static inline void load(struct loaded *l, uint64_t number, const char *prefix)
         struct held held[EXPERT_MATRICES];
         feed_expert(&l->feed, &l->layer, e, held);
         for (unsigned i = 0; i < EXPERT_MATRICES; i++) {
-            enum format format = held[i].from.weight->format;
             linear_load(device, &l->expert[e][i], &held[i].from,
-                        linear_activation(l->network, ARITHMETIC_SERVED, format, true), 1, l->seen);
+                        linear_activation(&l->run, held[i].from.weight, true), 1, l->seen);
             held_free(&l->feed, &held[i]);
         }
     }

@@ -147,7 +147,7 @@ static void malformed_lines(void **state)
     refused("c\tU8\t[1]\tm\t\n", "use must be");
     refused("c\tU8\t[1]\tm\tDATA\n", "use must be");
     refused("c\tU8\t[1]\tm\tdata\r\n", "use must be");
-    static const char *const dtype[] = {"", "u8", "U9", "BF16 ", "F4", "F8_E4M3FN"};
+    static const char *const dtype[] = {"", "u8", "U9", "BF16 ", "F6_E2M3", "F8_E4M3FN"};
     static const char *const name[] = {"",    ".",        "..",    ".end",      ".a",     "files/x",
                                        "/x",  "x/",       "a//b",  "../x",      "a/../b", "a/.",
                                        "a b", "a\033[1m", "a\x7f", "a\xc3\xa4", "\x01"};
@@ -173,6 +173,8 @@ static void malformed_lines(void **state)
     refused("c\tU8\t[4294967296,4294967296]\tm\tdata\n", "its size overflows");
     refused("c\tU8\t[9223372036854775808]\tm\tdata\n", "its size overflows");
     refused("c\tF64\t[2305843009213693952]\tm\tdata\n", "its size overflows");
+    refused("c\tF4\t[2,3]\tm\tdata\n", "F4 rows are no whole bytes");
+    refused("c\tF4\t[]\tm\tdata\n", "F4 rows are no whole bytes");
     refused("a.weight\tU8\t[1]\tm.safetensors\tdata\n", "already in the same shard");
 }
 

@@ -1,14 +1,11 @@
 /* A family that no checkpoint has: test/bats/family.bats adds it to a copy of the project, by this
  * file and a line in families.def. It has names of its own, groups of three, layers whose last ones
  * are MTP's, dumps that call modules otherwise, and FP8 blocks of a size that no other has. */
-#include <stdio.h>
-#include <string.h>
-
 #include "model/family.h"
 
 static const struct section_name sections[] = {
     {.prefix = "tok.", .section = SECTION_EMBED, .stays = true},
-    {.prefix = "blk.#.", .section = SECTION_LAYERS},
+    {.prefix = "blk.#.", .section = SECTION_LAYERS, .in_ranks = "dump.blk.#."},
     {.prefix = "out.", .section = SECTION_HEAD, .stays = true},
     {0},
 };
@@ -28,20 +25,8 @@ static const struct part_name parts[] = {
     {0},
 };
 
-/* "blk.3.bank.7.a" is dumped as "dump.blk.3.bank.7.a". */
-static bool to_dump(const char *module, char *dumped)
-{
-    return snprintf(dumped, TENSOR_NAME_MAX + 1, "dump.%s", module) <= TENSOR_NAME_MAX;
-}
-
-static bool from_dump(const struct model *model, const char *dumped, char *module)
-{
-    (void)model;
-    if (strncmp(dumped, "dump.", 5) != 0)
-        return false;
-    strcpy(module, dumped + 5);
-    return true;
-}
+static const char *const divides[] = {NULL};
+static const struct rank_files ranks = {.divides = divides};
 
 static const struct fp8_block blocks[] = {{16, 16}, {0}};
 
@@ -50,7 +35,7 @@ const struct family family_toy = {
     .section = sections,
     .part = parts,
     .amax_separator = ".",
-    .to_dump = to_dump,
-    .from_dump = from_dump,
+    .dumped_as_ranks = true,
     .fp8_block = blocks,
+    .ranks = &ranks,
 };

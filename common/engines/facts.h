@@ -1,4 +1,5 @@
-/* facts.h: what a check of a checkpoint found: of each kind how often, and the first few cases. */
+/* facts.h: facts about a checkpoint: which there are, and, where a check counts them, how often and
+ * the first few cases. */
 #ifndef FACTS_H
 #define FACTS_H
 
@@ -21,6 +22,8 @@ enum fact {
     FACT_DRAFTS_MANY,    /* several of them, as DSpark has */
     FACT_DRAFTS_NVFP4,   /* their routed experts */
     FACT_DRAFTS_MXFP4,
+    FACT_DRAFTS_OTHER,       /* … in another format, beside NVFP4 */
+    FACT_F32_SCALES,         /* X.scale in F32, as Base releases have, beside NVFP4 */
     FACT_DRAFTS_NOT_IGNORED, /* drafts' experts that are not NVFP4, and `ignore` lacks them */
     /* files */
     FACT_SHARD,
@@ -87,6 +90,9 @@ struct facts {
 /* Count a fact, with what was found where, as a line of text. */
 void facts_add(struct facts *facts, enum fact fact, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
+
+/* Count each fact of a set once, without a text. */
+void facts_add_set(struct facts *facts, uint64_t set);
 void facts_free(struct facts *facts);
 
 /* The set of those that were found. */

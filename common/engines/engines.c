@@ -1,9 +1,13 @@
 /* The rules of serving engines, as data. A table's rules are in the order in which the engine comes
  * to them: the first that applies decides. Comments say where a rule was read. "tried": the
  * engine's own loader, on a CPU, was given a checkpoint with this fault. */
-#include "verify/engines.h"
+#include "engines/engines.h"
 
+#include <stdlib.h>
 #include <string.h>
+
+#include "base/die.h"
+#include "base/text.h"
 
 #define Q "quantization_config."
 #define HF RULE_HF_QUANT "quantization."
@@ -58,6 +62,14 @@ static const struct rule last[] = {
      .verdict = VERDICT_WRONG,
      .why = "scales are not looked at: what is NaN, 0, infinite or negative goes into the "
             "products"},
+    {.found = FACT(F32_SCALES),
+     .verdict = VERDICT_UNKNOWN,
+     .why = "FP8 weights with F32 scales (X.scale) beside NVFP4 experts were not tried"},
+    {.found = FACT(DRAFTS_OTHER),
+     .drafts = true,
+     .verdict = VERDICT_UNKNOWN,
+     .why = "drafts that are neither NVFP4 nor MXFP4 were not tried; --drafts cast makes them "
+            "NVFP4"},
     {.found = FACT(EXPERTS_PLAIN),
      .drafts = true,
      .verdict = VERDICT_UNKNOWN,
@@ -129,7 +141,8 @@ static const struct rule vllm[] = {
      .unless = "deepseek_v41",
      .drafts = true,
      .verdict = VERDICT_WRONG,
-     .why = "it builds the drafts' experts as NVFP4, too, but they are MXFP4 (tried)"},
+     .why = "it builds the drafts' experts as NVFP4, too, but they are MXFP4 (tried); "
+            "--drafts cast makes them so"},
     {.found = FACT(DRAFTS_NOT_IGNORED),
      .drafts = true,
      .verdict = VERDICT_WRONG,
@@ -200,7 +213,8 @@ static const struct rule sglang[] = {
     {.found = FACT(DRAFTS_NVFP4),
      .drafts = true,
      .verdict = VERDICT_WRONG,
-     .why = "it builds the drafts' experts as MXFP4, but they are NVFP4 (tried)"},
+     .why = "it builds the drafts' experts as MXFP4, but they are NVFP4 (tried); "
+            "--drafts keep leaves them so"},
     {0},
 };
 
@@ -295,10 +309,24 @@ static const struct rule transformers[] = {
 };
 
 const struct engine engines[] = {
-    {"vllm", "vLLM", "0.33.0", vllm},
-    {"sglang", "SGLang", "0.5.23", sglang},
-    {"trtllm", "TensorRT-LLM", "main (008e0af)", trtllm},
-    {"transformers", "transformers", "5.24.0", transformers},
+    {.name = "vllm",
+     .title = "vLLM",
+     .version = "0.33.0",
+     .serve = "vllm serve .",
+     .speculate = "--speculative-config '{\"method\": \"mtp\", \"num_speculative_tokens\": 1}'",
+     .rule = vllm},
+    {.name = "sglang",
+     .title = "SGLang",
+     .version = "0.5.23",
+     .serve = "python3 -m sglang.launch_server --model-path .",
+     .speculate = "--speculative-algorithm EAGLE",
+     .rule = sglang},
+    {.name = "trtllm",
+     .title = "TensorRT-LLM",
+     .version = "main (008e0af)",
+     .serve = "trtllm-serve .",
+     .rule = trtllm},
+    {.name = "transformers", .title = "transformers", .version = "5.24.0", .rule = transformers},
     {0},
 };
 
@@ -312,24 +340,29 @@ const struct engine *engine_find(const char *name)
     return engine->name ? engine : NULL;
 }
 
+bool engines_know(const struct evidence *evidence)
+{
+    return evidence->found & (FACT(EXPERTS_NVFP4) | FACT(DENSE_NVFP4) | FACT(EXPERTS_PLAIN));
+}
+
 /* The first rule of a table that applies, or NULL. */
-static const struct rule *deciding(const struct rule *rule, const struct folder *folder,
-                                   uint64_t found, bool drafts)
+static const struct rule *deciding(const struct rule *rule, const struct evidence *evidence,
+                                   bool drafts)
 {
     for (; rule->why; rule++)
-        if ((drafts || !rule->drafts) && rule_applies(rule, folder, found))
+        if ((drafts || !rule->drafts) && rule_applies(rule, evidence))
             return rule;
     return NULL;
 }
 
-enum verdict engine_judge(const struct engine *engine, const struct folder *folder, uint64_t found,
-                          bool drafts, const struct rule **rule)
+enum verdict engine_judge(const struct engine *engine, const struct evidence *evidence, bool drafts,
+                          const struct rule **rule)
 {
     const struct rule *const table[] = {first, engine->rule, last};
     *rule = NULL;
     for (size_t i = 0; !*rule && i < sizeof table / sizeof *table; i++)
-        *rule = deciding(table[i], folder, found, drafts);
-    if (!*rule && drafts && !(found & FACT(DRAFTS)))
+        *rule = deciding(table[i], evidence, drafts);
+    if (!*rule && drafts && !(evidence->found & FACT(DRAFTS)))
         *rule = &no_drafts;
     return *rule ? (*rule)->verdict : VERDICT_LOADS;
 }
@@ -341,4 +374,33 @@ const char *verdict_name(enum verdict verdict)
                                        [VERDICT_WRONG] = "loads silently wrong",
                                        [VERDICT_UNKNOWN] = "not known"};
     return name[verdict];
+}
+
+/* "loads", or "refuses: why". The caller frees it. */
+static char *verdict_text(enum verdict verdict, const struct rule *rule,
+                          const struct evidence *evidence)
+{
+    char *why = rule ? rule_text(rule, evidence) : xstrdup("");
+    char *text = xprintf("%s%s%s", verdict_name(verdict), rule ? ": " : "", why);
+    free(why);
+    return text;
+}
+
+char *engine_line(const struct engine *engine, const struct evidence *evidence)
+{
+    const struct rule *rule[2];
+    enum verdict verdict[2];
+    char *text[2];
+    for (int drafts = 0; drafts < 2; drafts++) {
+        verdict[drafts] = engine_judge(engine, evidence, drafts, &rule[drafts]);
+        text[drafts] = verdict_text(verdict[drafts], rule[drafts], evidence);
+    }
+    bool same = verdict[0] == verdict[1] && rule[0] == rule[1];
+    char *line =
+        same ? xprintf("%s %s, also with speculation: %s", engine->title, engine->version, text[0])
+             : xprintf("%s %s: %s; with speculation: %s", engine->title, engine->version, text[0],
+                       text[1]);
+    free(text[0]);
+    free(text[1]);
+    return line;
 }

@@ -1,4 +1,4 @@
-#include "verify/facts.h"
+#include "engines/facts.h"
 
 #include <stdarg.h>
 #include <stdio.h>
@@ -62,6 +62,12 @@ void facts_add(struct facts *facts, enum fact fact, const char *format, ...)
         die("out of memory");
     va_end(arguments);
     printable(seen->found[seen->count - 1]);
+}
+
+void facts_add_set(struct facts *facts, uint64_t set)
+{
+    for (size_t i = 0; i < FACT_COUNT; i++)
+        facts->of[i].count += set >> i & 1;
 }
 
 void facts_free(struct facts *facts)

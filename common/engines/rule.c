@@ -1,4 +1,4 @@
-#include "verify/rule.h"
+#include "engines/rule.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -18,16 +18,16 @@ static const json_t *below(const json_t *object, const char *path)
 }
 
 /* As compact JSON, a string without its quotes; "-" for none. The caller frees it. */
-static char *value_at(const struct folder *folder, const char *key)
+static char *value_at(const struct evidence *evidence, const char *key)
 {
     const size_t prefix = strlen(RULE_HF_QUANT);
     const json_t *value;
     if (starts_with(key, RULE_HF_QUANT)) {
-        value = below(folder->hf_quant, key + prefix);
+        value = below(evidence->hf_quant, key + prefix);
     } else {
-        value = below(folder->config, key);
+        value = below(evidence->config, key);
         if (!value)
-            value = below(json_object_get(folder->config, "text_config"), key);
+            value = below(json_object_get(evidence->config, "text_config"), key);
     }
     if (!value)
         return xstrdup("-");
@@ -54,24 +54,24 @@ static bool is_among(const char *value, const char *list)
     }
 }
 
-bool rule_applies(const struct rule *rule, const struct folder *folder, uint64_t found)
+bool rule_applies(const struct rule *rule, const struct evidence *evidence)
 {
-    if (rule->found && !(rule->found & found))
+    if (rule->found && !(rule->found & evidence->found))
         return false;
     if (!rule->key)
         return true;
-    char *value = value_at(folder, rule->key);
+    char *value = value_at(evidence, rule->key);
     bool applies = !is_among(value, rule->unless);
     free(value);
     return applies;
 }
 
-char *rule_text(const struct rule *rule, const struct folder *folder)
+char *rule_text(const struct rule *rule, const struct evidence *evidence)
 {
     enum { VALUE_MAX = 60 };
     if (!rule->key)
         return xstrdup(rule->why);
-    char *value = value_at(folder, rule->key);
+    char *value = value_at(evidence, rule->key);
     char *text = strcmp(value, "-") ? xprintf("%s is %.*s%s: %s", rule->key, VALUE_MAX, value,
                                               strlen(value) > VALUE_MAX ? "…" : "", rule->why)
                                     : xprintf("%s is missing: %s", rule->key, rule->why);

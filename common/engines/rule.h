@@ -2,13 +2,23 @@
 #ifndef RULE_H
 #define RULE_H
 
-#include "verify/folder.h"
+#include <jansson.h>
+#include <stdbool.h>
+
+#include "engines/facts.h"
 
 enum verdict {
     VERDICT_LOADS,
     VERDICT_REFUSES, /* says that something is wrong, and ends */
     VERDICT_WRONG,   /* loads without a word, and computes something else */
     VERDICT_UNKNOWN, /* no rule is known for such a checkpoint */
+};
+
+/* A checkpoint as rules see it. What it points to is borrowed. */
+struct evidence {
+    const json_t *config;   /* config.json, or NULL */
+    const json_t *hf_quant; /* hf_quant_config.json, or NULL */
+    uint64_t found;         /* the set of facts about it (facts.h) */
 };
 
 /* A rule applies if all of these hold. Tables of rules are ended by one without a `why`. */
@@ -25,11 +35,10 @@ struct rule {
  * prefix they begin in hf_quant_config.json. */
 #define RULE_HF_QUANT "hf_quant_config.json:"
 
-/* `found` is facts_found(). */
-bool rule_applies(const struct rule *rule, const struct folder *folder, uint64_t found);
+bool rule_applies(const struct rule *rule, const struct evidence *evidence);
 
 /* Why, with the value that decided: "quantization_config.quant_method is modelopt: …". The caller
  * frees it. */
-char *rule_text(const struct rule *rule, const struct folder *folder);
+char *rule_text(const struct rule *rule, const struct evidence *evidence);
 
 #endif
