@@ -108,7 +108,7 @@ merge() {
     [ -z "$amax" ] || [ -n "${calib[*]}" ] || [ -n "$fallback" ] || coverage=(--coverage 90)
     "$1" "${@:3}" "$2" |
         merge_amaxes "${@:3}" "${policies[@]}" --fallback "${fallback:-layer-max}" "${coverage[@]}" ||
-        blame "${PIPESTATUS[*]}" "$1" "amax-merge of $2"
+        blame "${PIPESTATUS[*]}" "$1" amax-merge
 }
 
 # write_part I/N: one part of the weights, for st-write --join.

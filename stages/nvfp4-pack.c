@@ -7,6 +7,7 @@
 
 #include "base/die.h"
 #include "quantize/magnitude.h"
+#include "quantize/moments.h"
 #include "quantize/to_nvfp4.h"
 #include "quantize/zeros.h"
 #include "tensor/bf16.h"
@@ -34,10 +35,12 @@ typedef void scales_row(uint8_t *scale, const uint16_t *w, size_t cols, float sc
 
 struct options {
     struct to_nvfp4_options common;
-    const char *scale_search;
+    const char *scale_search, *moments_folder;
     enum scale_search search;
+    struct moments *moments; /* of a search that needs them */
     bool verbose;
     uint64_t synthesized;
+    uint64_t known, unknown; /* weights with and without moments of their inputs */
     struct zeros zeros;
 };
 
@@ -73,7 +76,8 @@ struct packing {
     const struct to_nvfp4 *job;
     const struct member *member;
     float scale_2;
-    scales_row *scales;    /* the search */
+    scales_row *scales;                  /* the search, but where there are: */
+    const struct block_moments *moments; /* of the inputs, by block of columns; or NULL */
     struct recode *recode; /* of MXFP4 without a search, which needs no BF16; else NULL */
     uint8_t *packed;       /* all codes, made with the scales; NULL if they are too many to keep */
     struct zeros *zeros;   /* of all weights */
@@ -116,7 +120,10 @@ static void pack_row(const struct band *band, uint64_t i, struct room *room, uin
     }
     weight_rows_by(codec, w, p->member->tensor, &p->member->scales, band->first + i, 1, raw,
                    room->row);
-    p->scales(scale, room->row, cols, p->scale_2);
+    if (p->moments)
+        codec->nvfp4_scales_hessian_row(scale, room->row, cols, p->scale_2, p->moments);
+    else
+        p->scales(scale, room->row, cols, p->scale_2);
     if (packed)
         codec->nvfp4_nibbles_row(packed, scale, room->row, cols, p->scale_2);
 }
@@ -194,6 +201,7 @@ static scales_row *scales_of(const struct options *o, const struct codec *codec)
 {
     switch (o->search) {
     case SEARCH_MSE:
+    case SEARCH_HESSIAN: /* where there are no moments */
         return codec->nvfp4_scales_mse_row;
     case SEARCH_FOUR_OVER_SIX:
         return codec->nvfp4_scales_four_over_six_row;
@@ -206,7 +214,8 @@ static scales_row *scales_of(const struct options *o, const struct codec *codec)
 /* The scales come before the codes in a stream. So the codes are kept, or made in a second pass if
  * there are many: memory is bounded for any matrix. */
 static void pack_member(struct to_nvfp4 *job, const struct group *group,
-                        const struct member *member, float amax, struct options *o)
+                        const struct member *member, float amax,
+                        const struct block_moments *moments, struct options *o)
 {
     const struct weight *w = member->w;
     float scale_2 = scale_2_of(o, amax);
@@ -215,6 +224,7 @@ static void pack_member(struct to_nvfp4 *job, const struct group *group,
                           .member = member,
                           .scale_2 = scale_2,
                           .scales = scales_of(o, job->codec),
+                          .moments = moments,
                           .zeros = &o->zeros};
     p->zero = amax == 0 ||
               (member->held_scale &&
@@ -238,6 +248,29 @@ static void pack_member(struct to_nvfp4 *job, const struct group *group,
     bands_after(job->bands, end_packing, p);
 }
 
+/* The moments of a group's inputs, which any of its members may have; NULL if there are none. */
+static struct block_moments *find_moments(struct options *o, const struct group *group)
+{
+    float *h = NULL;
+    uint64_t cols = 0;
+    for (unsigned i = 0; i < group->members && o->moments && !h; i++) {
+        cols = group->member[i].w->cols;
+        h = moments_read(o->moments, group->member[i].w->module, cols);
+    }
+    if (!h)
+        return NULL;
+    for (unsigned i = 0; i < group->members; i++)
+        if (group->member[i].w->cols != cols)
+            die("%s: %s has other columns than its partner", group->member[i].tensor->name,
+                group->member[i].w->module);
+    size_t blocks = (size_t)cols / NVFP4_BLOCK;
+    struct block_moments *moments = xgrow(NULL, blocks, sizeof *moments);
+    for (size_t i = 0; i < blocks; i++)
+        block_moments_prepare(&moments[i], h + i * NVFP4_BLOCK * NVFP4_BLOCK);
+    free(h);
+    return moments;
+}
+
 static void pack_group(struct to_nvfp4 *job, struct group *group, void *context)
 {
     struct options *o = context;
@@ -247,26 +280,56 @@ static void pack_group(struct to_nvfp4 *job, struct group *group, void *context)
     if (scale_2_of(o, amax) == 0)
         die("%s: %s: its weight amax of %g is too small for a weight_scale_2", ts_name(job->in),
             group->member[0].tensor->name, (double)amax);
+    struct block_moments *moments = find_moments(o, group);
     for (unsigned i = 0; i < group->members; i++) {
         const struct member *member = &group->member[i];
         if (member->tensor->context) {
             to_nvfp4_pass(job, member);
             continue;
         }
-        pack_member(job, group, member, amax, o);
+        *(moments ? &o->known : &o->unknown) += 1;
+        pack_member(job, group, member, amax, moments, o);
     }
+    bands_after(job->bands, free, moments);
+}
+
+/* The search is the recipe's unless the user named one. */
+static void choose_search(struct to_nvfp4 *job, const struct stage *stage, void *context)
+{
+    struct options *o = context;
+    const char *ours = recipe_scale_search(job->recipe);
+    o->search = scale_search_named(o->scale_search ? o->scale_search : ours ? ours : "max");
+    if (o->search != SEARCH_HESSIAN && o->moments_folder)
+        die_usage("--moments goes with --scale-search hessian");
+    if (o->search != SEARCH_HESSIAN)
+        return;
+    json_object_set_new(json_object_get(ts_header(job->in), "quant"), "scale_search",
+                        json_string("hessian"));
+    if (stage->plan)
+        return;
+    if (!o->moments_folder)
+        die_usage("--scale-search hessian needs --moments DIR, which amax-calib --moments makes");
+    o->moments = moments_open(o->moments_folder, ts_model(job->in));
+    json_object_set_new(stage->entry, "moments", json_string(moments_digest(o->moments)));
 }
 
 static void take_options(struct options *o, struct stage *stage, int argc, char **argv)
 {
     const struct arg own[] = {
+        {.name = "moments",
+         .kind = ARG_TEXT,
+         .to = &o->moments_folder,
+         .value = "dir",
+         .help = "second moments of the inputs, which amax-calib --moments wrote to dir",
+         .silent = true}, /* the history has their digest instead */
         {.name = "scale-search",
          .kind = ARG_CHOICE,
          .to = &o->scale_search,
          .value = "how",
-         .choices = "max|mse|4over6",
-         .help = "how to choose block scales: for the largest magnitude (default); with the least "
-                 "squared error of all; or for the largest magnitude as 4 or as 6"},
+         .choices = RECIPE_SEARCHES,
+         .help = "how to choose block scales: for the largest magnitude; with the least squared "
+                 "error of all; for the largest magnitude as 4 or as 6; or with the least error of "
+                 "the output, by --moments (default: as the recipe says, or max)"},
         {.name = "verbose",
          .help = "name the weights without a weight amax, and those that are all zero"},
         {0},
@@ -274,18 +337,29 @@ static void take_options(struct options *o, struct stage *stage, int argc, char 
     struct arg *args = to_nvfp4_args(&o->common, own);
     stage_begin(stage, &program, args, argc, argv);
     free(args);
-    o->search = !strcmp(o->scale_search, "mse")      ? SEARCH_MSE
-                : !strcmp(o->scale_search, "4over6") ? SEARCH_FOUR_OVER_SIX
-                                                     : SEARCH_MAX;
+}
+
+/* What a search by moments had to do without, for people and for the stream's end. */
+static void tell_moments(const struct options *o, bool quiet, json_t *counts)
+{
+    if (!o->moments)
+        return;
+    if (o->unknown && !quiet)
+        warn("%" PRIu64 " of %" PRIu64 " weights have no moments of their inputs; their scales "
+             "have the least squared error, as with --scale-search mse",
+             o->unknown, o->known + o->unknown);
+    json_object_set_new(counts, "moments_known", json_integer((json_int_t)o->known));
+    json_object_set_new(counts, "moments_unknown", json_integer((json_int_t)o->unknown));
 }
 
 int main(int argc, char **argv)
 {
-    struct options o = {.common.ahead = AHEAD, .scale_search = "max"};
+    struct options o = {.common = {.ahead = AHEAD, .prepare = choose_search}};
     static const bool convertible[FORMAT_COUNT] = {
         [FORMAT_PLAIN] = true, [FORMAT_FP8] = true, [FORMAT_MXFP4] = true};
     struct stage stage;
     struct to_nvfp4 job;
+    o.common.context = &o;
     take_options(&o, &stage, argc, argv);
     /* Matrices are alike: keep freed memory, or the kernel would clear its pages again. */
     mallopt(M_MMAP_THRESHOLD, 2 * KEEP_MOST);
@@ -295,6 +369,8 @@ int main(int argc, char **argv)
     to_nvfp4_run(&job, pack_group, &o);
     json_t *counts = json_pack("{s:I}", "weight_amax_synthesized", (json_int_t)o.synthesized);
     zeros_end(&o.zeros, counts);
+    tell_moments(&o, stage.quiet, counts);
+    moments_close(o.moments);
     to_nvfp4_finish(&job, counts);
     return stage_end(&stage);
 }

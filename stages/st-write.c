@@ -282,9 +282,15 @@ static struct summary summary_of(struct ts_in *in, struct toc *toc, const struct
                             .shards = shards_missing(shards)};
 }
 
-/* What --part would refuse, but for its number if the stream is of the whole. */
-static void plan_part(const struct output_dir *output, struct ts_in *in, const char *identity)
+/* What a run would refuse of what another one left; with --part, but for its number if the stream
+ * is of the whole. */
+static void plan_beside(struct output_dir *output, struct ts_in *in, bool part,
+                        const char *identity)
 {
+    if (!part) {
+        output_dir_plan(output, identity, ts_toc(in));
+        return;
+    }
     const char *scope = json_string_value(json_object_get(ts_header(in), "scope"));
     if (!output_dir_is_joined(output, identity) && !output_dir_was_replaced(output))
         parts_check(output->partial, scope, identity);
@@ -322,10 +328,8 @@ static void write_stream(struct ts_in *in, struct output_dir *output, const stru
         ts_close(in);
         return;
     }
-    if (stage->plan && o->part)
-        plan_part(output, in, identity);
-    else if (stage->plan)
-        output_dir_plan(output, identity, toc);
+    if (stage->plan)
+        plan_beside(output, in, o->part, identity);
     bool continued = !stage->plan && output_dir_resume(output, identity, toc);
     check_input(in, o, continued);
     if (continued)

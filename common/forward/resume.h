@@ -26,14 +26,14 @@ struct resume {
 };
 
 /* Create `folder` if it does not exist (NULL: keep nothing), and lock it. `options` is any text
- * that stands for all that decides the result besides weights, tokens and arithmetic, which the
- * fingerprint has. `every` as above. If another program holds the lock, the process ends. */
+ * that stands for all that decides the result besides weights, tokens, arithmetic and recipe, which
+ * the fingerprint has. `every` as above. If another program holds the lock, the process ends. */
 void resume_begin(struct resume *resume, const char *folder, const char *options, uint64_t every);
 
 /* If an earlier run left a file: append what it recorded to `scalars`, let `run` begin after its
  * layer with its hidden states (states_load() reads them from the file), and return true. After a
  * finished calibration, `run` only checks that the weights are the same. A file of other weights,
- * tokens, arithmetic or options ends the process. */
+ * tokens, arithmetic, recipe or options ends the process. */
 bool resume_load(struct resume *resume, struct forward *run, struct scalars *scalars);
 
 /* Whether to replace the file after a layer that ended at `time`. With `every` 0, it is due once

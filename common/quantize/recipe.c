@@ -154,6 +154,15 @@ static void check(const json_t *recipe, const char *path)
         die("%s: separate_scales: wanted an array of patterns", path);
 }
 
+static void check_search(const json_t *recipe, const char *path)
+{
+    const json_t *search = json_object_get(recipe, "scale_search");
+    const char *name = json_string_value(search);
+    if (search && !(name && is_choice(RECIPE_SEARCHES, name)))
+        die("%s: scale_search: %s is not one of %s", path, name ? name : "what is not a text",
+            RECIPE_SEARCHES);
+}
+
 /* The path of a recipe's file, which the caller frees: of the model's own type if there is one,
  * else of its family. */
 static char *find(const char *name, const struct model *model)
@@ -187,6 +196,7 @@ struct recipe *recipe_load(const char *name, const char *drafts, const struct mo
     if (!recipe->json)
         die("%s: line %d: %s", path, error.line, error.text);
     check(recipe->json, path);
+    check_search(recipe->json, path);
     recipe->drafts = choose_drafts(recipe->json, drafts, path);
     read_rules(recipe, path);
     free(path);
@@ -307,6 +317,11 @@ struct arg recipe_drafts_arg(const char **to)
                         .help = "the drafts' routed experts (mtp.*): keep them as they are "
                                 "(default, unless the recipe says otherwise), or cast them, too",
                         .silent = true}; /* recipe_record() records what it comes to */
+}
+
+const char *recipe_scale_search(const struct recipe *recipe)
+{
+    return json_string_value(json_object_get(recipe->json, "scale_search"));
 }
 
 const char *recipe_name(const struct recipe *recipe)

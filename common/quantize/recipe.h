@@ -3,7 +3,7 @@
  *
  *     name, formats {pattern: format, ...}, producer {name, version}, kv_cache_quant_algo,
  *     exclude_modules [pattern, ...], drafts {choice: {formats, exclude_modules}, ...},
- *     separate_scales [pattern, ...]
+ *     separate_scales [pattern, ...], scale_search
  *
  * Patterns are those of fnmatch(3) and match names of modules (see model_pattern_name()). In
  * `formats` the first match wins. A format is one of weight.h's ("NVFP4", "FP8", "MXFP4", "BF16"),
@@ -11,8 +11,9 @@
  * scale) or "keep". A module that matches no pattern is kept. `drafts` (optional) has what each
  * choice of --drafts adds to `formats`, in front, and to `exclude_modules`; its first choice is the
  * default. `exclude_modules` may be null: the configs then list what is not quantized. A group of
- * modules in `separate_scales` (optional) does not share its scales. The other members go into the
- * checkpoint's configs. nvfp4-recipe(5) has more. */
+ * modules in `separate_scales` (optional) does not share its scales. `scale_search` (optional) is
+ * the default of nvfp4-pack's option. The other members go into the checkpoint's configs.
+ * nvfp4-recipe(5) has more. */
 #ifndef RECIPE_H
 #define RECIPE_H
 
@@ -50,6 +51,11 @@ bool recipe_shares_scales(const struct recipe *recipe, const char *module);
 
 /* True if the module is to become NVFP4 by a cast alone. */
 bool recipe_only_casts(const struct recipe *recipe, const char *module);
+
+/* How nvfp4-pack is to choose block scales: a choice of RECIPE_SEARCHES; NULL if the recipe does
+ * not say. Borrowed. */
+#define RECIPE_SEARCHES "max|mse|4over6|hessian"
+const char *recipe_scale_search(const struct recipe *recipe);
 
 /* End the process if the recipe does not fit the table of `stream`: it would quantize what never is
  * (see place.h), or, in that of a `whole` checkpoint, a pattern of `formats` matches no module. If

@@ -39,8 +39,8 @@ struct ts_in *ts_open(const char *path, const struct stage *stage);
 /* Open several .safetensors files, or one folder, as one source. */
 struct ts_in *ts_open_all(char **path, size_t count, const struct stage *stage);
 
-/* The stream's name for messages: its path, or "<stdin>"; in a pipeline script, of which that is the
- * business alone, the folder of the checkpoint that the stream was made of. */
+/* The stream's name for messages: its path, or "<stdin>"; in a pipeline script, of which that is
+ * the business alone, the folder of the checkpoint that the stream was made of. */
 const char *ts_name(const struct ts_in *in);
 
 /* The incoming table, valid until ts_close() or ts_finish(). */

@@ -458,8 +458,9 @@ lacking() {
         [ "$(find "$T" -name '.seekpipe-*' -o -name 'out.*' | wc -l)" = 0 ]
     done
     # Really.
+    rm "$T/out/m.safetensors"
     if chattr +i "$T/out" 2>/dev/null; then
-        run st-write --overwrite "$T/out" "$T/a.ts"
+        run st-write "$T/out" "$T/a.ts"
         chattr -i "$T/out"
         [ "$status" -eq 1 ]
         [[ $output == *'out: cannot be renamed (Operation not permitted)'* ]]
