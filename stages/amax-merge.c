@@ -671,6 +671,14 @@ static void write_digest(FILE *out, const struct table *table)
     free(amax);
 }
 
+static const char *format_of_entry(const struct table *table, const struct entry *entry)
+{
+    char module[TENSOR_NAME_MAX + 1];
+    bool fp8 = table->recipe && model_module(table->model, &entry->place, module) &&
+               recipe_per_tensor(table->recipe, module);
+    return fp8 ? "FP8, per tensor" : "NVFP4, block 16";
+}
+
 static void write_summary(const char *path, const struct table *table)
 {
     struct output file;
@@ -684,8 +692,9 @@ static void write_summary(const char *path, const struct table *table)
             continue;
         char *quantizer = xstrdup(name_of(table, entry));
         *strrchr(quantizer, '.') = 0; /* "._amax" */
-        fprintf(out, "%-80s TensorQuantizer(NVFP4, block 16, amax=%.2e%s)\n", quantizer,
-                entry->amax, entry->filled ? ", filled in: never reached" : "");
+        fprintf(out, "%-80s TensorQuantizer(%s, amax=%.2e%s)\n", quantizer,
+                format_of_entry(table, entry), entry->amax,
+                entry->filled ? ", filled in: never reached" : "");
         free(quantizer);
     }
     write_digest(out, table);
@@ -776,6 +785,15 @@ static struct arg w2_arg(const char **to)
         .in = FORM(0)};
 }
 
+static struct arg trust_arg(bool *to)
+{
+    return (struct arg){
+        .name = "trust-weight-amax",
+        .to = to,
+        .help = "keep weight amaxes of 448, which are those of FP8 codes without their scales",
+        .in = FORM(0)};
+}
+
 static void take_options(struct options *o, struct stage *stage, int argc, char **argv)
 {
     const struct arg args[] = {
@@ -833,10 +851,7 @@ static void take_options(struct options *o, struct stage *stage, int argc, char 
          .value = "file",
          .help = "a line per quantizer, and a digest per layer",
          .silent = true},
-        {.name = "trust-weight-amax",
-         .to = &o->trust,
-         .help = "keep weight amaxes of 448, which are those of FP8 codes without their scales",
-         .in = FORM(0)},
+        trust_arg(&o->trust),
         w2_arg(&o->w2),
         {.name = "plan", .help = "write the table only, no values"},
         {.name = "verbose", .help = "name each expert whose amax was filled in"},
