@@ -105,6 +105,8 @@ const json_t *model_config(const struct model *model)
  * number at '#'. The name of a module may end where the prefix has its final '.'. */
 static bool begins(const char **name, const char *prefix, uint32_t *number)
 {
+    if (**name != *prefix) /* no prefix begins with a number: most are told apart here, quickly */
+        return false;
     size_t length = strcspn(prefix, "#");
     if (!prefix[length] && !strncmp(*name, prefix, length - 1) && prefix[length - 1] == '.' &&
         !(*name)[length - 1]) {
