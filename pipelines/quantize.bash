@@ -3,6 +3,7 @@
 #     recipe     --recipe NAME for all stages, or nothing: their default
 #     selection  that, and other options that select matrices, for amax-merge
 #     policies   options of amax-merge about the values of amaxes
+#     record     options of amax-calib about what else to record
 #     convert    the command that quantizes the stream on standard input; takes -n and -q
 # and in
 #     converter  what to call that when it failed
@@ -12,7 +13,7 @@
 . "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/seekpipe.bash"
 
 amax='' calib=() samples='' length='' all_experts=() save_amax='' eval='' device=''
-fallback='' field=() input_scale='' jobs=1 summary='' mtp=() measured=()
+fallback='' field=() input_scale='' jobs=1 summary='' mtp=() measured=() headroom=() record=()
 recipe=() selection=() policies=() convert=() converter='' resumes=yes drafts_too=''
 
 # What arrange takes for conversion_option.
@@ -35,8 +36,13 @@ conversion_option() {
     --eval) file_name "$1" "$2"; eval=$2 ;;
     --fallback) choice "$1" "$2" layer-max projection-max none; fallback=$2 ;;
     --input-scale)
+        headroom=() input_scale=''
+        case $2 in
+        calib) return ;;
+        headroom) headroom=(--headroom); return ;;
+        esac
         [[ $2 =~ ^[0-9]*\.?[0-9]*([eE][-+]?[0-9]+)?$ && ${2%[eE]*} =~ [1-9] ]] ||
-            usage_error "$1: '$2' is not a number above 0"
+            usage_error "$1: '$2' is not calib, headroom or a number above 0"
         input_scale=$2 ;;
     --jobs) number "$1" "$2" 1 999; jobs=$2 ;;
     --recipe) file_name "$1" "$2"; recipe=(--recipe "$2") ;;
@@ -107,7 +113,7 @@ merge() {
     local coverage=()
     [ -z "$amax" ] || [ -n "${calib[*]}" ] || [ -n "$fallback" ] || coverage=(--coverage 90)
     "$1" "${@:3}" "$2" |
-        merge_amaxes "${@:3}" "${policies[@]}" --fallback "${fallback:-layer-max}" "${coverage[@]}" ||
+        merge_amaxes "${@:3}" "${policies[@]}" "${headroom[@]}" --fallback "${fallback:-layer-max}" "${coverage[@]}" ||
         blame "${PIPESTATUS[*]}" "$1" amax-merge
 }
 
@@ -165,8 +171,8 @@ get_calibration() {
 make_plan() {
     choose_last "$destination"
     if [ -n "${calib[*]}" ]; then
-        plan_calib=(quietly amax-calib -n "${all_experts[@]}" "${recipe[@]}" --device "$device" --tokens "$scratch/calib.ts"
-            --resume "$kept" -o "$scratch/plan.ts")
+        plan_calib=(quietly amax-calib -n "${all_experts[@]}" "${headroom[@]}" "${recipe[@]}" --device "$device"
+            --tokens "$scratch/calib.ts" --resume "$kept" -o "$scratch/plan.ts")
         # Drafts that are cast are calibrated, too, where they have a forward pass.
         if [ -n "$drafts_too" ] && "${plan_calib[@]}" --mtp "$weights" 2>/dev/null; then
             mtp=(--mtp)
@@ -204,8 +210,9 @@ make_plan() {
 # written.
 calibrate() {
     amax=${save_amax:-$scratch/calib-amax.ts}
-    quietly amax-calib "${talk[@]}" "${all_experts[@]}" "${recipe[@]}" "${mtp[@]}" --device "$device" \
-        --tokens "$scratch/calib.ts" --resume "$kept" --resume-keep -o "$amax" "$weights" ||
+    [ -z "${record[*]}" ] || mkdir -p "$kept"
+    quietly amax-calib "${talk[@]}" "${all_experts[@]}" "${headroom[@]}" "${record[@]}" "${recipe[@]}" "${mtp[@]}" \
+        --device "$device" --tokens "$scratch/calib.ts" --resume "$kept" --resume-keep -o "$amax" "$weights" ||
         blame $? amax-calib
     merge st-read "$amax"
 }

@@ -224,6 +224,26 @@ static int discard(const struct options *o, struct stage *stage)
     return stage_end(stage);
 }
 
+static struct arg moments_arg(const char **to)
+{
+    return (struct arg){
+        .name = "moments",
+        .kind = ARG_TEXT,
+        .to = to,
+        .value = "dir",
+        .help = "write second moments of the inputs to dir, for nvfp4-pack --scale-search hessian",
+        .in = FORM(0),
+        .silent = true};
+}
+
+static struct arg headroom_arg(bool *to)
+{
+    return (struct arg){.name = "headroom",
+                        .to = to,
+                        .help = "also record input amaxes with headroom, for amax-merge --headroom",
+                        .in = FORM(0)};
+}
+
 static void take_options(struct options *o, struct stage *stage, int argc, char **argv)
 {
     const struct arg own[] = {
@@ -231,17 +251,8 @@ static void take_options(struct options *o, struct stage *stage, int argc, char 
          .to = &o->all_experts,
          .help = "also send every token through every expert, for amaxes only",
          .in = FORM(0)},
-        {.name = "headroom",
-         .to = &o->headroom,
-         .help = "also record input amaxes with headroom, for amax-merge --input-scale headroom",
-         .in = FORM(0)},
-        {.name = "moments",
-         .kind = ARG_TEXT,
-         .to = &o->moments,
-         .value = "dir",
-         .help = "write second moments of the inputs to dir, for nvfp4-pack --scale-search hessian",
-         .in = FORM(0),
-         .silent = true},
+        headroom_arg(&o->headroom),
+        moments_arg(&o->moments),
         {.name = "recipe",
          .kind = ARG_TEXT,
          .to = &o->recipe,

@@ -794,6 +794,16 @@ static struct arg trust_arg(bool *to)
         .in = FORM(0)};
 }
 
+static struct arg headroom_arg(bool *to)
+{
+    return (struct arg){
+        .name = "headroom",
+        .to = to,
+        .help = "take the input amaxes with room above the calibration's largest inputs, which "
+                "amax-calib --headroom recorded",
+        .in = FORM(0)};
+}
+
 static void take_options(struct options *o, struct stage *stage, int argc, char **argv)
 {
     const struct arg args[] = {
@@ -815,11 +825,7 @@ static void take_options(struct options *o, struct stage *stage, int argc, char 
                  "layer-max, the largest of its projection in its layer; projection-max, the "
                  "largest of its projection in all layers but MTP (Model Optimizer's rule for V4)",
          .in = FORM(0)},
-        {.name = "headroom",
-         .to = &o->headroom,
-         .help = "take the input amaxes with room above the calibration's largest inputs, which "
-                 "amax-calib --headroom recorded",
-         .in = FORM(0)},
+        headroom_arg(&o->headroom),
         {.name = "input-scale",
          .kind = ARG_REAL,
          .to = &o->input_scale,

@@ -183,9 +183,9 @@ static void print_moments(const struct summary *s, const json_t *stage, const ch
     if (!json_unpack((json_t *)stage, "{s:I, s:I}", "moments_known", &known, "moments_unknown",
                      &unknown))
         fprintf(stderr,
-                "%s: block scales by the output's error: %" PRId64 " weights; by the weights' "
-                "alone, as no input reached them: %" PRId64 "\n",
-                program, (int64_t)known, (int64_t)unknown);
+                "%s: weights whose block scales were chosen by the output's error: %" PRId64
+                " of %" PRId64 "\n",
+                program, (int64_t)known, (int64_t)(known + unknown));
 }
 
 static void print_dequantized(const struct summary *s, const json_t *stage, const char *program)

@@ -50,6 +50,7 @@ rank() {
     done
     # By default, experts stay.
     st-cmp <(st-reshard -n 2 "$NANO") "$T/fp4.ts"
+    # No index, and no model card; DeepSeek's code, of which only a config is here, stays.
     [ "$(cd "$T/fp4" && echo *)" = 'config.json generation_config.json inference model0-mp2.safetensors model1-mp2.safetensors quant-run.json tokenizer.json tokenizer_config.json' ]
 }
 

@@ -1,5 +1,7 @@
 """check.py: make every kind of checkpoint that the pipelines write, let the clients read them, compare their
-verdicts with st-verify's, and write test/reports/clients.md. test/clients/run starts it."""
+verdicts with st-verify's, and write test/reports/clients.md. test/clients/run starts it.
+
+WORK names a folder that keeps the checkpoints for the next run."""
 
 import json
 import os
@@ -7,6 +9,9 @@ import pathlib
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
+
+from faults import FAULTS, Copy
 
 HERE = pathlib.Path(__file__).resolve().parent
 DATA = pathlib.Path("test/data/v4-nano")
@@ -18,8 +23,8 @@ MADE = {  # name: what makes it
     "experts, drafts cast": ["v4-experts", *AMAX, "--drafts", "cast"],
     "experts, requantized": ["v4-experts", *AMAX, "--lossy"],
     "mlp": ["v4-experts", *CALIB, "--recipe", "mlp"],
-    "full": ["v4-experts", *CALIB, "--recipe", "full"],
-    "full, drafts cast": ["v4-experts", *CALIB, "--recipe", "full", "--drafts", "cast"],
+    "full": ["v4-full", *CALIB],
+    "full, drafts cast": ["v4-full", *CALIB, "--drafts", "cast"],
     "bf16": ["v4-bf16"],
 }
 ENGINES = {"vllm": "vLLM", "sglang": "SGLang", "transformers": "transformers"}  # st-verify's name, and its title
@@ -27,9 +32,17 @@ MARK = "CHECK "
 
 
 class Checks:
+    """The results of one job, or of all."""
+
     def __init__(self):
         self.count = {"passed": 0, "failed": 0, "skipped": 0}
         self.rows, self.versions = [], {}
+
+    def join(self, other):
+        for result, n in other.count.items():
+            self.count[result] += n
+        self.rows += other.rows
+        self.versions |= other.versions
 
     def add(self, result, subject, client, what):
         """A check's result: passed, failed or skipped."""
@@ -46,7 +59,7 @@ def made(command):
 
 
 def make(work):
-    """The folder of each checkpoint, and that of its BF16 values."""
+    """The folder of each checkpoint, and that of its BF16 values. One that is there is complete already."""
     folders = {}
     for name, command in MADE.items():
         folder = work / name.replace(", ", "-").replace(" ", "-")
@@ -58,25 +71,27 @@ def make(work):
 def unpack(folder):
     """The NVFP4 matrices of a folder in BF16, beside it."""
     out = folder.with_suffix(".bf16")
-    made(["bash", "-o", "pipefail", "-c", 'bin/st-read "$1" | bin/nvfp4-unpack -q | bin/st-write -q "$2"', "-", folder, out])
+    if not out.exists():
+        made(["bash", "-o", "pipefail", "-c", 'bin/st-read "$1" | bin/nvfp4-unpack -q | bin/st-write -q "$2"',
+              "-", folder, out])
     return out
 
 
 def run(checks, client, script, arguments):
-    """Run a client's script; yield what it found: (case, message)."""
-    done = subprocess.run([sys.executable, HERE / script, *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                          text=True)
-    case = None
-    for line in done.stdout.splitlines():
-        if not line.startswith(MARK):
-            continue
-        message = json.loads(line[len(MARK):])
-        case = message.get("case", case)
-        checks.versions |= message.get("versions", {})
-        yield case, message
-    if done.returncode:
-        last = (done.stdout.strip().splitlines() or ["no message"])[-1]
-        checks.add("failed", script, client, f"ended with {done.returncode}: {last[:200]}")
+    """Run a client's script; yield what it finds: (case, message)."""
+    case, last = None, "no message"
+    with subprocess.Popen([sys.executable, HERE / script, *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                          text=True, errors="replace") as process:
+        for line in process.stdout:
+            if not line.startswith(MARK):
+                last = line.strip() or last
+                continue
+            message = json.loads(line[len(MARK):])
+            case = message.get("case", case)
+            checks.versions |= message.get("versions", {})
+            yield case, message
+    if process.returncode:
+        checks.add("failed", script, client, f"ended with {process.returncode}: {last[:200]}")
 
 
 def expected(folder):
@@ -104,13 +119,17 @@ def let_engines_load(checks, engine, subjects, drafts):
     for name, (folder, unpacked) in subjects.items():
         for draft in (False, True) if drafts else (False,):
             cases.append(f"{name}|{draft}={folder},{unpacked}" + (",draft" if draft else ""))
+    judged = set()
     for case, message in run(checks, ENGINES[engine], f"{engine}_client.py", cases):
         name, _, draft = (case or "").partition("|")
         if "verdict" in message:
+            judged.add(case)
             why = " ".join(message["why"].split())[:160]
             judge(checks, name, engine, draft == "True", message["verdict"], why, wants[name])
         elif "ok" in message:
             checks.add("passed" if message["ok"] else "failed", name, ENGINES[engine], message["what"])
+    for case in sorted({case.partition("=")[0] for case in cases} - judged):
+        checks.add("failed", case.partition("|")[0], ENGINES[engine], "came to no verdict")
 
 
 def plain_checks(checks, client, script, arguments, subject=None):
@@ -120,13 +139,11 @@ def plain_checks(checks, client, script, arguments, subject=None):
 
 
 def plant_faults(work, good):
-    """{fault: (folder, unpacked)}; NaN and all, the values are those of the good one."""
-    names = made([sys.executable, HERE / "faults.py"]).splitlines()
+    """{fault: (folder, unpacked)}: copies of a good checkpoint; their values are to be the good one's."""
     planted = {}
-    for i, name in enumerate(names):
-        folder = work / f"fault-{i}"
-        made([sys.executable, HERE / "faults.py", good[0], folder, name])
-        planted[name] = folder, good[1]
+    for i, (name, plant) in enumerate(FAULTS.items()):
+        planted[name] = work / f"fault-{i}", good[1]
+        plant(Copy(good[0], planted[name][0]))
     return planted
 
 
@@ -159,21 +176,35 @@ def write_report(checks, faults):
         table(out, [row for row in checks.rows if row[0] in faults])
 
 
+def jobs(work):
+    """What can run at the same time, each a function of Checks; and the names of the planted faults."""
+    folders = make(work)
+    faults = plant_faults(work, folders["experts"])
+    cases = [f"{name}={folder},{unpacked}" for name, (folder, unpacked) in folders.items()]
+    layer = [folders["experts"][0], folders["bf16"][0], DATA / "golden/eval-ids.safetensors", work]
+    return [
+        lambda checks: let_engines_load(checks, "vllm", folders, True),
+        lambda checks: let_engines_load(checks, "sglang", folders, True),
+        lambda checks: let_engines_load(checks, "transformers", folders, False),
+        lambda checks: plain_checks(checks, "libraries", "libraries_client.py", cases),
+        lambda checks: plain_checks(checks, "vLLM's emulation", "arithmetic.py", layer, "experts"),
+        lambda checks: check_reference(checks, work),
+        lambda checks: let_engines_load(checks, "vllm", faults, False),
+        lambda checks: let_engines_load(checks, "sglang", faults, False),
+    ], faults
+
+
 def main():
     checks = Checks()
     with tempfile.TemporaryDirectory() as folder:
-        work = pathlib.Path(folder)
-        folders = make(work)
-        faults = plant_faults(work, folders["experts"])
-        for engine in ENGINES:
-            let_engines_load(checks, engine, folders, drafts=engine != "transformers")
-        for engine in ("vllm", "sglang"):
-            let_engines_load(checks, engine, faults, drafts=False)
-        plain_checks(checks, "libraries", "libraries_client.py",
-                     [f"{name}={folder},{unpacked}" for name, (folder, unpacked) in folders.items()])
-        plain_checks(checks, "vLLM's emulation", "arithmetic.py",
-                     [folders["experts"][0], folders["bf16"][0], DATA / "golden/eval-ids.safetensors", work], "experts")
-        check_reference(checks, work)
+        work = pathlib.Path(os.environ.get("WORK") or folder)
+        todo, faults = jobs(work)
+        results = [Checks() for _ in todo]
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            for done in [pool.submit(job, result) for job, result in zip(todo, results)]:
+                done.result()
+        for result in results:
+            checks.join(result)
     write_report(checks, faults)
     print(checks.summary())
     sys.exit(checks.count["failed"] > 0)

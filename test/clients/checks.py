@@ -14,20 +14,25 @@ from safetensors.torch import load_file
 MARK = "CHECK "
 
 
+def tell(**message):
+    """A line of its own, whatever a client's progress bar has left."""
+    print("\n" + MARK + json.dumps(message), flush=True)
+
+
 def say(ok, what):
     """A check that passed or failed."""
-    print(MARK + json.dumps({"ok": bool(ok), "what": what}), flush=True)
+    tell(ok=bool(ok), what=what)
 
 
 def version(*names):
     """The client's releases, for the report."""
     from importlib.metadata import version as of
-    print(MARK + json.dumps({"versions": {name: of(name) for name in names}}), flush=True)
+    tell(versions={name: of(name) for name in names})
 
 
 def verdict(name, why=""):
     """What the client makes of a checkpoint, in st-verify's words: loads, refuses, loads silently wrong."""
-    print(MARK + json.dumps({"verdict": name, "why": why}), flush=True)
+    tell(verdict=name, why=why)
 
 
 def each_case(check):
@@ -37,7 +42,7 @@ def each_case(check):
     for case in sys.argv[1:]:
         name, _, places = case.partition("=")
         folder, unpacked, *draft = places.split(",")
-        print(MARK + json.dumps({"case": name}), flush=True)
+        tell(case=name)
         child = os.fork()
         if not child:
             status = 1
@@ -86,7 +91,13 @@ class Checkpoint:
         if not found:
             return None
         path, which, kind = found.groups()
-        stack = lambda w: torch.stack([self.take(f"{path}.{e}.{w}.{kind}") for e in range(self.experts)])
+
+        def stack(w):
+            parts = [self.take(f"{path}.{e}.{w}.{kind}") for e in range(self.experts)]
+            if len({x.dtype for x in parts}) > 1:
+                raise KeyError(f"one dtype of {path}.*.{w}.{kind}")
+            return torch.stack(parts)
+
         if which == "w2":
             return stack("w2")
         gate, up = stack("w1"), stack("w3")

@@ -1,10 +1,9 @@
-"""faults.py FOLDER OUT FAULT: a copy of an NVFP4 checkpoint with one fault. Engines notice some of them; st-verify
-must say of each what they do. Without arguments: the names of all faults."""
+"""faults.py: copies of an NVFP4 checkpoint, each with one fault. Engines notice some of them; st-verify must say of
+each what they do."""
 
 import json
 import pathlib
 import shutil
-import sys
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -68,9 +67,3 @@ FAULTS = {
     "quant_method modelopt": lambda c: c.config(lambda q: q.update(quant_method="modelopt")),
     "experts in ignored_layers": lambda c: c.config(lambda q: q.update(ignored_layers=["model.layers.2.ffn.experts"])),
 }
-
-if __name__ == "__main__":
-    if len(sys.argv) == 1:
-        print("\n".join(FAULTS))
-    else:
-        FAULTS[sys.argv[3]](Copy(sys.argv[1], sys.argv[2]))
