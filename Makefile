@@ -89,7 +89,8 @@ demo: deps-build
 # Mode, file, and place below PREFIX.
 PROGRAMS  := $(STAGES) $(filter-out %.bash %/slurm %/recipes,$(wildcard pipelines/*))
 SHARED    := $(wildcard pipelines/slurm/* pipelines/recipes/*/*)
-INSTALLED := $(foreach f,$(PROGRAMS),755 $f bin/$(notdir $f)) 644 pipelines/seekpipe.bash bin/seekpipe.bash \
+INSTALLED := $(foreach f,$(PROGRAMS),755 $f bin/$(notdir $f)) \
+             $(foreach f,$(wildcard pipelines/*.bash),644 $f bin/$(notdir $f)) \
              $(foreach f,$(SHARED),644 $f share/seekpipe/$(f:pipelines/%=%)) \
              $(foreach f,$(wildcard man/*.[1-9]),644 $f share/man/man$(subst .,,$(suffix $f))/$(notdir $f))
 root      := $(DESTDIR)$(or $(filter /%,$(PREFIX)),$(error PREFIX '$(PREFIX)' is not an absolute path))

@@ -60,7 +60,7 @@ static void add_amax(struct results *r, const char *module, enum amax_which whic
 static bool quantizes(void *context, const char *module)
 {
     const struct results *r = context;
-    return r->recipe && recipe_format(r->recipe, module) == FORMAT_NVFP4;
+    return r->recipe && recipe_needs_amax(r->recipe, module);
 }
 
 static void take_linear(void *context, const struct linear_seen *seen)

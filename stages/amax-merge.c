@@ -14,6 +14,7 @@
 #include "quantize/effective.h"
 #include "quantize/fit.h"
 #include "quantize/recipe.h"
+#include "tensor/e4m3.h"
 #include "tensor/nvfp4.h"
 #include "tensor/weight.h"
 
@@ -35,7 +36,7 @@ struct options {
     float input_scale; /* of all experts; 0: not given */
     json_t *entry;     /* of this run in the history */
     uint64_t coverage; /* percent */
-    bool headroom, peer_max, verbose;
+    bool headroom, peer_max, trust, verbose;
 };
 
 /* An amax, or the number of tokens that reached an expert. Its name is in the table of contents. */
@@ -65,9 +66,11 @@ struct table {
     bool exact; /* amaxes are F64, so that they give the input scales that they come from */
     struct entry *entry;
     size_t count, capacity;
-    struct toc *toc;     /* parallel to entry[]: their names */
-    struct peers *peers; /* most recently found first */
-    uint64_t drafts;     /* filled in for drafts that were not calibrated */
+    struct toc *toc;       /* parallel to entry[]: their names */
+    struct peers *peers;   /* most recently found first */
+    uint64_t drafts;       /* filled in for drafts that were not calibrated */
+    uint64_t raw;          /* weight amaxes left out, as they are of codes without scales */
+    struct recipe *recipe; /* of --recipe for --model, or NULL */
     /* Of how many experts' w2 the input has both amaxes (see amax.h), and of how many one; and
      * which one, "engine" or "reference". */
     uint64_t both, one;
@@ -122,10 +125,29 @@ static struct entry *append_amax(struct table *table, const char *module, enum a
     return entry;
 }
 
+static struct entry *find(struct table *table, const char *module, enum amax_which which)
+{
+    char *name = amax_name(table->model, module, which);
+    int64_t line = toc_find(table->toc, name);
+    free(name);
+    return line < 0 ? NULL : &table->entry[line];
+}
+
 static bool is_tokens(const struct tensor *tensor)
 {
     const char *dot = strrchr(tensor->name, '.');
     return dot && !strcmp(dot, ".tokens") && tensor->dtype == DTYPE_I64 && tensor->size == 8;
+}
+
+/* Model Optimizer 0.45 to 0.47 also measures the codes of FP8 weights without their scales, which
+ * gives 448, the largest there is, for all. A weight whose amax is 448 loses nothing: nvfp4-pack
+ * and fp8-pack find it again. */
+static bool is_of_codes(struct table *table, const struct options *o, enum amax_which which,
+                        float amax)
+{
+    bool raw = which == AMAX_WEIGHT && amax == E4M3_MAX && !o->trust;
+    table->raw += raw;
+    return raw;
 }
 
 static bool has(const struct table *table, struct ts_in *in, const char *module,
@@ -158,16 +180,30 @@ static bool is_chosen(struct table *table, const struct options *o, struct ts_in
     bool both = has(table, in, module, other[which]);
     bool chosen = !both || engine == !strcmp(o->w2, "engine");
     struct place place = model_place(table->model, module);
-    if (chosen && place_is_routed(&place) && model_is_last_matrix(table->model, &place))
+    if (chosen && place_is_routed(&place) && model_is_last_matrix(table->model, &place) &&
+        model_weighs_early(table->model))
         *(both ? &table->both : &table->one) += 1;
     return chosen;
+}
+
+/* Of matrices that are no routed experts, each rank has an amax: the largest counts. */
+static bool is_shared(struct table *table, const char *module, enum amax_which which, float amax)
+{
+    struct place place = model_place(table->model, module);
+    struct entry *entry = place_is_routed(&place) ? NULL : find(table, module, which);
+    if (entry)
+        entry->amax = fmax(entry->amax, amax);
+    return entry != NULL;
 }
 
 static void append_chosen(struct table *table, const struct options *o, struct ts_in *in,
                           const char *module, enum amax_which which, float amax)
 {
-    if (is_chosen(table, o, in, module, which))
-        append_amax(table, module, which == AMAX_WEIGHT ? AMAX_WEIGHT : AMAX_INPUT, amax);
+    if (is_of_codes(table, o, which, amax) || !is_chosen(table, o, in, module, which))
+        return;
+    which = which == AMAX_WEIGHT ? AMAX_WEIGHT : AMAX_INPUT;
+    if (!is_shared(table, module, which, amax))
+        append_amax(table, module, which, amax);
 }
 
 static void read_entry(struct table *table, const struct options *o, struct ts_in *in)
@@ -359,21 +395,16 @@ static void warn_of_w2(const struct table *table, const struct options *o)
              o->w2, table->one, strcmp(o->w2, "engine") ? "without" : "with");
 }
 
-static struct entry *find(struct table *table, const char *module, enum amax_which which)
-{
-    char *name = amax_name(table->model, module, which);
-    int64_t line = toc_find(table->toc, name);
-    free(name);
-    return line < 0 ? NULL : &table->entry[line];
-}
-
 /* The largest amax in the group of an entry. */
 static double group_amax(struct table *table, const struct entry *entry)
 {
     char module[TENSOR_NAME_MAX + 1];
     struct place member;
     double largest = entry->amax;
-    for (unsigned i = 0; model_group_member(table->model, &entry->place, i, &member); i++) {
+    bool shares = !table->recipe || !model_module(table->model, &entry->place, module) ||
+                  recipe_shares_scales(table->recipe, module);
+    for (unsigned i = 0; shares && model_group_member(table->model, &entry->place, i, &member);
+         i++) {
         const struct entry *other =
             model_module(table->model, &member, module) ? find(table, module, entry->which) : NULL;
         if (other)
@@ -488,21 +519,17 @@ static void want(struct table *table, struct gaps *gaps, const char *module)
 }
 
 /* Those of the recipe in the checkpoint. */
-static void want_for_model(struct table *table, const struct options *o, struct ts_in *model,
-                           struct gaps *gaps)
+static void want_for_model(struct table *table, struct ts_in *model, struct gaps *gaps)
 {
     struct weights weights;
-    struct recipe *recipe = recipe_load(o->recipe, o->drafts, table->model);
-    recipe_record(recipe, o->entry);
     weights_find(&weights, table->model, ts_toc(model), ts_name(model));
-    recipe_check(recipe, table->model, ts_toc(model), ts_is_whole(model), ts_name(model));
+    recipe_check(table->recipe, table->model, ts_toc(model), ts_is_whole(model), ts_name(model));
     for (size_t i = 0; i < weights.count; i++) {
         const struct weight *w = &weights.weight[i];
-        if (!w->place.stays && recipe_format(recipe, w->module) == FORMAT_NVFP4)
+        if (!w->place.stays && recipe_needs_amax(table->recipe, w->module))
             want(table, gaps, w->module);
     }
     weights_free(&weights);
-    recipe_free(recipe);
 }
 
 /* Without the checkpoint: in each layer that occurs, from expert 0 to the last one of any layer. */
@@ -555,7 +582,7 @@ static uint64_t fill(struct table *table, const struct options *o, struct ts_in 
     struct gaps gaps = {0};
     if (model) {
         check_fit(table, model, name);
-        want_for_model(table, o, model, &gaps);
+        want_for_model(table, model, &gaps);
     } else {
         want_for_dump(table, &gaps);
     }
@@ -644,6 +671,14 @@ static void write_digest(FILE *out, const struct table *table)
     free(amax);
 }
 
+static const char *format_of_entry(const struct table *table, const struct entry *entry)
+{
+    char module[TENSOR_NAME_MAX + 1];
+    bool fp8 = table->recipe && model_module(table->model, &entry->place, module) &&
+               recipe_per_tensor(table->recipe, module);
+    return fp8 ? "FP8, per tensor" : "NVFP4, block 16";
+}
+
 static void write_summary(const char *path, const struct table *table)
 {
     struct output file;
@@ -657,8 +692,9 @@ static void write_summary(const char *path, const struct table *table)
             continue;
         char *quantizer = xstrdup(name_of(table, entry));
         *strrchr(quantizer, '.') = 0; /* "._amax" */
-        fprintf(out, "%-80s TensorQuantizer(NVFP4, block 16, amax=%.2e%s)\n", quantizer,
-                entry->amax, entry->filled ? ", filled in: never reached" : "");
+        fprintf(out, "%-80s TensorQuantizer(%s, amax=%.2e%s)\n", quantizer,
+                format_of_entry(table, entry), entry->amax,
+                entry->filled ? ", filled in: never reached" : "");
         free(quantizer);
     }
     write_digest(out, table);
@@ -689,6 +725,7 @@ static void free_table(struct table *table)
     }
     free(table->entry);
     toc_free(table->toc);
+    recipe_free(table->recipe);
     model_close(table->model);
 }
 
@@ -696,7 +733,7 @@ static void free_table(struct table *table)
 static struct model *reopened(struct ts_in *in)
 {
     json_t *config = ts_file_json(in, "config.json");
-    struct model *model = model_open(model_type(ts_model(in)), config);
+    struct model *model = model_open(model_own_type(ts_model(in)), config);
     json_decref(config);
     return model;
 }
@@ -710,6 +747,15 @@ static void tell_filled(const struct table *table, const struct options *o, uint
         warn("%" PRIu64 " input amaxes of drafts, which were not calibrated, were filled in from "
              "the last layer's by %s",
              table->drafts, o->fallback);
+}
+
+static void tell_raw(const struct table *table)
+{
+    if (table->raw)
+        warn("%" PRIu64 " weight amaxes are 448, those of FP8 codes without their scales, as Model "
+             "Optimizer 0.45 to 0.47 has them; the weights' own count instead (--trust-weight-amax "
+             "keeps them)",
+             table->raw);
 }
 
 static void check_options(struct options *o, const struct stage *stage)
@@ -736,6 +782,15 @@ static struct arg w2_arg(const char **to)
         .help = "of the two amaxes of w2's input that amax-calib records: engine (default), "
                 "without the router's weight, which engines multiply in after w2; reference, with "
                 "it, as Model Optimizer has them",
+        .in = FORM(0)};
+}
+
+static struct arg trust_arg(bool *to)
+{
+    return (struct arg){
+        .name = "trust-weight-amax",
+        .to = to,
+        .help = "keep weight amaxes of 448, which are those of FP8 codes without their scales",
         .in = FORM(0)};
 }
 
@@ -802,6 +857,7 @@ static void take_options(struct options *o, struct stage *stage, int argc, char 
          .value = "file",
          .help = "a line per quantizer, and a digest per layer",
          .silent = true},
+        trust_arg(&o->trust),
         w2_arg(&o->w2),
         {.name = "plan", .help = "write the table only, no values"},
         {.name = "verbose", .help = "name each expert whose amax was filled in"},
@@ -820,7 +876,11 @@ int main(int argc, char **argv)
     check_options(&o, &stage);
     struct ts_in *model = o.model ? ts_open(o.model, NULL) : NULL;
     struct table table = {.toc = toc_new(), .one_is = "reference"};
-    table.model = model ? reopened(model) : NULL;
+    if (model) {
+        table.model = reopened(model);
+        table.recipe = recipe_load(o.recipe, o.drafts, table.model);
+        recipe_record(table.recipe, o.entry);
+    }
     table.exact = o.input_scale > 0;
     struct ts_in *in = o.input_scale > 0 ? NULL : read_all(&table, &o, &stage);
     uint64_t fused = fuse(&table);
@@ -839,6 +899,8 @@ int main(int argc, char **argv)
         write_summary(o.summary, &table);
     if (!stage.quiet)
         warn_of_w2(&table, &o);
+    if (!stage.quiet)
+        tell_raw(&table);
     if (filled && !stage.quiet)
         tell_filled(&table, &o, filled);
 

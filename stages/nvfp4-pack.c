@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/die.h"
+#include "quantize/magnitude.h"
 #include "quantize/moments.h"
 #include "quantize/to_nvfp4.h"
 #include "quantize/zeros.h"
@@ -47,22 +48,7 @@ struct options {
 
 static float largest_magnitude(const struct to_nvfp4 *job, const struct member *member)
 {
-    const struct weight *w = member->w;
-    uint64_t most = weight_band(w, member->tensor), row_bytes = weight_row_bytes(w, member->tensor);
-    char *raw = xalloc((size_t)most, (size_t)row_bytes);
-    uint16_t *out = xalloc((size_t)(most * w->cols), sizeof *out);
-    uint16_t largest = 0; /* BF16 magnitudes order as integers */
-    for (uint64_t first = 0; first < w->rows; first += most) {
-        uint64_t rows = w->rows - first < most ? w->rows - first : most;
-        ts_held_read(member->held, first * row_bytes, raw, (size_t)(rows * row_bytes));
-        weight_rows_by(job->codec, w, member->tensor, &member->scales, first, rows, raw, out);
-        for (size_t i = 0; i < rows * w->cols; i++)
-            if ((out[i] & 0x7fff) > largest)
-                largest = out[i] & 0x7fff;
-    }
-    free(raw);
-    free(out);
-    return bf16_to_f32(largest);
+    return magnitude_largest(job->codec, member->w, member->held, &member->scales);
 }
 
 static float weight_amax(struct to_nvfp4 *job, const struct member *member, struct options *o)

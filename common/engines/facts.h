@@ -10,15 +10,17 @@
 /* In the order of the report. */
 enum fact {
     /* what there is; not reported */
-    FACT_FP8,
+    FACT_FP8,        /* with a scale per block */
+    FACT_PER_TENSOR, /* FP8 with one scale */
     FACT_MXFP4,
-    FACT_EXPERTS_NVFP4, /* routed experts of the layers */
-    FACT_EXPERTS_PLAIN, /* … unquantized */
-    FACT_EXPERTS_ONLY,  /* NVFP4 in routed experts alone, and FP8 weights */
-    FACT_DENSE_NVFP4,   /* NVFP4 matrices outside of routed experts */
-    FACT_DRAFTS,        /* MTP layers */
-    FACT_DRAFTS_MANY,   /* several of them, as DSpark has */
-    FACT_DRAFTS_NVFP4,  /* their routed experts */
+    FACT_EXPERTS_NVFP4,  /* routed experts of the layers */
+    FACT_EXPERTS_PLAIN,  /* … unquantized */
+    FACT_EXPERTS_ONLY,   /* NVFP4 in routed experts alone, and FP8 weights */
+    FACT_EXPERTS_BESIDE, /* NVFP4 in routed experts, and FP8 or MXFP4 weights */
+    FACT_DENSE_NVFP4,    /* NVFP4 matrices outside of routed experts */
+    FACT_DRAFTS,         /* MTP layers */
+    FACT_DRAFTS_MANY,    /* several of them, as DSpark has */
+    FACT_DRAFTS_NVFP4,   /* their routed experts */
     FACT_DRAFTS_MXFP4,
     FACT_DRAFTS_OTHER,       /* … in another format, beside NVFP4 */
     FACT_F32_SCALES,         /* X.scale in F32, as Base releases have, beside NVFP4 */
@@ -51,12 +53,14 @@ enum fact {
     FACT_SUBNORMAL,
     FACT_SHARED_SCALE_2,
     FACT_SHARED_INPUT,
+    FACT_OWN_SCALE_2, /* of matrices that are none of experts */
     FACT_SPREAD,
     /* configs */
     FACT_CONFIG,
     FACT_HF_QUANT,
     FACT_LAYERS,
     FACT_IGNORE,
+    FACT_NOT_IGNORED,
     FACT_IGNORED_LAYERS,
     FACT_DISAGREE,
     /* side files, and the source */

@@ -59,7 +59,7 @@ static uint64_t of_tensor(const struct model *model, const struct tensor *tensor
         found |= FACT(F32_SCALES);
     if (format == FORMAT_COUNT)
         return found;
-    found |= format == FORMAT_FP8 ? FACT(FP8) : format == FORMAT_MXFP4 ? FACT(MXFP4) : 0;
+    found |= format == FORMAT_MXFP4 ? FACT(MXFP4) : 0;
     if (!routed && format == FORMAT_NVFP4)
         found |= FACT(DENSE_NVFP4);
     if (routed)
@@ -70,10 +70,23 @@ static uint64_t of_tensor(const struct model *model, const struct tensor *tensor
     return found;
 }
 
+/* FP8 weights with one scale each, and others. */
+static uint64_t of_fp8(const struct toc *toc)
+{
+    size_t weights = 0, per_tensor = 0;
+    for (size_t i = 0; i < toc->count; i++) {
+        const struct tensor *tensor = &toc->tensor[i];
+        weights += !tensor->context && format_of(tensor) == FORMAT_FP8;
+        per_tensor += !tensor->context && tensor->dtype == DTYPE_F32 &&
+                      tensor->size == sizeof(float) && tensor_has_suffix(tensor, ".weight_scale");
+    }
+    return (per_tensor ? FACT(PER_TENSOR) : 0) | (weights > per_tensor ? FACT(FP8) : 0);
+}
+
 uint64_t formats_found(const struct model *model, const struct toc *toc, const json_t *config)
 {
     const json_t *ignore = json_object_get(quantization_of(config), "ignore");
-    uint64_t found = 0;
+    uint64_t found = of_fp8(toc);
     for (size_t i = 0; i < toc->count; i++)
         if (!toc->tensor[i].context)
             found |= of_tensor(model, &toc->tensor[i], ignore);
@@ -81,7 +94,9 @@ uint64_t formats_found(const struct model *model, const struct toc *toc, const j
         found &= ~(FACT(F32_SCALES) | FACT(DRAFTS_OTHER) | FACT(DRAFTS_NOT_IGNORED));
     if (found & FACT(EXPERTS_NVFP4) && found & FACT(FP8) && !(found & FACT(DENSE_NVFP4)))
         found |= FACT(EXPERTS_ONLY);
-    if (!(found & ANY_NVFP4) && found & (FACT(FP8) | FACT(MXFP4)))
+    if (found & FACT(EXPERTS_NVFP4) && found & (FACT(FP8) | FACT(MXFP4)))
+        found |= FACT(EXPERTS_BESIDE);
+    if (!(found & ANY_NVFP4) && found & (FACT(FP8) | FACT(PER_TENSOR) | FACT(MXFP4)))
         found |= FACT(NO_NVFP4);
     return found;
 }

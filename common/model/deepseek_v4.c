@@ -141,6 +141,7 @@ const struct family family_deepseek_v4 = {
     .experts_key = experts_key,
     .shapes = deepseek_v4_shapes,
     .dspark = "mtp.0.main_proj",
+    .weighs_early = true,
     .amax_separator = "_",
     .classes = classes,
     .expert_class = expert_class,

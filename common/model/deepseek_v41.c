@@ -65,6 +65,7 @@ const struct family family_deepseek_v41 = {
     .experts_key = experts_key,
     .shapes = deepseek_v4_shapes,
     .dspark = "mtp.0.main_proj",
+    .weighs_early = true,
     .amax_separator = "_",
     .fp8_block = blocks,
     .classes = classes,

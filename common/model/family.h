@@ -81,6 +81,10 @@ struct family {
      * layers' hidden states; or NULL. */
     const char *dspark;
 
+    /* The model multiplies with the router's weight before the last matrix of an expert, unlike
+     * engines, which do it after. */
+    bool weighs_early;
+
     const char *amax_separator; /* between a module and "input_quantizer._amax" */
 
     bool dumped_as_ranks; /* the reference's calibration dumps have the modules' names in ranks */
@@ -100,6 +104,7 @@ struct family {
 
 struct model {
     const struct family *family;
+    const char *type;           /* the model_type of config.json, one of the family's; static */
     json_t *config;             /* the object of config.json that holds the dimensions, or NULL;
                                  * owned */
     uint32_t layers;            /* num_hidden_layers; 0 if unknown */

@@ -19,22 +19,28 @@ enum { FAMILIES = sizeof families / sizeof *families };
 
 /* ---- opening ---- */
 
-static bool is_type(const struct family *family, const char *type)
+/* The family's own copy of a model_type; NULL if it is another family's. */
+static const char *type_of(const struct family *family, const char *type)
 {
     if (!strcmp(family->type, type))
-        return true;
+        return family->type;
     for (const char *const *other = family->other_types; other && *other; other++)
         if (!strcmp(*other, type))
-            return true;
-    return false;
+            return *other;
+    return NULL;
 }
 
-static const struct family *family_of(const char *type)
+static void set_family(struct model *model, const char *type)
 {
-    for (size_t i = 0; type && i < FAMILIES; i++)
-        if (is_type(families[i], type))
-            return families[i];
-    return &family_generic;
+    model->family = &family_generic;
+    model->type = family_generic.type;
+    for (size_t i = 0; type && i < FAMILIES; i++) {
+        const char *own = type_of(families[i], type);
+        if (own) {
+            model->family = families[i];
+            model->type = own;
+        }
+    }
 }
 
 /* The object of config.json that has the key: config.json itself or its nested text_config; NULL if
@@ -64,10 +70,10 @@ struct model *model_open(const char *type, const json_t *config)
     struct model *model = xalloc(1, sizeof *model);
     json_t *own = config_with(config, layers_key);
     json_int_t layers = json_integer_value(json_object_get(own, layers_key));
-    *model = (struct model){.family = family_of(type),
-                            .config = json_incref(own ? own : (json_t *)config),
+    *model = (struct model){.config = json_incref(own ? own : (json_t *)config),
                             .layers = layers > 0 && layers < UINT32_MAX ? (uint32_t)layers : 0,
                             .fp8_block = block_size(config)};
+    set_family(model, type);
     return model;
 }
 
@@ -83,6 +89,11 @@ const char *model_type(const struct model *model)
     return model->family->type;
 }
 
+const char *model_own_type(const struct model *model)
+{
+    return model->type;
+}
+
 const json_t *model_config(const struct model *model)
 {
     return model->config;
@@ -94,6 +105,8 @@ const json_t *model_config(const struct model *model)
  * number at '#'. The name of a module may end where the prefix has its final '.'. */
 static bool begins(const char **name, const char *prefix, uint32_t *number)
 {
+    if (**name != *prefix) /* no prefix begins with a number: most are told apart here, quickly */
+        return false;
     size_t length = strcspn(prefix, "#");
     if (!prefix[length] && !strncmp(*name, prefix, length - 1) && prefix[length - 1] == '.' &&
         !(*name)[length - 1]) {
@@ -265,6 +278,22 @@ static bool part_path(const struct model *model, const struct place *place, char
 {
     const struct part_name *part = part_of(model->family, place);
     return layer_prefix(model, place, path) && part && append(path, part->prefix, place->expert);
+}
+
+char *model_pattern_name(const struct model *model, const char *module, char *name)
+{
+    struct place place = model_place(model, module);
+    bool numbered =
+        place.section == SECTION_MTP && !has_section(model->family, (enum section)place.section);
+    if (numbered && layer_prefix(model, &place, name)) {
+        char *rest = xstrdup(module + strlen(name));
+        int written = snprintf(name, TENSOR_NAME_MAX + 1, "mtp.%" PRIu32 ".%s", place.layer, rest);
+        free(rest);
+        if (written >= 0 && written <= TENSOR_NAME_MAX)
+            return name;
+    }
+    strcpy(name, module);
+    return name;
 }
 
 char *model_layer_path(const struct model *model, const struct place *place, char *path)
@@ -451,6 +480,11 @@ void model_from_dump(const struct model *model, const char *dumped, char *module
 {
     if (!model->family->dumped_as_ranks || !model_from_ranks(model, dumped, module))
         strcpy(module, dumped);
+}
+
+bool model_weighs_early(const struct model *model)
+{
+    return model->family->weighs_early;
 }
 
 const char *model_amax_separator(const struct model *model)

@@ -31,6 +31,9 @@ const char *model_guess(const struct toc *toc);
  * Models of other types may belong to the family: V3.2 is "deepseek_v3". */
 const char *model_type(const struct model *model);
 
+/* config.json's model_type, if it is one of a known family; static; else "". */
+const char *model_own_type(const struct model *model);
+
 /* The object of config.json that holds the dimensions; owned by the model. NULL without
  * config.json.
  */
@@ -47,6 +50,11 @@ struct place model_place(const struct model *model, const char *name);
 /* Write the name of the module at `place` to `module` (TENSOR_NAME_MAX + 1 bytes). False if the
  * family has no name for it. */
 bool model_module(const struct model *model, const struct place *place, char *module);
+
+/* The name of a module by which patterns find it, into `name` (TENSOR_NAME_MAX + 1 bytes), which is
+ * returned: its own, but MTP's layers that are numbered after the others (model.layers.61.X) are
+ * mtp.0.X, mtp.1.X, ... */
+char *model_pattern_name(const struct model *model, const char *module, char *name);
 
 /* *member = the place of the `i`-th member of the group of `place`, in the order of use. False if
  * the place is in no group or i is too large. */
@@ -108,6 +116,10 @@ bool model_fp8_block(const struct model *model, unsigned i, struct fp8_block *bl
  * TENSOR_NAME_MAX + 1 bytes. A name that the family does not know stays. */
 void model_to_dump(const struct model *model, const char *module, char *dumped);
 void model_from_dump(const struct model *model, const char *dumped, char *module);
+
+/* True if the model multiplies with the router's weight before the last matrix of an expert.
+ * Serving engines do it after. */
+bool model_weighs_early(const struct model *model);
 
 /* The separator between a dumped module's name and "input_quantizer._amax"; static. */
 const char *model_amax_separator(const struct model *model);

@@ -75,6 +75,7 @@ static bool fits(const struct model *model, struct weight *w, const struct tenso
                  enum fp8_scale which)
 {
     if (which == FP8_TENSOR_SCALE) {
+        w->per_tensor = true;
         w->block_rows = w->rows ? w->rows : 1;
         w->block_cols = w->cols ? w->cols : 1;
         return scale->dtype == DTYPE_F32 && scale->size == sizeof(float);
@@ -91,8 +92,11 @@ static void describe_fp8(struct weight *w, const struct model *model, struct toc
     while (which < FP8_SCALES && w->scale == WEIGHT_NONE)
         w->scale = before(toc, w->line, suffix[which++]);
     which = w->scale == WEIGHT_NONE ? FP8_SCALE : which - 1;
-    if (w->scale != WEIGHT_NONE && fits(model, w, &toc->tensor[w->scale], which))
+    if (w->scale != WEIGHT_NONE && fits(model, w, &toc->tensor[w->scale], which)) {
+        if (w->per_tensor)
+            w->input_scale = before(toc, w->line, ".input_scale");
         return;
+    }
     struct fp8_block block;
     (void)model_fp8_block(model, 0, &block);
     enum dtype dtype = which == FP8_SCALE ? DTYPE_F8_E8M0 : DTYPE_F32;

@@ -139,8 +139,16 @@ static void check_format(const struct table *table, const struct weight *w, cons
 {
     const char *name = tensor_of(table, w)->name, *recipe = recipe_name(table->recipe);
     enum format wanted = recipe_format(table->recipe, w->module);
-    bool packs = convertible[FORMAT_PLAIN];
-    if (tensor_of(table, w)->context || wanted == FORMAT_COUNT || w->format == wanted)
+    bool packs = convertible[FORMAT_PLAIN],
+         per_tensor = recipe_per_tensor(table->recipe, w->module);
+    if (tensor_of(table, w)->context || wanted == FORMAT_COUNT ||
+        (w->format == wanted && w->per_tensor >= per_tensor))
+        return;
+    if (per_tensor && packs)
+        die("%s: %s is %s, but the recipe '%s' wants FP8 with one scale; put fp8-pack --recipe "
+            "before",
+            ts_name(table->in), name, format_text(table, w), recipe);
+    if (per_tensor)
         return;
     if (wanted == FORMAT_FP8 || wanted == FORMAT_MXFP4)
         die("%s: %s is %s, but the recipe '%s' wants %s, which no program makes; take 'keep'",

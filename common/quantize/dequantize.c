@@ -16,7 +16,7 @@
 struct choice {
     enum format format;
     const struct weights *weights;
-    const struct recipe *recipe; /* NULL: all of that format; else those it makes BF16 or NVFP4 */
+    const struct recipe *recipe; /* NULL: all of that format; else those it makes BF16 */
 };
 
 /* The matrix of a line that becomes BF16, or NULL. */
@@ -26,8 +26,7 @@ static const struct weight *chosen(const struct choice *choice, size_t line)
     if (!w || w->format != choice->format)
         return NULL;
     enum format wanted = choice->recipe ? recipe_format(choice->recipe, w->module) : FORMAT_PLAIN;
-    bool packed = wanted == FORMAT_NVFP4 && choice->format != FORMAT_NVFP4;
-    return wanted == FORMAT_PLAIN || packed ? w : NULL;
+    return wanted == FORMAT_PLAIN ? w : NULL;
 }
 
 static struct toc *plan(const struct toc *in, const struct choice *choice)
@@ -185,9 +184,7 @@ int dequantize_main(enum format format, const struct program *program, int argc,
          .kind = ARG_TEXT,
          .to = &name,
          .value = "name",
-         .help = format == FORMAT_NVFP4
-                     ? "only weights that this recipe makes BF16 (default: all)"
-                     : "only weights that this recipe makes NVFP4 or BF16 (default: all)"},
+         .help = "only weights that this recipe makes BF16 (default: all)"},
         arg_threads(&threads),
         {.name = "verbose",
          .help = "say how many weights were converted, and name those that are all zero"},

@@ -39,9 +39,11 @@ struct rule {
     const char *pattern; /* in recipe->json */
     enum format format;  /* FORMAT_COUNT: keep */
     bool cast;           /* NVFP4 by nvfp4-cast only */
+    bool per_tensor;     /* FP8 with one scale for all */
 };
 
 struct recipe {
+    const struct model *model;
     json_t *json;
     struct rule *rule;
     size_t rules, drafts; /* the first `drafts` rules are of the choice of drafts */
@@ -58,8 +60,11 @@ static const char *const names[] = {[FORMAT_PLAIN] = "BF16",
 static bool read_format(struct rule *rule, const char *name)
 {
     rule->cast = name && !strcmp(name, "NVFP4-cast");
+    rule->per_tensor = name && !strcmp(name, "FP8-per-tensor");
     if (rule->cast)
         name = names[FORMAT_NVFP4];
+    if (rule->per_tensor)
+        name = names[FORMAT_FP8];
     for (size_t i = 0; name && i < sizeof names / sizeof *names; i++)
         if (!strcmp(names[i], name)) {
             rule->format = (enum format)i;
@@ -80,8 +85,8 @@ static void read_rules(struct recipe *recipe, const char *path)
         rule->pattern = pattern;
         const char *name = json_string_value(format);
         if (!read_format(rule, name))
-            die("%s: formats: '%s': %s is not a format; known are NVFP4, NVFP4-cast, FP8, MXFP4, "
-                "BF16 and keep",
+            die("%s: formats: '%s': %s is not a format; known are NVFP4, NVFP4-cast, FP8, "
+                "FP8-per-tensor, MXFP4, BF16 and keep",
                 path, pattern, name ? name : "what is not a text");
     }
 }
@@ -128,7 +133,9 @@ static size_t choose_drafts(json_t *recipe, const char *choice, const char *path
     json_array_extend(exclude, json_object_get(recipe, "exclude_modules"));
     json_array_extend(exclude, json_object_get(chosen, "exclude_modules"));
     json_object_set_new(recipe, "formats", formats);
-    json_object_set_new(recipe, "exclude_modules", exclude);
+    if (json_is_array(json_object_get(recipe, "exclude_modules")))
+        json_object_set(recipe, "exclude_modules", exclude);
+    json_decref(exclude);
     json_object_set_new(recipe, "drafts", choice ? json_string(choice) : json_null());
     return count;
 }
@@ -138,10 +145,13 @@ static void check(const json_t *recipe, const char *path)
     if (!json_is_string(json_object_get(recipe, "name")) ||
         !json_is_object(json_object_get(recipe, "formats")) ||
         !json_is_object(json_object_get(recipe, "producer")) ||
-        !json_is_array(json_object_get(recipe, "exclude_modules")) ||
+        (!json_is_array(json_object_get(recipe, "exclude_modules")) &&
+         !json_is_null(json_object_get(recipe, "exclude_modules"))) ||
         !json_object_get(recipe, "kv_cache_quant_algo"))
         die("%s: a recipe needs name, formats, producer, kv_cache_quant_algo, exclude_modules",
             path);
+    if (!is_absent_or(JSON_ARRAY, json_object_get(recipe, "separate_scales")))
+        die("%s: separate_scales: wanted an array of patterns", path);
 }
 
 static void check_search(const json_t *recipe, const char *path)
@@ -153,17 +163,22 @@ static void check_search(const json_t *recipe, const char *path)
             RECIPE_SEARCHES);
 }
 
-/* The path of a recipe's file, which the caller frees. */
-static char *find(const char *name, const char *type)
+/* The path of a recipe's file, which the caller frees: of the model's own type if there is one,
+ * else of its family. */
+static char *find(const char *name, const struct model *model)
 {
     if (strchr(name, '/'))
         return xstrdup(name);
-    if (!*type)
+    if (!*model_type(model))
         die("no recipe '%s': the source has no config.json, or one with a model_type that is not "
             "known here; a name with '/' is a recipe's file",
             name);
     char *folder = recipes_folder();
-    char *path = xprintf("%s/%s/%s.json", folder, type, name);
+    char *path = xprintf("%s/%s/%s.json", folder, model_own_type(model), name);
+    if (access(path, R_OK)) {
+        free(path);
+        path = xprintf("%s/%s/%s.json", folder, model_type(model), name);
+    }
     free(folder);
     return path;
 }
@@ -172,7 +187,8 @@ struct recipe *recipe_load(const char *name, const char *drafts, const struct mo
 {
     struct recipe *recipe = xalloc(1, sizeof *recipe);
     const char *type = model_type(model);
-    char *path = find(name, type);
+    char *path = find(name, model);
+    recipe->model = model;
     if (access(path, R_OK))
         die_errno("%s: no recipe '%s' for model type %s", path, name, *type ? type : "unknown");
     json_error_t error;
@@ -204,8 +220,10 @@ void recipe_free(struct recipe *recipe)
 /* The rule for a module, or NULL. */
 static const struct rule *rule_for(const struct recipe *recipe, const char *module)
 {
+    char name[TENSOR_NAME_MAX + 1];
+    model_pattern_name(recipe->model, module, name);
     for (size_t i = 0; i < recipe->rules; i++)
-        if (!fnmatch(recipe->rule[i].pattern, module, 0))
+        if (!fnmatch(recipe->rule[i].pattern, name, 0))
             return &recipe->rule[i];
     return NULL;
 }
@@ -214,6 +232,33 @@ enum format recipe_format(const struct recipe *recipe, const char *module)
 {
     const struct rule *rule = rule_for(recipe, module);
     return rule ? rule->format : FORMAT_COUNT;
+}
+
+bool recipe_per_tensor(const struct recipe *recipe, const char *module)
+{
+    const struct rule *rule = rule_for(recipe, module);
+    return rule && rule->per_tensor;
+}
+
+bool recipe_needs_amax(const struct recipe *recipe, const char *module)
+{
+    const struct rule *rule = rule_for(recipe, module);
+    return rule && (rule->format == FORMAT_NVFP4 || rule->per_tensor);
+}
+
+bool recipe_shares_scales(const struct recipe *recipe, const char *module)
+{
+    size_t i;
+    json_t *pattern;
+    char name[TENSOR_NAME_MAX + 1];
+    model_pattern_name(recipe->model, module, name);
+    json_array_foreach(json_object_get(recipe->json, "separate_scales"), i, pattern)
+    {
+        const char *text = json_string_value(pattern);
+        if (text && !fnmatch(text, name, 0))
+            return false;
+    }
+    return true;
 }
 
 bool recipe_only_casts(const struct recipe *recipe, const char *module)
@@ -242,6 +287,8 @@ void recipe_check(const struct recipe *recipe, const struct model *model, const 
         char module[TENSOR_NAME_MAX + 1];
         module_of(&toc->tensor[i], module);
         const struct rule *rule = rule_for(recipe, module);
+        char name[TENSOR_NAME_MAX + 1];
+        model_pattern_name(model, module, name);
         if (rule && rule->format != FORMAT_COUNT && rule->format != FORMAT_PLAIN &&
             model_place(model, module).stays)
             die("%s: the recipe '%s' makes %s %s by '%s', but a router, norm, embedding, head, "
@@ -249,7 +296,7 @@ void recipe_check(const struct recipe *recipe, const struct model *model, const 
                 "the module by one before it",
                 stream, recipe_name(recipe), module, names[rule->format], rule->pattern);
         for (size_t j = 0; rule && j < recipe->rules; j++)
-            matches[j] = matches[j] || !fnmatch(recipe->rule[j].pattern, module, 0);
+            matches[j] = matches[j] || !fnmatch(recipe->rule[j].pattern, name, 0);
         any |= rule != NULL;
     }
     for (size_t j = recipe->drafts; whole && any && j < recipe->rules; j++)

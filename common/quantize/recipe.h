@@ -3,15 +3,17 @@
  *
  *     name, formats {pattern: format, ...}, producer {name, version}, kv_cache_quant_algo,
  *     exclude_modules [pattern, ...], drafts {choice: {formats, exclude_modules}, ...},
- *     scale_search
+ *     separate_scales [pattern, ...], scale_search
  *
- * Patterns are those of fnmatch(3) and match names of modules. In `formats` the first match wins. A
- * format is one of weight.h's ("NVFP4", "FP8", "MXFP4", "BF16"), "NVFP4-cast" (NVFP4 with the
- * source's codes, which is MXFP4) or "keep". A module that matches no pattern is kept. `drafts`
- * (optional) has what each choice of --drafts adds to `formats`, in front, and to
- * `exclude_modules`; its first choice is the default. `scale_search` (optional) is the default of
- * nvfp4-pack's option. The other members go into the checkpoint's
- * configs. nvfp4-recipe(5) has more. */
+ * Patterns are those of fnmatch(3) and match names of modules (see model_pattern_name()). In
+ * `formats` the first match wins. A format is one of weight.h's ("NVFP4", "FP8", "MXFP4", "BF16"),
+ * "NVFP4-cast" (NVFP4 with the source's codes, which is MXFP4), "FP8-per-tensor" (FP8 with one
+ * scale) or "keep". A module that matches no pattern is kept. `drafts` (optional) has what each
+ * choice of --drafts adds to `formats`, in front, and to `exclude_modules`; its first choice is the
+ * default. `exclude_modules` may be null: the configs then list what is not quantized. A group of
+ * modules in `separate_scales` (optional) does not share its scales. `scale_search` (optional) is
+ * the default of nvfp4-pack's option. The other members go into the checkpoint's configs.
+ * nvfp4-recipe(5) has more. */
 #ifndef RECIPE_H
 #define RECIPE_H
 
@@ -25,9 +27,10 @@ struct recipe;
 
 /* Read the recipe `name` for a model's family, with the choice `drafts` (NULL: the recipe's
  * default). A name with a slash is a file; another is searched for in $SEEKPIPE_RECIPES, or near
- * the program (../pipelines/recipes in the source tree,
- * ../share/seekpipe/recipes when installed). A recipe that cannot be read or is invalid ends the
- * process. recipe_free() frees the result and accepts NULL. */
+ * the program (../pipelines/recipes in the source tree, ../share/seekpipe/recipes when installed):
+ * in the folder of the model's own type, then in its family's. A recipe that cannot be read or is
+ * invalid ends the process. The model must outlive the result; recipe_free() frees it and accepts
+ * NULL. */
 struct recipe *recipe_load(const char *name, const char *drafts, const struct model *model);
 void recipe_free(struct recipe *recipe);
 
@@ -36,6 +39,15 @@ struct arg recipe_drafts_arg(const char **to);
 
 /* The format a module gets; FORMAT_COUNT: it is kept. */
 enum format recipe_format(const struct recipe *recipe, const char *module);
+
+/* True if the module is to become FP8 with one scale; its format is FORMAT_FP8 then. */
+bool recipe_per_tensor(const struct recipe *recipe, const char *module);
+
+/* True if the module's input is quantized with a scale from a calibration. */
+bool recipe_needs_amax(const struct recipe *recipe, const char *module);
+
+/* False if the module has scales of its own, though it is in a group (see place.h). */
+bool recipe_shares_scales(const struct recipe *recipe, const char *module);
 
 /* True if the module is to become NVFP4 by a cast alone. */
 bool recipe_only_casts(const struct recipe *recipe, const char *module);

@@ -51,7 +51,10 @@ struct arg *to_nvfp4_args(struct to_nvfp4_options *o, const struct arg *own)
 
 static size_t first_line(const struct weight *w)
 {
-    return w->scale != WEIGHT_NONE && w->scale < w->line ? w->scale : w->line;
+    size_t first = w->line;
+    if (w->scale != WEIGHT_NONE && w->scale < first)
+        first = w->scale;
+    return w->input_scale != WEIGHT_NONE && w->input_scale < first ? w->input_scale : first;
 }
 
 /* The member of w's group at `place`. */
@@ -118,11 +121,12 @@ static void form_group(struct to_nvfp4 *job, uint32_t index, const bool *convert
 {
     const struct weight *w = &job->weights.weight[index];
     uint32_t member[GROUP_MAX];
-    if (w->place.group)
+    bool shares = w->place.group && recipe_shares_scales(job->recipe, w->module);
+    if (shares)
         refuse_ranks(job, w);
     unsigned members = 0;
     struct place place;
-    while (members < GROUP_MAX &&
+    while (shares && members < GROUP_MAX &&
            model_group_member(ts_model(job->in), &w->place, members, &place)) {
         bool self = !place_compare(&place, &w->place);
         member[members++] = self ? index : find_member(job, w, &place);

@@ -1,6 +1,7 @@
 #include "tensor/fp8.h"
 
 #include "tensor/bf16.h"
+#include "tensor/e4m3.h"
 #include "tensor/split.h"
 
 /* The value of a code that is not NaN, without a branch and without F32 subnormals, which are slow.
@@ -51,4 +52,10 @@ void fp8_split_row(uint16_t *out, const uint8_t *w, const float *scale, size_t c
 {
     for (size_t j = 0; j < cols; j++)
         split_right(out + j, cols, split_of(finite_to_f32(w[j]) * scale[j / block]));
+}
+
+void fp8_pack_row(uint8_t *out, const uint16_t *w, float scale, size_t cols)
+{
+    for (size_t j = 0; j < cols; j++)
+        out[j] = e4m3_from_f32(bf16_to_f32(bf16_from_f32(bf16_to_f32(w[j]) / scale)));
 }

@@ -17,4 +17,10 @@ size_t fp8_dequant_row(uint16_t *out, const uint8_t *w, const float *scale, size
  * right side of a product (see split.h). */
 void fp8_split_row(uint16_t *out, const uint8_t *w, const float *scale, size_t cols, size_t block);
 
+/* One row of BF16 values to E4M3 with one scale: out[j] = e4m3(bf16(f32(w[j]) / scale)), each
+ * rounded to nearest even, beyond 448 saturated. The quotient is rounded to BF16, as in Model
+ * Optimizer's examples/deepseek/deepseek_v3/quantize_to_nvfp4.py, where PyTorch divides BF16 by an
+ * F32 scalar. */
+void fp8_pack_row(uint8_t *out, const uint16_t *w, float scale, size_t cols);
+
 #endif

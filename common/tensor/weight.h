@@ -4,7 +4,8 @@
  *   PLAIN   BF16, F16 or F32      none
  *   FP8     F8_E4M3 [rows,cols]   X.scale F8_E8M0 or F32, or X.weight_scale_inv F32, one per block
  *                                 (see model_fp8_block()): [ceil(rows/block),ceil(cols/block)];
- *                                 or one per tensor: X.weight_scale F32 []
+ *                                 or one per tensor: X.weight_scale F32 [], and then perhaps
+ *                                 X.input_scale F32 [] (not needed to dequantize)
  *   MXFP4   I8 [rows,cols/2]      X.scale F8_E8M0 [rows,cols/32]
  *           or F4 [rows,cols]
  *   NVFP4   U8 [rows,cols/2]      X.weight_scale F8_E4M3 [rows,cols/16], X.weight_scale_2 F32 [],
@@ -39,6 +40,7 @@ struct weight {
     uint32_t input_scale;            /* X.input_scale */
     uint64_t rows, cols;             /* elements, not bytes */
     uint64_t block_rows, block_cols; /* FP8: elements that share a scale */
+    bool per_tensor;                 /* FP8: all do */
     const char *module;              /* X */
     struct place place;
 };

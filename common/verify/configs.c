@@ -18,11 +18,11 @@
 static const struct rule stated[] = {
     {.key = Q "quant_algo", .unless = "MIXED_PRECISION|NVFP4", .why = "it must name NVFP4's kind"},
     {.key = HF "quant_algo", .unless = "MIXED_PRECISION|NVFP4", .why = "it must name NVFP4's kind"},
-    {.found = FACT(FP8) | FACT(MXFP4),
+    {.found = FACT(FP8) | FACT(PER_TENSOR) | FACT(MXFP4),
      .key = Q "quant_algo",
      .unless = "MIXED_PRECISION|-",
      .why = "there are other formats beside NVFP4"},
-    {.found = FACT(EXPERTS_NVFP4),
+    {.found = FACT(EXPERTS_BESIDE),
      .key = Q "moe_quant_algo",
      .unless = "NVFP4",
      .why = "the experts are NVFP4"},
@@ -34,8 +34,6 @@ static const struct rule stated[] = {
      .key = Q "expert_dtype",
      .unless = "fp4|-",
      .why = "the experts are NVFP4"},
-    {.key = Q "group_size", .unless = "16", .why = "NVFP4's blocks have 16 columns"},
-    {.key = HF "group_size", .unless = "16", .why = "NVFP4's blocks have 16 columns"},
     {.key = Q "quant_method",
      .unless = "fp8|modelopt",
      .why = "engines know fp8 and modelopt with NVFP4"},
@@ -47,6 +45,13 @@ static const struct rule stated[] = {
      .key = Q "quant_method",
      .unless = "fp8",
      .why = "engines read FP8 weights beside NVFP4 experts only with fp8"},
+    {0},
+};
+
+/* Where not each layer says it, as beside FP8 with one scale. */
+static const struct rule group_size[] = {
+    {.key = Q "group_size", .unless = "16", .why = "NVFP4's blocks have 16 columns"},
+    {.key = HF "group_size", .unless = "16", .why = "NVFP4's blocks have 16 columns"},
     {0},
 };
 
@@ -64,6 +69,13 @@ static void add_rule(const struct rule *rule, const struct evidence *evidence, s
     char *text = rule_text(rule, evidence);
     facts_add(facts, is_hf(rule) ? FACT_HF_QUANT : FACT_CONFIG, "%s", text);
     free(text);
+}
+
+static void add_rules(const struct rule *rule, const struct evidence *evidence, struct facts *facts)
+{
+    for (; rule->why; rule++)
+        if ((evidence->hf_quant || !is_hf(rule)) && rule_applies(rule, evidence))
+            add_rule(rule, evidence, facts);
 }
 
 /* ---- names of modules ---- */
@@ -85,7 +97,32 @@ static void name_matrix(const struct folder *folder, const struct nvfp4 *matrix,
         strcpy(named->path, named->module);
 }
 
-/* Each NVFP4 matrix must be among `layers`, and no pattern of `ignore` may cover it. */
+/* True if the config has no list, but one format for all that it does not ignore. */
+static bool has_one_format(const json_t *q)
+{
+    const char *algo = json_string_value(json_object_get(q, "quant_algo"));
+    return !json_object_get(q, "quantized_layers") && algo && !strcmp(algo, "NVFP4");
+}
+
+/* Then a matrix that is not quantized must be ignored. */
+static void check_unquantized(const struct folder *folder, const json_t *ignore,
+                              struct facts *facts)
+{
+    for (size_t i = 0; i < folder->toc->count; i++) {
+        char module[TENSOR_NAME_MAX + 1];
+        const struct tensor *tensor = &folder->toc->tensor[i];
+        if (format_of(tensor) != FORMAT_PLAIN ||
+            model_place(folder->model, tensor->name).section == SECTION_EMBED)
+            continue;
+        if (!matching_pattern(ignore, weight_module(tensor, module)))
+            facts_add(facts, FACT_NOT_IGNORED,
+                      "config.json: `ignore` lacks %s, which is not quantized", module);
+    }
+}
+
+/* Each NVFP4 matrix must be among `layers` (NULL: all are), and no pattern of `ignore` may cover
+ * it.
+ */
 static void check_named(const struct folder *folder, const struct nvfp4s *all, const char *file,
                         const json_t *layers, const json_t *ignore, struct facts *facts)
 {
@@ -93,7 +130,8 @@ static void check_named(const struct folder *folder, const struct nvfp4s *all, c
     for (size_t i = 0; i < all->count; i++) {
         struct named named;
         name_matrix(folder, &all->of[i], &named);
-        bool listed = json_object_get(layers, named.path) || json_object_get(layers, named.module);
+        bool listed =
+            !layers || json_object_get(layers, named.path) || json_object_get(layers, named.module);
         const char *pattern = matching_pattern(ignore, named.path);
         if ((!listed || pattern) && strcmp(named.path, last) != 0) {
             strcpy(last, named.path);
@@ -195,19 +233,24 @@ void check_configs(const struct folder *folder, const struct nvfp4s *all, struct
             facts_add(facts, FACT_CONFIG, "there is no config.json");
         return;
     }
-    if (!(found & (ANY_NVFP4 | FACT(FP8) | FACT(MXFP4))) && rule_applies(&unquantized, &evidence))
+    if (!(found & (ANY_NVFP4 | FACT(FP8) | FACT(PER_TENSOR) | FACT(MXFP4))) &&
+        rule_applies(&unquantized, &evidence))
         add_rule(&unquantized, &evidence, facts);
     if (!(found & ANY_NVFP4))
         return;
     if (!folder->hf_quant && !(found & FACT(HF_QUANT)))
         facts_add(facts, FACT_HF_QUANT, "there is no hf_quant_config.json");
-    for (const struct rule *rule = stated; rule->why; rule++)
-        if ((folder->hf_quant || !is_hf(rule)) && rule_applies(rule, &evidence))
-            add_rule(rule, &evidence, facts);
+    add_rules(stated, &evidence, facts);
+    if (!(found & FACT(PER_TENSOR)))
+        add_rules(group_size, &evidence, facts);
     const json_t *layers = json_object_get(q, "quantized_layers"),
                  *ignore = json_object_get(q, "ignore");
-    check_named(folder, all, "config.json", layers, ignore, facts);
+    json_t *none = layers || has_one_format(q) ? NULL : json_object();
+    check_named(folder, all, "config.json", layers ? layers : none, ignore, facts);
+    if (has_one_format(q))
+        check_unquantized(folder, ignore, facts);
     check_entries(folder, all, "config.json", layers, facts);
+    json_decref(none);
     check_ignored_layers(folder, all, q, facts);
     if (hf)
         compare(q, hf, facts);

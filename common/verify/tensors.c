@@ -151,8 +151,12 @@ static void check_other(struct search *search, const char *module, const struct 
     if (format == FORMAT_MXFP4 && scale)
         has_form(search, FACT_OTHER_SCALE, scale, DTYPE_F8_E8M0, 2, weight->dim[0],
                  2 * weight->dim[1] / MXFP4_BLOCK);
-    bool fp8 = format == FORMAT_FP8 &&
-               (find(search, module, ".weight_scale_inv") || find(search, module, ".weight_scale"));
+    const struct tensor *one = format == FORMAT_FP8 ? find(search, module, ".weight_scale") : NULL;
+    if (one) {
+        has_form(search, FACT_SCALAR_FORM, one, DTYPE_F32, 0, 0, 0);
+        scalar(search, module, ".input_scale", FACT_INPUT_SCALE);
+    }
+    bool fp8 = one || (format == FORMAT_FP8 && find(search, module, ".weight_scale_inv"));
     if (!scale && !fp8 && format != FORMAT_PLAIN)
         facts_add(search->facts, FACT_OTHER_SCALE, "%s: %s without its scale, %s.scale",
                   weight->name, format_name(format), module);

@@ -87,9 +87,9 @@ static void check_group(const struct folder *folder, const struct nvfp4s *all, s
             continue;
         const struct tensor *tensor = folder->toc->tensor;
         if (!same_bits(a->scale_2, b->scale_2))
-            facts_add(facts, FACT_SHARED_SCALE_2, "%s: is %g, but %s is %g",
-                      tensor[a->weight.scale_2].name, a->scale_2, tensor[b->weight.scale_2].name,
-                      b->scale_2);
+            facts_add(facts, place_is_routed(place) ? FACT_SHARED_SCALE_2 : FACT_OWN_SCALE_2,
+                      "%s: is %g, but %s is %g", tensor[a->weight.scale_2].name, a->scale_2,
+                      tensor[b->weight.scale_2].name, b->scale_2);
         if (!same_bits(a->input_scale, b->input_scale))
             facts_add(facts, FACT_SHARED_INPUT, "%s: is %g, but %s is %g",
                       tensor[a->weight.input_scale].name, a->input_scale,

@@ -9,12 +9,14 @@
 #include "stream/shard_name.h"
 #include "tensor/nvfp4.h"
 #include "tensor/weight.h"
+#include "write/unquantized.h"
 
 /* What NVFP4 adds to quantization_config, and what says how FP8 weights are to be read; each is
  * taken out when the last weight of its format is gone. */
-static const char *const nvfp4_keys[] = {
-    "moe_quant_algo", "producer",         "quant_algo", "kv_cache_quant_algo", "group_size",
-    "config_groups",  "quantized_layers", "ignore",     "exclude_modules",     NULL};
+static const char *const nvfp4_keys[] = {"moe_quant_algo",      "producer",   "quant_algo",
+                                         "kv_cache_quant_algo", "group_size", "config_groups",
+                                         "quantized_layers",    "ignore",     "exclude_modules",
+                                         "kv_cache_scheme",     NULL};
 static const char *const fp8_keys[] = {"activation_scheme", "fmt", "scale_fmt", "weight_block_size",
                                        NULL};
 
@@ -58,11 +60,20 @@ static struct names names_of(const struct model *model, const struct toc *toc, e
     return all;
 }
 
+/* True if the FP8 matrix of that module has one scale. */
+static bool is_per_tensor(struct toc *toc, const char *module)
+{
+    char *name = xprintf("%s.weight_scale", module);
+    int64_t line = toc_find(toc, name);
+    free(name);
+    return line >= 0 && toc->tensor[line].size == sizeof(float);
+}
+
 /* {module: {"quant_algo": "NVFP4", "group_size": 16}}, sorted: one entry for all routed experts of
  * a layer, one for each other matrix. If NVFP4 is not only in routed experts (`dense`), each matrix
- * has its own, also those that are still in FP8: engines take a module that is not listed, unless
- * its method is fp8, for unquantized. */
-static json_t *quantized_layers(const struct model *model, const struct toc *toc, bool dense,
+ * has its own, also those in FP8: engines take a module that is not listed, unless its method is
+ * fp8, for unquantized. */
+static json_t *quantized_layers(const struct model *model, struct toc *toc, bool dense,
                                 const json_t *exclude)
 {
     json_t *layers = json_object();
@@ -76,8 +87,9 @@ static json_t *quantized_layers(const struct model *model, const struct toc *toc
     if (dense)
         fp8 = names_of(model, toc, FORMAT_FP8, true);
     for (size_t i = 0; i < fp8.count; i++) {
+        const char *algo = is_per_tensor(toc, fp8.name[i]) ? "FP8" : "FP8_PB_WO";
         if (!matching_pattern(exclude, fp8.name[i]))
-            json_object_set_new(layers, fp8.name[i], json_pack("{s:s}", "quant_algo", "FP8_PB_WO"));
+            json_object_set_new(layers, fp8.name[i], json_pack("{s:s}", "quant_algo", algo));
         free(fp8.name[i]);
     }
     free(nvfp4.name);
@@ -130,6 +142,7 @@ struct outgoing {
     bool format[FORMAT_COUNT + 1];
     bool experts[FORMAT_COUNT + 1]; /* of routed experts; MTP's count where there are no others */
     bool dense;                     /* NVFP4 outside of routed experts */
+    bool blocks;                    /* FP8 with a scale per block */
     bool was[FORMAT_COUNT];         /* of the checkpoint that was read */
     bool changed;                   /* a quantized format went or came … */
     bool converted;                 /* … or there is more or less of it now */
@@ -150,7 +163,7 @@ static bool any_experts(const struct outgoing *made)
            made->experts[FORMAT_MXFP4] || made->experts[FORMAT_NVFP4];
 }
 
-static struct outgoing survey(struct ts_in *in, const struct toc *toc)
+static struct outgoing survey(struct ts_in *in, struct toc *toc)
 {
     struct outgoing made = {.model = ts_model(in)};
     json_t *before = json_object_get(json_object_get(ts_header(in), "input"), "formats");
@@ -160,6 +173,10 @@ static struct outgoing survey(struct ts_in *in, const struct toc *toc)
         struct place place = model_place(made.model, toc->tensor[i].name);
         made.format[format] = true;
         made.dense |= format == FORMAT_NVFP4 && !place_is_routed(&place);
+        if (format == FORMAT_FP8 && !made.blocks) {
+            char module[TENSOR_NAME_MAX + 1];
+            made.blocks = !is_per_tensor(toc, weight_module(&toc->tensor[i], module));
+        }
     }
     for (enum format f = FORMAT_FP8; f < FORMAT_COUNT; f++) {
         json_t *was = json_object_get(before, format_name(f));
@@ -197,11 +214,12 @@ static const char *expert_dtype(const struct outgoing *made)
 }
 
 /* Set the keys for reading the weights; engines check those of FP8 first. Their fp8 is that of
- * checkpoints with NVFP4 in routed experts alone. */
+ * checkpoints with NVFP4 in routed experts alone. FP8 with one scale is Model Optimizer's. */
 static void set_method(json_t *q, const struct outgoing *made)
 {
-    if (!made->format[FORMAT_FP8]) {
-        const char *method = made->format[FORMAT_NVFP4] ? "modelopt" : "mxfp4";
+    if (!made->blocks) {
+        bool modelopt = made->format[FORMAT_NVFP4] || made->format[FORMAT_FP8];
+        const char *method = modelopt ? "modelopt" : "mxfp4";
         json_object_set_new(q, "quant_method", json_string(method));
         delete_keys(q, fp8_keys);
         return;
@@ -269,9 +287,41 @@ static json_t *find_quantization(json_t *object)
     return json_is_object(found) ? found : NULL;
 }
 
-static char *nvfp4_config(json_t *config, json_t *quant, json_t *layers,
-                          const struct outgoing *made)
+/* What the recipe and the tensors say of the quantized checkpoint, for both files; the caller owns
+ * it. "exclude_modules" is there; "group_size" and "quantized_layers" may be missing. */
+static json_t *described(json_t *quant, struct toc *toc, const struct outgoing *made)
 {
+    json_t *exclude = quant_value(quant, "exclude_modules"), *listed = NULL, *all = json_object();
+    bool lists = json_is_null(exclude), mixed = !strcmp(quant_algo(made), "MIXED_PRECISION");
+    if (lists)
+        exclude = listed = unquantized_modules(made->model, toc);
+    json_object_set_new(all, "quant_algo", json_string(quant_algo(made)));
+    json_object_set(all, "kv_cache_quant_algo", quant_value(quant, "kv_cache_quant_algo"));
+    if (!lists || !mixed) /* else each layer has its own */
+        json_object_set_new(all, "group_size", json_integer(NVFP4_BLOCK));
+    if (!lists || mixed)
+        json_object_set_new(all, "quantized_layers",
+                            quantized_layers(made->model, toc, made->dense || lists, exclude));
+    json_object_set(all, "exclude_modules", exclude);
+    json_decref(listed);
+    return all;
+}
+
+/* Serving engines read the KV cache's format here; FP8 has no other scale than 1. */
+static void set_kv_cache(json_t *q)
+{
+    const char *algo = json_string_value(json_object_get(q, "kv_cache_quant_algo"));
+    if (algo && !strcmp(algo, "FP8"))
+        json_object_set_new(
+            q, "kv_cache_scheme",
+            json_pack("{s:b, s:i, s:s}", "dynamic", 0, "num_bits", 8, "type", "float"));
+    else
+        json_object_del(q, "kv_cache_scheme");
+}
+
+static char *nvfp4_config(json_t *config, json_t *quant, json_t *all, const struct outgoing *made)
+{
+    static const char *const old[] = {"exclude_modules", "group_size", "quantized_layers", NULL};
     correct(config, made);
     json_t *q = find_quantization(config);
     if (!q) {
@@ -279,28 +329,24 @@ static char *nvfp4_config(json_t *config, json_t *quant, json_t *layers,
         json_object_set_new(config, "quantization_config", q);
     }
     set_method(q, made);
-    if (experts_are_nvfp4(made))
+    if (experts_are_nvfp4(made) && (made->blocks || made->format[FORMAT_MXFP4]))
         json_object_set_new(q, "moe_quant_algo", json_string("NVFP4"));
     else
         json_object_del(q, "moe_quant_algo");
     json_object_set(q, "producer", quant_value(quant, "producer"));
-    json_object_set_new(q, "quant_algo", json_string(quant_algo(made)));
-    json_object_set(q, "kv_cache_quant_algo", quant_value(quant, "kv_cache_quant_algo"));
-    json_object_set_new(q, "group_size", json_integer(NVFP4_BLOCK));
     json_object_set_new(q, "config_groups", config_groups());
-    json_object_set(q, "quantized_layers", layers);
+    delete_keys(q, old);
+    json_object_update(q, all);
     json_object_del(q, "exclude_modules");
-    json_object_set(q, "ignore", quant_value(quant, "exclude_modules"));
+    json_object_set(q, "ignore", json_object_get(all, "exclude_modules"));
+    set_kv_cache(q);
     return config_text(config, true);
 }
 
-static char *nvfp4_hf_quant(json_t *quant, json_t *layers, const struct outgoing *made)
+static char *nvfp4_hf_quant(json_t *quant, json_t *all)
 {
-    json_t *document = json_pack(
-        "{s:O, s:{s:s, s:O, s:i, s:O, s:O}}", "producer", quant_value(quant, "producer"),
-        "quantization", "quant_algo", quant_algo(made), "kv_cache_quant_algo",
-        quant_value(quant, "kv_cache_quant_algo"), "group_size", NVFP4_BLOCK, "quantized_layers",
-        layers, "exclude_modules", quant_value(quant, "exclude_modules"));
+    json_t *document =
+        json_pack("{s:O, s:O}", "producer", quant_value(quant, "producer"), "quantization", all);
     if (!document)
         die("out of memory");
     char *text = config_text(document, false);
@@ -356,19 +402,18 @@ static json_t *new_hf_quant(const struct configs *configs, struct ts_in *in)
     return configs->hf_quant ? json_loads(configs->hf_quant, 0, NULL) : NULL;
 }
 
-void configs_derive(struct configs *configs, struct ts_in *in, const struct toc *toc)
+void configs_derive(struct configs *configs, struct ts_in *in, struct toc *toc)
 {
     struct outgoing made = survey(in, toc);
     json_t *quant = json_object_get(ts_header(in), "quant");
     json_t *config = ts_file_json(in, "config.json");
     *configs = (struct configs){.converted = made.changed && is_result(in) && !is_of_ranks(toc)};
     if (made.format[FORMAT_NVFP4] && json_object_get(quant, "recipe")) {
-        json_t *layers =
-            quantized_layers(made.model, toc, made.dense, quant_value(quant, "exclude_modules"));
-        configs->hf_quant = nvfp4_hf_quant(quant, layers, &made);
+        json_t *all = described(quant, toc, &made);
+        configs->hf_quant = nvfp4_hf_quant(quant, all);
         if (config)
-            configs->config = nvfp4_config(config, quant, layers, &made);
-        json_decref(layers);
+            configs->config = nvfp4_config(config, quant, all, &made);
+        json_decref(all);
     } else {
         if (config)
             configs->config = corrected_config(config, &made);

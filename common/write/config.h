@@ -25,7 +25,7 @@ struct configs {
  * of the whole checkpoint, of which the stream may bring only a part. Every key of config.json
  * about formats then states the formats present, at any depth. If no stage changed the formats,
  * both stay unchanged. configs_free() frees the content. */
-void configs_derive(struct configs *configs, struct ts_in *in, const struct toc *toc);
+void configs_derive(struct configs *configs, struct ts_in *in, struct toc *toc);
 void configs_free(struct configs *configs);
 
 #endif

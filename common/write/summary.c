@@ -109,6 +109,19 @@ static void print_weight_amaxes(const struct summary *s, const json_t *stage, co
                 (int64_t)json_integer_value(synthesized));
 }
 
+static void print_fp8(const struct summary *s, const json_t *stage, const char *program)
+{
+    (void)s;
+    json_int_t weights, synthesized;
+    if (!json_unpack((json_t *)stage, "{s:I, s:I}", "fp8_weights", &weights, "fp8_amax_synthesized",
+                     &synthesized) &&
+        weights)
+        fprintf(stderr,
+                "%s: %" PRId64 " weights became FP8 with one scale, of which %" PRId64
+                " amaxes were taken from the weight itself\n",
+                program, (int64_t)weights, (int64_t)synthesized);
+}
+
 static void print_zeros(const struct summary *s, const json_t *stage, const char *program)
 {
     (void)s;
@@ -208,8 +221,8 @@ static void print_counts(const struct summary *s)
 {
     static void (*const lines[])(const struct summary *s, const json_t *stage,
                                  const char *program) = {
-        print_experts, print_weight_amaxes, print_zeros, print_input_amaxes,
-        print_moments, print_dequantized,   print_blocks};
+        print_experts,      print_weight_amaxes, print_fp8,         print_zeros,
+        print_input_amaxes, print_moments,       print_dequantized, print_blocks};
     size_t i;
     json_t *stage;
     json_array_foreach(s->counts, i, stage)

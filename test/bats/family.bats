@@ -69,7 +69,7 @@ toy_amaxes() {
 
     # Its dumps, and its groups of three: all share the largest, and expert 1 gets its layer's.
     toy_amaxes
-    jq -n '{name: "toy", formats: {"*.mix.*": "keep", "*.router": "keep", "blk.1.*": "keep", "blk.*": "NVFP4"},
+    jq -n '{name: "toy", formats: {"*.mix.*": "keep", "*.router": "keep", "mtp.*": "keep", "blk.*": "NVFP4"},
         producer: {name: "modelopt"}, kv_cache_quant_algo: null, exclude_modules: []}' >"$T/recipe.json"
     amax-merge -q --model "$T/toy" --recipe "$T/recipe.json" --fallback layer-max "$T/amax.safetensors" >"$T/amax.ts"
     st-stat --tsv --place "$T/amax.ts" | cut -f1,7,16,17 >"$T/amaxes"

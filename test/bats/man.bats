@@ -1,5 +1,6 @@
 load common
 load craft
+load v3
 
 # The SYNOPSIS of a page, on one line, white space squeezed.
 synopsis() {
@@ -103,6 +104,15 @@ given() {
         nvfp4-cast --amax amax.ts DeepSeek-V4 | st-write --quiet DeepSeek-V4-NVFP4
         nvfp4-pack --amax amax.ts DeepSeek-V4 | st-write --quiet other
     )
+    # DeepSeek-V3, and calibrations of it: what a default one has, and one of attention, too.
+    v3_checkpoint "$T/given/DeepSeek-V3"
+    mkdir "$T/given/v3-dumps"
+    v3_dump "$T/given/v3-dumps/amax.safetensors" layers.{0,1}.attn.wo layers.0.ffn.w{1,2,3} \
+        layers.1.ffn.{experts.{0,1},shared_experts}.w{1,2,3}
+    v3_dump "$T/mla.safetensors" layers.{0,1}.attn.{wq_a,wq_b,wkv_a,wo} layers.0.ffn.w{1,2,3} \
+        layers.1.ffn.{experts.{0,1},shared_experts}.w{1,2,3}
+    st-read --inline "$T/mla.safetensors" >"$T/given/mla-amax.ts"
+    amax-merge -q --model "$T/given/DeepSeek-V3" --recipe mla-fp8 --peer-max "$T/mla.safetensors" >"$T/given/v3.ts"
     # Two short samples of token ids.
     safetensors "$T/ids.safetensors" \
         '{"input_ids":{"dtype":"I32","shape":[2,4],"data_offsets":[0,32]}}' \
@@ -169,7 +179,7 @@ try() {
         name=${path##*/}
         if [ ! -d "$path" ]; then
             cp "$path" "$folder"
-        elif ! grep -qE "st-write( -[^ ]+)* $name( |\$)|v4-.* $name\$" <<<"$2"; then
+        elif ! grep -qE "st-write( -[^ ]+)* $name( |\$)|v[34]-.* $name\$" <<<"$2"; then
             ln -s "$path" "$folder"
         fi
     done
@@ -191,7 +201,7 @@ try() {
 
 @test "the examples of every -h run" {
     given
-    for source in stages/*.c pipelines/v4-*; do
+    for source in stages/*.c pipelines/v[34]-*; do
         name=$(basename "$source" .c)
         examples=$(usage_examples "$name")
         [ -n "$examples" ] || { echo "$name: no examples" && wrong=1; }

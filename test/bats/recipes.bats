@@ -32,7 +32,8 @@ like_golden() {
     pack="nvfp4-pack --recipe full --amax '$T/amax.ts'"
     pipeline "$pack '$NANO' >'$T/full.ts'"
     like_golden "$FIXTURES" "$T/full.ts"
-    pipeline "fp8-dequant --recipe full '$NANO' | mxfp4-unpack --recipe full | $pack >'$T/stages.ts'"
+    jq '.formats |= map_values("BF16")' "$RECIPES/full.json" >"$T/bf16.json"
+    pipeline "fp8-dequant --recipe '$T/bf16.json' '$NANO' | mxfp4-unpack --recipe '$T/bf16.json' | $pack >'$T/stages.ts'"
     [ "$(st-sum "$T/full.ts")" = "$(st-sum "$T/stages.ts")" ]
 }
 
@@ -54,7 +55,8 @@ like_golden() {
     nvfp4-pack --recipe full --amax "$T/amax.ts" "$NANO" >"$T/pack.ts"
     diff <(grep '\.experts\.' "$T/got") <(digests "$T/cast.ts" | grep '\.experts\.')
     diff <(grep -v '\.experts\.' "$T/got") <(digests "$T/pack.ts" | grep -v '\.experts\.')
-    pipeline "nvfp4-cast --zero positive $options '$NANO' | fp8-dequant --recipe full | nvfp4-pack $options | st-sum >'$T/stages'"
+    jq '.formats |= map_values("BF16")' "$RECIPES/full.json" >"$T/bf16.json"
+    pipeline "nvfp4-cast --zero positive $options '$NANO' | fp8-dequant --recipe '$T/bf16.json' | nvfp4-pack $options | st-sum >'$T/stages'"
     st-sum "$T/full.ts" | cmp - "$T/stages"
     for jobs in 1 2; do
         v4-experts -q --recipe full --zero positive --jobs $jobs --amax "$T/amax.ts" "$NANO" "$T/out$jobs"

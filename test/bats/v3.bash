@@ -64,7 +64,7 @@ JSON
     safetensors "$1/model.safetensors" "{$header}" "$data"
 }
 
-# v3_dump FILE [MODULE...]: amaxes of these modules, as dumps call them; inputs are 3.004, weights 0.1855, in BF16. Without
+# v3_dump FILE [MODULE...]: amaxes of these modules, as dumps call them; inputs are 3, weights 0.1855, in BF16. Without
 # MODULE, those of a default calibration of this checkpoint in which no token reached expert 1.
 v3_dump() {
     local header='' data='' at=0 module

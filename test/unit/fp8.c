@@ -120,6 +120,18 @@ static void rows_that_no_block_fits(void **state)
         }
 }
 
+/* 1 / 0.9403 is 1.0635: as BF16 1.0625, half way between two codes, of which 1 is even. Without
+ * that rounding, 1.125 would be nearer. */
+static void packing_rounds_the_quotient_to_bf16(void **state)
+{
+    (void)state;
+    const uint16_t w[] = {0x3f80, 0xbf80, 0x8000, 0x447a, 0xc47a};
+    const uint8_t wanted[] = {0x38, 0xb8, 0x80, 0x7e, 0xfe}; /* 1, -1, -0, and 448 for 1000 */
+    uint8_t out[sizeof wanted];
+    fp8_pack_row(out, w, 0.9403f, sizeof wanted);
+    assert_memory_equal(out, wanted, sizeof wanted);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -128,6 +140,7 @@ int main(void)
         cmocka_unit_test(product_is_rounded_to_f32_first),
         cmocka_unit_test(infinite_scale),
         cmocka_unit_test(rows_that_no_block_fits),
+        cmocka_unit_test(packing_rounds_the_quotient_to_bf16),
     };
     return cmocka_run_group_tests_name("fp8", tests, NULL, NULL);
 }

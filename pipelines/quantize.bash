@@ -1,0 +1,253 @@
+# Shared by the pipelines that quantize a checkpoint, which source it: options, the calibration, and the steps. A
+# pipeline says in arrays
+#     recipe     --recipe NAME for all stages, or nothing: their default
+#     selection  that, and other options that select matrices, for amax-merge
+#     policies   options of amax-merge about the values of amaxes
+#     record     options of amax-calib about what else to record
+#     convert    the command that quantizes the stream on standard input; takes -n and -q
+# and in
+#     converter  what to call that when it failed
+#     resumes    not empty: after a run that died, only missing shards are read
+#     drafts_too not empty: drafts are calibrated, too, where they have a forward pass
+
+. "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/seekpipe.bash"
+
+amax='' calib=() samples='' length='' all_experts=() save_amax='' eval='' device=''
+fallback='' field=() input_scale='' jobs=1 summary='' mtp=() measured=() headroom=() record=()
+recipe=() selection=() policies=() convert=() converter='' resumes=yes drafts_too=''
+
+# What arrange takes for conversion_option.
+conversion_options=amax:,calib:,field:,samples:,length:,all-experts,save-amax:,device:,eval:,fallback:,input-scale:
+conversion_options+=,jobs:,recipe:,summary:
+
+# conversion_option OPTION NEXT: one that every such pipeline has; $taken: how many words after it are its value.
+conversion_option() {
+    taken=1
+    case $1 in
+    --amax) file_name "$1" "$2"; amax=$2 ;;
+    --calib) file_name "$1" "$2"; calib+=("$2") ;;
+    --field) [[ $2 =~ ^[^+] ]] || usage_error "$1: '$2' names no field"; field=(--field "$2") ;;
+    --samples)
+        [[ $2 =~ ^[1-9][0-9]{0,8}(,[1-9][0-9]{0,8})*$ ]] || usage_error "$1: '$2' is not a list of numbers from 1"
+        samples=$2 ;;
+    --length) number "$1" "$2" 2 2147483647; length=$2 ;;
+    --save-amax) output_file "$1" "$2"; save_amax=$2 ;;
+    --device) choice "$1" "$2" cpu cuda; device=$2 ;;
+    --eval) file_name "$1" "$2"; eval=$2 ;;
+    --fallback) choice "$1" "$2" layer-max projection-max none; fallback=$2 ;;
+    --input-scale)
+        headroom=() input_scale=''
+        case $2 in
+        calib) return ;;
+        headroom) headroom=(--headroom); return ;;
+        esac
+        [[ $2 =~ ^[0-9]*\.?[0-9]*([eE][-+]?[0-9]+)?$ && ${2%[eE]*} =~ [1-9] ]] ||
+            usage_error "$1: '$2' is not calib, headroom or a number above 0"
+        input_scale=$2 ;;
+    --jobs) number "$1" "$2" 1 999; jobs=$2 ;;
+    --recipe) file_name "$1" "$2"; recipe=(--recipe "$2") ;;
+    --summary) output_file "$1" "$2"; summary=$2 ;;
+    --all-experts) taken=0 all_experts=(--all-experts) ;;
+    *) taken=0; common_option "$1" ;;
+    esac
+}
+
+# conversion_operands "$@": source and destination; and what does not go together.
+conversion_operands() {
+    if [ -n "${calib[*]}" ] && [ $# -gt 2 ]; then # --calib texts/*.jsonl source destination
+        calib+=("${@:1:$#-2}")
+        shift $(($# - 2))
+    fi
+    [ $# -eq 2 ] || usage_error "a source and a destination are needed"
+    file_name source "$1"
+    file_name destination "$2"
+    case ${amax:+a}${calib:+c}${input_scale:+i} in
+    a | c | i) ;;
+    '') usage_error "how large do activations get? --calib TEXT finds out by running the model; --amax AMAX takes a \
+calibration, or an NVFP4 checkpoint of this model; --input-scale 1 does without" ;;
+    *) usage_error "--amax, --calib and --input-scale exclude each other" ;;
+    esac
+    [ -n "${calib[*]}$eval" ] || [ -z "${field[*]}$samples$length$device" ] ||
+        usage_error "--field, --samples, --length and --device are for running the model on a text, with --calib or --eval"
+    [ -z "$save_amax" ] || [ "$save_amax" != "$summary" ] || usage_error "--save-amax and --summary name the same file"
+    [ -z "${plan[*]}" ] || summary=''
+    source=$1 destination=$2
+    samples=${samples:-128} length=${length:-512} device=${device:-cpu}
+    kept=${destination%"${destination##*[!/]}"}.calib # what a killed run leaves to the next one
+    [ -w "$(dirname -- "$kept")" ] || kept=$destination/.calib # as where the destination is a mount point
+}
+
+# conversion_begin: make $scratch, in which amax.ts will be. What is not a pipeline's first stage reads $weights: a
+# source that ends in zeros through st-read, too.
+conversion_begin() {
+    scratch=$(mktemp -d)
+    trap end_conversion EXIT
+    weights=$source
+    [ -n "${zeros[*]}" ] || return 0
+    weights=$scratch/source.ts
+    quietly st-read "${zeros[@]}" -o "$weights" "$source" || blame $? st-read
+}
+
+end_conversion() {
+    rm -rf "$scratch"
+    # Nothing was kept; unless amax-calib is at work there for another run.
+    [ ! -d "$kept" ] || flock -n "$kept" rmdir "$kept" 2>/dev/null || :
+}
+
+# tokenize RESULT SAMPLES TEXT...: by the checkpoint's own tokenizer.
+tokenize() {
+    quietly st-tokenize "${talk[@]:--v}" --tokenizer "$source" --length "$length" --samples "$2" \
+        "${field[@]}" -o "$1" -- "${@:3}" || blame $? st-tokenize
+}
+
+# merge_amaxes OPTION...: with what all runs of amax-merge have.
+merge_amaxes() {
+    quietly amax-merge "${talk[@]}" --model "$weights" "${selection[@]}" ${summary:+--summary "$summary"} \
+        -o "$scratch/amax.ts" "$@"
+}
+
+# merge READER CALIBRATION [-n]: merge its ranks, let fused matrices share, fill in experts never reached. An
+# existing calibration that lacks many experts may be another model's; they are filled in only if the user named a
+# --fallback. A calibration that is made here is of this model.
+merge() {
+    local coverage=()
+    [ -z "$amax" ] || [ -n "${calib[*]}" ] || [ -n "$fallback" ] || coverage=(--coverage 90)
+    "$1" "${@:3}" "$2" |
+        merge_amaxes "${@:3}" "${policies[@]}" "${headroom[@]}" --fallback "${fallback:-layer-max}" "${coverage[@]}" ||
+        blame "${PIPESTATUS[*]}" "$1" amax-merge
+}
+
+# write_part I/N: one part of the weights, for st-write --join.
+write_part() {
+    [ -z "$resumes" ] || resume_part "$1" "$destination"
+    st-read --part "$1" "${zeros[@]}" "${part[@]}" "$source" |
+        "${convert[@]}" -q |
+        quietly st-write -q "${overwrite[@]}" "${verify[@]}" --part "$destination" ||
+        blame "${PIPESTATUS[*]}" {st-read,"$converter",st-write}" of part $1"
+}
+
+# unmade FILE: an output that was asked for cannot come from a run with nothing to do.
+unmade() {
+    echo "$program: $1: was not written, as $destination is complete already; amax-calib and amax-merge write it \
+alone, or --overwrite" >&2
+    exit 1
+}
+
+# convert_checkpoint: all of it.
+convert_checkpoint() {
+    get_calibration
+    make_plan
+    [ -z "${plan[*]}" ] || return 0
+    if complete_already "$(<"$scratch/plan")"; then
+        for file in "$save_amax" ${calib[0]:+"$summary"}; do
+            [ -z "$file" ] || [ -e "$file" ] || unmade "$file"
+        done
+        [ -z "$eval" ] || echo "$program: --eval was not done again; st-eval does it alone" >&2
+        return 0
+    fi
+    [ -z "${calib[*]}" ] || calibrate
+    [ -z "$eval" ] || evaluate
+    write_weights
+    verify_result "$destination" "$source" # what serving engines make of it
+    # Nothing is left to do for which anything was kept.
+    rm -f "$kept"/source-????????????????.{txt,ts}{,.partial}
+    [ -z "${calib[*]}" ] || amax-calib --resume "$kept" --resume-discard || blame $? amax-calib
+    [ -z "$eval" ] || echo "$results"
+}
+
+# Texts to tokens. Amaxes that are there, or no calibration.
+get_calibration() {
+    [ -z "${calib[*]}" ] || tokenize "$scratch/calib.ts" "$samples" "${calib[@]}"
+    [ -z "$eval" ] || tokenize "$scratch/eval.ts" "${samples##*,}" "$eval"
+    case $amax in
+    '') ;;
+    *.pt) merge pt-read "$amax" ;;
+    *) if compgen -G "$amax/*.pt" >/dev/null; then merge pt-read "$amax"; else merge st-read "$amax"; fi ;;
+    esac
+    [ -z "$input_scale" ] || merge_amaxes --input-scale "$input_scale" || blame $? amax-merge
+}
+
+# The plan, which fails early where the work would fail, and tells whether all is done.
+make_plan() {
+    choose_last "$destination"
+    if [ -n "${calib[*]}" ]; then
+        plan_calib=(quietly amax-calib -n "${all_experts[@]}" "${headroom[@]}" "${recipe[@]}" --device "$device"
+            --tokens "$scratch/calib.ts" --resume "$kept" -o "$scratch/plan.ts")
+        # Drafts that are cast are calibrated, too, where they have a forward pass.
+        if [ -n "$drafts_too" ] && "${plan_calib[@]}" --mtp "$weights" 2>/dev/null; then
+            mtp=(--mtp)
+        else
+            "${plan_calib[@]}" "$weights" || blame $? amax-calib
+        fi
+        merge st-read "$scratch/plan.ts" -n
+    fi
+    judge=(quietly st-eval --device "$device" --tokens "$scratch/eval.ts")
+    if [ -n "$eval" ]; then
+        "${judge[@]}" -n "$weights" || blame $? st-eval
+        st-read -n "${zeros[@]}" "$source" |
+            "${convert[@]}" -n |
+            "${judge[@]}" -n ||
+            blame "${PIPESTATUS[*]}" st-read "$converter" st-eval
+    fi
+    : >"$scratch/plan"
+    split=()
+    [ "$jobs" = 1 ] || split=(--part)
+    if [ "$last" = st-write ]; then
+        st-read -n "${zeros[@]}" "$source" |
+            "${convert[@]}" -n |
+            plan_write "$destination" "$scratch/plan" "${split[@]}" ||
+            blame "${PIPESTATUS[*]}" st-read "$converter" st-write
+    fi
+    if [ "$jobs" != 1 ] && [ "$(st-write --state "$destination")" = partial ]; then # were they as many parts?
+        st-read -n --part "1/$jobs" "${zeros[@]}" "$source" |
+            "${convert[@]}" -q -n |
+            quietly st-write -n "${overwrite[@]}" --part "$destination" >/dev/null ||
+            blame "${PIPESTATUS[*]}" st-read "$converter" st-write
+    fi
+}
+
+# A calibration of our own: the model runs on the text, expert by expert. The result is kept until the weights are
+# written.
+calibrate() {
+    amax=${save_amax:-$scratch/calib-amax.ts}
+    [ -z "${record[*]}" ] || mkdir -p "$kept"
+    quietly amax-calib "${talk[@]}" "${all_experts[@]}" "${headroom[@]}" "${record[@]}" "${recipe[@]}" "${mtp[@]}" \
+        --device "$device" --tokens "$scratch/calib.ts" --resume "$kept" --resume-keep -o "$amax" "$weights" ||
+        blame $? amax-calib
+    merge st-read "$amax"
+}
+
+# How well source and result predict a text, each with its serving arithmetic. The source's predictions are kept
+# until the weights are written, under a name that tells source, text and device.
+evaluate() {
+    judge+=("${talk[@]}")
+    digest=$({ st-read -n "${zeros[@]}" "$source" && cat "$scratch/eval.ts" && echo "$device"; } | sha256sum)
+    before=$kept/source-${digest:0:16}
+    mkdir -p "$kept"
+    [ -e "$before.txt" ] ||
+        "${judge[@]}" --save "$before.ts" -o "$before.txt" "$weights" || blame $? st-eval
+    st-read "${zeros[@]}" "$source" |
+        "${convert[@]}" |
+        "${judge[@]}" --save "$scratch/result.ts" -o "$scratch/result" ||
+        blame "${PIPESTATUS[*]}" st-read "$converter" st-eval
+    quietly st-eval --compare -o "$scratch/both" "$before.ts" "$scratch/result.ts" ||
+        blame $? st-eval
+    results=$(printf 'source: %s\nresult: %s\nresult against source: %s' \
+        "$(<"$before.txt")" "$(<"$scratch/result")" "$(<"$scratch/both")")
+    printf 'text: %s\n%s\n' "$(basename -- "$eval")" "$results" >"$scratch/measured"
+    measured=(--measured "$scratch/measured") # for README.md
+}
+
+# The weights, to disk. Until here, nothing was put in place.
+write_weights() {
+    if [ "$jobs" = 1 ] || [ "$last" = st-cmp ]; then
+        [ -z "$resumes" ] || resume "$destination"
+        st-read "${zeros[@]}" "${part[@]}" "$source" |
+            "${convert[@]}" |
+            put "$destination" "${measured[@]}" ||
+            blame "${PIPESTATUS[*]}" st-read "$converter" "$last"
+    else
+        in_parts "$jobs" write_part
+        quietly st-write "${talk[@]}" "${overwrite[@]}" "${measured[@]}" --join "$destination" || blame $? 'st-write --join'
+    fi
+}
