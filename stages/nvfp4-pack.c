@@ -36,8 +36,6 @@ struct options {
     const char *scale_search;
     enum scale_search search;
     bool verbose;
-    uint64_t synthesized;
-    struct zeros zeros;
 };
 
 /* ---- the amax of a weight ---- */
@@ -62,9 +60,12 @@ static float largest_magnitude(const struct to_nvfp4 *job, const struct member *
     return bf16_to_f32(largest);
 }
 
-static float weight_amax(struct to_nvfp4 *job, const struct member *member, struct options *o)
+/* *synthesized: it was taken from the weight itself. */
+static float weight_amax(struct to_nvfp4 *job, const struct member *member, const struct options *o,
+                         bool *synthesized)
 {
     double known;
+    *synthesized = false;
     if (amaxes_find(job->amaxes, member->w->module, AMAX_WEIGHT, &known)) {
         float amax = (float)known;
         if (amax == 0 && largest_magnitude(job, member) != 0)
@@ -73,8 +74,7 @@ static float weight_amax(struct to_nvfp4 *job, const struct member *member, stru
                 ts_name(job->in), member->tensor->name);
         return amax;
     }
-    if (!member->tensor->context)
-        o->synthesized++;
+    *synthesized = true;
     if (o->verbose)
         warn("%s: no weight amax in the amax stream; taken from the weight", member->tensor->name);
     return largest_magnitude(job, member);
@@ -90,9 +90,10 @@ struct packing {
     scales_row *scales;    /* the search */
     struct recode *recode; /* of MXFP4 without a search, which needs no BF16; else NULL */
     uint8_t *packed;       /* all codes, made with the scales; NULL if they are too many to keep */
-    struct zeros *zeros;   /* of all weights */
-    bool zero;             /* its amax is 0, or all its scales are */
-    bool nonzero;          /* a byte of it is not 0 */
+    bool verbose;
+    bool synthesized; /* its amax was taken from the weight */
+    bool zero;        /* its amax is 0, or all its scales are */
+    bool nonzero;     /* a byte of it is not 0 */
 };
 
 /* A thread's scratch memory: a row as BF16, or its output. */
@@ -191,8 +192,10 @@ static void make_nibbles(struct band *band)
 static void end_packing(void *context)
 {
     struct packing *p = context;
+    to_nvfp4_count(p->job, p->member);
+    ts_count(p->job->out, NULL, "weight_amax_synthesized", p->synthesized);
     if (p->zero || !p->nonzero)
-        zeros_add(p->zeros, p->member->tensor->name);
+        zeros_add(p->job->out, p->member->tensor->name, p->verbose);
     free(p->recode);
     free(p->packed);
     free(p);
@@ -220,7 +223,8 @@ static scales_row *scales_of(const struct options *o, const struct codec *codec)
 /* The scales come before the codes in a stream. So the codes are kept, or made in a second pass if
  * there are many: memory is bounded for any matrix. */
 static void pack_member(struct to_nvfp4 *job, const struct group *group,
-                        const struct member *member, float amax, struct options *o)
+                        const struct member *member, float amax, bool synthesized,
+                        const struct options *o)
 {
     const struct weight *w = member->w;
     float scale_2 = scale_2_of(o, amax);
@@ -229,7 +233,8 @@ static void pack_member(struct to_nvfp4 *job, const struct group *group,
                           .member = member,
                           .scale_2 = scale_2,
                           .scales = scales_of(o, job->codec),
-                          .zeros = &o->zeros};
+                          .verbose = o->verbose,
+                          .synthesized = synthesized};
     p->zero = amax == 0 ||
               (member->held_scale &&
                zeros_only(member->scales.raw, (size_t)ts_held_tensor(member->held_scale)->size));
@@ -254,10 +259,11 @@ static void pack_member(struct to_nvfp4 *job, const struct group *group,
 
 static void pack_group(struct to_nvfp4 *job, struct group *group, void *context)
 {
-    struct options *o = context;
+    const struct options *o = context;
     float amax = 0;
+    bool synthesized[GROUP_MAX];
     for (unsigned i = 0; i < group->members; i++)
-        amax = fmaxf(amax, weight_amax(job, &group->member[i], o));
+        amax = fmaxf(amax, weight_amax(job, &group->member[i], o, &synthesized[i]));
     if (scale_2_of(o, amax) == 0)
         die("%s: %s: its weight amax of %g is too small for a weight_scale_2", ts_name(job->in),
             group->member[0].tensor->name, (double)amax);
@@ -267,7 +273,7 @@ static void pack_group(struct to_nvfp4 *job, struct group *group, void *context)
             to_nvfp4_pass(job, member);
             continue;
         }
-        pack_member(job, group, member, amax, o);
+        pack_member(job, group, member, amax, synthesized[i], o);
     }
 }
 
@@ -304,11 +310,10 @@ int main(int argc, char **argv)
     /* Matrices are alike: keep freed memory, or the kernel would clear its pages again. */
     mallopt(M_MMAP_THRESHOLD, 2 * KEEP_MOST);
     mallopt(M_TRIM_THRESHOLD, 4 * KEEP_MOST);
-    o.verbose = o.zeros.verbose = stage.verbose;
+    o.verbose = stage.verbose;
     to_nvfp4_begin(&job, &stage, &o.common, convertible);
+    ts_count(job.out, NULL, "weight_amax_synthesized", 0);
     to_nvfp4_run(&job, pack_group, &o);
-    json_t *counts = json_pack("{s:I}", "weight_amax_synthesized", (json_int_t)o.synthesized);
-    zeros_end(&o.zeros, counts);
-    to_nvfp4_finish(&job, counts);
+    to_nvfp4_finish(&job);
     return stage_end(&stage);
 }
