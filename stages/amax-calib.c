@@ -9,9 +9,11 @@
 #include "base/json.h"
 #include "base/output.h"
 #include "forward/forward_options.h"
+#include "forward/inputs.h"
 #include "forward/resume.h"
 #include "model/weights.h"
 #include "quantize/amax.h"
+#include "quantize/moments.h"
 #include "quantize/recipe.h"
 
 static const struct program program = {
@@ -27,9 +29,9 @@ static const struct program program = {
 };
 
 struct options {
-    const char *recipe, *resume;
+    const char *recipe, *resume, *moments;
     uint64_t resume_every;
-    bool all_experts, resume_keep, resume_discard;
+    bool all_experts, headroom, resume_keep, resume_discard;
     struct forward_options forward;
 };
 
@@ -43,6 +45,7 @@ struct results {
     const struct recipe *recipe; /* or NULL */
     struct resume resume;
     struct scalars scalars;
+    struct moments_writer *moments; /* NULL: not wanted */
 };
 
 /* ---- collecting ---- */
@@ -69,7 +72,29 @@ static void take_linear(void *context, const struct linear_seen *seen)
         add_amax(r, seen->module, AMAX_INPUT, seen->input_amax);
     if (seen->rows && seen->weighted)
         add_amax(r, seen->module, AMAX_ENGINE_INPUT, seen->unweighted_amax);
+    if (seen->rows && r->options->headroom)
+        add_amax(r, seen->module, AMAX_HEADROOM, seen->headroom_amax);
+    if (seen->rows && r->options->headroom && seen->weighted)
+        add_amax(r, seen->module, AMAX_ENGINE_HEADROOM, seen->unweighted_headroom_amax);
+    if (seen->moments)
+        moments_add(r->moments, seen->module, seen->moments, seen->cols);
     add_amax(r, seen->module, AMAX_WEIGHT, seen->weight_amax);
+}
+
+/* True for the first module of a group, whose input the others have, too. */
+static bool is_first(const struct results *r, const char *module)
+{
+    struct place place = model_place(r->model, module), first;
+    return !model_group_member(r->model, &place, 0, &first) || !place_compare(&place, &first);
+}
+
+static unsigned records(void *context, const char *module, bool expert)
+{
+    const struct results *r = context;
+    unsigned kinds = r->options->headroom ? INPUTS_AMAXES : 0;
+    if (!expert && !quantizes(context, module))
+        return 0;
+    return r->options->moments && is_first(r, module) ? kinds | INPUTS_MOMENTS : kinds;
 }
 
 static void take_routed(void *context, const char *expert, uint64_t tokens)
@@ -87,6 +112,8 @@ static void take_states(void *context, const struct states *states)
 {
     struct results *r = context;
     forward_options_states(&r->options->forward, r->stage, r->run, states);
+    if (r->moments) /* before the layer counts as done */
+        moments_flush(r->moments);
     resume_save(&r->resume, r->run, r->stage, states, &r->scalars);
 }
 
@@ -126,8 +153,9 @@ static char *deciding_options(const struct results *r)
 {
     const struct options *o = r->options;
     json_t *options =
-        json_pack("{s:s, s:b, s:b, s:I, s:I, s:s*}", "version", SEEKPIPE_VERSION, "all_experts",
-                  (int)o->all_experts, "mtp", (int)r->run->mtp, "first", (json_int_t)r->run->first,
+        json_pack("{s:s, s:b, s:b, s:b, s:b, s:I, s:I, s:s*}", "version", SEEKPIPE_VERSION,
+                  "all_experts", (int)o->all_experts, "headroom", (int)o->headroom, "moments",
+                  o->moments != NULL, "mtp", (int)r->run->mtp, "first", (json_int_t)r->run->first,
                   "last", (json_int_t)r->run->last, "states_out", o->forward.states_out);
     if (!options)
         die("out of memory");
@@ -196,6 +224,26 @@ static int discard(const struct options *o, struct stage *stage)
     return stage_end(stage);
 }
 
+static struct arg moments_arg(const char **to)
+{
+    return (struct arg){
+        .name = "moments",
+        .kind = ARG_TEXT,
+        .to = to,
+        .value = "dir",
+        .help = "write second moments of the inputs to dir, for nvfp4-pack --scale-search hessian",
+        .in = FORM(0),
+        .silent = true};
+}
+
+static struct arg headroom_arg(bool *to)
+{
+    return (struct arg){.name = "headroom",
+                        .to = to,
+                        .help = "also record input amaxes with headroom, for amax-merge --headroom",
+                        .in = FORM(0)};
+}
+
 static void take_options(struct options *o, struct stage *stage, int argc, char **argv)
 {
     const struct arg own[] = {
@@ -203,6 +251,8 @@ static void take_options(struct options *o, struct stage *stage, int argc, char 
          .to = &o->all_experts,
          .help = "also send every token through every expert, for amaxes only",
          .in = FORM(0)},
+        headroom_arg(&o->headroom),
+        moments_arg(&o->moments),
         {.name = "recipe",
          .kind = ARG_TEXT,
          .to = &o->recipe,
@@ -253,29 +303,52 @@ static void take_options(struct options *o, struct stage *stage, int argc, char 
     free(args);
 }
 
+static void check_options(const struct options *o, const struct stage *stage)
+{
+    struct launch launch;
+    if (o->resume && o->forward.states_in)
+        die_usage(
+            "--resume and --states-in exclude each other: --resume begins with states of its own");
+    if (!o->resume && (o->resume_every || o->resume_keep))
+        die_usage("--resume-every and --resume-keep go with --resume: into which folder?");
+    if (!stage->output && isatty(STDOUT_FILENO)) /* not only after hours of work */
+        die_usage("standard output is a terminal, and a tensor stream is binary; redirect it, or "
+                  "use -o FILE");
+    if (o->resume && launch_read(&launch))
+        die_usage(
+            "--resume does not go with several ranks: each has the states of its own samples");
+    if (o->resume)
+        output_check_folder(o->resume);
+    if (o->moments)
+        output_check_folder(o->moments);
+}
+
+/* What the run reports, and to whom. */
+static void listen(struct forward *run, struct results *r)
+{
+    run->arithmetic = ARITHMETIC_CALIBRATION;
+    run->all_experts = r->options->all_experts;
+    run->context = r;
+    run->quantizes = quantizes;
+    run->recipe = r->recipe ? recipe_digest(r->recipe) : NULL;
+    run->records = r->options->headroom || r->options->moments ? records : NULL;
+    run->linear = take_linear;
+    run->routed = take_routed;
+    run->states = take_states;
+    if (r->options->moments && !r->stage->plan && !ranks_rank(run->ranks))
+        r->moments = moments_writer_new(r->options->moments, r->model, r->stage);
+}
+
 int main(int argc, char **argv)
 {
     struct options o = {0};
     struct stage stage;
-    struct launch launch;
     struct forward run;
     struct tokens tokens;
     take_options(&o, &stage, argc, argv);
     if (o.resume_discard)
         return discard(&o, &stage);
-    if (o.resume && o.forward.states_in)
-        die_usage(
-            "--resume and --states-in exclude each other: --resume begins with states of its own");
-    if (!o.resume && (o.resume_every || o.resume_keep))
-        die_usage("--resume-every and --resume-keep go with --resume: into which folder?");
-    if (!stage.output && isatty(STDOUT_FILENO)) /* not only after hours of work */
-        die_usage("standard output is a terminal, and a tensor stream is binary; redirect it, or "
-                  "use -o FILE");
-    if (o.resume && launch_read(&launch))
-        die_usage(
-            "--resume does not go with several ranks: each has the states of its own samples");
-    if (o.resume)
-        output_check_folder(o.resume);
+    check_options(&o, &stage);
     forward_options_open(&o.forward, &stage, &run, &tokens, 1);
     const struct model *model = ts_model(run.in);
     struct recipe *recipe = open_recipe(&o, &stage, run.in);
@@ -286,19 +359,14 @@ int main(int argc, char **argv)
                               .model = model,
                               .recipe = recipe};
     scalars_begin(&results.scalars, "amax.safetensors");
-    run.arithmetic = ARITHMETIC_CALIBRATION;
-    run.all_experts = o.all_experts;
-    run.context = &results;
-    run.quantizes = quantizes;
-    run.recipe = recipe ? recipe_digest(recipe) : NULL;
-    run.linear = take_linear;
-    run.routed = take_routed;
-    run.states = take_states;
+    listen(&run, &results);
     if (stage.plan)
         plan(&results, run.in);
     else
         resume(&results, &run);
     forward_options_run(&run);
+    if (results.moments)
+        moments_flush(results.moments); /* of the last drafts */
     if (o.resume_keep)
         resume_finish(&results.resume, &run, &stage, &results.scalars);
     if (!ranks_rank(run.ranks))
@@ -306,6 +374,7 @@ int main(int argc, char **argv)
     forward_options_close(&run);
     tokens_free(&tokens);
     scalars_free(&results.scalars);
+    moments_writer_free(results.moments);
     recipe_free(recipe);
     int code = stage_end(&stage);
     resume_end(&results.resume); /* the output is complete */

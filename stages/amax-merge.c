@@ -11,6 +11,7 @@
 #include "base/text.h"
 #include "model/weights.h"
 #include "quantize/amax.h"
+#include "quantize/effective.h"
 #include "quantize/fit.h"
 #include "quantize/recipe.h"
 #include "tensor/nvfp4.h"
@@ -34,7 +35,7 @@ struct options {
     float input_scale; /* of all experts; 0: not given */
     json_t *entry;     /* of this run in the history */
     uint64_t coverage; /* percent */
-    bool peer_max, verbose;
+    bool headroom, peer_max, verbose;
 };
 
 /* An amax, or the number of tokens that reached an expert. Its name is in the table of contents. */
@@ -127,18 +128,36 @@ static bool is_tokens(const struct tensor *tensor)
     return dot && !strcmp(dot, ".tokens") && tensor->dtype == DTYPE_I64 && tensor->size == 8;
 }
 
-/* Of an input's two amaxes, the one that --w2 names; a single one always. */
+static bool has(const struct table *table, struct ts_in *in, const char *module,
+                enum amax_which which)
+{
+    char *name = amax_name(table->model, module, which);
+    bool found = toc_find(ts_toc(in), name) >= 0;
+    free(name);
+    return found;
+}
+
+/* An input has amaxes with headroom and without: of those that --headroom asks for, or not,
+ * there may be two again, and --w2 chooses. A single one is taken always. */
 static bool is_chosen(struct table *table, const struct options *o, struct ts_in *in,
                       const char *module, enum amax_which which)
 {
+    static const enum amax_which other[] = {[AMAX_INPUT] = AMAX_ENGINE_INPUT,
+                                            [AMAX_ENGINE_INPUT] = AMAX_INPUT,
+                                            [AMAX_HEADROOM] = AMAX_ENGINE_HEADROOM,
+                                            [AMAX_ENGINE_HEADROOM] = AMAX_HEADROOM};
+    bool engine = which == AMAX_ENGINE_INPUT || which == AMAX_ENGINE_HEADROOM;
+    bool headroom = which == AMAX_HEADROOM || which == AMAX_ENGINE_HEADROOM;
     if (which == AMAX_WEIGHT)
         return true;
-    char *name =
-        amax_name(table->model, module, which == AMAX_INPUT ? AMAX_ENGINE_INPUT : AMAX_INPUT);
-    bool both = toc_find(ts_toc(in), name) >= 0;
-    bool chosen = !both || (which == AMAX_ENGINE_INPUT) == !strcmp(o->w2, "engine");
+    if (o->headroom && !has(table, in, module, AMAX_HEADROOM))
+        die("%s: %s has no input amax with headroom; amax-calib --headroom records it", ts_name(in),
+            module);
+    if (headroom != o->headroom)
+        return false;
+    bool both = has(table, in, module, other[which]);
+    bool chosen = !both || engine == !strcmp(o->w2, "engine");
     struct place place = model_place(table->model, module);
-    free(name);
     if (chosen && place_is_routed(&place) && model_is_last_matrix(table->model, &place))
         *(both ? &table->both : &table->one) += 1;
     return chosen;
@@ -224,6 +243,10 @@ static void read_stream(struct table *table, const struct options *o, struct ts_
     size_t before = table->count;
     if (before && checkpoint != table->exact)
         die("%s: a checkpoint and a calibration do not go together; give one of them", ts_name(in));
+    if (checkpoint && o->headroom)
+        die("%s: a checkpoint has no input amaxes with headroom; a calibration by amax-calib "
+            "--headroom does",
+            ts_name(in));
     table->exact = checkpoint;
     while (ts_next(in))
         if (checkpoint)
@@ -565,6 +588,22 @@ static void sort(struct table *table)
     model_sort(table->model, table->toc, table->entry, sizeof *table->entry);
 }
 
+/* What engines make of a calibration's input amaxes; NULL where values are not known. */
+static json_t *effective_of(const struct table *table, const struct options *o, bool plan)
+{
+    if (plan || o->input_scale > 0)
+        return NULL;
+    struct effective *effective = effective_new(table->model);
+    for (size_t i = 0; i < table->count; i++) {
+        const struct entry *entry = &table->entry[i];
+        if (!entry->is_tokens && entry->which == AMAX_INPUT)
+            effective_add(effective, &entry->place, entry->amax);
+    }
+    json_t *scales = effective_scales(effective);
+    effective_free(effective);
+    return scales;
+}
+
 static int by_amax(const void *a, const void *b)
 {
     double x = *(const double *)a, y = *(const double *)b;
@@ -681,9 +720,9 @@ static void check_options(struct options *o, const struct stage *stage)
         return;
     if (!o->model || stage->operands)
         die_usage("--input-scale needs --model, and takes no stream");
-    if (o->coverage || o->peer_max || strcmp(o->fallback, "none") != 0)
-        die_usage("--coverage, --fallback and --peer-max are for calibrations; not with "
-                  "--input-scale");
+    if (o->coverage || o->headroom || o->peer_max || strcmp(o->fallback, "none") != 0)
+        die_usage("--coverage, --fallback, --headroom and --peer-max are for calibrations; not "
+                  "with --input-scale");
 }
 
 static struct arg w2_arg(const char **to)
@@ -697,6 +736,16 @@ static struct arg w2_arg(const char **to)
         .help = "of the two amaxes of w2's input that amax-calib records: engine (default), "
                 "without the router's weight, which engines multiply in after w2; reference, with "
                 "it, as Model Optimizer has them",
+        .in = FORM(0)};
+}
+
+static struct arg headroom_arg(bool *to)
+{
+    return (struct arg){
+        .name = "headroom",
+        .to = to,
+        .help = "take the input amaxes with room above the calibration's largest inputs, which "
+                "amax-calib --headroom recorded",
         .in = FORM(0)};
 }
 
@@ -721,6 +770,7 @@ static void take_options(struct options *o, struct stage *stage, int argc, char 
                  "layer-max, the largest of its projection in its layer; projection-max, the "
                  "largest of its projection in all layers but MTP (Model Optimizer's rule for V4)",
          .in = FORM(0)},
+        headroom_arg(&o->headroom),
         {.name = "input-scale",
          .kind = ARG_REAL,
          .to = &o->input_scale,
@@ -797,12 +847,14 @@ int main(int argc, char **argv)
         write_entries(out, &table);
     json_t *scale = o.input_scale > 0 ? json_real(o.input_scale) : NULL;
     ts_finish(out, in,
-              json_pack("{s:I, s:I, s:I, s:I, s:s, s:s*, s:o*, s:s*}", "amaxes",
+              json_pack("{s:I, s:I, s:I, s:I, s:s, s:s*, s:o*, s:s*, s:o*, s:o*}", "amaxes",
                         (json_int_t)table.count, "fused", (json_int_t)fused, "input_fallback",
                         (json_int_t)(filled - table.drafts), "drafts_fallback",
                         (json_int_t)table.drafts, "fallback", o.fallback, "w2",
                         kind_of_w2(&table, &o), "input_scale", scale, "from",
-                        table.exact && !scale ? "checkpoint" : NULL));
+                        table.exact && !scale ? "checkpoint" : NULL, "headroom",
+                        o.headroom ? json_true() : NULL, "input_scales",
+                        effective_of(&table, &o, stage.plan)));
     free_table(&table);
     return stage_end(&stage);
 }

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/die.h"
+#include "quantize/moments.h"
 #include "quantize/to_nvfp4.h"
 #include "quantize/zeros.h"
 #include "tensor/bf16.h"
@@ -33,8 +34,9 @@ typedef void scales_row(uint8_t *scale, const uint16_t *w, size_t cols, float sc
 
 struct options {
     struct to_nvfp4_options common;
-    const char *scale_search;
+    const char *scale_search, *moments_folder;
     enum scale_search search;
+    struct moments *moments; /* of a search that needs them */
     bool verbose;
 };
 
@@ -87,10 +89,11 @@ struct packing {
     const struct to_nvfp4 *job;
     const struct member *member;
     float scale_2;
-    scales_row *scales;    /* the search */
+    scales_row *scales;                  /* the search, but where there are: */
+    const struct block_moments *moments; /* of the inputs, by block of columns; or NULL */
     struct recode *recode; /* of MXFP4 without a search, which needs no BF16; else NULL */
     uint8_t *packed;       /* all codes, made with the scales; NULL if they are too many to keep */
-    bool verbose;
+    const struct options *options;
     bool synthesized; /* its amax was taken from the weight */
     bool zero;        /* its amax is 0, or all its scales are */
     bool nonzero;     /* a byte of it is not 0 */
@@ -131,7 +134,10 @@ static void pack_row(const struct band *band, uint64_t i, struct room *room, uin
     }
     weight_rows_by(codec, w, p->member->tensor, &p->member->scales, band->first + i, 1, raw,
                    room->row);
-    p->scales(scale, room->row, cols, p->scale_2);
+    if (p->moments)
+        codec->nvfp4_scales_hessian_row(scale, room->row, cols, p->scale_2, p->moments);
+    else
+        p->scales(scale, room->row, cols, p->scale_2);
     if (packed)
         codec->nvfp4_nibbles_row(packed, scale, room->row, cols, p->scale_2);
 }
@@ -192,10 +198,13 @@ static void make_nibbles(struct band *band)
 static void end_packing(void *context)
 {
     struct packing *p = context;
+    struct ts_out *out = p->job->out;
     to_nvfp4_count(p->job, p->member);
-    ts_count(p->job->out, NULL, "weight_amax_synthesized", p->synthesized);
+    ts_count(out, NULL, "weight_amax_synthesized", p->synthesized);
     if (p->zero || !p->nonzero)
-        zeros_add(p->job->out, p->member->tensor->name, p->verbose);
+        zeros_add(out, p->member->tensor->name, p->options->verbose);
+    if (p->options->moments)
+        ts_count(out, NULL, p->moments ? "moments_known" : "moments_unknown", 1);
     free(p->recode);
     free(p->packed);
     free(p);
@@ -211,6 +220,7 @@ static scales_row *scales_of(const struct options *o, const struct codec *codec)
 {
     switch (o->search) {
     case SEARCH_MSE:
+    case SEARCH_HESSIAN: /* where there are no moments */
         return codec->nvfp4_scales_mse_row;
     case SEARCH_FOUR_OVER_SIX:
         return codec->nvfp4_scales_four_over_six_row;
@@ -224,7 +234,7 @@ static scales_row *scales_of(const struct options *o, const struct codec *codec)
  * there are many: memory is bounded for any matrix. */
 static void pack_member(struct to_nvfp4 *job, const struct group *group,
                         const struct member *member, float amax, bool synthesized,
-                        const struct options *o)
+                        const struct block_moments *moments, const struct options *o)
 {
     const struct weight *w = member->w;
     float scale_2 = scale_2_of(o, amax);
@@ -233,7 +243,8 @@ static void pack_member(struct to_nvfp4 *job, const struct group *group,
                           .member = member,
                           .scale_2 = scale_2,
                           .scales = scales_of(o, job->codec),
-                          .verbose = o->verbose,
+                          .moments = moments,
+                          .options = o,
                           .synthesized = synthesized};
     p->zero = amax == 0 ||
               (member->held_scale &&
@@ -257,6 +268,29 @@ static void pack_member(struct to_nvfp4 *job, const struct group *group,
     bands_after(job->bands, end_packing, p);
 }
 
+/* The moments of a group's inputs, which any of its members may have; NULL if there are none. */
+static struct block_moments *find_moments(const struct options *o, const struct group *group)
+{
+    float *h = NULL;
+    uint64_t cols = 0;
+    for (unsigned i = 0; i < group->members && o->moments && !h; i++) {
+        cols = group->member[i].w->cols;
+        h = moments_read(o->moments, group->member[i].w->module, cols);
+    }
+    if (!h)
+        return NULL;
+    for (unsigned i = 0; i < group->members; i++)
+        if (group->member[i].w->cols != cols)
+            die("%s: %s has other columns than its partner", group->member[i].tensor->name,
+                group->member[i].w->module);
+    size_t blocks = (size_t)cols / NVFP4_BLOCK;
+    struct block_moments *moments = xgrow(NULL, blocks, sizeof *moments);
+    for (size_t i = 0; i < blocks; i++)
+        block_moments_prepare(&moments[i], h + i * NVFP4_BLOCK * NVFP4_BLOCK);
+    free(h);
+    return moments;
+}
+
 static void pack_group(struct to_nvfp4 *job, struct group *group, void *context)
 {
     const struct options *o = context;
@@ -267,26 +301,55 @@ static void pack_group(struct to_nvfp4 *job, struct group *group, void *context)
     if (scale_2_of(o, amax) == 0)
         die("%s: %s: its weight amax of %g is too small for a weight_scale_2", ts_name(job->in),
             group->member[0].tensor->name, (double)amax);
+    struct block_moments *moments = find_moments(o, group);
     for (unsigned i = 0; i < group->members; i++) {
         const struct member *member = &group->member[i];
         if (member->tensor->context) {
             to_nvfp4_pass(job, member);
             continue;
         }
-        pack_member(job, group, member, amax, synthesized[i], o);
+        pack_member(job, group, member, amax, synthesized[i], moments, o);
     }
+    bands_after(job->bands, free, moments);
+}
+
+/* The search is the recipe's unless the user named one. */
+static void choose_search(struct to_nvfp4 *job, const struct stage *stage, void *context)
+{
+    struct options *o = context;
+    const char *ours = recipe_scale_search(job->recipe);
+    o->search = scale_search_named(o->scale_search ? o->scale_search : ours ? ours : "max");
+    if (o->search != SEARCH_HESSIAN && o->moments_folder)
+        die_usage("--moments goes with --scale-search hessian");
+    if (o->search != SEARCH_HESSIAN)
+        return;
+    json_object_set_new(json_object_get(ts_header(job->in), "quant"), "scale_search",
+                        json_string("hessian"));
+    if (stage->plan)
+        return;
+    if (!o->moments_folder)
+        die_usage("--scale-search hessian needs --moments DIR, which amax-calib --moments makes");
+    o->moments = moments_open(o->moments_folder, ts_model(job->in));
+    json_object_set_new(stage->entry, "moments", json_string(moments_digest(o->moments)));
 }
 
 static void take_options(struct options *o, struct stage *stage, int argc, char **argv)
 {
     const struct arg own[] = {
+        {.name = "moments",
+         .kind = ARG_TEXT,
+         .to = &o->moments_folder,
+         .value = "dir",
+         .help = "second moments of the inputs, which amax-calib --moments wrote to dir",
+         .silent = true}, /* the history has their digest instead */
         {.name = "scale-search",
          .kind = ARG_CHOICE,
          .to = &o->scale_search,
          .value = "how",
-         .choices = "max|mse|4over6",
-         .help = "how to choose block scales: for the largest magnitude (default); with the least "
-                 "squared error of all; or for the largest magnitude as 4 or as 6"},
+         .choices = RECIPE_SEARCHES,
+         .help = "how to choose block scales: for the largest magnitude; with the least squared "
+                 "error of all; for the largest magnitude as 4 or as 6; or with the least error of "
+                 "the output, by --moments (default: as the recipe says, or max)"},
         {.name = "verbose",
          .help = "name the weights without a weight amax, and those that are all zero"},
         {0},
@@ -294,26 +357,47 @@ static void take_options(struct options *o, struct stage *stage, int argc, char 
     struct arg *args = to_nvfp4_args(&o->common, own);
     stage_begin(stage, &program, args, argc, argv);
     free(args);
-    o->search = !strcmp(o->scale_search, "mse")      ? SEARCH_MSE
-                : !strcmp(o->scale_search, "4over6") ? SEARCH_FOUR_OVER_SIX
-                                                     : SEARCH_MAX;
+}
+
+/* What is counted, also if it is none. */
+static void begin_counts(struct ts_out *out, const struct options *o)
+{
+    ts_count(out, NULL, "weight_amax_synthesized", 0);
+    if (!o->moments)
+        return;
+    ts_count(out, NULL, "moments_known", 0);
+    ts_count(out, NULL, "moments_unknown", 0);
+}
+
+/* Say what a search by moments had to do without. */
+static void tell_moments(const struct ts_out *out)
+{
+    uint64_t unknown = ts_counted(out, "moments_unknown");
+    if (unknown)
+        warn("%" PRIu64 " of %" PRIu64 " weights have no moments of their inputs; their scales "
+             "have the least squared error, as with --scale-search mse",
+             unknown, ts_counted(out, "moments_known") + unknown);
 }
 
 int main(int argc, char **argv)
 {
-    struct options o = {.common.ahead = AHEAD, .scale_search = "max"};
+    struct options o = {.common = {.ahead = AHEAD, .prepare = choose_search}};
     static const bool convertible[FORMAT_COUNT] = {
         [FORMAT_PLAIN] = true, [FORMAT_FP8] = true, [FORMAT_MXFP4] = true};
     struct stage stage;
     struct to_nvfp4 job;
+    o.common.context = &o;
     take_options(&o, &stage, argc, argv);
     /* Matrices are alike: keep freed memory, or the kernel would clear its pages again. */
     mallopt(M_MMAP_THRESHOLD, 2 * KEEP_MOST);
     mallopt(M_TRIM_THRESHOLD, 4 * KEEP_MOST);
     o.verbose = stage.verbose;
     to_nvfp4_begin(&job, &stage, &o.common, convertible);
-    ts_count(job.out, NULL, "weight_amax_synthesized", 0);
+    begin_counts(job.out, &o);
     to_nvfp4_run(&job, pack_group, &o);
+    if (!stage.quiet)
+        tell_moments(job.out);
+    moments_close(o.moments);
     to_nvfp4_finish(&job);
     return stage_end(&stage);
 }

@@ -63,7 +63,7 @@ static struct arg_pair parse_pair(const struct arg *arg, const char *text)
     return pair;
 }
 
-static bool is_choice(const char *choices, const char *text)
+bool is_choice(const char *choices, const char *text)
 {
     for (const char *p = choices;; p++) {
         size_t length = strcspn(p, "|");

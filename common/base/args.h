@@ -109,6 +109,9 @@ struct arg *args_join(const struct arg *own, const struct arg *shared);
 /* -j, --threads N, into *to: 0 if not given, which ordered_pool_threads() accepts. */
 struct arg arg_threads(uint64_t *to);
 
+/* True if `text` is one of the choices "a|b|c". */
+bool is_choice(const char *choices, const char *text);
+
 /* The first operand, or NULL (standard input) if there is none or it is "-". */
 const char *stage_input(const struct stage *stage);
 

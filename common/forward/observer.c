@@ -2,7 +2,6 @@
 
 #include <math.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include "base/die.h"
 #include "tensor/headroom.h"
@@ -77,10 +76,8 @@ static float *read_moments(const struct forward *run, struct mat moments, uint64
 static void read_amaxes(const struct forward *run, struct linear_seen *seen, struct mat amaxes)
 {
     int64_t count[2][HEADROOM_BUCKETS];
-    uint64_t sum[2 * HEADROOM_BUCKETS];
-    run->device->read(run->device, sum, amaxes);
-    ranks_sum(run->ranks, sum, 2 * HEADROOM_BUCKETS);
-    memcpy(count, sum, sizeof count);
+    run->device->read(run->device, count, amaxes);
+    ranks_sum(run->ranks, (uint64_t *)*count, sizeof count / sizeof **count);
     seen->headroom_amax = headroom_amax(count[0], seen->input_amax);
     seen->unweighted_headroom_amax = headroom_amax(count[1], seen->unweighted_amax);
 }

@@ -377,9 +377,11 @@ bool model_from_ranks(const struct model *model, const char *name, char *renamed
 char *model_ranks_refuse(const struct model *model, uint64_t ranks)
 {
     const struct rank_files *files = model->family->ranks;
+    if (!*model_type(model))
+        return xstrdup("what model is it? config.json is missing, or has an unknown model_type");
     if (!files)
-        return xprintf("no layout for model-parallel ranks is known for %s",
-                       *model_type(model) ? model_type(model) : "a model of an unknown type");
+        return xprintf("it is not known how model-parallel ranks share a model of type %s",
+                       model_type(model));
     for (const char *const *key = files->divides; *key; key++) {
         uint32_t count = model_count(model, *key);
         if (count % ranks)

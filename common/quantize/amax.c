@@ -12,7 +12,10 @@
 
 static const char *const suffix[] = {[AMAX_INPUT] = "input_quantizer._amax",
                                      [AMAX_WEIGHT] = "weight_quantizer._amax",
-                                     [AMAX_ENGINE_INPUT] = "input_quantizer._amax_engine"};
+                                     [AMAX_ENGINE_INPUT] = "input_quantizer._amax_engine",
+                                     [AMAX_HEADROOM] = "input_quantizer._amax_headroom",
+                                     [AMAX_ENGINE_HEADROOM] =
+                                         "input_quantizer._amax_engine_headroom"};
 
 /* The length of the module's name in a key: the text before a separator ("_" or "."; the reference
  * uses both) and the suffix. 0 if it is not a key. */
@@ -149,7 +152,7 @@ static void read_amaxes(struct amaxes *amaxes, const struct model *model, struct
                 tensor->name);
         if (!amax_key(model, tensor->name, module, &which))
             continue;
-        if (which == AMAX_ENGINE_INPUT)
+        if (which != AMAX_INPUT && which != AMAX_WEIGHT)
             die("%s: %s: this calibration is not merged; amax-merge chooses which amax of the "
                 "input counts",
                 ts_name(in), tensor->name);

@@ -6,7 +6,11 @@
  * amax-calib and amax-merge know: what serving engines quantize where it is another input than the
  * model's own. DeepSeek-V4's code multiplies with the router's weight before w2, engines after it;
  * so for w2 the model's amax is that with the weight, the engines' that without. amax-merge keeps
- * one of them under the first name. */
+ * one of them under the first name.
+ *
+ * With --headroom, a calibration also has ._amax_headroom, and ._amax_engine_headroom of what has
+ * ._amax_engine: amaxes that leave room above what was seen (see tensor/headroom.h). amax-merge
+ * takes them for the others with --input-scale headroom, and drops them without. */
 #ifndef AMAX_H
 #define AMAX_H
 
@@ -15,7 +19,14 @@
 
 #include "stream/ts.h"
 
-enum amax_which { AMAX_INPUT, AMAX_WEIGHT, AMAX_ENGINE_INPUT, AMAX_KINDS };
+enum amax_which {
+    AMAX_INPUT,
+    AMAX_WEIGHT,
+    AMAX_ENGINE_INPUT,
+    AMAX_HEADROOM,
+    AMAX_ENGINE_HEADROOM,
+    AMAX_KINDS
+};
 
 /* If `name` is an amax key: true, its module under the checkpoint's name in `module`
  * (TENSOR_NAME_MAX + 1 bytes), and in *which the quantizer. */

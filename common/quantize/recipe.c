@@ -144,6 +144,15 @@ static void check(const json_t *recipe, const char *path)
             path);
 }
 
+static void check_search(const json_t *recipe, const char *path)
+{
+    const json_t *search = json_object_get(recipe, "scale_search");
+    const char *name = json_string_value(search);
+    if (search && !(name && is_choice(RECIPE_SEARCHES, name)))
+        die("%s: scale_search: %s is not one of %s", path, name ? name : "what is not a text",
+            RECIPE_SEARCHES);
+}
+
 /* The path of a recipe's file, which the caller frees. */
 static char *find(const char *name, const char *type)
 {
@@ -171,6 +180,7 @@ struct recipe *recipe_load(const char *name, const char *drafts, const struct mo
     if (!recipe->json)
         die("%s: line %d: %s", path, error.line, error.text);
     check(recipe->json, path);
+    check_search(recipe->json, path);
     recipe->drafts = choose_drafts(recipe->json, drafts, path);
     read_rules(recipe, path);
     free(path);
@@ -260,6 +270,11 @@ struct arg recipe_drafts_arg(const char **to)
                         .help = "the drafts' routed experts (mtp.*): keep them as they are "
                                 "(default, unless the recipe says otherwise), or cast them, too",
                         .silent = true}; /* recipe_record() records what it comes to */
+}
+
+const char *recipe_scale_search(const struct recipe *recipe)
+{
+    return json_string_value(json_object_get(recipe->json, "scale_search"));
 }
 
 const char *recipe_name(const struct recipe *recipe)

@@ -2,13 +2,15 @@
  * holds
  *
  *     name, formats {pattern: format, ...}, producer {name, version}, kv_cache_quant_algo,
- *     exclude_modules [pattern, ...], drafts {choice: {formats, exclude_modules}, ...}
+ *     exclude_modules [pattern, ...], drafts {choice: {formats, exclude_modules}, ...},
+ *     scale_search
  *
  * Patterns are those of fnmatch(3) and match names of modules. In `formats` the first match wins. A
  * format is one of weight.h's ("NVFP4", "FP8", "MXFP4", "BF16"), "NVFP4-cast" (NVFP4 with the
  * source's codes, which is MXFP4) or "keep". A module that matches no pattern is kept. `drafts`
  * (optional) has what each choice of --drafts adds to `formats`, in front, and to
- * `exclude_modules`; its first choice is the default. The other members go into the checkpoint's
+ * `exclude_modules`; its first choice is the default. `scale_search` (optional) is the default of
+ * nvfp4-pack's option. The other members go into the checkpoint's
  * configs. nvfp4-recipe(5) has more. */
 #ifndef RECIPE_H
 #define RECIPE_H
@@ -37,6 +39,11 @@ enum format recipe_format(const struct recipe *recipe, const char *module);
 
 /* True if the module is to become NVFP4 by a cast alone. */
 bool recipe_only_casts(const struct recipe *recipe, const char *module);
+
+/* How nvfp4-pack is to choose block scales: a choice of RECIPE_SEARCHES; NULL if the recipe does
+ * not say. Borrowed. */
+#define RECIPE_SEARCHES "max|mse|4over6|hessian"
+const char *recipe_scale_search(const struct recipe *recipe);
 
 /* End the process if the recipe does not fit the table of `stream`: it would quantize what never is
  * (see place.h), or, in that of a `whole` checkpoint, a pattern of `formats` matches no module. If

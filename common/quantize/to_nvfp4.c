@@ -257,6 +257,8 @@ void to_nvfp4_begin(struct to_nvfp4 *job, const struct stage *stage,
         amaxes_check(job->amaxes, job->in);
     plan(job);
     record_inputs(job, stage, options->kv);
+    if (options->prepare)
+        options->prepare(job, stage, options->context);
     job->out = ts_create(stage, job->in, job->toc);
     begin_counts(job);
     job->bands = bands_begin(job->out, job->in, threads, ORDERED_POOL_SLACK + options->ahead);

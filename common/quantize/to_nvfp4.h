@@ -31,11 +31,17 @@ struct group {
     struct member member[GROUP_MAX];
 };
 
+struct to_nvfp4;
+
 /* The options of both programs. A plan works without amaxes. */
 struct to_nvfp4_options {
     const char *recipe, *drafts, *kv, *amax, *cpu;
     uint64_t threads;
-    unsigned ahead; /* not a command-line option: bands in the pipeline beyond ORDERED_POOL_SLACK */
+    /* Not command-line options: bands in the pipeline beyond ORDERED_POOL_SLACK; and what else a
+     * program needs of the recipe before the output begins, or adds to stage->entry; or NULL. */
+    unsigned ahead;
+    void (*prepare)(struct to_nvfp4 *job, const struct stage *stage, void *context);
+    void *context; /* of prepare() */
 };
 
 /* The program's own options followed by these, with --recipe's default set; the caller frees the

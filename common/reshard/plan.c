@@ -34,7 +34,10 @@ void plan_add(struct plan *plan, const char *shard, const char *name, const stru
     struct tensor line = *form;
     line.shard = toc_shard(toc, shard);
     toc_derive(toc, &line, name, line.dtype, line.rank, line.dim);
-    plan->made = xgrow(plan->made, toc->capacity, sizeof *plan->made);
+    if (toc->count > plan->room) {
+        plan->room = toc->capacity;
+        plan->made = xgrow(plan->made, plan->room, sizeof *plan->made);
+    }
     plan->made[toc->count - 1] = *made;
 }
 

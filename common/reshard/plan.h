@@ -31,6 +31,7 @@ struct made {
 struct plan {
     struct toc *toc;
     struct made *made; /* of each line of toc */
+    size_t room;       /* in made */
     uint32_t *from;    /* lines of the input's table */
     size_t sources;    /* in from */
     size_t left_out;   /* lines of the input that no rank has */

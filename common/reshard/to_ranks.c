@@ -121,7 +121,7 @@ static void check_blocks(const struct splitting *s, const struct whole *whole, u
                          const struct tensor *form)
 {
     const struct weight *w = whole->w;
-    if (!w || w->format != FORMAT_FP8 || whole->is_scale || s->ranks == 1)
+    if (s->ranks == 1 || !w || w->format != FORMAT_FP8 || whole->is_scale)
         return;
     uint64_t block = d ? w->block_cols : w->block_rows;
     if (form->dim[d] % block)
@@ -142,6 +142,10 @@ static void give_rows(struct splitting *s, const struct whole *whole)
 
 static void give_cols(struct splitting *s, const struct whole *whole)
 {
+    if (s->ranks == 1) { /* all columns are consecutive */
+        give_all(s, whole);
+        return;
+    }
     struct tensor form = part_form(s, whole, 1);
     check_blocks(s, whole, 1, &form);
     uint64_t row_bytes = form.dim[0] ? form.size / form.dim[0] : 0;
@@ -188,7 +192,7 @@ static void share(struct splitting *s, const struct whole *whole)
         give_rows_bf16(s, whole);
         break;
     case SHARE_COLS:
-        s->ranks > 1 ? give_cols(s, whole) : give_all(s, whole);
+        give_cols(s, whole);
         break;
     case SHARE_NOTHING:
         s->plan->left_out++;

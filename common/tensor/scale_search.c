@@ -1,11 +1,20 @@
 #include "tensor/scale_search.h"
 
 #include <math.h>
+#include <string.h>
 
 #include "tensor/bf16.h"
 #include "tensor/e2m1.h"
 #include "tensor/e4m3.h"
 #include "tensor/nvfp4.h"
+
+enum scale_search scale_search_named(const char *name)
+{
+    return !strcmp(name, "mse")       ? SEARCH_MSE
+           : !strcmp(name, "4over6")  ? SEARCH_FOUR_OVER_SIX
+           : !strcmp(name, "hessian") ? SEARCH_HESSIAN
+                                      : SEARCH_MAX;
+}
 
 float scale_search_scale_2(enum scale_search search, float amax)
 {

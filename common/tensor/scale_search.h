@@ -17,7 +17,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum scale_search { SEARCH_MAX, SEARCH_MSE, SEARCH_FOUR_OVER_SIX };
+enum scale_search { SEARCH_MAX, SEARCH_MSE, SEARCH_FOUR_OVER_SIX, SEARCH_HESSIAN };
+
+/* The search called "max", "mse", "4over6" or "hessian"; the last is in hessian_search.h. */
+enum scale_search scale_search_named(const char *name);
 
 /* scale_2 of a weight for a search: amax / (6 * 448), or amax / (6 * 256) for four over six, which
  * leaves the block scales room for 1.5 times as much. */

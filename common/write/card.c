@@ -21,13 +21,13 @@
 
 /* ---- text ---- */
 
-/* `text` in a cell of a table, or a span of code, whose own marks it may hold. */
+/* `text` in a cell of a table, or a span of code, whose own marks it may hold, on one line. */
 static void put_cell(FILE *out, const char *text)
 {
     for (; *text; text++) {
         if (*text == '|')
             fputc('\\', out);
-        fputc(*text == '`' ? '\'' : *text, out);
+        fputc(*text == '`' ? '\'' : iscntrl((unsigned char)*text) ? '?' : *text, out);
     }
 }
 
@@ -233,12 +233,12 @@ static void put_merge(FILE *out, const json_t *merge)
     json_int_t drafts = json_integer_value(json_object_get(merge, "drafts_fallback"));
     const char *rule = json_string_value(json_object_get(merge, "fallback"));
     const char *w2 = json_string_value(json_object_get(merge, "w2"));
-    const char *scale = json_string_value(json_object_get(merge, "input_scale"));
+    const json_t *scale = json_object_get(merge, "input_scale");
     const char *from = json_string_value(json_object_get(merge, "from"));
     if (from && !strcmp(from, "checkpoint"))
         fputs("- They are those of another NVFP4 checkpoint of this model.\n", out);
     if (scale)
-        fprintf(out, "- All are %s, without a calibration.\n", scale);
+        fprintf(out, "- All are %.9g, without a calibration.\n", json_number_value(scale));
     if (filled)
         fprintf(out, "- Scales of experts that no token reached: %" PRId64 " filled in (%s).\n",
                 (int64_t)filled, rule ? rule : "");

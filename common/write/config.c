@@ -6,6 +6,7 @@
 #include "base/die.h"
 #include "base/json.h"
 #include "engines/formats.h"
+#include "stream/shard_name.h"
 #include "tensor/nvfp4.h"
 #include "tensor/weight.h"
 
@@ -341,6 +342,12 @@ static bool is_result(struct ts_in *in)
     return false;
 }
 
+/* True for the files of model-parallel ranks, which the code in the source reads. */
+static bool is_of_ranks(const struct toc *toc)
+{
+    return toc->shards && shard_is_rank(toc->shard[0]);
+}
+
 /* hf_quant_config.json as it will be; the caller owns it. */
 static json_t *new_hf_quant(const struct configs *configs, struct ts_in *in)
 {
@@ -354,7 +361,7 @@ void configs_derive(struct configs *configs, struct ts_in *in, const struct toc 
     struct outgoing made = survey(in, toc);
     json_t *quant = json_object_get(ts_header(in), "quant");
     json_t *config = ts_file_json(in, "config.json");
-    *configs = (struct configs){.converted = made.converted && is_result(in)};
+    *configs = (struct configs){.converted = made.changed && is_result(in) && !is_of_ranks(toc)};
     if (made.format[FORMAT_NVFP4] && json_object_get(quant, "recipe")) {
         json_t *layers =
             quantized_layers(made.model, toc, made.dense, quant_value(quant, "exclude_modules"));

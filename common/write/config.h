@@ -16,7 +16,8 @@ struct configs {
     char *config;             /* text of config.json, or NULL: unchanged (or absent) */
     char *hf_quant;           /* text of hf_quant_config.json, or NULL: none */
     bool keep_hf_quant;       /* that side file stays unchanged */
-    bool converted;           /* the tensors have other formats than the checkpoint that was read */
+    bool converted;           /* a stage made or removed a quantized format, and the tensors are not
+                               * in files of ranks */
     struct evidence evidence; /* the checkpoint, with both files as they will be */
 };
 

@@ -198,10 +198,10 @@ static char *differing_values(const char *program, const json_t *was, const json
     return NULL;
 }
 
-/* What an entry says of the amaxes, which a plan may lack. */
-static bool is_of_amaxes(const char *key)
+/* What an entry says of a calibration, which a plan may lack. */
+static bool is_of_calibration(const char *key)
 {
-    return !strcmp(key, "amax") || !strcmp(key, "calibration");
+    return !strcmp(key, "amax") || !strcmp(key, "calibration") || !strcmp(key, "moments");
 }
 
 /* True if both have the same amaxes: then it does not matter how they were made. */
@@ -224,7 +224,7 @@ static char *differing_digests(const char *program, const json_t *was, const jso
     json_object_foreach(all, key, value)
     {
         const json_t *before = json_object_get(was, key), *now = json_object_get(is, key);
-        bool unknown = plan && (!now || json_is_null(now)) && is_of_amaxes(key);
+        bool unknown = plan && (!now || json_is_null(now)) && is_of_calibration(key);
         if (text || unknown || json_equal(before, now))
             continue;
         text = printable(xprintf("%s had another %s", program, key));

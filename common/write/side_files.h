@@ -8,7 +8,8 @@
 #define SOURCE_CARD "README.source.md"
 
 /* The name that a side file of the stream gets; NULL if it is left out, since st-write makes a file
- * of that name itself, or since it is code that reads the source's formats. Static, or `name`. */
+ * of that name itself, or since it is code that does not read the formats that are written. Static,
+ * or `name`. */
 const char *side_file_name(struct ts_in *in, const char *name, const struct configs *configs);
 
 /* The code that is left out, a folder; NULL if the stream has none. */

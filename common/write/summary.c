@@ -9,6 +9,7 @@
 #include "base/json.h"
 #include "base/progress.h"
 #include "engines/engines.h"
+#include "write/input_scales.h"
 #include "write/side_files.h"
 
 json_t *summary_notes(const struct ts_in *in, const struct configs *configs)
@@ -154,10 +155,24 @@ static void print_input_amaxes(const struct summary *s, const json_t *stage, con
                     "input amaxes of drafts not calibrated: %" PRId64
                     " filled in from the last layer (%s)\n",
                     (int64_t)drafts, rule);
+        if (json_is_true(json_object_get(merge, "headroom")))
+            fprintf(stderr, "input amaxes: with room above the calibration's largest inputs\n");
         if (w2)
             fprintf(stderr, "input amaxes of w2: %s the router's weight (%s)\n",
                     strcmp(w2, "engine") ? "with" : "without", w2);
     }
+}
+
+static void print_moments(const struct summary *s, const json_t *stage, const char *program)
+{
+    (void)s;
+    json_int_t known, unknown;
+    if (!json_unpack((json_t *)stage, "{s:I, s:I}", "moments_known", &known, "moments_unknown",
+                     &unknown))
+        fprintf(stderr,
+                "%s: weights whose block scales were chosen by the output's error: %" PRId64
+                " of %" PRId64 "\n",
+                program, (int64_t)known, (int64_t)(known + unknown));
 }
 
 static void print_dequantized(const struct summary *s, const json_t *stage, const char *program)
@@ -192,9 +207,9 @@ static void print_blocks(const struct summary *s, const json_t *stage, const cha
 static void print_counts(const struct summary *s)
 {
     static void (*const lines[])(const struct summary *s, const json_t *stage,
-                                 const char *program) = {print_experts,     print_weight_amaxes,
-                                                         print_zeros,       print_input_amaxes,
-                                                         print_dequantized, print_blocks};
+                                 const char *program) = {
+        print_experts, print_weight_amaxes, print_zeros, print_input_amaxes,
+        print_moments, print_dequantized,   print_blocks};
     size_t i;
     json_t *stage;
     json_array_foreach(s->counts, i, stage)
@@ -205,6 +220,22 @@ static void print_counts(const struct summary *s)
     }
 }
 
+/* The input scales that amax-merge says engines use, of the last stage that quantized. */
+static void print_input_scales(const struct summary *s, bool verbose)
+{
+    size_t i, j;
+    json_t *stage, *merge;
+    const json_t *scales = NULL;
+    json_array_foreach(s->counts, i, stage)
+        json_array_foreach(json_object_get(stage, "amax"), j, merge)
+    {
+        const json_t *own = json_object_get(merge, "input_scales");
+        scales = own ? own : scales;
+    }
+    if (scales)
+        input_scales_print(stderr, scales, verbose);
+}
+
 /* ---- the whole summary ---- */
 
 void summary_print(const struct summary *s, const char *path, bool verbose)
@@ -213,6 +244,7 @@ void summary_print(const struct summary *s, const char *path, bool verbose)
     fprintf(stderr, "%s\n", path);
     print_totals(stderr, s);
     print_counts(s);
+    print_input_scales(s, verbose);
     if (s->finished)
         fprintf(stderr, "%" PRIu64 " of %" PRIu64 " shards were finished by an earlier run\n",
                 s->finished, s->shards);

@@ -14,6 +14,7 @@
 #include <cmocka.h>
 
 #include "base/die.h"
+#include "expert_layer.h"
 #include "on_device.h"
 #include "tensor/bf16.h"
 
@@ -247,25 +248,12 @@ static char *write_layer(const struct layer *names)
     return path;
 }
 
-static void fill_group(struct group *g)
-{
-    uint16_t x[ROWS][DIM];
-    static const float zero[ROWS][DIM];
-    for (unsigned i = 0; i < ROWS; i++)
-        for (unsigned j = 0; j < DIM; j++)
-            x[i][j] = bf16_from_f32((float)layer.x[i][j]);
-    device->write(device, g->x, x);
-    device->write(device, g->y, zero);
-    device->write(device, g->weight, layer.weight);
-    device->write(device, g->expert, layer.expert);
-}
-
 static void run_forward(float y[ROWS][DIM], float seen[EXPERTS][EXPERT_MATRICES][SEEN],
                         enum arithmetic arithmetic)
 {
     char prefix[] = "";
-    struct network network = {.device = device, .dim = DIM};
-    struct layer names = {.network = &network, .prefix = prefix};
+    uint16_t x[ROWS][DIM];
+    struct layer names = {.prefix = prefix};
     names.experts = (struct expert_pieces){.count = EXPERTS,
                                            .used = USED,
                                            .name = "expert.",
@@ -273,35 +261,20 @@ static void run_forward(float y[ROWS][DIM], float seen[EXPERTS][EXPERT_MATRICES]
                                            .dim = DIM,
                                            .inner = INNER,
                                            .limit = (float)limit};
+    for (unsigned i = 0; i < ROWS; i++)
+        for (unsigned j = 0; j < DIM; j++)
+            x[i][j] = bf16_from_f32((float)layer.x[i][j]);
     char *path = write_layer(&names);
-    struct ts_in *in = ts_open(path, NULL);
-    struct weights weights;
-    weights_find(&weights, ts_model(in), ts_toc(in), path);
-    bool *wanted = xalloc(ts_toc(in)->count, sizeof *wanted);
-    memset(wanted, true, ts_toc(in)->count);
-    const struct prefetch_plan plan = {.wanted = wanted, .device = device, .budget = 1 << 20};
-    const struct forward run = {.network = &network, .arithmetic = arithmetic};
-    const struct feed feed = {.in = in,
-                              .network = &network,
-                              .weights = &weights,
-                              .run = &run,
-                              .prefetch = prefetch_begin(in, &plan)};
-    struct experts experts;
-    struct group group;
-    experts_begin(&experts, &names, &feed, true);
-    group_begin(&group, &names, ROWS, false);
-    fill_group(&group);
-    experts_run(&experts, &group);
-    device->read(device, y, group.y);
-    device->read(device, seen, experts.seen);
-    group_end(&group, device);
-    experts_end(&experts);
-    prefetch_end(feed.prefetch);
-    weights_free(&weights);
-    ts_close(in);
+    const struct expert_layer l = {.path = path,
+                                   .pieces = names.experts,
+                                   .dim = DIM,
+                                   .rows = ROWS,
+                                   .x = x[0],
+                                   .expert = layer.expert[0],
+                                   .weight = layer.weight[0]};
+    expert_layer_run(&l, device, arithmetic, y[0], seen[0][0]);
     unlink(path);
     free(path);
-    free(wanted);
 }
 
 /* ---- both ---- */

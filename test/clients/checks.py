@@ -1,0 +1,118 @@
+"""checks.py: what the checks of all clients share. Each runs in a process of its own and prints lines that
+check.py reads among the client's messages."""
+
+import json
+import os
+import pathlib
+import re
+import sys
+import traceback
+
+import torch
+from safetensors.torch import load_file
+
+MARK = "CHECK "
+
+
+def tell(**message):
+    """A line of its own, whatever a client's progress bar has left."""
+    print("\n" + MARK + json.dumps(message), flush=True)
+
+
+def say(ok, what):
+    """A check that passed or failed."""
+    tell(ok=bool(ok), what=what)
+
+
+def version(*names):
+    """The client's releases, for the report."""
+    from importlib.metadata import version as of
+    tell(versions={name: of(name) for name in names})
+
+
+def verdict(name, why=""):
+    """What the client makes of a checkpoint, in st-verify's words: loads, refuses, loads silently wrong."""
+    tell(verdict=name, why=why)
+
+
+def each_case(check):
+    """For each case on the command line, NAME=FOLDER,UNPACKED or NAME=FOLDER,UNPACKED,draft, run
+    check(FOLDER, UNPACKED, draft?) in a process of its own: clients keep things for the whole process, and take
+    long to import. UNPACKED is the same checkpoint in BF16."""
+    for case in sys.argv[1:]:
+        name, _, places = case.partition("=")
+        folder, unpacked, *draft = places.split(",")
+        tell(case=name)
+        child = os.fork()
+        if not child:
+            status = 1
+            try:
+                check(folder, unpacked, bool(draft))
+                status = 0
+            except BaseException:
+                traceback.print_exc()
+            sys.stdout.flush()
+            os._exit(status)
+        if os.waitpid(child, 0)[1]:
+            say(False, f"{name}: the check itself failed")
+
+
+def tensors(folder):
+    """All tensors of a checkpoint's folder, by name."""
+    return {name: x for path in sorted(pathlib.Path(folder).glob("*.safetensors")) for name, x in load_file(path).items()}
+
+
+def raw(x):
+    """A tensor's bytes."""
+    return x.contiguous().reshape(-1).view(torch.uint8)
+
+
+def same(x, y):
+    return x.dtype == y.dtype and x.shape == y.shape and torch.equal(raw(x), raw(y))
+
+
+class Checkpoint:
+    """The tensors that an engine's parameter is made of, by a mapping of our own."""
+
+    def __init__(self, folder, draft, experts, mxfp4):
+        self.tensor = tensors(folder)
+        self.draft, self.experts, self.mxfp4 = draft, experts, mxfp4
+        self.used = set()
+
+    def take(self, name):
+        if self.mxfp4 and name not in self.tensor:
+            name = name.replace("weight_scale_inv", "scale").replace("weight_scale", "scale")
+        self.used.add(name)
+        return self.tensor[name]
+
+    def expert_parameter(self, name):
+        """layers.N.ffn.experts.w13_KIND or w2_KIND: all experts' tensors stacked; None for other names."""
+        found = re.match(r"(.*\.ffn\.experts)\.(w13|w2)_(.*)", name)
+        if not found:
+            return None
+        path, which, kind = found.groups()
+
+        def stack(w):
+            parts = [self.take(f"{path}.{e}.{w}.{kind}") for e in range(self.experts)]
+            if len({x.dtype for x in parts}) > 1:
+                raise KeyError(f"one dtype of {path}.*.{w}.{kind}")
+            return torch.stack(parts)
+
+        if which == "w2":
+            return stack("w2")
+        gate, up = stack("w1"), stack("w3")
+        return torch.stack([gate, up], 1) if gate.dim() == 1 else torch.cat([gate, up], 1)
+
+    def fused_parameter(self, name, fused):
+        """One that holds several tensors, one after the other; None for other names."""
+        for whole, parts in fused.items():
+            if whole in name:
+                return torch.cat([raw(self.take(name.replace(whole, part))) for part in parts])
+        return None
+
+    def left(self):
+        """Tensors of this part of the model, trunk or draft, that no parameter took."""
+        return [n for n in self.tensor if n not in self.used and n.startswith("mtp.") == self.draft]
+
+
+FUSED = {"shared_experts.gate_up_proj": ("shared_experts.w1", "shared_experts.w3")}

@@ -1,0 +1,184 @@
+"""vllm_client.py CASE...: vLLM's own DefaultModelLoader loads the checkpoint into vLLM's own
+model (or its MTP draft), whose parameters were all poisoned before. Each must then hold the bytes of the
+checkpoint, and its experts, dequantized by vLLM, the values that nvfp4-unpack gives.
+
+What cannot exist without a GPU is replaced: CUDA streams and events, the choice of kernels for FP8 linears (none
+runs), of backends for experts (vLLM's own emulation), and the attention's class."""
+
+import os
+
+os.environ.setdefault("VLLM_TARGET_DEVICE", "cpu")
+os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
+import re
+import tempfile
+
+import torch
+from checks import FUSED, Checkpoint, each_case, raw, say, tensors, verdict, version
+
+
+class Nothing:
+    """A stream or an event that does nothing."""
+
+    def __init__(self, *a, **k): pass
+    def __getattr__(self, name): return lambda *a, **k: None
+
+
+torch.set_num_threads(1)
+torch.cuda.Stream = torch.cuda.Event = Nothing
+
+import vllm.model_executor.kernels.linear as linear
+import vllm.model_executor.layers.quantization.modelopt as modelopt
+import vllm.model_executor.layers.quantization.mxfp4 as mxfp4
+import vllm.models.deepseek_v4.nvidia.model as nvidia
+from vllm.config import (CacheConfig, DeviceConfig, LoadConfig, ModelConfig, ParallelConfig, SchedulerConfig,
+                         SpeculativeConfig, VllmConfig, set_current_vllm_config)
+from vllm.distributed import init_distributed_environment, initialize_model_parallel
+from vllm.model_executor.layers.fused_moe.experts.nvfp4_emulation_moe import Nvfp4QuantizationEmulationTritonExperts
+from vllm.model_executor.layers.fused_moe.oracle.mxfp4 import Mxfp4MoeBackend, backend_to_kernel_cls
+from vllm.model_executor.layers.fused_moe.oracle.nvfp4 import NvFp4MoeBackend
+from vllm.model_executor.model_loader.default_loader import DefaultModelLoader
+from vllm.models.deepseek_v4.cpu.cpu_sparse import DeepseekV4CPUAttention
+
+linear.choose_scaled_mm_linear_kernel = lambda *a, **k: linear.TritonFp8BlockScaledMMKernel
+modelopt.select_nvfp4_moe_backend = lambda **k: (NvFp4MoeBackend.EMULATION, Nvfp4QuantizationEmulationTritonExperts)
+mxfp4.select_deepseek_v4_mxfp4_moe_backend = lambda *a, **k: (Mxfp4MoeBackend.EMULATION,
+                                                              backend_to_kernel_cls(Mxfp4MoeBackend.EMULATION)[0])
+nvidia._select_dsv4_attn_cls = lambda config: DeepseekV4CPUAttention
+
+
+class AnyWidth(int):
+    """The test model's index_head_dim is 64; vLLM's kernels, which do not run here, have 128."""
+    __eq__ = lambda a, b: b in (64, 128)
+    __hash__ = int.__hash__
+
+
+def build(folder, draft):
+    """The configuration, and the model with its parameters, of which none is loaded."""
+    mc = ModelConfig(model=folder, dtype="bfloat16", enforce_eager=True, max_model_len=512, skip_tokenizer_init=True)
+    if mc.hf_config.index_head_dim == 64:
+        mc.hf_config.index_head_dim = AnyWidth(64)
+    config = VllmConfig(
+        model_config=mc, device_config=DeviceConfig(device="cpu"), load_config=LoadConfig(),
+        parallel_config=ParallelConfig(), cache_config=CacheConfig(block_size=256),
+        scheduler_config=SchedulerConfig(max_num_batched_tokens=512, max_num_seqs=4, max_model_len=512,
+                                         is_encoder_decoder=False))
+    if draft:  # as --speculative-config '{"method": "mtp", "num_speculative_tokens": 1}'
+        config.speculative_config = SpeculativeConfig(method="mtp", num_speculative_tokens=1, target_model_config=mc,
+                                                      target_parallel_config=config.parallel_config)
+    with set_current_vllm_config(config):
+        init_distributed_environment(1, 0, "file://" + tempfile.mktemp(), 0, "gloo")
+        initialize_model_parallel(1, 1)
+        usual = torch.get_default_dtype()
+        torch.set_default_dtype(torch.bfloat16)
+        if draft:
+            import vllm.models.deepseek_v4.nvidia.mtp as mtp
+            model = mtp.DeepSeekV4MTP(vllm_config=config)
+        else:
+            model = nvidia.DeepseekV4ForCausalLM(vllm_config=config)
+        torch.set_default_dtype(usual)
+    return config, model
+
+
+def load(config, model, draft):
+    for p in model.parameters():
+        p.data.view(torch.uint8).fill_(0xFF)
+    with set_current_vllm_config(config):
+        DefaultModelLoader(config.load_config).load_weights(
+            model, config.speculative_config.draft_model_config if draft else config.model_config)
+
+
+def wanted(checkpoint, name):
+    """What vLLM's parameter of that name is to hold."""
+    name = name.removeprefix("model.").replace(".routed_experts", "")
+    if name.startswith("lm_head"):
+        return checkpoint.take("head.weight")
+    if name.startswith("embed_tokens"):
+        return checkpoint.take("embed.weight")
+    if checkpoint.draft:
+        name = re.sub(r"^layers\.\d+\.(mtp_block\.)?", "mtp.0.", name).replace("shared_head.norm", "norm")
+    for ours, theirs in (("scale", "weight_scale_inv"), ("bias", "e_score_correction_bias"),
+                         ("shared_experts.w2", "shared_experts.down_proj")):
+        name = name.replace(theirs, ours)
+    found = checkpoint.expert_parameter(name)
+    if found is None:
+        found = checkpoint.fused_parameter(name, FUSED | {
+            "attn.fused_wqa_wkv": ("attn.wq_a", "attn.wkv"),
+            "compressor.fused_wkv_wgate": ("compressor.wkv", "compressor.wgate")})
+    return checkpoint.take(name) if found is None else found
+
+
+def holds(parameter, name, want):
+    x = parameter.data
+    if name.endswith("tid2eid"):
+        return torch.equal(x.long(), want.long())
+    x = raw(x)
+    if name.endswith("attn_sink"):  # padded
+        x = x[:want.numel() * want.element_size()]
+    return torch.equal(x, raw(want))
+
+
+def wrong_parameters(model, checkpoint):
+    wrong = []
+    for name, p in model.named_parameters():
+        if checkpoint.draft and ("embed_tokens" in name or name.endswith("shared_head.head.weight")):
+            continue  # the trunk's
+        try:
+            if not holds(p, name, wanted(checkpoint, name)):
+                wrong.append(name)
+        except KeyError as missing:
+            wrong.append(f"{name}: the checkpoint has no {missing}")
+    return wrong
+
+
+def wrong_experts(config, model, unpacked):
+    """Layers whose experts vLLM dequantizes to other values than UNPACKED has, and the number of layers; -0 is 0.
+    vLLM then takes one scale of activations for all experts of a layer: the largest."""
+    wrong, count = [], range(config.model_config.hf_config.n_routed_experts)
+    with set_current_vllm_config(config):
+        for i, layer in enumerate(model.model.layers):
+            experts = layer.ffn.experts.routed_experts
+            method = experts.quant_method
+            path = f"layers.{i}.ffn.experts."
+            up = torch.stack([torch.cat([unpacked[f"{path}{e}.{w}.weight"] for w in ("w1", "w3")]) for e in count])
+            down = torch.stack([unpacked[f"{path}{e}.w2.weight"] for e in count])
+            scale_2 = experts.w13_weight_scale_2.clone()  # of w1 and of w3
+            w13, w2 = method.dequantize_weight(experts)
+            scales = [experts.w13_input_scale.max().clone(), experts.w2_input_scale.max().clone()]
+            method.process_weights_after_loading(experts)
+            made = method.moe_quant_config
+            ok = torch.equal(w13, up) and torch.equal(w2, down)
+            ok = ok and all(torch.equal(experts.w13_weight_scale_2.view(-1), scale_2[:, i]) for i in (0, 1))
+            for scale, inverse in zip(scales, (made.a1_gscale, made.a2_gscale)):
+                ok = ok and torch.allclose(1 / inverse, scale, rtol=1e-6)
+            if not ok:
+                wrong.append(f"layers.{i}")
+    return wrong
+
+
+def check(folder, unpacked, draft):
+    try:
+        config, model = build(folder, draft)
+        load(config, model, draft)
+    except Exception as e:
+        return verdict("refuses", f"{type(e).__name__}: {e}")
+    quant = config.quant_config
+    moe = model.model.layers[str(config.model_config.hf_config.num_hidden_layers)].mtp_block if draft \
+        else model.model.layers[0]
+    methods = [type(m.quant_method).__name__ for m in moe.ffn.experts.modules() if hasattr(m, "quant_method")]
+    checkpoint = Checkpoint(folder, draft, config.model_config.hf_config.n_routed_experts, "Mxfp4MoEMethod" in methods)
+    wrong = wrong_parameters(model, checkpoint)
+    left = checkpoint.left()
+    nvfp4 = any("NvFp4" in m for m in methods)
+    say(True, f"{len(list(model.parameters()))} parameters, {type(quant).__name__}, experts: {', '.join(sorted(set(methods)))}")
+    if not wrong and not left and not draft and nvfp4:
+        wrong = wrong_experts(config, model, tensors(unpacked))
+    if wrong or left:
+        verdict("loads silently wrong", f"{len(wrong)} parameters differ, {len(left)} tensors are not used: "
+                                        f"{(wrong + left)[0]}")
+    else:
+        verdict("loads", "each parameter holds the checkpoint's bytes"
+                + ("; dequantized, the experts have nvfp4-unpack's values" if nvfp4 and not draft else ""))
+
+
+version("vllm")
+each_case(check)
