@@ -62,12 +62,11 @@ static float largest_magnitude(const struct to_nvfp4 *job, const struct member *
     return bf16_to_f32(largest);
 }
 
-/* *synthesized: it was taken from the weight itself. */
+/* *synthesized becomes true if it is taken from the weight itself. */
 static float weight_amax(struct to_nvfp4 *job, const struct member *member, const struct options *o,
                          bool *synthesized)
 {
     double known;
-    *synthesized = false;
     if (amaxes_find(job->amaxes, member->w->module, AMAX_WEIGHT, &known)) {
         float amax = (float)known;
         if (amax == 0 && largest_magnitude(job, member) != 0)
@@ -295,7 +294,7 @@ static void pack_group(struct to_nvfp4 *job, struct group *group, void *context)
 {
     const struct options *o = context;
     float amax = 0;
-    bool synthesized[GROUP_MAX];
+    bool synthesized[GROUP_MAX] = {false};
     for (unsigned i = 0; i < group->members; i++)
         amax = fmaxf(amax, weight_amax(job, &group->member[i], o, &synthesized[i]));
     if (scale_2_of(o, amax) == 0)
