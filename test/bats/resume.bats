@@ -527,7 +527,7 @@ at() {
     dies 2
     cp -rp "$T/out.partial" "$T/left"
     size=$(stat -c %s "$T/left/.journal")
-    table=$(grep -anm 1 ^shard "$T/left/.journal" | cut -d: -f1)
+    table=$(grep -anm 1 '^\(counts\|shard\)' "$T/left/.journal" | cut -d: -f1)
     table=$(head -n $((table - 1)) "$T/left/.journal" | wc -c)
     for n in "$table" $((table + 10)) $((size - 1)); do
         rm -rf "$T/out" "$T/out.partial"
