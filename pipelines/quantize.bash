@@ -7,14 +7,13 @@
 #     convert    the command that quantizes the stream on standard input; takes -n and -q
 # and in
 #     converter  what to call that when it failed
-#     resumes    not empty: after a run that died, only missing shards are read
 #     drafts_too not empty: drafts are calibrated, too, where they have a forward pass
 
 . "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/seekpipe.bash"
 
 amax='' calib=() samples='' length='' all_experts=() save_amax='' eval='' device=''
 fallback='' field=() input_scale='' jobs=1 summary='' mtp=() measured=() headroom=() record=()
-recipe=() selection=() policies=() convert=() converter='' resumes=yes drafts_too=''
+recipe=() selection=() policies=() convert=() converter='' drafts_too=''
 
 # What arrange takes for conversion_option.
 conversion_options=amax:,calib:,field:,samples:,length:,all-experts,save-amax:,device:,eval:,fallback:,input-scale:
@@ -119,7 +118,7 @@ merge() {
 
 # write_part I/N: one part of the weights, for st-write --join.
 write_part() {
-    [ -z "$resumes" ] || resume_part "$1" "$destination"
+    resume_part "$1" "$destination"
     st-read --part "$1" "${zeros[@]}" "${part[@]}" "$source" |
         "${convert[@]}" -q |
         quietly st-write -q "${overwrite[@]}" "${verify[@]}" --part "$destination" ||
@@ -241,7 +240,7 @@ evaluate() {
 # The weights, to disk. Until here, nothing was put in place.
 write_weights() {
     if [ "$jobs" = 1 ] || [ "$last" = st-cmp ]; then
-        [ -z "$resumes" ] || resume "$destination"
+        resume "$destination"
         st-read "${zeros[@]}" "${part[@]}" "$source" |
             "${convert[@]}" |
             put "$destination" "${measured[@]}" ||

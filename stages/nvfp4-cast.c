@@ -30,8 +30,6 @@ struct options {
     const char *zero, *window;
     bool zero_positive;
     bool verbose;
-    struct nvfp4_cast_count total;
-    struct zeros zeros;
 };
 
 /* 2^127 times 2 and the like are infinite in BF16; only scale codes from 253 can do that. */
@@ -64,7 +62,8 @@ struct casting {
     const struct member *member;
     int k;      /* the exponent that the group shares */
     bool above; /* some scale is above it */
-    struct options *options;
+    bool zero;  /* all scales are */
+    const struct options *options;
     struct nvfp4_cast_count count;
 };
 
@@ -104,21 +103,25 @@ static void make_nibbles(struct band *band)
                                (size_t)blocks, c->k, c->options->zero_positive);
 }
 
-static void count_member(void *context)
+static void end_casting(void *context)
 {
     struct casting *c = context;
-    struct options *o = c->options;
-    if (c->count.rewrite && o->verbose)
+    struct ts_out *out = c->job->out;
+    bool verbose = c->options->verbose;
+    if (c->count.rewrite && verbose)
         warn("%s: %" PRIu64 " of %" PRIu64 " blocks are out of range and were requantized",
              c->member->tensor->name, c->count.rewrite, c->count.blocks);
-    o->total.blocks += c->count.blocks;
-    o->total.lossy += c->count.lossy;
-    o->total.rewrite += c->count.rewrite;
+    to_nvfp4_count(c->job, c->member);
+    ts_count(out, NULL, "blocks", c->count.blocks);
+    ts_count(out, NULL, "lossy", c->count.lossy);
+    ts_count(out, NULL, "rewritten", c->count.rewrite);
+    if (c->zero)
+        zeros_add(out, ts_toc(c->job->in)->tensor[c->member->w->scale].name, verbose);
     free(c);
 }
 
 static void cast_member(struct to_nvfp4 *job, const struct group *group,
-                        const struct member *member, int k, struct options *o)
+                        const struct member *member, int k, const struct options *o)
 {
     const struct weight *w = member->w;
     struct casting *c = xalloc(1, sizeof *c);
@@ -130,8 +133,7 @@ static void cast_member(struct to_nvfp4 *job, const struct group *group,
     uint64_t blocks = w->cols / MXFP4_BLOCK, most = blocks ? 1 + SCALES_BAND / blocks : 1;
     struct band scales = {.convert = make_scales, .check = count_scales, .of = c};
     struct band nibbles = {.convert = make_nibbles, .of = c};
-    if (zeros_only(member->scales.raw, (size_t)(w->rows * blocks)))
-        zeros_add(&o->zeros, ts_held_tensor(member->held_scale)->name);
+    c->zero = zeros_only(member->scales.raw, (size_t)(w->rows * blocks));
     to_nvfp4_scales(job, group, member, nvfp4_cast_scale_2(k));
     to_nvfp4_bands(job, member, "weight_scale", &scales, most, 0, 2 * blocks);
     if (o->zero_positive ||
@@ -140,7 +142,7 @@ static void cast_member(struct to_nvfp4 *job, const struct group *group,
                        w->cols / 2, 0);
     else
         bands_pass_held(job->bands, member->held);
-    bands_after(job->bands, count_member, c);
+    bands_after(job->bands, end_casting, c);
 }
 
 /* k_max of the group. The reference takes 0 for a matrix whose scales are all zero, and for its
@@ -186,7 +188,7 @@ static int best_k(const struct group *group, int k_max)
 
 static void cast_group(struct to_nvfp4 *job, struct group *group, void *context)
 {
-    struct options *o = context;
+    const struct options *o = context;
     int k = largest_k(group, o);
     if (!strcmp(o->window, "best"))
         k = best_k(group, k);
@@ -227,16 +229,16 @@ int main(int argc, char **argv)
 {
     struct options o = {.zero = "keep", .window = "max"};
     static const bool convertible[FORMAT_COUNT] = {[FORMAT_MXFP4] = true};
+    static const char *const counted[] = {"blocks", "lossy", "rewritten"};
     struct stage stage;
     struct to_nvfp4 job;
     take_options(&o, &stage, argc, argv);
     o.zero_positive = !strcmp(o.zero, "positive");
-    o.verbose = o.zeros.verbose = stage.verbose;
+    o.verbose = stage.verbose;
     to_nvfp4_begin(&job, &stage, &o.common, convertible);
+    for (size_t i = 0; i < sizeof counted / sizeof *counted; i++)
+        ts_count(job.out, NULL, counted[i], 0);
     to_nvfp4_run(&job, cast_group, &o);
-    json_t *counts = json_pack("{s:I, s:I, s:I}", "blocks", (json_int_t)o.total.blocks, "lossy",
-                               (json_int_t)o.total.lossy, "rewritten", (json_int_t)o.total.rewrite);
-    zeros_end(&o.zeros, counts);
-    to_nvfp4_finish(&job, counts);
+    to_nvfp4_finish(&job);
     return stage_end(&stage);
 }

@@ -39,9 +39,6 @@ struct options {
     enum scale_search search;
     struct moments *moments; /* of a search that needs them */
     bool verbose;
-    uint64_t synthesized;
-    uint64_t known, unknown; /* weights with and without moments of their inputs */
-    struct zeros zeros;
 };
 
 /* ---- the amax of a weight ---- */
@@ -51,7 +48,9 @@ static float largest_magnitude(const struct to_nvfp4 *job, const struct member *
     return magnitude_largest(job->codec, member->w, member->held, &member->scales);
 }
 
-static float weight_amax(struct to_nvfp4 *job, const struct member *member, struct options *o)
+/* *synthesized becomes true if it is taken from the weight itself. */
+static float weight_amax(struct to_nvfp4 *job, const struct member *member, const struct options *o,
+                         bool *synthesized)
 {
     double known;
     if (amaxes_find(job->amaxes, member->w->module, AMAX_WEIGHT, &known)) {
@@ -62,8 +61,7 @@ static float weight_amax(struct to_nvfp4 *job, const struct member *member, stru
                 ts_name(job->in), member->tensor->name);
         return amax;
     }
-    if (!member->tensor->context)
-        o->synthesized++;
+    *synthesized = true;
     if (o->verbose)
         warn("%s: no weight amax in the amax stream; taken from the weight", member->tensor->name);
     return largest_magnitude(job, member);
@@ -80,9 +78,10 @@ struct packing {
     const struct block_moments *moments; /* of the inputs, by block of columns; or NULL */
     struct recode *recode; /* of MXFP4 without a search, which needs no BF16; else NULL */
     uint8_t *packed;       /* all codes, made with the scales; NULL if they are too many to keep */
-    struct zeros *zeros;   /* of all weights */
-    bool zero;             /* its amax is 0, or all its scales are */
-    bool nonzero;          /* a byte of it is not 0 */
+    const struct options *options;
+    bool synthesized; /* its amax was taken from the weight */
+    bool zero;        /* its amax is 0, or all its scales are */
+    bool nonzero;     /* a byte of it is not 0 */
 };
 
 /* A thread's scratch memory: a row as BF16, or its output. */
@@ -184,8 +183,13 @@ static void make_nibbles(struct band *band)
 static void end_packing(void *context)
 {
     struct packing *p = context;
+    struct ts_out *out = p->job->out;
+    to_nvfp4_count(p->job, p->member);
+    ts_count(out, NULL, "weight_amax_synthesized", p->synthesized);
     if (p->zero || !p->nonzero)
-        zeros_add(p->zeros, p->member->tensor->name);
+        zeros_add(out, p->member->tensor->name, p->options->verbose);
+    if (p->options->moments)
+        ts_count(out, NULL, p->moments ? "moments_known" : "moments_unknown", 1);
     free(p->recode);
     free(p->packed);
     free(p);
@@ -214,8 +218,8 @@ static scales_row *scales_of(const struct options *o, const struct codec *codec)
 /* The scales come before the codes in a stream. So the codes are kept, or made in a second pass if
  * there are many: memory is bounded for any matrix. */
 static void pack_member(struct to_nvfp4 *job, const struct group *group,
-                        const struct member *member, float amax,
-                        const struct block_moments *moments, struct options *o)
+                        const struct member *member, float amax, bool synthesized,
+                        const struct block_moments *moments, const struct options *o)
 {
     const struct weight *w = member->w;
     float scale_2 = scale_2_of(o, amax);
@@ -225,7 +229,8 @@ static void pack_member(struct to_nvfp4 *job, const struct group *group,
                           .scale_2 = scale_2,
                           .scales = scales_of(o, job->codec),
                           .moments = moments,
-                          .zeros = &o->zeros};
+                          .options = o,
+                          .synthesized = synthesized};
     p->zero = amax == 0 ||
               (member->held_scale &&
                zeros_only(member->scales.raw, (size_t)ts_held_tensor(member->held_scale)->size));
@@ -249,7 +254,7 @@ static void pack_member(struct to_nvfp4 *job, const struct group *group,
 }
 
 /* The moments of a group's inputs, which any of its members may have; NULL if there are none. */
-static struct block_moments *find_moments(struct options *o, const struct group *group)
+static struct block_moments *find_moments(const struct options *o, const struct group *group)
 {
     float *h = NULL;
     uint64_t cols = 0;
@@ -273,10 +278,11 @@ static struct block_moments *find_moments(struct options *o, const struct group 
 
 static void pack_group(struct to_nvfp4 *job, struct group *group, void *context)
 {
-    struct options *o = context;
+    const struct options *o = context;
     float amax = 0;
+    bool synthesized[GROUP_MAX] = {false};
     for (unsigned i = 0; i < group->members; i++)
-        amax = fmaxf(amax, weight_amax(job, &group->member[i], o));
+        amax = fmaxf(amax, weight_amax(job, &group->member[i], o, &synthesized[i]));
     if (scale_2_of(o, amax) == 0)
         die("%s: %s: its weight amax of %g is too small for a weight_scale_2", ts_name(job->in),
             group->member[0].tensor->name, (double)amax);
@@ -287,8 +293,7 @@ static void pack_group(struct to_nvfp4 *job, struct group *group, void *context)
             to_nvfp4_pass(job, member);
             continue;
         }
-        *(moments ? &o->known : &o->unknown) += 1;
-        pack_member(job, group, member, amax, moments, o);
+        pack_member(job, group, member, amax, synthesized[i], moments, o);
     }
     bands_after(job->bands, free, moments);
 }
@@ -339,17 +344,24 @@ static void take_options(struct options *o, struct stage *stage, int argc, char 
     free(args);
 }
 
-/* What a search by moments had to do without, for people and for the stream's end. */
-static void tell_moments(const struct options *o, bool quiet, json_t *counts)
+/* What is counted, also if it is none. */
+static void begin_counts(struct ts_out *out, const struct options *o)
 {
+    ts_count(out, NULL, "weight_amax_synthesized", 0);
     if (!o->moments)
         return;
-    if (o->unknown && !quiet)
+    ts_count(out, NULL, "moments_known", 0);
+    ts_count(out, NULL, "moments_unknown", 0);
+}
+
+/* Say what a search by moments had to do without. */
+static void tell_moments(const struct ts_out *out)
+{
+    uint64_t unknown = ts_counted(out, "moments_unknown");
+    if (unknown)
         warn("%" PRIu64 " of %" PRIu64 " weights have no moments of their inputs; their scales "
              "have the least squared error, as with --scale-search mse",
-             o->unknown, o->known + o->unknown);
-    json_object_set_new(counts, "moments_known", json_integer((json_int_t)o->known));
-    json_object_set_new(counts, "moments_unknown", json_integer((json_int_t)o->unknown));
+             unknown, ts_counted(out, "moments_known") + unknown);
 }
 
 int main(int argc, char **argv)
@@ -364,13 +376,13 @@ int main(int argc, char **argv)
     /* Matrices are alike: keep freed memory, or the kernel would clear its pages again. */
     mallopt(M_MMAP_THRESHOLD, 2 * KEEP_MOST);
     mallopt(M_TRIM_THRESHOLD, 4 * KEEP_MOST);
-    o.verbose = o.zeros.verbose = stage.verbose;
+    o.verbose = stage.verbose;
     to_nvfp4_begin(&job, &stage, &o.common, convertible);
+    begin_counts(job.out, &o);
     to_nvfp4_run(&job, pack_group, &o);
-    json_t *counts = json_pack("{s:I}", "weight_amax_synthesized", (json_int_t)o.synthesized);
-    zeros_end(&o.zeros, counts);
-    tell_moments(&o, stage.quiet, counts);
+    if (!stage.quiet)
+        tell_moments(job.out);
     moments_close(o.moments);
-    to_nvfp4_finish(&job, counts);
+    to_nvfp4_finish(&job);
     return stage_end(&stage);
 }

@@ -337,10 +337,8 @@ static void write_stream(struct ts_in *in, struct output_dir *output, const stru
     struct shards *shards = shards_plan(toc, in, &copier);
     configs_derive(&configs, in, toc);
     struct summary s = summary_of(in, toc, shards, &configs, output);
-    if (continued) {
+    if (continued)
         s.finished = shards_resume(shards, output);
-        s.rest_only = s.finished && ts_is_of_shards(in);
-    }
     char *shortage = shortage_of(&s, shards, output, in, o->no_share);
     if (shortage && !stage->plan)
         die("%s", shortage);
@@ -568,8 +566,7 @@ static void write_joined(struct output_dir *output, struct summary *s, const cha
                           .file_bytes = shards_bytes(shards),
                           .free_bytes = output_dir_free_bytes(output),
                           .shards = shards_count(shards),
-                          .finished = parts.finished,
-                          .rest_only = parts.finished && parts.rest_only};
+                          .finished = parts.finished};
     configs_free(&configs);
     shards_free(shards);
     parts_free(&parts);

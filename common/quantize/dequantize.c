@@ -49,18 +49,15 @@ static struct toc *plan(const struct toc *in, const struct choice *choice)
     return out;
 }
 
-struct tally {
-    uint64_t converted, nan;
-    struct zeros zeros;
-};
-
 /* A matrix being converted. */
 struct matrix {
     const struct codec *codec;
     const struct weight *w;
     const struct tensor *tensor;
     struct scales scales;
-    struct tally *tally; /* of all matrices */
+    struct ts_out *out;
+    bool verbose;
+    uint64_t nan;
     bool zero_scales;
     bool nonzero; /* a byte of the weight was not 0 */
 };
@@ -76,15 +73,19 @@ static void convert(struct band *band)
 static void count(struct band *band)
 {
     struct matrix *m = band->of;
-    m->tally->nan += band->found[0];
+    m->nan += band->found[0];
     m->nonzero |= band->found[1] != 0;
 }
 
 static void end_matrix(void *context)
 {
     struct matrix *m = context;
-    if (!m->nonzero || m->zero_scales)
-        zeros_add(&m->tally->zeros, m->tensor->name);
+    if (!m->tensor->context) { /* otherwise its own shard counts it */
+        ts_count(m->out, NULL, "dequantized", 1);
+        ts_count(m->out, NULL, "nan", m->nan);
+        if (!m->nonzero || m->zero_scales)
+            zeros_add(m->out, m->tensor->name, m->verbose);
+    }
     scales_free(&m->scales);
     free(m);
 }
@@ -112,8 +113,9 @@ static void convert_matrix(struct band_pipeline *bands, struct matrix *m)
     bands_after(bands, end_matrix, m);
 }
 
+/* `like` has what all matrices share. */
 static void convert_all(struct band_pipeline *bands, struct ts_in *in, const struct choice *choice,
-                        const struct codec *codec, struct tally *tally)
+                        const struct matrix *like)
 {
     struct matrix *matrix = NULL; /* whose scales were read and whose weight comes next */
     for (const struct tensor *tensor; (tensor = ts_next(in));) {
@@ -123,19 +125,18 @@ static void convert_all(struct band_pipeline *bands, struct ts_in *in, const str
             bands_pass_checked(bands, weight_of(choice->weights, line));
             continue;
         }
-        if (!matrix)
+        if (!matrix) {
             matrix = xalloc(1, sizeof *matrix);
+            *matrix = *like;
+        }
         if (scales_take(&matrix->scales, w, in))
             continue;
         size_t scale_size = (size_t)ts_toc(in)->tensor[w->scale].size;
         matrix->zero_scales = zeros_only(matrix->scales.raw, scale_size);
-        matrix->codec = codec;
         matrix->w = w;
         matrix->tensor = tensor;
-        matrix->tally = tally;
         convert_matrix(bands, matrix);
         matrix = NULL;
-        tally->converted++;
     }
 }
 
@@ -159,17 +160,19 @@ static void dequantize(const struct choice *choice, struct ts_in *in, const stru
     struct toc *toc = plan(ts_toc(in), choice);
     struct ts_out *out = ts_create(stage, in, toc);
     struct band_pipeline *bands = bands_begin(out, in, threads, ORDERED_POOL_SLACK);
-    struct tally tally = {.zeros.verbose = stage->verbose};
-    convert_all(bands, in, choice, codec, &tally);
+    ts_count(out, NULL, "dequantized", 0);
+    ts_count(out, NULL, "nan", 0);
+    zeros_begin(out);
+    convert_all(bands, in, choice,
+                &(struct matrix){.codec = codec, .out = out, .verbose = stage->verbose});
     bands_end(bands);
-    if (tally.nan && !stage->quiet)
-        warn("%" PRIu64 " FP8 NaN became BF16 NaN", tally.nan);
+    uint64_t nan = ts_counted(out, "nan");
+    if (nan && !stage->quiet)
+        warn("%" PRIu64 " FP8 NaN became BF16 NaN", nan);
     if (stage->verbose)
-        warn("%" PRIu64 " %s weights became BF16", tally.converted, format_name(choice->format));
-    json_t *counts = json_pack("{s:I, s:I}", "dequantized", (json_int_t)tally.converted, "nan",
-                               (json_int_t)tally.nan);
-    zeros_end(&tally.zeros, counts);
-    ts_finish(out, in, counts);
+        warn("%" PRIu64 " %s weights became BF16", ts_counted(out, "dequantized"),
+             format_name(choice->format));
+    ts_finish(out, in, NULL);
     toc_free(toc);
 }
 

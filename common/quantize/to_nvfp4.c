@@ -8,6 +8,7 @@
 #include "base/digest.h"
 #include "base/ordered_pool.h"
 #include "quantize/convertible.h"
+#include "quantize/zeros.h"
 #include "stream/scales.h"
 #include "stream/whole.h"
 #include "tensor/nvfp4.h"
@@ -230,12 +231,14 @@ static void record_inputs(const struct to_nvfp4 *job, const struct stage *stage,
         json_object_set(stage->entry, "kv_cache", format);
 }
 
-static unsigned count_classes(const struct model *model)
+/* What is counted, also if it is none. */
+static void begin_counts(struct to_nvfp4 *job)
 {
-    unsigned count = 0;
-    while (model_classes(model)[count].key)
-        count++;
-    return count;
+    ts_count(job->out, NULL, "weights", 0);
+    const struct expert_class *class = model_classes(ts_model(job->in));
+    for (unsigned i = 0; class[i].key; i++)
+        ts_count(job->out, "experts", class[i].key, 0);
+    zeros_begin(job->out);
 }
 
 void to_nvfp4_begin(struct to_nvfp4 *job, const struct stage *stage,
@@ -249,7 +252,6 @@ void to_nvfp4_begin(struct to_nvfp4 *job, const struct stage *stage,
     const struct model *model = ts_model(job->in);
     job->amaxes = options->amax ? amaxes_load(options->amax, model, stage->plan) : NULL;
     job->recipe = recipe_load(options->recipe, options->drafts, model);
-    job->experts = xalloc(count_classes(model), sizeof *job->experts);
     whole_check(job->in);
     weights_find(&job->weights, model, ts_toc(job->in), ts_name(job->in));
     select_weights(job, convertible);
@@ -262,6 +264,7 @@ void to_nvfp4_begin(struct to_nvfp4 *job, const struct stage *stage,
     if (options->prepare)
         options->prepare(job, stage, options->context);
     job->out = ts_create(stage, job->in, job->toc);
+    begin_counts(job);
     job->bands = bands_begin(job->out, job->in, threads, ORDERED_POOL_SLACK + options->ahead);
 }
 
@@ -355,17 +358,27 @@ void to_nvfp4_run(struct to_nvfp4 *job, to_nvfp4_convert *convert, void *context
 
 /* ---- output ---- */
 
-static void count_member(struct to_nvfp4 *job, const struct member *member)
+/* Each expert counts once, with the first of its matrices that the recipe makes NVFP4, also if
+ * another shard has the others. */
+static bool is_first_of_expert(const struct to_nvfp4 *job, const struct place *place)
 {
-    struct place place = member->w->place;
-    job->packed++;
-    if (!place_is_routed(&place))
-        return;
-    place.matrix = 0; /* each expert counts once */
-    if (job->packed > 1 && !place_compare(&place, &job->last))
-        return;
-    job->last = place;
-    job->experts[model_expert_class(ts_model(job->in), &place)]++;
+    char module[TENSOR_NAME_MAX + 1];
+    struct place before = *place;
+    while (before.matrix--)
+        if (model_module(ts_model(job->in), &before, module) &&
+            recipe_format(job->recipe, module) == FORMAT_NVFP4)
+            return false;
+    return true;
+}
+
+void to_nvfp4_count(const struct to_nvfp4 *job, const struct member *member)
+{
+    const struct model *model = ts_model(job->in);
+    const struct place *place = &member->w->place;
+    ts_count(job->out, NULL, "weights", 1);
+    if (place_is_routed(place) && is_first_of_expert(job, place))
+        ts_count(job->out, "experts", model_classes(model)[model_expert_class(model, place)].key,
+                 1);
 }
 
 static void put_scalar(struct to_nvfp4 *job, const struct member *member, const char *which,
@@ -385,7 +398,6 @@ void to_nvfp4_scales(struct to_nvfp4 *job, const struct group *group, const stru
             ts_name(job->in), member->w->module, group->input_amax);
     put_scalar(job, member, "input_scale", input_scale);
     put_scalar(job, member, "weight_scale_2", scale_2);
-    count_member(job, member);
 }
 
 void to_nvfp4_bands(struct to_nvfp4 *job, const struct member *member, const char *which,
@@ -418,24 +430,18 @@ void to_nvfp4_put_from(struct to_nvfp4 *job, const struct member *member, const 
     free(name);
 }
 
-void to_nvfp4_finish(struct to_nvfp4 *job, json_t *counts)
+void to_nvfp4_finish(struct to_nvfp4 *job)
 {
-    json_t *experts = json_object();
-    const struct expert_class *class = model_classes(ts_model(job->in));
-    for (unsigned i = 0; class[i].key; i++)
-        json_object_set_new(experts, class[i].key, json_integer((json_int_t)job->experts[i]));
-    json_object_set_new(counts, "weights", json_integer((json_int_t)job->packed));
-    json_object_set_new(counts, "experts", experts);
-    if (job->amaxes)
-        json_object_set(counts, "amax", (json_t *)amaxes_counts(job->amaxes));
-    if (!job->packed && !ts_plan_only(job->in) && !job->quiet)
+    bool none = !ts_counted(job->out, "weights") && !ts_plan_only(job->in);
+    /* the rest of a run that died may have none */
+    if (none && !ts_is_of_shards(job->in) && !job->quiet)
         warn("nothing to do: this part has no matrix that the recipe makes NVFP4");
-    ts_finish(job->out, job->in, counts);
+    ts_finish(job->out, job->in,
+              job->amaxes ? json_pack("{s:O}", "amax", amaxes_counts(job->amaxes)) : NULL);
     amaxes_free(job->amaxes);
     weights_free(&job->weights);
     toc_free(job->toc);
     recipe_free(job->recipe);
     free(job->selected);
     free(job->leader);
-    free(job->experts);
 }

@@ -60,9 +60,6 @@ struct to_nvfp4 {
     bool *selected;   /* by matrix: becomes NVFP4 */
     uint32_t *leader; /* by matrix: the first matrix of its group; WEIGHT_NONE if it is in none */
     bool quiet;
-    uint64_t packed;   /* matrices so far */
-    uint64_t *experts; /* routed experts so far, by class (see model.h) */
-    struct place last; /* of the expert counted last */
 };
 
 /* Read the table and the amaxes, and make the plan: a matrix becomes NVFP4 if the recipe says so
@@ -74,16 +71,19 @@ void to_nvfp4_begin(struct to_nvfp4 *job, const struct stage *stage,
 
 /* Process all tensors. Each group goes to `convert`, which must write its members in order: one
  * that is context with to_nvfp4_pass(); the others with to_nvfp4_scales(), then weight_scale and
- * weight. Everything else passes. A group's held bytes live until convert() returns, the rest of
- * the group until everything convert() submitted is written. When to_nvfp4_run() returns,
- * everything is. */
+ * weight, and have to_nvfp4_count() called when it is written. Everything else passes. A group's
+ * held bytes live until convert() returns, the rest of the group until everything convert()
+ * submitted is written. When to_nvfp4_run() returns, everything is. */
 typedef void to_nvfp4_convert(struct to_nvfp4 *job, struct group *group, void *context);
 void to_nvfp4_run(struct to_nvfp4 *job, to_nvfp4_convert *convert, void *context);
 
 /* Write a context member unchanged. */
 void to_nvfp4_pass(struct to_nvfp4 *job, const struct member *member);
 
-/* Write X.input_scale and X.weight_scale_2 of a member, and count it. */
+/* Count a member, on the writing thread (bands_after()). */
+void to_nvfp4_count(const struct to_nvfp4 *job, const struct member *member);
+
+/* Write X.input_scale and X.weight_scale_2 of a member. */
 void to_nvfp4_scales(struct to_nvfp4 *job, const struct group *group, const struct member *member,
                      float scale_2);
 
@@ -97,8 +97,7 @@ void to_nvfp4_bands(struct to_nvfp4 *job, const struct member *member, const cha
 void to_nvfp4_put_from(struct to_nvfp4 *job, const struct member *member, const char *which,
                        const void *data, size_t size);
 
-/* Finish the streams and free everything. Takes over `counts`, an object with the stage's own
- * counts. */
-void to_nvfp4_finish(struct to_nvfp4 *job, json_t *counts);
+/* Finish the streams and free everything. */
+void to_nvfp4_finish(struct to_nvfp4 *job);
 
 #endif

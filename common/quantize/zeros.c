@@ -1,6 +1,5 @@
 #include "quantize/zeros.h"
 
-#include <stdlib.h>
 #include <string.h>
 
 #include "base/die.h"
@@ -11,19 +10,15 @@ bool zeros_only(const void *data, size_t size)
     return size && !byte[0] && !memcmp(byte, byte + 1, size - 1);
 }
 
-void zeros_add(struct zeros *zeros, const char *name)
+void zeros_begin(struct ts_out *out)
 {
-    if (!zeros->count++)
-        zeros->first = xstrdup(name);
-    if (zeros->verbose)
-        warn("%s: all zero", name);
+    ts_count(out, NULL, "zero_weights", 0);
 }
 
-void zeros_end(struct zeros *zeros, json_t *counts)
+void zeros_add(struct ts_out *out, const char *name, bool verbose)
 {
-    json_object_set_new(counts, "zero_weights", json_integer((json_int_t)zeros->count));
-    if (zeros->first)
-        json_object_set_new(counts, "zero_first", json_string(zeros->first));
-    free(zeros->first);
-    zeros->first = NULL;
+    ts_count(out, NULL, "zero_weights", 1);
+    ts_count_first(out, "zero_first", name);
+    if (verbose)
+        warn("%s: all zero", name);
 }

@@ -4,26 +4,19 @@
 #ifndef ZEROS_H
 #define ZEROS_H
 
-#include <jansson.h>
 #include <stdbool.h>
 #include <stddef.h>
-#include <stdint.h>
 
-/* Starts as all zeros but for `verbose`. One thread at a time. */
-struct zeros {
-    bool verbose; /* warn of each tensor, too */
-    uint64_t count;
-    char *first; /* the first tensor's name */
-};
+#include "stream/ts.h"
 
 /* True if there are bytes, and all of them are 0. */
 bool zeros_only(const void *data, size_t size);
 
-/* Count the tensor of that name. */
-void zeros_add(struct zeros *zeros, const char *name);
+/* Have the stage's counts say `zero_weights`, also if there are none. */
+void zeros_begin(struct ts_out *out);
 
-/* Put them into a stage's counts, `zero_weights` and, if there are any, `zero_first`, and free the
- * name. */
-void zeros_end(struct zeros *zeros, json_t *counts);
+/* Count the tensor of that name, as ts_count() does; the first one's name is `zero_first`. With
+ * `verbose`, warn of it, too. */
+void zeros_add(struct ts_out *out, const char *name, bool verbose);
 
 #endif

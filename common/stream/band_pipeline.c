@@ -10,9 +10,9 @@
 
 enum { PASS_BYTES = 1 << 20 };
 
-/* A submission: a band, a reference, or a call. */
+/* A submission: a band, a reference, earlier stages' counts, or a call. */
 struct piece {
-    enum { BAND, REFERENCE, CALL } kind;
+    enum { BAND, REFERENCE, COUNTS, CALL } kind;
     struct band band;
     bool begins;
     char name[TENSOR_NAME_MAX + 1];
@@ -21,6 +21,7 @@ struct piece {
     size_t source;
     uint64_t offset;
     const void *data;            /* BAND: the caller's bytes to write instead; or NULL */
+    json_t *counts;              /* COUNTS */
     void (*done)(void *context); /* CALL */
     void *context;
 };
@@ -45,10 +46,10 @@ static void compute(void *context, void *item)
 static void write_band(struct band_pipeline *bands, struct piece *piece)
 {
     struct band *band = &piece->band;
-    if (band->check)
-        band->check(band);
     if (piece->begins)
         ts_begin(bands->out, piece->name);
+    if (band->check)
+        band->check(band);
     if (piece->data)
         ts_write(bands->out, piece->data, band->raw_size);
     else if (band->out_size)
@@ -68,6 +69,9 @@ static void finish(void *context, void *item)
     case REFERENCE:
         ts_pass_reference(bands->out, bands->in, piece->tensor, piece->source, piece->offset);
         break;
+    case COUNTS:
+        ts_pass_counts(bands->out, piece->counts);
+        break;
     case CALL:
         piece->done(piece->context);
         break;
@@ -84,9 +88,23 @@ struct band_pipeline *bands_begin(struct ts_out *out, struct ts_in *in, unsigned
     return bands;
 }
 
+/* Before the next line: what earlier stages counted up to here. */
+static void pass_counts(struct band_pipeline *bands)
+{
+    json_t *counts = ts_take_counts(bands->in);
+    if (!counts)
+        return;
+    struct piece *piece = ordered_pool_piece(bands->pool);
+    piece->kind = COUNTS;
+    piece->counts = counts;
+    ordered_pool_submit(bands->pool, false);
+}
+
 struct band *bands_next(struct band_pipeline *bands, const char *name, size_t raw_size,
                         size_t out_size)
 {
+    if (name)
+        pass_counts(bands);
     struct piece *piece = bands->piece = ordered_pool_piece(bands->pool);
     piece->kind = BAND;
     piece->begins = name != NULL;
@@ -143,6 +161,7 @@ void bands_read_held(struct band_pipeline *bands, struct ts_held *held, uint64_t
 static void pass_reference(struct band_pipeline *bands, const struct tensor *tensor, size_t source,
                            uint64_t offset)
 {
+    pass_counts(bands);
     /* no other thread writes now, and waking one costs more than writing a reference */
     if (ordered_pool_idle(bands->pool)) {
         ts_pass_reference(bands->out, bands->in, tensor, source, offset);

@@ -8,7 +8,8 @@
  *         bands_pass(bands);
  *     bands_end(bands);
  *
- * Between bands_begin() and bands_end() nothing else may write to `out`. */
+ * Between bands_begin() and bands_end() nothing else may write to `out`. What earlier stages
+ * counted passes along. */
 #ifndef BAND_PIPELINE_H
 #define BAND_PIPELINE_H
 
@@ -23,8 +24,8 @@ struct band {
     /* The stage fills these in, and raw; they start as 0. */
     void (*convert)(struct band *band); /* raw to out, on any thread; or within raw, if out_size is
                                          * 0; NULL to write raw unchanged */
-    void (*check)(struct band *band);   /* called in order, before it is written; may end the
-                                         * process */
+    void (*check)(struct band *band);   /* called in order, before it is written and after its
+                                         * tensor has begun: it may ts_count(), or end the process */
     void *of;                           /* the stage's data about the tensor */
     uint64_t first, rows;               /* the rows of the tensor that the band holds */
     uint64_t found[2];                  /* results of convert() for check() */
@@ -71,7 +72,8 @@ void bands_pass_part(struct band_pipeline *bands, const struct tensor *line, str
 void bands_put(struct band_pipeline *bands, const char *name, const void *data, size_t size);
 void bands_put_from(struct band_pipeline *bands, const char *name, const void *data, size_t size);
 
-/* Call done(context) on the writing thread, after all earlier submissions are written. */
+/* Call done(context) on the writing thread, after all earlier submissions are written; it may
+ * ts_count(). */
 void bands_after(struct band_pipeline *bands, void (*done)(void *context), void *context);
 
 /* Wait until all is written, stop the threads and free the pipeline. */

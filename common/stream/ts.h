@@ -112,6 +112,14 @@ struct progress *ts_take_progress(struct ts_in *in, uint64_t total);
  * Owned by the stream; NULL for a checkpoint. */
 const json_t *ts_end_counts(const struct ts_in *in);
 
+/* What earlier stages counted, by shard (counts.h), as far as it arrived before the current tensor,
+ * or by the end, since the last call. The caller owns it; NULL if there is nothing. */
+json_t *ts_take_counts(struct ts_in *in);
+
+/* After the end: replace `part` of ts_end_counts(), by stage, by `whole`. False if these do not go
+ * together; then it is undefined. */
+bool ts_recount(struct ts_in *in, const json_t *part, const json_t *whole);
+
 /* True if there are no tensors to read: the stream is a plan, or this stage only makes one. */
 bool ts_plan_only(const struct ts_in *in);
 
@@ -128,6 +136,17 @@ struct ts_out *ts_create(const struct stage *stage, struct ts_in *in, const stru
 
 /* The next line of the table to write, or NULL. */
 const struct tensor *ts_due(const struct ts_out *out);
+
+/* Count for this stage: add `n` (0 if there may be none) to the number `key`, in the object `of`
+ * unless that is NULL; or name the first of what a stage counts. It belongs to the shard of the
+ * line begun last. ts_counted() returns the number so far. */
+void ts_count(struct ts_out *out, const char *of, const char *key, uint64_t n);
+void ts_count_first(struct ts_out *out, const char *key, const char *text);
+uint64_t ts_counted(const struct ts_out *out, const char *key);
+
+/* Pass on what ts_take_counts() returned, which is taken over. ts_pass() and ts_finish() do it, but
+ * ts_pass_reference() does not. Shards that `out` has not are left out. */
+void ts_pass_counts(struct ts_out *out, json_t *counts);
 
 /* Write the current tensor's bytes unchanged as the next line: by reference if they came so (but
  * inline with stage->embed), otherwise inline. Name, dtype and shape are that line's; the sizes
@@ -146,8 +165,9 @@ void ts_write(struct ts_out *out, const void *data, size_t size);
 void ts_put(struct ts_out *out, const char *name, const void *data, size_t size);
 
 /* Finish both streams: prove the input's end (in may be NULL), check that every planned tensor was
- * written, write .end with the counts of all stages (`counts`, an object or NULL, is this one's;
- * taken over), close and check, rename the output into place. Frees in and out. */
+ * written, write .end with the counts of all stages (`counts`, an object or NULL, is this one's
+ * besides those of ts_count(); taken over), close and check, rename the output into place. Frees in
+ * and out. */
 void ts_finish(struct ts_out *out, struct ts_in *in, json_t *counts);
 
 #endif

@@ -6,7 +6,9 @@
 
 #include "base/die.h"
 #include "base/json.h"
+#include "base/names.h"
 #include "base/progress.h"
+#include "stream/counts.h"
 #include "stream/ts_in.h"
 
 static const uint64_t read_all_max = 1 << 30;
@@ -121,6 +123,37 @@ static void skip_rest(struct ts_in *in)
     in->tensor = NULL;
 }
 
+/* What earlier stages counted in a shard. */
+static void add_shard_counts(struct ts_in *in, const char *shard, const json_t *stages)
+{
+    size_t end = counts_stages(json_object_get(in->header, "history"));
+    if (names_find(in->checkpoint.toc->shard_names, shard, strlen(shard)) < 0 ||
+        !counts_valid(stages, end) || !counts_add(in->counted, stages) ||
+        !counts_valid(in->counted, end))
+        die("%s: .counts: malformed, or not of this stream; make the stream again", in->name);
+}
+
+/* Read the entries .counts that come next. */
+static void read_counts(struct ts_in *in)
+{
+    const char *shard;
+    json_t *stages;
+    for (const struct tar_entry *entry;
+         (entry = tar_peek(in->tar)) && !strcmp(entry->path, ".counts");) {
+        size_t size;
+        char *data = tar_read_file(in->tar, ".counts", JSON_MAX, &size);
+        char *what = xprintf("%s: .counts", in->name);
+        json_t *counts = json_object_from(data, size, what);
+        json_object_foreach(counts, shard, stages) add_shard_counts(in, shard, stages);
+        if (!in->counts)
+            in->counts = json_object();
+        counts_add(in->counts, counts); /* less than the sum over all shards */
+        json_decref(counts);
+        free(what);
+        free(data);
+    }
+}
+
 static void read_end(struct ts_in *in)
 {
     size_t size;
@@ -140,7 +173,8 @@ static void read_end(struct ts_in *in)
                     &plan, "counts", &counts) ||
         !json_is_array(counts) || tensors != (json_int_t)(plan ? 0 : toc->count) ||
         bytes != (json_int_t)(plan ? 0 : toc_bytes(toc, true)) ||
-        in->next != (plan ? 0 : toc->count) || data[size - 1] != '\n')
+        in->next != (plan ? 0 : toc->count) || data[size - 1] != '\n' ||
+        !counts_within(in->counted, counts, json_object_get(in->header, "history")))
         die("%s: malformed, or its counts do not match the table; make the stream again", what);
     in->plan_only |= plan;
     free(what);
@@ -151,6 +185,7 @@ static void read_end(struct ts_in *in)
 /* Read the next entry as line `next` of the table. False for a plan-only stream, which has none. */
 static bool next_from_tar(struct ts_in *in, const struct tensor *tensor)
 {
+    read_counts(in);
     const struct tar_entry *entry = tar_peek(in->tar);
     const char *path = entry ? entry->path : NULL;
     if (path && !strcmp(path, ".end") && in->next == 0)
@@ -190,8 +225,10 @@ static const struct tensor *next_tensor(struct ts_in *in)
         progress_add(in->progress, in->tensor->size);
     skip_rest(in);
     if (in->next == toc->count) {
-        if (in->tar && !in->end)
+        if (in->tar && !in->end) {
+            read_counts(in);
             read_end(in);
+        }
         return NULL;
     }
     const struct tensor *tensor = &toc->tensor[in->next];
@@ -256,6 +293,19 @@ const json_t *ts_end_counts(const struct ts_in *in)
     return in->end ? json_object_get(in->end, "counts") : NULL;
 }
 
+json_t *ts_take_counts(struct ts_in *in)
+{
+    json_t *counts = in->counts;
+    in->counts = NULL;
+    return counts;
+}
+
+bool ts_recount(struct ts_in *in, const json_t *part, const json_t *whole)
+{
+    json_t *end = json_object_get(in->end, "counts");
+    return counts_replace(end, json_object_get(in->header, "history"), part, whole);
+}
+
 struct progress *ts_take_progress(struct ts_in *in, uint64_t total)
 {
     bool shown = in->progress;
@@ -279,6 +329,8 @@ void ts_close(struct ts_in *in)
     checkpoint_free(&in->checkpoint);
     json_decref(in->header);
     json_decref(in->end);
+    json_decref(in->counts);
+    json_decref(in->counted);
     free(in->name);
     free(in->opened);
     free(in);

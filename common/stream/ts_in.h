@@ -6,7 +6,7 @@
 #include "stream/tar_in.h"
 #include "stream/ts.h"
 
-enum { JSON_MAX = 64 << 20 }; /* bytes of .stream and .end */
+enum { JSON_MAX = 64 << 20 }; /* bytes of .stream, .counts and .end */
 
 struct ts_in {
     char *opened; /* the path, or "<stdin>" */
@@ -17,6 +17,8 @@ struct ts_in {
     struct tar_in *tar; /* NULL: a checkpoint on disk */
     struct progress *progress;
     json_t *end;
+    json_t *counts;  /* by shard, of entries not taken yet, or NULL */
+    json_t *counted; /* by stage, of all entries */
     bool plan_only;
     size_t next; /* the next line */
 

@@ -168,6 +168,7 @@ static struct ts_in *open_any(char **path, size_t count, const struct stage *sta
     in->opened = xstrdup(count ? path[0] : "<stdin>");
     in->name = xstrdup(in->opened);
     in->plan_only = stage && stage->plan;
+    in->counted = json_object();
     if (count && is_checkpoint(path[0])) {
         open_checkpoint(in, path, count);
         if (!stage || !stage->allow_zeros)

@@ -14,8 +14,10 @@
 
 #include "base/die.h"
 #include "base/json.h"
+#include "base/names.h"
 #include "base/output.h"
 #include "stream/checkpoint.h"
+#include "stream/counts.h"
 #include "stream/ts.h"
 
 /* Output is written in blocks, except for pieces that are large themselves. */
@@ -32,6 +34,9 @@ struct ts_out {
     size_t next;    /* the next line to write */
     uint64_t left;  /* bytes of the current tensor still to be written */
     uint64_t bytes; /* payload, inline and by reference */
+    char *index;    /* of the stage, as counts.h has it */
+    json_t *counts; /* this stage's; NULL if it has none */
+    json_t *fresh;  /* those of them that no entry has yet, of the shard of the last line */
 };
 
 static void check(struct ts_out *out, la_ssize_t result)
@@ -133,7 +138,9 @@ static void write_header(struct ts_out *out, struct ts_in *in)
     json_t *header = in ? json_deep_copy(ts_header(in))
                         : json_pack("{s:s, s:i, s:s, s:{}, s:{}, s:[]}", "format", "tensor-stream",
                                     "version", 1, "scope", "all", "files", "quant", "history");
-    json_array_append(json_object_get(header, "history"), out->stage->entry);
+    json_t *history = json_object_get(header, "history");
+    out->index = xprintf("%zu", counts_stages(history));
+    json_array_append(history, out->stage->entry);
     if (in)
         json_object_set_new(header, "files", sources_to_json(ts_sources(in)));
     char *text = json_text(header, true, false);
@@ -236,6 +243,70 @@ const struct tensor *ts_due(const struct ts_out *out)
     return out->next < out->toc->count ? &out->toc->tensor[out->next] : NULL;
 }
 
+/* ---- counts ---- */
+
+/* `more` is taken over. */
+static void add_counts(json_t **sum, json_t *more)
+{
+    if (!*sum)
+        *sum = json_object();
+    if (!counts_add(*sum, more))
+        die("internal: counts do not add up");
+    json_decref(more);
+}
+
+void ts_count(struct ts_out *out, const char *of, const char *key, uint64_t n)
+{
+    json_t *count = json_pack("{s:I}", key, (json_int_t)n);
+    if (of)
+        count = json_pack("{s:o}", of, count);
+    if (n)
+        add_counts(&out->fresh, json_incref(count));
+    add_counts(&out->counts, count);
+}
+
+void ts_count_first(struct ts_out *out, const char *key, const char *text)
+{
+    json_t *first = json_pack("{s:s}", key, text);
+    add_counts(&out->fresh, json_incref(first));
+    add_counts(&out->counts, first);
+}
+
+uint64_t ts_counted(const struct ts_out *out, const char *key)
+{
+    return (uint64_t)json_integer_value(json_object_get(out->counts, key));
+}
+
+void ts_pass_counts(struct ts_out *out, json_t *counts)
+{
+    const char *shard;
+    void *next;
+    json_t *stages;
+    json_object_foreach_safe(counts, next, shard, stages)
+    {
+        if (names_find(out->toc->shard_names, shard, strlen(shard)) < 0)
+            json_object_del(counts, shard);
+    }
+    if (json_object_size(counts)) {
+        char *text = json_text(counts, false, false);
+        write_entry(out, ".counts", text, strlen(text));
+        free(text);
+    }
+    json_decref(counts);
+}
+
+/* What was counted since the last entry, as one of the last line's shard. */
+static void write_counts(struct ts_out *out)
+{
+    if (!out->fresh)
+        return;
+    const char *shard = out->toc->shard[out->toc->tensor[out->next - 1].shard];
+    ts_pass_counts(out, json_pack("{s:{s:o}}", shard, out->index, out->fresh));
+    out->fresh = NULL;
+}
+
+/* ---- tensors ---- */
+
 /* Advance to the next line, which must be `name` unless that is NULL. */
 static const struct tensor *begin_line(struct ts_out *out, const char *name)
 {
@@ -243,6 +314,8 @@ static const struct tensor *begin_line(struct ts_out *out, const char *name)
     if (out->left || !due || (name && strcmp(due->name, name) != 0))
         die("internal: wanted to write %s, but the plan has %s with %" PRIu64 " bytes to come",
             name ? name : "a tensor", due ? due->name : "nothing", out->left);
+    if (out->next && due->shard != out->toc->tensor[out->next - 1].shard)
+        write_counts(out);
     out->next++;
     out->bytes += due->size;
     return due;
@@ -281,6 +354,7 @@ void ts_pass(struct ts_out *out, struct ts_in *in)
     size_t source;
     uint64_t offset;
     const struct tensor *tensor = ts_present(in);
+    ts_pass_counts(out, ts_take_counts(in));
     if (ts_ref(in, &source, &offset) && !out->stage->embed)
         ts_pass_reference(out, in, tensor, source, offset);
     else
@@ -309,12 +383,12 @@ void ts_put(struct ts_out *out, const char *name, const void *data, size_t size)
 }
 
 /* Write .end: totals, and the counts of each stage. */
-static void write_end(struct ts_out *out, bool plan, const json_t *before, json_t *counts)
+static void write_end(struct ts_out *out, bool plan, const json_t *before)
 {
     json_t *all = before ? json_deep_copy(before) : json_array();
-    if (counts) {
-        json_object_set(counts, "program", json_object_get(out->stage->entry, "program"));
-        json_array_append_new(all, counts);
+    if (out->counts) {
+        json_object_set(out->counts, "program", json_object_get(out->stage->entry, "program"));
+        json_array_append(all, out->counts);
     }
     json_t *end = json_pack("{s:I, s:I, s:b, s:o}", "tensors", (json_int_t)out->next, "bytes",
                             (json_int_t)out->bytes, "plan", (int)plan, "counts", all);
@@ -331,11 +405,20 @@ void ts_finish(struct ts_out *out, struct ts_in *in, json_t *counts)
     bool plan = out->stage->plan || (in && ts_plan_only(in));
     if (out->left || (plan ? out->next > 0 : out->next != out->toc->count))
         die("internal: %zu of %zu planned tensors were written", out->next, out->toc->count);
+    if (counts)
+        add_counts(&out->counts, counts);
+    write_counts(out);
+    while (in && ts_next(in))
+        continue;
+    if (in)
+        ts_pass_counts(out, ts_take_counts(in));
     json_t *before = in ? json_deep_copy(ts_end_counts(in)) : NULL;
     if (in)
         ts_close(in); /* finds changed sources before .end makes the stream valid */
-    write_end(out, plan, before, counts);
+    write_end(out, plan, before);
     json_decref(before);
+    json_decref(out->counts);
+    free(out->index);
     check(out, archive_write_close(out->archive));
     check(out, flush(out) ? ARCHIVE_OK : ARCHIVE_FATAL);
     archive_write_free(out->archive);

@@ -5,6 +5,8 @@
  * run, and the size in bytes of the whole table that follows. (A run may bring only some shards of
  * it.) After the table come notes, one per line, in the order of events:
  *
+ *     counts NAME JSON                what the stages counted in a shard, by stage (counts.h), if
+ *                                     anything; before the next one
  *     shard NAME SIZE MTIME PROOF...  the shard is complete and on disk (shard_record.h)
  *     redo NAME                       it turned out not to be
  *     joined                          all but the shards is written, which are moved up (parts.h)

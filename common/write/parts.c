@@ -13,6 +13,7 @@
 #include "base/number.h"
 #include "base/text.h"
 #include "stream/checkpoint.h"
+#include "stream/counts.h"
 
 static const char table_file[] = "part.ts", shard_suffix[] = ".safetensors";
 enum { PARTS_MAX = 999999999, DIGITS = 12 };
@@ -235,30 +236,19 @@ static void check_parts(const struct list *list, const char *partial)
     }
 }
 
-/* Numbers are added. Everything else is the same in all parts, and so are arrays: they do not come
- * from the part's own tensors. */
-static void add_counts(json_t *sum, json_t *counts)
+/* Texts and arrays are the first part's: they are the same in all, but for the first of what was
+ * counted. */
+static void gather_counts(struct parts *parts, struct ts_in *in)
 {
-    const char *key;
-    json_t *value;
-    json_object_foreach(counts, key, value)
-    {
-        json_t *old = json_object_get(sum, key);
-        if (json_is_integer(old) && json_is_integer(value))
-            json_object_set_new(sum, key,
-                                json_integer(json_integer_value(old) + json_integer_value(value)));
-        else if (json_is_object(old))
-            add_counts(old, value);
-    }
-}
-
-static void gather_counts(struct parts *parts, const json_t *counts)
-{
+    const json_t *counts = ts_end_counts(in);
     if (!parts->counts)
         parts->counts = json_deep_copy(counts);
     else
         for (size_t i = 0; i < json_array_size(counts); i++)
-            add_counts(json_array_get(parts->counts, i), json_array_get(counts, i));
+            if (!counts_add(json_array_get(parts->counts, i), json_array_get(counts, i)))
+                die("%s: its counts and those of other parts do not add up; remove its folder, and "
+                    "run it again",
+                    ts_name(in));
 }
 
 static void gather_table(struct parts *parts, struct ts_in *in)
@@ -282,8 +272,7 @@ static void gather_part(struct parts *parts, struct ts_in *in)
     gather_table(parts, in);
     while (ts_next(in))
         continue;
-    gather_counts(parts, ts_end_counts(in));
-    parts->rest_only |= ts_is_of_shards(in);
+    gather_counts(parts, in);
     parts->finished += (uint64_t)json_integer_value(json_object_get(ts_header(in), "finished"));
 }
 

@@ -49,7 +49,6 @@ struct parts {
     struct toc *toc;   /* of the whole, in stream order */
     json_t *counts;    /* summed over all parts */
     uint64_t finished; /* shards written by runs that died */
-    bool rest_only;    /* counts are without these in some part */
     char identity[DIGEST_TEXT];
 };
 

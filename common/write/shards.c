@@ -11,8 +11,10 @@
 
 #include "base/checksum.h"
 #include "base/die.h"
+#include "base/json.h"
 #include "base/names.h"
 #include "base/text.h"
+#include "stream/counts.h"
 #include "stream/safetensors.h"
 #include "write/shard_record.h"
 
@@ -61,6 +63,8 @@ struct shards {
     int fd;
     struct waiting waiting;
     struct syncing syncing;
+    json_t *counted; /* in each shard, by the stages of this run */
+    json_t *noted;   /* the same in the journal */
 };
 
 static uint32_t phase_of(struct ts_in *in, const char *shard)
@@ -93,6 +97,8 @@ struct shards *shards_list(struct toc *toc)
     struct shards *shards = xalloc(1, sizeof *shards);
     *shards = (struct shards){
         .toc = toc, .count = toc->shards, .current = NO_SHARD, .fd = -1, .syncing.shard = NO_SHARD};
+    shards->counted = json_object();
+    shards->noted = json_object();
     shards->shard = xalloc(toc->shards, sizeof *shards->shard);
     for (size_t i = 0; i < toc->count; i++)
         shards->shard[toc->tensor[i].shard].count += !toc->tensor[i].context;
@@ -150,26 +156,42 @@ uint64_t shards_bytes(const struct shards *shards)
 
 /* ---- shards that an earlier run finished ---- */
 
-/* Read the last note of each shard in the journal. */
+/* The counts in a note; NULL if it is not st-write's. */
+static json_t *parse_counts(const char *text)
+{
+    json_t *stages = json_loadb(text, strcspn(text, "\n"), JSON_REJECT_DUPLICATES, NULL);
+    if (stages && counts_valid(stages, SIZE_MAX))
+        return stages;
+    json_decref(stages);
+    return NULL;
+}
+
+static void read_note(struct shards *shards, const char *line)
+{
+    const char *name = line + strcspn(line, "\t\n"), *rest;
+    size_t length = *name == '\t' ? strcspn(++name, "\t\n") : 0;
+    int64_t i = names_find(shards->toc->shard_names, name, length);
+    if (i < 0)
+        return;
+    struct shard *shard = &shards->shard[i];
+    rest = name[length] == '\t' ? name + length + 1 : NULL;
+    if (starts_with(line, "counts\t")) {
+        json_t *stages = rest ? parse_counts(rest) : NULL;
+        if (stages)
+            json_object_set_new(shards->noted, shard->name, stages);
+        return;
+    }
+    if (!starts_with(line, "shard\t") && !starts_with(line, "redo\t"))
+        return;
+    free(shard->note);
+    shard->note = rest && *line == 's' ? xprintf("%.*s", (int)strcspn(rest, "\n"), rest) : NULL;
+}
+
+/* Read the last notes of each shard in the journal. */
 static void read_notes(struct shards *shards, const char *notes)
 {
-    for (const char *line = notes; line && *line; line = strchr(line, '\n') + 1) {
-        bool is_done = starts_with(line, "shard\t");
-        if (!is_done && !starts_with(line, "redo\t"))
-            continue;
-        const char *name = strchr(line, '\t') + 1;
-        size_t length = strcspn(name, "\t\n");
-        int64_t i = names_find(shards->toc->shard_names, name, length);
-        if (i < 0)
-            continue;
-        struct shard *shard = &shards->shard[i];
-        free(shard->note);
-        shard->note = NULL;
-        if (is_done && name[length] == '\t') {
-            const char *note = name + length + 1;
-            shard->note = xprintf("%.*s", (int)strcspn(note, "\n"), note);
-        }
-    }
+    for (const char *line = notes; line && *line; line = strchr(line, '\n') + 1)
+        read_note(shards, line);
 }
 
 size_t shards_resume(struct shards *shards, const struct output_dir *output)
@@ -281,6 +303,32 @@ static void *sync_file(void *context)
     return NULL;
 }
 
+/* Take what earlier stages counted up to here. Those of a shard are there before the next shard is
+ * complete (tensor-stream(5)). */
+static void take_counts(struct shards *shards, struct ts_in *in)
+{
+    json_t *counts = ts_take_counts(in);
+    if (!counts_add(shards->counted, counts))
+        die("%s: .counts: do not add up; make the stream again", ts_name(in));
+    json_decref(counts);
+}
+
+/* What was counted in a complete shard, and the shard, as notes; the caller frees them. */
+static char *note_of(const struct shards *shards, const struct shard *shard,
+                     const struct stat *status, struct ts_in *in)
+{
+    const json_t *stages = json_object_get(shards->counted, shard->name);
+    char *note = shard_record_note(shard->name, status, ts_sources(in), shards->proof, shard->line,
+                                   shard->count);
+    if (!stages)
+        return note;
+    char *counts = json_text(stages, false, false); /* ends with a newline */
+    char *both = xprintf("counts\t%s\t%s%s", shard->name, counts, note);
+    free(counts);
+    free(note);
+    return both;
+}
+
 /* Wait until the last complete shard is synced, and note it in the journal. */
 static void end_sync(struct shards *shards, struct output_dir *output, struct ts_in *in)
 {
@@ -296,11 +344,10 @@ static void end_sync(struct shards *shards, struct output_dir *output, struct ts
         die_errno("%s/%s: syncing it to disk", output->partial, shard->name);
     output_dir_close(syncing->fd, shard->name, false);
     sources_check(ts_sources(in)); /* otherwise it may hold two states of a file */
-    char *line = shard_record_note(shard->name, &status, ts_sources(in), shards->proof, shard->line,
-                                   shard->count);
-    journal_note(&output->journal, line);
-    read_notes(shards, line);
-    free(line);
+    char *lines = note_of(shards, shard, &status, in);
+    journal_note(&output->journal, lines);
+    read_notes(shards, lines);
+    free(lines);
 }
 
 /* The current shard is complete: start syncing it. */
@@ -372,6 +419,7 @@ void shards_write(struct shards *shards, struct output_dir *output, struct ts_in
     const struct shard *shard = &shards->shard[tensor->shard];
     size_t source;
     uint64_t from, to = shards->offset[line];
+    take_counts(shards, in);
     if (shard->note)
         return;
     char *what = describe(output, tensor, shard);
@@ -393,11 +441,35 @@ void shards_write(struct shards *shards, struct output_dir *output, struct ts_in
         count_written(shards, output, in);
 }
 
+/* Have the trailer count all shards: those that an earlier run finished, as noted, instead of what
+ * this run's stages read of them. */
+static void count_all(const struct shards *shards, const struct output_dir *output,
+                      struct ts_in *in)
+{
+    json_t *part = json_object(), *whole = json_object();
+    bool good = true;
+    for (size_t i = 0; i < shards->count; i++) {
+        const char *name = shards->shard[i].name;
+        const json_t *counted = json_object_get(shards->counted, name);
+        const json_t *noted = json_object_get(shards->noted, name);
+        good &= counts_add(part, counted) && counts_add(whole, noted ? noted : counted);
+    }
+    if (!good || !ts_recount(in, part, whole))
+        die("%s: the counts in its journal do not go with those of the stream; remove it (rm -r) "
+            "to "
+            "start again",
+            output->partial);
+    json_decref(part);
+    json_decref(whole);
+}
+
 void shards_end(struct shards *shards, struct output_dir *output, struct ts_in *in)
 {
+    take_counts(shards, in);
     while (shards->waiting.count)
         copy_first(shards, output, in);
     end_sync(shards, output, in);
+    count_all(shards, output, in);
 }
 
 /* ---- reading again ---- */
@@ -517,6 +589,8 @@ void shards_free(struct shards *shards)
     }
     if (shards->current != NO_SHARD)
         close(shards->fd);
+    json_decref(shards->counted);
+    json_decref(shards->noted);
     free(shards->shard);
     free(shards->offset);
     free(shards->proof);

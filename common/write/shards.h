@@ -50,8 +50,8 @@ uint64_t shards_left_over(const struct shards *shards, const struct output_dir *
  * same in all calls. */
 void shards_write(struct shards *shards, struct output_dir *output, struct ts_in *in, size_t line);
 
-/* After the last tensor: finish pending copies, and sync the last shards and note them in the
- * journal. */
+/* After the last tensor: finish pending copies, sync the last shards and note them in the journal.
+ * ts_end_counts() then counts the shards that an earlier run finished, too. */
 void shards_end(struct shards *shards, struct output_dir *output, struct ts_in *in);
 
 /* The number of files that are not finished. */

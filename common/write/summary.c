@@ -259,8 +259,8 @@ void summary_print(const struct summary *s, const char *path, bool verbose)
     print_counts(s);
     print_input_scales(s, verbose);
     if (s->finished)
-        fprintf(stderr, "%" PRIu64 " of %" PRIu64 " shards were finished by an earlier run%s\n",
-                s->finished, s->shards, s->rest_only ? "; the counts above are of the others" : "");
+        fprintf(stderr, "%" PRIu64 " of %" PRIu64 " shards were finished by an earlier run\n",
+                s->finished, s->shards);
     if (verbose || s->shared)
         fprintf(stderr, "shared with the source %s, copied in the kernel %s, written %s\n",
                 bytes_text((double)s->shared, a), bytes_text((double)s->copied, b),
@@ -280,12 +280,12 @@ void summary_print_plan(const struct summary *s, const char *path)
 void summary_print_json(const struct summary *s, bool plan)
 {
     json_t *document = json_pack(
-        "{s:b, s:O*, s:O, s:O*, s:b, s:O*, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:f}", "plan",
-        (int)plan, "input", s->input, "output", s->output, "counts", s->counts, "counts_of_rest",
-        (int)s->rest_only, "notes", s->notes, "file_bytes", (json_int_t)s->file_bytes, "free_bytes",
-        (json_int_t)s->free_bytes, "shared_bytes", (json_int_t)s->shared, "copied_bytes",
-        (json_int_t)s->copied, "written_bytes", (json_int_t)s->written, "shards",
-        (json_int_t)s->shards, "finished_shards", (json_int_t)s->finished, "seconds", s->seconds);
+        "{s:b, s:O*, s:O, s:O*, s:O*, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:f}", "plan", (int)plan,
+        "input", s->input, "output", s->output, "counts", s->counts, "notes", s->notes,
+        "file_bytes", (json_int_t)s->file_bytes, "free_bytes", (json_int_t)s->free_bytes,
+        "shared_bytes", (json_int_t)s->shared, "copied_bytes", (json_int_t)s->copied,
+        "written_bytes", (json_int_t)s->written, "shards", (json_int_t)s->shards, "finished_shards",
+        (json_int_t)s->finished, "seconds", s->seconds);
     if (!document)
         die("out of memory");
     char *text = json_text(document, true, false);

@@ -12,8 +12,7 @@
 struct summary {
     json_t *input;  /* formats_totals() of the checkpoint that was read; may be NULL */
     json_t *output; /* of the one that is written */
-    json_t *counts; /* of all stages, from .end; may be NULL */
-    bool rest_only; /* the stages saw only what an earlier run had not finished */
+    json_t *counts; /* of all stages, in the whole checkpoint; may be NULL */
     json_t *notes;  /* summary_notes() of the output */
     const struct expert_class *classes; /* of the model's routed experts */
     uint64_t file_bytes;

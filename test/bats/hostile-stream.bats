@@ -1,6 +1,6 @@
 # Tensor streams that lie, end early or hide something: refused in one line, nothing left that looks
 # finished. What is cut at every byte is in test/unit/stream.c.
-# shellcheck disable=SC2317 # parts are called by stream()
+# shellcheck disable=SC2317,SC2030,SC2031 # parts are called by stream(); each test is a subshell
 
 load common
 load craft
@@ -600,5 +600,87 @@ during() {
         run timeout 20 script -qec "$command" /dev/null </dev/null
         [ "$status" -eq 2 ]
         [[ $output == *terminal* ]]
+    done
+}
+
+# counted: a stage of the small stream counted; its .counts are $counts, at the place where the part `here` is.
+counted() {
+    here() { text_entry .counts "$counts"; }
+    history='[{"program":"st-read","selects":true},{"program":"none"},{"program":"p"}]'
+    end='{"tensors":2,"bytes":10,"plan":false,"counts":[{"n":3,"of":{"x":3},"first":"a","program":"p"}]}'
+}
+
+@test ".counts: before, between and after tensors; and what may stand there instead" {
+    counted
+    between() { entry a abcd && here && here && reference b m.safetensors@2+6; }
+    counts='{"m.safetensors":{"1":{"n":1,"of":{"x":1},"first":"a"}}}'
+    stream begin here tensors finish
+    st-sum "$T/a.ts" >"$T/sum"
+    stream begin between here finish
+    st-sum "$T/a.ts" | diff "$T/sum" -
+    st-ls "$T/a.ts" | grep -q tensors
+    st-write -q --json "$T/out" "$T/a.ts" >"$T/json"
+    [ "$(jq -c '.counts[0] | [.n, .of.x, .first]' "$T/json")" = '[3,3,"a"]' ]
+    st-read --inline "$T/a.ts" >"$T/b.ts" # and it passes on
+    [ "$(tar xOf "$T/b.ts" .counts | jq -s '[.[][]["1"].n] | add')" = 3 ]
+    rm -r "$T/out" "$T/b.ts"
+    for counts in '{}' '{"m.safetensors":{}}' '{"m.safetensors":{"1":{}}}'; do
+        stream begin between finish
+        st-sum "$T/a.ts" | diff "$T/sum" -
+    done
+    counts='{"m.safetensors":{"1":{"n":1}}}'
+    stream here begin tensors finish
+    bad 'wanted entry \.stream, .*got \.counts'
+    begin_so() { text_entry .stream "$(header)" && here && entry .toc "$toc"; }
+    stream begin_so tensors finish
+    bad 'wanted entry \.toc, .*got \.counts'
+    side() { entry files/x y; }
+    stream begin here side tensors finish
+    bad 'wanted tensor a, got files/x|files/x: wanted tensor a'
+    finish_so() { text_entry .end "$end" && here; }
+    stream begin tensors finish_so
+    bad 'something follows \.end'
+    linked() { reference .counts m.safetensors@2+6; }
+    stream begin linked tensors finish
+    bad 'wanted entry \.counts, a regular file'
+    big() { tar_entry .counts 99999999; }
+    stream begin big
+    bad '\.counts'
+}
+
+@test ".counts that are none, of nothing, or more than .end says" {
+    counted
+    between() { entry a abcd && here && reference b m.safetensors@2+6; }
+    many=$(for ((i = 0; i < 65; i++)); do printf '"n%d":1,' "$i"; done)
+    for counts in '[]' 'null' '3' '{' '{"m.safetensors":{},"m.safetensors":{}}'; do
+        stream begin between finish
+        bad '\.counts'
+    done
+    for stages in '3' '[]' '{"1":3}' '{"1":[]}' '{"1":null}' '{"2":{"n":1}}' '{"-1":{"n":1}}' '{"x":{"n":1}}' \
+        '{"":{"n":1}}' '{"1 ":{"n":1}}' '{"99999999999999999999":{"n":1}}' '{"1":{"n":-1}}' '{"1":{"n":1.5}}' \
+        '{"1":{"n":9007199254740993}}' '{"1":{"n":true}}' '{"1":{"of":{"x":{}}}}' '{"1":{"of":{"x":"y"}}}' \
+        '{"1":{"of":{"x":-1}}}' "{\"1\":{${many%,}}}" "{\"1\":{\"of\":{${many%,}}}}"; do
+        counts="{\"m.safetensors\":$stages}"
+        stream begin between finish
+        bad '\.counts: malformed, or not of this stream; make the stream again'
+    done
+    counts='{"other.safetensors":{"1":{"n":1}}}'
+    stream begin between finish
+    bad '\.counts: malformed, or not of this stream'
+    # Each may be right, but not their sum.
+    twice() { entry a abcd && here && counts=$more here && reference b m.safetensors@2+6; }
+    counts='{"m.safetensors":{"1":{"n":9007199254740992}}}'
+    more='{"m.safetensors":{"1":{"n":1}}}'
+    stream begin twice finish
+    bad '\.counts: malformed'
+    counts='{"m.safetensors":{"1":{"n":1}}}'
+    more='{"m.safetensors":{"1":{"n":"text"}}}'
+    stream begin twice finish
+    bad '\.counts: malformed'
+    for stages in '{"1":{"n":4}}' '{"1":{"m":1}}' '{"1":{"n":"x"}}' '{"1":{"of":{"x":4}}}' '{"1":{"of":{"y":1}}}' \
+        '{"0":{"n":1}}'; do
+        counts="{\"m.safetensors\":$stages}"
+        stream begin between finish
+        bad '\.end: malformed, or its counts do not match'
     done
 }

@@ -331,6 +331,72 @@ at() {
     done
 }
 
+@test "the counts of a resumed run are those of the whole checkpoint, also as JSON, whatever it reads again" {
+    same_counts() { # COMMAND...: resumed with the ${shards[@]} of the source
+        st-read "${shards[@]}" "$NANO" | "$@" | st-write -q --json "$T/out" >"$T/json"
+        same_json "$T/whole.json" "$T/json" .counts
+        as_undisturbed
+        rm -r "$T/out"
+    }
+    bf16() { fp8-dequant | mxfp4-unpack; }
+    lossy() { nvfp4-pack -q --amax "$T/amax.ts"; }
+    positive() { nvfp4-cast -q --zero positive --amax "$T/amax.ts"; }
+    best() { nvfp4-cast -q --window best --amax "$T/amax.ts"; }
+    for stages in bf16 lossy positive best; do
+        rm -r "$T/whole"
+        st-read "$NANO" | "$stages" >"$T/a.ts"
+        st-write -q --json "$T/whole" "$T/a.ts" >"$T/whole.json"
+        [ "$(jq '[.counts[] | .dequantized // .weights] | add' "$T/whole.json")" -gt 190 ]
+        for n in 1 2 3; do
+            dies "$n"
+            [ "$(grep -ac ^counts "$T/out.partial/.journal")" = "$n" ]
+            cp -rp "$T/out.partial" "$T/left"
+            shards=(--shards "$(st-write --todo "$T/out")")
+            same_counts "$stages"
+            cp -rp "$T/left" "$T/out.partial"
+            shards=()
+            same_counts "$stages"
+            cp -rp "$T/left" "$T/out.partial"
+            rm "$T/out.partial/$first" # it is counted once
+            shards=(--shards "$(st-write --todo "$T/out")")
+            same_counts "$stages"
+            rm -r "$T/left"
+        done
+    done
+}
+
+@test "an expert whose matrices are in two shards counts once, whichever of them is written first" {
+    st-read --inline "$NANO" >"$T/inline.ts"
+    mkdir "$T/tree"
+    tar xf "$T/inline.ts" -C "$T/tree"
+    # w2 of layer 0 moves to the third shard.
+    awk -F'\t' -v OFS='\t' -v to="$third" '$1 ~ /^layers\.0\.ffn\.experts\.[0-9]+\.w2\./ { $4 = to } 1' \
+        "$T/tree/.toc" >"$T/toc"
+    mv "$T/toc" "$T/tree/.toc"
+    tar tf "$T/inline.ts" >"$T/order"
+    tar -C "$T/tree" --format=ustar --no-recursion -cf "$T/moved.ts" -T "$T/order"
+    st-write -q "$T/source" "$T/moved.ts"
+    nvfp4-pack --amax "$T/amax.ts" -o "$T/a.ts" "$T/source"
+    rm -r "$T/whole"
+    st-write -q --json "$T/whole" "$T/a.ts" >"$T/whole.json"
+    [ "$(jq -c '.counts[0].experts | add' "$T/whole.json")" = 64 ]
+    dies 1
+    st-read --shards "$(st-write --todo "$T/out")" "$T/source" | nvfp4-pack -q --amax "$T/amax.ts" |
+        st-write -q --json "$T/out" >"$T/json"
+    same_json "$T/whole.json" "$T/json" .counts
+    as_undisturbed
+}
+
+@test "a journal whose counts are none: the shards stay finished" {
+    dies 2
+    sed -i 's/^\(counts\t[^\t]*\t\).*/\1{"x":-1}/' "$T/out.partial/.journal"
+    printf 'counts\ncounts\t%s\ncounts\t%s\t\ncounts\tnope\t{}\ncounts\t%s\t[' "$first" "$first" "$first" \
+        >>"$T/out.partial/.journal"
+    st-write -q --json "$T/out" "$T/a.ts" >"$T/json"
+    [ "$(jq .finished_shards "$T/json")" = 2 ]
+    as_undisturbed
+}
+
 @test "--state: absent, partial, complete, other" {
     [ "$(st-write --state "$T/out")" = absent ]
     mkdir "$T/out"
@@ -461,7 +527,7 @@ at() {
     dies 2
     cp -rp "$T/out.partial" "$T/left"
     size=$(stat -c %s "$T/left/.journal")
-    table=$(grep -anm 1 ^shard "$T/left/.journal" | cut -d: -f1)
+    table=$(grep -anm 1 '^\(counts\|shard\)' "$T/left/.journal" | cut -d: -f1)
     table=$(head -n $((table - 1)) "$T/left/.journal" | wc -c)
     for n in "$table" $((table + 10)) $((size - 1)); do
         rm -rf "$T/out" "$T/out.partial"

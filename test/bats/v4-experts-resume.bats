@@ -25,7 +25,7 @@ kill -KILL \$PPID
 SH
     chmod +x "$T/bin/$1"
     local status=0
-    SEEKPIPE_BIN=$T/bin "${run[@]}" -q "${@:4}" "$NANO" "$T/out" || status=$?
+    SEEKPIPE_BIN=$T/bin "${run[@]}" -q "${@:4}" "${source-$NANO}" "$T/out" || status=$?
     [ "$status" != 0 ] # 1 if it was in a part
     [ ! -e "$T/out" ]
     [[ " ${run[*]} " != *" --calib "* && ! -e $T/out.calib || -e $T/out.calib/calibration.ts ]]
@@ -104,35 +104,68 @@ goes_on() {
     [ ! -e "$T/out.calib" ]
 }
 
-# whole_summary: it says what that of an uninterrupted run says.
-whole_summary() {
-    grep -qx 'cast: 192 weights; experts: 32 hash-routed, 32 score-routed' "$T/said"
-    grep -qx 'lossless MXFP4->NVFP4 blocks: 196608/196608 (100.0000%)' "$T/said"
+# put_back PROGRAM...: after killed.
+put_back() {
+    local program
+    for program; do ln -sf "$PWD/$BIN/$program" "$T/bin"; done
+}
+
+# counted SUMMARY: its lines about what the stages counted.
+counted() {
+    grep -E '^(cast|packed|lossless|weight amaxes|input amaxes|fp8-dequant|mxfp4-unpack|nvfp4-(cast|pack|unpack))[ :]' "$1"
+}
+
+# counts_as_whole FINISHED: the same command completes $T/out, and its summary counts what that of $T/whole does.
+counts_as_whole() {
+    "${run[@]}" "${@:2}" "$source" "$T/out" 2>"$T/said"
+    grep -qx "$1 of 3 shards were finished by an earlier run" "$T/said"
+    diff <(counted "$T/wanted") <(counted "$T/said")
     if grep 'nothing to do' "$T/said"; then return 1; fi
+    diff -r "$T/whole" "$T/out"
+    rm -r "$T/out"
+}
+
+# with_zeros: a copy of the source of which two experts' w1, in the first shard and in the last, are zero.
+with_zeros() {
+    cp -rp "$NANO" "$T/source"
+    chmod -R u+w "$T/source"
+    source=$T/source
+    local matrix place
+    for matrix in layers.0.ffn.experts.3.w1 layers.3.ffn.experts.14.w1; do
+        while read -r place; do
+            dd if=/dev/zero of="$source/${place%@*}" bs=1 conv=notrunc status=none \
+                seek="$(expr "$place" : '.*@\([0-9]*\)+')" count="${place##*+}"
+        done < <(st-read "$NANO" | tar tvf - | sed -n "s/.* ${matrix//./\\.}\.\(weight\|scale\) -> //p")
+    done
 }
 
 @test "the summary of a resumed run counts the whole checkpoint" {
-    run=(v4-experts --amax "$NANO_AMAX")
-    "${run[@]}" "$NANO" "$T/whole" 2>"$T/said"
-    whole_summary
-    for fsync in 3 7; do # after the first shard, and after the last
-        killed st-write fsync $fsync
-        "${run[@]}" "$NANO" "$T/out" 2>"$T/said"
-        grep -qE '^[13] of 3 shards were finished by an earlier run$' "$T/said"
-        whole_summary
-        diff -r "$T/whole" "$T/out"
-        rm -r "$T/out"
-        ln -sf "$PWD/$BIN/st-write" "$T/bin"
+    with_zeros
+    for options in '' --lossy '--zero positive' --bf16; do
+        run=(v4-experts --amax "$NANO_AMAX")
+        if [ "$options" = --bf16 ]; then run=(v4-bf16); else
+            # shellcheck disable=SC2206 # words
+            run+=($options)
+        fi
+        "${run[@]}" "$source" "$T/whole" 2>"$T/wanted"
+        [ "$(counted "$T/wanted" | grep -c '^[a-z0-9-]*: weights or scales that are all zero: 2, first layers\.0\.')" = 1 ]
+        for fsync in 3 7; do # after the first shard, and after the last
+            killed st-write fsync $fsync
+            put_back st-write
+            counts_as_whole $((fsync / 2))
+        done
+        killed st-write fsync 3 # three times: after the first shard, in the second, and after the last
+        killed st-write fsync 1
+        killed st-write fsync 2
+        put_back st-write
+        counts_as_whole 3
+        if [ "$options" != --bf16 ]; then
+            killed st-write fsync 3 --jobs 2
+            put_back st-write
+            counts_as_whole '[12]' --jobs 2
+        fi
+        rm -r "$T/whole"
     done
-    killed st-write fsync 3 --jobs 2
-    "${run[@]}" --jobs 2 "$NANO" "$T/out" 2>"$T/said"
-    whole_summary
-    diff -r "$T/whole" "$T/out"
-    rm -r "$T/out"
-    ln -sf "$PWD/$BIN/st-write" "$T/bin"
-    killed st-write fsync 3 --lossy # only the missing shards are packed: that is said
-    "${run[@]}" --lossy "$NANO" "$T/out" 2>"$T/said"
-    grep -qx '1 of 3 shards were finished by an earlier run; the counts above are of the others' "$T/said"
 }
 
 @test "the source's evaluation is kept, and not computed again; with another text it is" {
