@@ -224,19 +224,32 @@ static void blocks_of_nano_with_states_away(void **state)
 }
 
 /* One after another: a layer needs more of earlier ones than hidden states. */
-static void blocks_of_v41(void **state)
+static void test_chain(const char *model, uint64_t layers, bool in_two)
 {
-    (void)state;
-    need("v41-tiny");
-    char *golden = fixture_path("v41-tiny", "golden/steps-golden.safetensors");
-    struct block block = {.model = "v41-tiny", .golden = golden};
+    need(model);
+    char *golden = fixture_path(model, "golden/steps-golden.safetensors");
+    struct block block = {.model = model, .golden = golden, .in_two = in_two};
     struct tokens tokens;
-    struct forward run = {
-        .last = 7, .arithmetic = ARITHMETIC_SERVED, .context = &block, .states = take_block};
-    run_over(&run, "v41-tiny", "golden/eval-ids.safetensors", 1, &tokens);
+    struct forward run = {.last = layers - 1,
+                          .arithmetic = ARITHMETIC_SERVED,
+                          .context = &block,
+                          .states = take_block};
+    run_over(&run, model, "golden/eval-ids.safetensors", 1, &tokens);
     block.network = run.network;
     finish(&run, &tokens);
     free(golden);
+}
+
+static void blocks_of_v41(void **state)
+{
+    (void)state;
+    test_chain("v41-tiny", 8, false);
+}
+
+static void blocks_of_v3_tiny(void **state)
+{
+    (void)state;
+    test_chain("v3-tiny", 3, true);
 }
 
 static void blocks_of_mini(void **state)
@@ -359,6 +372,12 @@ static void losses_of_v32(void **state)
 {
     (void)state;
     test_losses("v32-nano", EVAL, 5104, ARITHMETIC_SERVED, v3_bound);
+}
+
+static void losses_of_v3_tiny(void **state)
+{
+    (void)state;
+    test_losses("v3-tiny", EVAL, 188, ARITHMETIC_SERVED, v3_bound);
 }
 
 /* With unquantized activations, which is V3's other arithmetic. */
@@ -523,6 +542,8 @@ static void full_amaxes_of_mini(void **state)
 
 /* ---- amaxes of V3's family ---- */
 
+#define CALIBRATION "golden/calib-ids.safetensors"
+
 /* An observed linear. */
 struct v3_seen {
     char *module;
@@ -598,7 +619,8 @@ static void expect_v3_amaxes(const struct v3_amaxes *all, struct dump *dump, boo
     assert_true(worst <= 0.05);
 }
 
-static void test_v3_amaxes(const char *model, const char *dumped, bool all_experts, uint64_t inputs)
+static void test_v3_amaxes(const char *model, const char *ids, const char *dumped, bool all_experts,
+                           uint64_t inputs)
 {
     need(model);
     struct dump dump = {.toc = toc_new()};
@@ -611,7 +633,7 @@ static void test_v3_amaxes(const char *model, const char *dumped, bool all_exper
     dump.data = pt.data;
     struct forward run = {
         .context = &all, .linear = keep_seen, .routed = expect_routed, .all_experts = all_experts};
-    run_over(&run, model, "golden/calib-ids.safetensors", 0, &tokens);
+    run_over(&run, model, ids, 0, &tokens);
     run.last = run.network->layers - 1;
     dump.model = ts_model(run.in);
     forward_run(&run);
@@ -632,25 +654,31 @@ static void test_v3_amaxes(const char *model, const char *dumped, bool all_exper
 static void amaxes_of_v3(void **state)
 {
     (void)state;
-    test_v3_amaxes("v3-nano", "amax-mla-fp8-deq", false, 117);
+    test_v3_amaxes("v3-nano", CALIBRATION, "amax-mla-fp8-deq", false, 117);
 }
 
 static void amaxes_of_v32(void **state)
 {
     (void)state;
-    test_v3_amaxes("v32-nano", "amax-mla-fp8-deq", false, 129);
+    test_v3_amaxes("v32-nano", CALIBRATION, "amax-mla-fp8-deq", false, 129);
+}
+
+static void amaxes_of_v3_tiny(void **state)
+{
+    (void)state;
+    test_v3_amaxes("v3-tiny", "golden/eval-ids.safetensors", "amax", false, 78);
 }
 
 static void amaxes_of_all_v3_experts(void **state)
 {
     (void)state;
-    test_v3_amaxes("v3-nano", "amax-all-experts-deq", true, 108);
+    test_v3_amaxes("v3-nano", CALIBRATION, "amax-all-experts-deq", true, 108);
 }
 
 static void amaxes_of_all_v32_experts(void **state)
 {
     (void)state;
-    test_v3_amaxes("v32-nano", "amax-all-experts-deq", true, 108);
+    test_v3_amaxes("v32-nano", CALIBRATION, "amax-all-experts-deq", true, 108);
 }
 
 /* ---- hidden states that are away ---- */
@@ -754,6 +782,9 @@ int main(int argc, char **argv)
         cmocka_unit_test(blocks_of_v41),
         cmocka_unit_test(blocks_of_mini),
         cmocka_unit_test(blocks_of_v3),
+        cmocka_unit_test(blocks_of_v3_tiny),
+        cmocka_unit_test(losses_of_v3_tiny),
+        cmocka_unit_test(amaxes_of_v3_tiny),
         cmocka_unit_test(first_block_of_v32),
         cmocka_unit_test(losses_of_v3),
         cmocka_unit_test(losses_of_v32),
