@@ -38,13 +38,13 @@ struct options {
 
 struct job {
     struct ts_in *in;
+    struct ts_out *out;
     struct band_pipeline *bands; /* to the output */
     const struct codec *codec;
     struct weights weights;
     struct recipe *recipe;
     struct amaxes *amaxes; /* NULL: a plan without them */
-    uint64_t packed, synthesized;
-    struct zeros zeros;
+    bool verbose;
 };
 
 /* The matrix of a line that becomes FP8, or NULL. */
@@ -103,7 +103,8 @@ struct matrix {
     const struct tensor *tensor;
     struct scales scales; /* as it was */
     float scale;
-    bool nonzero; /* a byte of the weight was not 0 */
+    bool nonzero;     /* a byte of the weight was not 0 */
+    bool synthesized; /* its amax is its own largest magnitude */
 };
 
 /* found: 1 + the row with the first element that is not finite, and its column. */
@@ -143,8 +144,11 @@ static void check(struct band *band)
 static void end_matrix(void *context)
 {
     struct matrix *m = context;
+    struct ts_out *out = m->job->out;
+    ts_count(out, NULL, "fp8_weights", 1);
+    ts_count(out, NULL, "fp8_amax_synthesized", m->synthesized);
     if (!m->nonzero)
-        zeros_add(&m->job->zeros, m->tensor->name);
+        zeros_add(out, m->tensor->name, m->job->verbose);
     scales_free(&m->scales);
     free(m);
 }
@@ -159,7 +163,7 @@ static float weight_scale(struct matrix *m, struct ts_held *held)
         amax = (float)known;
     } else {
         amax = magnitude_largest(job->codec, m->w, held, &m->scales);
-        job->synthesized++;
+        m->synthesized = true;
     }
     if (amax > 0 && amax / E4M3_MAX == 0)
         die("%s: %s: its weight amax of %g is too small for a weight_scale", ts_name(job->in),
@@ -220,7 +224,6 @@ static void convert_all(struct job *job)
         matrix->tensor = tensor;
         convert_matrix(matrix);
         matrix = NULL;
-        job->packed++;
     }
     bands_end(job->bands);
 }
@@ -268,22 +271,28 @@ static void open_job(struct job *job, const struct options *o, const struct stag
     recipe_record(job->recipe, stage->entry);
 }
 
+/* What is counted, also if it is none. */
+static void begin_counts(struct ts_out *out)
+{
+    ts_count(out, NULL, "fp8_weights", 0);
+    ts_count(out, NULL, "fp8_amax_synthesized", 0);
+    zeros_begin(out);
+}
+
 int main(int argc, char **argv)
 {
     struct options o = {0};
     struct stage stage;
     take_options(&o, &stage, argc, argv);
-    struct job job = {.codec = codec_chosen(o.cpu), .zeros.verbose = stage.verbose};
+    struct job job = {.codec = codec_chosen(o.cpu), .verbose = stage.verbose};
     unsigned threads = ordered_pool_threads(o.threads);
     open_job(&job, &o, &stage);
     struct toc *toc = plan(&job);
-    struct ts_out *out = ts_create(&stage, job.in, toc);
-    job.bands = bands_begin(out, job.in, threads, ORDERED_POOL_SLACK);
+    job.out = ts_create(&stage, job.in, toc);
+    begin_counts(job.out);
+    job.bands = bands_begin(job.out, job.in, threads, ORDERED_POOL_SLACK);
     convert_all(&job);
-    json_t *counts = json_pack("{s:I, s:I}", "fp8_weights", (json_int_t)job.packed,
-                               "fp8_amax_synthesized", (json_int_t)job.synthesized);
-    zeros_end(&job.zeros, counts);
-    ts_finish(out, job.in, counts);
+    ts_finish(job.out, job.in, NULL);
     toc_free(toc);
     amaxes_free(job.amaxes);
     recipe_free(job.recipe);
