@@ -246,3 +246,15 @@ like_config() {
         cmp "$T/v3/$file" "$T/out/$file"
     done
 }
+
+@test "v3-nano, v32-nano: calibrated on text, perplexity within 5 % of the source's" {
+    local model ratio
+    for model in v3-nano v32-nano; do
+        fixtures "$model"
+        v3-nvfp4 -q --calib test/data/text/calib-prose.jsonl --calib test/data/text/calib-code.jsonl --samples 64 \
+            --length 256 --eval "$FIXTURES/../text/eval.jsonl" "$FIXTURES/ckpt" "$T/$model" >"$T/result"
+        ratio=$(sed -n 's/.*perplexity ratio \([0-9.]*\) .*/\1/p' "$T/result")
+        [ "$(jq -n "$ratio < 1.05 and $ratio > 0.95")" = true ]
+        st-verify -q "$T/$model"
+    done
+}
