@@ -49,7 +49,7 @@ installing() {
     ln -s "$usr/bin/v4-full" "$T/all"
     PATH=/usr/bin:/bin run "$T/all" -n --input-scale 1 "$NANO" "$T/full"
     [ "$status" -eq 0 ]
-    [[ $output == *'NVFP4 is not only in routed experts'* ]]
+    [[ $output == *'no engine is known to serve this checkpoint'* ]]
 }
 
 @test "a relative PREFIX is refused" {
