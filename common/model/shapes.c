@@ -84,9 +84,11 @@ static char *differs_from(const struct model *model, const struct tensor *tensor
     enum format format = format_of(tensor);
     bool packed = format == FORMAT_MXFP4 || format == FORMAT_NVFP4; /* two columns a byte */
     bool matrix = tensor->rank > 1;
-    char *text = tensor->rank ? differs(model, tensor, shape->rows, tensor->dim[0],
-                                        matrix ? "rows" : "elements")
-                              : NULL;
+    /* Not config.json is wrong where a weight is none: others say that. */
+    if (!tensor->rank || tensor->rank > 2 || (shape->cols && !matrix) ||
+        (format == FORMAT_COUNT && matrix && tensor_has_suffix(tensor, ".weight")))
+        return NULL;
+    char *text = differs(model, tensor, shape->rows, tensor->dim[0], matrix ? "rows" : "elements");
     if (!text && matrix)
         text = differs(model, tensor, shape->cols, tensor->dim[1] * (packed ? 2 : 1), "columns");
     return text;
