@@ -46,7 +46,7 @@ lead() {
     [ "$status" -ne 0 ] || exit 0
     end_group
     for ((i = 0; i < 100; i++)); do # what a killed shell of the group did not wait for
-        kill -0 -- "-$group" 2>/dev/null || break
+        group_lives || break
         sleep 0.1
     done
     [ "$status" -gt 128 ] || exit "$status"
@@ -63,6 +63,13 @@ silently='trap : HUP INT QUIT TERM; exec {out}>&1; none=$(exec >&"$out" {out}>&-
 # end_with_leader DESCRIPTOR: a process of the group that ends it if the leader was killed.
 end_with_leader() {
     read -r -u "$1" || kill -TERM -- "-$$"
+}
+
+# group_lives: whether one of its processes still runs. Where process 1 reaps nothing, as in a container, the dead
+# stay as zombies.
+group_lives() {
+    cat /proc/[0-9]*/stat 2>/dev/null | sed 's/^.*) //' |
+        awk -v group="$group" '$1 != "Z" && $3 == group { lives = 1 } END { exit !lives }'
 }
 
 end_group() {
