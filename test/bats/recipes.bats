@@ -248,7 +248,7 @@ calibrated() {
     echo '{"text": "In the beginning God created the heaven and the earth."}' >"$T/text.jsonl"
     run v4-full --calib "$T/text.jsonl" --samples 128 --kv fp8-cast --length 12 --save-amax "$T/amax.ts" "$NANO" "$T/out"
     [ "$status" -eq 0 ]
-    [ "$(grep -c 'no engine is known to serve that' <<<"$output")" -eq 1 ]
+    [ "$(grep -c 'no engine is known to serve this checkpoint' <<<"$output")" -eq 1 ]
     [[ $output == *'vLLM '*'refuses'* ]]
     [ "$(st-ls --tsv "$T/amax.ts" | grep -c '^layers\.[0-9]\.attn\.w[qko].*input_quantizer')" -eq 16 ]
     [ "$(st-ls --tsv "$T/out" | grep -c '\.weight_scale_2')" -eq 222 ]
@@ -283,7 +283,7 @@ calibrated() {
     echo '{"text": "In the beginning God created the heaven and the earth."}' >"$T/text.jsonl"
     run v4-full -n --calib "$T/text.jsonl" "$NANO" "$T/out"
     [ "$status" -eq 0 ]
-    [[ $output == *'no engine is known to serve that'* && ! -e $T/out ]]
+    [[ $output == *'no engine is known to serve this checkpoint'* && ! -e $T/out ]]
     for wrong in '--kv fp8' '--kv int4' '--kv'; do
         # shellcheck disable=SC2086 # an option with its value
         run v4-full --input-scale 1 "$NANO" "$T/out" $wrong

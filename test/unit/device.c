@@ -376,7 +376,7 @@ static void blocks_are_counted_by_their_largest_magnitudes(void **state)
     for (uint32_t i = 0; i < ROWS * COLS / DEVICE_BLOCK; i++) {
         uint16_t *block = code + (size_t)i * DEVICE_BLOCK, most = i & 0x7fff;
         for (unsigned j = 0; j < DEVICE_BLOCK; j++)
-            block[j] = (uint16_t)((uint32_t)(noise(&seed) * noise(&seed) * most) & 0x7fff);
+            block[j] = (uint16_t)((uint32_t)(noise(&seed) * noise(&seed) * (float)most) & 0x7fff);
         block[i % DEVICE_BLOCK] = (uint16_t)i;
         for (unsigned j = 0; j < DEVICE_BLOCK; j++)
             most = (block[j] & 0x7fff) > most ? block[j] & 0x7fff : most;

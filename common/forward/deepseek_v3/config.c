@@ -69,9 +69,11 @@ static void read_experts(struct v3_config *c, const struct config *config)
                  "moe_layer_freq: only 1 is known");
     config_check(config, c->groups.used <= c->groups.count && c->experts % c->groups.count == 0,
                  "n_group must divide n_routed_experts, and topk_group not be above it");
-    config_check(config, c->experts_used <= c->experts / c->groups.count * c->groups.used,
+    config_check(config,
+                 (uint64_t)c->experts_used * c->groups.count <=
+                     (uint64_t)c->experts * c->groups.used,
                  "num_experts_per_tok is larger than n_routed_experts in topk_group groups");
-    config_check(config, !c->bias || c->groups.count == 1 || c->experts / c->groups.count > 1,
+    config_check(config, !c->bias || c->groups.count == 1 || c->experts > c->groups.count,
                  "n_group: a group must have two experts or more");
 }
 
