@@ -197,6 +197,24 @@ static void split(struct gpu *gpu, struct operand *w, const struct packed &p)
     w->cols = w->stride = SPLIT * p.cols;
 }
 
+/* F32 stays F32; rows of `stride` bytes, each padded to four elements. */
+static void copy_f32(struct device *d, struct operand *w, const uint8_t *from, uint64_t stride,
+                     struct mat amax)
+{
+    struct gpu *gpu = gpu_of(d);
+    w->dtype = DTYPE_F32;
+    w->stride = (w->cols + 3) / 4 * 4;
+    size_t pitch = (size_t)w->stride * sizeof(float);
+    w->at = gpu_alloc(gpu, w->rows, pitch);
+    gpu_wait_uploads(gpu);
+    gpu_check(cudaMemsetAsync(w->at, 0, w->rows * pitch, gpu->stream), "F32 weight");
+    gpu_check(cudaMemcpy2DAsync(w->at, pitch, from, stride, stride, w->rows,
+                                cudaMemcpyDeviceToDevice, gpu->stream),
+              "F32 weight");
+    struct mat m = {w->at, w->rows, w->cols, w->stride, DTYPE_F32};
+    d->max_abs(d, amax, m);
+}
+
 static struct operand *operand(struct device *d, const struct weight *weight,
                                const struct tensor *tensor, const struct scales *scales,
                                struct mat scale, struct mat raw, struct operand_part part,
@@ -210,17 +228,7 @@ static struct operand *operand(struct device *d, const struct weight *weight,
     const uint8_t *from = (const uint8_t *)raw.at + first * stride;
     gpu_check(cudaMemsetAsync(amax.at, 0, sizeof(float), gpu->stream), "amax");
     if (tensor->dtype == DTYPE_F32) {
-        w->dtype = DTYPE_F32;
-        w->stride = (w->cols + 3) / 4 * 4;
-        size_t pitch = (size_t)w->stride * sizeof(float);
-        w->at = gpu_alloc(gpu, rows, pitch);
-        gpu_wait_uploads(gpu);
-        gpu_check(cudaMemsetAsync(w->at, 0, rows * pitch, gpu->stream), "F32 weight");
-        gpu_check(cudaMemcpy2DAsync(w->at, pitch, from, stride, stride, rows,
-                                    cudaMemcpyDeviceToDevice, gpu->stream),
-                  "F32 weight");
-        struct mat m = {w->at, rows, w->cols, w->stride, DTYPE_F32};
-        d->max_abs(d, amax, m);
+        copy_f32(d, w, from, stride, amax);
         if (part.transposed)
             transpose(gpu, w);
         return w;

@@ -804,6 +804,15 @@ static struct arg headroom_arg(bool *to)
         .in = FORM(0)};
 }
 
+static struct arg peer_max_arg(bool *to)
+{
+    return (struct arg){.name = "peer-max",
+                        .to = to,
+                        .help =
+                            "all experts of a layer share the layer's input amax of a projection",
+                        .in = FORM(0)};
+}
+
 static void take_options(struct options *o, struct stage *stage, int argc, char **argv)
 {
     const struct arg args[] = {
@@ -842,10 +851,7 @@ static void take_options(struct options *o, struct stage *stage, int argc, char 
                  "every layer that occurs needs experts 0 to the last one seen",
          .required = FORM(1),
          .silent = true},
-        {.name = "peer-max",
-         .to = &o->peer_max,
-         .help = "all experts of a layer share the layer's input amax of a projection",
-         .in = FORM(0)},
+        peer_max_arg(&o->peer_max),
         {.name = "recipe",
          .kind = ARG_TEXT,
          .to = &o->recipe,

@@ -46,7 +46,7 @@ static struct tile *find_tiles(const struct causal *c, size_t *count, uint64_t *
     *most = 0;
     for (uint64_t i = 0; i < c->position.rows; i++) {
         uint64_t position = (uint64_t)*i32_row(c->position, i);
-        if (position % TILE == 0) {
+        if (!tile || position % TILE == 0) {
             tile = xgrow(tile, *count + 1, sizeof *tile);
             tile[*count] = (struct tile){(uint64_t)*i32_row(c->first, i), position / TILE, 0};
             *most = position / TILE + 1 > *most ? position / TILE + 1 : *most;
