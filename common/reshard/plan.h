@@ -40,9 +40,9 @@ struct plan {
 /* What routed experts in MXFP4 become: by default they stay, and their dtype is called F4. */
 enum experts { EXPERTS_ANY, EXPERTS_FP4, EXPERTS_FP8 };
 
-/* The plan from a release to `ranks` ranks; `weights` are the release's. A model that cannot be
- * shared by so many, experts that cannot be in that format, and a tensor of which it is not known
- * what ranks have, end the process. plan_free() frees the result. */
+/* The plan from a release to `ranks` ranks; `weights` are the release's. The process ends
+ * if the model does not divide among that many ranks, if its experts cannot be in that format, or
+ * if the family does not say what ranks have of a tensor. plan_free() frees the result. */
 struct plan *plan_to_ranks(struct ts_in *in, const struct weights *weights, uint64_t ranks,
                            enum experts experts);
 

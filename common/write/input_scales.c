@@ -5,7 +5,7 @@
 
 #include "base/die.h"
 
-/* So many layers are printed whole; of more, so many. */
+/* Up to LAYERS_FEW layers are all printed; of more, the LAYERS_SHOWN most uneven ones. */
 enum { LAYERS_FEW = 8, LAYERS_SHOWN = 5 };
 
 /* Consecutive entries of one layer's experts. */
