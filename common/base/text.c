@@ -24,10 +24,14 @@ bool text_is_line(const char *text)
 void text_put_quoted(const char *text, FILE *out)
 {
     fputc('"', out);
-    for (const char *p = text; *p; p++) {
-        if (*p == '"' || *p == '\\')
-            fputc('\\', out);
-        fputc(*p, out);
+    for (;;) {
+        size_t plain = strcspn(text, "\"\\");
+        fwrite(text, 1, plain, out);
+        text += plain;
+        if (!*text)
+            break;
+        fputc('\\', out);
+        fputc(*text++, out);
     }
     fputc('"', out);
 }

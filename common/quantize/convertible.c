@@ -1,11 +1,11 @@
 #include "quantize/convertible.h"
 
-#include <fnmatch.h>
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/die.h"
+#include "base/glob.h"
 #include "tensor/nvfp4.h"
 
 /* What the decisions are made from. */
@@ -72,7 +72,7 @@ static void check_mixture(const struct table *table)
 static bool matches_end(const char *pattern, const char *module)
 {
     for (; module; module = strchr(module, '.'), module = module ? module + 1 : NULL)
-        if (!fnmatch(pattern, module, 0))
+        if (glob_matches(pattern, module))
             return true;
     return false;
 }

@@ -1,6 +1,5 @@
 #include "quantize/recipe.h"
 
-#include <fnmatch.h>
 #include <limits.h>
 #include <stdlib.h>
 #include <string.h>
@@ -8,6 +7,7 @@
 
 #include "base/die.h"
 #include "base/digest.h"
+#include "base/glob.h"
 #include "base/json.h"
 
 /* The folder of recipes: the first candidate that exists. The caller frees the path. */
@@ -223,7 +223,7 @@ static const struct rule *rule_for(const struct recipe *recipe, const char *modu
     char name[TENSOR_NAME_MAX + 1];
     model_pattern_name(recipe->model, module, name);
     for (size_t i = 0; i < recipe->rules; i++)
-        if (!fnmatch(recipe->rule[i].pattern, name, 0))
+        if (glob_matches(recipe->rule[i].pattern, name))
             return &recipe->rule[i];
     return NULL;
 }
@@ -255,7 +255,7 @@ bool recipe_shares_scales(const struct recipe *recipe, const char *module)
     json_array_foreach(json_object_get(recipe->json, "separate_scales"), i, pattern)
     {
         const char *text = json_string_value(pattern);
-        if (text && !fnmatch(text, name, 0))
+        if (text && glob_matches(text, name))
             return false;
     }
     return true;
@@ -296,7 +296,7 @@ void recipe_check(const struct recipe *recipe, const struct model *model, const 
                 "the module by one before it",
                 stream, recipe_name(recipe), module, names[rule->format], rule->pattern);
         for (size_t j = 0; rule && j < recipe->rules; j++)
-            matches[j] = matches[j] || !fnmatch(recipe->rule[j].pattern, name, 0);
+            matches[j] = matches[j] || glob_matches(recipe->rule[j].pattern, name);
         any |= rule != NULL;
     }
     for (size_t j = recipe->drafts; whole && any && j < recipe->rules; j++)
