@@ -675,7 +675,7 @@ static const char *format_of_entry(const struct table *table, const struct entry
 {
     char module[TENSOR_NAME_MAX + 1];
     bool fp8 = table->recipe && model_module(table->model, &entry->place, module) &&
-               recipe_per_tensor(table->recipe, module);
+               recipe_choice(table->recipe, module).per_tensor;
     return fp8 ? "FP8, per tensor" : "NVFP4, block 16";
 }
 

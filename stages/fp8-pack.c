@@ -43,7 +43,8 @@ struct job {
     const struct codec *codec;
     struct weights weights;
     struct recipe *recipe;
-    struct amaxes *amaxes; /* NULL: a plan without them */
+    bool makes;            /* the recipe makes FP8-per-tensor */
+    struct amaxes *amaxes; /* NULL: it makes none, or a plan without them */
     bool verbose;
 };
 
@@ -51,8 +52,8 @@ struct job {
 static const struct weight *chosen(const struct job *job, size_t line)
 {
     const struct weight *w = weight_of(&job->weights, line);
-    bool passes = !w || w->per_tensor || ts_toc(job->in)->tensor[w->line].context;
-    return passes || !recipe_per_tensor(job->recipe, w->module) ? NULL : w;
+    bool passes = !w || !job->makes || w->per_tensor || ts_toc(job->in)->tensor[w->line].context;
+    return passes || !recipe_choice(job->recipe, w->module).per_tensor ? NULL : w;
 }
 
 /* ---- the plan ---- */
@@ -261,12 +262,13 @@ static void open_job(struct job *job, const struct options *o, const struct stag
 {
     job->in = ts_open(stage_input(stage), stage);
     const struct model *model = ts_model(job->in);
-    job->amaxes = o->amax ? amaxes_load(o->amax, model, stage->plan) : NULL;
     job->recipe = recipe_load(o->recipe, o->drafts, model);
+    job->makes = recipe_has_per_tensor(job->recipe);
+    job->amaxes = o->amax && job->makes ? amaxes_load(o->amax, model, stage->plan) : NULL;
     whole_check(job->in);
     weights_find(&job->weights, model, ts_toc(job->in), ts_name(job->in));
     recipe_check(job->recipe, model, ts_toc(job->in), ts_is_whole(job->in), ts_name(job->in));
-    const char *digest = job->amaxes ? amaxes_digest(job->amaxes) : NULL; /* NULL of a plan */
+    const char *digest = job->amaxes ? amaxes_digest(job->amaxes) : NULL;
     json_object_set_new(stage->entry, "amax", digest ? json_string(digest) : json_null());
     recipe_record(job->recipe, stage->entry);
 }

@@ -13,6 +13,7 @@ struct table {
     struct ts_in *in;
     const struct weights *weights;
     const struct recipe *recipe;
+    struct recipe_choice *choice; /* of each weight */
     bool *selected;
 };
 
@@ -28,11 +29,16 @@ static const char *format_text(const struct table *table, const struct weight *w
                                      : format_name(w->format);
 }
 
+static struct recipe_choice choice_of(const struct table *table, const struct weight *w)
+{
+    return table->choice[w - table->weights->weight];
+}
+
 /* True if the recipe gives NVFP4 to a matrix that is this stream's own. */
 static bool is_named(const struct table *table, const struct weight *w)
 {
     return !tensor_of(table, w)->context && !w->place.stays &&
-           recipe_format(table->recipe, w->module) == FORMAT_NVFP4;
+           choice_of(table, w).format == FORMAT_NVFP4;
 }
 
 static bool becomes_nvfp4(const struct table *table, const struct weight *w)
@@ -138,9 +144,9 @@ static void check_something(const struct table *table)
 static void check_format(const struct table *table, const struct weight *w, const bool *convertible)
 {
     const char *name = tensor_of(table, w)->name, *recipe = recipe_name(table->recipe);
-    enum format wanted = recipe_format(table->recipe, w->module);
-    bool packs = convertible[FORMAT_PLAIN],
-         per_tensor = recipe_per_tensor(table->recipe, w->module);
+    struct recipe_choice choice = choice_of(table, w);
+    enum format wanted = choice.format;
+    bool packs = convertible[FORMAT_PLAIN], per_tensor = choice.per_tensor;
     if (tensor_of(table, w)->context || wanted == FORMAT_COUNT ||
         (w->format == wanted && w->per_tensor >= per_tensor))
         return;
@@ -159,7 +165,7 @@ static void check_format(const struct table *table, const struct weight *w, cons
             w->format == FORMAT_FP8     ? "fp8-dequant"
             : w->format == FORMAT_MXFP4 ? "mxfp4-unpack"
                                         : "nvfp4-unpack");
-    if (wanted != FORMAT_NVFP4 || !recipe_only_casts(table->recipe, w->module))
+    if (wanted != FORMAT_NVFP4 || !choice.cast)
         return;
     if (w->format != FORMAT_MXFP4)
         die("%s: %s is %s, but the recipe '%s' casts it (NVFP4-cast), which needs MXFP4; let it "
@@ -197,10 +203,12 @@ bool *convertible_select(struct ts_in *in, const struct weights *weights,
     struct table table = {.in = in,
                           .weights = weights,
                           .recipe = recipe,
+                          .choice = xalloc(weights->count, sizeof *table.choice),
                           .selected = xalloc(weights->count, sizeof *table.selected)};
     recipe_check(recipe, ts_model(in), ts_toc(in), ts_is_whole(in), ts_name(in));
     for (size_t i = 0; i < weights->count; i++) {
         const struct weight *w = &weights->weight[i];
+        table.choice[i] = recipe_choice(recipe, w->module);
         check_format(&table, w, convertible);
         table.selected[i] = convertible[w->format] && is_named(&table, w);
         if (table.selected[i] && w->cols % NVFP4_BLOCK)
@@ -210,5 +218,6 @@ bool *convertible_select(struct ts_in *in, const struct weights *weights,
     check_matrices(&table);
     check_mixture(&table);
     check_something(&table);
+    free(table.choice);
     return table.selected;
 }

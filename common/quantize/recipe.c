@@ -37,9 +37,7 @@ static char *recipes_folder(void)
 
 struct rule {
     const char *pattern; /* in recipe->json */
-    enum format format;  /* FORMAT_COUNT: keep */
-    bool cast;           /* NVFP4 by nvfp4-cast only */
-    bool per_tensor;     /* FP8 with one scale for all */
+    struct recipe_choice choice;
 };
 
 struct recipe {
@@ -56,18 +54,18 @@ static const char *const names[] = {[FORMAT_PLAIN] = "BF16",
                                     [FORMAT_NVFP4] = "NVFP4",
                                     [FORMAT_COUNT] = "keep"};
 
-/* Set the rule's format to the one with that name in recipes; false if there is none. */
-static bool read_format(struct rule *rule, const char *name)
+/* Set the choice to the one with that name in recipes; false if there is none. */
+static bool read_choice(struct recipe_choice *choice, const char *name)
 {
-    rule->cast = name && !strcmp(name, "NVFP4-cast");
-    rule->per_tensor = name && !strcmp(name, "FP8-per-tensor");
-    if (rule->cast)
+    choice->cast = name && !strcmp(name, "NVFP4-cast");
+    choice->per_tensor = name && !strcmp(name, "FP8-per-tensor");
+    if (choice->cast)
         name = names[FORMAT_NVFP4];
-    if (rule->per_tensor)
+    if (choice->per_tensor)
         name = names[FORMAT_FP8];
     for (size_t i = 0; name && i < sizeof names / sizeof *names; i++)
         if (!strcmp(names[i], name)) {
-            rule->format = (enum format)i;
+            choice->format = (enum format)i;
             return true;
         }
     return false;
@@ -84,7 +82,7 @@ static void read_rules(struct recipe *recipe, const char *path)
         struct rule *rule = &recipe->rule[recipe->rules++];
         rule->pattern = pattern;
         const char *name = json_string_value(format);
-        if (!read_format(rule, name))
+        if (!read_choice(&rule->choice, name))
             die("%s: formats: '%s': %s is not a format; known are NVFP4, NVFP4-cast, FP8, "
                 "FP8-per-tensor, MXFP4, BF16 and keep",
                 path, pattern, name ? name : "what is not a text");
@@ -228,22 +226,24 @@ static const struct rule *rule_for(const struct recipe *recipe, const char *modu
     return NULL;
 }
 
-enum format recipe_format(const struct recipe *recipe, const char *module)
+struct recipe_choice recipe_choice(const struct recipe *recipe, const char *module)
 {
     const struct rule *rule = rule_for(recipe, module);
-    return rule ? rule->format : FORMAT_COUNT;
+    return rule ? rule->choice : (struct recipe_choice){.format = FORMAT_COUNT};
 }
 
-bool recipe_per_tensor(const struct recipe *recipe, const char *module)
+bool recipe_has_per_tensor(const struct recipe *recipe)
 {
-    const struct rule *rule = rule_for(recipe, module);
-    return rule && rule->per_tensor;
+    for (size_t i = 0; i < recipe->rules; i++)
+        if (recipe->rule[i].choice.per_tensor)
+            return true;
+    return false;
 }
 
 bool recipe_needs_amax(const struct recipe *recipe, const char *module)
 {
-    const struct rule *rule = rule_for(recipe, module);
-    return rule && (rule->format == FORMAT_NVFP4 || rule->per_tensor);
+    struct recipe_choice choice = recipe_choice(recipe, module);
+    return choice.format == FORMAT_NVFP4 || choice.per_tensor;
 }
 
 bool recipe_shares_scales(const struct recipe *recipe, const char *module)
@@ -259,12 +259,6 @@ bool recipe_shares_scales(const struct recipe *recipe, const char *module)
             return false;
     }
     return true;
-}
-
-bool recipe_only_casts(const struct recipe *recipe, const char *module)
-{
-    const struct rule *rule = rule_for(recipe, module);
-    return rule && rule->cast;
 }
 
 /* The module of a tensor, into `module`: its name where it is no module's weight or scale, as that
@@ -283,21 +277,25 @@ void recipe_check(const struct recipe *recipe, const struct model *model, const 
                   bool whole, const char *stream)
 {
     bool *matches = xalloc(recipe->rules, sizeof *matches), any = false;
-    for (size_t i = 0; i < toc->count; i++) {
-        char module[TENSOR_NAME_MAX + 1];
+    char module[TENSOR_NAME_MAX + 1], last[TENSOR_NAME_MAX + 1] = "";
+    for (size_t i = 0; i < toc->count; i++, strcpy(last, module)) {
         module_of(&toc->tensor[i], module);
+        if (!strcmp(module, last)) /* its scales come before its weight */
+            continue;
         const struct rule *rule = rule_for(recipe, module);
-        char name[TENSOR_NAME_MAX + 1];
-        model_pattern_name(model, module, name);
-        if (rule && rule->format != FORMAT_COUNT && rule->format != FORMAT_PLAIN &&
-            model_place(model, module).stays)
+        if (!rule)
+            continue;
+        any = true;
+        enum format format = rule->choice.format;
+        if (format != FORMAT_COUNT && format != FORMAT_PLAIN && model_place(model, module).stays)
             die("%s: the recipe '%s' makes %s %s by '%s', but a router, norm, embedding, head, "
                 "compressor or hyper-connection is never quantized; narrow the pattern, or keep "
                 "the module by one before it",
-                stream, recipe_name(recipe), module, names[rule->format], rule->pattern);
-        for (size_t j = 0; rule && j < recipe->rules; j++)
+                stream, recipe_name(recipe), module, names[format], rule->pattern);
+        char name[TENSOR_NAME_MAX + 1];
+        model_pattern_name(model, module, name);
+        for (size_t j = 0; j < recipe->rules; j++)
             matches[j] = matches[j] || glob_matches(recipe->rule[j].pattern, name);
-        any |= rule != NULL;
     }
     for (size_t j = recipe->drafts; whole && any && j < recipe->rules; j++)
         if (!matches[j])
@@ -332,7 +330,7 @@ const char *recipe_name(const struct recipe *recipe)
 const char *recipe_pattern(const struct recipe *recipe, enum format format)
 {
     for (size_t i = 0; i < recipe->rules; i++)
-        if (recipe->rule[i].format == format)
+        if (recipe->rule[i].choice.format == format)
             return recipe->rule[i].pattern;
     return NULL;
 }

@@ -366,7 +366,7 @@ static bool is_first_of_expert(const struct to_nvfp4 *job, const struct place *p
     struct place before = *place;
     while (before.matrix--)
         if (model_module(ts_model(job->in), &before, module) &&
-            recipe_format(job->recipe, module) == FORMAT_NVFP4)
+            recipe_choice(job->recipe, module).format == FORMAT_NVFP4)
             return false;
     return true;
 }

@@ -13,10 +13,14 @@
 #include "base/number.h"
 #include "base/text.h"
 
-/* An open-addressing hash table of line + 1, 0 for empty; the number of slots is a power of two. */
+/* An open-addressing hash table; the number of slots is a power of two. */
+struct slot {
+    uint32_t line; /* + 1; 0: empty */
+    uint32_t hash; /* of its name: a table's names have long beginnings in common */
+};
 struct toc_index {
     size_t slots;
-    uint32_t slot[];
+    struct slot slot[];
 };
 
 struct toc *toc_new(void)
@@ -41,6 +45,8 @@ void toc_free(struct toc *toc)
 
 uint32_t toc_shard(struct toc *toc, const char *name)
 {
+    if (toc->shards && !strcmp(toc->shard[toc->shards - 1], name)) /* as most lines */
+        return (uint32_t)toc->shards - 1;
     size_t shard = names_add(toc->shard_names, name);
     if (shard == toc->shards) {
         if (!(toc->shards & (toc->shards - 1))) /* 0 or a power of two: full */
@@ -100,20 +106,37 @@ const char *shard_name_of(const char *path)
     return name;
 }
 
-/* The slot of a name (in any shard, or only in `shard` if that is not negative), or the empty slot
- * where it belongs. */
-static uint32_t *slot_of(const struct toc *toc, struct toc_index *index, const char *name,
-                         int64_t shard)
+static uint64_t hash_of(const char *name)
 {
-    for (size_t i = XXH3_64bits(name, strlen(name)) & (index->slots - 1);;
-         i = (i + 1) & (index->slots - 1)) {
-        uint32_t line = index->slot[i];
-        if (line == 0)
-            return &index->slot[i];
-        const struct tensor *tensor = &toc->tensor[line - 1];
-        if (!strcmp(tensor->name, name) && (shard < 0 || tensor->shard == (uint32_t)shard))
-            return &index->slot[i];
+    return XXH3_64bits(name, strlen(name));
+}
+
+/* The slot of a name with that hash (in any shard, or only in `shard` if that is not negative), or
+ * the empty slot where it belongs. */
+static struct slot *slot_of(const struct toc *toc, struct toc_index *index, const char *name,
+                            uint64_t hash, int64_t shard)
+{
+    for (size_t i = hash & (index->slots - 1);; i = (i + 1) & (index->slots - 1)) {
+        struct slot *slot = &index->slot[i];
+        if (!slot->line)
+            return slot;
+        const struct tensor *tensor = &toc->tensor[slot->line - 1];
+        if (slot->hash == hash >> 32 && !strcmp(tensor->name, name) &&
+            (shard < 0 || tensor->shard == (uint32_t)shard))
+            return slot;
     }
+}
+
+/* Add a line to the index. False if one of that name, in `shard` if not negative, is there. */
+static bool enter(const struct toc *toc, struct toc_index *index, size_t line, int64_t shard)
+{
+    const char *name = toc->tensor[line].name;
+    uint64_t hash = hash_of(name);
+    struct slot *slot = slot_of(toc, index, name, hash, shard);
+    if (slot->line)
+        return false;
+    *slot = (struct slot){.line = (uint32_t)(line + 1), .hash = (uint32_t)(hash >> 32)};
+    return true;
 }
 
 static struct toc_index *new_index(size_t lines)
@@ -136,9 +159,7 @@ static void index_line(struct toc *toc, size_t line)
         toc->index = NULL;
         return;
     }
-    uint32_t *slot = slot_of(toc, toc->index, toc->tensor[line].name, -1);
-    if (!*slot)
-        *slot = (uint32_t)(line + 1);
+    enter(toc, toc->index, line, -1);
 }
 
 static void reserve(struct toc *toc, size_t lines)
@@ -204,15 +225,12 @@ void toc_copy(struct toc *toc, const struct toc *from, size_t line)
 const char *toc_check_unique(struct toc *toc, size_t *line)
 {
     struct toc_index *index = new_index(toc->count);
-    for (size_t i = 0; i < toc->count; i++) {
-        uint32_t *slot = slot_of(toc, index, toc->tensor[i].name, toc->tensor[i].shard);
-        if (*slot) {
+    for (size_t i = 0; i < toc->count; i++)
+        if (!enter(toc, index, i, toc->tensor[i].shard)) {
             *line = i;
             free(index);
             return "a tensor of that name is already in the same shard";
         }
-        *slot = (uint32_t)(i + 1);
-    }
     free(toc->index);
     toc->index = index; /* of lines with one name, it finds the first one first */
     return NULL;
@@ -222,13 +240,10 @@ int64_t toc_find(struct toc *toc, const char *name)
 {
     if (!toc->index) {
         toc->index = new_index(toc->count);
-        for (size_t i = 0; i < toc->count; i++) {
-            uint32_t *slot = slot_of(toc, toc->index, toc->tensor[i].name, -1);
-            if (!*slot)
-                *slot = (uint32_t)(i + 1);
-        }
+        for (size_t i = 0; i < toc->count; i++)
+            enter(toc, toc->index, i, -1);
     }
-    return (int64_t)*slot_of(toc, toc->index, name, -1) - 1;
+    return (int64_t)slot_of(toc, toc->index, name, hash_of(name), -1)->line - 1;
 }
 
 static bool same_line(const struct toc *a, size_t i, const struct toc *b, size_t j)
