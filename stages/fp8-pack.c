@@ -268,8 +268,9 @@ static void open_job(struct job *job, const struct options *o, const struct stag
     whole_check(job->in);
     weights_find(&job->weights, model, ts_toc(job->in), ts_name(job->in));
     recipe_check(job->recipe, model, ts_toc(job->in), ts_is_whole(job->in), ts_name(job->in));
-    const char *digest = job->amaxes ? amaxes_digest(job->amaxes) : NULL;
-    json_object_set_new(stage->entry, "amax", digest ? json_string(digest) : json_null());
+    const char *digest = job->amaxes ? amaxes_digest(job->amaxes) : NULL; /* NULL of a plan */
+    if (job->makes)
+        json_object_set_new(stage->entry, "amax", digest ? json_string(digest) : json_null());
     recipe_record(job->recipe, stage->entry);
 }
 
