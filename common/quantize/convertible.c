@@ -79,9 +79,8 @@ static bool matches_end(const char *pattern, const char *module)
 
 /* The matrix whose name best shows how names differ from what the recipe expects: one that has a
  * prefix too many, or one that the family does not know, or any. */
-static const struct weight *example_of(const struct table *table, const char *pattern)
+static const struct weight *example_of(const struct weights *weights, const char *pattern)
 {
-    const struct weights *weights = table->weights;
     for (size_t i = 0; i < weights->count; i++)
         if (matches_end(pattern, weights->weight[i].module))
             return &weights->weight[i];
@@ -91,18 +90,18 @@ static const struct weight *example_of(const struct table *table, const char *pa
     return weights->weight;
 }
 
-_Noreturn static void refuse_names(const struct table *table)
+void convertible_refuse_names(struct ts_in *in, const struct weights *weights,
+                              const struct recipe *recipe)
 {
-    const char *pattern = recipe_pattern(table->recipe, FORMAT_NVFP4);
+    const char *pattern = recipe_pattern(recipe, FORMAT_NVFP4);
     if (!pattern)
-        die("%s: nothing to convert: the recipe '%s' makes nothing NVFP4", ts_name(table->in),
-            recipe_name(table->recipe));
-    if (!table->weights->count)
-        die("%s: nothing to convert: no matrix is in it", ts_name(table->in));
+        die("%s: nothing to convert: the recipe '%s' makes nothing NVFP4", ts_name(in),
+            recipe_name(recipe));
+    if (!weights->count)
+        die("%s: nothing to convert: no matrix is in it", ts_name(in));
     die("%s: nothing to convert: the recipe '%s' expects names like %s, but here they are like "
         "%s; convert a checkpoint that has the release's own names",
-        ts_name(table->in), recipe_name(table->recipe), pattern,
-        example_of(table, pattern)->module);
+        ts_name(in), recipe_name(recipe), pattern, example_of(weights, pattern)->module);
 }
 
 _Noreturn static void refuse_format(const struct table *table, const struct weight *w)
@@ -129,7 +128,7 @@ static void check_something(const struct table *table)
     if (!ts_is_whole(table->in))
         return;
     if (!named)
-        refuse_names(table);
+        convertible_refuse_names(table->in, table->weights, table->recipe);
     refuse_format(table, named);
 }
 
