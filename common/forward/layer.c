@@ -90,8 +90,8 @@ static void check_tensor(struct ts_in *in, const struct weights *weights, const 
     right &= p->kind == PIECE_TABLE ? integers : w || dtype_is_float(tensor->dtype);
     if (!right) {
         char shape[TENSOR_SHAPE_TEXT];
-        die("%s: %s: wanted %" PRIu64 " x %" PRIu64 " %s by config.json, got %s %s",
-            ts_name(in), name, p->rows, p->cols, p->kind == PIECE_TABLE ? "integers" : "numbers",
+        die("%s: %s: wanted %" PRIu64 " x %" PRIu64 " %s by config.json, got %s %s", ts_name(in),
+            name, p->rows, p->cols, p->kind == PIECE_TABLE ? "integers" : "numbers",
             dtype_name(tensor->dtype), tensor_shape(tensor, shape));
     }
 }

@@ -40,15 +40,22 @@ static bool becomes_nvfp4(const struct table *table, const struct weight *w)
     return w->format == FORMAT_NVFP4 || table->selected[w - table->weights->weight];
 }
 
+/* The command that converts such a model, whatever its experts' format. */
+static const char *remedy(const struct table *table)
+{
+    const char *command = model_requantized_by(ts_model(table->in));
+    return command ? command : "v4-experts --lossy";
+}
+
 /* ---- routed experts of one format ---- */
 
 _Noreturn static void refuse_mixture(const struct table *table, const struct weight *a,
                                      const struct weight *b)
 {
     die("%s: %s is %s, but %s is %s, and engines take one format for all routed experts; "
-        "nvfp4-pack makes all of them NVFP4 (v4-experts --lossy)",
+        "nvfp4-pack makes all of them NVFP4 (%s)",
         ts_name(table->in), tensor_of(table, a)->name, format_text(table, a),
-        tensor_of(table, b)->name, format_text(table, b));
+        tensor_of(table, b)->name, format_text(table, b), remedy(table));
 }
 
 /* Each is compared with the first one of its section. */
@@ -111,9 +118,8 @@ _Noreturn static void refuse_format(const struct table *table, const struct weig
         die("%s: nothing to convert: %s is NVFP4 already, so nothing is left to do (nvfp4-unpack "
             "first, to quantize it again)",
             ts_name(table->in), name);
-    die("%s: nothing to convert: %s is %s, not MXFP4; nvfp4-pack quantizes it to NVFP4 (v4-experts "
-        "--lossy)",
-        ts_name(table->in), name, format_text(table, w));
+    die("%s: nothing to convert: %s is %s, not MXFP4; nvfp4-pack quantizes it to NVFP4 (%s)",
+        ts_name(table->in), name, format_text(table, w), remedy(table));
 }
 
 static void check_something(const struct table *table)
