@@ -79,7 +79,7 @@ calibration, or an NVFP4 checkpoint of this model; --input-scale 1 does without"
 # conversion_begin: make $scratch, in which amax.ts will be. What is not a pipeline's first stage reads $weights: a
 # source that ends in zeros through st-read, too.
 conversion_begin() {
-    scratch=$(mktemp -d)
+    make_scratch
     trap end_conversion EXIT
     weights=$source
     [ -n "${zeros[*]}" ] || return 0

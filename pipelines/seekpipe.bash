@@ -226,6 +226,13 @@ in_parts() {
     [ -z "$failed" ] || exit 1
 }
 
+# make_scratch: an empty folder, $scratch, which the caller removes.
+make_scratch() {
+    scratch=$(mktemp -d 2>/dev/null) && return
+    echo "$program: ${TMPDIR:-/tmp}: no folder can be made there; name another one in TMPDIR" >&2
+    exit 1
+}
+
 # ---- values of options, which are refused before any work ----
 
 # choice OPTION VALUE WORD...

@@ -11,9 +11,11 @@
 #include "base/text.h"
 #include "model/weights.h"
 #include "quantize/amax.h"
+#include "quantize/convertible.h"
 #include "quantize/effective.h"
 #include "quantize/fit.h"
 #include "quantize/recipe.h"
+#include "stream/whole.h"
 #include "tensor/e4m3.h"
 #include "tensor/nvfp4.h"
 #include "tensor/weight.h"
@@ -518,17 +520,24 @@ static void want(struct table *table, struct gaps *gaps, const char *module)
     gaps->module[gaps->count++] = xstrdup(module);
 }
 
-/* Those of the recipe in the checkpoint. */
+/* Those of the recipe in the checkpoint, which must be complete: what it lacks would be blamed on
+ * the calibration. */
 static void want_for_model(struct table *table, struct ts_in *model, struct gaps *gaps)
 {
     struct weights weights;
+    bool named = false;
+    whole_check(model);
     weights_find(&weights, table->model, ts_toc(model), ts_name(model));
     recipe_check(table->recipe, table->model, ts_toc(model), ts_is_whole(model), ts_name(model));
     for (size_t i = 0; i < weights.count; i++) {
         const struct weight *w = &weights.weight[i];
-        if (!w->place.stays && recipe_needs_amax(table->recipe, w->module))
-            want(table, gaps, w->module);
+        if (w->place.stays || !recipe_needs_amax(table->recipe, w->module))
+            continue;
+        want(table, gaps, w->module);
+        named = true;
     }
+    if (!named && ts_is_whole(model))
+        convertible_refuse_names(model, &weights, table->recipe);
     weights_free(&weights);
 }
 
@@ -581,8 +590,8 @@ static uint64_t fill(struct table *table, const struct options *o, struct ts_in 
 {
     struct gaps gaps = {0};
     if (model) {
-        check_fit(table, model, name);
         want_for_model(table, model, &gaps);
+        check_fit(table, model, name);
     } else {
         want_for_dump(table, &gaps);
     }

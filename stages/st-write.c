@@ -182,7 +182,7 @@ static void check_input(struct ts_in *in, const struct options *o, bool continue
         die("%s: holds no tensor to write; is it the right stream?", ts_name(in));
     if (!ts_is_whole(in) && !o->partial && !o->part && !continued)
         die("%s: is only a part of a checkpoint (%s); --part writes it as one of several, "
-            "--partial all the same",
+            "--partial all the same; a whole one is read from its folder",
             ts_name(in), scope);
     if (!o->partial && !o->part && !continued)
         whole_check(in);
@@ -269,13 +269,14 @@ static void forget(struct summary *s)
     json_decref(s->notes);
 }
 
-/* What is known before the first byte. */
+/* What is known before the first byte, of a checkpoint that will be `whole`, or of a part. */
 static struct summary summary_of(struct ts_in *in, struct toc *toc, const struct shards *shards,
-                                 const struct configs *configs, const struct output_dir *output)
+                                 const struct configs *configs, const struct output_dir *output,
+                                 bool whole)
 {
     return (struct summary){.input = json_incref(json_object_get(ts_header(in), "input")),
                             .output = formats_totals(toc),
-                            .notes = summary_notes(in, configs),
+                            .notes = summary_notes(in, configs, whole),
                             .classes = model_classes(ts_model(in)),
                             .file_bytes = shards_bytes(shards),
                             .free_bytes = output_dir_free_bytes(output),
@@ -336,7 +337,8 @@ static void write_stream(struct ts_in *in, struct output_dir *output, const stru
         toc = output->journal.toc; /* the stream may have only the missing shards */
     struct shards *shards = shards_plan(toc, in, &copier);
     configs_derive(&configs, in, toc);
-    struct summary s = summary_of(in, toc, shards, &configs, output);
+    bool whole = ts_is_whole(in) || (!o->part && !o->partial); /* or what is left of it */
+    struct summary s = summary_of(in, toc, shards, &configs, output, whole);
     if (continued)
         s.finished = shards_resume(shards, output);
     char *shortage = shortage_of(&s, shards, output, in, o->no_share);
@@ -560,7 +562,7 @@ static void write_joined(struct output_dir *output, struct summary *s, const cha
                &(struct card){parts.counts, measured}, stage);
     *s = (struct summary){.input = json_incref(json_object_get(ts_header(parts.in), "input")),
                           .output = formats_totals(parts.toc),
-                          .notes = summary_notes(parts.in, &configs),
+                          .notes = summary_notes(parts.in, &configs, true),
                           .classes = model_classes(ts_model(parts.in)),
                           .counts = json_incref(parts.counts),
                           .file_bytes = shards_bytes(shards),

@@ -12,6 +12,12 @@ const char *placeholder(const char *head, size_t size)
     if (size >= sizeof lfs - 1 && !memcmp(head, lfs, sizeof lfs - 1))
         return "is a Git LFS pointer, not the file itself; run git lfs pull in its folder";
     const char *at = head, *end = head + size;
+    while (at < end && !*at)
+        at++;
+    if (at == end)
+        return "begins with zeros only: a download made room for it, and did not fill it; "
+               "download it again";
+    at = head;
     if (size > 3 && !memcmp(at, bom, 3))
         at += 3;
     while (at < end && strchr(" \t\r\n", *at) && *at)

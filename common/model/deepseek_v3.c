@@ -180,6 +180,7 @@ const struct family family_deepseek_v3 = {
     .has = has,
     .layer_has = layer_has,
     .experts_key = experts_key,
+    .requantized_by = "v3-nvfp4",
     .amax_separator = ".",
     .dumped_as_ranks = true,
     .classes = classes,

@@ -142,6 +142,7 @@ const struct family family_deepseek_v4 = {
     .shapes = deepseek_v4_shapes,
     .dspark = "mtp.0.main_proj",
     .weighs_early = true,
+    .requantized_by = "v4-experts --lossy",
     .amax_separator = "_",
     .classes = classes,
     .expert_class = expert_class,

@@ -85,6 +85,9 @@ struct family {
      * engines, which do it after. */
     bool weighs_early;
 
+    const char *requantized_by; /* the command that makes NVFP4 of its releases, whatever format
+                                 * their routed experts have; NULL: none is known */
+
     const char *amax_separator; /* between a module and "input_quantizer._amax" */
 
     bool dumped_as_ranks; /* the reference's calibration dumps have the modules' names in ranks */

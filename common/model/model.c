@@ -483,6 +483,11 @@ void model_from_dump(const struct model *model, const char *dumped, char *module
         strcpy(module, dumped);
 }
 
+const char *model_requantized_by(const struct model *model)
+{
+    return model->family->requantized_by;
+}
+
 bool model_weighs_early(const struct model *model)
 {
     return model->family->weighs_early;

@@ -117,6 +117,10 @@ bool model_fp8_block(const struct model *model, unsigned i, struct fp8_block *bl
 void model_to_dump(const struct model *model, const char *module, char *dumped);
 void model_from_dump(const struct model *model, const char *dumped, char *module);
 
+/* The command that makes NVFP4 of the model's routed experts, whatever format they have; NULL if
+ * none is known. Static. */
+const char *model_requantized_by(const struct model *model);
+
 /* True if the model multiplies with the router's weight before the last matrix of an expert.
  * Serving engines do it after. */
 bool model_weighs_early(const struct model *model);

@@ -46,15 +46,22 @@ static bool becomes_nvfp4(const struct table *table, const struct weight *w)
     return w->format == FORMAT_NVFP4 || table->selected[w - table->weights->weight];
 }
 
+/* The command that converts such a model, whatever its experts' format. */
+static const char *remedy(const struct table *table)
+{
+    const char *command = model_requantized_by(ts_model(table->in));
+    return command ? command : "v4-experts --lossy";
+}
+
 /* ---- routed experts of one format ---- */
 
 _Noreturn static void refuse_mixture(const struct table *table, const struct weight *a,
                                      const struct weight *b)
 {
     die("%s: %s is %s, but %s is %s, and engines take one format for all routed experts; "
-        "nvfp4-pack makes all of them NVFP4 (v4-experts --lossy)",
+        "nvfp4-pack makes all of them NVFP4 (%s)",
         ts_name(table->in), tensor_of(table, a)->name, format_text(table, a),
-        tensor_of(table, b)->name, format_text(table, b));
+        tensor_of(table, b)->name, format_text(table, b), remedy(table));
 }
 
 /* Each is compared with the first one of its section. */
@@ -85,9 +92,8 @@ static bool matches_end(const char *pattern, const char *module)
 
 /* The matrix whose name best shows how names differ from what the recipe expects: one that has a
  * prefix too many, or one that the family does not know, or any. */
-static const struct weight *example_of(const struct table *table, const char *pattern)
+static const struct weight *example_of(const struct weights *weights, const char *pattern)
 {
-    const struct weights *weights = table->weights;
     for (size_t i = 0; i < weights->count; i++)
         if (matches_end(pattern, weights->weight[i].module))
             return &weights->weight[i];
@@ -97,18 +103,18 @@ static const struct weight *example_of(const struct table *table, const char *pa
     return weights->weight;
 }
 
-_Noreturn static void refuse_names(const struct table *table)
+void convertible_refuse_names(struct ts_in *in, const struct weights *weights,
+                              const struct recipe *recipe)
 {
-    const char *pattern = recipe_pattern(table->recipe, FORMAT_NVFP4);
+    const char *pattern = recipe_pattern(recipe, FORMAT_NVFP4);
     if (!pattern)
-        die("%s: nothing to convert: the recipe '%s' makes nothing NVFP4", ts_name(table->in),
-            recipe_name(table->recipe));
-    if (!table->weights->count)
-        die("%s: nothing to convert: no matrix is in it", ts_name(table->in));
+        die("%s: nothing to convert: the recipe '%s' makes nothing NVFP4", ts_name(in),
+            recipe_name(recipe));
+    if (!weights->count)
+        die("%s: nothing to convert: no matrix is in it", ts_name(in));
     die("%s: nothing to convert: the recipe '%s' expects names like %s, but here they are like "
         "%s; convert a checkpoint that has the release's own names",
-        ts_name(table->in), recipe_name(table->recipe), pattern,
-        example_of(table, pattern)->module);
+        ts_name(in), recipe_name(recipe), pattern, example_of(weights, pattern)->module);
 }
 
 _Noreturn static void refuse_format(const struct table *table, const struct weight *w)
@@ -118,9 +124,8 @@ _Noreturn static void refuse_format(const struct table *table, const struct weig
         die("%s: nothing to convert: %s is NVFP4 already, so nothing is left to do (nvfp4-unpack "
             "first, to quantize it again)",
             ts_name(table->in), name);
-    die("%s: nothing to convert: %s is %s, not MXFP4; nvfp4-pack quantizes it to NVFP4 (v4-experts "
-        "--lossy)",
-        ts_name(table->in), name, format_text(table, w));
+    die("%s: nothing to convert: %s is %s, not MXFP4; nvfp4-pack quantizes it to NVFP4 (%s)",
+        ts_name(table->in), name, format_text(table, w), remedy(table));
 }
 
 static void check_something(const struct table *table)
@@ -135,7 +140,7 @@ static void check_something(const struct table *table)
     if (!ts_is_whole(table->in))
         return;
     if (!named)
-        refuse_names(table);
+        convertible_refuse_names(table->in, table->weights, table->recipe);
     refuse_format(table, named);
 }
 

@@ -1,5 +1,6 @@
 #include "quantize/recipe.h"
 
+#include <dirent.h>
 #include <limits.h>
 #include <stdlib.h>
 #include <string.h>
@@ -9,6 +10,7 @@
 #include "base/digest.h"
 #include "base/glob.h"
 #include "base/json.h"
+#include "base/text.h"
 
 /* The folder of recipes: the first candidate that exists. The caller frees the path. */
 static char *recipes_folder(void)
@@ -161,6 +163,24 @@ static void check_search(const json_t *recipe, const char *path)
             RECIPE_SEARCHES);
 }
 
+static int is_recipe(const struct dirent *entry)
+{
+    return ends_with(entry->d_name, ".json");
+}
+
+/* With the names of those that there are. */
+_Noreturn static void refuse_name(const char *name, const struct model *model, const char *folder)
+{
+    char *path = xprintf("%s/%s", folder, model_type(model)), *names = NULL;
+    struct dirent **entry;
+    int count = scandir(path, &entry, is_recipe, alphasort);
+    for (int i = 0; i < count; i++)
+        names = xprintf("%s%s%.*s", names ? names : "", names ? ", " : "",
+                        (int)(strlen(entry[i]->d_name) - strlen(".json")), entry[i]->d_name);
+    die("no recipe '%s' for model type %s, which has %s; a name with '/' is a recipe's file", name,
+        model_type(model), names ? names : "none");
+}
+
 /* The path of a recipe's file, which the caller frees: of the model's own type if there is one,
  * else of its family. */
 static char *find(const char *name, const struct model *model)
@@ -177,6 +197,8 @@ static char *find(const char *name, const struct model *model)
         free(path);
         path = xprintf("%s/%s/%s.json", folder, model_type(model), name);
     }
+    if (access(path, F_OK))
+        refuse_name(name, model, folder);
     free(folder);
     return path;
 }
@@ -184,11 +206,10 @@ static char *find(const char *name, const struct model *model)
 struct recipe *recipe_load(const char *name, const char *drafts, const struct model *model)
 {
     struct recipe *recipe = xalloc(1, sizeof *recipe);
-    const char *type = model_type(model);
     char *path = find(name, model);
     recipe->model = model;
     if (access(path, R_OK))
-        die_errno("%s: no recipe '%s' for model type %s", path, name, *type ? type : "unknown");
+        die_errno("%s", path);
     json_error_t error;
     recipe->json = json_load_file(path, JSON_REJECT_DUPLICATES, &error);
     if (!recipe->json)

@@ -125,7 +125,7 @@ static char *object_text(const json_t *object, const char *field, enum chat_styl
     static const char *const usual[] = {"text", "article", "prompt+response", "messages"};
     enum { USUAL = sizeof usual / sizeof *usual };
     if (!json_is_object(object))
-        return xprintf("not a JSON object");
+        return xprintf("a row must be a JSON object, such as {\"text\": \"...\"}");
     const char *const *names = field ? &field : usual;
     size_t count = field ? 1 : USUAL;
     for (size_t i = 0; i < count; i++) {
@@ -147,7 +147,7 @@ char *sample_text(const char *row, size_t length, const char *field, enum chat_s
 {
     *passage = (struct passage){0};
     json_error_t reason;
-    json_t *object = json_loadb(row, length, JSON_ALLOW_NUL, &reason);
+    json_t *object = json_loadb(row, length, JSON_ALLOW_NUL | JSON_DECODE_ANY, &reason);
     if (!object)
         return xprintf("%s", reason.text);
     char *error = object_text(object, field, style, passage);

@@ -12,7 +12,7 @@
 #include "write/input_scales.h"
 #include "write/side_files.h"
 
-json_t *summary_notes(const struct ts_in *in, const struct configs *configs)
+json_t *summary_notes(const struct ts_in *in, const struct configs *configs, bool whole)
 {
     json_t *notes = json_array();
     const char *left_out = side_files_left_out(in, configs);
@@ -20,7 +20,7 @@ json_t *summary_notes(const struct ts_in *in, const struct configs *configs)
         json_array_append_new(notes, json_sprintf("left out: %s, code that reads the formats of "
                                                   "the source; README.md says what is here",
                                                   left_out));
-    if (!engines_know(&configs->evidence))
+    if (!whole || !engines_know(&configs->evidence))
         return notes;
     bool any = false;
     for (const struct engine *engine = engines; engine->name; engine++) {

@@ -22,9 +22,9 @@ struct summary {
     double seconds;
 };
 
-/* Lines for people, an array that the caller owns: what engines make of the checkpoint, and what is
- * left out of it. */
-json_t *summary_notes(const struct ts_in *in, const struct configs *configs);
+/* Lines for people, an array that the caller owns: what engines make of the checkpoint, if it is
+ * `whole` (of a part, they would be wrong), and what is left out of it. */
+json_t *summary_notes(const struct ts_in *in, const struct configs *configs, bool whole);
 
 /* For people: the whole summary on standard error; the plan for the folder `path` on standard
  * output. */

@@ -126,7 +126,7 @@ clear_tensor() {
     st-read -o "$T/a.ts" "$T/bias"
 }
 
-@test "a pointer, a page or nothing in place of a file is named" {
+@test "a pointer, a page, zeros or nothing in place of a file is named" {
     pointer=$'version https://git-lfs.github.com/spec/v1\noid sha256:4d7a2146\nsize 12345\n'
     page=$' \n<!DOCTYPE html><html><title>Sign in</title></html>'
     for file in model-00002-of-00003.safetensors model.safetensors.index.json tokenizer.json config.json \
@@ -137,6 +137,9 @@ clear_tensor() {
         refused "source/$file: is a web page .*; download it again" st-read -o "$T/a.ts" "$T/source"
         echo '<?xml version="1.0"?><Error><Code>AccessDenied</Code></Error>' >"$T/source/$file"
         refused "source/$file: is a web page .*; download it again" st-read -n "$T/source"
+        clear "$T/source/$file" 0
+        refused "source/$file: begins with zeros only: a download made room for it, .*; download it again" \
+            st-read --allow-zeros -o "$T/a.ts" "$T/source"
         : >"$T/source/$file"
         refused "source/$file: is empty; download it again" st-read -o "$T/a.ts" "$T/source"
         cp "$NANO/$file" "$T/source/$file"

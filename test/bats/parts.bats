@@ -434,8 +434,15 @@ joined() {
     # But for time and rate, and experts in two parts.
     totals() { grep -E '^(in|out|files|lossless|input amaxes) '; }
     st-read "$NANO" | nvfp4-cast -q --amax "$T/amax.ts" | st-write "$T/whole" 2>&1 | totals >"$T/wanted"
-    for i in 1 2 3; do cast_part $i/3; done
-    st-write --join "$T/out" 2>&1 | totals | diff "$T/wanted" -
+    # What engines make of a part, of which one has no drafts, is nobody's question.
+    for i in 1 2 3; do
+        st-read --part $i/3 "$NANO" | nvfp4-cast -q --amax "$T/amax.ts" | st-write --part "$T/out" 2>"$T/part"
+        grep -q '^lossless' "$T/part"
+        ! grep -E '^(vLLM|SGLang|no engine)' "$T/part"
+    done
+    st-write --join "$T/out" 2>"$T/joined"
+    grep -q '^vLLM' "$T/joined"
+    totals <"$T/joined" | diff "$T/wanted" -
     [ "$(wc -l <"$T/wanted")" -eq 6 ]
 }
 

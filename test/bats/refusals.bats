@@ -13,6 +13,16 @@ unconverted() {
     [ ! -e "$T/x.ts" ]
 }
 
+# prefixed SHARD: the same with model. before each name.
+prefixed() {
+    local length header
+    length=$(od -An -tu8 -N8 "$1")
+    header=$(tail -c +9 "$1" | head -c "$length" |
+        jq -c 'with_entries(if .key == "__metadata__" then . else .key = "model." + .key end)')
+    { le64 ${#header} && printf '%s' "$header" && tail -c +$((9 + length)) "$1"; } >"$1.new"
+    mv "$1.new" "$1"
+}
+
 @test "nothing to convert: experts in BF16, in FP8, in NVFP4 already" {
     amaxes "$T/amax.ts"
     pipeline "fp8-dequant '$NANO' | mxfp4-unpack >'$T/bf16.ts'"
@@ -47,6 +57,21 @@ unconverted() {
         "$(printf '\\x3f%.0s' {1..32})"
     cp "$NANO/config.json" "$T"
     unconverted 'here they are like model\.layers\.0\.mlp\.experts\.0\.gate_proj;' nvfp4-cast "$T/hf.safetensors"
+}
+
+@test "names that the family does not know: said by all three ways to input scales, and by the forward pass" {
+    cp -r "$NANO" "$T/source"
+    rm "$T/source/model.safetensors.index.json"
+    for shard in "$T/source"/*.safetensors; do prefixed "$shard"; done
+    for way in '--input-scale 1' "--amax $NANO_AMAX"; do
+        # shellcheck disable=SC2086 # options are words
+        run v4-experts $way "$T/source" "$T/out"
+        [ "$status" -eq 1 ]
+        [[ ${lines[0]} == *'source: nothing to convert: '*'here they are like model.layers.0.ffn.experts.0.w1;'* ]]
+    done
+    run v4-experts --calib test/data/text/eval.jsonl --samples 1 --length 8 "$T/source" "$T/out"
+    [ "$status" -eq 1 ]
+    [[ $output == *' is missing; names here are like model.'*", and the forward pass needs the release's own"* ]]
 }
 
 @test "nothing to convert: v4-experts says so before it calibrates, and writes nothing" {
@@ -153,7 +178,7 @@ download() {
     [ "$(st-read -n "$one" | tar xOf - .stream | jq -r .scope)" = 'without model-00002-of-00003.safetensors' ]
     run v4-experts --amax "$NANO_AMAX" "$one" "$T/out"
     [ "$status" -eq 1 ]
-    [[ $output == *'is only a part of a checkpoint (without model-00002-of-00003.safetensors)'*--partial* ]]
+    [[ $output == *'is only a part of a checkpoint (without model-00002-of-00003.safetensors)'*--partial*'a whole one is read from its folder'* ]]
     [ -z "$(find "$T" -name 'out*')" ]
     pipeline "st-read '$one' | st-write -q --partial '$T/part'"
     # All of them, and a file that holds all of it.
@@ -247,9 +272,10 @@ lacking() {
 
 # incomplete PATTERN: nothing that reads $T/less as a whole checkpoint goes on.
 incomplete() {
-    for program in "nvfp4-cast -n" "nvfp4-pack -n" fp8-dequant "mxfp4-unpack -n"; do
+    for program in "nvfp4-cast -n" "nvfp4-pack -n" fp8-dequant "mxfp4-unpack -n" \
+        "amax-merge $T/amax.ts --model" "amax-merge --input-scale 1 --model"; do
         # shellcheck disable=SC2086 # options
-        refused "less: $1; is the download complete\?" $program -o "$T/x.ts" "$T/less"
+        refused "less: $1; is the download complete\?" $program "$T/less" -o "$T/x.ts"
     done
     st-read "$T/less" >"$T/less.ts"
     refused "less\.ts: $1; " st-write -n "$T/out" "$T/less.ts"
@@ -258,7 +284,12 @@ incomplete() {
 }
 
 @test "layers, experts and matrices that config.json counts, but that are not there" {
+    amaxes "$T/amax.ts"
+    random_ids "$T/tokens.safetensors" 1 8
     lacking 'lacks layers\.2' '^layers[.]2[.]'
+    for program in amax-calib st-eval; do
+        refused 'less: lacks layers\.2; is the download complete' $program -n --tokens "$T/tokens.safetensors" "$T/less"
+    done
     lacking 'lacks layers\.3\.ffn\.experts\.15' '^layers[.]3[.]ffn[.]experts[.]15[.]'
     lacking 'lacks layers\.0\.ffn\.experts\.0\.w2\.weight' '^layers[.]0[.]ffn[.]experts[.]0[.]w2[.]'
     lacking 'lacks layers\.0\.ffn\.experts\.0, layers\.0\.ffn\.experts\.1, layers\.0\.ffn\.experts\.2 and 13 more' \
@@ -331,6 +362,7 @@ but config.json's moe_intermediate_size is 32" nvfp4-cast -n "$T/v41"
 }
 
 @test "config.json counts other layers and experts than there are" {
+    amaxes "$T/amax.ts"
     counted 'lacks layers\.4' '.num_hidden_layers = 5'
     counted 'lacks layers\.4, layers\.5, layers\.6 and [0-9]+ more' '.num_hidden_layers = 1e9 + 1'
     counted 'lacks layers\.0\.ffn\.experts\.16, layers\.1.* and 2 more' '.n_routed_experts = 17'

@@ -366,7 +366,7 @@ END
     array '[{"text":"a"},\n\n{"text":"b"} {"text":"c"}]' && fails 'line 3: wanted a comma' "$T/a.json"
     array '[{"text":"a"}]\nx' && fails 'line 2: text after the array' "$T/a.json"
     array '[{"text":"a"},]' && fails 'line 1: ' "$T/a.json"
-    array '["a"]' && fails 'line 1: ' "$T/a.json"
+    array '["a"]' && fails 'line 1: a row must be a JSON object, such as {"text": "..."}' "$T/a.json"
     array '[{"text":"a"},\n{"text":1]' && fails 'line 2: ' "$T/a.json"
     array '[{"text":"\xff"}]' && fails 'line 1, offset 10: not UTF-8' "$T/a.json"
     for pack in gzip 'zstd -q'; do

@@ -225,10 +225,10 @@ like_config() {
     done
     run v3-nvfp4 --amax "$T/amax.ts" "$NANO" "$T/out"
     [ "$status" -eq 1 ]
-    [[ ${lines[0]} == *"no recipe 'mlp-wo' for model type deepseek_v4"* ]]
+    [[ ${lines[0]} == *"no recipe 'mlp-wo' for model type deepseek_v4, which has experts, full, mlp; "* ]]
     run v4-experts --amax "$T/amax.ts" "$T/v3" "$T/out"
     [ "$status" -eq 1 ]
-    [[ $output == *'nothing to convert: model.layers.1.mlp.experts.'*' is FP8, not MXFP4'* ]]
+    [[ $output == *'nothing to convert: model.layers.1.mlp.experts.'*' is FP8, not MXFP4; nvfp4-pack quantizes it to NVFP4 (v3-nvfp4)'* ]]
 }
 
 @test "by hand: side files come along, a dry run writes nothing" {

@@ -338,6 +338,14 @@ copy() {
         "${small[@]}" --amax "$NANO_AMAX" --eval "$TEXT/eval.jsonl" "$T/source"
 }
 
+@test "a folder for temporary files that is none" {
+    for tmpdir in /proc "$T/none"; do
+        TMPDIR=$tmpdir run v4-experts -n --input-scale 1 "$NANO" "$T/out"
+        [ "$status" -eq 1 ]
+        [ "$output" = "v4-experts: $tmpdir: no folder can be made there; name another one in TMPDIR" ]
+    done
+}
+
 @test "wrong command lines exit 2" {
     run v4-experts "$NANO" "$T/out"
     [ "$status" -eq 2 ]
