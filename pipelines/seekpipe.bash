@@ -260,6 +260,17 @@ output_file() {
     [[ -d $folder && -w $folder ]] || usage_error "$1: $2: its folder is not there or not writable"
 }
 
+# output_folder OPTION VALUE: a folder in which files will be written, and which is made if it is not there.
+output_folder() {
+    local folder
+    if [ -e "$2" ] || [ -L "$2" ]; then
+        [[ -d $2 && -w $2 ]] || usage_error "$1: $2 is no folder, or not writable"
+    else
+        folder=$(dirname -- "$2")
+        [[ -d $folder && -w $folder ]] || usage_error "$1: $2: its folder is not there or not writable"
+    fi
+}
+
 # usage_error MESSAGE: as in the programs.
 usage_error() {
     echo "$program: $1" >&2

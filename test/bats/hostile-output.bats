@@ -369,6 +369,7 @@ refused_early() {
     done
     refused_early 1 'no/kept: its folder, .*: No such file' amax-calib -n --tokens "$T/tokens.safetensors" --resume "$T/no/kept"
     refused_early 1 'file: exists and is not a folder' amax-calib -n --tokens "$T/tokens.safetensors" --resume "$T/file"
+    refused_early 1 'dangling: is a symbolic link to nothing' amax-calib -n --tokens "$T/tokens.safetensors" --resume "$T/dangling"
 }
 
 @test "an output in a folder that is not writable" {
@@ -392,6 +393,7 @@ refused_early() {
     refused_early 2 'is also what --tokenizer reads' \
         st-tokenize --tokenizer "$src/tokenizer.json" -o "$src/tokenizer.json" "$src/config.json"
     refused_early 2 'config.json is also ' st-tokenize --tokenizer "$src" -o "$src/config.json" "$src/config.json"
+    refused_early 2 'config.json is also what --model reads' amax-merge --model "$src" --summary "$src/config.json" "$T/amax.ts"
     refused_early 2 'amax.ts is also read' amax-merge --summary "$T/amax.ts" "$T/amax.ts"
     for program in st-ls st-stat st-sum; do
         refused_early 2 'a.ts is also read' $program -o "$T/a.ts" "$T/a.ts"
