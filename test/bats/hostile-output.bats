@@ -487,6 +487,30 @@ lacking() {
     [[ $output == *"kept: cannot be locked against a second program (flock: "* ]]
 }
 
+# closed_first LOG NAME: in this trace of openat, close and unlinkat, each file of that name is closed when it is
+# removed. NFS and FUSE keep an open one in its folder, under another name.
+closed_first() {
+    awk -v name="\"$2\"" '
+        index($0, "openat(") && index($0, name) && $NF ~ /^[0-9]+$/ { open[$NF] = 1 }
+        match($0, /close\([0-9]+\)/) { delete open[substr($0, RSTART + 6, RLENGTH - 7)] }
+        index($0, "unlinkat(") && index($0, name) && / = 0$/ { removed++; for (fd in open) bad = 1 }
+        END { exit !removed || bad }' "$1"
+}
+
+@test "no file is removed while it is open, where that leaves it in its folder" {
+    strace -o /dev/null true 2>/dev/null || skip 'strace is missing, or may not trace'
+    trace=(strace -f -o "$T/log" -e trace=openat,close,unlinkat)
+    fp8-dequant -o "$T/other.ts" "$src"
+    for stream in a other; do
+        "${trace[@]}" st-write -q --overwrite "$T/out" "$T/$stream.ts"
+        closed_first "$T/log" .journal
+    done
+    fixed
+    chmod 777 "$T"
+    "${trace[@]}" "${unprivileged[@]}" st-write -q "$T/parent/out" "$T/a.ts"
+    closed_first "$T/log" .journal
+}
+
 @test "no O_TMPFILE: a file with a name for a moment" {
     strace -o /dev/null true 2>/dev/null || skip 'strace is missing, or may not trace'
     mkdir "$T/spool"
