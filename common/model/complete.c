@@ -167,8 +167,16 @@ char *model_incomplete(const struct model *model, struct toc *toc)
 {
     const struct family *family = model->family;
     struct search search = {.model = model, .toc = toc};
-    if (!family->layer_has || !model->layers || !knows_any(&search))
+    const json_t *said = json_object_get(model->config, "num_hidden_layers");
+    if (!family->layer_has || !(model->layers || said) || !knows_any(&search))
         return NULL;
+    if (!model->layers) {
+        char *value = json_dumps(said, JSON_ENCODE_ANY);
+        char *wrong =
+            xprintf("has layers, but config.json's num_hidden_layers is %.40s", value ? value : "");
+        free(value);
+        return wrong;
+    }
     uint32_t layers = extent_of(&search, SECTION_LAYERS).layers;
     if (layers > model->layers)
         return xprintf("has a layer %" PRIu32 ", but config.json's num_hidden_layers is %" PRIu32,

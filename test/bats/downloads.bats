@@ -54,6 +54,27 @@ clear_tensor() {
     refused "/$third: its last MiB is all zeros" st-read -o "$T/a.ts" "$T/source"
 }
 
+@test "a hole in the middle of a shard: a segment that was never downloaded" {
+    shard=$T/source/model-00002-of-00003.safetensors
+    fallocate --punch-hole --offset $((1 << 20)) --length $((3 << 19)) "$shard" 2>/dev/null ||
+        skip 'this filesystem has no holes'
+    for run in "st-read $T/source" "st-read -n $T/source" "nvfp4-cast -n $T/source"; do
+        # shellcheck disable=SC2086
+        refused "/model-00002-of-00003.safetensors: has a hole at offset 1048576, .* in tensor [a-z0-9._]*: its download is not complete" \
+            $run -o "$T/a.ts"
+    done
+    st-read --allow-zeros -o "$T/a.ts" "$T/source"
+    # Of integers, as in the tail; and one that is smaller than a MiB.
+    safetensors "$T/ids.safetensors" \
+        '{"a.ids":{"dtype":"I32","shape":[524288],"data_offsets":[0,2097152]},"b.weight":{"dtype":"F32","shape":[1],"data_offsets":[2097152,2097156]}}'
+    truncate -s +2097152 "$T/ids.safetensors"
+    printf '\0\0\200\77' >>"$T/ids.safetensors"
+    st-read -o "$T/a.ts" "$T/ids.safetensors"
+    cp "$NANO/model-00002-of-00003.safetensors" "$shard"
+    fallocate --punch-hole --offset $((1 << 20)) --length $((1 << 19)) "$shard"
+    st-read -o "$T/a.ts" "$T/source"
+}
+
 @test "every program that works on a checkpoint's folder looks; those that report on it show what is there" {
     shard=$T/source/$third
     clear "$shard" "$(data_start "$shard")"
