@@ -158,6 +158,11 @@ clear_tensor() {
         refused "source/$file: is a web page .*; download it again" st-read -o "$T/a.ts" "$T/source"
         echo '<?xml version="1.0"?><Error><Code>AccessDenied</Code></Error>' >"$T/source/$file"
         refused "source/$file: is a web page .*; download it again" st-read -n "$T/source"
+        for answer in 'Entry not found' 'Invalid username or password.' '{"error":"Repository not found"}' \
+            'Access to model deepseek-ai/DeepSeek-V4 is restricted.' '{"Code":10010205001,"Message":"record not found"}'; do
+            printf '%s' "$answer" >"$T/source/$file"
+            refused "source/$file: is a server's error message, .*; download it again" st-read -n "$T/source"
+        done
         : >"$T/source/$file"
         refused "source/$file: is empty; download it again" st-read -o "$T/a.ts" "$T/source"
         cp "$NANO/$file" "$T/source/$file"
