@@ -94,14 +94,16 @@ apart() {
 }
 
 # conversion_begin: make $scratch, in which amax.ts will be. What is not a pipeline's first stage reads $weights: a
-# source that ends in zeros through st-read, too.
+# source that ends in zeros through st-read, too; its table alone, where no more is looked at.
 conversion_begin() {
+    local table=()
     scratch=$(mktemp -d)
     trap end_conversion EXIT
     weights=$source
     [ -n "${zeros[*]}" ] || return 0
     weights=$scratch/source.ts
-    quietly st-read "${zeros[@]}" -o "$weights" "$source" || blame $? st-read
+    [ -n "${calib[*]}$eval" ] || table=("${plan[@]}")
+    quietly st-read "${table[@]}" "${zeros[@]}" -o "$weights" "$source" || blame $? st-read
 }
 
 end_conversion() {

@@ -24,10 +24,11 @@ bool text_is_line(const char *text)
 void text_put_quoted(const char *text, FILE *out)
 {
     fputc('"', out);
-    for (const char *p = text; *p; p++) {
-        if (*p == '"' || *p == '\\')
+    for (size_t plain; *text; text += plain) {
+        plain = strcspn(text + 1, "\"\\") + 1; /* the first one may need a backslash */
+        if (*text == '"' || *text == '\\')
             fputc('\\', out);
-        fputc(*p, out);
+        fwrite(text, 1, plain, out);
     }
     fputc('"', out);
 }

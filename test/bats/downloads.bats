@@ -169,6 +169,16 @@ clear_tensor() {
     done
     printf '%s' "$pointer" >"$T/source/tokenizer.json"
     refused 'source/tokenizer.json: is a Git LFS pointer' st-tokenize --tokenizer "$T/source" --length 4 "$PWD/test/data/text/eval.jsonl"
+    # A part of it.
+    for file in model.safetensors.index.json tokenizer.json config.json; do
+        for size in 2 1000; do
+            head -c $size "$NANO/$file" >"$T/source/$file"
+            refused "source/$file: is cut off, or its end never arrived; download it again" st-read -n "$T/source"
+            truncate -s +4096 "$T/source/$file"
+            refused "source/$file: is cut off" st-read -n "$T/source"
+        done
+        cp "$NANO/$file" "$T/source/$file"
+    done
     # Of what no program reads, a pointer is a file as any other.
     printf '%s' "$pointer" >"$T/source/figure.png"
     cp "$NANO/tokenizer.json" "$T/source"
