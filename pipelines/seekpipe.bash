@@ -56,9 +56,10 @@ lead() {
 }
 
 # The script, run so that bash prints no lines of its own when one of its processes is killed: in a command
-# substitution, it never does. The shell around it waits, whatever signals come.
+# substitution, it never does. The shell around it waits, whatever signals come. The group is not the terminal's
+# foreground: where `stty tostop` is set, TTOU would stop it at the first line that it prints.
 # shellcheck disable=SC2016 # for the inner shell
-silently='trap : HUP INT QUIT TERM; exec {out}>&1; none=$(exec >&"$out" {out}>&-; . "$0"); exit'
+silently='trap : HUP INT QUIT TERM; trap "" TTOU; exec {out}>&1; none=$(exec >&"$out" {out}>&-; . "$0"); exit'
 
 # end_with_leader DESCRIPTOR: a process of the group that ends it if the leader was killed.
 end_with_leader() {
@@ -265,6 +266,17 @@ output_file() {
     [ ! -e "$2" ] || [ -f "$2" ] || return 0 # a device, or a pipe
     folder=$(dirname -- "$2")
     [[ -d $folder && -w $folder ]] || usage_error "$1: $2: its folder is not there or not writable"
+}
+
+# output_folder OPTION VALUE: a folder in which files will be written, and which is made if it is not there.
+output_folder() {
+    local folder
+    if [ -e "$2" ] || [ -L "$2" ]; then
+        [[ -d $2 && -w $2 ]] || usage_error "$1: $2 is no folder, or not writable"
+    else
+        folder=$(dirname -- "$2")
+        [[ -d $folder && -w $folder ]] || usage_error "$1: $2: its folder is not there or not writable"
+    fi
 }
 
 # usage_error MESSAGE: as in the programs.

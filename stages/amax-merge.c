@@ -853,7 +853,7 @@ static void take_options(struct options *o, struct stage *stage, int argc, char 
          .in = FORM(1),
          .required = FORM(1)},
         {.name = "model",
-         .kind = ARG_TEXT,
+         .kind = ARG_INPUT,
          .to = &o->model,
          .value = "dir",
          .help = "the checkpoint: every matrix that the recipe names needs an amax. Without it, "

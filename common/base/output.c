@@ -67,6 +67,8 @@ void output_check_folder(const char *folder)
     if (stat(folder, &status)) {
         if (errno != ENOENT)
             die_errno("%s", folder);
+        if (!lstat(folder, &status))
+            die("%s: is a symbolic link to nothing; remove it, or name another folder", folder);
         check_folder_of(folder);
     } else if (!S_ISDIR(status.st_mode)) {
         die("%s: exists and is not a folder", folder);

@@ -172,17 +172,25 @@ char *model_incomplete(const struct model *model, struct toc *toc)
 {
     const struct family *family = model->family;
     struct search search = {.model = model, .toc = toc};
-    if (!family->layer_has || !model->layers)
+    const json_t *said = json_object_get(model->config, "num_hidden_layers");
+    if (!family->layer_has || !(model->layers || said))
         return NULL;
     struct extents there = extents_of(model, toc);
+    if (!there.any)
+        return NULL;
+    if (!model->layers) {
+        char *value = json_dumps(said, JSON_ENCODE_ANY);
+        char *wrong =
+            xprintf("has layers, but config.json's num_hidden_layers is %.40s", value ? value : "");
+        free(value);
+        return wrong;
+    }
     uint32_t layers = there.of[SECTION_LAYERS].layers;
     if (layers > model->layers)
         return xprintf("has a layer %" PRIu32 ", but config.json's num_hidden_layers is %" PRIu32,
                        layers - 1, model->layers);
     if (there.surplus.section != SECTION_UNKNOWN)
         return text_of_surplus(model, &there.surplus);
-    if (!there.any)
-        return NULL;
     find_all(&search, "", family->has, NULL);
     find_layers(&search, SECTION_LAYERS, model->layers, there.of[SECTION_LAYERS].experts);
     find_layers(&search, SECTION_MTP, there.of[SECTION_MTP].layers, there.of[SECTION_MTP].experts);

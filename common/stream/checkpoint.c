@@ -99,19 +99,41 @@ static void leave_out(struct checkpoint *checkpoint, const char *name)
         checkpoint->left_out_first = xstrdup(name);
 }
 
+/* As many of `size` bytes as the file has at `offset`. */
+static size_t read_some(int fd, const char *path, char *data, size_t size, off_t offset)
+{
+    ssize_t got;
+    do
+        got = pread(fd, data, size, offset);
+    while (got < 0 && errno == EINTR);
+    if (got < 0)
+        die_errno("%s", path);
+    return (size_t)got;
+}
+
 /* End the process if the file is not what its name says. */
 static void refuse_placeholder(int fd, const char *path)
 {
     char head[PLACEHOLDER_HEAD];
-    ssize_t size;
-    do
-        size = pread(fd, head, sizeof head, 0);
-    while (size < 0 && errno == EINTR);
-    if (size < 0)
-        die_errno("%s", path);
-    const char *what = placeholder(head, (size_t)size);
+    const char *what = placeholder(head, read_some(fd, path, head, sizeof head, 0));
     if (what)
         die("%s: %s", path, what);
+}
+
+/* End the process if a JSON file of `size` bytes begins with a bracket and does not end with the
+ * other one. */
+static void refuse_cut_json(int fd, const char *path, off_t size)
+{
+    char head[PLACEHOLDER_HEAD] = "", tail[PLACEHOLDER_HEAD];
+    off_t at = size > PLACEHOLDER_HEAD ? size - PLACEHOLDER_HEAD : 0;
+    read_some(fd, path, head, sizeof head - 1, 0);
+    size_t end = read_some(fd, path, tail, sizeof tail, at);
+    char first = head[strspn(head, " \t\r\n")];
+    while (end && strchr(" \t\r\n", tail[end - 1]) && tail[end - 1])
+        end--;
+    char last = end ? tail[end - 1] : 0;
+    if ((first == '{' && last != '}') || (first == '[' && last != ']'))
+        die("%s: is cut off, or its end never arrived; download it again", path);
 }
 
 static void read_shard(struct checkpoint *checkpoint, const char *path)
@@ -157,8 +179,10 @@ static int open_regular(const char *path)
         die_errno("%s", path);
     if (!S_ISREG(status.st_mode))
         die("%s: not a regular file; is this a checkpoint?", path);
-    if (ends_with(path, ".json"))
+    if (ends_with(path, ".json")) {
         refuse_placeholder(fd, path);
+        refuse_cut_json(fd, path, status.st_size);
+    }
     return fd;
 }
 

@@ -64,6 +64,10 @@ void journal_note(struct journal *journal, const char *line);
  * the newline), or NULL. */
 const char *journal_find(const struct journal *journal, const char *word);
 
+/* Close the file: what was read stays, and no more notes are taken. On NFS and FUSE, a file that is
+ * removed while it is open stays in its folder under another name, which then cannot be removed. */
+void journal_close(struct journal *journal);
+
 void journal_free(struct journal *journal);
 
 #endif

@@ -321,6 +321,7 @@ static bool remove_replaced(const struct output_dir *output, const char *identit
     bool replaced = journal_read(&journal, folder, output->partial) == JOURNAL_WHOLE &&
                     journal_find(&journal, "replaced");
     bool ours = replaced && journal_is_of(&journal, identity, toc);
+    journal_close(&journal);
     if (replaced && !remove_folder(output->partial, folder))
         die_errno("%s: the new checkpoint is in place, but the old one, moved here, could not be "
                   "removed; remove it (rm -r)",
@@ -491,6 +492,7 @@ static bool settle_inside(const struct output_dir *output, const char *identity,
         return false;
     enum journal_state state = journal_read(&journal, folder, output->partial);
     check_inside(output, state, &journal, identity, toc);
+    journal_close(&journal);
     move_up(output, folder);
     journal_free(&journal);
     close(folder);
@@ -510,6 +512,7 @@ static bool settle(const struct output_dir *output, const char *identity, const 
     check_in_place(output, state, &journal, identity, toc);
     if (whole && is_replaced(output->partial, &journal))
         mark_replaced(output, journal.identity, journal.toc);
+    journal_close(&journal);
     if (whole)
         remove_journal(output, folder);
     journal_free(&journal);
@@ -751,6 +754,7 @@ void output_dir_finish(struct output_dir *output)
         free(note);
     }
     journal_note(&output->journal, "whole\n");
+    journal_close(&output->journal);
     if (output->inside)
         move_up(output, output->folder);
     else if (replace)

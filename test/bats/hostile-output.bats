@@ -369,6 +369,7 @@ refused_early() {
     done
     refused_early 1 'no/kept: its folder, .*: No such file' amax-calib -n --tokens "$T/tokens.safetensors" --resume "$T/no/kept"
     refused_early 1 'file: exists and is not a folder' amax-calib -n --tokens "$T/tokens.safetensors" --resume "$T/file"
+    refused_early 1 'dangling: is a symbolic link to nothing' amax-calib -n --tokens "$T/tokens.safetensors" --resume "$T/dangling"
 }
 
 @test "an output in a folder that is not writable" {
@@ -392,6 +393,7 @@ refused_early() {
     refused_early 2 'is also what --tokenizer reads' \
         st-tokenize --tokenizer "$src/tokenizer.json" -o "$src/tokenizer.json" "$src/config.json"
     refused_early 2 'config.json is also ' st-tokenize --tokenizer "$src" -o "$src/config.json" "$src/config.json"
+    refused_early 2 'config.json is also what --model reads' amax-merge --model "$src" --summary "$src/config.json" "$T/amax.ts"
     refused_early 2 'amax.ts is also read' amax-merge --summary "$T/amax.ts" "$T/amax.ts"
     for program in st-ls st-stat st-sum; do
         refused_early 2 'a.ts is also read' $program -o "$T/a.ts" "$T/a.ts"
@@ -483,6 +485,30 @@ lacking() {
     run lacking flock ENOSYS amax-calib -q --tokens "$T/ids.safetensors" --resume "$T/kept" -o "$T/x.ts" "$src"
     [ "$status" -eq 1 ]
     [[ $output == *"kept: cannot be locked against a second program (flock: "* ]]
+}
+
+# closed_first LOG NAME: in this trace of openat, close and unlinkat, each file of that name is closed when it is
+# removed. NFS and FUSE keep an open one in its folder, under another name.
+closed_first() {
+    awk -v name="\"$2\"" '
+        index($0, "openat(") && index($0, name) && $NF ~ /^[0-9]+$/ { open[$NF] = 1 }
+        match($0, /close\([0-9]+\)/) { delete open[substr($0, RSTART + 6, RLENGTH - 7)] }
+        index($0, "unlinkat(") && index($0, name) && / = 0$/ { removed++; for (fd in open) bad = 1 }
+        END { exit !removed || bad }' "$1"
+}
+
+@test "no file is removed while it is open, where that leaves it in its folder" {
+    strace -o /dev/null true 2>/dev/null || skip 'strace is missing, or may not trace'
+    trace=(strace -f -o "$T/log" -e trace=openat,close,unlinkat)
+    fp8-dequant -o "$T/other.ts" "$src"
+    for stream in a other; do
+        "${trace[@]}" st-write -q --overwrite "$T/out" "$T/$stream.ts"
+        closed_first "$T/log" .journal
+    done
+    fixed
+    chmod 777 "$T"
+    "${trace[@]}" "${unprivileged[@]}" st-write -q "$T/parent/out" "$T/a.ts"
+    closed_first "$T/log" .journal
 }
 
 @test "no O_TMPFILE: a file with a name for a moment" {

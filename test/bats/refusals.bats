@@ -300,6 +300,20 @@ incomplete() {
     lacking 'lacks layers\.1\.attn\.wo_b\.weight' '^layers[.]1[.]attn[.]wo_b[.]'
     lacking 'lacks head\.weight' '^head'
     lacking 'lacks mtp\.0\.ffn\.experts\.7' '^mtp[.]0[.]ffn[.]experts[.]7[.]'
+    # What config.json says that some layers have.
+    lacking 'lacks layers\.0\.ffn\.gate\.tid2eid' '^layers[.]0[.]ffn[.]gate[.]tid2eid'
+    lacking 'lacks layers\.2\.ffn\.gate\.bias' '^layers[.]2[.]ffn[.]gate[.]bias'
+    lacking 'lacks layers\.2\.attn\.compressor\.ape, .* and 1 more' '^layers[.]2[.]attn[.]compressor'
+    lacking 'lacks layers\.3\.attn\.indexer\.wq_b\.weight' '^layers[.]3[.]attn[.]indexer[.]wq_b'
+    lacking 'lacks mtp\.0\.e_proj\.weight' '^mtp[.]0[.]e_proj'
+    # Not the calibration is to blame.
+    rm -rf "$T/less"
+    cp -r "$NANO" "$T/less"
+    jq 'del(.weight_map[(.weight_map | keys[] | select(startswith("layers.1.ffn.experts.3.")))])' \
+        "$NANO/model.safetensors.index.json" >"$T/less/model.safetensors.index.json"
+    run v4-experts --amax "$NANO_AMAX" "$T/less" "$T/out"
+    [ "$status" -eq 1 ]
+    [[ $output == *'lacks layers.1.ffn.experts.3; is the download complete?'* ]]
     pipeline "st-grep --invert '^mtp' '$NANO' | st-write -q --partial '$T/trunk'"
     v4-experts -q --amax "$NANO_AMAX" "$T/trunk" "$T/whole"
 }
@@ -366,6 +380,8 @@ but config.json's moe_intermediate_size is 32" nvfp4-cast -n "$T/v41"
     counted 'lacks layers\.4' '.num_hidden_layers = 5'
     counted 'lacks layers\.4, layers\.5, layers\.6 and [0-9]+ more' '.num_hidden_layers = 1e9 + 1'
     counted 'lacks layers\.0\.ffn\.experts\.16, layers\.1.* and 2 more' '.n_routed_experts = 17'
+    counted 'has layers, but config\.json.s num_hidden_layers is "4"' '.num_hidden_layers = "4"'
+    counted 'has layers, but config\.json.s num_hidden_layers is 0' '.num_hidden_layers = 0'
     counted "has a layer 3, but config\.json's num_hidden_layers is 3" '.num_hidden_layers = 3'
     counted "has layers\.0\.ffn\.experts\.8, but config\.json's n_routed_experts is 8" '.n_routed_experts = 8'
     counted 'lacks layers\.4' '{model_type, text_config: (.num_hidden_layers = 5)}'
