@@ -31,16 +31,16 @@ static const struct matrix_name mlp[] = {
  * q_proj replaces the low-rank q of small models */
 static const struct matrix_name attention[] = {
     {.name = "q_proj", .in_ranks = "wq", .share = SHARE_ROWS},
-    {.name = "q_a_proj", .group = 1, .in_ranks = "wq_a"},
-    {.name = "kv_a_proj_with_mqa", .group = 1, .in_ranks = "wkv_a"},
+    {.name = "q_a_proj", .group = 1, .use = USE_LATENT, .in_ranks = "wq_a"},
+    {.name = "kv_a_proj_with_mqa", .group = 1, .use = USE_LATENT, .in_ranks = "wkv_a"},
     {.name = "q_a_layernorm", .stays = true, .in_ranks = "q_norm"},
     {.name = "kv_a_layernorm", .stays = true, .in_ranks = "kv_norm"},
     {.name = "q_b_proj", .in_ranks = "wq_b", .share = SHARE_ROWS},
     {.name = "indexer.wq_b"},
-    {.name = "indexer.wk"},
+    {.name = "indexer.wk", .use = USE_INDEXER},
     {.name = "indexer.k_norm", .stays = true},
-    {.name = "indexer.weights_proj"},
-    {.name = "kv_b_proj", .in_ranks = "wkv_b", .share = SHARE_ROWS},
+    {.name = "indexer.weights_proj", .use = USE_INDEXER},
+    {.name = "kv_b_proj", .use = USE_ABSORBED, .in_ranks = "wkv_b", .share = SHARE_ROWS},
     {.name = "o_proj", .in_ranks = "wo", .share = SHARE_COLS},
     {0}};
 

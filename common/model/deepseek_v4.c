@@ -17,8 +17,8 @@ const struct matrix_name deepseek_v4_mlp[] = {
     {.name = "w1", .group = 1}, {.name = "w3", .group = 1}, {.name = "w2"}, {0}};
 
 /* in the order of use; wq_a and wkv, of the same input, form one fused product */
-const struct matrix_name deepseek_v4_attention[] = {{.name = "wq_a", .group = 1},
-                                                    {.name = "wkv", .group = 1},
+const struct matrix_name deepseek_v4_attention[] = {{.name = "wq_a", .group = 1, .use = USE_LATENT},
+                                                    {.name = "wkv", .group = 1, .use = USE_LATENT},
                                                     {.name = "q_norm", .stays = true},
                                                     {.name = "kv_norm", .stays = true},
                                                     {.name = "wq_b", .share = SHARE_ROWS},

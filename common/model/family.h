@@ -26,6 +26,7 @@ struct section_name {
 struct matrix_name {
     const char *name; /* "w1" */
     uint8_t group;
+    enum use use;
     bool stays; /* see place.h */
     const char *in_ranks;
     enum share share;

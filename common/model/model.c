@@ -217,6 +217,7 @@ static struct place place_of(const struct model *model, enum spelling spelling, 
     place.part = part ? (uint32_t)(part - family->part) : parsed.section->part;
     place.matrix = part && matrix ? (uint32_t)(matrix - part->matrix) : 0;
     place.group = matrix ? matrix->group : 0;
+    place.use = matrix ? (uint8_t)matrix->use : USE_PRODUCT;
     place.stays = part ? part->stays || (matrix && matrix->stays) : parsed.section->stays;
     if (part && place.section == SECTION_LAYERS && model->layers && place.layer >= model->layers &&
         !has_section(family, SECTION_MTP)) {
