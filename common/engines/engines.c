@@ -72,8 +72,10 @@ static const struct rule last[] = {
             "NVFP4"},
     {.found = FACT(EXPERTS_PLAIN),
      .drafts = true,
+     .key = "model_type",
+     .unless = "deepseek_v4",
      .verdict = VERDICT_UNKNOWN,
-     .why = "drafts of unquantized checkpoints were not tried"},
+     .why = "drafts of unquantized checkpoints of this model were not tried"},
     {0},
 };
 

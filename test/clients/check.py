@@ -1,7 +1,8 @@
-"""check.py: make every kind of checkpoint that the pipelines write, let the clients read them, compare their
-verdicts with st-verify's, and write test/reports/clients.md. test/clients/run starts it.
+"""check.py [JOB...]: make every kind of checkpoint that the pipelines write, let the clients read them, compare
+their verdicts with st-verify's, and write test/reports/clients.md. test/clients/run starts it.
 
-WORK names a folder that keeps the checkpoints for the next run."""
+A job is one of those that jobs() names. With jobs named, only these run, and no report is written. WORK names a
+folder that keeps the checkpoints for the next run."""
 
 import json
 import os
@@ -182,30 +183,32 @@ def jobs(work):
     faults = plant_faults(work, folders["experts"])
     cases = [f"{name}={folder},{unpacked}" for name, (folder, unpacked) in folders.items()]
     layer = [folders["experts"][0], folders["bf16"][0], DATA / "golden/eval-ids.safetensors", work]
-    return [
-        lambda checks: let_engines_load(checks, "vllm", folders, True),
-        lambda checks: let_engines_load(checks, "sglang", folders, True),
-        lambda checks: let_engines_load(checks, "transformers", folders, False),
-        lambda checks: plain_checks(checks, "libraries", "libraries_client.py", cases),
-        lambda checks: plain_checks(checks, "vLLM's emulation", "arithmetic.py", layer, "experts"),
-        lambda checks: check_reference(checks, work),
-        lambda checks: let_engines_load(checks, "vllm", faults, False),
-        lambda checks: let_engines_load(checks, "sglang", faults, False),
-    ], faults
+    return {
+        "vllm": lambda checks: let_engines_load(checks, "vllm", folders, True),
+        "sglang": lambda checks: let_engines_load(checks, "sglang", folders, True),
+        "transformers": lambda checks: let_engines_load(checks, "transformers", folders, False),
+        "libraries": lambda checks: plain_checks(checks, "libraries", "libraries_client.py", cases),
+        "arithmetic": lambda checks: plain_checks(checks, "vLLM's emulation", "arithmetic.py", layer, "experts"),
+        "reference": lambda checks: check_reference(checks, work),
+        "vllm-faults": lambda checks: let_engines_load(checks, "vllm", faults, False),
+        "sglang-faults": lambda checks: let_engines_load(checks, "sglang", faults, False),
+    }, faults
 
 
 def main():
-    checks = Checks()
+    wanted, checks = sys.argv[1:], Checks()
     with tempfile.TemporaryDirectory() as folder:
-        work = pathlib.Path(os.environ.get("WORK") or folder)
-        todo, faults = jobs(work)
-        results = [Checks() for _ in todo]
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            for done in [pool.submit(job, result) for job, result in zip(todo, results)]:
+        todo, faults = jobs(pathlib.Path(os.environ.get("WORK") or folder))
+        if unknown := set(wanted) - set(todo):
+            sys.exit(f"check-clients: no job {min(unknown)}; there are {', '.join(todo)}")
+        results = {name: Checks() for name in wanted or todo}
+        with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+            for done in [pool.submit(todo[name], result) for name, result in results.items()]:
                 done.result()
-        for result in results:
+        for result in results.values():
             checks.join(result)
-    write_report(checks, faults)
+    if not wanted:
+        write_report(checks, faults)
     print(checks.summary())
     sys.exit(checks.count["failed"] > 0)
 
