@@ -10,9 +10,11 @@ import pathlib
 import subprocess
 import sys
 import tempfile
+import textwrap
 from concurrent.futures import ThreadPoolExecutor
 
 from faults import FAULTS, Copy
+from report import Checks, text
 
 HERE = pathlib.Path(__file__).resolve().parent
 DATA = pathlib.Path("test/data/v4-nano")
@@ -30,29 +32,6 @@ MADE = {  # name: what makes it
 }
 ENGINES = {"vllm": "vLLM", "sglang": "SGLang", "transformers": "transformers"}  # st-verify's name, and its title
 MARK = "CHECK "
-
-
-class Checks:
-    """The results of one job, or of all."""
-
-    def __init__(self):
-        self.count = {"passed": 0, "failed": 0, "skipped": 0}
-        self.rows, self.versions = [], {}
-
-    def join(self, other):
-        for result, n in other.count.items():
-            self.count[result] += n
-        self.rows += other.rows
-        self.versions |= other.versions
-
-    def add(self, result, subject, client, what):
-        """A check's result: passed, failed or skipped."""
-        self.count[result] += 1
-        self.rows.append((subject, client, what, result))
-        print(f"{result:8}{subject}: {client}: {what}", flush=True)
-
-    def summary(self):
-        return ", ".join(f"{n} {result}" for result, n in self.count.items())
 
 
 def made(command):
@@ -92,7 +71,7 @@ def run(checks, client, script, arguments):
             checks.versions |= message.get("versions", {})
             yield case, message
     if process.returncode:
-        checks.add("failed", script, client, f"ended with {process.returncode}: {last[:200]}")
+        checks.add("failed", script, client, f"ended with {process.returncode}: {textwrap.shorten(last, 200)}")
 
 
 def expected(folder):
@@ -104,14 +83,10 @@ def expected(folder):
 
 def judge(checks, subject, engine, draft, verdict, why, want):
     """What a client did, against what st-verify says that it does."""
-    what = ("with its drafts, " if draft else "") + verdict + (f": {why}" if why else "")
     said, rule = want[engine, draft]
-    if said == "not known":
-        checks.add("skipped", subject, ENGINES[engine], f"{what}; st-verify does not know")
-    else:
-        agree = said == verdict
-        checks.add("passed" if agree else "failed", subject, ENGINES[engine],
-                   what + ("" if agree else f"; but st-verify says {said}" + (f": {rule}" if rule else "")))
+    result = "skipped" if said == "not known" else "passed" if said == verdict else "failed"
+    what = (f": {why}" if why else "") + (f"; but st-verify says {said}" if said != verdict else "")
+    checks.verdict(result, subject, ENGINES[engine], draft, verdict, what + (f": {rule}" if said != verdict and rule else ""))
 
 
 def let_engines_load(checks, engine, subjects, drafts):
@@ -125,7 +100,7 @@ def let_engines_load(checks, engine, subjects, drafts):
         name, _, draft = (case or "").partition("|")
         if "verdict" in message:
             judged.add(case)
-            why = " ".join(message["why"].split())[:160]
+            why = textwrap.shorten(message["why"], 200, placeholder=" ...")
             judge(checks, name, engine, draft == "True", message["verdict"], why, wants[name])
         elif "ok" in message:
             checks.add("passed" if message["ok"] else "failed", name, ENGINES[engine], message["what"])
@@ -155,26 +130,6 @@ def check_reference(checks, work):
         checks.add("skipped", "altered checkpoints", "Model Optimizer", "MODEL_OPTIMIZER names no checkout of it")
     else:
         plain_checks(checks, "Model Optimizer", "reference.py", [script, work], "altered checkpoints")
-
-
-def table(out, rows):
-    out.write("| checkpoint | client | what was checked | result |\n|---|---|---|---|\n")
-    for row in rows:
-        out.write("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |\n")
-
-
-def write_report(checks, faults):
-    with open(REPORT, "w") as out:
-        out.write("# Clients\n\nThe code of serving engines and libraries reads what the pipelines make of the test "
-                  "model, on a CPU: everything up to the kernels. Verdicts are those that the client's loader came to, "
-                  "compared with st-verify's; a check passes if they agree. A draft that is *loaded silently wrong* is "
-                  "so expected: no checkpoint serves vLLM and SGLang with speculation.\n\n"
-                  "`make check-clients` writes this report.\n\n")
-        out.write(", ".join(f"{name} {version}" for name, version in sorted(checks.versions.items())) + "\n\n")
-        out.write(f"{checks.summary()}\n\n## Checkpoints\n\n")
-        table(out, [row for row in checks.rows if row[0] not in faults])
-        out.write("\n## Planted faults\n\nCopies of `experts`, each with one fault.\n\n")
-        table(out, [row for row in checks.rows if row[0] in faults])
 
 
 def jobs(work):
@@ -208,7 +163,8 @@ def main():
         for result in results.values():
             checks.join(result)
     if not wanted:
-        write_report(checks, faults)
+        commands = {name: " ".join(map(str, command)) for name, command in MADE.items()}
+        REPORT.write_text(text(checks, commands, list(faults)))
     print(checks.summary())
     sys.exit(checks.count["failed"] > 0)
 

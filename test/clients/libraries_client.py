@@ -19,6 +19,7 @@ from huggingface_hub.hf_api import get_local_safetensors_metadata
 from modelopt.torch.quantization.qtensor import NVFP4QTensor
 from runai_model_streamer import SafetensorsStreamer
 from safetensors import safe_open
+from safetensors.torch import load_file
 
 
 def by_hub(folder, files, want):
@@ -54,11 +55,12 @@ def steps(x, y):
     return (order[0] - order[1]).abs().max().item()
 
 
-def dequantized(have, plain):
+def dequantized(files, have, plain):
     modules = [name.removesuffix(".weight_scale_2") for name in have if name.endswith(".weight_scale_2")]
     scheme = QuantizationScheme(**NVFP4, targets=["Linear"])
     converter = ModelOptNvfp4Converter(targets=[f"re:^{name}$" for name in modules])
     packed = converter.validate(dict(have))
+    by_shard = [name for path in files for name in converter.validate(load_file(path))]
     bits = worst = 0
     for name in modules:
         w, s, s2 = (have[f"{name}.{kind}"] for kind in ("weight", "weight_scale", "weight_scale_2"))
@@ -71,8 +73,9 @@ def dequantized(have, plain):
              "weight_global_scale": packed[f"{name}.weight_global_scale"]}, scheme)["weight"]
         worst = max(worst, steps(made, want))
     say(bits == 0, f"Model Optimizer's NVFP4QTensor: {len(modules)} matrices, bits that differ: {bits}")
-    say(worst <= 1, f"compressed-tensors: its converter takes the checkpoint; values are at most {worst} of BF16 away, since "
-                    "it multiplies by a rounded scale")
+    say(sorted(by_shard) == sorted(packed), f"compressed-tensors: its converter takes {len(files)} shards, whole and one by one")
+    say(worst <= 1, "compressed-tensors: values are " + (f"at most {worst} step of BF16 away: its scale_2 is a rounded "
+                                                         "reciprocal" if worst else "equal"))
 
 
 def check(folder, unpacked, draft):
@@ -82,7 +85,7 @@ def check(folder, unpacked, draft):
     by_fastsafetensors(files, want)
     by_runai(files, want)
     if any(name.endswith(".weight_scale_2") for name in want):
-        dequantized(want, tensors(unpacked))
+        dequantized(files, want, tensors(unpacked))
 
 
 torch.set_num_threads(1)
