@@ -1,0 +1,74 @@
+# Small inputs that ask for much time or memory.
+
+load common
+load craft
+
+# quick COMMAND...: ends soon, and well.
+quick() {
+    timeout 20 "$@" >"$T/out.ts"
+}
+
+# empty_pair DTYPE SHAPE SCALE DTYPE SHAPE [MORE [DATA]]: m.weight with a scale, both empty, as $T/a.safetensors.
+empty_pair() {
+    local rest=${6:+,$6}
+    safetensors "$T/a.safetensors" "{\"m.weight\":{\"dtype\":\"$1\",\"shape\":$2,\"data_offsets\":[0,0]}
+,\"$3\":{\"dtype\":\"$4\",\"shape\":$5,\"data_offsets\":[0,0]}$rest}" "${7-}"
+}
+
+@test "matrices of 2^40 rows or columns and no element pass at once" {
+    n=$((1 << 40))
+    for shape in "$n,0 $((n / 128)),0" "0,$n 0,$((n / 128))"; do
+        read -r whole blocks <<<"$shape"
+        empty_pair F8_E4M3 "[$whole]" m.weight_scale_inv F32 "[$blocks]"
+        quick fp8-dequant "$T/a.safetensors"
+        [ "$(st-ls --tsv "$T/out.ts" | cut -f2,3)" = BF16$'\t'"[$whole]" ]
+    done
+    for shape in "$n,0 $n,0" "0,$n 0,$((n / 16))"; do
+        read -r whole blocks <<<"$shape"
+        empty_pair I8 "[$whole]" m.scale F8_E8M0 "[$blocks]"
+        quick mxfp4-unpack -o "$T/bf16.ts" "$T/a.safetensors"
+        quick st-stat "$T/a.safetensors"
+        quick st-cmp --values "$T/a.safetensors" "$T/bf16.ts"
+    done
+    for shape in "$n,0 $n,0" "0,$n 0,$((n / 8))"; do
+        read -r whole blocks <<<"$shape"
+        empty_pair U8 "[$whole]" m.weight_scale F8_E4M3 "[$blocks]" \
+            '"m.weight_scale_2":{"dtype":"F32","shape":[],"data_offsets":[0,4]}' '\x00\x00\x80\x3f'
+        quick nvfp4-unpack "$T/a.safetensors"
+    done
+}
+
+# empty_expert DTYPE SHAPE [SCALE_SHAPE]: V4's first expert of layer 0 with three such weights.
+empty_expert() {
+    local w header=
+    for w in 1 2 3; do
+        header+="${header:+,}\"layers.0.ffn.experts.0.w$w.weight\":{\"dtype\":\"$1\",\"shape\":[$2],\"data_offsets\":[0,0]}"
+        [ -z "${3-}" ] ||
+            header+=",\"layers.0.ffn.experts.0.w$w.scale\":{\"dtype\":\"F8_E8M0\",\"shape\":[$3],\"data_offsets\":[0,0]}"
+    done
+    safetensors "$T/v4/a.safetensors" "{$header}"
+}
+
+@test "so do experts that become NVFP4 or FP8, and rows of tensors for ranks" {
+    n=$((1 << 40))
+    mkdir "$T/v4"
+    cp "$NANO/config.json" "$T/v4"
+    dump "$T/amax.safetensors" 1 1
+    for shape in "$n,0 $n,0" "0,$n 0,$((n / 16))"; do
+        read -r whole blocks <<<"$shape"
+        empty_expert I8 "$whole" "$blocks"
+        for window in max best; do
+            quick nvfp4-cast -q --window "$window" --amax "$T/amax.safetensors" "$T/v4/a.safetensors"
+        done
+        quick nvfp4-cast -q --zero positive --amax "$T/amax.safetensors" "$T/v4/a.safetensors"
+        quick nvfp4-pack -q --amax "$T/amax.safetensors" "$T/v4/a.safetensors"
+        empty_expert BF16 "$whole"
+        quick nvfp4-pack -q --amax "$T/amax.safetensors" "$T/v4/a.safetensors"
+        quick nvfp4-pack -q --scale-search mse --amax "$T/amax.safetensors" "$T/v4/a.safetensors"
+    done
+    safetensors "$T/v4/a.safetensors" "{\"layers.0.attn.wo_b.weight\":{\"dtype\":\"BF16\",\"shape\":[$n,0],\"data_offsets\":[0,0]}}"
+    quick st-reshard -n 2 "$T/v4/a.safetensors"
+    # Tokens without a token are none.
+    safetensors "$T/ids.safetensors" "{\"input_ids\":{\"dtype\":\"I32\",\"shape\":[$n,0],\"data_offsets\":[0,0]}}"
+    refused 'no sample in it' st-tokenize --tokenizer "$NANO" --decode "$T/ids.safetensors"
+}
