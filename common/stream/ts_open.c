@@ -13,6 +13,7 @@
 #include "base/names.h"
 #include "base/progress.h"
 #include "base/text.h"
+#include "stream/side_name.h"
 #include "stream/ts_in.h"
 #include "stream/zero_tail.h"
 #include "tensor/weight.h"
