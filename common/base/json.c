@@ -9,6 +9,8 @@
 #include <unistd.h>
 
 #include "base/die.h"
+#include "base/text.h"
+#include "base/utf8.h"
 
 enum { WINDOW = 1 << 16, STRING_MAX = 1 << 16, DEPTH_MAX = 64 };
 
@@ -399,14 +401,6 @@ bool json_walk_end(struct json_walk *walk)
     return !walk->error;
 }
 
-char *printable(char *text)
-{
-    for (char *p = text; *p; p++)
-        if (*p < ' ' || *p > '~')
-            *p = '?';
-    return text;
-}
-
 json_t *json_object_from(const char *data, size_t length, const char *name)
 {
     json_error_t error;
@@ -417,6 +411,30 @@ json_t *json_object_from(const char *data, size_t length, const char *name)
     if (!json_is_object(value))
         die("%s: not a JSON object; it is damaged, make or get it again", name);
     return value;
+}
+
+/* Only strings hold what is escaped here, of which Jansson has escaped C0. */
+void json_print(FILE *out, const json_t *value, bool indent)
+{
+    char *text = json_dumps(value, (indent ? JSON_INDENT(2) : JSON_COMPACT) | JSON_ENCODE_ANY |
+                                       JSON_REAL_PRECISION(17));
+    if (!text)
+        die("out of memory");
+    const char *end = text + strlen(text);
+    bool valid;
+    for (const char *p = text; p < end;) {
+        size_t length = utf8_step(p, (size_t)(end - p), &valid);
+        uint32_t code = valid ? utf8_decode(p) : '?';
+        if (code >= 0x10000 && !text_is_plain(code))
+            fprintf(out, "\\u%04x\\u%04x", 0xd800 + ((code - 0x10000) >> 10),
+                    0xdc00 + (code & 0x3ff));
+        else if (code != '\n' && !text_is_plain(code))
+            fprintf(out, "\\u%04x", code);
+        else
+            fwrite(p, 1, length, out);
+        p += length;
+    }
+    free(text);
 }
 
 char *json_text(const json_t *value, bool indent, bool sorted)

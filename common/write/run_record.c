@@ -11,6 +11,7 @@
 #include "base/die.h"
 #include "base/json.h"
 #include "base/mtime.h"
+#include "base/text.h"
 #include "write/copy.h"
 
 enum { SAMPLES = 4, SAMPLE_BYTES = 4096, SUM_TEXT = 17 };
