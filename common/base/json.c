@@ -1,6 +1,7 @@
 #include "base/json.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -401,10 +402,64 @@ bool json_walk_end(struct json_walk *walk)
     return !walk->error;
 }
 
+/* What the values of a document take as a tree, at most; of one that is none, anything. */
+static uint64_t memory_of(const char *data, size_t length)
+{
+    enum {
+        MEMBER = 128,
+        ARRAY = 192,
+        OBJECT = 384
+    }; /* of Jansson, tables and allocation included */
+    uint64_t bytes = MEMBER;
+    bool in_string = false;
+    for (const char *p = data; p < data + length; p++) {
+        if (in_string && *p == '\\')
+            p++;
+        else if (*p == '"')
+            in_string = !in_string;
+        else if (!in_string)
+            bytes += *p == ',' ? MEMBER : *p == '[' ? ARRAY : *p == '{' ? OBJECT : 0;
+    }
+    return bytes + length;
+}
+
+static json_t *refuse(json_error_t *error, const char *why)
+{
+    if (error) {
+        error->line = 1;
+        snprintf(error->text, sizeof error->text, "%s", why);
+    }
+    return NULL;
+}
+
+json_t *json_load_within(const char *data, size_t length, size_t flags, size_t most,
+                         json_error_t *error)
+{
+    return memory_of(data, length) > most ? refuse(error, "far too many values")
+                                          : json_loadb(data, length, flags, error);
+}
+
+json_t *json_file_within(const char *path, size_t flags, json_error_t *error)
+{
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY);
+    if (fd < 0)
+        return refuse(error, strerror(errno));
+    char *data = xgrow(NULL, JSON_FILE_MAX + 1, 1);
+    size_t length = 0;
+    for (size_t got; (got = json_fill_file(&fd, data + length, JSON_FILE_MAX + 1 - length)) > 0;)
+        length += got;
+    close(fd);
+    json_t *value = length > JSON_FILE_MAX
+                        ? refuse(error, "more than 1 MiB")
+                        : json_load_within(data, length, flags, JSON_MEMORY, error);
+    free(data);
+    return value;
+}
+
 json_t *json_object_from(const char *data, size_t length, const char *name)
 {
     json_error_t error;
-    json_t *value = json_loadb(data, length, JSON_REJECT_DUPLICATES, &error);
+    json_t *value = json_load_within(data, length, JSON_REJECT_DUPLICATES, JSON_MEMORY, &error);
     if (!value)
         die("%s: line %d: %s; it is damaged, make or get it again", name, error.line,
             printable(error.text));

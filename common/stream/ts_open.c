@@ -46,7 +46,7 @@ static void name_source(struct ts_in *in)
 static void read_header(struct ts_in *in)
 {
     size_t size;
-    char *data = tar_read_file(in->tar, ".stream", JSON_MAX, &size);
+    char *data = tar_read_file(in->tar, ".stream", TS_JSON_MAX, &size);
     char *what = xprintf("%s: .stream", in->name);
     in->header = json_object_from(data, size, what);
     free(data);

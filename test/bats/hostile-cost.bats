@@ -90,7 +90,7 @@ empty_expert() {
     # Layers, each with an expert or two: the time grows as they do.
     for ((i = 0; i < 30000; i++)); do
         printf 'layers.%d.ffn.experts.%d.w1_input_quantizer._amax\n' $i $((i % 2)) $i 2
-        printf 'mtp.%d.ffn.experts.1.w2_input_quantizer._amax\n' $i
+        printf 'mtp.%d.ffn.experts.1.w1_input_quantizer._amax\n' $i
     done >"$T/names"
     made
     for fallback in layer-max projection-max; do
@@ -117,4 +117,49 @@ empty_expert() {
     jq '.sliding_window = 1048576' "$NANO/config.json" >"$T/c/config.json"
     quick st-eval -q --tokens "$T/ids.safetensors" "$T/c"
     diff "$T/out.ts" "$T/right"
+}
+
+@test "JSON of more values than anything of ours has is refused before it is parsed" {
+    # empties N: an array of as many arrays, [[],[],...].
+    empties() {
+        printf '[[]'
+        yes ,[] | head -n "$1" | tr -d '\n'
+        printf ']'
+    }
+    empties 1000000 >"$T/many"
+    # files ENTRY...: a stream of these files, as $T/a.ts.
+    files() {
+        local file
+        for file; do
+            tar_entry "$file" "$(stat -c %s "$T/x/$file")" && cat "$T/x/$file" && pad "$(stat -c %s "$T/x/$file")"
+        done >"$T/a.ts"
+    }
+    mkdir -p "$T/x"
+    : >"$T/x/.toc"
+    printf '{"format":"tensor-stream","version":1,"scope":"all","files":{},"quant":{},"history":[]}\n' >"$T/x/.stream"
+    { printf '{"tensors":0,"bytes":0,"plan":false,"counts":' && cat "$T/many" && echo '}'; } >"$T/x/.end"
+    files .stream .toc .end
+    refused '\.end: line 1: far too many values' st-ls "$T/a.ts"
+    { printf '{"m.safetensors":' && cat "$T/many" && echo '}'; } >"$T/x/.counts"
+    files .stream .toc .counts .end
+    refused '\.counts: line 1: far too many values' st-ls "$T/a.ts"
+    { printf '{"format":"tensor-stream","history":' && cat "$T/many" && echo '}'; } >"$T/x/.stream"
+    files .stream .toc
+    refused '\.stream: line 1: far too many values' st-ls "$T/a.ts"
+    truncate -s 17M "$T/x/.stream"
+    files .stream .toc
+    refused '17825792 bytes, more than the 16777216 allowed' st-ls "$T/a.ts"
+    # In a checkpoint: config.json of up to 1 MiB, the tokenizer's up to what takes 512 MiB.
+    cp -r "$NANO" "$T/c"
+    chmod -R u+w "$T/c"
+    { printf '{"x":' && empties 340000 && echo '}'; } >"$T/c/config.json"
+    refused 'config\.json: line 1: far too many values' st-ls "$T/c"
+    { printf '{"x":' && cat "$T/many" && echo '}'; } >"$T/c/config.json"
+    refused 'config\.json: more than 1048576 bytes' st-ls "$T/c"
+    cp "$NANO/config.json" "$T/c"
+    { printf '{"model":[' && cat "$T/many" && printf , && cat "$T/many" && echo ']}'; } >"$T/c/tokenizer.json"
+    echo text >"$T/text.txt"
+    refused 'tokenizer\.json: line 1: far too many values' st-tokenize --tokenizer "$T/c" "$T/text.txt"
+    { printf '{"x":' && cat "$T/many" && echo '}'; } >"$T/recipe.json"
+    refused 'recipe\.json: line 1: more than 1 MiB' nvfp4-pack -n --recipe "$T/recipe.json" "$NANO"
 }
