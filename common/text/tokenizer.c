@@ -450,7 +450,8 @@ static size_t size_before(const char *text, size_t at)
 static bool is_word(const struct tokenizer *t, const char *character, size_t size)
 {
     size_t start, end;
-    return pattern_find(t->word, character, size, 0, &start, &end) == PATTERN_FOUND;
+    uint64_t budget = 0;
+    return pattern_find(t->word, character, size, 0, &budget, &start, &end) == PATTERN_FOUND;
 }
 
 static bool stands_alone(const struct tokenizer *t, const char *text, size_t length, size_t start,
@@ -471,6 +472,7 @@ struct encoding {
     const struct passage *passage;
     struct ids *ids;
     size_t enough;
+    uint64_t budget; /* see pattern.h */
     const char *error;
 };
 
@@ -524,7 +526,7 @@ static const struct added *next_token(const struct encoding *e, const struct fin
 static bool encode_from(struct encoding *e, int pass, const char *text, size_t length)
 {
     if (pass == 2) {
-        e->error = pretokenizer_cut(e->t->pretokenizer, text, length, take_piece, e);
+        e->error = pretokenizer_cut(e->t->pretokenizer, text, length, &e->budget, take_piece, e);
         return !e->error && e->ids->count < e->enough;
     }
     const struct finder *finder = &e->t->pass[pass];
@@ -555,7 +557,7 @@ static bool encode_from(struct encoding *e, int pass, const char *text, size_t l
 char *tokenizer_encode_passage(struct tokenizer *t, const struct passage *passage, size_t enough,
                                struct ids *ids)
 {
-    struct encoding e = {t, passage, ids, enough, NULL};
+    struct encoding e = {t, passage, ids, enough, pattern_budget(passage->length), NULL};
     encode_from(&e, 0, passage->text, passage->length);
     return e.error ? xprintf("%s", e.error) : NULL;
 }

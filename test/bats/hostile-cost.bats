@@ -159,7 +159,22 @@ empty_expert() {
     cp "$NANO/config.json" "$T/c"
     { printf '{"model":[' && cat "$T/many" && printf , && cat "$T/many" && echo ']}'; } >"$T/c/tokenizer.json"
     echo text >"$T/text.txt"
-    refused 'tokenizer\.json: line 1: far too many values' st-tokenize --tokenizer "$T/c" "$T/text.txt"
+    refused 'tokenizer\.json: line 1: far too many values' st-tokenize --tokenizer "$T/c" --length 10 "$T/text.txt"
     { printf '{"x":' && cat "$T/many" && echo '}'; } >"$T/recipe.json"
     refused 'recipe\.json: line 1: more than 1 MiB' nvfp4-pack -n --recipe "$T/recipe.json" "$NANO"
+}
+
+@test "a tokenizer's pattern of exponential cost: an error that names it, soon, whatever each match takes" {
+    printf 'aaaaaaaaaaaaaaaaaaaaaaa c%.0s' {1..800} >"$T/text.txt" # 20 KB
+    jq '.pre_tokenizer = {type: "Sequence", pretokenizers: [
+        {type: "Split", pattern: {Regex: "(?:a|aa)+b|."}, behavior: "Isolated", invert: false},
+        {type: "ByteLevel", add_prefix_space: false, trim_offsets: true, use_regex: false}]}' "$NANO/tokenizer.json" >"$T/tokenizer.json"
+    status=0
+    (ulimit -t 10 && exec timeout 300 st-tokenize --tokenizer "$T/tokenizer.json" --no-bos --length 100 "$T/text.txt") >/dev/null 2>"$T/said" || status=$?
+    cat "$T/said"
+    [ "$status" -eq 1 ]
+    grep -q "pattern takes too many steps on this text: (?:a|aa)+b|\." "$T/said"
+    # What real patterns meet, long runs of one kind, is not it.
+    { head -c 200000 /dev/zero | tr '\0' ' ' && echo && head -c 200000 /dev/zero | tr '\0' a && echo; } >"$T/text.txt"
+    quick st-tokenize --tokenizer "$NANO" --length 100 "$T/text.txt"
 }
