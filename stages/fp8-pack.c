@@ -186,12 +186,14 @@ static void convert_matrix(struct matrix *m)
     struct band_pipeline *bands = m->job->bands;
     struct ts_held *held = ts_hold(m->job->in);
     uint64_t most = weight_band(w, m->tensor), row_bytes = weight_row_bytes(w, m->tensor);
-    uint64_t first = 0;
+    uint64_t all = weight_filled_rows(w), rows;
     m->scale = weight_scale(m, held);
     put_scalar(m, "input_scale", input_scale(m->job, w));
     put_scalar(m, "weight_scale", m->scale);
-    do { /* at least one band: a tensor may be empty */
-        uint64_t rows = w->rows - first < most ? w->rows - first : most;
+    if (!all)
+        bands_put_empty(bands, m->tensor->name);
+    for (uint64_t first = 0; first < all; first += rows) {
+        rows = at_most(all - first, most);
         struct band *band = bands_next(bands, first ? NULL : m->tensor->name,
                                        (size_t)(rows * row_bytes), (size_t)(rows * w->cols));
         band->convert = convert;
@@ -201,8 +203,7 @@ static void convert_matrix(struct matrix *m)
         band->rows = rows;
         bands_read_held(bands, held, first * row_bytes);
         bands_submit(bands);
-        first += rows;
-    } while (first < w->rows);
+    }
     ts_release(held);
     bands_after(bands, end_matrix, m);
 }

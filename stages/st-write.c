@@ -11,6 +11,7 @@
 #include "base/die.h"
 #include "base/json.h"
 #include "base/progress.h"
+#include "base/text.h"
 #include "stream/checkpoint.h"
 #include "stream/ts.h"
 #include "stream/whole.h"
@@ -456,7 +457,7 @@ static void say_complete(const struct output_dir *output, const struct options *
     if (o->json)
         printf("{\n  \"plan\": %s,\n  \"complete\": true\n}\n", stage->plan ? "true" : "false");
     else if (stage->plan)
-        printf("%s: %s\n", output->path, text);
+        text_print(stdout, "%s: %s\n", output->path, text);
     if (!stage->plan && !stage->quiet)
         warn("%s: %s%s", output->path, text, o->verify ? "; verified" : "");
 }

@@ -95,9 +95,11 @@ static void convert_matrix(struct band_pipeline *bands, struct matrix *m)
 {
     const struct weight *w = m->w;
     uint64_t most = weight_band(w, m->tensor), row_bytes = weight_row_bytes(w, m->tensor);
-    uint64_t first = 0;
-    do { /* at least one band: a tensor may be empty */
-        uint64_t rows = w->rows - first < most ? w->rows - first : most;
+    uint64_t all = weight_filled_rows(w), rows;
+    if (!all)
+        bands_put_empty(bands, m->tensor->name);
+    for (uint64_t first = 0; first < all; first += rows) {
+        rows = at_most(all - first, most);
         struct band *band =
             bands_next(bands, first ? NULL : m->tensor->name, (size_t)(rows * row_bytes),
                        (size_t)(rows * w->cols) * sizeof(uint16_t));
@@ -108,8 +110,7 @@ static void convert_matrix(struct band_pipeline *bands, struct matrix *m)
         band->rows = rows;
         bands_read(bands, first * row_bytes);
         bands_submit(bands);
-        first += rows;
-    } while (first < w->rows);
+    }
     bands_after(bands, end_matrix, m);
 }
 

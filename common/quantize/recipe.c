@@ -211,7 +211,7 @@ struct recipe *recipe_load(const char *name, const char *drafts, const struct mo
     if (access(path, R_OK))
         die_errno("%s", path);
     json_error_t error;
-    recipe->json = json_load_file(path, JSON_REJECT_DUPLICATES, &error);
+    recipe->json = json_file_within(path, JSON_REJECT_DUPLICATES, &error);
     if (!recipe->json)
         die("%s: line %d: %s", path, error.line, error.text);
     check(recipe->json, path);

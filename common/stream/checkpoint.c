@@ -3,7 +3,6 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <fnmatch.h>
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,83 +14,14 @@
 #include "base/number.h"
 #include "base/placeholder.h"
 #include "base/text.h"
-#include "base/utf8.h"
 #include "model/model.h"
 #include "stream/index.h"
 #include "stream/safetensors.h"
 #include "stream/shard_name.h"
+#include "stream/side_name.h"
 
 static const char index_name[] = CHECKPOINT_INDEX;
-enum { FOLDER_DEPTH_MAX = 16, PAGE = 4096 };
-
-bool side_file_name_valid(const char *name)
-{
-    if (strlen(name) > TENSOR_NAME_MAX)
-        return false;
-    for (const char *component = name;;) {
-        size_t length = strcspn(component, "/");
-        if (length == 0 || (length <= 2 && !strncmp(component, "..", length)))
-            return false;
-        if (!component[length])
-            break;
-        component += length + 1;
-    }
-    /* tar has names in UTF-8, or none */
-    return text_is_line(name) && utf8_valid(name, strlen(name)) == strlen(name);
-}
-
-bool side_file_excluded(const char *name)
-{
-    const char *slash = strrchr(name, '/'), *base = slash ? slash + 1 : name;
-    return !strcmp(base, index_name) || ends_with(base, ".safetensors") ||
-           !strcmp(base, "__pycache__") || !strcmp(name, ".cache") || !strcmp(name, ".git") ||
-           !strcmp(name, CHECKPOINT_JOURNAL);
-}
-
-/* True for what downloads, version control, training and other formats leave beside a checkpoint. A
- * folder of such a name is left out with all that is in it. */
-static bool is_stray(const char *name)
-{
-    static const char *const pattern[] = {"*.incomplete",
-                                          "*.aria2",
-                                          "*.lock",
-                                          "*.part",
-                                          "*.partial",
-                                          "*.crdownload",
-                                          "*.download",
-                                          "*.tmp",
-                                          "*.temp",
-                                          "*~",
-                                          ".*.sw?",
-                                          ".DS_Store",
-                                          "lost+found",
-                                          ".cache",
-                                          ".huggingface",
-                                          ".git*",
-                                          "__pycache__",
-                                          ".ipynb_checkpoints",
-                                          "*.gguf",
-                                          "*.onnx",
-                                          "*.h5",
-                                          "*.msgpack",
-                                          "*.pth",
-                                          "pytorch_model*.bin",
-                                          "pytorch_model*.bin.index.json",
-                                          "optimizer*.pt",
-                                          "optimizer*.bin",
-                                          "scheduler.pt",
-                                          "scaler.pt",
-                                          "rng_state*",
-                                          "trainer_state.json",
-                                          "training_args.bin",
-                                          "*_states.pt",
-                                          "global_step*"};
-    const char *slash = strrchr(name, '/'), *base = slash ? slash + 1 : name;
-    for (size_t i = 0; i < sizeof pattern / sizeof *pattern; i++)
-        if (!fnmatch(pattern[i], base, 0))
-            return true;
-    return false;
-}
+enum { PAGE = 4096 };
 
 static void leave_out(struct checkpoint *checkpoint, const char *name)
 {
@@ -268,19 +198,20 @@ static void read_side_files(struct checkpoint *checkpoint, const char *folder, c
                             unsigned depth)
 {
     size_t count;
-    if (depth > FOLDER_DEPTH_MAX)
-        die("%s: folders nested deeper than %d", folder, FOLDER_DEPTH_MAX);
+    if (depth > SIDE_FILE_DEPTH_MAX)
+        die("%s: folders nested deeper than %d", folder, SIDE_FILE_DEPTH_MAX);
     char **names = list_folder(folder, &count);
     for (size_t i = 0; i < count; i++) {
         char *path = xprintf("%s/%s", folder, names[i]), *name = xprintf("%s%s", prefix, names[i]);
         struct stat status;
         if (lstat(path, &status))
             die_errno("%s", path);
-        if (is_stray(name)) {
-            leave_out(checkpoint, name);
-        } else if (side_file_excluded(name)) {
-            if (!is_shard(checkpoint, name) && ends_with(name, ".safetensors"))
+        if (ends_with(name, ".safetensors")) {
+            if (!is_shard(checkpoint, name))
                 warn("%s: not a shard of this checkpoint; left out", path);
+        } else if (side_file_excluded(name)) {
+            if (strcmp(name, index_name) != 0)
+                leave_out(checkpoint, name);
         } else if (S_ISDIR(status.st_mode)) {
             char *inner = xprintf("%s/", name);
             read_side_files(checkpoint, path, inner, depth + 1);

@@ -16,6 +16,7 @@
 #include "base/names.h"
 #include "base/number.h"
 #include "base/text.h"
+#include "base/utf8.h"
 
 enum { MAX_OPEN = 16 }; /* more only if more are in use at once */
 
@@ -87,7 +88,8 @@ size_t sources_add(struct sources *sources, const char *label, const char *path)
         die_errno("%s", path);
     if (!S_ISREG(status.st_mode))
         die("%s: not a regular file; is this a checkpoint?", path);
-    if (!label_valid(label) || !text_is_line(real))
+    bool is_text = utf8_valid(real, strlen(real)) == strlen(real); /* else see sources_to_json() */
+    if (!label_valid(label) || (is_text && !text_is_line(real)))
         die("%s: a stream cannot refer to a file of this name (over 255 bytes, '@' or a control "
             "character in it); rename it",
             printable(real));

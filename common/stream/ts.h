@@ -27,6 +27,10 @@
 struct ts_in;
 struct ts_out;
 
+/* Bytes of .stream, .counts and .end; parsed, each takes JSON_MEMORY at most. 10,000 shards take 3
+ * MB of .stream. */
+enum { TS_JSON_MAX = 16 << 20 };
+
 /* ---- reading ---- */
 
 /* Open a stream file (NULL or "-": standard input), a checkpoint's folder, or a .safetensors file,

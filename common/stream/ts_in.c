@@ -106,8 +106,10 @@ json_t *ts_file_json(struct ts_in *in, const char *name)
     int64_t i = ts_file_find(in, name);
     if (i < 0)
         return NULL;
-    char *data = ts_file_read(in, (size_t)i);
     char *what = xprintf("%s: %s", in->name, name);
+    if (in->checkpoint.file[i].size > JSON_FILE_MAX)
+        die("%s: more than 1 MiB; is this a checkpoint?", what);
+    char *data = ts_file_read(in, (size_t)i);
     json_t *value = json_object_from(data, (size_t)in->checkpoint.file[i].size, what);
     free(what);
     free(data);
@@ -141,7 +143,7 @@ static void read_counts(struct ts_in *in)
     for (const struct tar_entry *entry;
          (entry = tar_peek(in->tar)) && !strcmp(entry->path, ".counts");) {
         size_t size;
-        char *data = tar_read_file(in->tar, ".counts", JSON_MAX, &size);
+        char *data = tar_read_file(in->tar, ".counts", TS_JSON_MAX, &size);
         char *what = xprintf("%s: .counts", in->name);
         json_t *counts = json_object_from(data, size, what);
         json_object_foreach(counts, shard, stages) add_shard_counts(in, shard, stages);
@@ -162,7 +164,7 @@ static void read_end(struct ts_in *in)
                 "%s: the stream ends without .end; it is truncated, or an earlier stage failed: "
                 "make it again",
                 in->name);
-    char *data = tar_read_file(in->tar, ".end", JSON_MAX, &size);
+    char *data = tar_read_file(in->tar, ".end", TS_JSON_MAX, &size);
     char *what = xprintf("%s: .end", in->name);
     in->end = json_object_from(data, size, what);
     json_int_t tensors = -1, bytes = -1;

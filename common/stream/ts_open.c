@@ -13,6 +13,7 @@
 #include "base/names.h"
 #include "base/progress.h"
 #include "base/text.h"
+#include "stream/side_name.h"
 #include "stream/ts_in.h"
 #include "stream/zero_tail.h"
 #include "tensor/weight.h"
@@ -45,7 +46,7 @@ static void name_source(struct ts_in *in)
 static void read_header(struct ts_in *in)
 {
     size_t size;
-    char *data = tar_read_file(in->tar, ".stream", JSON_MAX, &size);
+    char *data = tar_read_file(in->tar, ".stream", TS_JSON_MAX, &size);
     char *what = xprintf("%s: .stream", in->name);
     in->header = json_object_from(data, size, what);
     free(data);

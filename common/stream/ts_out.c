@@ -144,6 +144,9 @@ static void write_header(struct ts_out *out, struct ts_in *in)
     if (in)
         json_object_set_new(header, "files", sources_to_json(ts_sources(in)));
     char *text = json_text(header, true, false);
+    if (strlen(text) > TS_JSON_MAX)
+        die("%s: its header (files, history) would be over %d MiB; use fewer shards", out->to.name,
+            TS_JSON_MAX >> 20);
     write_entry(out, ".stream", text, strlen(text));
     free(text);
     json_decref(header);

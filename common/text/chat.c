@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/die.h"
+#include "base/json.h"
 #include "text/python_json.h"
 
 #define EOS "<｜end▁of▁sentence｜>"
@@ -402,8 +403,8 @@ static json_t *parsed_arguments(const struct chat *chat, const json_t *arguments
 {
     json_t *value = json_incref((json_t *)arguments);
     for (int i = 0; i < (chat->v41 ? 2 : 1) && json_is_string(value); i++) {
-        json_t *inner = json_loadb(json_string_value(value), json_string_length(value),
-                                   JSON_ALLOW_NUL | JSON_DECODE_ANY, NULL);
+        json_t *inner = json_load_within(json_string_value(value), json_string_length(value),
+                                         JSON_ALLOW_NUL | JSON_DECODE_ANY, JSON_MEMORY, NULL);
         json_decref(value);
         value = inner;
     }

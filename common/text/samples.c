@@ -6,9 +6,11 @@
 #include <string.h>
 
 #include "base/die.h"
+#include "base/json.h"
 #include "base/utf8.h"
 #include "text/unpacked.h"
 
+enum { ROW_PARSED_MAX = 256 << 20 }; /* bytes of a row as a tree; its text has SAMPLE_MAX */
 enum { PIECE = 1 << 20 };
 
 struct samples {
@@ -147,7 +149,7 @@ char *sample_text(const char *row, size_t length, const char *field, enum chat_s
 {
     *passage = (struct passage){0};
     json_error_t reason;
-    json_t *object = json_loadb(row, length, JSON_ALLOW_NUL | JSON_DECODE_ANY, &reason);
+    json_t *object = json_load_within(row, length, JSON_ALLOW_NUL | JSON_DECODE_ANY, ROW_PARSED_MAX, &reason);
     if (!object)
         return xprintf("%s", reason.text);
     char *error = object_text(object, field, style, passage);

@@ -16,7 +16,8 @@
 #include "text/pattern.h"
 #include "text/pretokenizer.h"
 
-enum { FILE_MAX = 128 << 20, ADDED_MAX = 1 << 16 };
+/* DeepSeek's tokenizer.json of 8 MB takes 60 MB, parsed. */
+enum { FILE_MAX = 64 << 20, PARSED_MAX = 512 << 20, ADDED_MAX = 1 << 16 };
 
 /* An added token, found in text as it is written. */
 struct added {
@@ -54,7 +55,7 @@ struct tokenizer {
 static char *load(json_t **json, const char *text, size_t length)
 {
     json_error_t error;
-    *json = json_loadb(text, length, JSON_REJECT_DUPLICATES, &error);
+    *json = json_load_within(text, length, JSON_REJECT_DUPLICATES, PARSED_MAX, &error);
     if (!*json)
         return xprintf("line %d: %s", error.line, error.text);
     return json_is_object(*json) ? NULL : xprintf("not a JSON object");
@@ -449,7 +450,8 @@ static size_t size_before(const char *text, size_t at)
 static bool is_word(const struct tokenizer *t, const char *character, size_t size)
 {
     size_t start, end;
-    return pattern_find(t->word, character, size, 0, &start, &end) == PATTERN_FOUND;
+    uint64_t budget = 0;
+    return pattern_find(t->word, character, size, 0, &budget, &start, &end) == PATTERN_FOUND;
 }
 
 static bool stands_alone(const struct tokenizer *t, const char *text, size_t length, size_t start,
@@ -470,6 +472,7 @@ struct encoding {
     const struct passage *passage;
     struct ids *ids;
     size_t enough;
+    uint64_t budget; /* see pattern.h */
     const char *error;
 };
 
@@ -523,7 +526,7 @@ static const struct added *next_token(const struct encoding *e, const struct fin
 static bool encode_from(struct encoding *e, int pass, const char *text, size_t length)
 {
     if (pass == 2) {
-        e->error = pretokenizer_cut(e->t->pretokenizer, text, length, take_piece, e);
+        e->error = pretokenizer_cut(e->t->pretokenizer, text, length, &e->budget, take_piece, e);
         return !e->error && e->ids->count < e->enough;
     }
     const struct finder *finder = &e->t->pass[pass];
@@ -554,7 +557,7 @@ static bool encode_from(struct encoding *e, int pass, const char *text, size_t l
 char *tokenizer_encode_passage(struct tokenizer *t, const struct passage *passage, size_t enough,
                                struct ids *ids)
 {
-    struct encoding e = {t, passage, ids, enough, NULL};
+    struct encoding e = {t, passage, ids, enough, pattern_budget(passage->length), NULL};
     encode_from(&e, 0, passage->text, passage->length);
     return e.error ? xprintf("%s", e.error) : NULL;
 }

@@ -11,6 +11,7 @@
 #include "base/die.h"
 #include "base/json.h"
 #include "base/mtime.h"
+#include "base/text.h"
 #include "write/copy.h"
 
 enum { SAMPLES = 4, SAMPLE_BYTES = 4096, SUM_TEXT = 17 };
@@ -134,7 +135,7 @@ json_t *run_record_of(struct ts_in *in, const struct stage *stage)
 json_t *run_record_read(const char *folder)
 {
     char *path = xprintf("%s/" RUN_RECORD, folder);
-    json_t *record = json_load_file(path, 0, NULL);
+    json_t *record = json_file_within(path, 0, NULL);
     free(path);
     if (json_is_array(json_object_get(record, "stages")) &&
         json_is_array(json_object_get(record, "sources")))
