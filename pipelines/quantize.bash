@@ -168,7 +168,7 @@ convert_checkpoint() {
     write_weights
     verify_result "$destination" "$source" # what serving engines make of it
     # Nothing is left to do for which anything was kept.
-    rm -f "$kept"/source-????????????????.{txt,ts}{,.partial}
+    rm -f "$kept"/source-????????????????.{txt,ts}{,.*.partial}
     [ -z "${calib[*]}" ] || amax-calib --resume "$kept" --resume-discard || blame $? amax-calib
     [ -z "$eval" ] || echo "$results"
 }

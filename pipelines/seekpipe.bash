@@ -279,6 +279,24 @@ output_folder() {
     fi
 }
 
+# put_file FILE OUTPUT: write OUTPUT as the programs write what -o names (output.h): a regular file when it is
+# complete, under a name of its own until then, which is in $beside; a device or a pipe as it is.
+beside=''
+put_file() {
+    local target
+    if [ -e "$2" ] && [ ! -f "$2" ]; then
+        cat -- "$1" >"$2"
+        return
+    fi
+    target=$(realpath -- "$2")
+    beside=$(mktemp -- "$target.XXXXXX.partial")
+    cat -- "$1" >"$beside"
+    if [ -e "$target" ]; then chmod --reference="$target" -- "$beside"; else chmod -- =rw "$beside"; fi
+    sync -- "$beside"
+    mv -T -- "$beside" "$target"
+    beside=''
+}
+
 # usage_error MESSAGE: as in the programs.
 usage_error() {
     echo "$program: $1" >&2

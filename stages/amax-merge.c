@@ -735,11 +735,11 @@ static const char *format_of_entry(const struct table *table, const struct entry
     return fp8 ? "FP8, per tensor" : "NVFP4, block 16";
 }
 
-static void write_summary(const char *path, const struct table *table)
+/* The summary, which output_finish() puts in place once the amaxes are. */
+static void write_summary(struct output *file, const char *path, const struct table *table)
 {
-    struct output file;
-    output_open(&file, path);
-    FILE *out = fdopen(dup(file.fd), "w");
+    output_open(file, path);
+    FILE *out = fdopen(dup(file->fd), "w");
     if (!out)
         die_errno("%s", path);
     for (size_t i = 0; i < table->count; i++) {
@@ -756,7 +756,6 @@ static void write_summary(const char *path, const struct table *table)
     write_digest(out, table);
     if (ferror(out) || fclose(out))
         die_errno("%s", path);
-    output_finish(&file);
 }
 
 static void write_entries(struct ts_out *out, const struct table *table)
@@ -959,8 +958,10 @@ int main(int argc, char **argv)
     if (o.peer_max)
         share_peer_max(&table);
     sort(&table);
-    if (o.summary && !stage.plan)
-        write_summary(o.summary, &table);
+    struct output summary;
+    bool summarize = o.summary && !stage.plan;
+    if (summarize)
+        write_summary(&summary, o.summary, &table);
     if (!stage.quiet)
         warn_of_w2(&table, &o);
     if (!stage.quiet)
@@ -981,6 +982,8 @@ int main(int argc, char **argv)
                         table.exact && !scale ? "checkpoint" : NULL, "headroom",
                         o.headroom ? json_true() : NULL, "input_scales",
                         effective_of(&table, &o, stage.plan)));
+    if (summarize)
+        output_finish(&summary);
     free_table(&table);
     return stage_end(&stage);
 }

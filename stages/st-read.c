@@ -184,6 +184,7 @@ static void move_root(const struct options *o, struct sources *sources)
         if (strncmp(path, old, old_length) != 0 || path[old_length] != '/')
             continue;
         sources->file[i].path = xprintf("%.*s%s", (int)new_length, new, path + old_length);
+        sources->file[i].ctime_ns = 0; /* a copy has its own */
         free(path);
         moved = true;
     }

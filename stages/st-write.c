@@ -20,6 +20,7 @@
 #include "write/config.h"
 #include "write/copy.h"
 #include "write/output_dir.h"
+#include "write/output_names.h"
 #include "write/parts.h"
 #include "write/run_record.h"
 #include "write/shards.h"
@@ -338,6 +339,7 @@ static void write_stream(struct ts_in *in, struct output_dir *output, const stru
         toc = output->journal.toc; /* the stream may have only the missing shards */
     struct shards *shards = shards_plan(toc, in, &copier);
     configs_derive(&configs, in, toc);
+    output_names_check(shards, in, &configs);
     bool whole = ts_is_whole(in) || (!o->part && !o->partial); /* or what is left of it */
     struct summary s = summary_of(in, toc, shards, &configs, output, whole);
     if (continued)
@@ -351,6 +353,7 @@ static void write_stream(struct ts_in *in, struct output_dir *output, const stru
     } else {
         if (!continued)
             output_dir_begin(output, identity, toc);
+        shards_note_sources(shards, output, in);
         write_tensors(in, output, toc, shards);
         if (o->verify)
             shards_verify(shards, output, in);
@@ -360,12 +363,14 @@ static void write_stream(struct ts_in *in, struct output_dir *output, const stru
     }
     s.counts = json_deep_copy(ts_end_counts(in));
     take_bytes(&s, &copier);
+    char *notes = shards_notes(shards);
     shards_free(shards);
     configs_free(&configs);
     if (o->part && !stage->plan)
-        parts_leave(output->partial, stage, in, toc, identity, s.finished);
+        parts_leave(output->partial, stage, in, toc, notes, identity, s.finished);
     else
         ts_close(in);
+    free(notes);
     if (!stage->plan)
         output_dir_finish(output);
     s.seconds = now() - start;
@@ -503,6 +508,21 @@ static bool was_joined(const struct output_dir *output, const struct options *o)
 
 /* ---- parts ---- */
 
+/* Check that the stream brings what a complete part was written from. */
+static void compare_part(const char *folder, struct ts_in *in)
+{
+    struct copier copier = {0};
+    const struct toc *toc = ts_toc(in);
+    struct shards *shards = shards_plan(ts_toc(in), in, &copier);
+    char *notes = parts_notes(folder);
+    shards_take_notes(shards, notes);
+    for (const struct tensor *tensor; (tensor = ts_next(in));)
+        if (!tensor->context)
+            shards_check(shards, folder, in, (size_t)(tensor - toc->tensor));
+    shards_free(shards);
+    free(notes);
+}
+
 /* Use the folder of the stream's part instead of the whole's; false if that part is already
  * complete, as all are when a --join was killed. */
 static bool enter_part(struct output_dir *output, struct ts_in *in, const struct stage *stage)
@@ -521,28 +541,36 @@ static bool enter_part(struct output_dir *output, struct ts_in *in, const struct
     output_dir_free(output);
     output_dir_name(output, folder);
     free(folder);
-    if (!access(output->path, F_OK) && !output_dir_in_place(output))
+    if (!access(output->path, F_OK) && !output_dir_in_place(output)) {
+        compare_part(output->path, in);
         return false;
+    }
     output_dir_check(output, false, NULL, ts_sources(in));
     return true;
 }
 
-static void check_shards(const struct shards *shards, const char *partial)
+/* Check that the files of all parts' shards are as they were noted; with `read`, byte for byte. */
+static void check_shards(struct shards *shards, const char *partial, struct ts_in *in, bool read)
 {
     struct shard_file file;
     for (size_t i = 0; i < shards_count(shards); i++) {
-        uint64_t size = 0;
+        char *folder;
         if (!shards_file(shards, i, &file))
             continue;
-        bool found = parts_find(partial, file.name, &size);
-        if (!found || size != file.size)
-            die("%s: %s: wanted %" PRIu64 " bytes, %s; remove its part, and run that again",
-                partial, file.name, file.size, found ? "it has others" : "it is not there");
+        int fd = parts_open(partial, file.name, &folder);
+        if (fd < 0)
+            die("%s: %s is not there; remove its part, and run that again", partial, file.name);
+        char *difference = shards_file_difference(shards, i, fd, in, read);
+        if (difference)
+            die("%s/%s: %s; remove the folder of its part, and run that again%s", folder, file.name,
+                difference, read ? "" : ", or compare its bytes (--verify)");
+        close(fd);
+        free(folder);
     }
 }
 
 /* Make everything but the shards of the whole, from the parts. */
-static void write_joined(struct output_dir *output, struct summary *s, const char *measured,
+static void write_joined(struct output_dir *output, struct summary *s, const struct options *o,
                          const struct stage *stage)
 {
     struct parts parts;
@@ -551,7 +579,9 @@ static void write_joined(struct output_dir *output, struct summary *s, const cha
     parts_gather(&parts, output->partial);
     struct shards *shards = shards_plan(parts.toc, parts.in, &copier);
     configs_derive(&configs, parts.in, parts.toc);
-    check_shards(shards, output->partial);
+    output_names_check(shards, parts.in, &configs);
+    shards_take_notes(shards, parts.notes);
+    check_shards(shards, output->partial, parts.in, o->verify);
     whole_check_table(parts.in, parts.toc);
     if (output->journal.fd < 0)
         output_dir_begin(output, parts.identity, parts.toc);
@@ -560,7 +590,7 @@ static void write_joined(struct output_dir *output, struct summary *s, const cha
             "again",
             output->partial);
     write_rest(parts.in, output, parts.toc, &copier, &configs,
-               &(struct card){parts.counts, measured}, stage);
+               &(struct card){parts.counts, o->lines}, stage);
     *s = (struct summary){.input = json_incref(json_object_get(ts_header(parts.in), "input")),
                           .output = formats_totals(parts.toc),
                           .notes = summary_notes(parts.in, &configs, true),
@@ -587,7 +617,7 @@ static void join(struct output_dir *output, const struct options *o, const struc
         return;
     }
     if (!output_dir_adopt(output) || !journal_find(&output->journal, "joined"))
-        write_joined(output, &s, o->lines, stage);
+        write_joined(output, &s, o, stage);
     parts_move_up(output->partial);
     output_dir_finish(output);
     s.seconds = now() - start;
@@ -708,7 +738,7 @@ static void take_options(struct options *o, struct stage *stage, int argc, char 
         {.name = "verify",
          .to = &o->verify,
          .help = "read all shards again before dir appears, and compare",
-         .in = FORM(0),
+         .in = FORM(0) | FORM(1),
          .silent = true},
         {.name = "plan", .help = "print what would be written, write nothing", .in = FORM(0)},
         {.name = "output", .in = NO_FORM},

@@ -97,6 +97,7 @@ size_t sources_add(struct sources *sources, const char *label, const char *path)
     file->path = real;
     file->size = (uint64_t)status.st_size;
     file->mtime_ns = mtime_ns(&status);
+    file->ctime_ns = ctime_ns(&status);
     return sources->count - 1;
 }
 
@@ -109,9 +110,9 @@ char *sources_from_json(struct sources *sources, const json_t *files)
     json_object_foreach((json_t *)files, label, entry)
     {
         const char *path;
-        json_int_t size, mtime, phase = 0;
-        if (json_unpack(entry, "{s:s, s:I, s:I, s?I}", "path", &path, "size", &size, "mtime_ns",
-                        &mtime, "phase", &phase) ||
+        json_int_t size, mtime, ctime = 0, phase = 0;
+        if (json_unpack(entry, "{s:s, s:I, s:I, s?I, s?I}", "path", &path, "size", &size,
+                        "mtime_ns", &mtime, "ctime_ns", &ctime, "phase", &phase) ||
             path[0] != '/' || !text_is_line(path) || size < 0 || phase < 0 || phase >= 4096 ||
             !label_valid(label)) {
             char *error =
@@ -122,6 +123,7 @@ char *sources_from_json(struct sources *sources, const json_t *files)
         file->path = xstrdup(path);
         file->size = (uint64_t)size;
         file->mtime_ns = mtime;
+        file->ctime_ns = ctime;
         file->phase = (uint32_t)phase;
     }
     return NULL;
@@ -133,8 +135,9 @@ json_t *sources_to_json(const struct sources *sources)
     for (size_t i = 0; i < sources->count; i++) {
         const struct source *file = &sources->file[i];
         json_t *entry =
-            json_pack("{s:s, s:I, s:I, s:i}", "path", file->path, "size", (json_int_t)file->size,
-                      "mtime_ns", (json_int_t)file->mtime_ns, "phase", (int)file->phase);
+            json_pack("{s:s, s:I, s:I, s:I, s:i}", "path", file->path, "size",
+                      (json_int_t)file->size, "mtime_ns", (json_int_t)file->mtime_ns, "ctime_ns",
+                      (json_int_t)file->ctime_ns, "phase", (int)file->phase);
         if (!entry)
             die("%s: its path is not UTF-8, which a stream needs; move or link it", file->path);
         json_object_set_new(files, file->label, entry);
@@ -175,6 +178,10 @@ static void check_unchanged(const struct source *file, const struct stat *status
     if (mtime_ns(status) != file->mtime_ns)
         die("%s: changed since the stream was made (modification time differs); run the pipeline "
             "again from st-read",
+            file->path);
+    if (file->ctime_ns && ctime_ns(status) != file->ctime_ns)
+        die("%s: was replaced, linked or given other permissions since the stream was made; run "
+            "the pipeline again from st-read",
             file->path);
 }
 

@@ -9,6 +9,7 @@
 #include "base/names.h"
 #include "base/progress.h"
 #include "stream/counts.h"
+#include "stream/stream_digest.h"
 #include "stream/ts_in.h"
 
 static const uint64_t read_all_max = 1 << 30;
@@ -164,20 +165,25 @@ static void read_end(struct ts_in *in)
                 "%s: the stream ends without .end; it is truncated, or an earlier stage failed: "
                 "make it again",
                 in->name);
+    struct checksum *sum = tar_take_checksum(in->tar);
     char *data = tar_read_file(in->tar, ".end", TS_JSON_MAX, &size);
     char *what = xprintf("%s: .end", in->name);
     in->end = json_object_from(data, size, what);
     json_int_t tensors = -1, bytes = -1;
     int plan = 0;
-    json_t *counts = NULL;
+    json_t *counts = NULL, *digest = NULL;
     struct toc *toc = in->checkpoint.toc;
-    if (json_unpack(in->end, "{s:I, s:I, s:b, s:o}", "tensors", &tensors, "bytes", &bytes, "plan",
-                    &plan, "counts", &counts) ||
+    if (json_unpack(in->end, "{s:I, s:I, s:b, s:o, s?o!}", "tensors", &tensors, "bytes", &bytes,
+                    "plan", &plan, "counts", &counts, "digest", &digest) ||
         !json_is_array(counts) || tensors != (json_int_t)(plan ? 0 : toc->count) ||
         bytes != (json_int_t)(plan ? 0 : toc_bytes(toc, true)) ||
         in->next != (plan ? 0 : toc->count) || data[size - 1] != '\n' ||
         !counts_within(in->counted, counts, json_object_get(in->header, "history")))
         die("%s: malformed, or its counts do not match the table; make the stream again", what);
+    if (!stream_digest_holds(sum, in->end, data, size))
+        die("%s: the stream's digest is another: it was damaged on its way or on disk, or changed; "
+            "make it again",
+            what);
     in->plan_only |= plan;
     free(what);
     free(data);

@@ -18,6 +18,7 @@
 #include "base/output.h"
 #include "stream/checkpoint.h"
 #include "stream/counts.h"
+#include "stream/stream_digest.h"
 #include "stream/ts.h"
 
 /* Output is written in blocks, except for pieces that are large themselves. */
@@ -34,6 +35,7 @@ struct ts_out {
     size_t next;    /* the next line to write */
     uint64_t left;  /* bytes of the current tensor still to be written */
     uint64_t bytes; /* payload, inline and by reference */
+    struct checksum *sum; /* of what was written (stream_digest.h) */
     char *index;    /* of the stage, as counts.h has it */
     json_t *counts; /* this stage's; NULL if it has none */
     json_t *fresh;  /* those of them that no entry has yet, of the shard of the last line */
@@ -93,6 +95,8 @@ static la_ssize_t write_bytes(struct archive *archive, void *context, const void
 
 static void begin_entry(struct ts_out *out, const char *path, uint64_t size)
 {
+    if (out->sum)
+        stream_digest_entry(out->sum, path, NULL);
     archive_entry_clear(out->entry);
     archive_entry_set_pathname(out->entry, path);
     archive_entry_set_filetype(out->entry, AE_IFREG);
@@ -104,6 +108,8 @@ static void begin_entry(struct ts_out *out, const char *path, uint64_t size)
 
 static void write_data(struct ts_out *out, const void *data, size_t size)
 {
+    if (out->sum)
+        checksum_add(out->sum, data, size);
     for (size_t done = 0; done < size;) {
         la_ssize_t put = archive_write_data(out->archive, (const char *)data + done, size - done);
         check(out, put);
@@ -124,6 +130,7 @@ static void write_reference(struct ts_out *out, const char *path, const struct s
 {
     char text[256 + 48];
     snprintf(text, sizeof text, "%s@%" PRIu64 "+%" PRIu64, file->label, offset, size);
+    stream_digest_entry(out->sum, path, text);
     archive_entry_clear(out->entry);
     archive_entry_set_pathname(out->entry, path);
     archive_entry_set_filetype(out->entry, AE_IFLNK);
@@ -188,7 +195,7 @@ static void check_space(const struct ts_out *out)
 {
     struct statvfs status;
     uint64_t bytes = toc_bytes(out->toc, true), available;
-    if (!out->to.partial || !out->stage->embed || out->stage->plan || fstatvfs(out->to.fd, &status))
+    if (!out->to.path || !out->stage->embed || out->stage->plan || fstatvfs(out->to.fd, &status))
         return;
     if (mul_fits(status.f_bavail, status.f_frsize, &available) && available < bytes)
         die("%s: %" PRIu64 " bytes are needed, %" PRIu64 " are free; make room, or choose another "
@@ -223,6 +230,7 @@ struct ts_out *ts_create(const struct stage *stage, struct ts_in *in, const stru
     struct ts_out *out = xalloc(1, sizeof *out);
     out->stage = stage;
     out->toc = toc;
+    out->sum = checksum_new();
     open_output(out, in);
     if (!setlocale(LC_CTYPE, "C.UTF-8"))
         die("the locale C.UTF-8 is missing on this system");
@@ -397,7 +405,8 @@ static void write_end(struct ts_out *out, bool plan, const json_t *before)
                             (json_int_t)out->bytes, "plan", (int)plan, "counts", all);
     if (!end)
         die("out of memory");
-    char *text = json_text(end, true, false);
+    char *text = stream_digest_seal(out->sum, end);
+    out->sum = NULL;
     write_entry(out, ".end", text, strlen(text));
     free(text);
     json_decref(end);

@@ -149,7 +149,8 @@ char *sample_text(const char *row, size_t length, const char *field, enum chat_s
 {
     *passage = (struct passage){0};
     json_error_t reason;
-    json_t *object = json_load_within(row, length, JSON_ALLOW_NUL | JSON_DECODE_ANY, ROW_PARSED_MAX, &reason);
+    json_t *object =
+        json_load_within(row, length, JSON_ALLOW_NUL | JSON_DECODE_ANY, ROW_PARSED_MAX, &reason);
     if (!object)
         return xprintf("%s", reason.text);
     char *error = object_text(object, field, style, passage);

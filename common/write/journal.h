@@ -9,10 +9,12 @@
  *                                     anything; before the next one
  *     shard NAME SIZE MTIME PROOF...  the shard is complete and on disk (shard_record.h)
  *     redo NAME                       it turned out not to be
+ *     source LABEL CTIME PATH         a file that is read, as it was then (touched.h)
  *     joined                          all but the shards is written, which are moved up (parts.h)
  *     replaces DEVICE INODE           the old checkpoint's folder, before the two are exchanged
  *     whole                           everything is on disk; only the rename is missing
- *     replaced                        this is the old checkpoint: it is being removed
+ *     replaced DEVICE INODE           this is the old checkpoint, which the folder of that number
+ *                                     replaced: it is being removed
  *
  * with tabs between words. A note is on disk before anything relies on it. A last line without a
  * newline was truncated when its writer died, and is ignored. */

@@ -48,7 +48,10 @@ const char *run_identity(struct ts_in *in, char *hex)
         if (amax) /* how the same amaxes were made does not matter */
             json_object_del(stage, "calibration");
     }
-    json_t *identity = json_pack("[o, o]", sources_to_json(ts_sources(in)), stages);
+    json_t *files = sources_to_json(ts_sources(in)), *file;
+    const char *label;
+    json_object_foreach(files, label, file) json_object_del(file, "ctime_ns"); /* touched.h */
+    json_t *identity = json_pack("[o, o]", files, stages);
     if (!identity)
         die("out of memory");
     struct digest *digest = digest_new();

@@ -10,6 +10,7 @@ moved() {
         "$T/tree/.toc" >"$T/toc"
     mv "$T/toc" "$T/tree/.toc"
     tar tf "$T/inline.ts" >"$T/order"
+    unseal
     tar -C "$T/tree" --format=ustar --owner=0 --group=0 --no-recursion -cf "$T/moved.ts" -T "$T/order"
     st-write -q "$1" "$T/moved.ts"
 }

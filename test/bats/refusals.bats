@@ -255,7 +255,7 @@ rank() {
     { grep 'a.*scale' "$T/entries/.toc" && grep 'a.*weight' "$T/entries/.toc"; } >"$T/toc"
     mv "$T/toc" "$T/entries/.toc"
     printf '%s\n' .stream .toc files/config.json .end >"$T/entries.list"
-    jq -c '.tensors = 0 | .bytes = 0 | .plan = true' "$T/entries/.end" >"$T/end" && mv "$T/end" "$T/entries/.end"
+    jq -c '.tensors = 0 | .bytes = 0 | .plan = true | del(.digest)' "$T/entries/.end" >"$T/end" && mv "$T/end" "$T/entries/.end"
     tar -C "$T/entries" --format=ustar --no-recursion -cf "$T/other.ts" -T "$T/entries.list"
     for program in fp8-dequant "st-stat --values"; do
         # shellcheck disable=SC2086 # options
