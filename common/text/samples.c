@@ -178,14 +178,22 @@ static void fill(struct samples *s)
     s->ended = got == 0;
 }
 
-/* Take the next `size` bytes, after checking that they are UTF-8. */
+/* Take the next `size` bytes, after checking that they are UTF-8, and not binary data or UTF-16
+ * that happen to be. */
 static const char *take(struct samples *s, size_t size)
 {
     const char *text = s->data + s->begin;
     s->line = s->next;
     size_t valid = size ? utf8_valid(text, size) : 0;
+    const char *nul = valid ? memchr(text, 0, valid) : NULL;
+    if (nul)
+        valid = (size_t)(nul - text);
     for (size_t i = 0; i < valid; i++)
         s->next += text[i] == '\n';
+    if (nul)
+        die("%s: line %" PRIu64 ", offset %" PRIu64 ": a NUL byte; it is UTF-16, an archive or "
+            "another binary file: make UTF-8 text of it first",
+            samples_name(s), s->next, s->offset + valid);
     if (valid < size)
         die("%s: line %" PRIu64 ", offset %" PRIu64 ": not UTF-8 (byte 0x%02x); convert the file "
             "first, for example with iconv",

@@ -497,7 +497,7 @@ closed_first() {
 
 @test "no file is removed while it is open, where that leaves it in its folder" {
     strace -o /dev/null true 2>/dev/null || skip 'strace is missing, or may not trace'
-    trace=(strace -f -o "$T/log" -e trace=openat,close,unlinkat)
+    trace=(strace -f -o "$T/log" -e 'trace=openat,close,unlinkat')
     fp8-dequant -o "$T/other.ts" "$src"
     for stream in a other; do
         "${trace[@]}" st-write -q --overwrite "$T/out" "$T/$stream.ts"

@@ -299,6 +299,11 @@ END
     fails "$T/a.txt: line 2, offset 5: not UTF-8 (byte 0xff)" --length 8 "$T/a.txt"
     printf 'a\0b\n' | iconv -t UTF-16 >"$T/b.txt"
     fails "line 1, offset 0: not UTF-8" --length 8 "$T/b.txt"
+    # UTF-8 by chance.
+    printf 'ab\nc\n' | iconv -t UTF-16LE >"$T/c.txt"
+    fails "$T/c.txt: line 1, offset 1: a NUL byte; it is UTF-16, an archive or another binary file" --length 8 "$T/c.txt"
+    tar -C "$T" -czf "$T/a.tar.gz" c.txt
+    fails "$T/a.tar.gz: line 1, offset 5: a NUL byte" --length 8 "$T/a.tar.gz"
     printf '{"text": "a"}\n{"text": "b"\n' >"$T/b.jsonl"
     fails "$T/b.jsonl: line 2: " "$T/b.jsonl"
     echo '{"body": "a"}' >"$T/c.jsonl"

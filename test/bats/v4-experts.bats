@@ -632,7 +632,7 @@ flip() {
     diff -r "$T"/before.*/amax "$T/amax"
     cmp "$TEXT/eval.jsonl" "$T/text.jsonl"
     # Beside dumps, a report may lie, and be made again.
-    for i in 1 2; do
+    for _ in 1 2; do
         v4-experts -q --overwrite --amax "$T/amax" --summary "$T/amax/summary.txt" "$T/source" "$T/out"
     done
 }

@@ -10,7 +10,7 @@ VERDICTS = """
 
 What each client's loader makes of a checkpoint: it *loads*, if every parameter of the model then holds the
 checkpoint's values; it *refuses*; or it *loads silently wrong*. A check passes if `st-verify` says the same;
-where it does not, the verdict is **bold**. No checkpoint serves both vLLM and SGLang with drafts.
+where it does not, the verdict is **bold**. No NVFP4 checkpoint serves both vLLM and SGLang with drafts.
 """
 FAULTS = """
 ## Planted faults

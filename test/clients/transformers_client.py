@@ -44,7 +44,7 @@ def compare_losses(folder, model):
     apart = theirs - ours
     mean, deviation = apart.mean(), apart.std() / len(apart)**.5
     say(mean.abs() <= 3 * deviation and apart.abs().median() <= 2 * noise,
-        f"{len(ours)} tokens' mean loss is {theirs.mean():.4f}, by st-eval {ours.mean():.4f} (standard deviation of the "
+        f"{len(ours)} tokens' mean loss is {theirs.mean():.4f}, by st-eval {ours.mean():.4f} (standard error of the "
         f"difference {deviation:.4f}); the median token's differs by {apart.abs().median():.4f}, and by {noise:.4f} if "
         "transformers computes in F32")
 
