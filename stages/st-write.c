@@ -252,6 +252,32 @@ static void write_rest(struct ts_in *in, struct output_dir *output, struct toc *
     free(index);
 }
 
+/* What st-write itself counts, beside the counts of earlier stages. */
+static void add_zeros(struct summary *s, uint64_t zeros, const char *first)
+{
+    if (!s->counts)
+        s->counts = json_array();
+    if (zeros && json_array_append_new(s->counts, json_pack("{s:s, s:I, s:s}", "program", "st-write",
+                                                            "zero_weights", (json_int_t)zeros,
+                                                            "zero_first", first)))
+        die("out of memory");
+}
+
+/* Count them in all shards, also in those of an earlier run. */
+static void count_zeros(struct summary *s, const struct shards *shards, struct output_dir *output)
+{
+    struct shard_file file;
+    const char *first = NULL;
+    uint64_t zeros = 0;
+    for (size_t i = 0; i < shards_count(shards); i++)
+        if (shards_file(shards, i, &file)) {
+            int fd = output_dir_open(output, file.name, false);
+            zeros += shards_zeros(shards, i, fd, &first);
+            output_dir_close(fd, file.name, false);
+        }
+    add_zeros(s, zeros, first);
+}
+
 static void say(const struct summary *s, const char *path, const struct options *o,
                 const struct stage *stage)
 {
@@ -362,6 +388,8 @@ static void write_stream(struct ts_in *in, struct output_dir *output, const stru
                        &(struct card){ts_end_counts(in), o->lines}, stage);
     }
     s.counts = json_deep_copy(ts_end_counts(in));
+    if (!stage->plan)
+        count_zeros(&s, shards, output);
     take_bytes(&s, &copier);
     char *notes = shards_notes(shards);
     shards_free(shards);
@@ -549,10 +577,14 @@ static bool enter_part(struct output_dir *output, struct ts_in *in, const struct
     return true;
 }
 
-/* Check that the files of all parts' shards are as they were noted; with `read`, byte for byte. */
-static void check_shards(struct shards *shards, const char *partial, struct ts_in *in, bool read)
+/* Check that the files of all parts' shards are as they were noted; with `read`, byte for byte. Adds
+ * the zeros that they hold to the summary's counts. */
+static void check_shards(struct shards *shards, const char *partial, struct ts_in *in, bool read,
+                         struct summary *s)
 {
     struct shard_file file;
+    const char *first = NULL;
+    uint64_t zeros = 0;
     for (size_t i = 0; i < shards_count(shards); i++) {
         char *folder;
         if (!shards_file(shards, i, &file))
@@ -564,9 +596,11 @@ static void check_shards(struct shards *shards, const char *partial, struct ts_i
         if (difference)
             die("%s/%s: %s; remove the folder of its part, and run that again%s", folder, file.name,
                 difference, read ? "" : ", or compare its bytes (--verify)");
+        zeros += shards_zeros(shards, i, fd, &first);
         close(fd);
         free(folder);
     }
+    add_zeros(s, zeros, first);
 }
 
 /* Make everything but the shards of the whole, from the parts. */
@@ -581,7 +615,16 @@ static void write_joined(struct output_dir *output, struct summary *s, const str
     configs_derive(&configs, parts.in, parts.toc);
     output_names_check(shards, parts.in, &configs);
     shards_take_notes(shards, parts.notes);
-    check_shards(shards, output->partial, parts.in, o->verify);
+    *s = (struct summary){.input = json_incref(json_object_get(ts_header(parts.in), "input")),
+                          .output = formats_totals(parts.toc),
+                          .notes = summary_notes(parts.in, &configs, true),
+                          .classes = model_classes(ts_model(parts.in)),
+                          .counts = json_deep_copy(parts.counts),
+                          .file_bytes = shards_bytes(shards),
+                          .free_bytes = output_dir_free_bytes(output),
+                          .shards = shards_count(shards),
+                          .finished = parts.finished};
+    check_shards(shards, output->partial, parts.in, o->verify, s);
     whole_check_table(parts.in, parts.toc);
     if (output->journal.fd < 0)
         output_dir_begin(output, parts.identity, parts.toc);
@@ -591,15 +634,6 @@ static void write_joined(struct output_dir *output, struct summary *s, const str
             output->partial);
     write_rest(parts.in, output, parts.toc, &copier, &configs,
                &(struct card){parts.counts, o->lines}, stage);
-    *s = (struct summary){.input = json_incref(json_object_get(ts_header(parts.in), "input")),
-                          .output = formats_totals(parts.toc),
-                          .notes = summary_notes(parts.in, &configs, true),
-                          .classes = model_classes(ts_model(parts.in)),
-                          .counts = json_incref(parts.counts),
-                          .file_bytes = shards_bytes(shards),
-                          .free_bytes = output_dir_free_bytes(output),
-                          .shards = shards_count(shards),
-                          .finished = parts.finished};
     configs_free(&configs);
     shards_free(shards);
     parts_free(&parts);

@@ -627,6 +627,23 @@ void shards_verify(struct shards *shards, struct output_dir *output, struct ts_i
     }
 }
 
+uint64_t shards_zeros(const struct shards *shards, size_t i, int fd, const char **first)
+{
+    const struct shard *shard = &shards->shard[i];
+    uint64_t count = 0;
+    posix_fadvise(fd, 0, 0, POSIX_FADV_RANDOM); /* a page of each */
+    for (size_t k = 0; k < shard->count; k++) {
+        const struct tensor *tensor = &shards->toc->tensor[shard->line[k]];
+        if (tensor->rank < 2 ||
+            !zero_range(fd, shards->offset[shard->line[k]], tensor->size, tensor->name))
+            continue;
+        *first = *first ? *first : tensor->name;
+        count++;
+    }
+    posix_fadvise(fd, 0, 0, POSIX_FADV_NORMAL);
+    return count;
+}
+
 /* Open the shard in `folder`, instead of the one that is open, and check its header. */
 static void open_finished(struct shards *shards, const char *folder, uint32_t i, struct ts_in *in)
 {

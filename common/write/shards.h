@@ -81,6 +81,11 @@ size_t shards_missing(const struct shards *shards);
  * as to be written again, and ends the process. */
 void shards_verify(struct shards *shards, struct output_dir *output, struct ts_in *in);
 
+/* How many matrices and their scales are all zeros in the file of the i-th shard, open as `fd`; with
+ * *first NULL, it becomes the name of the first. As incomplete downloads leave them: nothing else
+ * reads what was copied by reference. */
+uint64_t shards_zeros(const struct shards *shards, size_t i, int fd, const char **first);
+
 /* Compare the current tensor of `in`, that line of the table, with the shard of a finished
  * checkpoint in `folder`, and with each shard its header. A difference ends the process. `folder`
  * must be the same in all calls, and shards_write() is not called. */

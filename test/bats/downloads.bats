@@ -109,6 +109,25 @@ clear_tensor() {
     [[ $output == *'fp8-dequant: weights or scales that are all zero: '*'mxfp4-unpack: weights or scales that are all zero: '* ]]
 }
 
+@test "what no stage reads: st-write counts and names matrices that are all zero, whenever they were written" {
+    amaxes "$T/amax.ts"
+    run v4-experts --amax "$T/amax.ts" "$NANO" "$T/right"
+    [ "$status" -eq 0 ]
+    [[ $output != *'all zero'* ]]
+    for name in layers.0.ffn.experts.5.w2.weight layers.0.attn.wkv.weight layers.1.ffn.experts.3.w1.weight; do
+        clear_tensor "$T/source/$(jq -r --arg name "$name" '.weight_map[$name]' "$NANO/model.safetensors.index.json")" $name
+    done
+    said='st-write: weights or scales that are all zero: 3, first layers\.0\.attn\.wkv\.weight'
+    run v4-experts --amax "$T/amax.ts" "$T/source" "$T/out"
+    [ "$status" -eq 0 ]
+    [[ $output =~ $said ]]
+    run v4-experts --jobs 2 --amax "$T/amax.ts" "$T/source" "$T/parts"
+    [ "$status" -eq 0 ]
+    [[ $output =~ $said ]]
+    run bash -c "st-read '$T/source' | st-write '$T/copy'"
+    [[ $output =~ $said ]]
+}
+
 @test "tensors of zeros in the middle of a shard: each stage that reads them counts and names them" {
     amaxes "$T/amax.ts"
     expert=layers.0.ffn.experts.5
