@@ -19,6 +19,7 @@
 #include "write/card.h"
 #include "write/config.h"
 #include "write/copy.h"
+#include "write/fit.h"
 #include "write/output_dir.h"
 #include "write/output_names.h"
 #include "write/parts.h"
@@ -98,36 +99,6 @@ static void print_state(const char *path)
 }
 
 /* ---- the work ---- */
-
-/* Tested with the first source: a checkpoint lies in one filesystem. */
-static bool can_share(const struct output_dir *output, struct sources *sources)
-{
-    if (!sources->count)
-        return false;
-    bool can = output_dir_can_share(output, sources_acquire(sources, 0));
-    sources_release(sources, 0);
-    return can;
-}
-
-/* The shortage of space before the first byte, if that is certain, as a line that the caller frees:
- * shared bytes need none, but at most the sources' bytes can be shared. NULL if there is none. */
-static char *shortage_of(const struct summary *s, const struct shards *shards,
-                         const struct output_dir *output, struct ts_in *in, bool no_share)
-{
-    char needed[BYTES_TEXT], there[BYTES_TEXT];
-    struct sources *sources = ts_sources(in);
-    uint64_t least = shards_to_write(shards);
-    uint64_t available =
-        s->free_bytes + shards_left_over(shards, output) + parts_left_over(output->partial);
-    if (least > available && !no_share && can_share(output, sources))
-        for (size_t i = 0; i < sources->count; i++)
-            least -= least < sources->file[i].size ? least : sources->file[i].size;
-    return least <= available
-               ? NULL
-               : xprintf("%s: %s are needed, %s are free; make room, or choose another disk",
-                         output->path, bytes_text((double)least, needed),
-                         bytes_text((double)available, there));
-}
 
 /* The i-th, under another name. */
 static void write_side_file(struct output_dir *output, struct copier *copier, struct ts_in *in,
@@ -370,7 +341,7 @@ static void write_stream(struct ts_in *in, struct output_dir *output, const stru
     struct summary s = summary_of(in, toc, shards, &configs, output, whole);
     if (continued)
         s.finished = shards_resume(shards, output);
-    char *shortage = shortage_of(&s, shards, output, in, o->no_share);
+    char *shortage = fit_shortage(shards, output, in, s.free_bytes, o->no_share);
     if (shortage && !stage->plan)
         die("%s", shortage);
     if (stage->plan) {
