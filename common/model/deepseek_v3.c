@@ -186,4 +186,6 @@ const struct family family_deepseek_v3 = {
     .classes = classes,
     .expert_class = expert_class,
     .ranks = &ranks,
+    .untemplated_type = "deepseek_v32",
+    .untemplated_chat = CHAT_V32,
 };

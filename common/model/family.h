@@ -104,6 +104,9 @@ struct family {
     const struct rank_files *ranks; /* NULL: none are known */
 
     enum chat_style chat;
+    const char *untemplated_type; /* the model_type that has a style without a chat template; or
+                                   * NULL */
+    enum chat_style untemplated_chat;
 };
 
 struct model {

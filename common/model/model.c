@@ -504,6 +504,12 @@ enum chat_style model_chat_style(const struct model *model)
     return model->family->chat;
 }
 
+enum chat_style model_untemplated_chat(const struct model *model)
+{
+    const char *type = model->family->untemplated_type;
+    return type && !strcmp(type, model->type) ? model->family->untemplated_chat : CHAT_UNKNOWN;
+}
+
 /* The separator in the name of a dumped amax; 0 for another name. */
 static char separator(const char *name)
 {

@@ -13,6 +13,7 @@
 #include "base/json.h"
 #include "base/placeholder.h"
 #include "base/utf8.h"
+#include "text/chat_template.h"
 #include "text/pattern.h"
 #include "text/pretokenizer.h"
 
@@ -47,6 +48,7 @@ struct tokenizer {
     char *chat_template;
     bool has_family;        /* config.json names a known family */
     enum chat_style family; /* its style */
+    enum chat_style untemplated;
     char digest[DIGEST_TEXT];
 };
 
@@ -319,9 +321,23 @@ static void read_family(struct tokenizer *t, const char *path)
         model_open(json_string_value(json_object_get(config, "model_type")), config);
     t->has_family = *model_type(model);
     t->family = model_chat_style(model);
+    t->untemplated = model_untemplated_chat(model);
     model_close(model);
     json_decref(config);
     free(text);
+}
+
+/* transformers keeps a template in a file of its own, which it prefers. */
+static void read_template(struct tokenizer *t, char *path)
+{
+    size_t length;
+    char *text = slurp(path, false, &length);
+    free(path);
+    if (!text)
+        return;
+    free(t->chat_template);
+    text[length] = '\0';
+    t->chat_template = text;
 }
 
 struct tokenizer *tokenizer_open(const char *path)
@@ -343,6 +359,7 @@ struct tokenizer *tokenizer_open(const char *path)
     error = text ? tokenizer_configure(t, text, length) : NULL;
     if (error)
         die("%s: %s", config, error);
+    read_template(t, beside(path, folder, "chat_template.jinja"));
     read_family(t, model);
     free(text);
     free(model);
@@ -383,7 +400,7 @@ enum chat_style tokenizer_chat_style(const struct tokenizer *t)
     bool system = tokenizer_added(t, "<｜System｜>") >= 0; /* new in V4.1 */
     if (v4 && !t->has_family)
         return system ? CHAT_V41 : CHAT_V4;
-    return chat_template_style(t->chat_template);
+    return t->chat_template ? chat_template_style(t->chat_template) : t->untemplated;
 }
 
 const char *tokenizer_chat_template(const struct tokenizer *t)

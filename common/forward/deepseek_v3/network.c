@@ -136,9 +136,9 @@ static void head(const struct network *n, struct layer *layer, struct mat x, str
 }
 
 /* The block takes the states after the norm that precedes logits, although hnorm norms them again:
- * the two norms' weights differ, and hnorm was trained on normed states. The technical report leaves
- * it open. Sources: modeling_deepseek.py in AMD's release of R1-0528 with MTP, whose model ends with
- * self.norm and hands that to MTP; vLLM 0.33's deepseek_mtp.py and SGLang 0.5.23's
+ * the two norms' weights differ, and hnorm was trained on normed states. The technical report
+ * leaves it open. Sources: modeling_deepseek.py in AMD's release of R1-0528 with MTP, whose model
+ * ends with self.norm and hands that to MTP; vLLM 0.33's deepseek_mtp.py and SGLang 0.5.23's
  * deepseek_nextn.py, which do so, and between blocks, too. */
 static void mtp_states(const struct network *n, const struct layer *norm, struct mat hidden)
 {
