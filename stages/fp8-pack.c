@@ -235,13 +235,7 @@ static void convert_all(struct job *job)
 static void take_options(struct options *o, struct stage *stage, int argc, char **argv)
 {
     const struct arg args[] = {
-        {.name = "amax",
-         .kind = ARG_INPUT,
-         .to = &o->amax,
-         .value = "file",
-         .help = "amax stream with the input amaxes (from amax-merge); -n does without",
-         .required = EVERY_FORM,
-         .silent = true}, /* the history has its digest instead */
+        amaxes_arg(&o->amax),
         codec_arg(&o->cpu),
         recipe_drafts_arg(&o->drafts),
         {.name = "recipe",
@@ -269,9 +263,8 @@ static void open_job(struct job *job, const struct options *o, const struct stag
     whole_check(job->in);
     weights_find(&job->weights, model, ts_toc(job->in), ts_name(job->in));
     recipe_check(job->recipe, model, ts_toc(job->in), ts_is_whole(job->in), ts_name(job->in));
-    const char *digest = job->amaxes ? amaxes_digest(job->amaxes) : NULL; /* NULL of a plan */
     if (job->makes)
-        json_object_set_new(stage->entry, "amax", digest ? json_string(digest) : json_null());
+        amaxes_record(job->amaxes, stage->entry);
     recipe_record(job->recipe, stage->entry);
 }
 

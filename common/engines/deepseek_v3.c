@@ -66,11 +66,17 @@ static const struct rule vllm[] = {
  * sglang/srt/layers/quantization/modelopt_quant.py. Drafts are in BF16 beside NVFP4 whatever
  * `ignore` says: DeepseekModelNextN. */
 static const struct rule sglang[] = {
+    /* ModelOptMixedPrecisionConfig._resolve_quant_algo: deepseek_v2.py has no
+     * packed_modules_mapping, so that gate_up_proj is unquantized: KeyError */
+    {VERDICT_REFUSES, "it does not find gate_proj and up_proj in quantized_layers (tried)",
+     .found = FACT(DENSE_NVFP4), .key = RULE_Q "quant_algo", .unless = "NVFP4"},
     /* do_load_weights: cached_a_proj */
     {VERDICT_WRONG,
      "of the scales of q_a_proj and kv_a_proj_with_mqa, q_a_proj's counts for both; a "
      "recipe without separate_scales gives them one",
      .found = FACT(OWN_SCALE_2)},
+    {VERDICT_WRONG, "of the input scales of matrices that it fuses, one counts for all (tried)",
+     .found = FACT(SHARED_INPUT)},
     {0},
 };
 

@@ -158,18 +158,6 @@ static const char *experts_key(const struct model *model, const struct place *pl
     return is_dense(model, place) ? NULL : "n_routed_experts";
 }
 
-enum { CLASS_SCORE, CLASS_MTP };
-static const struct expert_class classes[] = {
-    [CLASS_SCORE] = {"score", "score-routed"},
-    [CLASS_MTP] = {"mtp", "MTP"},
-    {0},
-};
-
-static unsigned expert_class(const struct model *model, const struct place *place)
-{
-    return is_draft(model, place) ? CLASS_MTP : CLASS_SCORE;
-}
-
 static const char *const others[] = {"deepseek_v32", "kimi_k2", NULL};
 
 const struct family family_deepseek_v3 = {
@@ -183,8 +171,8 @@ const struct family family_deepseek_v3 = {
     .requantized_by = "v3-nvfp4",
     .amax_separator = ".",
     .dumped_as_ranks = true,
-    .classes = classes,
-    .expert_class = expert_class,
+    .classes = classes_by_score,
+    .expert_class = class_by_score,
     .ranks = &ranks,
     .untemplated_type = "deepseek_v32",
     .untemplated_chat = CHAT_V32,

@@ -121,6 +121,10 @@ struct model {
 /* config.json's count of that name; 0 if it has none, or for a NULL key. */
 uint32_t model_count(const struct model *model, const char *key);
 
+/* For families without hash-routed layers: the experts of layers, and MTP's. */
+extern const struct expert_class classes_by_score[];
+unsigned class_by_score(const struct model *model, const struct place *place);
+
 #define FAMILY(name) extern const struct family family_##name;
 #include "model/families.def"
 #undef FAMILY

@@ -19,13 +19,7 @@ struct arg *to_nvfp4_args(struct to_nvfp4_options *o, const struct arg *own)
 {
     o->recipe = "experts";
     const struct arg shared[] = {
-        {.name = "amax",
-         .kind = ARG_INPUT,
-         .to = &o->amax,
-         .value = "file",
-         .help = "amax stream with the input amaxes (from amax-merge); -n does without",
-         .required = EVERY_FORM,
-         .silent = true}, /* the history has its digest instead */
+        amaxes_arg(&o->amax),
         codec_arg(&o->cpu),
         recipe_drafts_arg(&o->drafts),
         {.name = "kv",
@@ -212,7 +206,6 @@ static void plan(struct to_nvfp4 *job)
 static void record_inputs(const struct to_nvfp4 *job, const struct stage *stage, const char *kv)
 {
     json_t *quant = json_object_get(ts_header(job->in), "quant");
-    const char *digest = job->amaxes ? amaxes_digest(job->amaxes) : NULL; /* NULL of a plan */
     if (job->amaxes) {
         json_t *scale = amaxes_input_scale(job->amaxes);
         if (scale)
@@ -220,7 +213,7 @@ static void record_inputs(const struct to_nvfp4 *job, const struct stage *stage,
         json_object_set_new(stage->entry, "calibration",
                             json_string(amaxes_calibration(job->amaxes)));
     }
-    json_object_set_new(stage->entry, "amax", digest ? json_string(digest) : json_null());
+    amaxes_record(job->amaxes, stage->entry);
     recipe_record(job->recipe, stage->entry);
     recipe_describe(job->recipe, quant);
     if (kv)

@@ -13,21 +13,21 @@ v3_mlp() {
     fp8 "$1.down_proj" 32 16 '\x38' '\x3d'
 }
 
-# v3_checkpoint DIR [TYPE]: a dense layer, one with two experts, and MTP's, all 32 wide; with TYPE deepseek_v32 also
-# an indexer. Its scales are 0x3d3d3d3d, 0.0462.
+# v3_checkpoint DIR [TYPE [DENSE LAYERS]]: a dense layer (or DENSE), one with two experts (LAYERS in all), and MTP's,
+# all 32 wide; with TYPE deepseek_v32 also an indexer. Its scales are 0x3d3d3d3d, 0.0462.
 v3_checkpoint() {
-    local layer norm expert header='' data='' at=0 indexer=''
+    local layer norm expert header='' data='' at=0 indexer='' dense=${3-1} layers=${4-2}
     [ "${2-}" != deepseek_v32 ] || indexer=', "index_topk": 4, "index_n_heads": 2, "index_head_dim": 16'
     mkdir -p "$1"
     cat >"$1/config.json" <<JSON
-{"architectures": ["DeepseekV3ForCausalLM"], "model_type": "${2:-deepseek_v3}", "num_hidden_layers": 2,
- "num_nextn_predict_layers": 1, "first_k_dense_replace": 1, "moe_layer_freq": 1, "n_routed_experts": 2,
+{"architectures": ["DeepseekV3ForCausalLM"], "model_type": "${2:-deepseek_v3}", "num_hidden_layers": $layers,
+ "num_nextn_predict_layers": 1, "first_k_dense_replace": $dense, "moe_layer_freq": 1, "n_routed_experts": 2,
  "n_shared_experts": 1, "hidden_size": 32, "q_lora_rank": 16, "kv_lora_rank": 16$indexer,
  "quantization_config": {"activation_scheme": "dynamic", "fmt": "e4m3", "quant_method": "fp8",
  "weight_block_size": [128, 128]}}
 JSON
     add model.embed_tokens.weight BF16 '[4,32]' 256 '\x3f'
-    for layer in 0 1 2; do
+    for ((layer = 0; layer <= layers; layer++)); do
         for norm in input_layernorm post_attention_layernorm self_attn.q_a_layernorm self_attn.kv_a_layernorm; do
             add model.layers.$layer.$norm.weight BF16 '[16]' 32 '\x3f'
         done
@@ -43,8 +43,8 @@ JSON
             add model.layers.$layer.self_attn.indexer.k_norm.bias F32 '[16]' 64 '\x00'
             add model.layers.$layer.self_attn.indexer.weights_proj.weight BF16 '[2,32]' 128 '\x3d'
         fi
-        if [ $layer = 0 ]; then
-            v3_mlp model.layers.0.mlp
+        if ((layer < dense)); then
+            v3_mlp model.layers.$layer.mlp
             continue
         fi
         add model.layers.$layer.mlp.gate.weight BF16 '[2,32]' 128 '\x3f'
@@ -54,11 +54,11 @@ JSON
         done
     done
     for norm in enorm hnorm shared_head.norm; do
-        add model.layers.2.$norm.weight BF16 '[32]' 64 '\x3f'
+        add model.layers.$layers.$norm.weight BF16 '[32]' 64 '\x3f'
     done
-    add model.layers.2.eh_proj.weight BF16 '[32,64]' 4096 '\x3d'
-    add model.layers.2.embed_tokens.weight BF16 '[4,32]' 256 '\x3f'
-    add model.layers.2.shared_head.head.weight BF16 '[4,32]' 256 '\x3f'
+    add model.layers.$layers.eh_proj.weight BF16 '[32,64]' 4096 '\x3d'
+    add model.layers.$layers.embed_tokens.weight BF16 '[4,32]' 256 '\x3f'
+    add model.layers.$layers.shared_head.head.weight BF16 '[4,32]' 256 '\x3f'
     add model.norm.weight BF16 '[32]' 64 '\x3f'
     add lm_head.weight BF16 '[4,32]' 256 '\x3f'
     safetensors "$1/model.safetensors" "{$header}" "$data"

@@ -13,6 +13,7 @@ import tempfile
 import textwrap
 from concurrent.futures import ThreadPoolExecutor
 
+import v3
 from faults import FAULTS, Copy
 from report import Checks, text
 
@@ -38,14 +39,19 @@ def made(command):
     return subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True).stdout
 
 
-def make(work):
-    """The folder of each checkpoint, and that of its BF16 values. One that is there is complete already."""
+def make(commands):
+    """commands: {name: (command, folder)}. The folder of each checkpoint, and that of its BF16 values. One that is
+    there is complete already."""
     folders = {}
-    for name, command in MADE.items():
-        folder = work / name.replace(", ", "-").replace(" ", "-")
-        made(["pipelines/" + command[0], "-q", *command[1:], DATA / "ckpt", folder])
-        folders[name] = folder, folder if name == "bf16" else unpack(folder)
+    for name, (command, folder) in commands.items():
+        made(["pipelines/" + command[0], "-q", *command[1:], folder])
+        folders[name] = folder, folder if name.endswith("bf16") else unpack(folder)
     return folders
+
+
+def v4_commands(work):
+    return {name: ([*command, DATA / "ckpt"], work / name.replace(", ", "-").replace(" ", "-"))
+            for name, command in MADE.items()}
 
 
 def unpack(folder):
@@ -89,14 +95,14 @@ def judge(checks, subject, engine, draft, verdict, why, want):
     checks.verdict(result, subject, ENGINES[engine], draft, verdict, what + (f": {rule}" if said != verdict and rule else ""))
 
 
-def let_engines_load(checks, engine, subjects, drafts):
-    """subjects: {name: (folder, unpacked)}"""
+def let_engines_load(checks, engine, subjects, drafts, script="client"):
+    """subjects: {name: (folder, unpacked)}. A draft is tried where the trunk loads."""
     cases, wants = [], {name: expected(folder) for name, (folder, _) in subjects.items()}
     for name, (folder, unpacked) in subjects.items():
-        for draft in (False, True) if drafts else (False,):
+        for draft in (False, True) if drafts and wants[name][engine, False][0] == "loads" else (False,):
             cases.append(f"{name}|{draft}={folder},{unpacked}" + (",draft" if draft else ""))
     judged = set()
-    for case, message in run(checks, ENGINES[engine], f"{engine}_client.py", cases):
+    for case, message in run(checks, ENGINES[engine], f"{engine}_{script}.py", cases):
         name, _, draft = (case or "").partition("|")
         if "verdict" in message:
             judged.add(case)
@@ -132,10 +138,27 @@ def check_reference(checks, work):
         plain_checks(checks, "Model Optimizer", "reference.py", [script, work], "altered checkpoints")
 
 
+def v3_jobs(work, faults):
+    """Those of V3's family; adds its planted faults to `faults`."""
+    folders = make(v3.made(work))
+    if not folders:
+        return {"v3": lambda checks: checks.add("skipped", "v3", "all", f"{v3.FIXTURES} has no fixtures of V3")}
+    planted = v3.plant(work, folders["v3, default"])
+    faults.update(planted)
+    return {
+        "vllm-v3": lambda checks: let_engines_load(checks, "vllm", folders, True, "v3"),
+        "sglang-v3": lambda checks: let_engines_load(checks, "sglang", folders, True, "v3"),
+        "transformers-v3": lambda checks: let_engines_load(checks, "transformers", folders, False, "v3"),
+        "vllm-v3-faults": lambda checks: let_engines_load(checks, "vllm", planted, True, "v3"),
+        "sglang-v3-faults": lambda checks: let_engines_load(checks, "sglang", planted, True, "v3"),
+    }
+
+
 def jobs(work):
     """What can run at the same time, each a function of Checks; and the names of the planted faults."""
-    folders = make(work)
+    folders = make(v4_commands(work))
     faults = plant_faults(work, folders["experts"])
+    every_fault = dict(faults)
     cases = [f"{name}={folder},{unpacked}" for name, (folder, unpacked) in folders.items()]
     layer = [folders["experts"][0], folders["bf16"][0], DATA / "golden/eval-ids.safetensors", work]
     return {
@@ -147,7 +170,8 @@ def jobs(work):
         "reference": lambda checks: check_reference(checks, work),
         "vllm-faults": lambda checks: let_engines_load(checks, "vllm", faults, False),
         "sglang-faults": lambda checks: let_engines_load(checks, "sglang", faults, False),
-    }, faults
+        **v3_jobs(work, every_fault),
+    }, every_fault
 
 
 def main():

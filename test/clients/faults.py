@@ -18,14 +18,14 @@ class Copy:
         shutil.copytree(folder, self.folder)
         self.index = json.loads((self.folder / "model.safetensors.index.json").read_text())
 
-    def edit(self, change):
-        """change(tensors of the shard that has the expert)"""
-        name = self.index["weight_map"][EXPERT + "w1.weight"]
-        t = {k: x.clone() for k, x in load_file(self.folder / name).items()}
-        change(t)
-        save_file(t, self.folder / name, metadata={"format": "pt"})
-        kept = {k: v for k, v in self.index["weight_map"].items() if v != name}
-        self.index["weight_map"] = kept | dict.fromkeys(t, name)
+    def edit(self, change, of=EXPERT):
+        """change(tensors of a shard), for each that has tensors whose names begin with `of`"""
+        for shard in {v for k, v in self.index["weight_map"].items() if k.startswith(of)}:
+            t = {k: x.clone() for k, x in load_file(self.folder / shard).items()}
+            change(t)
+            save_file(t, self.folder / shard, metadata={"format": "pt"})
+            kept = {k: v for k, v in self.index["weight_map"].items() if v != shard}
+            self.index["weight_map"] = kept | dict.fromkeys(t, shard)
         (self.folder / "model.safetensors.index.json").write_text(json.dumps(self.index))
 
     def config(self, change):
