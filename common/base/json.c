@@ -280,12 +280,26 @@ static size_t take_utf8(struct json_walk *walk, int c, char *out)
     return put_utf8(out, code);
 }
 
+/* Take the characters that stand for themselves, as far as they are read and there is room; returns
+ * the length of the string then. */
+static size_t take_plain(struct json_walk *walk, size_t length)
+{
+    for (; walk->at < walk->length && length < STRING_MAX; walk->at++) {
+        unsigned char c = (unsigned char)walk->window[walk->at];
+        if (c < ' ' || c >= 0x80 || c == '"' || c == '\\')
+            break;
+        walk->string[length++] = (char)c;
+    }
+    return length;
+}
+
 const char *json_walk_string(struct json_walk *walk)
 {
     if (!expect(walk, '"'))
         return NULL;
     size_t length = 0;
     for (;;) {
+        length = take_plain(walk, length);
         int c = take(walk);
         if (c == '"')
             break;

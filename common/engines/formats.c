@@ -1,6 +1,5 @@
 #include "engines/formats.h"
 
-
 #include "base/glob.h"
 #include "tensor/weight.h"
 

@@ -25,7 +25,8 @@ static const struct weight *chosen(const struct choice *choice, size_t line)
     const struct weight *w = weight_of(choice->weights, line);
     if (!w || w->format != choice->format)
         return NULL;
-    enum format wanted = choice->recipe ? recipe_choice(choice->recipe, w->module).format : FORMAT_PLAIN;
+    enum format wanted =
+        choice->recipe ? recipe_choice(choice->recipe, w->module).format : FORMAT_PLAIN;
     return wanted == FORMAT_PLAIN ? w : NULL;
 }
 

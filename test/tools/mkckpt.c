@@ -206,8 +206,8 @@ static struct form form_of(const struct tensor *tensor)
         return (struct form){HALVES(0x00ff), HALVES((127 + exponent) << 7), HALVES(0x8000)};
     case DTYPE_F32:
         if (is_scale(tensor))
-            return (struct form){WORDS(0x00ffffff), WORDS((127 - 1 + scale_exponent(tensor + 1)) << 23),
-                                 0};
+            return (struct form){WORDS(0x00ffffff),
+                                 WORDS((127 - 1 + scale_exponent(tensor + 1)) << 23), 0};
         if (length > 6 && !strcmp(tensor->name + length - 6, "_scale"))
             return (struct form){WORDS(0x00ffffff), WORDS((127 - 2) << 23), 0};
         return (struct form){WORDS(0x00ffffff), WORDS((127 + exponent) << 23), WORDS(0x80000000)};
@@ -332,8 +332,7 @@ static void write_checkpoint(const struct toc *toc, const struct options *o, jso
             before += toc->tensor[i].size;
             json_object_set_new(map, toc->tensor[i].name, json_string(name));
         }
-        write_shard(folder, name, tensor, i - first, o,
-                    layout_number(config, "n_routed_experts"));
+        write_shard(folder, name, tensor, i - first, o, layout_number(config, "n_routed_experts"));
         free(name);
     }
     json_t *index =

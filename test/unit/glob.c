@@ -52,7 +52,7 @@ static void many_stars(void **state)
     memset(name, 'a', sizeof name - 1);
     name[sizeof name - 1] = 0;
     for (size_t i = 0; i < sizeof pattern - 2; i += 2)
-        memcpy(pattern + i, "*a", 2);
+        strcpy(pattern + i, "*a");
     strcpy(pattern + sizeof pattern - 2, "b");
     assert_false(glob_matches(pattern, name));
 }

@@ -155,7 +155,8 @@ struct plan {
 
 static void add_fp8(struct plan *plan, const char *module, uint64_t rows, uint64_t cols)
 {
-    layout_add(plan->layout, DTYPE_F8_E8M0, (rows + 127) / 128, (cols + 127) / 128, module, ".scale");
+    layout_add(plan->layout, DTYPE_F8_E8M0, (rows + 127) / 128, (cols + 127) / 128, module,
+               ".scale");
     layout_add(plan->layout, DTYPE_F8_E4M3, rows, cols, module, ".weight");
 }
 
@@ -190,7 +191,8 @@ static void add_attention(struct plan *plan, uint64_t ratio)
         add_compressor(plan, "attn.compressor", ratio, d->head);
     if (ratio == 4) {
         add_compressor(plan, "attn.indexer.compressor", ratio, d->index_head);
-        layout_add(plan->layout, DTYPE_BF16, d->index_heads, d->hidden, "attn.indexer.weights_proj", ".weight");
+        layout_add(plan->layout, DTYPE_BF16, d->index_heads, d->hidden, "attn.indexer.weights_proj",
+                   ".weight");
         add_fp8(plan, "attn.indexer.wq_b", d->index_heads * d->index_head, d->q_rank);
     }
 }
