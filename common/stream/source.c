@@ -25,6 +25,12 @@ struct descriptor {
     unsigned users; /* number of acquisitions not yet released; open while not 0 */
     uint64_t used;  /* time of last use, for closing the oldest */
     bool opened;    /* ever opened */
+    bool fresh;     /* used since the last check */
+};
+
+/* Numbers of files. */
+struct list {
+    size_t *file, count, room;
 };
 
 struct descriptors {
@@ -32,8 +38,17 @@ struct descriptors {
     pthread_mutex_t mutex; /* guards all below */
     struct descriptor *of; /* by file */
     uint64_t clock;
-    size_t open;
+    struct list open, fresh; /* what is in these is not looked for among all */
 };
+
+static void list_add(struct list *list, size_t file)
+{
+    if (list->count == list->room) {
+        list->room = 2 * list->room + MAX_OPEN;
+        list->file = xgrow(list->file, list->room, sizeof *list->file);
+    }
+    list->file[list->count++] = file;
+}
 
 void sources_free(struct sources *sources)
 {
@@ -48,6 +63,8 @@ void sources_free(struct sources *sources)
         names_free(descriptors->labels);
         pthread_mutex_destroy(&descriptors->mutex);
         free(descriptors->of);
+        free(descriptors->open.file);
+        free(descriptors->fresh.file);
         free(descriptors);
     }
     free(sources->file);
@@ -182,15 +199,19 @@ static void check_unchanged(const struct source *file, const struct stat *status
 
 static void close_oldest(struct sources *sources)
 {
-    struct descriptor *of = sources->descriptors->of, *oldest = NULL;
-    for (size_t i = 0; i < sources->count; i++)
-        if (of[i].fd >= 0 && !of[i].users && (!oldest || of[i].used < oldest->used))
-            oldest = &of[i];
-    if (oldest) {
-        close(oldest->fd);
-        oldest->fd = -1;
-        sources->descriptors->open--;
+    struct list *open = &sources->descriptors->open;
+    struct descriptor *of = sources->descriptors->of;
+    size_t oldest = SIZE_MAX;
+    for (size_t i = 0; i < open->count; i++) {
+        const struct descriptor *this = &of[open->file[i]];
+        if (!this->users && (oldest == SIZE_MAX || this->used < of[open->file[oldest]].used))
+            oldest = i;
     }
+    if (oldest == SIZE_MAX)
+        return;
+    close(of[open->file[oldest]].fd);
+    of[open->file[oldest]].fd = -1;
+    open->file[oldest] = open->file[--open->count];
 }
 
 static int open_unchanged(const struct source *file)
@@ -214,12 +235,15 @@ static int use(struct sources *sources, size_t i)
     struct descriptor *descriptor = &descriptors->of[i];
     descriptor->used = ++descriptors->clock;
     if (descriptor->fd < 0) {
-        if (descriptors->open >= MAX_OPEN)
+        if (descriptors->open.count >= MAX_OPEN)
             close_oldest(sources);
         descriptor->fd = open_unchanged(&sources->file[i]);
         descriptor->opened = true;
-        descriptors->open++;
+        list_add(&descriptors->open, i);
     }
+    if (!descriptor->fresh)
+        list_add(&descriptors->fresh, i);
+    descriptor->fresh = true;
     descriptor->users++;
     return descriptor->fd;
 }
@@ -286,6 +310,26 @@ static void check_path(const struct source *file)
     if (stat(file->path, &status))
         die_errno("%s", file->path);
     check_unchanged(file, &status);
+}
+
+void sources_check_fresh(struct sources *sources)
+{
+    struct descriptors *descriptors = sources->descriptors;
+    if (!descriptors)
+        return;
+    pthread_mutex_lock(&descriptors->mutex);
+    struct list fresh = descriptors->fresh;
+    descriptors->fresh = (struct list){0};
+    for (size_t i = 0; i < fresh.count; i++) {
+        struct descriptor *of = &descriptors->of[fresh.file[i]];
+        of->fresh = of->users; /* what is being read is looked at the next time, too */
+        if (of->fresh)
+            list_add(&descriptors->fresh, fresh.file[i]);
+    }
+    pthread_mutex_unlock(&descriptors->mutex);
+    for (size_t i = 0; i < fresh.count; i++)
+        check_path(&sources->file[fresh.file[i]]);
+    free(fresh.file);
 }
 
 void sources_check(struct sources *sources)

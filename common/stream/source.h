@@ -66,6 +66,10 @@ void sources_read(struct sources *sources, size_t i, uint64_t offset, void *data
 void source_read(int fd, const char *path, uint64_t offset, void *data, size_t length,
                  const char *what);
 
+/* Check the files that were used since the last call again; one that has changed ends the process.
+ */
+void sources_check_fresh(struct sources *sources);
+
 /* Check all files that were ever opened again; one that has changed ends the process. */
 void sources_check(struct sources *sources);
 
