@@ -5,6 +5,7 @@
 #include <inttypes.h>
 #include <limits.h>
 #include <pthread.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -17,6 +18,7 @@
 #include "base/number.h"
 #include "base/text.h"
 #include "base/utf8.h"
+#include "stream/reach.h"
 
 enum { MAX_OPEN = 16 }; /* more only if more are in use at once */
 
@@ -68,6 +70,7 @@ void sources_free(struct sources *sources)
         free(descriptors);
     }
     free(sources->file);
+    free(sources->folder);
     *sources = (struct sources){0};
 }
 
@@ -214,7 +217,21 @@ static void close_oldest(struct sources *sources)
     open->file[oldest] = open->file[--open->count];
 }
 
-static int open_unchanged(const struct source *file)
+/* What is open, not what a name leads to: that may change meanwhile. */
+static void check_reach(const struct source *file, int fd, const char *folder)
+{
+    char link[32];
+    snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+    char *real = realpath(link, NULL);
+    if (!real) /* no /proc */
+        real = realpath(file->path, NULL);
+    if (!real)
+        die_errno("%s", file->path);
+    reach_check(file->path, real, folder);
+    free(real);
+}
+
+static int open_unchanged(const struct source *file, const char *folder)
 {
     struct stat status;
     if (stat(file->path, &status))
@@ -226,6 +243,7 @@ static int open_unchanged(const struct source *file)
     if (fd < 0 || fstat(fd, &status))
         die_errno("%s", file->path);
     check_unchanged(file, &status);
+    check_reach(file, fd, folder);
     return fd;
 }
 
@@ -237,7 +255,7 @@ static int use(struct sources *sources, size_t i)
     if (descriptor->fd < 0) {
         if (descriptors->open.count >= MAX_OPEN)
             close_oldest(sources);
-        descriptor->fd = open_unchanged(&sources->file[i]);
+        descriptor->fd = open_unchanged(&sources->file[i], sources->folder);
         descriptor->opened = true;
         list_add(&descriptors->open, i);
     }

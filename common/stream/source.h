@@ -25,6 +25,7 @@ struct source {
 struct sources {
     struct source *file;
     size_t count;
+    char *folder; /* of the checkpoint, which files may lie in (reach.h); NULL: not known */
     struct descriptors *descriptors; /* private to source.c: open files and their users */
 };
 

@@ -23,6 +23,8 @@ static const uint64_t toc_max = 1 << 30;
 void ts_in_reference(struct ts_in *in, const char *name, const char *text, uint64_t size,
                      size_t *source, uint64_t *offset)
 {
+    if (starts_with(name, "files/") && size <= SIDE_FILE_INLINE_MAX) /* see reach.h */
+        tar_refuse(in->tar, name, "a side file of up to 1 MiB by reference; not made by st-read");
     if (sources_parse(&in->checkpoint.sources, text, size, source, offset))
         return;
     char *shown = printable(xprintf("%.400s", text));
@@ -64,6 +66,8 @@ static void read_header(struct ts_in *in)
     if (error)
         die("%s: %s; the stream is damaged, make it again", what, error);
     free(what);
+    const char *source = json_string_value(json_object_get(in->header, "source"));
+    in->checkpoint.sources.folder = source ? xstrdup(source) : NULL;
     name_source(in);
 }
 
