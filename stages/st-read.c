@@ -247,6 +247,14 @@ static void take_options(struct options *o, struct stage *stage, int argc, char 
     stage_begin(stage, &program, args, argc, argv);
 }
 
+static void tell_folders(struct ts_in *in)
+{
+    size_t i;
+    json_t *folder, *folders = ts_folders(in);
+    json_array_foreach(folders, i, folder) warn("from %s", json_string_value(folder));
+    json_decref(folders);
+}
+
 int main(int argc, char **argv)
 {
     struct options o = {0};
@@ -274,6 +282,8 @@ int main(int argc, char **argv)
             !strcmp(toc->shard[due->shard], ts_toc(in)->shard[ts_present(in)->shard]))
             ts_pass(out, in);
     }
+    if (stage.verbose)
+        tell_folders(in);
     if (stage.verbose)
         warn("%zu of %zu tensors, %" PRIu64 " bytes", toc->count, ts_toc(in)->count,
              toc_bytes(toc, true));

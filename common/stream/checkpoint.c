@@ -136,7 +136,8 @@ static void add_side_file(struct checkpoint *checkpoint, const char *name, const
             printable(xstrdup(path)));
     checkpoint->file = xgrow(checkpoint->file, checkpoint->files + 1, sizeof *checkpoint->file);
     struct side_file *file = &checkpoint->file[checkpoint->files++];
-    *file = (struct side_file){.name = xstrdup(name), .size = (uint64_t)status.st_size};
+    *file = (struct side_file){
+        .name = xstrdup(name), .size = (uint64_t)status.st_size, .mode = status.st_mode};
     if (file->size > SIDE_FILE_INLINE_MAX) {
         file->source = sources_add(&checkpoint->sources, name, path);
         return;

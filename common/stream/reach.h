@@ -1,7 +1,7 @@
 /* reach.h: which files a checkpoint or a stream may lead to.
  *
- * A stream's references, and links in a downloaded folder, are read with the rights of whoever reads
- * them, and what they lead to ends up in the output. So a file must be one of these:
+ * A stream's references, and links in a downloaded folder, are read with the rights of whoever
+ * reads them, and what they lead to ends up in the output. So a file must be one of these:
  *
  *   what everybody may read: itself, and every folder on the way to it;
  *   tensors: a file that ends in .safetensors;

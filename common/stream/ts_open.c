@@ -90,7 +90,7 @@ static void read_side_files(struct ts_in *in)
         const char *path = entry->path;
         if (!starts_with(path, "files/"))
             break;
-        struct side_file file = {.name = xstrdup(path + 6)};
+        struct side_file file = {.name = xstrdup(path + 6), .mode = entry->mode};
         if (!side_file_name_valid(file.name) || side_file_excluded(file.name))
             tar_refuse(in->tar, path, "not a valid name of a side file; not made by st-read");
         if (names_add(names, file.name) != checkpoint->files)

@@ -17,24 +17,26 @@ leads() {
 
 # stream FILE SOURCE ENTRY LABEL: one of that entry, which refers to FILE, of a checkpoint in SOURCE.
 stream() {
-    local size mtime fraction toc='' tensors=0
+    local size mtime fraction
     read -r size mtime < <(stat -Lc '%s %.9Y' "$1")
     fraction=${mtime#*.}
-    [ "$3" != a ] || toc=$'a\tU8\t['$size$']\tm.safetensors\tdata\n' tensors=1
+    local bytes=$size
+    [ "$3" = a ] || bytes=4
     header=$(printf '{"format":"tensor-stream","version":1,"scope":"all","source":"%s","files":{"%s":{"path":"%s","size":%d,"mtime_ns":%s}},"quant":{},"history":[]} ' \
         "$2" "$4" "$1" "$size" "${mtime%.*}$fraction")
     {
         entry .stream "$header"
-        entry .toc "$toc"
+        entry .toc $'a\tU8\t['"$bytes"$']\tm.safetensors\tdata\n'
         reference "$3" "$4@0+$size"
-        entry .end "{\"tensors\":$tensors,\"bytes\":$((tensors * size)),\"plan\":false,\"counts\":[]}"$'\n'
+        [ "$3" = a ] || entry a abcd
+        entry .end "{\"tensors\":1,\"bytes\":$bytes,\"plan\":false,\"counts\":[]}"$'\n'
         head -c 1024 /dev/zero
     } >"$T/a.ts"
 }
 
-# kept_out PATTERN [read]: no program passes the bytes of $T/a.ts on.
+# kept_out PATTERN: no program passes the bytes of $T/a.ts on.
 kept_out() {
-    [ "${2-}" = read ] || refused "$1" st-write --partial "$T/out" "$T/a.ts"
+    refused "$1" st-write --partial "$T/out" "$T/a.ts"
     refused "$1" st-read --inline -o "$T/b.ts" "$T/a.ts"
     [ ! -e "$T/out" ] && [ ! -e "$T/b.ts" ]
     rm -rf "$T/out.partial"
@@ -71,10 +73,10 @@ kept_out() {
 
 @test "a side file does, and is small" {
     stream "$T/home/secret" "$T/c" files/LICENSE LICENSE
-    kept_out 'home/secret: leads to' read
+    kept_out 'home/secret: leads to'
     echo key >"$T/home/id_rsa"
     stream "$T/home/id_rsa" "$T/home" files/LICENSE LICENSE
-    kept_out 'files/LICENSE: a side file of up to 1 MiB by reference; not made by st-read' read
+    kept_out 'files/LICENSE: a side file of up to 1 MiB by reference; not made by st-read'
 }
 
 @test "links out of a folder that was downloaded" {
@@ -104,4 +106,33 @@ kept_out() {
         ln -s "../../blobs/${file##*/}.blob" "$T/hub/snapshots/abc/${file##*/}"
     done
     pipeline "st-read '$T/hub/snapshots/abc' | st-write -q '$T/out3'"
+}
+
+@test "what is written is no more readable than what it is made of, and where from is said" {
+    umask 022
+    cp -r "$NANO" "$T/d"
+    chmod -R u+w,go+r "$T/d"
+    mode() { stat -c %a "$T/out/$1"; }
+    pipeline "st-read '$T/d' | st-write -q '$T/out'"
+    [ "$(mode config.json),$(mode model-00001-of-00003.safetensors),$(mode .)" = 644,644,755 ]
+    rm -r "$T/out"
+    # A shard, a small side file, which is inside of the stream, and a large one.
+    head -c 2000000 /dev/zero >"$T/d/large.json"
+    for file in model-00002-of-00003.safetensors generation_config.json large.json; do
+        for bits in 600 640; do
+            chmod $bits "$T/d/$file"
+            pipeline "st-read '$T/d' | fp8-dequant -o '$T/mid.ts'"
+            st-write -q "$T/out" <"$T/mid.ts"
+            [ "$(mode config.json),$(mode model-00001-of-00003.safetensors),$(mode $file)" = $bits,$bits,$bits ]
+            [ "$(mode .),$(stat -c %a "$T/mid.ts")" = "$([ $bits = 600 ] && echo 700,600 || echo 750,640)" ]
+            rm -r "$T/out"
+            st-write -q "$T/out" "$T/d"
+            [ "$(mode $file)" = $bits ]
+            rm -r "$T/out"
+        done
+        chmod 644 "$T/d/$file"
+    done
+    st-read "$T/d" | st-write -n "$T/out" | grep -qx "from  $T/d"
+    st-read "$T/d" | st-write -n --json "$T/out" | jq -e --arg from "$T/d" '.folders == [$from]'
+    [ "$(st-read -v "$T/d" 2>&1 >/dev/null | head -n 1)" = "st-read: from $T/d" ]
 }
