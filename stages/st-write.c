@@ -265,6 +265,7 @@ static void forget(struct summary *s)
     json_decref(s->input);
     json_decref(s->output);
     json_decref(s->counts);
+    json_decref(s->folders);
     json_decref(s->notes);
 }
 
@@ -275,6 +276,7 @@ static struct summary summary_of(struct ts_in *in, struct toc *toc, const struct
 {
     return (struct summary){.input = json_incref(json_object_get(ts_header(in), "input")),
                             .output = formats_totals(toc),
+                            .folders = ts_folders(in),
                             .notes = summary_notes(in, configs, whole),
                             .classes = model_classes(ts_model(in)),
                             .file_bytes = shards_bytes(shards),
@@ -321,6 +323,7 @@ static void write_stream(struct ts_in *in, struct output_dir *output, const stru
     struct toc *toc = ts_toc(in);
     char hex[DIGEST_TEXT];
     const char *identity = identity_of(in, stage, hex);
+    ts_keep_private(in);
     if (!o->part)
         refuse_parts(output);
     if (!stage->plan && output_dir_was_done(output, identity, toc)) {

@@ -16,6 +16,7 @@
 #include "base/text.h"
 #include "model/model.h"
 #include "stream/index.h"
+#include "stream/reach.h"
 #include "stream/safetensors.h"
 #include "stream/shard_name.h"
 #include "stream/side_name.h"
@@ -66,11 +67,22 @@ static void refuse_cut_json(int fd, const char *path, off_t size)
         die("%s: is cut off, or its end never arrived; download it again", path);
 }
 
+/* A link may lead out of a folder that was downloaded: see reach.h. */
+static void check_reach(const struct checkpoint *checkpoint, const char *path)
+{
+    char *real = realpath(path, NULL);
+    if (!real)
+        die_errno("%s", path);
+    reach_check(path, real, checkpoint->folder);
+    free(real);
+}
+
 static void read_shard(struct checkpoint *checkpoint, const char *path)
 {
     struct toc *toc = checkpoint->toc;
     size_t before = toc->count;
     const char *label = shard_name_of(path);
+    check_reach(checkpoint, path);
     uint32_t shard = toc_shard(toc, label);
     size_t source = sources_add(&checkpoint->sources, label, path);
     checkpoint->shard_source =
@@ -142,12 +154,14 @@ static void add_side_file(struct checkpoint *checkpoint, const char *name, const
         warn("%s: neither a regular file nor a folder; left out", path);
         return;
     }
+    check_reach(checkpoint, path);
     if (!side_file_name_valid(name))
         die("%s: a side file's name must be UTF-8 without control characters; rename it",
             printable(xstrdup(path)));
     checkpoint->file = xgrow(checkpoint->file, checkpoint->files + 1, sizeof *checkpoint->file);
     struct side_file *file = &checkpoint->file[checkpoint->files++];
-    *file = (struct side_file){.name = xstrdup(name), .size = (uint64_t)status.st_size};
+    *file = (struct side_file){
+        .name = xstrdup(name), .size = (uint64_t)status.st_size, .mode = status.st_mode};
     if (file->size > SIDE_FILE_INLINE_MAX) {
         file->source = sources_add(&checkpoint->sources, name, path);
         return;
@@ -412,6 +426,7 @@ void checkpoint_open(struct checkpoint *checkpoint, char **path, size_t count)
         checkpoint->folder = realpath(path[0], NULL);
         if (!checkpoint->folder)
             die_errno("%s", path[0]);
+        checkpoint->sources.folder = xstrdup(checkpoint->folder);
         open_model(checkpoint, path[0]);
         read_folder(checkpoint, path[0]);
     } else {

@@ -12,6 +12,7 @@
 struct side_file {
     char *name;      /* relative to the checkpoint's folder */
     uint64_t size;   /* bytes */
+    unsigned mode;   /* its permissions */
     char *data;      /* for small files the bytes, NUL-terminated; NULL: by reference */
     size_t source;   /* by reference: index of the source file … */
     uint64_t offset; /* … and the offset in it */

@@ -28,6 +28,7 @@ struct source {
 struct sources {
     struct source *file;
     size_t count;
+    char *folder; /* of the checkpoint, which files may lie in (reach.h); NULL: not known */
     struct descriptors *descriptors; /* private to source.c: open files and their users */
 };
 
@@ -68,6 +69,10 @@ void sources_read(struct sources *sources, size_t i, uint64_t offset, void *data
 /* As sources_read(), from a descriptor of the file at `path`. */
 void source_read(int fd, const char *path, uint64_t offset, void *data, size_t length,
                  const char *what);
+
+/* Check the files that were used since the last call again; one that has changed ends the process.
+ */
+void sources_check_fresh(struct sources *sources);
 
 /* Check all files that were ever opened again; one that has changed ends the process. */
 void sources_check(struct sources *sources);

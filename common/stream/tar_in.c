@@ -143,7 +143,7 @@ const struct tar_entry *tar_peek(struct tar_in *tar)
     bool link = archive_entry_filetype(entry) == AE_IFLNK;
     const char *target = link ? archive_entry_symlink(entry) : NULL;
     tar->entry = (struct tar_entry){archive_entry_pathname(entry), link && !target ? "" : target,
-                                    archive_entry_size(entry)};
+                                    archive_entry_size(entry), archive_entry_perm(entry)};
     return &tar->entry;
 }
 

@@ -19,6 +19,7 @@ struct tar_entry {
     const char *path;
     const char *target; /* a symbolic link's text; NULL for a regular file */
     int64_t size;       /* bytes of a regular file, as announced */
+    unsigned mode;      /* its permissions */
 };
 
 /* Read an archive from `fd`, which tar_close() closes unless it is standard input. `name`, for

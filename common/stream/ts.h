@@ -78,6 +78,17 @@ char *ts_file_read(struct ts_in *in, size_t i);
 void ts_file_part(struct ts_in *in, size_t i, uint64_t offset, void *data, size_t size);
 bool ts_file_ref(const struct ts_in *in, size_t i, size_t *source, uint64_t *offset);
 
+/* Who may read it: its permissions, or 0600, 0640 or 0644, whichever is less. */
+unsigned ts_file_mode(const struct ts_in *in, size_t i);
+
+/* From now on, files that this process creates are no more readable than the least readable of the
+ * checkpoint's: the umask becomes so. A stream keeps side files' permissions; those of files that
+ * it refers to are looked at. */
+void ts_keep_private(struct ts_in *in);
+
+/* The folders of the files that references lead to, each once; the caller owns the array. */
+json_t *ts_folders(struct ts_in *in);
+
 /* The side file of that name as a JSON object, which the caller owns; NULL if there is none. */
 json_t *ts_file_json(struct ts_in *in, const char *name);
 

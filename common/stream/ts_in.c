@@ -3,6 +3,7 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "base/die.h"
 #include "base/json.h"
@@ -115,6 +116,43 @@ json_t *ts_file_json(struct ts_in *in, const char *name)
     free(what);
     free(data);
     return value;
+}
+
+unsigned ts_file_mode(const struct ts_in *in, size_t i)
+{
+    return (in->checkpoint.file[i].mode & 0044) | 0600;
+}
+
+void ts_keep_private(struct ts_in *in)
+{
+    const struct sources *sources = &in->checkpoint.sources;
+    unsigned readers = 0044;
+    for (size_t i = 0; i < sources->count; i++) {
+        struct stat status;
+        if (!stat(sources->file[i].path, &status))
+            readers &= status.st_mode;
+    }
+    for (size_t i = 0; i < in->checkpoint.files; i++)
+        if (in->checkpoint.file[i].data)
+            readers &= ts_file_mode(in, i);
+    unsigned others = ~readers & 0044, mask = umask(0);
+    umask(mask | others | others >> 1 | others >> 2);
+}
+
+json_t *ts_folders(struct ts_in *in)
+{
+    const struct sources *sources = &in->checkpoint.sources;
+    json_t *folders = json_array();
+    struct names *names = names_new();
+    for (size_t i = 0; i < sources->count; i++) {
+        const char *path = sources->file[i].path, *slash = strrchr(path, '/');
+        char *folder = xprintf("%.*s", slash > path ? (int)(slash - path) : 1, path);
+        if (names_add(names, folder) == json_array_size(folders))
+            json_array_append_new(folders, json_string(folder));
+        free(folder);
+    }
+    names_free(names);
+    return folders;
 }
 
 /* ---- tensors ---- */

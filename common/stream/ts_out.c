@@ -22,7 +22,7 @@
 #include "stream/ts.h"
 
 /* Output is written in blocks, except for pieces that are large themselves. */
-enum { BLOCK = 1 << 20, LARGE = 1 << 16 };
+enum { BLOCK = 1 << 20, LARGE = 1 << 16, PUBLIC = 0644 };
 
 struct ts_out {
     const struct stage *stage;
@@ -93,14 +93,14 @@ static la_ssize_t write_bytes(struct archive *archive, void *context, const void
 
 /* ---- entries ---- */
 
-static void begin_entry(struct ts_out *out, const char *path, uint64_t size)
+static void begin_entry(struct ts_out *out, const char *path, uint64_t size, unsigned mode)
 {
     if (out->sum)
         stream_digest_entry(out->sum, path, NULL);
     archive_entry_clear(out->entry);
     archive_entry_set_pathname(out->entry, path);
     archive_entry_set_filetype(out->entry, AE_IFREG);
-    archive_entry_set_perm(out->entry, 0644);
+    archive_entry_set_perm(out->entry, mode);
     archive_entry_set_size(out->entry, (la_int64_t)size);
     archive_entry_set_mtime(out->entry, 0, 0);
     check(out, archive_write_header(out->archive, out->entry));
@@ -121,7 +121,7 @@ static void write_data(struct ts_out *out, const void *data, size_t size)
 
 static void write_entry(struct ts_out *out, const char *path, const void *data, size_t size)
 {
-    begin_entry(out, path, size);
+    begin_entry(out, path, size, PUBLIC);
     write_data(out, data, size);
 }
 
@@ -183,7 +183,8 @@ static void write_side_files(struct ts_out *out, struct ts_in *in)
                     "copy them separately, or leave out --inline",
                     path, SIDE_FILES_MAX >> 20);
             char *data = ts_file_read(in, i);
-            write_entry(out, path, data, (size_t)size);
+            begin_entry(out, path, size, ts_file_mode(in, i));
+            write_data(out, data, (size_t)size);
             free(data);
         }
         free(path);
@@ -216,6 +217,8 @@ static void open_output(struct ts_out *out, struct ts_in *in)
     signal(SIGXFSZ, SIG_IGN); /* report a file size limit like other errors: EFBIG */
     if (out->stage->output)
         check_sources(out, in);
+    if (in)
+        ts_keep_private(in);
     output_open(&out->to, out->stage->output);
     if (isatty(out->to.fd))
         die_usage("%s is a terminal, and a tensor stream is binary; redirect it, pipe it into "
@@ -334,7 +337,7 @@ static const struct tensor *begin_line(struct ts_out *out, const char *name)
 
 static void pass_bytes(struct ts_out *out, const struct tensor *due, struct ts_in *in)
 {
-    begin_entry(out, due->name, due->size);
+    begin_entry(out, due->name, due->size, PUBLIC);
     char *buffer = xgrow(NULL, BLOCK, 1);
     for (uint64_t left = due->size; left;) {
         size_t size = left < BLOCK ? (size_t)left : BLOCK;
@@ -375,7 +378,7 @@ void ts_pass(struct ts_out *out, struct ts_in *in)
 void ts_begin(struct ts_out *out, const char *name)
 {
     const struct tensor *due = begin_line(out, name);
-    begin_entry(out, due->name, due->size);
+    begin_entry(out, due->name, due->size, PUBLIC);
     out->left = due->size;
 }
 

@@ -433,7 +433,7 @@ static void end_sync(struct shards *shards, struct output_dir *output, struct ts
     if (errno || fstat(syncing->fd, &status))
         die_errno("%s/%s: syncing it to disk", output->partial, shard->name);
     output_dir_close(syncing->fd, shard->name, false);
-    sources_check(ts_sources(in)); /* otherwise it may hold two states of a file */
+    sources_check_fresh(ts_sources(in)); /* otherwise it may hold two states of a file */
     char *lines = note_of(shards, shard, &status, in);
     journal_note(&output->journal, lines);
     read_notes(shards, lines);

@@ -58,6 +58,15 @@ static void print_side(FILE *out, const char *side, const json_t *totals)
     fputc('\n', out);
 }
 
+/* The stream may name any. */
+static void print_folders(FILE *out, const struct summary *s)
+{
+    size_t i;
+    json_t *folder;
+    json_array_foreach(s->folders, i, folder)
+        text_print(out, "%-5s %s\n", "from", json_string_value(folder));
+}
+
 static void print_totals(FILE *out, const struct summary *s)
 {
     char text[BYTES_TEXT];
@@ -257,6 +266,8 @@ void summary_print(const struct summary *s, const char *path, bool verbose)
 {
     char a[BYTES_TEXT], b[BYTES_TEXT], c[BYTES_TEXT], time[TIME_TEXT];
     text_print(stderr, "%s\n", path);
+    if (verbose)
+        print_folders(stderr, s);
     print_totals(stderr, s);
     print_counts(s);
     print_input_scales(s, verbose);
@@ -275,6 +286,7 @@ void summary_print_plan(const struct summary *s, const char *path)
 {
     char text[BYTES_TEXT];
     text_print(stdout, "plan for %s\n", path);
+    print_folders(stdout, s);
     print_totals(stdout, s);
     text_print(stdout, "%-5s %s\n", "free", bytes_text((double)s->free_bytes, text));
 }
@@ -282,12 +294,12 @@ void summary_print_plan(const struct summary *s, const char *path)
 void summary_print_json(const struct summary *s, bool plan)
 {
     json_t *document = json_pack(
-        "{s:b, s:O*, s:O, s:O*, s:O*, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:f}", "plan", (int)plan,
-        "input", s->input, "output", s->output, "counts", s->counts, "notes", s->notes,
-        "file_bytes", (json_int_t)s->file_bytes, "free_bytes", (json_int_t)s->free_bytes,
-        "shared_bytes", (json_int_t)s->shared, "copied_bytes", (json_int_t)s->copied,
-        "written_bytes", (json_int_t)s->written, "shards", (json_int_t)s->shards, "finished_shards",
-        (json_int_t)s->finished, "seconds", s->seconds);
+        "{s:b, s:O*, s:O*, s:O, s:O*, s:O*, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:f}", "plan",
+        (int)plan, "folders", s->folders, "input", s->input, "output", s->output, "counts",
+        s->counts, "notes", s->notes, "file_bytes", (json_int_t)s->file_bytes, "free_bytes",
+        (json_int_t)s->free_bytes, "shared_bytes", (json_int_t)s->shared, "copied_bytes",
+        (json_int_t)s->copied, "written_bytes", (json_int_t)s->written, "shards",
+        (json_int_t)s->shards, "finished_shards", (json_int_t)s->finished, "seconds", s->seconds);
     if (!document)
         die("out of memory");
     json_print(stdout, document, true);

@@ -10,10 +10,11 @@
 #include "write/config.h"
 
 struct summary {
-    json_t *input;  /* formats_totals() of the checkpoint that was read; may be NULL */
-    json_t *output; /* of the one that is written */
-    json_t *counts; /* of all stages, in the whole checkpoint; may be NULL */
-    json_t *notes;  /* summary_notes() of the output */
+    json_t *input;   /* formats_totals() of the checkpoint that was read; may be NULL */
+    json_t *output;  /* of the one that is written */
+    json_t *counts;  /* of all stages, in the whole checkpoint; may be NULL */
+    json_t *folders; /* ts_folders() of the stream */
+    json_t *notes;   /* summary_notes() of the output */
     const struct expert_class *classes; /* of the model's routed experts */
     uint64_t file_bytes;
     uint64_t free_bytes;
