@@ -96,14 +96,14 @@ apart() {
 # conversion_begin: make $scratch, in which amax.ts will be. What is not a pipeline's first stage reads $weights: a
 # source that ends in zeros through st-read, too; its table alone, where no more is looked at.
 conversion_begin() {
-    local table=()
+    local headers=()
     make_scratch
     trap end_conversion EXIT
     weights=$source
     [ -n "${zeros[*]}" ] || return 0
     weights=$scratch/source.ts
-    [ -n "${calib[*]}$eval" ] || table=("${plan[@]}")
-    quietly st-read "${table[@]}" "${zeros[@]}" -o "$weights" "$source" || blame $? st-read
+    [ -n "${calib[*]}$eval" ] || headers=("${plan[@]}")
+    quietly st-read "${headers[@]}" "${zeros[@]}" -o "$weights" "$source" || blame $? st-read
 }
 
 end_conversion() {

@@ -188,6 +188,7 @@ static void write_tensors(struct ts_in *in, struct output_dir *output, const str
                           struct shards *shards)
 {
     uint32_t *line = toc_lines_in(ts_toc(in), toc);
+    shards_note_sources(shards, output, in);
     for (const struct tensor *tensor; (tensor = ts_next(in));)
         if (!tensor->context)
             shards_write(shards, output, in, line[tensor - ts_toc(in)->tensor]);
@@ -228,9 +229,9 @@ static void add_zeros(struct summary *s, uint64_t zeros, const char *first)
 {
     if (!s->counts)
         s->counts = json_array();
-    if (zeros && json_array_append_new(s->counts, json_pack("{s:s, s:I, s:s}", "program", "st-write",
-                                                            "zero_weights", (json_int_t)zeros,
-                                                            "zero_first", first)))
+    if (zeros && json_array_append_new(
+                     s->counts, json_pack("{s:s, s:I, s:s}", "program", "st-write", "zero_weights",
+                                          (json_int_t)zeros, "zero_first", first)))
         die("out of memory");
 }
 
@@ -314,6 +315,19 @@ static void take_bytes(struct summary *s, const struct copier *copier)
     s->written = copier->written;
 }
 
+/* Write all shards, and unless it is a part, what belongs to them. */
+static void write_all(struct ts_in *in, struct output_dir *output, struct toc *toc,
+                      struct shards *shards, struct copier *copier, const struct configs *configs,
+                      const struct options *o, const struct stage *stage)
+{
+    write_tensors(in, output, toc, shards);
+    if (o->verify)
+        shards_verify(shards, output, in);
+    if (!o->part)
+        write_rest(in, output, toc, copier, configs, &(struct card){ts_end_counts(in), o->lines},
+                   stage);
+}
+
 /* Write a stream to a folder, or with -n print its plan. Closes the stream. */
 static void write_stream(struct ts_in *in, struct output_dir *output, const struct options *o,
                          const struct stage *stage, double start)
@@ -353,13 +367,7 @@ static void write_stream(struct ts_in *in, struct output_dir *output, const stru
     } else {
         if (!continued)
             output_dir_begin(output, identity, toc);
-        shards_note_sources(shards, output, in);
-        write_tensors(in, output, toc, shards);
-        if (o->verify)
-            shards_verify(shards, output, in);
-        if (!o->part)
-            write_rest(in, output, toc, &copier, &configs,
-                       &(struct card){ts_end_counts(in), o->lines}, stage);
+        write_all(in, output, toc, shards, &copier, &configs, o, stage);
     }
     s.counts = json_deep_copy(ts_end_counts(in));
     if (!stage->plan)
@@ -551,8 +559,8 @@ static bool enter_part(struct output_dir *output, struct ts_in *in, const struct
     return true;
 }
 
-/* Check that the files of all parts' shards are as they were noted; with `read`, byte for byte. Adds
- * the zeros that they hold to the summary's counts. */
+/* Check that the files of all parts' shards are as they were noted; with `read`, byte for byte.
+ * Adds the zeros that they hold to the summary's counts. */
 static void check_shards(struct shards *shards, const char *partial, struct ts_in *in, bool read,
                          struct summary *s)
 {

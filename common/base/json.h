@@ -61,8 +61,8 @@ json_t *json_load_within(const char *data, size_t length, size_t flags, size_t m
                          json_error_t *error);
 json_t *json_file_within(const char *path, size_t flags, json_error_t *error);
 
-/* Parse a small file's content, of up to JSON_MEMORY, as a JSON object, which the caller owns. If it is not one, end the
- * process with `name`, line and reason. */
+/* Parse a small file's content, of up to JSON_MEMORY, as a JSON object, which the caller owns. If
+ * it is not one, end the process with `name`, line and reason. */
 json_t *json_object_from(const char *data, size_t length, const char *name);
 
 /* `value` as JSON text with a newline at its end; keys in the object's own order, or sorted. The

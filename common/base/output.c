@@ -92,8 +92,8 @@ bool output_is_same(const char *a, const char *b)
     return same;
 }
 
-/* A name beside `path` that no file has, by trying; `make` makes the file, and returns false if there
- * is one. The caller frees it. */
+/* A name beside `path` that no file has, by trying; `make` makes the file, and returns false if
+ * there is one. The caller frees it. */
 static char *unused_name(const char *path, bool (*make)(const char *name, int *fd), int *fd)
 {
     for (unsigned i = 1;; i++) {

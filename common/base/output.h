@@ -22,8 +22,8 @@ struct output {
     char *temporary;  /* the name that the file has until then; NULL if it has none */
 };
 
-/* Open `file`, a string that must outlive the output; NULL is standard output, which is the output's
- * alone from then on: descriptor 1 becomes another of standard error.
+/* Open `file`, a string that must outlive the output; NULL is standard output, which is the
+ * output's alone from then on: descriptor 1 becomes another of standard error.
  *
  * A regular file is a new one, which no other process can write, link or replace: it has no name
  * until it is complete. So a failed or killed run leaves nothing, an old file stays until then, and

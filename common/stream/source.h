@@ -4,7 +4,8 @@
  * ctime from when the stream was made. It is checked (regular, and these) when it is opened and
  * again after the last use. A file that was replaced by one of the same size and mtime has another
  * ctime, which only the kernel sets; so its inode, which is not the same for long on some
- * filesystems (FUSE), need not be compared. Only a few files are open at a time: those in use and the last ones used.
+ * filesystems (FUSE), need not be compared. Only a few files are open at a time: those in use and
+ * the last ones used.
  *
  * Threads: during sources_add(), sources_from_json() and sources_free() no other thread may use the
  * sources. Any thread may call any other function at any time. */

@@ -32,13 +32,13 @@ struct ts_out {
     struct output to;
     char *block; /* BLOCK bytes, of which `held` are not written yet */
     size_t held;
-    size_t next;    /* the next line to write */
-    uint64_t left;  /* bytes of the current tensor still to be written */
-    uint64_t bytes; /* payload, inline and by reference */
+    size_t next;          /* the next line to write */
+    uint64_t left;        /* bytes of the current tensor still to be written */
+    uint64_t bytes;       /* payload, inline and by reference */
     struct checksum *sum; /* of what was written (stream_digest.h) */
-    char *index;    /* of the stage, as counts.h has it */
-    json_t *counts; /* this stage's; NULL if it has none */
-    json_t *fresh;  /* those of them that no entry has yet, of the shard of the last line */
+    char *index;          /* of the stage, as counts.h has it */
+    json_t *counts;       /* this stage's; NULL if it has none */
+    json_t *fresh;        /* those of them that no entry has yet, of the shard of the last line */
 };
 
 static void check(struct ts_out *out, la_ssize_t result)

@@ -280,8 +280,8 @@ static int lock(const char *path)
     return folder;
 }
 
-/* True if files that this process makes in the open folder get the owner that it has itself. On NFS,
- * root may be somebody else. */
+/* True if files that this process makes in the open folder get the owner that it has itself. On
+ * NFS, root may be somebody else. */
 static bool is_own(int folder, const struct stat *status)
 {
     struct stat made;
@@ -344,8 +344,8 @@ static bool is_noted(const char *path, const char *word, const struct journal *j
     return same;
 }
 
-/* If DST.partial is marked as the old checkpoint, remove it, unless the new one is not there. True if it was replaced by the run of
- * `identity` and `toc`. */
+/* If DST.partial is marked as the old checkpoint, remove it, unless the new one is not there. True
+ * if it was replaced by the run of `identity` and `toc`. */
 static bool remove_replaced(const struct output_dir *output, const char *identity,
                             const struct toc *toc)
 {

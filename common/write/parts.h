@@ -41,9 +41,9 @@ uint64_t parts_left_over(const char *partial);
 /* The notes in the folder of a complete part, which the caller frees. */
 char *parts_notes(const char *folder);
 
-/* All shards of a part are in `folder`: write its part.ts and part.notes, which are `notes`. `toc` is the part's whole table; `in`
- * may have brought only what an earlier run had not finished, which left `finished` shards. Closes
- * `in`. */
+/* All shards of a part are in `folder`: write its part.ts and part.notes, which are `notes`. `toc`
+ * is the part's whole table; `in` may have brought only what an earlier run had not finished, which
+ * left `finished` shards. Closes `in`. */
 void parts_leave(const char *folder, const struct stage *stage, struct ts_in *in,
                  const struct toc *toc, const char *notes, const char *identity, uint64_t finished);
 
@@ -57,9 +57,9 @@ struct parts {
     char identity[DIGEST_TEXT];
 };
 
-/* Read the part.ts and part.notes of all parts in `partial`. A missing or incomplete part, parts that
- * do not belong together, and a file in one that is not the part's end the process. parts_free()
- * frees the content. */
+/* Read the part.ts and part.notes of all parts in `partial`. A missing or incomplete part, parts
+ * that do not belong together, and a file in one that is not the part's end the process.
+ * parts_free() frees the content. */
 void parts_gather(struct parts *parts, const char *partial);
 void parts_free(struct parts *parts);
 

@@ -381,7 +381,8 @@ void shards_check(struct shards *shards, const char *folder, struct ts_in *in, s
     else
         proof.value = read_inline(shards, in, 0, NULL);
     if (!own || !shard_record_has(shard->noted[own - shard->line], &proof, ts_sources(in)))
-        die("%s: tensor %s is not what it was when an earlier run finished %s: the stream has other "
+        die("%s: tensor %s is not what it was when an earlier run finished %s: the stream has "
+            "other "
             "data; remove the folder (rm -r) to start again",
             folder, tensor->name, shard->name);
 }
@@ -525,8 +526,7 @@ void shards_write(struct shards *shards, struct output_dir *output, struct ts_in
         if (!written)
             put_off(shards, output, in, line, source, from);
     } else {
-        shards->proof[line] =
-            (struct proof){PROOF_CHECKSUM, read_inline(shards, in, to, what)};
+        shards->proof[line] = (struct proof){PROOF_CHECKSUM, read_inline(shards, in, to, what)};
         shards->copier->written += tensor->size;
     }
     free(what);

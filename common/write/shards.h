@@ -39,8 +39,8 @@ uint64_t shards_bytes(const struct shards *shards);
  * sources that something happened to since (touched.h); returns how many. */
 size_t shards_resume(struct shards *shards, const struct output_dir *output);
 
-/* Note in the journal which shards of an earlier run are not finished, and what the sources of `in` are like
- * (touched.h). */
+/* Note in the journal which shards of an earlier run are not finished, and what the sources of `in`
+ * are like (touched.h). */
 void shards_note_sources(const struct shards *shards, struct output_dir *output, struct ts_in *in);
 
 /* The notes of all finished shards, as in the journal, which the caller frees. */
@@ -60,9 +60,9 @@ uint64_t shards_to_write(const struct shards *shards);
 uint64_t shards_left_over(const struct shards *shards, const struct output_dir *output);
 
 /* Write the current tensor of `in` as that line of the table: shared or copied if it comes by
- * reference, otherwise through memory. If its shard is finished, shards_check() instead. The file is created with its first
- * tensor (full size, header in place). After its last tensor, syncing begins. `output` must be the
- * same in all calls. */
+ * reference, otherwise through memory. If its shard is finished, shards_check() instead. The file
+ * is created with its first tensor (full size, header in place). After its last tensor, syncing
+ * begins. `output` must be the same in all calls. */
 void shards_write(struct shards *shards, struct output_dir *output, struct ts_in *in, size_t line);
 
 /* Check that the current tensor of `in`, that line of the table, is what its finished shard in
@@ -81,9 +81,9 @@ size_t shards_missing(const struct shards *shards);
  * as to be written again, and ends the process. */
 void shards_verify(struct shards *shards, struct output_dir *output, struct ts_in *in);
 
-/* How many matrices and their scales are all zeros in the file of the i-th shard, open as `fd`; with
- * *first NULL, it becomes the name of the first. As incomplete downloads leave them: nothing else
- * reads what was copied by reference. */
+/* How many matrices and their scales are all zeros in the file of the i-th shard, open as `fd`;
+ * with *first NULL, it becomes the name of the first. As incomplete downloads leave them: nothing
+ * else reads what was copied by reference. */
 uint64_t shards_zeros(const struct shards *shards, size_t i, int fd, const char **first);
 
 /* Compare the current tensor of `in`, that line of the table, with the shard of a finished

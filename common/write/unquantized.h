@@ -7,8 +7,8 @@
 #include "model/model.h"
 
 /* The modules of matrices that are not quantized, as patterns that serving engines match with the
- * beginnings of names: "X*" for all of X where nothing quantized begins so ("X.*" where only another
- * module does, as layers.10 for layers.1), else the module itself. Sorted by the names in
+ * beginnings of names: "X*" for all of X where nothing quantized begins so ("X.*" where only
+ * another module does, as layers.10 for layers.1), else the module itself. Sorted by the names in
  * calibration dumps; then each MTP layer that is not quantized, as a whole. Embeddings are none. An
  * array that the caller owns.
  *

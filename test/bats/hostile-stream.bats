@@ -333,12 +333,12 @@ bad_all() {
     diff <(st-read "$NANO" | tar tf - | grep ^files/) <(st-read "$T/c" | tar tf - | grep ^files/)
     # As deep as st-read goes.
     deep=1/2/3/4/5/6/7/8/9/10/11/12/13/14/15/16
-    side() { entry files/$deep/x x; }
+    side() { entry "files/$deep/x" x; }
     stream begin side tensors finish
     st-write -q "$T/out" "$T/a.ts"
     [ -s "$T/out/$deep/x" ]
     rm -r "$T/out"
-    side() { entry files/$deep/17/x x; }
+    side() { entry "files/$deep/17/x" x; }
     stream begin side tensors finish
     bad 'not a valid name of a side file'
 }

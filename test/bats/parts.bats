@@ -439,7 +439,8 @@ joined() {
     for i in 1 2 3; do
         st-read --part $i/3 "$NANO" | nvfp4-cast -q --amax "$T/amax.ts" | st-write --part "$T/out" 2>"$T/part"
         grep -q '^lossless' "$T/part"
-        ! grep -E '^(vLLM|SGLang|no engine)' "$T/part"
+        run grep -E '^(vLLM|SGLang|no engine)' "$T/part"
+        [ "$status" -eq 1 ]
     done
     st-write --join "$T/out" 2>"$T/joined"
     grep -q '^vLLM' "$T/joined"

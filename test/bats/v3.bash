@@ -54,11 +54,11 @@ JSON
         done
     done
     for norm in enorm hnorm shared_head.norm; do
-        add model.layers.$layers.$norm.weight BF16 '[32]' 64 '\x3f'
+        add "model.layers.$layers.$norm.weight" BF16 '[32]' 64 '\x3f'
     done
-    add model.layers.$layers.eh_proj.weight BF16 '[32,64]' 4096 '\x3d'
-    add model.layers.$layers.embed_tokens.weight BF16 '[4,32]' 256 '\x3f'
-    add model.layers.$layers.shared_head.head.weight BF16 '[4,32]' 256 '\x3f'
+    add "model.layers.$layers.eh_proj.weight" BF16 '[32,64]' 4096 '\x3d'
+    add "model.layers.$layers.embed_tokens.weight" BF16 '[4,32]' 256 '\x3f'
+    add "model.layers.$layers.shared_head.head.weight" BF16 '[4,32]' 256 '\x3f'
     add model.norm.weight BF16 '[32]' 64 '\x3f'
     add lm_head.weight BF16 '[4,32]' 256 '\x3f'
     safetensors "$1/model.safetensors" "{$header}" "$data"

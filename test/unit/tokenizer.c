@@ -829,7 +829,8 @@ static void samples(void **state)
                  "wanted x+y; the row has x; name what holds the text with --field");
     check_sample(CHAT_V4, NULL, "{}", NULL, "the row has no field");
     check_sample(CHAT_V4, NULL, "{\"text\": 1}", NULL, "text is not a text");
-    check_sample(CHAT_V4, NULL, "[\"text\"]", NULL, "a row must be a JSON object, such as {\"text\": \"...\"}");
+    check_sample(CHAT_V4, NULL, "[\"text\"]", NULL,
+                 "a row must be a JSON object, such as {\"text\": \"...\"}");
     check_sample(CHAT_V4, NULL, "{\"text\": \"a\"} x", NULL, "end of file expected");
     check_sample(CHAT_V4, NULL, "{\"text\": \"\\ud800\"}", NULL, "invalid Unicode");
     check_sample(CHAT_V4, NULL, "", NULL, "");
