@@ -5,10 +5,12 @@
 #include <stdint.h>
 #include <sys/stat.h>
 
-/* When the file was last modified, in nanoseconds since the epoch. */
+/* When the file was last modified, in nanoseconds since the epoch; modulo 2^64, which a time after
+ * 2262 needs. */
 static inline int64_t mtime_ns(const struct stat *status)
 {
-    return (int64_t)status->st_mtim.tv_sec * 1000000000 + status->st_mtim.tv_nsec;
+    uint64_t seconds = (uint64_t)status->st_mtim.tv_sec;
+    return (int64_t)(seconds * 1000000000 + (uint64_t)status->st_mtim.tv_nsec);
 }
 
 /* When its status was last changed: by writing, renaming, linking, or another mode. Only the kernel

@@ -101,7 +101,8 @@ static char *matrices_of(const struct model *model, const struct place *place)
 json_t *effective_scales(const struct effective *effective)
 {
     json_t *all = json_array();
-    qsort(effective->product, effective->count, sizeof *effective->product, by_place);
+    if (effective->count)
+        qsort(effective->product, effective->count, sizeof *effective->product, by_place);
     for (size_t i = 0; i < effective->count; i++) {
         const struct product *product = &effective->product[i];
         char path[TENSOR_NAME_MAX + 1];

@@ -79,8 +79,10 @@ void report_record(enum report form, json_t *record)
 json_t *report_shape(const struct tensor *tensor)
 {
     json_t *shape = json_array();
-    for (unsigned i = 0; i < tensor->rank; i++)
-        json_array_append_new(shape, json_integer((json_int_t)tensor->dim[i]));
+    for (unsigned i = 0; i < tensor->rank; i++) /* JSON's integers are signed; a real is near */
+        json_array_append_new(shape, tensor->dim[i] <= INT64_MAX
+                                         ? json_integer((json_int_t)tensor->dim[i])
+                                         : json_real((double)tensor->dim[i]));
     return shape;
 }
 

@@ -53,15 +53,15 @@ static void read_header(struct ts_in *in)
     in->header = json_object_from(data, size, what);
     free(data);
     const char *format = NULL, *scope = NULL;
-    int version = 0;
+    json_int_t version = 0; /* an int would take 2^32 + 1 for 1 */
     json_t *files = NULL, *history = NULL, *quant = NULL;
-    if (json_unpack(in->header, "{s:s, s:i, s:s, s:o, s:o, s:o}", "format", &format, "version",
+    if (json_unpack(in->header, "{s:s, s:I, s:s, s:o, s:o, s:o}", "format", &format, "version",
                     &version, "scope", &scope, "files", &files, "quant", &quant, "history",
                     &history) ||
         strcmp(format, "tensor-stream") != 0 || !json_is_array(history) || !json_is_object(quant))
         die("%s: malformed; not a tensor stream (st-read makes one)", what);
     if (version != 1)
-        die("%s: version %d; this program reads version 1", what, version);
+        die("%s: version %" JSON_INTEGER_FORMAT "; this program reads version 1", what, version);
     char *error = sources_from_json(&in->checkpoint.sources, files);
     if (error)
         die("%s: %s; the stream is damaged, make it again", what, error);

@@ -713,3 +713,22 @@ counted() {
         bad '\.end: malformed, or its counts do not match'
     done
 }
+
+@test "numbers beyond what they are kept in: versions, dimensions, times" {
+    whole=$(header)
+    raw() { text_entry .stream "$raw" && entry .toc "$toc" && tensors && finish; }
+    for version in 4294967297 -4294967295 18446744073709551617; do
+        raw=${whole/\"version\":1/\"version\":$version}
+        stream raw
+        bad '\.stream: .*(version -?[0-9]+; this program reads version 1|too big)'
+    done
+    toc=$'a\tU8\t[4]\tm.safetensors\tdata\nb\tU8\t[2,3]\tm.safetensors\tdata\nc\tU8\t[9223372036854775808,18446744073709551615,0]\tm.safetensors\tdata\n'
+    end='{"tensors":3,"bytes":10,"plan":false,"counts":[]}'
+    empty() { entry c ''; }
+    stream begin tensors empty finish
+    [ "$(st-ls --json "$T/a.ts" | jq -c 'select(.name == "c").shape | map(. > 9e18)')" = '[true,true,false]' ]
+    # After 2262, nanoseconds do not fit.
+    cp -r "$NANO" "$T/late"
+    touch -d '@20000000000' "$T/late/model-00001-of-00003.safetensors"
+    pipeline "st-read '$T/late' | st-sum" | diff - <(st-sum "$NANO")
+}
