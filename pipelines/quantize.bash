@@ -78,6 +78,16 @@ calibration, or an NVFP4 checkpoint of this model; --input-scale 1 does without"
 
 # conversion_begin: make $scratch, in which amax.ts will be. What is not a pipeline's first stage reads $weights: a
 # source that ends in zeros through st-read, too.
+# refuse_types PIPELINE TYPE...: a source of one of these model types is for that pipeline, whose recipes differ.
+refuse_types() {
+    local type
+    type=$(sed -n 's/.*"model_type" *: *"\([^"]*\)".*/\1/p' "$source/config.json" 2>/dev/null | head -n 1) || :
+    [[ " ${*:2} " != *" $type "* ]] || [ -z "$type" ] || {
+        echo "$program: $source: its model_type is $type, which $1 converts" >&2
+        exit 1
+    }
+}
+
 conversion_begin() {
     scratch=$(mktemp -d)
     trap end_conversion EXIT

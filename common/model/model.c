@@ -428,6 +428,12 @@ uint32_t model_count(const struct model *model, const char *key)
     return count > 0 && count < UINT32_MAX ? (uint32_t)count : 0;
 }
 
+const char *model_scale_name(const struct model *model)
+{
+    const struct rank_files *files = model->family->ranks;
+    return files && files->scale ? files->scale : "scale";
+}
+
 uint32_t model_experts(const struct model *model, const struct place *place)
 {
     const struct family *family = model->family;

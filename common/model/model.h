@@ -112,6 +112,9 @@ struct fp8_block {
 };
 bool model_fp8_block(const struct model *model, unsigned i, struct fp8_block *block);
 
+/* The last component of the names of FP8 weights' scales by blocks; static. */
+const char *model_scale_name(const struct model *model);
+
 /* Convert a module's name to that in the reference's calibration dumps, and back: buffers of
  * TENSOR_NAME_MAX + 1 bytes. A name that the family does not know stays. */
 void model_to_dump(const struct model *model, const char *module, char *dumped);
