@@ -197,6 +197,8 @@ static unsigned expert_class(const struct model *model, const struct place *plac
     return is_draft(model, place) ? CLASS_MTP : CLASS_SCORE;
 }
 
+static const char *const unused_quantizer[] = {"kv_bmm_quantizer", "pe_bmm_quantizer", NULL};
+
 static const char *const others[] = {"deepseek_v32", "kimi_k2", NULL};
 
 const struct family family_deepseek_v3 = {
@@ -210,6 +212,8 @@ const struct family family_deepseek_v3 = {
     .shapes = shapes,
     .amax_separator = ".",
     .dumped_as_ranks = true,
+    .unused_beside = "kv_b_proj",
+    .unused_quantizer = unused_quantizer,
     .classes = classes,
     .expert_class = expert_class,
     .ranks = &ranks,

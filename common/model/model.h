@@ -120,6 +120,13 @@ const char *model_scale_name(const struct model *model);
 void model_to_dump(const struct model *model, const char *module, char *dumped);
 void model_from_dump(const struct model *model, const char *dumped, char *module);
 
+/* True if the reference's summary of quantizers also lists those that are disabled: of all other
+ * matrices of the layers and of the head's. And the i-th one that it has beside a module for a
+ * product without weights ("layers.3.attn.kv_bmm_quantizer"), always disabled, into `name`
+ * (TENSOR_NAME_MAX + 1 bytes); false after the last. */
+bool model_lists_disabled(const struct model *model);
+bool model_unused_quantizer(const struct model *model, const char *module, unsigned i, char *name);
+
 /* True if the model multiplies with the router's weight before the last matrix of an expert.
  * Serving engines do it after. */
 bool model_weighs_early(const struct model *model);
