@@ -93,6 +93,16 @@ apart() {
     done
 }
 
+# refuse_types PIPELINE TYPE...: a source of one of these model types is for that pipeline, whose recipes differ.
+refuse_types() {
+    local type
+    type=$(sed -n 's/.*"model_type" *: *"\([^"]*\)".*/\1/p' "$source/config.json" 2>/dev/null | head -n 1) || :
+    [[ " ${*:2} " != *" $type "* ]] || [ -z "$type" ] || {
+        echo "$program: $source: its model_type is $type, which $1 converts" >&2
+        exit 1
+    }
+}
+
 # conversion_begin: make $scratch, in which amax.ts will be. What is not a pipeline's first stage reads $weights: a
 # source that ends in zeros through st-read, too; its table alone, where no more is looked at.
 conversion_begin() {

@@ -85,6 +85,8 @@ struct table {
     uint64_t drafts;               /* filled in for drafts that were not calibrated */
     uint64_t raw;                  /* weight amaxes left out, as they are of codes without scales */
     struct recipe *recipe;         /* of --recipe for --model, or NULL */
+    char **disabled; /* quantizers that the reference has, too, in the model's order */
+    size_t disabled_count;
     /* Of how many experts' w2 the input has both amaxes (see amax.h), and of how many one; and
      * which one, "engine" or "reference". */
     uint64_t both, one;
@@ -532,6 +534,28 @@ static void want(struct table *table, struct gaps *gaps, const char *module)
     gaps->module[gaps->count++] = xstrdup(module);
 }
 
+static void add_disabled(struct table *table, char *name)
+{
+    table->disabled = xgrow(table->disabled, table->disabled_count + 1, sizeof *table->disabled);
+    table->disabled[table->disabled_count++] = name;
+}
+
+/* A matrix without amaxes: its quantizers are disabled. So are those for products without weights
+ * beside any matrix. */
+static void find_disabled(struct table *table, const struct weight *w, bool wanted)
+{
+    char name[TENSOR_NAME_MAX + 1];
+    bool layer = w->place.section == SECTION_LAYERS;
+    bool listed = (layer && !w->place.stays) || w->place.section == SECTION_HEAD;
+    for (int which = 0; which <= AMAX_WEIGHT && listed && !wanted; which++) {
+        char *quantizer = amax_name(table->model, w->module, (enum amax_which)which);
+        *strrchr(quantizer, '.') = 0; /* "._amax" */
+        add_disabled(table, quantizer);
+    }
+    for (unsigned i = 0; layer && model_unused_quantizer(table->model, w->module, i, name); i++)
+        add_disabled(table, xstrdup(name));
+}
+
 /* Those of the recipe in the checkpoint, which must be complete: what it lacks would be blamed on
  * the calibration. */
 static void want_for_model(struct table *table, struct ts_in *model, struct gaps *gaps)
@@ -543,10 +567,12 @@ static void want_for_model(struct table *table, struct ts_in *model, struct gaps
     recipe_check(table->recipe, table->model, ts_toc(model), ts_is_whole(model), ts_name(model));
     for (size_t i = 0; i < weights.count; i++) {
         const struct weight *w = &weights.weight[i];
-        if (w->place.stays || !recipe_needs_amax(table->recipe, w->module))
-            continue;
-        want(table, gaps, w->module);
-        named = true;
+        bool wanted = !w->place.stays && recipe_needs_amax(table->recipe, w->module);
+        if (wanted)
+            want(table, gaps, w->module);
+        if (model_lists_disabled(table->model))
+            find_disabled(table, w, wanted);
+        named |= wanted;
     }
     if (!named && ts_is_whole(model))
         convertible_refuse_names(model, &weights, table->recipe);
@@ -753,6 +779,8 @@ static void write_summary(struct output *file, const char *path, const struct ta
                 entry->filled ? ", filled in: never reached" : "");
         free(quantizer);
     }
+    for (size_t i = 0; i < table->disabled_count; i++)
+        fprintf(out, "%-80s TensorQuantizer(disabled)\n", table->disabled[i]);
     write_digest(out, table);
     if (ferror(out) || fclose(out))
         die_errno("%s", path);
@@ -781,6 +809,9 @@ static void free_table(struct table *table)
     free(table->by_place);
     names_free(table->places);
     free(table->entry);
+    for (size_t i = 0; i < table->disabled_count; i++)
+        free(table->disabled[i]);
+    free(table->disabled);
     toc_free(table->toc);
     recipe_free(table->recipe);
     model_close(table->model);

@@ -153,10 +153,39 @@ static const struct layer_names layer_has[] = {
     {0},
 };
 
+/* Sums of keys, such as the rows of q_b_proj, are not told here. */
+static const struct shape_name shapes[] = {
+    {"model.embed_tokens.weight", "vocab_size", "hidden_size"},
+    {"lm_head.weight", "vocab_size", "hidden_size"},
+    {"model.norm.weight", "hidden_size", NULL},
+    {"model.layers.#.input_layernorm.weight", "hidden_size", NULL},
+    {"model.layers.#.self_attn.q_a_proj.weight", "q_lora_rank", "hidden_size"},
+    {"model.layers.#.self_attn.q_a_layernorm.weight", "q_lora_rank", NULL},
+    {"model.layers.#.self_attn.q_b_proj.weight", NULL, "q_lora_rank"},
+    {"model.layers.#.self_attn.kv_a_proj_with_mqa.weight", NULL, "hidden_size"},
+    {"model.layers.#.self_attn.kv_a_layernorm.weight", "kv_lora_rank", NULL},
+    {"model.layers.#.self_attn.kv_b_proj.weight", NULL, "kv_lora_rank"},
+    {"model.layers.#.self_attn.o_proj.weight", "hidden_size", "num_attention_heads*v_head_dim"},
+    {"model.layers.#.self_attn.indexer.wq_b.weight", "index_n_heads*index_head_dim", "q_lora_rank"},
+    {"model.layers.#.self_attn.indexer.wk.weight", "index_head_dim", "hidden_size"},
+    {"model.layers.#.mlp.gate.weight", "n_routed_experts", "hidden_size"},
+    {"model.layers.#.mlp.gate_proj.weight", "intermediate_size", "hidden_size"},
+    {"model.layers.#.mlp.up_proj.weight", "intermediate_size", "hidden_size"},
+    {"model.layers.#.mlp.down_proj.weight", "hidden_size", "intermediate_size"},
+    {"model.layers.#.mlp.shared_experts.gate_proj.weight", "n_shared_experts*moe_intermediate_size",
+     "hidden_size"},
+    {"model.layers.#.mlp.experts.#.gate_proj.weight", "moe_intermediate_size", "hidden_size"},
+    {"model.layers.#.mlp.experts.#.up_proj.weight", "moe_intermediate_size", "hidden_size"},
+    {"model.layers.#.mlp.experts.#.down_proj.weight", "hidden_size", "moe_intermediate_size"},
+    {"model.layers.#.eh_proj.weight", "hidden_size", NULL},
+    {0}};
+
 static const char *experts_key(const struct model *model, const struct place *place)
 {
     return is_dense(model, place) ? NULL : "n_routed_experts";
 }
+
+static const char *const unused_quantizer[] = {"kv_bmm_quantizer", "pe_bmm_quantizer", NULL};
 
 static const char *const others[] = {"deepseek_v32", "kimi_k2", NULL};
 
@@ -168,9 +197,12 @@ const struct family family_deepseek_v3 = {
     .has = has,
     .layer_has = layer_has,
     .experts_key = experts_key,
+    .shapes = shapes,
     .requantized_by = "v3-nvfp4",
     .amax_separator = ".",
     .dumped_as_ranks = true,
+    .unused_beside = "kv_b_proj",
+    .unused_quantizer = unused_quantizer,
     .classes = classes_by_score,
     .expert_class = class_by_score,
     .ranks = &ranks,

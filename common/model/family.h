@@ -93,6 +93,11 @@ struct family {
 
     bool dumped_as_ranks; /* the reference's calibration dumps have the modules' names in ranks */
 
+    /* Quantizers that the reference's calibration has for products without a weight, beside the
+     * last matrix of a module's attention, and never uses; both NULL: not known. */
+    const char *unused_beside;
+    const char *const *unused_quantizer; /* ended by NULL */
+
     const struct fp8_block
         *fp8_block; /* block sizes besides weight_block_size, ended by 0 rows; or NULL */
 

@@ -430,6 +430,30 @@ uint32_t model_count(const struct model *model, const char *key)
     return count > 0 && count < UINT32_MAX ? (uint32_t)count : 0;
 }
 
+bool model_lists_disabled(const struct model *model)
+{
+    return model->family->unused_quantizer != NULL;
+}
+
+bool model_unused_quantizer(const struct model *model, const char *module, unsigned i, char *name)
+{
+    const struct family *family = model->family;
+    const char *last = strrchr(module, '.');
+    if (!last || !model_lists_disabled(model) || strcmp(last + 1, family->unused_beside) != 0 ||
+        !family->unused_quantizer[i])
+        return false;
+    model_to_dump(model, module, name);
+    char *end = strrchr(name, '.');
+    size_t room = TENSOR_NAME_MAX + 1 - (size_t)(end + 1 - name);
+    return (size_t)snprintf(end + 1, room, "%s", family->unused_quantizer[i]) < room;
+}
+
+const char *model_scale_name(const struct model *model)
+{
+    const struct rank_files *files = model->family->ranks;
+    return files && files->scale ? files->scale : "scale";
+}
+
 uint32_t model_experts(const struct model *model, const struct place *place)
 {
     const struct family *family = model->family;

@@ -112,6 +112,9 @@ struct fp8_block {
 };
 bool model_fp8_block(const struct model *model, unsigned i, struct fp8_block *block);
 
+/* The last component of the names of FP8 weights' scales by blocks; static. */
+const char *model_scale_name(const struct model *model);
+
 /* Convert a module's name to that in the reference's calibration dumps, and back: buffers of
  * TENSOR_NAME_MAX + 1 bytes. A name that the family does not know stays. */
 void model_to_dump(const struct model *model, const char *module, char *dumped);
@@ -120,6 +123,13 @@ void model_from_dump(const struct model *model, const char *dumped, char *module
 /* The command that makes NVFP4 of the model's routed experts, whatever format they have; NULL if
  * none is known. Static. */
 const char *model_requantized_by(const struct model *model);
+
+/* True if the reference's summary of quantizers also lists those that are disabled: of all other
+ * matrices of the layers and of the head's. And the i-th one that it has beside a module for a
+ * product without weights ("layers.3.attn.kv_bmm_quantizer"), always disabled, into `name`
+ * (TENSOR_NAME_MAX + 1 bytes); false after the last. */
+bool model_lists_disabled(const struct model *model);
+bool model_unused_quantizer(const struct model *model, const char *module, unsigned i, char *name);
 
 /* True if the model multiplies with the router's weight before the last matrix of an expert.
  * Serving engines do it after. */

@@ -84,6 +84,12 @@ static bool fits(const struct model *model, struct weight *w, const struct tenso
     return (e8m0 || scale->dtype == DTYPE_F32) && find_block(model, w, scale);
 }
 
+/* The one that a family's checkpoints have. */
+static enum fp8_scale usual_scale(const struct model *model, const char *const *suffix)
+{
+    return strcmp(suffix[FP8_SCALE_INV] + 1, model_scale_name(model)) ? FP8_SCALE : FP8_SCALE_INV;
+}
+
 static void describe_fp8(struct weight *w, const struct model *model, struct toc *toc,
                          const struct tensor *tensor, const char *stream)
 {
@@ -91,7 +97,7 @@ static void describe_fp8(struct weight *w, const struct model *model, struct toc
     enum fp8_scale which = FP8_SCALE;
     while (which < FP8_SCALES && w->scale == WEIGHT_NONE)
         w->scale = before(toc, w->line, suffix[which++]);
-    which = w->scale == WEIGHT_NONE ? FP8_SCALE : which - 1;
+    which = w->scale == WEIGHT_NONE ? usual_scale(model, suffix) : which - 1;
     if (w->scale != WEIGHT_NONE && fits(model, w, &toc->tensor[w->scale], which)) {
         if (w->per_tensor)
             w->input_scale = before(toc, w->line, ".input_scale");

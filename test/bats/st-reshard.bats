@@ -101,6 +101,9 @@ rank() {
         diff <(digests "$T/back.ts") <(digests "$T/$type" | grep -v '^model\.layers\.2\.')
         cmp <(st-ls --tsv "$T/back.ts" | cut -f1) <(st-ls --tsv "$T/$type" | cut -f1 | grep -v '^model\.layers\.2\.')
         refused 'weight_scale_inv: its 1 rows cannot be divided by 2 ranks' st-reshard -n 2 "$T/$type"
+        refused "config.json's num_attention_heads, 2, is not divisible by 3 ranks" st-reshard -n 3 "$T/$type"
+        jq '.num_attention_heads = 6' "$T/config.json" >"$T/$type/config.json"
+        refused "config.json's n_routed_experts, 2, is not divisible by 3 ranks" st-reshard -n 3 "$T/$type"
     done
     st-ls --tsv "$T/deepseek_v32-mp1" | cut -f1 | sed 's/[.][0-9]*[.]/.N./g' | uniq | sort -u >"$T/names"
     printf '%s\n' layers.N.ffn.gate.bias layers.N.attn.indexer.k_norm.bias layers.N.attn.indexer.wq_b.scale layers.N.attn.wkv_a.scale \

@@ -28,8 +28,11 @@ v3_checkpoint() {
 JSON
     add model.embed_tokens.weight BF16 '[4,32]' 256 '\x3f'
     for ((layer = 0; layer <= layers; layer++)); do
-        for norm in input_layernorm post_attention_layernorm self_attn.q_a_layernorm self_attn.kv_a_layernorm; do
-            add model.layers.$layer.$norm.weight BF16 '[16]' 32 '\x3f'
+        for norm in input_layernorm post_attention_layernorm; do
+            add model.layers.$layer.$norm.weight BF16 '[32]' 64 '\x3f'
+        done
+        for norm in q_a_layernorm kv_a_layernorm; do
+            add model.layers.$layer.self_attn.$norm.weight BF16 '[16]' 32 '\x3f'
         done
         fp8 model.layers.$layer.self_attn.q_a_proj 16 32 '\x38' '\x3d'
         fp8 model.layers.$layer.self_attn.q_b_proj 32 16 '\x38' '\x3d'
