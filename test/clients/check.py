@@ -59,7 +59,7 @@ def made(command):
     return subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True).stdout
 
 
-def make(commands):
+def make(commands, unpack):
     """commands: {name: (command, folder)}. The folder of each checkpoint, and that of its BF16 values. One that is
     there is complete already."""
     folders = {}
@@ -80,6 +80,13 @@ def unpack(folder):
     if not out.exists():
         made(["bash", "-o", "pipefail", "-c", 'bin/st-read "$1" | bin/nvfp4-unpack -q | bin/st-write -q "$2"',
               "-", folder, out])
+    return out
+
+
+def unpack_v3(folder):
+    """The same of V3's family, where FP8 has one scale, too."""
+    out = folder.with_suffix(".bf16")
+    made(["pipelines/v3-bf16", "-q", folder, out])
     return out
 
 
@@ -171,20 +178,20 @@ def table(out, rows):
 def write_report(checks, faults):
     with open(REPORT, "w") as out:
         out.write("# Clients\n\nThe code of serving engines and libraries reads what the pipelines make of the test "
-                  "model, on a CPU: everything up to the kernels. Verdicts are those that the client's loader came to, "
+                  "models, on a CPU: everything up to the kernels. Verdicts are those that the client's loader came to, "
                   "compared with st-verify's; a check passes if they agree. A draft that is *loaded silently wrong* is "
                   "so expected: no checkpoint serves vLLM and SGLang with speculation.\n\n"
                   "`make check-clients` writes this report.\n\n")
         out.write(", ".join(f"{name} {version}" for name, version in sorted(checks.versions.items())) + "\n\n")
         out.write(f"{checks.summary()}\n\n## Checkpoints\n\n")
         table(out, [row for row in checks.rows if row[0] not in faults])
-        out.write("\n## Planted faults\n\nCopies of `experts`, each with one fault.\n\n")
+        out.write("\n## Planted faults\n\nCopies of `experts`, and of V3's default, each with one fault.\n\n")
         table(out, [row for row in checks.rows if row[0] in faults])
 
 
 def v3_jobs(work, faults):
     """Those of V3's family; adds its planted faults to `faults`."""
-    folders = make(v3.made(work))
+    folders = make(v3.made(work), unpack_v3)
     if not folders:
         return [lambda checks: checks.add("skipped", "v3", "all", f"{v3.FIXTURES} has no fixtures of V3")]
     planted = v3.plant(work, folders["v3, default"])
@@ -200,7 +207,7 @@ def v3_jobs(work, faults):
 
 def jobs(work):
     """What can run at the same time, each a function of Checks; and the names of the planted faults."""
-    folders = make(v4_commands(work))
+    folders = make(v4_commands(work), unpack)
     faults = plant_faults(work, folders["experts"])
     every_fault = dict(faults)
     cases = [f"{name}={folder},{unpacked}" for name, (folder, unpacked) in folders.items()]

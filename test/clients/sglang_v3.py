@@ -90,7 +90,7 @@ def renamer(checkpoint):
 
 def skipped(draft):
     """Scales of the KV cache, what is derived later; and the trunk's embeddings and head, which a draft shares."""
-    return lambda name: ".attn_mqa." in name or ".attn_mha." in name or "swizzled" in name or (
+    return lambda name: name.endswith(("k_scale", "v_scale", "swizzled")) or (
         draft and ("embed_tokens" in name or "lm_head" in name))
 
 

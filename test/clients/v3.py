@@ -65,7 +65,7 @@ def ignore(change):
 
 
 FAULTS = {  # of "v3, default"
-    "v3, an expert's gate and up with other second-level scales": tensor(EXPERT + "up_proj.weight_scale_2", lambda x: x * 4),
+    "v3, an expert's gate and up with other second-level scales": tensor(EXPERT + "gate_proj.weight_scale_2", lambda x: x * 4),
     "v3, shared experts' gate and up with other second-level scales": tensor(SHARED + "up_proj.weight_scale_2", lambda x: x * 4),
     "v3, an expert's gate and up with other input scales": tensor(EXPERT + "up_proj.input_scale", lambda x: x * 4),
     "v3, no expert": without(EXPERT),

@@ -101,7 +101,7 @@ def renamed(name):
 
 def skipped(draft):
     """Scales of the KV cache; and a draft's copies of the trunk's embeddings and head."""
-    return lambda name: ".mla_attn." in name or ".attn." in name or (
+    return lambda name: name.endswith(("q_scale", "k_scale", "v_scale", "prob_scale")) or (
         draft and ("embed_tokens" in name or name.endswith("shared_head.head.weight")))
 
 
