@@ -16,7 +16,7 @@ static const struct rule configs[] = {
      .found = FACT(FP8)},
     /* wk_weights_proj: vllm/models/deepseek_v32/nvidia/model.py: load_weights;
      * sglang/srt/models/deepseek_common/deepseek_weight_loader.py: _load_fused_indexer_wk */
-    {VERDICT_REFUSES, "it builds the indexer's wk and weights_proj as one matrix in BF16 (tried)",
+    {VERDICT_REFUSES, "it builds the indexer's wk and weights_proj in BF16 (tried)",
      .found = FACT(INDEXER)},
     {VERDICT_UNKNOWN, "quantized matrices that it absorbs (kv_b_proj) were not tried",
      .found = FACT(ABSORBED)},
