@@ -28,8 +28,8 @@ static const struct rule untried_formats[] = {
     {VERDICT_UNKNOWN,
      "drafts that are neither NVFP4 nor MXFP4 were not tried; --drafts cast makes them NVFP4",
      .found = FACT(DRAFTS_OTHER), .drafts = true},
-    {VERDICT_UNKNOWN, "drafts of unquantized checkpoints were not tried",
-     .found = FACT(EXPERTS_PLAIN), .drafts = true},
+    {VERDICT_UNKNOWN, "drafts of unquantized checkpoints of this model were not tried",
+     .found = FACT(EXPERTS_PLAIN), .key = "model_type", .unless = "deepseek_v4", .drafts = true},
     {0},
 };
 

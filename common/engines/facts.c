@@ -5,7 +5,7 @@
 #include <stdlib.h>
 
 #include "base/die.h"
-#include "base/json.h"
+#include "base/text.h"
 
 static const struct {
     const char *name;

@@ -1,7 +1,6 @@
 #include "engines/formats.h"
 
-#include <fnmatch.h>
-
+#include "base/glob.h"
 #include "tensor/weight.h"
 
 #define ANY_NVFP4 (FACT(EXPERTS_NVFP4) | FACT(DENSE_NVFP4))
@@ -20,7 +19,7 @@ const char *matching_pattern(const json_t *patterns, const char *module)
     json_array_foreach(patterns, i, pattern)
     {
         const char *text = json_string_value(pattern);
-        if (text && !fnmatch(text, module, 0))
+        if (text && glob_matches(text, module))
             return text;
     }
     return NULL;

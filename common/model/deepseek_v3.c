@@ -168,9 +168,12 @@ const struct family family_deepseek_v3 = {
     .has = has,
     .layer_has = layer_has,
     .experts_key = experts_key,
+    .requantized_by = "v3-nvfp4",
     .amax_separator = ".",
     .dumped_as_ranks = true,
     .classes = classes_by_score,
     .expert_class = class_by_score,
     .ranks = &ranks,
+    .untemplated_type = "deepseek_v32",
+    .untemplated_chat = CHAT_V32,
 };

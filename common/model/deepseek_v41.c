@@ -53,6 +53,7 @@ const struct family family_deepseek_v41 = {
     .shapes = deepseek_v4_shapes,
     .dspark = "mtp.0.main_proj",
     .weighs_early = true,
+    .requantized_by = "v4-experts --lossy",
     .amax_separator = "_",
     .fp8_block = blocks,
     .classes = classes_by_score,

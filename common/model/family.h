@@ -86,6 +86,9 @@ struct family {
      * engines, which do it after. */
     bool weighs_early;
 
+    const char *requantized_by; /* the command that makes NVFP4 of its releases, whatever format
+                                 * their routed experts have; NULL: none is known */
+
     const char *amax_separator; /* between a module and "input_quantizer._amax" */
 
     bool dumped_as_ranks; /* the reference's calibration dumps have the modules' names in ranks */
@@ -101,6 +104,9 @@ struct family {
     const struct rank_files *ranks; /* NULL: none are known */
 
     enum chat_style chat;
+    const char *untemplated_type; /* the model_type that has a style without a chat template; or
+                                   * NULL */
+    enum chat_style untemplated_chat;
 };
 
 struct model {

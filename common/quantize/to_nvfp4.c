@@ -362,7 +362,7 @@ static bool is_first_of_expert(const struct to_nvfp4 *job, const struct place *p
     struct place before = *place;
     while (before.matrix--)
         if (model_module(ts_model(job->in), &before, module) &&
-            recipe_format(job->recipe, module) == FORMAT_NVFP4)
+            recipe_choice(job->recipe, module).format == FORMAT_NVFP4)
             return false;
     return true;
 }
@@ -400,9 +400,11 @@ void to_nvfp4_bands(struct to_nvfp4 *job, const struct member *member, const cha
                     const struct band *like, uint64_t most, uint64_t raw_row, uint64_t out_row)
 {
     char *name = xprintf("%s.%s", member->w->module, which);
-    uint64_t first = 0, rows;
-    do { /* at least one band: a tensor may be empty */
-        rows = member->w->rows - first < most ? member->w->rows - first : most;
+    uint64_t all = weight_filled_rows(member->w), rows;
+    if (!all)
+        bands_put_empty(job->bands, name);
+    for (uint64_t first = 0; first < all; first += rows) {
+        rows = at_most(all - first, most);
         struct band *band = bands_next(job->bands, first ? NULL : name, (size_t)(rows * raw_row),
                                        (size_t)(rows * out_row));
         band->convert = like->convert;
@@ -413,8 +415,7 @@ void to_nvfp4_bands(struct to_nvfp4 *job, const struct member *member, const cha
         if (raw_row)
             bands_read_held(job->bands, member->held, first * raw_row);
         bands_submit(job->bands);
-        first += rows;
-    } while (first < member->w->rows);
+    }
     free(name);
 }
 

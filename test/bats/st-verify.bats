@@ -299,6 +299,7 @@ KEYS
 @test "BF16 loads where NVFP4 does not; MXFP4 is no result" {
     pipeline "st-read '$NANO' | fp8-dequant -q | mxfp4-unpack -q | st-write -q '$T/bf16'"
     st-verify -q --engine transformers "$T/bf16"
+    st-verify -q --engine vllm --engine sglang --speculation "$T/bf16"
     jq '.quantization_config = {quant_method: "fp8"}' "$T/bf16/config.json" >"$T/config.json"
     cp "$T/config.json" "$T/bf16"
     run st-verify "$T/bf16"
