@@ -8,22 +8,23 @@
 static const struct rule configs[] = {
     {VERDICT_UNKNOWN, "NVFP4 of this model was tried with modelopt", .found = NVFP4,
      .key = RULE_Q "quant_method", .unless = "modelopt"},
-    {VERDICT_REFUSES, "it knows no such kind of modelopt", .found = NVFP4,
+    {VERDICT_REFUSES, "it knows no such kind of modelopt (tried)", .found = NVFP4,
      .key = RULE_Q "quant_algo", .unless = "NVFP4|MIXED_PRECISION"},
     {VERDICT_UNKNOWN, "other blocks than 16 were not tried", .found = NVFP4,
      .key = RULE_Q "group_size", .unless = "16|-"},
     {VERDICT_UNKNOWN, "FP8 weights with scales of blocks beside NVFP4 were not tried",
      .found = FACT(FP8)},
+    /* wk_weights_proj: vllm/models/deepseek_v32/nvidia/model.py: load_weights;
+     * sglang/srt/models/deepseek_common/deepseek_weight_loader.py: _load_fused_indexer_wk */
+    {VERDICT_REFUSES, "it builds the indexer's wk and weights_proj in BF16 (tried)",
+     .found = FACT(INDEXER)},
     {VERDICT_UNKNOWN, "quantized matrices that it absorbs (kv_b_proj) were not tried",
      .found = FACT(ABSORBED)},
     {VERDICT_UNKNOWN, "layers in quantized_layers that are not the checkpoint's were not tried",
      .found = FACT(LAYERS)},
-    /* wk_weights_proj: vllm/models/deepseek_v32/nvidia/model.py: load_weights;
-     * sglang/srt/models/deepseek_common/deepseek_weight_loader.py: _load_fused_indexer_wk */
-    {VERDICT_REFUSES, "it builds the indexer's wk and weights_proj as one matrix in BF16",
-     .found = FACT(INDEXER)},
-    {VERDICT_REFUSES, "it builds unquantized what `ignore` names", .found = FACT(IGNORE)},
-    {VERDICT_REFUSES, "it builds as NVFP4 what `ignore` does not name", .found = FACT(NOT_IGNORED)},
+    {VERDICT_REFUSES, "it builds unquantized what `ignore` names (tried)", .found = FACT(IGNORE)},
+    {VERDICT_REFUSES, "it builds as NVFP4 what `ignore` does not name (tried)",
+     .found = FACT(NOT_IGNORED)},
     {0},
 };
 
@@ -40,21 +41,22 @@ static const struct rule untried[] = {
 static const struct rule vllm[] = {
     /* is_layer_excluded: "exclude_module in prefix" */
     {VERDICT_REFUSES,
-     "it leaves out each module in whose name an entry of `ignore` stands: layers.1 is in "
+     "it leaves out each module in whose name an entry of `ignore` stands, as layers.1 in "
      "layers.10 "
-     "",
+     "(tried)",
      .found = FACT(IGNORED_PART)},
     /* params_dict[name] */
     {VERDICT_REFUSES, "it has no parameter for what is left of another format: KeyError",
      .found = FACT(LEFT_OVER)},
     /* KNvfp4Static.process */
-    {VERDICT_REFUSES, "NaN in the block scales of attention or of an MLP counts as never loaded",
+    {VERDICT_REFUSES,
+     "NaN in the block scales of attention or of an MLP counts as never loaded (tried)",
      .found = FACT(UNLOADED)},
     {VERDICT_WRONG,
-     "of the second-level scales of q_a_proj and kv_a_proj_with_mqa, the larger counts for both; "
-     "the log warns; a recipe without separate_scales gives them one",
+     "of the second-level scales of q_a_proj and kv_a_proj_with_mqa, the larger counts for both "
+     "(tried); a recipe without separate_scales gives them one",
      .found = FACT(OWN_SCALE_2)},
-    {VERDICT_REFUSES, "it builds drafts that `ignore` does not name as NVFP4",
+    {VERDICT_REFUSES, "it builds drafts that `ignore` does not name as NVFP4 (tried)",
      .found = FACT(DRAFTS_NOT_IGNORED) | FACT(NOT_IGNORED_DRAFT), .key = RULE_Q "quant_algo",
      .unless = "MIXED_PRECISION|-", .drafts = true},
     {0},
@@ -72,7 +74,7 @@ static const struct rule sglang[] = {
      .found = FACT(DENSE_NVFP4), .key = RULE_Q "quant_algo", .unless = "NVFP4"},
     /* do_load_weights: cached_a_proj */
     {VERDICT_WRONG,
-     "of the scales of q_a_proj and kv_a_proj_with_mqa, q_a_proj's counts for both; a "
+     "of the scales of q_a_proj and kv_a_proj_with_mqa, q_a_proj's counts for both (tried); a "
      "recipe without separate_scales gives them one",
      .found = FACT(OWN_SCALE_2)},
     {VERDICT_WRONG, "of the input scales of matrices that it fuses, one counts for all (tried)",

@@ -119,6 +119,9 @@ static void form_group(struct to_nvfp4 *job, uint32_t index, const bool *convert
     bool shares = w->place.group && recipe_shares_scales(job->recipe, w->module);
     if (shares)
         refuse_ranks(job, w);
+    else if (w->place.group) /* for the summary: engines that fuse them take one scale */
+        json_object_set_new(json_object_get(ts_header(job->in), "quant"), "separate_scales",
+                            json_true());
     unsigned members = 0;
     struct place place;
     while (shares && members < GROUP_MAX &&

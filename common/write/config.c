@@ -485,6 +485,8 @@ void configs_derive(struct configs *configs, struct ts_in *in, struct toc *toc)
     configs->evidence = (struct evidence){.config = config,
                                           .hf_quant = new_hf_quant(configs, in),
                                           .found = formats_found(made.model, toc, config)};
+    if (json_is_true(json_object_get(quant, "separate_scales")))
+        configs->evidence.found |= FACT(OWN_SCALE_2);
 }
 
 void configs_free(struct configs *configs)

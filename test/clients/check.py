@@ -39,7 +39,7 @@ def made(command):
     return subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True).stdout
 
 
-def make(commands):
+def make(commands, unpack):
     """commands: {name: (command, folder)}. The folder of each checkpoint, and that of its BF16 values. One that is
     there is complete already."""
     folders = {}
@@ -60,6 +60,13 @@ def unpack(folder):
     if not out.exists():
         made(["bash", "-o", "pipefail", "-c", 'bin/st-read "$1" | bin/nvfp4-unpack -q | bin/st-write -q "$2"',
               "-", folder, out])
+    return out
+
+
+def unpack_v3(folder):
+    """The same of V3's family, where FP8 has one scale, too."""
+    out = folder.with_suffix(".bf16")
+    made(["pipelines/v3-bf16", "-q", folder, out])
     return out
 
 
@@ -140,7 +147,7 @@ def check_reference(checks, work):
 
 def v3_jobs(work, faults):
     """Those of V3's family; adds its planted faults to `faults`."""
-    folders = make(v3.made(work))
+    folders = make(v3.made(work), unpack_v3)
     if not folders:
         return {"v3": lambda checks: checks.add("skipped", "v3", "all", f"{v3.FIXTURES} has no fixtures of V3")}
     planted = v3.plant(work, folders["v3, default"])
@@ -156,7 +163,7 @@ def v3_jobs(work, faults):
 
 def jobs(work):
     """What can run at the same time, each a function of Checks; and the names of the planted faults."""
-    folders = make(v4_commands(work))
+    folders = make(v4_commands(work), unpack)
     faults = plant_faults(work, folders["experts"])
     every_fault = dict(faults)
     cases = [f"{name}={folder},{unpacked}" for name, (folder, unpacked) in folders.items()]
@@ -187,7 +194,7 @@ def main():
         for result in results.values():
             checks.join(result)
     if not wanted:
-        commands = {name: " ".join(map(str, command)) for name, command in MADE.items()}
+        commands = {name: " ".join(map(str, command)) for name, command in MADE.items()} | v3.described()
         REPORT.write_text(text(checks, commands, list(faults)))
     print(checks.summary())
     sys.exit(checks.count["failed"] > 0)

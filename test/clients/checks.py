@@ -71,6 +71,13 @@ def same(x, y):
     return x.dtype == y.dtype and x.shape == y.shape and torch.equal(raw(x), raw(y))
 
 
+class Nothing:
+    """A CUDA stream, an event, or a kernel that does nothing."""
+
+    def __init__(self, *a, **k): pass
+    def __getattr__(self, name): return lambda *a, **k: None
+
+
 class Lacks(Exception):
     """What a parameter needs and the checkpoint does not have."""
 

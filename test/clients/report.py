@@ -3,7 +3,7 @@
 INTRODUCTION = """# Clients
 
 Made by `make check-clients`: the code of serving engines and libraries reads what the pipelines make of the test
-model, on a CPU and without a server. Of the engines, everything up to the kernels is their own.
+models, on a CPU and without a server. Of the engines, everything up to the kernels is their own.
 """
 VERDICTS = """
 ## Verdicts
@@ -15,7 +15,7 @@ where it does not, the verdict is **bold**. No NVFP4 checkpoint serves both vLLM
 FAULTS = """
 ## Planted faults
 
-Copies of `experts`, each with one fault; without drafts.
+Copies of `experts`, and of `v3, default`, each with one fault; only the latter with drafts.
 """
 ROWS = """
 ## All checks

@@ -12,15 +12,7 @@ import types
 
 logging.disable(logging.WARNING)
 import torch
-from checks import FUSED, Checkpoint, Lacks, each_case, judge, raw, tensors, verdict, version
-
-
-class Nothing:
-    """A stream or an event that does nothing."""
-
-    def __init__(self, *a, **k): pass
-    def __getattr__(self, name): return lambda *a, **k: None
-
+from checks import FUSED, Checkpoint, Lacks, Nothing, each_case, judge, raw, tensors, verdict, version
 
 torch.set_num_threads(1)
 torch.cuda.Stream = torch.cuda.Event = Nothing

@@ -10,17 +10,9 @@ import types
 
 logging.disable(logging.WARNING)
 import torch
-from checks import each_case, say, tensors, verdict, version
+from checks import Nothing, each_case, judge, tensors, verdict, version
 from v3_checks import FUSED as THEIRS
 from v3_checks import Checkpoint, differing
-
-
-class Nothing:
-    """A stream or an event that does nothing."""
-
-    def __init__(self, *a, **k): pass
-    def __getattr__(self, name): return lambda *a, **k: None
-
 
 torch.set_num_threads(1)
 torch.cuda.Stream = torch.cuda.Event = Nothing
@@ -90,7 +82,7 @@ def renamer(checkpoint):
 
 def skipped(draft):
     """Scales of the KV cache, what is derived later; and the trunk's embeddings and head, which a draft shares."""
-    return lambda name: ".attn_mqa." in name or ".attn_mha." in name or "swizzled" in name or (
+    return lambda name: name.endswith(("k_scale", "v_scale", "swizzled")) or (
         draft and ("embed_tokens" in name or "lm_head" in name))
 
 
@@ -145,16 +137,8 @@ def check(folder, unpacked, draft):
     renamed = renamer(checkpoint)
     wrong = differing(checkpoint, list(model.named_parameters()), renamed, skipped(draft))
     count, values = wrong_values(model, renamed, skipped(draft), tensors(unpacked))
-    left = checkpoint.left()
-    say(True, f"{type(model).__name__}: {len(list(model.parameters()))} parameters, quantization {mc.quantization}, "
-              f"{count} quantized modules")
-    wrong = wrong or values
-    if wrong or left:
-        verdict("loads silently wrong", f"{len(wrong)} parameters differ, {len(left)} tensors are not used: "
-                                        f"{(wrong + left)[0]}")
-    else:
-        verdict("loads", "each parameter holds the checkpoint's bytes"
-                + ("; dequantized, it has nvfp4-unpack's values" if count else ""))
+    judge(len(list(model.parameters())), wrong or values, checkpoint.left(), f"of {type(model).__name__} holds the "
+          f"checkpoint's bytes; {count} modules are quantized" + (", and dequantize to its values" if count else ""))
 
 
 version("sglang")

@@ -22,7 +22,7 @@ def loss(model, ids):
 def st_eval(folder, tokens):
     command = ["bin/st-eval", "-q", "--arithmetic", "model", "--json", "--tokens", tokens, folder]
     done = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True)
-    return json.loads(done.stdout)["loss"]
+    return json.loads(done.stdout)["mean_nll"]
 
 
 def check(folder, unpacked, draft):

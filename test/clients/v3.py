@@ -9,35 +9,42 @@ from faults import Copy, not_a_number
 
 FIXTURES = pathlib.Path("../shared/fixtures")
 PLAIN = {"default": (), "experts": ("--experts-only",), "mla nvfp4": ("--mla", "nvfp4"), "mla fp8": ("--mla", "fp8")}
+SHARED_RECIPE = "mla-nvfp4-shared.json"
 DUMPS = {"mla nvfp4": "amax-mla-nvfp4-deq", "mla fp8": "amax-mla-fp8-deq"}
 
 
-def shared_recipe(work):
-    """The recipe mla-nvfp4, whose fused matrices share their scales."""
-    recipe = json.loads(pathlib.Path("pipelines/recipes/deepseek_v3/mla-nvfp4.json").read_text())
-    recipe["name"] = "mla-nvfp4-shared"
-    del recipe["separate_scales"]
-    path = work / "mla-nvfp4-shared.json"
-    path.write_text(json.dumps(recipe))
-    return path
-
-
-def made(work):
-    """{name: (the command that makes it, the folder)}; empty without the fixtures."""
-    commands = {}
+def commands(work):
+    """{name: the command that makes it, with its source}; empty without the fixtures."""
+    found = {}
     for model in ("v3", "v32"):
         source = FIXTURES / f"{model}-nano"
         if not source.is_dir():
             continue
         for name, options in PLAIN.items():
             dump = source / "golden" / DUMPS.get(name, "amax-deq")
-            commands[f"{model}, {name}"] = ["v3-nvfp4", *options, "--amax", dump, source / "ckpt"]
-        commands[f"{model}, bf16"] = ["v3-bf16", source / "ckpt"]
-    if commands:
-        source = FIXTURES / "v3-nano"
-        commands["v3, mla nvfp4, shared scales"] = ["v3-nvfp4", "--recipe", shared_recipe(work), "--amax",
-                                                    source / "golden/amax-mla-nvfp4-deq", source / "ckpt"]
-    return {name: (command, work / name.replace(", ", "-").replace(" ", "-")) for name, command in commands.items()}
+            found[f"{model}, {name}"] = ["v3-nvfp4", *options, "--amax", dump, source / "ckpt"]
+        found[f"{model}, bf16"] = ["v3-bf16", source / "ckpt"]
+    source = FIXTURES / "v3-nano"
+    if found:
+        found["v3, mla nvfp4, shared scales"] = ["v3-nvfp4", "--recipe", work / SHARED_RECIPE, "--amax",
+                                                 source / "golden" / DUMPS["mla nvfp4"], source / "ckpt"]
+    return found
+
+
+def described():
+    """{name: the command, without its folders}"""
+    return {name: " ".join(x.name if isinstance(x, pathlib.Path) else x for x in command[:-1])
+            for name, command in commands(pathlib.Path()).items()}
+
+
+def made(work):
+    """{name: (the command, the folder that it makes)}. Writes a recipe that the commands need: mla-nvfp4, whose fused
+    matrices share their scales."""
+    recipe = json.loads(pathlib.Path("pipelines/recipes/deepseek_v3/mla-nvfp4.json").read_text())
+    recipe["name"] = "mla-nvfp4-shared"
+    del recipe["separate_scales"]
+    (work / SHARED_RECIPE).write_text(json.dumps(recipe))
+    return {name: (command, work / name.replace(", ", "-").replace(" ", "-")) for name, command in commands(work).items()}
 
 
 EXPERT = "model.layers.2.mlp.experts.3."
@@ -65,7 +72,7 @@ def ignore(change):
 
 
 FAULTS = {  # of "v3, default"
-    "v3, an expert's gate and up with other second-level scales": tensor(EXPERT + "up_proj.weight_scale_2", lambda x: x * 4),
+    "v3, an expert's gate and up with other second-level scales": tensor(EXPERT + "gate_proj.weight_scale_2", lambda x: x * 4),
     "v3, shared experts' gate and up with other second-level scales": tensor(SHARED + "up_proj.weight_scale_2", lambda x: x * 4),
     "v3, an expert's gate and up with other input scales": tensor(EXPERT + "up_proj.input_scale", lambda x: x * 4),
     "v3, no expert": without(EXPERT),

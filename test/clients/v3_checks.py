@@ -5,7 +5,7 @@ import json
 import pathlib
 
 import torch
-from checks import raw, tensors
+from checks import Lacks, raw, tensors
 
 FUSED = {  # an engine's module: the checkpoint's
     "fused_qkv_a_proj": ("q_a_proj", "kv_a_proj_with_mqa"),
@@ -22,6 +22,8 @@ class Checkpoint:
         self.draft, self.used = draft, set()
 
     def take(self, name):
+        if name not in self.tensor:
+            raise Lacks(f"the checkpoint has no {name}")
         self.used.add(name)
         return self.tensor[name]
 
@@ -30,7 +32,7 @@ class Checkpoint:
         def stack(matrix):
             parts = [self.take(f"{path}.{e}.{matrix}.{kind}") for e in range(self.config["n_routed_experts"])]
             if len({x.dtype for x in parts}) > 1:
-                raise KeyError(f"one dtype of {path}.*.{matrix}.{kind}")
+                raise Lacks(f"the checkpoint has several dtypes of {path}.*.{matrix}.{kind}")
             return torch.stack(parts)
 
         if which == "w2":
@@ -67,6 +69,6 @@ def differing(checkpoint, parameters, renamed, skipped):
         try:
             if not torch.equal(raw(p.data), checkpoint.parameter(renamed(name))):
                 wrong.append(name)
-        except KeyError as missing:
-            wrong.append(f"{name}: the checkpoint has no {missing}")
+        except Lacks as why:
+            wrong.append(f"{name}: {why}")
     return wrong

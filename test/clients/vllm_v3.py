@@ -12,16 +12,8 @@ os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
 import tempfile
 
 import torch
-from checks import each_case, say, tensors, verdict, version
+from checks import Nothing, each_case, judge, tensors, verdict, version
 from v3_checks import FUSED, Checkpoint, differing
-
-
-class Nothing:
-    """A stream, an event, or a kernel that does nothing."""
-
-    def __init__(self, *a, **k): pass
-    def __getattr__(self, name): return lambda *a, **k: None
-
 
 torch.set_num_threads(1)
 torch.cuda.Stream = torch.cuda.Event = Nothing
@@ -101,7 +93,7 @@ def renamed(name):
 
 def skipped(draft):
     """Scales of the KV cache; and a draft's copies of the trunk's embeddings and head."""
-    return lambda name: ".mla_attn." in name or ".attn." in name or (
+    return lambda name: name.endswith(("q_scale", "k_scale", "v_scale", "prob_scale")) or (
         draft and ("embed_tokens" in name or name.endswith("shared_head.head.weight")))
 
 
@@ -155,16 +147,8 @@ def check(folder, unpacked, draft):
         count, values = finish(config, model, tensors(unpacked))
     except Exception as e:
         return verdict("refuses", f"{type(e).__name__}: {e}")
-    left = checkpoint.left()
-    say(True, f"{type(model).__name__}: {len(list(model.parameters()))} parameters, {type(config.quant_config).__name__}, "
-              f"{count} quantized modules")
-    wrong = wrong or values
-    if wrong or left:
-        verdict("loads silently wrong", f"{len(wrong)} parameters differ, {len(left)} tensors are not used: "
-                                        f"{(wrong + left)[0]}")
-    else:
-        verdict("loads", "each parameter holds the checkpoint's bytes"
-                + ("; dequantized, it has nvfp4-unpack's values" if count else ""))
+    judge(len(list(model.parameters())), wrong or values, checkpoint.left(), f"of {type(model).__name__} holds the "
+          f"checkpoint's bytes; {count} modules are quantized" + (", and dequantize to its values" if count else ""))
 
 
 version("vllm")
