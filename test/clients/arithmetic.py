@@ -166,8 +166,9 @@ def main():
     say(torch.equal(ours, twin), f"{what}st-eval's output is bit for bit that of vLLM's order of operations, with "
         "Model Optimizer's rounding of activations, and w2's output rounded to BF16 before the router's weight, too"
         + ("" if torch.equal(ours, twin) else f": {(ours != twin).sum().item()} values differ"))
-    say(rounding.no_ties == 0, f"{what}of {rounding.all} activations, vLLM's emulation rounds {rounding.other} otherwise, "
-        f"of which {rounding.no_ties} are not among the {rounding.ties} that lie halfway between two codes")
+    say(rounding.no_ties == 0, f"{what}of {rounding.all} activations, vLLM's emulation rounds {rounding.other} otherwise; "
+        f"{rounding.no_ties} of these lie neither halfway between two codes nor in a block whose scale does, as "
+        f"{rounding.ties} do")
     say(apart[~other].max().item() <= ROUNDING, f"{what}st-eval's output is at most {apart[~other].max().item():.4f} (relative) "
         f"from vLLM's emulation in the {(~other).sum().item()} tokens that have none of these; on average "
         f"{apart[other].mean().item():.3f} in the others")

@@ -89,12 +89,12 @@ def made(what, command):
 def compare(what, theirs, ours):
     x, y = tensors(theirs), tensors(ours)
     differ = [name for name in x.keys() | y.keys() if name not in x or name not in y or not same(x[name], y[name])]
-    say(not differ, f"{what}: {len(x)} tensors" + (f", of which {len(differ)} differ, first {min(differ)}" if differ else ""))
+    say(not differ, f"{what}: of {len(x)} tensors " + (f"{len(differ)} differ, first {min(differ)}" if differ else "each byte is equal"))
     for name in ("config.json", "hf_quant_config.json", "model.safetensors.index.json"):
         a, b = (json.loads((folder / name).read_text()) for folder in (theirs, ours))
         a.get("metadata", {}).pop("total_size", None)  # the reference leaves the source's
         b.get("metadata", {}).pop("total_size", None)
-        say(a == b, f"{what}: {name}")
+        say(a == b, f"{what}: {name} is equal" if a == b else f"{what}: {name} differs")
 
 
 def main():

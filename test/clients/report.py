@@ -3,7 +3,8 @@
 INTRODUCTION = """# Clients
 
 Made by `make check-clients`: the code of serving engines and libraries reads what the pipelines make of the test
-models, on a CPU and without a server. Of the engines, everything up to the kernels is their own.
+model, on a CPU and without a server. Of the engines, everything up to the kernels is their own. TensorRT-LLM needs
+a GPU to import: `st-verify` has its rules, which were read, not tried.
 """
 VERDICTS = """
 ## Verdicts
@@ -43,7 +44,8 @@ class Checks:
         print(f"{result:8}{subject}: {client}: {what}", flush=True)
 
     def verdict(self, result, subject, client, draft, verdict, what):
-        self.verdicts[subject, client + (", drafts" if draft else "")] = verdict if result == "passed" else f"**{verdict}**"
+        column = client + (", drafts" if draft else "")
+        self.verdicts[subject, column] = verdict if result == "passed" else f"**{verdict}**"
         self.add(result, subject, client, ("with its drafts, " if draft else "") + verdict + what)
 
     def summary(self):
@@ -57,7 +59,7 @@ def table(head, rows):
 
 def verdicts(checks, subjects):
     """A row for each subject, a column for each client that came to a verdict on one of them."""
-    clients = [c for c in dict.fromkeys(client for _, client in checks.verdicts) if any((s, c) in checks.verdicts for s in subjects)]
+    clients = list(dict.fromkeys(client for subject, client in checks.verdicts if subject in subjects))
     return clients, [[checks.verdicts.get((subject, client), "") for client in clients] for subject in subjects]
 
 
@@ -66,7 +68,8 @@ def text(checks, commands, faults):
     clients, cells = verdicts(checks, commands)
     made = [[name, f"`{command}`", *row] for (name, command), row in zip(commands.items(), cells)]
     engines, planted = verdicts(checks, faults)
-    return (INTRODUCTION + table(["client", "release"], sorted(checks.versions.items())) + f"\n{checks.summary()}\n"
+    releases = sorted(checks.versions.items(), key=lambda release: release[0].lower())
+    return (INTRODUCTION + table(["client", "release"], releases) + f"\n{checks.summary()}\n"
             + VERDICTS + table(["checkpoint", "made by", *clients], made)
             + FAULTS + table(["fault", *engines], [[name, *row] for name, row in zip(faults, planted)])
             + ROWS + table(["checkpoint", "client", "what was checked", "result"], checks.rows))
