@@ -36,10 +36,11 @@ struct blocks {
 TARGET static inline void load_blocks(struct blocks *blocks, const uint16_t *w, size_t count,
                                       float unit, const struct block_moments *moments)
 {
+    const size_t all = (size_t)HESSIAN_LANES * NVFP4_BLOCK;
     float value[HESSIAN_LANES * NVFP4_BLOCK];
     for (size_t j = 0; j < count * NVFP4_BLOCK; j++)
         value[j] = bf16_to_f32(w[j]);
-    for (size_t j = count * NVFP4_BLOCK; j < HESSIAN_LANES * NVFP4_BLOCK; j++)
+    for (size_t j = count * NVFP4_BLOCK; j < all; j++)
         value[j] = 0;
     lanes amax = splat(0), zeros = splat(0), most = splat(HESSIAN_MOST);
     for (size_t j = 0; j < NVFP4_BLOCK; j++) {

@@ -51,7 +51,8 @@ static void read_modules(const char *path)
     struct ts_in *in = ts_open(path, NULL);
     for (const struct tensor *tensor; (tensor = ts_next(in));) {
         size_t length = strlen(tensor->name);
-        if (length < sizeof suffix || strcmp(tensor->name + length - (sizeof suffix - 1), suffix))
+        if (length < sizeof suffix ||
+            strcmp(tensor->name + length - (sizeof suffix - 1), suffix) != 0)
             continue;
         struct module *module = &test.module[test.modules++];
         assert_true(test.modules < MODULES_MOST);
