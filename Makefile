@@ -25,7 +25,7 @@ COMPILE   = $(CC) -std=gnu17 -Wall -Wextra -fopenmp $(SANITIZERS) $(COUNTERS) $(
             $(CFLAGS) -ffp-contract=off -MMD -MP
 LINK      = $(CC) $(SANITIZERS) $(LDFLAGS)
 # Only programs that run the model come to need oneDNN or cuBLASLt for products, and OpenMP for threads.
-LIBS     := -larchive -ljansson -lpcre2-8 -lcrypto -lxxhash
+LIBS     := -larchive -ljansson -lpcre2-8 -lcrypto -lxxhash -lutf8proc
 LDLIBS    = -Wl,--as-needed $(LIBS) -lm $(if $(filter 0,$(DNNL)),,-ldnnl) -fopenmp $(CUDA_LIBS)
 
 # Of each device, the CPU and the GPU: its files, or one that stands in for it.

@@ -69,22 +69,41 @@ calibration, or an NVFP4 checkpoint of this model; --input-scale 1 does without"
     [ -n "${calib[*]}$eval" ] || [ -z "${field[*]}$samples$length$device" ] ||
         usage_error "--field, --samples, --length and --device are for running the model on a text, with --calib or --eval"
     [ -z "$save_amax" ] || [ "$save_amax" != "$summary" ] || usage_error "--save-amax and --summary name the same file"
-    [ -z "${plan[*]}" ] || summary=''
     source=$1 destination=$2
+    [ -z "$save_amax" ] || apart --save-amax "$save_amax"
+    [ -z "$summary" ] || apart --summary "$summary"
+    [ -z "${plan[*]}" ] || summary=''
     samples=${samples:-128} length=${length:-512} device=${device:-cpu}
     kept=${destination%"${destination##*[!/]}"}.calib # what a killed run leaves to the next one
     [ -w "$(dirname -- "$kept")" ] || kept=$destination/.calib # as where the destination is a mount point
 }
 
+# apart OPTION NAME: an output must not be a file that the run reads, nor be in the way of the checkpoint.
+apart() {
+    local path other
+    path=$(readlink -m -- "$2")/
+    for other in "$source" "$source"/* "${calib[@]}" "$eval" "$amax" "$amax"/*.{pt,json,safetensors}; do
+        [ ! -f "$2" ] || [[ ! $2 -ef $other ]] || usage_error "$1: $2 is read; name another file"
+    done
+    [[ $path != "$(readlink -m -- "$source")"/* ]] ||
+        usage_error "$1: $2 is in the source's folder; name a file elsewhere"
+    for other in '' .partial .calib .replaced; do
+        other=$(readlink -m -- "${destination%"${destination##*[!/]}"}$other")/
+        [[ $path != "$other"* ]] || usage_error "$1: $2 is where the checkpoint is made; name a file elsewhere"
+    done
+}
+
 # conversion_begin: make $scratch, in which amax.ts will be. What is not a pipeline's first stage reads $weights: a
-# source that ends in zeros through st-read, too.
+# source that ends in zeros through st-read, too; its table alone, where no more is looked at.
 conversion_begin() {
-    scratch=$(mktemp -d)
+    local table=()
+    make_scratch
     trap end_conversion EXIT
     weights=$source
     [ -n "${zeros[*]}" ] || return 0
     weights=$scratch/source.ts
-    quietly st-read "${zeros[@]}" -o "$weights" "$source" || blame $? st-read
+    [ -n "${calib[*]}$eval" ] || table=("${plan[@]}")
+    quietly st-read "${table[@]}" "${zeros[@]}" -o "$weights" "$source" || blame $? st-read
 }
 
 end_conversion() {
@@ -149,7 +168,7 @@ convert_checkpoint() {
     write_weights
     verify_result "$destination" "$source" # what serving engines make of it
     # Nothing is left to do for which anything was kept.
-    rm -f "$kept"/source-????????????????.{txt,ts}{,.partial}
+    rm -f "$kept"/source-????????????????.{txt,ts}{,.*.partial}
     [ -z "${calib[*]}" ] || amax-calib --resume "$kept" --resume-discard || blame $? amax-calib
     [ -z "$eval" ] || echo "$results"
 }

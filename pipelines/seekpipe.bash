@@ -56,9 +56,10 @@ lead() {
 }
 
 # The script, run so that bash prints no lines of its own when one of its processes is killed: in a command
-# substitution, it never does. The shell around it waits, whatever signals come.
+# substitution, it never does. The shell around it waits, whatever signals come. The group is not the terminal's
+# foreground: where `stty tostop` is set, TTOU would stop it at the first line that it prints.
 # shellcheck disable=SC2016 # for the inner shell
-silently='trap : HUP INT QUIT TERM; exec {out}>&1; none=$(exec >&"$out" {out}>&-; . "$0"); exit'
+silently='trap : HUP INT QUIT TERM; trap "" TTOU; exec {out}>&1; none=$(exec >&"$out" {out}>&-; . "$0"); exit'
 
 # end_with_leader DESCRIPTOR: a process of the group that ends it if the leader was killed.
 end_with_leader() {
@@ -226,6 +227,13 @@ in_parts() {
     [ -z "$failed" ] || exit 1
 }
 
+# make_scratch: an empty folder, $scratch, which the caller removes.
+make_scratch() {
+    scratch=$(mktemp -d 2>/dev/null) && return
+    echo "$program: ${TMPDIR:-/tmp}: no folder can be made there; name another one in TMPDIR" >&2
+    exit 1
+}
+
 # ---- values of options, which are refused before any work ----
 
 # choice OPTION VALUE WORD...
@@ -258,6 +266,35 @@ output_file() {
     [ ! -e "$2" ] || [ -f "$2" ] || return 0 # a device, or a pipe
     folder=$(dirname -- "$2")
     [[ -d $folder && -w $folder ]] || usage_error "$1: $2: its folder is not there or not writable"
+}
+
+# output_folder OPTION VALUE: a folder in which files will be written, and which is made if it is not there.
+output_folder() {
+    local folder
+    if [ -e "$2" ] || [ -L "$2" ]; then
+        [[ -d $2 && -w $2 ]] || usage_error "$1: $2 is no folder, or not writable"
+    else
+        folder=$(dirname -- "$2")
+        [[ -d $folder && -w $folder ]] || usage_error "$1: $2: its folder is not there or not writable"
+    fi
+}
+
+# put_file FILE OUTPUT: write OUTPUT as the programs write what -o names (output.h): a regular file when it is
+# complete, under a name of its own until then, which is in $beside; a device or a pipe as it is.
+beside=''
+put_file() {
+    local target
+    if [ -e "$2" ] && [ ! -f "$2" ]; then
+        cat -- "$1" >"$2"
+        return
+    fi
+    target=$(realpath -- "$2")
+    beside=$(mktemp -- "$target.XXXXXX.partial")
+    cat -- "$1" >"$beside"
+    if [ -e "$target" ]; then chmod --reference="$target" -- "$beside"; else chmod -- =rw "$beside"; fi
+    sync -- "$beside"
+    mv -T -- "$beside" "$target"
+    beside=''
 }
 
 # usage_error MESSAGE: as in the programs.

@@ -7,13 +7,16 @@
 #include <unistd.h>
 
 #include "base/die.h"
+#include "base/names.h"
 #include "base/output.h"
 #include "base/text.h"
 #include "model/weights.h"
 #include "quantize/amax.h"
+#include "quantize/convertible.h"
 #include "quantize/effective.h"
 #include "quantize/fit.h"
 #include "quantize/recipe.h"
+#include "stream/whole.h"
 #include "tensor/e4m3.h"
 #include "tensor/nvfp4.h"
 #include "tensor/weight.h"
@@ -59,6 +62,13 @@ struct peers {
     double input_amax;  /* the largest of those that tokens reached; 0 if none */
     uint32_t reached;   /* how many have an input amax without being filled in ... */
     uint32_t wanted;    /* ... and how many need one */
+    size_t line[2];     /* of the digest, of weights' amaxes and of inputs': 1 + its number */
+};
+
+/* What the fallback rules take from all layers for a matrix. */
+struct trunk {
+    const struct peers *last; /* in the last calibrated layer; NULL if there is none */
+    double largest;           /* input amax of any layer but MTP's */
 };
 
 struct table {
@@ -66,11 +76,15 @@ struct table {
     bool exact; /* amaxes are F64, so that they give the input scales that they come from */
     struct entry *entry;
     size_t count, capacity;
-    struct toc *toc;       /* parallel to entry[]: their names */
-    struct peers *peers;   /* most recently found first */
-    uint64_t drafts;       /* filled in for drafts that were not calibrated */
-    uint64_t raw;          /* weight amaxes left out, as they are of codes without scales */
-    struct recipe *recipe; /* of --recipe for --model, or NULL */
+    struct toc *toc;               /* parallel to entry[]: their names */
+    struct peers *peers;           /* most recently found first */
+    struct names *places;          /* theirs ... */
+    struct peers **by_place;       /* ... by number */
+    size_t kinds;                  /* how many there are */
+    struct trunk trunk[GROUP_MAX]; /* by matrix; after find_peer_maxima() */
+    uint64_t drafts;               /* filled in for drafts that were not calibrated */
+    uint64_t raw;                  /* weight amaxes left out, as they are of codes without scales */
+    struct recipe *recipe;         /* of --recipe for --model, or NULL */
     /* Of how many experts' w2 the input has both amaxes (see amax.h), and of how many one; and
      * which one, "engine" or "reference". */
     uint64_t both, one;
@@ -89,15 +103,19 @@ static struct peers *peers_of(struct table *table, const struct place *place)
 {
     if (!place_is_routed(place))
         return NULL;
-    struct peers *peers = table->peers;
-    while (peers && !place_are_peers(&peers->place, place))
-        peers = peers->next;
-    if (!peers) {
-        peers = xalloc(1, sizeof *peers);
+    char key[64];
+    snprintf(key, sizeof key, "%u %" PRIu32 " %" PRIu32 " %" PRIu32, place->section, place->layer,
+             place->part, place->matrix);
+    size_t number = names_add(table->places, key);
+    if (number == table->kinds) {
+        struct peers *peers = xalloc(1, sizeof *peers);
         *peers = (struct peers){.next = table->peers, .place = *place};
         table->peers = peers;
+        if (!(number & (number - 1))) /* it is full */
+            table->by_place = xgrow(table->by_place, 2 * number + 1, sizeof *table->by_place);
+        table->by_place[table->kinds++] = peers;
     }
-    return peers;
+    return table->by_place[number];
 }
 
 static struct entry *append(struct table *table, const char *name, enum dtype dtype)
@@ -429,6 +447,17 @@ static uint64_t fuse(struct table *table)
     return fused;
 }
 
+/* The layers with the same matrix as `peers`, whose maximum is known. */
+static void add_to_trunk(struct table *table, const struct peers *peers)
+{
+    struct trunk *trunk = &table->trunk[peers->place.matrix];
+    if (peers->place.section != SECTION_MTP)
+        trunk->largest = fmax(trunk->largest, peers->input_amax);
+    if (peers->place.section == SECTION_LAYERS && peers->reached &&
+        (!trunk->last || peers->place.layer > trunk->last->place.layer))
+        trunk->last = peers;
+}
+
 /* After groups are fused: the largest of each layer's matrices. */
 static void find_peer_maxima(struct table *table)
 {
@@ -439,6 +468,8 @@ static void find_peer_maxima(struct table *table)
             entry->peers->reached++;
         }
     }
+    for (const struct peers *peers = table->peers; peers; peers = peers->next)
+        add_to_trunk(table, peers);
 }
 
 /* True for peers in a draft that the calibration did not run. */
@@ -447,34 +478,17 @@ static bool is_uncalibrated_draft(const struct peers *peers)
     return peers->place.section == SECTION_MTP && !peers->reached;
 }
 
-/* The same matrix in the last calibrated layer of the trunk, or NULL. */
-static const struct peers *last_layer(const struct table *table, const struct peers *of)
-{
-    const struct peers *last = NULL;
-    for (const struct peers *peers = table->peers; peers; peers = peers->next)
-        if (peers->place.section == SECTION_LAYERS && peers->reached &&
-            peers->place.matrix == of->place.matrix &&
-            (!last || peers->place.layer > last->place.layer))
-            last = peers;
-    return last;
-}
-
 /* The fallback rule's amax for an expert with these peers; 0 if there is none. A draft that was not
  * calibrated takes the trunk's last layer for its own. */
 static double fallback_amax(const struct table *table, const struct options *o,
                             const struct peers *of)
 {
+    const struct trunk *trunk = &table->trunk[of->place.matrix];
+    if (!strcmp(o->fallback, "projection-max"))
+        return trunk->largest;
     if (is_uncalibrated_draft(of))
-        of = last_layer(table, of);
-    if (!of)
-        return 0;
-    if (!strcmp(o->fallback, "layer-max"))
-        return of->input_amax;
-    double largest = 0;
-    for (const struct peers *peers = table->peers; peers; peers = peers->next)
-        if (peers->place.section != SECTION_MTP && peers->place.matrix == of->place.matrix)
-            largest = fmax(largest, peers->input_amax);
-    return largest;
+        of = trunk->last;
+    return of ? of->input_amax : 0;
 }
 
 static void fill_one(struct table *table, const struct options *o, const char *module)
@@ -518,27 +532,48 @@ static void want(struct table *table, struct gaps *gaps, const char *module)
     gaps->module[gaps->count++] = xstrdup(module);
 }
 
-/* Those of the recipe in the checkpoint. */
+/* Those of the recipe in the checkpoint, which must be complete: what it lacks would be blamed on
+ * the calibration. */
 static void want_for_model(struct table *table, struct ts_in *model, struct gaps *gaps)
 {
     struct weights weights;
+    bool named = false;
+    whole_check(model);
     weights_find(&weights, table->model, ts_toc(model), ts_name(model));
     recipe_check(table->recipe, table->model, ts_toc(model), ts_is_whole(model), ts_name(model));
     for (size_t i = 0; i < weights.count; i++) {
         const struct weight *w = &weights.weight[i];
-        if (!w->place.stays && recipe_needs_amax(table->recipe, w->module))
-            want(table, gaps, w->module);
+        if (w->place.stays || !recipe_needs_amax(table->recipe, w->module))
+            continue;
+        want(table, gaps, w->module);
+        named = true;
     }
+    if (!named && ts_is_whole(model))
+        convertible_refuse_names(model, &weights, table->recipe);
     weights_free(&weights);
+}
+
+/* The number of experts: one more than that of any in the stream. A number may claim anything, so
+ * that what would be filled in is bounded: V4-Pro has 70,000 matrices of experts. */
+static uint32_t count_experts(const struct table *table)
+{
+    enum { FILLED_MOST = 1 << 20 };
+    const struct entry *last = NULL;
+    for (size_t i = 0; i < table->count; i++)
+        if (table->entry[i].peers && (!last || table->entry[i].place.expert > last->place.expert))
+            last = &table->entry[i];
+    uint64_t experts = last ? (uint64_t)last->place.expert + 1 : 0;
+    if (experts * table->kinds > FILLED_MOST + table->count)
+        die("%s: with as many experts as that, %" PRIu64 " amaxes would be missing; is the "
+            "calibration damaged? If not, --model says how many experts there are",
+            name_of(table, last), experts * table->kinds - table->count);
+    return (uint32_t)experts;
 }
 
 /* Without the checkpoint: in each layer that occurs, from expert 0 to the last one of any layer. */
 static void want_for_dump(struct table *table, struct gaps *gaps)
 {
-    uint32_t experts = 0;
-    for (size_t i = 0; i < table->count; i++)
-        if (table->entry[i].peers && table->entry[i].place.expert >= experts)
-            experts = table->entry[i].place.expert + 1;
+    uint32_t experts = count_experts(table);
     for (const struct peers *peers = table->peers; peers; peers = peers->next)
         for (uint32_t expert = 0; expert < experts; expert++) {
             struct place place = peers->place;
@@ -581,8 +616,8 @@ static uint64_t fill(struct table *table, const struct options *o, struct ts_in 
 {
     struct gaps gaps = {0};
     if (model) {
-        check_fit(table, model, name);
         want_for_model(table, model, &gaps);
+        check_fit(table, model, name);
     } else {
         want_for_dump(table, &gaps);
     }
@@ -637,53 +672,74 @@ static int by_amax(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-/* One line per layer, projection and kind: how many, how many filled in, min, median, max. */
+/* A line of the digest: a layer, a projection and a kind. */
+struct line {
+    const struct entry *first;
+    size_t count, filled;
+    double *amax;
+};
+
+/* The entries' lines in the order of their first ones; the caller frees them, and each one's
+ * amaxes.
+ */
+static struct line *gather_lines(const struct table *table, size_t *count)
+{
+    struct line *lines = xalloc(2 * table->kinds, sizeof *lines);
+    *count = 0;
+    for (size_t i = 0; i < table->count; i++) {
+        const struct entry *entry = &table->entry[i];
+        if (!entry->peers)
+            continue;
+        size_t *number = &entry->peers->line[entry->which == AMAX_INPUT];
+        if (!*number) {
+            lines[*count].first = entry;
+            *number = ++*count;
+        }
+        struct line *line = &lines[*number - 1];
+        if (!(line->count & (line->count - 1))) /* it is full */
+            line->amax = xgrow(line->amax, 2 * line->count + 1, sizeof *line->amax);
+        line->amax[line->count++] = entry->amax;
+        line->filled += entry->filled;
+    }
+    return lines;
+}
+
+/* How many, how many filled in, min, median, max. */
 static void write_digest(FILE *out, const struct table *table)
 {
+    size_t count;
+    struct line *lines = gather_lines(table, &count);
     fprintf(out, "\n%-40s %8s %8s %12s %12s %12s\n", "digest", "experts", "filled", "min", "median",
             "max");
-    bool *done = xalloc(table->count, sizeof *done);
-    double *amax = xalloc(table->count, sizeof *amax);
-    for (size_t i = 0; i < table->count; i++) {
-        const struct entry *first = &table->entry[i];
-        if (done[i] || !first->peers)
-            continue;
-        size_t n = 0, filled = 0;
-        for (size_t j = i; j < table->count; j++) {
-            const struct entry *entry = &table->entry[j];
-            if (entry->peers != first->peers || entry->which != first->which)
-                continue;
-            done[j] = true;
-            amax[n++] = entry->amax;
-            filled += entry->filled;
-        }
-        qsort(amax, n, sizeof *amax, by_amax);
+    for (size_t i = 0; i < count; i++) {
+        const struct line *line = &lines[i];
+        const struct place *place = &line->first->peers->place;
+        qsort(line->amax, line->count, sizeof *line->amax, by_amax);
         char path[TENSOR_NAME_MAX + 1];
-        const struct place *place = &first->peers->place;
         char *label = xprintf("%s %s %s", model_experts_path(table->model, place, path),
                               model_matrix_name(table->model, place),
-                              first->which == AMAX_INPUT ? "input" : "weight");
-        fprintf(out, "%-40s %8zu %8zu %12.4g %12.4g %12.4g\n", label, n, filled, amax[0],
-                amax[n / 2], amax[n - 1]);
+                              line->first->which == AMAX_INPUT ? "input" : "weight");
+        fprintf(out, "%-40s %8zu %8zu %12.4g %12.4g %12.4g\n", label, line->count, line->filled,
+                line->amax[0], line->amax[line->count / 2], line->amax[line->count - 1]);
         free(label);
+        free(line->amax);
     }
-    free(done);
-    free(amax);
+    free(lines);
 }
 
 static const char *format_of_entry(const struct table *table, const struct entry *entry)
 {
     char module[TENSOR_NAME_MAX + 1];
     bool fp8 = table->recipe && model_module(table->model, &entry->place, module) &&
-               recipe_per_tensor(table->recipe, module);
+               recipe_choice(table->recipe, module).per_tensor;
     return fp8 ? "FP8, per tensor" : "NVFP4, block 16";
 }
 
-static void write_summary(const char *path, const struct table *table)
+/* The summary, which output_finish() puts in place once the amaxes are. */
+static void write_summary(struct output *file, const char *path, const struct table *table)
 {
-    struct output file;
-    output_open(&file, path);
-    FILE *out = fdopen(dup(file.fd), "w");
+    output_open(file, path);
+    FILE *out = fdopen(dup(file->fd), "w");
     if (!out)
         die_errno("%s", path);
     for (size_t i = 0; i < table->count; i++) {
@@ -700,7 +756,6 @@ static void write_summary(const char *path, const struct table *table)
     write_digest(out, table);
     if (ferror(out) || fclose(out))
         die_errno("%s", path);
-    output_finish(&file);
 }
 
 static void write_entries(struct ts_out *out, const struct table *table)
@@ -723,6 +778,8 @@ static void free_table(struct table *table)
         next = peers->next;
         free(peers);
     }
+    free(table->by_place);
+    names_free(table->places);
     free(table->entry);
     toc_free(table->toc);
     recipe_free(table->recipe);
@@ -844,7 +901,7 @@ static void take_options(struct options *o, struct stage *stage, int argc, char 
          .in = FORM(1),
          .required = FORM(1)},
         {.name = "model",
-         .kind = ARG_TEXT,
+         .kind = ARG_INPUT,
          .to = &o->model,
          .value = "dir",
          .help = "the checkpoint: every matrix that the recipe names needs an amax. Without it, "
@@ -881,7 +938,7 @@ int main(int argc, char **argv)
     o.entry = stage.entry;
     check_options(&o, &stage);
     struct ts_in *model = o.model ? ts_open(o.model, NULL) : NULL;
-    struct table table = {.toc = toc_new(), .one_is = "reference"};
+    struct table table = {.toc = toc_new(), .places = names_new(), .one_is = "reference"};
     if (model) {
         table.model = reopened(model);
         table.recipe = recipe_load(o.recipe, o.drafts, table.model);
@@ -901,8 +958,10 @@ int main(int argc, char **argv)
     if (o.peer_max)
         share_peer_max(&table);
     sort(&table);
-    if (o.summary && !stage.plan)
-        write_summary(o.summary, &table);
+    struct output summary;
+    bool summarize = o.summary && !stage.plan;
+    if (summarize)
+        write_summary(&summary, o.summary, &table);
     if (!stage.quiet)
         warn_of_w2(&table, &o);
     if (!stage.quiet)
@@ -923,6 +982,8 @@ int main(int argc, char **argv)
                         table.exact && !scale ? "checkpoint" : NULL, "headroom",
                         o.headroom ? json_true() : NULL, "input_scales",
                         effective_of(&table, &o, stage.plan)));
+    if (summarize)
+        output_finish(&summary);
     free_table(&table);
     return stage_end(&stage);
 }

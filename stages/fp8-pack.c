@@ -43,7 +43,8 @@ struct job {
     const struct codec *codec;
     struct weights weights;
     struct recipe *recipe;
-    struct amaxes *amaxes; /* NULL: a plan without them */
+    bool makes;            /* the recipe makes FP8-per-tensor */
+    struct amaxes *amaxes; /* NULL: it makes none, or a plan without them */
     bool verbose;
 };
 
@@ -51,8 +52,8 @@ struct job {
 static const struct weight *chosen(const struct job *job, size_t line)
 {
     const struct weight *w = weight_of(&job->weights, line);
-    bool passes = !w || w->per_tensor || ts_toc(job->in)->tensor[w->line].context;
-    return passes || !recipe_per_tensor(job->recipe, w->module) ? NULL : w;
+    bool passes = !w || !job->makes || w->per_tensor || ts_toc(job->in)->tensor[w->line].context;
+    return passes || !recipe_choice(job->recipe, w->module).per_tensor ? NULL : w;
 }
 
 /* ---- the plan ---- */
@@ -185,12 +186,14 @@ static void convert_matrix(struct matrix *m)
     struct band_pipeline *bands = m->job->bands;
     struct ts_held *held = ts_hold(m->job->in);
     uint64_t most = weight_band(w, m->tensor), row_bytes = weight_row_bytes(w, m->tensor);
-    uint64_t first = 0;
+    uint64_t all = weight_filled_rows(w), rows;
     m->scale = weight_scale(m, held);
     put_scalar(m, "input_scale", input_scale(m->job, w));
     put_scalar(m, "weight_scale", m->scale);
-    do { /* at least one band: a tensor may be empty */
-        uint64_t rows = w->rows - first < most ? w->rows - first : most;
+    if (!all)
+        bands_put_empty(bands, m->tensor->name);
+    for (uint64_t first = 0; first < all; first += rows) {
+        rows = at_most(all - first, most);
         struct band *band = bands_next(bands, first ? NULL : m->tensor->name,
                                        (size_t)(rows * row_bytes), (size_t)(rows * w->cols));
         band->convert = convert;
@@ -200,8 +203,7 @@ static void convert_matrix(struct matrix *m)
         band->rows = rows;
         bands_read_held(bands, held, first * row_bytes);
         bands_submit(bands);
-        first += rows;
-    } while (first < w->rows);
+    }
     ts_release(held);
     bands_after(bands, end_matrix, m);
 }
@@ -233,13 +235,7 @@ static void convert_all(struct job *job)
 static void take_options(struct options *o, struct stage *stage, int argc, char **argv)
 {
     const struct arg args[] = {
-        {.name = "amax",
-         .kind = ARG_INPUT,
-         .to = &o->amax,
-         .value = "file",
-         .help = "amax stream with the input amaxes (from amax-merge); -n does without",
-         .required = EVERY_FORM,
-         .silent = true}, /* the history has its digest instead */
+        amaxes_arg(&o->amax),
         codec_arg(&o->cpu),
         recipe_drafts_arg(&o->drafts),
         {.name = "recipe",
@@ -261,13 +257,14 @@ static void open_job(struct job *job, const struct options *o, const struct stag
 {
     job->in = ts_open(stage_input(stage), stage);
     const struct model *model = ts_model(job->in);
-    job->amaxes = o->amax ? amaxes_load(o->amax, model, stage->plan) : NULL;
     job->recipe = recipe_load(o->recipe, o->drafts, model);
+    job->makes = recipe_has_per_tensor(job->recipe);
+    job->amaxes = o->amax && job->makes ? amaxes_load(o->amax, model, stage->plan) : NULL;
     whole_check(job->in);
     weights_find(&job->weights, model, ts_toc(job->in), ts_name(job->in));
     recipe_check(job->recipe, model, ts_toc(job->in), ts_is_whole(job->in), ts_name(job->in));
-    const char *digest = job->amaxes ? amaxes_digest(job->amaxes) : NULL; /* NULL of a plan */
-    json_object_set_new(stage->entry, "amax", digest ? json_string(digest) : json_null());
+    if (job->makes)
+        amaxes_record(job->amaxes, stage->entry);
     recipe_record(job->recipe, stage->entry);
 }
 

@@ -38,7 +38,7 @@ static void refuse_infinite(struct to_nvfp4 *job, const struct member *member, u
     const struct weight *w = member->w;
     uint64_t blocks = w->cols / MXFP4_BLOCK;
     const uint8_t *scale = member->scales.raw;
-    for (uint64_t i = 0; i < w->rows; i++, scale += blocks) {
+    for (uint64_t i = 0; i < weight_filled_rows(w); i++, scale += blocks) {
         bool high = false;
         for (uint64_t b = 0; b < blocks; b++)
             high |= scale[b] >= 253;
@@ -127,7 +127,7 @@ static void cast_member(struct to_nvfp4 *job, const struct group *group,
     struct casting *c = xalloc(1, sizeof *c);
     *c = (struct casting){.job = job, .member = member, .k = k, .options = o};
     c->above = nvfp4_cast_k_max(member->scales.raw, scale_count(member)) > k;
-    uint8_t *row = xalloc((size_t)(w->cols / 2), 1);
+    uint8_t *row = xalloc(weight_filled_rows(w) ? (size_t)(w->cols / 2) : 0, 1);
     refuse_infinite(job, member, row);
     free(row);
     uint64_t blocks = w->cols / MXFP4_BLOCK, most = blocks ? 1 + SCALES_BAND / blocks : 1;
@@ -175,7 +175,7 @@ static int best_k(const struct group *group, int k_max)
         size_t blocks = (size_t)(member->w->cols / MXFP4_BLOCK), row_bytes = 16 * blocks;
         const uint8_t *e8m0 = member->scales.raw;
         uint8_t *row = xgrow(NULL, row_bytes, 1);
-        for (uint64_t j = 0; j < member->w->rows; j++, e8m0 += blocks) {
+        for (uint64_t j = 0; j < weight_filled_rows(member->w); j++, e8m0 += blocks) {
             if (nvfp4_cast_k_max(e8m0, blocks) <= k)
                 continue;
             ts_held_read(member->held, j * row_bytes, row, row_bytes);

@@ -7,6 +7,7 @@
 #include <sys/stat.h>
 
 #include "base/die.h"
+#include "base/text.h"
 #include "base/utf8.h"
 #include "forward/forward_options.h"
 #include "forward/greedy.h"
@@ -321,7 +322,7 @@ static void print_new(struct text *text, const struct ids *ids, bool end)
     char *all = text_of(text, ids, &length);
     while (!end && length >= text->printed + size && !memcmp(all + length - size, broken, size))
         length -= size;
-    fwrite(all + text->printed, 1, length - text->printed, stdout);
+    text_write(stdout, all + text->printed, length - text->printed);
     fflush(stdout);
     text->printed = length;
     free(all);

@@ -8,6 +8,7 @@
 #include "base/die.h"
 #include "base/json.h"
 #include "base/progress.h"
+#include "base/text.h"
 #include "stream/report.h"
 #include "stream/ts.h"
 
@@ -97,8 +98,8 @@ static void print_line(const struct options *o, const struct widths *widths, con
     printf("%-*s  %-*s  %8s  ", widths->dtype, dtype_name(tensor->dtype), widths->shape,
            tensor_shape(tensor, shape), bytes_text((double)tensor->size, size));
     if (o->details)
-        printf("%-*s  %-7s  %s  %s\n", widths->shard, toc->shard[tensor->shard], use, tensor->name,
-               where ? where : "-");
+        text_print(stdout, "%-*s  %-7s  %s  %s\n", widths->shard, toc->shard[tensor->shard], use,
+                   tensor->name, where ? where : "-");
     else
         printf("%s\n", tensor->name);
 }
@@ -165,9 +166,8 @@ static void print_header(struct ts_in *in)
     const json_t *counts = ts_end_counts(in);
     if (counts)
         json_object_set_new(header, "counts", json_deep_copy(counts));
-    char *text = json_text(header, true, false);
-    fputs(text, stdout);
-    free(text);
+    json_print(stdout, header, true);
+    putchar('\n');
     json_decref(header);
 }
 

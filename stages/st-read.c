@@ -173,22 +173,38 @@ static size_t folder_length(const char *folder, size_t length)
     return length;
 }
 
-static void move_root(const struct options *o, struct sources *sources)
+/* The path below NEW, for one below OLD; the caller frees it. NULL for others. */
+static char *moved(const struct options *o, const char *path)
 {
     const char *old = o->root, *new = strstr(o->root, "=/") + 1;
     size_t old_length = folder_length(old, (size_t)(new - 1 - old));
     size_t new_length = folder_length(new, strlen(new));
-    bool moved = false;
+    bool below = !strncmp(path, old, old_length) && (!path[old_length] || path[old_length] == '/');
+    return below ? xprintf("%.*s%s", (int)new_length, new, path + old_length) : NULL;
+}
+
+/* The files and the checkpoint's folder. */
+static void move_root(const struct options *o, struct ts_in *in)
+{
+    struct sources *sources = ts_sources(in);
+    const char *source = json_string_value(json_object_get(ts_header(in), "source"));
+    char *folder = source ? moved(o, source) : NULL;
+    bool any = false;
     for (size_t i = 0; i < sources->count; i++) {
-        char *path = sources->file[i].path;
-        if (strncmp(path, old, old_length) != 0 || path[old_length] != '/')
+        char *path = moved(o, sources->file[i].path);
+        if (!path)
             continue;
-        sources->file[i].path = xprintf("%.*s%s", (int)new_length, new, path + old_length);
-        free(path);
-        moved = true;
+        free(sources->file[i].path);
+        sources->file[i].path = path;
+        sources->file[i].ctime_ns = 0; /* a copy has its own */
+        any = true;
     }
-    if (!moved)
-        die("--root: no reference leads below %.*s; see st-ls --header", (int)(new - 1 - old), old);
+    if (!any)
+        die("--root: no reference leads below %.*s; see st-ls --header",
+            (int)(strstr(o->root, "=/") - o->root), o->root);
+    if (folder)
+        json_object_set_new(ts_header(in), "source", json_string(folder));
+    free(folder);
 }
 
 static void take_options(struct options *o, struct stage *stage, int argc, char **argv)
@@ -232,6 +248,14 @@ static void take_options(struct options *o, struct stage *stage, int argc, char 
     stage_begin(stage, &program, args, argc, argv);
 }
 
+static void tell_folders(struct ts_in *in)
+{
+    size_t i;
+    json_t *folder, *folders = ts_folders(in);
+    json_array_foreach(folders, i, folder) warn("from %s", json_string_value(folder));
+    json_decref(folders);
+}
+
 int main(int argc, char **argv)
 {
     struct options o = {0};
@@ -240,7 +264,7 @@ int main(int argc, char **argv)
     check_options(&o, &stage);
     struct ts_in *in = ts_open_all(stage.operand, (size_t)stage.operands, &stage);
     if (o.root)
-        move_root(&o, ts_sources(in));
+        move_root(&o, in);
     if (o.shards)
         check_shards_exist(o.shards, ts_toc(in));
     if (o.part.text)
@@ -259,6 +283,8 @@ int main(int argc, char **argv)
             !strcmp(toc->shard[due->shard], ts_toc(in)->shard[ts_present(in)->shard]))
             ts_pass(out, in);
     }
+    if (stage.verbose)
+        tell_folders(in);
     if (stage.verbose)
         warn("%zu of %zu tensors, %" PRIu64 " bytes", toc->count, ts_toc(in)->count,
              toc_bytes(toc, true));

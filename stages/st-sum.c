@@ -8,6 +8,7 @@
 #include "base/die.h"
 #include "base/digest.h"
 #include "base/ordered_pool.h"
+#include "base/text.h"
 #include "stream/report.h"
 #include "stream/ts.h"
 
@@ -222,7 +223,7 @@ static void read_listing(struct listing *listing, const char *path)
 static void say_tensor(const char *line, const char *verdict)
 {
     const char *name = line_tensor(line);
-    printf("%.*s: %s\n", (int)strcspn(name, "\t"), name, verdict);
+    text_print(stdout, "%.*s: %s\n", (int)strcspn(name, "\t"), name, verdict);
 }
 
 /* Compare the stream with the listing; returns how many tensors differ. */

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/die.h"
+#include "base/text.h"
 #include "engines/engines.h"
 #include "stream/report.h"
 #include "verify/checks.h"
@@ -74,8 +75,8 @@ static void print_verdict(const struct engine *engine, const struct evidence *ev
                                 engine->name, "version", engine->version, "speculation", drafts,
                                 "verdict", verdict_name(verdict), "rule", why));
     else
-        printf("%s %s, %s speculation: %s%s%s\n", engine->title, engine->version,
-               drafts ? "with" : "no", verdict_name(verdict), why ? ": " : "", why ? why : "");
+        text_print(stdout, "%s %s, %s speculation: %s%s%s\n", engine->title, engine->version,
+                   drafts ? "with" : "no", verdict_name(verdict), why ? ": " : "", why ? why : "");
     free(why);
 }
 

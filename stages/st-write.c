@@ -11,6 +11,7 @@
 #include "base/die.h"
 #include "base/json.h"
 #include "base/progress.h"
+#include "base/text.h"
 #include "stream/checkpoint.h"
 #include "stream/ts.h"
 #include "stream/whole.h"
@@ -18,7 +19,9 @@
 #include "write/card.h"
 #include "write/config.h"
 #include "write/copy.h"
+#include "write/fit.h"
 #include "write/output_dir.h"
+#include "write/output_names.h"
 #include "write/parts.h"
 #include "write/run_record.h"
 #include "write/shards.h"
@@ -97,36 +100,6 @@ static void print_state(const char *path)
 
 /* ---- the work ---- */
 
-/* Tested with the first source: a checkpoint lies in one filesystem. */
-static bool can_share(const struct output_dir *output, struct sources *sources)
-{
-    if (!sources->count)
-        return false;
-    bool can = output_dir_can_share(output, sources_acquire(sources, 0));
-    sources_release(sources, 0);
-    return can;
-}
-
-/* The shortage of space before the first byte, if that is certain, as a line that the caller frees:
- * shared bytes need none, but at most the sources' bytes can be shared. NULL if there is none. */
-static char *shortage_of(const struct summary *s, const struct shards *shards,
-                         const struct output_dir *output, struct ts_in *in, bool no_share)
-{
-    char needed[BYTES_TEXT], there[BYTES_TEXT];
-    struct sources *sources = ts_sources(in);
-    uint64_t least = shards_to_write(shards);
-    uint64_t available =
-        s->free_bytes + shards_left_over(shards, output) + parts_left_over(output->partial);
-    if (least > available && !no_share && can_share(output, sources))
-        for (size_t i = 0; i < sources->count; i++)
-            least -= least < sources->file[i].size ? least : sources->file[i].size;
-    return least <= available
-               ? NULL
-               : xprintf("%s: %s are needed, %s are free; make room, or choose another disk",
-                         output->path, bytes_text((double)least, needed),
-                         bytes_text((double)available, there));
-}
-
 /* The i-th, under another name. */
 static void write_side_file(struct output_dir *output, struct copier *copier, struct ts_in *in,
                             size_t i, const char *name)
@@ -182,7 +155,7 @@ static void check_input(struct ts_in *in, const struct options *o, bool continue
         die("%s: holds no tensor to write; is it the right stream?", ts_name(in));
     if (!ts_is_whole(in) && !o->partial && !o->part && !continued)
         die("%s: is only a part of a checkpoint (%s); --part writes it as one of several, "
-            "--partial all the same",
+            "--partial all the same; a whole one is read from its folder",
             ts_name(in), scope);
     if (!o->partial && !o->part && !continued)
         whole_check(in);
@@ -250,6 +223,32 @@ static void write_rest(struct ts_in *in, struct output_dir *output, struct toc *
     free(index);
 }
 
+/* What st-write itself counts, beside the counts of earlier stages. */
+static void add_zeros(struct summary *s, uint64_t zeros, const char *first)
+{
+    if (!s->counts)
+        s->counts = json_array();
+    if (zeros && json_array_append_new(s->counts, json_pack("{s:s, s:I, s:s}", "program", "st-write",
+                                                            "zero_weights", (json_int_t)zeros,
+                                                            "zero_first", first)))
+        die("out of memory");
+}
+
+/* Count them in all shards, also in those of an earlier run. */
+static void count_zeros(struct summary *s, const struct shards *shards, struct output_dir *output)
+{
+    struct shard_file file;
+    const char *first = NULL;
+    uint64_t zeros = 0;
+    for (size_t i = 0; i < shards_count(shards); i++)
+        if (shards_file(shards, i, &file)) {
+            int fd = output_dir_open(output, file.name, false);
+            zeros += shards_zeros(shards, i, fd, &first);
+            output_dir_close(fd, file.name, false);
+        }
+    add_zeros(s, zeros, first);
+}
+
 static void say(const struct summary *s, const char *path, const struct options *o,
                 const struct stage *stage)
 {
@@ -266,16 +265,19 @@ static void forget(struct summary *s)
     json_decref(s->input);
     json_decref(s->output);
     json_decref(s->counts);
+    json_decref(s->folders);
     json_decref(s->notes);
 }
 
-/* What is known before the first byte. */
+/* What is known before the first byte, of a checkpoint that will be `whole`, or of a part. */
 static struct summary summary_of(struct ts_in *in, struct toc *toc, const struct shards *shards,
-                                 const struct configs *configs, const struct output_dir *output)
+                                 const struct configs *configs, const struct output_dir *output,
+                                 bool whole)
 {
     return (struct summary){.input = json_incref(json_object_get(ts_header(in), "input")),
                             .output = formats_totals(toc),
-                            .notes = summary_notes(in, configs),
+                            .folders = ts_folders(in),
+                            .notes = summary_notes(in, configs, whole),
                             .classes = model_classes(ts_model(in)),
                             .file_bytes = shards_bytes(shards),
                             .free_bytes = output_dir_free_bytes(output),
@@ -321,6 +323,7 @@ static void write_stream(struct ts_in *in, struct output_dir *output, const stru
     struct toc *toc = ts_toc(in);
     char hex[DIGEST_TEXT];
     const char *identity = identity_of(in, stage, hex);
+    ts_keep_private(in);
     if (!o->part)
         refuse_parts(output);
     if (!stage->plan && output_dir_was_done(output, identity, toc)) {
@@ -336,10 +339,12 @@ static void write_stream(struct ts_in *in, struct output_dir *output, const stru
         toc = output->journal.toc; /* the stream may have only the missing shards */
     struct shards *shards = shards_plan(toc, in, &copier);
     configs_derive(&configs, in, toc);
-    struct summary s = summary_of(in, toc, shards, &configs, output);
+    output_names_check(shards, in, &configs);
+    bool whole = ts_is_whole(in) || (!o->part && !o->partial); /* or what is left of it */
+    struct summary s = summary_of(in, toc, shards, &configs, output, whole);
     if (continued)
         s.finished = shards_resume(shards, output);
-    char *shortage = shortage_of(&s, shards, output, in, o->no_share);
+    char *shortage = fit_shortage(shards, output, in, s.free_bytes, o->no_share);
     if (shortage && !stage->plan)
         die("%s", shortage);
     if (stage->plan) {
@@ -348,6 +353,7 @@ static void write_stream(struct ts_in *in, struct output_dir *output, const stru
     } else {
         if (!continued)
             output_dir_begin(output, identity, toc);
+        shards_note_sources(shards, output, in);
         write_tensors(in, output, toc, shards);
         if (o->verify)
             shards_verify(shards, output, in);
@@ -356,13 +362,17 @@ static void write_stream(struct ts_in *in, struct output_dir *output, const stru
                        &(struct card){ts_end_counts(in), o->lines}, stage);
     }
     s.counts = json_deep_copy(ts_end_counts(in));
+    if (!stage->plan)
+        count_zeros(&s, shards, output);
     take_bytes(&s, &copier);
+    char *notes = shards_notes(shards);
     shards_free(shards);
     configs_free(&configs);
     if (o->part && !stage->plan)
-        parts_leave(output->partial, stage, in, toc, identity, s.finished);
+        parts_leave(output->partial, stage, in, toc, notes, identity, s.finished);
     else
         ts_close(in);
+    free(notes);
     if (!stage->plan)
         output_dir_finish(output);
     s.seconds = now() - start;
@@ -454,7 +464,7 @@ static void say_complete(const struct output_dir *output, const struct options *
     if (o->json)
         printf("{\n  \"plan\": %s,\n  \"complete\": true\n}\n", stage->plan ? "true" : "false");
     else if (stage->plan)
-        printf("%s: %s\n", output->path, text);
+        text_print(stdout, "%s: %s\n", output->path, text);
     if (!stage->plan && !stage->quiet)
         warn("%s: %s%s", output->path, text, o->verify ? "; verified" : "");
 }
@@ -500,6 +510,21 @@ static bool was_joined(const struct output_dir *output, const struct options *o)
 
 /* ---- parts ---- */
 
+/* Check that the stream brings what a complete part was written from. */
+static void compare_part(const char *folder, struct ts_in *in)
+{
+    struct copier copier = {0};
+    const struct toc *toc = ts_toc(in);
+    struct shards *shards = shards_plan(ts_toc(in), in, &copier);
+    char *notes = parts_notes(folder);
+    shards_take_notes(shards, notes);
+    for (const struct tensor *tensor; (tensor = ts_next(in));)
+        if (!tensor->context)
+            shards_check(shards, folder, in, (size_t)(tensor - toc->tensor));
+    shards_free(shards);
+    free(notes);
+}
+
 /* Use the folder of the stream's part instead of the whole's; false if that part is already
  * complete, as all are when a --join was killed. */
 static bool enter_part(struct output_dir *output, struct ts_in *in, const struct stage *stage)
@@ -518,28 +543,42 @@ static bool enter_part(struct output_dir *output, struct ts_in *in, const struct
     output_dir_free(output);
     output_dir_name(output, folder);
     free(folder);
-    if (!access(output->path, F_OK) && !output_dir_in_place(output))
+    if (!access(output->path, F_OK) && !output_dir_in_place(output)) {
+        compare_part(output->path, in);
         return false;
+    }
     output_dir_check(output, false, NULL, ts_sources(in));
     return true;
 }
 
-static void check_shards(const struct shards *shards, const char *partial)
+/* Check that the files of all parts' shards are as they were noted; with `read`, byte for byte. Adds
+ * the zeros that they hold to the summary's counts. */
+static void check_shards(struct shards *shards, const char *partial, struct ts_in *in, bool read,
+                         struct summary *s)
 {
     struct shard_file file;
+    const char *first = NULL;
+    uint64_t zeros = 0;
     for (size_t i = 0; i < shards_count(shards); i++) {
-        uint64_t size = 0;
+        char *folder;
         if (!shards_file(shards, i, &file))
             continue;
-        bool found = parts_find(partial, file.name, &size);
-        if (!found || size != file.size)
-            die("%s: %s: wanted %" PRIu64 " bytes, %s; remove its part, and run that again",
-                partial, file.name, file.size, found ? "it has others" : "it is not there");
+        int fd = parts_open(partial, file.name, &folder);
+        if (fd < 0)
+            die("%s: %s is not there; remove its part, and run that again", partial, file.name);
+        char *difference = shards_file_difference(shards, i, fd, in, read);
+        if (difference)
+            die("%s/%s: %s; remove the folder of its part, and run that again%s", folder, file.name,
+                difference, read ? "" : ", or compare its bytes (--verify)");
+        zeros += shards_zeros(shards, i, fd, &first);
+        close(fd);
+        free(folder);
     }
+    add_zeros(s, zeros, first);
 }
 
 /* Make everything but the shards of the whole, from the parts. */
-static void write_joined(struct output_dir *output, struct summary *s, const char *measured,
+static void write_joined(struct output_dir *output, struct summary *s, const struct options *o,
                          const struct stage *stage)
 {
     struct parts parts;
@@ -548,7 +587,18 @@ static void write_joined(struct output_dir *output, struct summary *s, const cha
     parts_gather(&parts, output->partial);
     struct shards *shards = shards_plan(parts.toc, parts.in, &copier);
     configs_derive(&configs, parts.in, parts.toc);
-    check_shards(shards, output->partial);
+    output_names_check(shards, parts.in, &configs);
+    shards_take_notes(shards, parts.notes);
+    *s = (struct summary){.input = json_incref(json_object_get(ts_header(parts.in), "input")),
+                          .output = formats_totals(parts.toc),
+                          .notes = summary_notes(parts.in, &configs, true),
+                          .classes = model_classes(ts_model(parts.in)),
+                          .counts = json_deep_copy(parts.counts),
+                          .file_bytes = shards_bytes(shards),
+                          .free_bytes = output_dir_free_bytes(output),
+                          .shards = shards_count(shards),
+                          .finished = parts.finished};
+    check_shards(shards, output->partial, parts.in, o->verify, s);
     whole_check_table(parts.in, parts.toc);
     if (output->journal.fd < 0)
         output_dir_begin(output, parts.identity, parts.toc);
@@ -557,16 +607,7 @@ static void write_joined(struct output_dir *output, struct summary *s, const cha
             "again",
             output->partial);
     write_rest(parts.in, output, parts.toc, &copier, &configs,
-               &(struct card){parts.counts, measured}, stage);
-    *s = (struct summary){.input = json_incref(json_object_get(ts_header(parts.in), "input")),
-                          .output = formats_totals(parts.toc),
-                          .notes = summary_notes(parts.in, &configs),
-                          .classes = model_classes(ts_model(parts.in)),
-                          .counts = json_incref(parts.counts),
-                          .file_bytes = shards_bytes(shards),
-                          .free_bytes = output_dir_free_bytes(output),
-                          .shards = shards_count(shards),
-                          .finished = parts.finished};
+               &(struct card){parts.counts, o->lines}, stage);
     configs_free(&configs);
     shards_free(shards);
     parts_free(&parts);
@@ -584,7 +625,7 @@ static void join(struct output_dir *output, const struct options *o, const struc
         return;
     }
     if (!output_dir_adopt(output) || !journal_find(&output->journal, "joined"))
-        write_joined(output, &s, o->lines, stage);
+        write_joined(output, &s, o, stage);
     parts_move_up(output->partial);
     output_dir_finish(output);
     s.seconds = now() - start;
@@ -705,7 +746,7 @@ static void take_options(struct options *o, struct stage *stage, int argc, char 
         {.name = "verify",
          .to = &o->verify,
          .help = "read all shards again before dir appears, and compare",
-         .in = FORM(0),
+         .in = FORM(0) | FORM(1),
          .silent = true},
         {.name = "plan", .help = "print what would be written, write nothing", .in = FORM(0)},
         {.name = "output", .in = NO_FORM},

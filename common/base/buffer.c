@@ -6,7 +6,7 @@
 
 void *buffer_room(struct buffer *buffer, size_t size)
 {
-    if (size > buffer->room) {
+    if (!buffer->data || size > buffer->room) { /* never NULL, which memcpy() may not take */
         free(buffer->data); /* not realloc(), which would copy it */
         buffer->data = xgrow(NULL, size, 1);
         buffer->room = size;

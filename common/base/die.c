@@ -7,6 +7,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/text.h"
+
 static int failed = EXIT_FAILED;
 
 void die_with(int status)
@@ -21,9 +23,8 @@ static void say(const char *format, va_list args, const char *tail)
     if (vasprintf(&message, format, args) < 0)
         message = NULL;
     /* the message may hold text from outside: no second line, no escape sequences */
-    for (char *p = message; p && *p; p++)
-        if ((unsigned char)*p < ' ' || *p == 0x7f)
-            *p = '?';
+    if (message)
+        printable(message);
     fflush(stdout);
     fprintf(stderr, "%s: %s%s%s\n", program_invocation_short_name, message ? message : format,
             tail ? ": " : "", tail ? tail : "");

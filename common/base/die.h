@@ -1,8 +1,8 @@
 /* die.h: how the programs of this project report errors.
  *
  * A filter has nothing to undo. The layer above the parsers ends the process with one line,
- * "program: message", that names the tensor, file and offset and says what to do next. Control
- * characters in a message (names and texts come from outside) are shown as '?'. */
+ * "program: message", that names the tensor, file and offset and says what to do next. Names
+ * and texts in a message may be from outside: the line is made printable() (text.h). */
 #ifndef DIE_H
 #define DIE_H
 

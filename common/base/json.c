@@ -1,6 +1,7 @@
 #include "base/json.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -9,6 +10,8 @@
 #include <unistd.h>
 
 #include "base/die.h"
+#include "base/text.h"
+#include "base/utf8.h"
 
 enum { WINDOW = 1 << 16, STRING_MAX = 1 << 16, DEPTH_MAX = 64 };
 
@@ -277,12 +280,26 @@ static size_t take_utf8(struct json_walk *walk, int c, char *out)
     return put_utf8(out, code);
 }
 
+/* Take the characters that stand for themselves, as far as they are read and there is room; returns
+ * the length of the string then. */
+static size_t take_plain(struct json_walk *walk, size_t length)
+{
+    for (; walk->at < walk->length && length < STRING_MAX; walk->at++) {
+        unsigned char c = (unsigned char)walk->window[walk->at];
+        if (c < ' ' || c >= 0x80 || c == '"' || c == '\\')
+            break;
+        walk->string[length++] = (char)c;
+    }
+    return length;
+}
+
 const char *json_walk_string(struct json_walk *walk)
 {
     if (!expect(walk, '"'))
         return NULL;
     size_t length = 0;
     for (;;) {
+        length = take_plain(walk, length);
         int c = take(walk);
         if (c == '"')
             break;
@@ -399,24 +416,94 @@ bool json_walk_end(struct json_walk *walk)
     return !walk->error;
 }
 
-char *printable(char *text)
+/* What the values of a document take as a tree, at most; of one that is none, anything. */
+static uint64_t memory_of(const char *data, size_t length)
 {
-    for (char *p = text; *p; p++)
-        if (*p < ' ' || *p > '~')
-            *p = '?';
-    return text;
+    enum {
+        MEMBER = 128,
+        ARRAY = 192,
+        OBJECT = 384
+    }; /* of Jansson, tables and allocation included */
+    uint64_t bytes = MEMBER;
+    bool in_string = false;
+    for (const char *p = data; p < data + length; p++) {
+        if (in_string && *p == '\\')
+            p++;
+        else if (*p == '"')
+            in_string = !in_string;
+        else if (!in_string)
+            bytes += *p == ',' ? MEMBER : *p == '[' ? ARRAY : *p == '{' ? OBJECT : 0;
+    }
+    return bytes + length;
+}
+
+static json_t *refuse(json_error_t *error, const char *why)
+{
+    if (error) {
+        error->line = 1;
+        snprintf(error->text, sizeof error->text, "%s", why);
+    }
+    return NULL;
+}
+
+json_t *json_load_within(const char *data, size_t length, size_t flags, size_t most,
+                         json_error_t *error)
+{
+    return memory_of(data, length) > most ? refuse(error, "far too many values")
+                                          : json_loadb(data, length, flags, error);
+}
+
+json_t *json_file_within(const char *path, size_t flags, json_error_t *error)
+{
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY);
+    if (fd < 0)
+        return refuse(error, strerror(errno));
+    char *data = xgrow(NULL, JSON_FILE_MAX + 1, 1);
+    size_t length = 0;
+    for (size_t got; (got = json_fill_file(&fd, data + length, JSON_FILE_MAX + 1 - length)) > 0;)
+        length += got;
+    close(fd);
+    json_t *value = length > JSON_FILE_MAX
+                        ? refuse(error, "more than 1 MiB")
+                        : json_load_within(data, length, flags, JSON_MEMORY, error);
+    free(data);
+    return value;
 }
 
 json_t *json_object_from(const char *data, size_t length, const char *name)
 {
     json_error_t error;
-    json_t *value = json_loadb(data, length, JSON_REJECT_DUPLICATES, &error);
+    json_t *value = json_load_within(data, length, JSON_REJECT_DUPLICATES, JSON_MEMORY, &error);
     if (!value)
         die("%s: line %d: %s; it is damaged, make or get it again", name, error.line,
             printable(error.text));
     if (!json_is_object(value))
         die("%s: not a JSON object; it is damaged, make or get it again", name);
     return value;
+}
+
+/* Only strings hold what is escaped here, of which Jansson has escaped C0. */
+void json_print(FILE *out, const json_t *value, bool indent)
+{
+    char *text = json_dumps(value, (indent ? JSON_INDENT(2) : JSON_COMPACT) | JSON_ENCODE_ANY |
+                                       JSON_REAL_PRECISION(17));
+    if (!text)
+        die("out of memory");
+    const char *end = text + strlen(text);
+    bool valid;
+    for (const char *p = text; p < end;) {
+        size_t length = utf8_step(p, (size_t)(end - p), &valid);
+        uint32_t code = valid ? utf8_decode(p) : '?';
+        if (code >= 0x10000 && !text_is_plain(code))
+            fprintf(out, "\\u%04x\\u%04x", 0xd800 + ((code - 0x10000) >> 10),
+                    0xdc00 + (code & 0x3ff));
+        else if (code != '\n' && !text_is_plain(code))
+            fprintf(out, "\\u%04x", code);
+        else
+            fwrite(p, 1, length, out);
+        p += length;
+    }
+    free(text);
 }
 
 char *json_text(const json_t *value, bool indent, bool sorted)

@@ -11,6 +11,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 
 /* Copy up to `room` bytes of the document to `data`; return how many, 0 at the end. */
 typedef size_t json_fill(void *context, char *data, size_t room);
@@ -52,16 +53,24 @@ bool json_walk_end(struct json_walk *walk);
 void json_walk_fail(struct json_walk *walk, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
 
-/* Make text from outside fit into one line of a message, in place: every byte that is not printable
- * ASCII becomes '?'. Returns text. */
-char *printable(char *text);
+/* As json_loadb() and json_load_file(), but a document whose values would take more than `most`
+ * bytes of memory is refused before it is parsed: a tree takes up to 150 times its text. A file may
+ * have JSON_FILE_MAX bytes. */
+enum { JSON_FILE_MAX = 1 << 20, JSON_MEMORY = 64 << 20 };
+json_t *json_load_within(const char *data, size_t length, size_t flags, size_t most,
+                         json_error_t *error);
+json_t *json_file_within(const char *path, size_t flags, json_error_t *error);
 
-/* Parse a small file's content as a JSON object, which the caller owns. If it is not one, end the
+/* Parse a small file's content, of up to JSON_MEMORY, as a JSON object, which the caller owns. If it is not one, end the
  * process with `name`, line and reason. */
 json_t *json_object_from(const char *data, size_t length, const char *name);
 
 /* `value` as JSON text with a newline at its end; keys in the object's own order, or sorted. The
  * caller frees it. */
 char *json_text(const json_t *value, bool indent, bool sorted);
+
+/* Print any value as JSON without a newline at its end. Characters that are not plain (text.h) are
+ * escaped. */
+void json_print(FILE *out, const json_t *value, bool indent);
 
 #endif

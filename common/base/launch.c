@@ -36,6 +36,14 @@ static unsigned number_of(const char *name, uint64_t least, uint64_t most, uint6
     return (unsigned)number;
 }
 
+/* True if the launcher says that all ranks are on one machine, rather than nothing. */
+static bool says_together(const struct launcher *launcher, const struct launch *launch)
+{
+    if (launcher->together)
+        return number_of(launcher->together, 1, RANKS_MOST, 0) == launch->count;
+    return number_of(launcher->alone, 1, RANKS_MOST, 0) == 1;
+}
+
 static bool has_several_machines(const struct launcher *launcher, const struct launch *launch)
 {
     if (launcher->together)
@@ -56,6 +64,7 @@ bool launch_read(struct launch *launch)
     launch->count = number_of(launcher->count, 1, RANKS_MOST, 1);
     launch->rank = number_of(launcher->rank, 0, launch->count - 1, 0);
     launch->local = number_of(launcher->local, 0, launch->count - 1, launch->rank);
+    launch->together = says_together(launcher, launch);
     launch->host = value_of("MASTER_ADDR");
     launch->port = value_of("MASTER_PORT");
     if (!launch->port)

@@ -16,6 +16,7 @@
 struct launch {
     unsigned rank, count; /* rank < count */
     unsigned local;       /* among those on this machine: selects its GPU */
+    bool together;        /* all are on this machine, the launcher says */
     const char *host;     /* rank 0's; NULL for this machine */
     const char *port;
     const char *rank_from, *count_from; /* the variables that told */

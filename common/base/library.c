@@ -74,6 +74,13 @@ static void *open_library(const char *file, char **why)
     return library;
 }
 
+void library_log_to_standard_error(void)
+{
+    setenv("CUBLAS_LOGDEST_DBG", "stderr", true);
+    setenv("CUBLASLT_LOG_FILE", "/dev/stderr", true);
+    setenv("NCCL_DEBUG_FILE", "/dev/stderr", false);
+}
+
 bool library_load(const char *file, const struct library_function *functions, char **why)
 {
     void *library = open_library(file, why);

@@ -22,4 +22,8 @@ bool library_load(const char *file, const struct library_function *functions, ch
  */
 char *library_path(const char *file);
 
+/* Let what cuBLAS, cuBLASLt and NCCL log, if the user's environment asks for it, go to standard
+ * error: standard output may be a tensor stream. Call it before other threads start. */
+void library_log_to_standard_error(void);
+
 #endif

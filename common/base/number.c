@@ -20,6 +20,18 @@ bool number_parse(const char **text, uint64_t max, uint64_t *number)
     return true;
 }
 
+char *number_put(char *p, uint64_t number)
+{
+    char digit[NUMBER_TEXT];
+    size_t n = 0;
+    do
+        digit[n++] = (char)('0' + number % 10);
+    while (number /= 10);
+    while (n > 0)
+        *p++ = digit[--n];
+    return p;
+}
+
 int natural_compare(const char *a, const char *b)
 {
     while (*a && *b) {

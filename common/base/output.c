@@ -38,6 +38,8 @@ static void check_folder_of(const char *path)
 static char *check(const char *file)
 {
     struct stat status;
+    if (!*file)
+        die_usage("an output has an empty name; name a file");
     bool exists = !stat(file, &status);
     if (exists && S_ISDIR(status.st_mode))
         die("%s: is a folder; name a file", file);
@@ -49,10 +51,6 @@ static char *check(const char *file)
     if (!path)
         die_errno("%s", file);
     check_folder_of(path);
-    char *partial = xprintf("%s.partial", path);
-    if (!lstat(partial, &status) && !S_ISREG(status.st_mode))
-        die("%s: is in the way, and not a regular file; move it, or name another file", partial);
-    free(partial);
     return path;
 }
 
@@ -67,6 +65,8 @@ void output_check_folder(const char *folder)
     if (stat(folder, &status)) {
         if (errno != ENOENT)
             die_errno("%s", folder);
+        if (!lstat(folder, &status))
+            die("%s: is a symbolic link to nothing; remove it, or name another folder", folder);
         check_folder_of(folder);
     } else if (!S_ISDIR(status.st_mode)) {
         die("%s: exists and is not a folder", folder);
@@ -92,30 +92,83 @@ bool output_is_same(const char *a, const char *b)
     return same;
 }
 
+/* A name beside `path` that no file has, by trying; `make` makes the file, and returns false if there
+ * is one. The caller frees it. */
+static char *unused_name(const char *path, bool (*make)(const char *name, int *fd), int *fd)
+{
+    for (unsigned i = 1;; i++) {
+        char *name = xprintf("%s.%u.partial", path, i);
+        if (make(name, fd))
+            return name;
+        free(name);
+    }
+}
+
+static bool make_named(const char *name, int *fd)
+{
+    *fd = open(name, O_WRONLY | O_CLOEXEC | O_CREAT | O_EXCL | O_NOFOLLOW, 0666);
+    if (*fd < 0 && errno != EEXIST)
+        die_errno("%s", name);
+    return *fd >= 0;
+}
+
+/* Give the file without a name one. */
+static bool link_to(const char *name, int *fd)
+{
+    char own[sizeof "/proc/self/fd/" + 3 * sizeof *fd];
+    snprintf(own, sizeof own, "/proc/self/fd/%d", *fd);
+    if (!linkat(AT_FDCWD, own, AT_FDCWD, name, AT_SYMLINK_FOLLOW))
+        return true;
+    if (errno != EEXIST)
+        die_errno("%s: giving the complete file this name", name);
+    return false;
+}
+
+/* Take standard output over: what libraries print there goes to standard error from now on. */
+static int take_standard_output(void)
+{
+    int own = fcntl(STDOUT_FILENO, F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
+    if (own < 0 || dup2(STDERR_FILENO, STDOUT_FILENO) < 0)
+        die_errno("standard output");
+    return own;
+}
+
 void output_open(struct output *out, const char *file)
 {
-    *out = (struct output){.name = file ? file : "standard output", .fd = STDOUT_FILENO};
-    if (!file)
+    struct stat old;
+    *out = (struct output){.name = file ? file : "standard output"};
+    if (!file) {
+        out->fd = take_standard_output();
         return;
-    out->path = check(file);
-    if (out->path) {
-        out->partial = xprintf("%s.partial", out->path);
-        out->fd = open(out->partial, O_WRONLY | O_CLOEXEC | O_CREAT | O_TRUNC | O_NOFOLLOW, 0666);
-    } else {
-        out->fd = open(file, O_WRONLY | O_CLOEXEC | O_NOCTTY);
     }
+    out->path = check(file);
+    if (!out->path) {
+        out->fd = open(file, O_WRONLY | O_CLOEXEC | O_NOCTTY);
+        if (out->fd < 0)
+            die_errno("%s", file);
+        return;
+    }
+    char *folder = folder_of(out->path);
+    out->fd = open(folder, O_TMPFILE | O_WRONLY | O_CLOEXEC, 0666);
+    free(folder);
     if (out->fd < 0)
-        die_errno("%s", out->partial ? out->partial : file);
+        out->temporary = unused_name(out->path, make_named, &out->fd);
+    if (!stat(out->path, &old) && fchmod(out->fd, old.st_mode & 0777))
+        die_errno("%s: giving the new file the permissions of the old one", out->path);
 }
 
 void output_finish(struct output *out)
 {
-    if (out->partial && fsync(out->fd) && errno != EINVAL) /* some filesystems cannot */
-        die_errno("%s", out->partial);
-    if (out->fd != STDOUT_FILENO && close(out->fd))
+    if (out->path) {
+        if (fsync(out->fd) && errno != EINVAL) /* some filesystems cannot */
+            die_errno("%s: syncing it to disk", out->name);
+        if (!out->temporary && !link_to(out->path, &out->fd))
+            out->temporary = unused_name(out->path, link_to, &out->fd);
+        if (out->temporary && rename(out->temporary, out->path))
+            die_errno("%s", out->name);
+    }
+    if (close(out->fd))
         die_errno("%s", out->name);
-    if (out->partial && rename(out->partial, out->path))
-        die_errno("%s", out->name);
-    free(out->partial);
+    free(out->temporary);
     free(out->path);
 }

@@ -18,19 +18,25 @@ bool output_is_same(const char *a, const char *b);
 struct output {
     const char *name; /* for messages: as given, or "standard output" */
     int fd;           /* what to write to */
-    char *partial;    /* temporary name while it is written; NULL if it is written directly */
-    char *path;       /* final name, with symbolic links resolved; NULL if there is no partial */
+    char *path;       /* final name, symbolic links resolved; NULL if it is written directly */
+    char *temporary;  /* the name that the file has until then; NULL if it has none */
 };
 
-/* Open `file`, a string that must outlive the output; NULL is standard output. A regular file is
- * written as FILE.partial beside it: a failed run leaves nothing that looks finished, and an old
- * file stays until the new one is complete. A symbolic link's target is written. A device or FIFO
- * is written directly, because a rename would replace it by a file. What output_check() refuses and
- * every other failure ends the process. */
+/* Open `file`, a string that must outlive the output; NULL is standard output, which is the output's
+ * alone from then on: descriptor 1 becomes another of standard error.
+ *
+ * A regular file is a new one, which no other process can write, link or replace: it has no name
+ * until it is complete. So a failed or killed run leaves nothing, an old file stays until then, and
+ * of two runs that write the same file, the last one's is there in the end. Where the filesystem
+ * has no files without names (NFS, FUSE), it is called FILE.N.partial, with the first free number,
+ * and a killed run leaves it. An old file's permissions are kept. A symbolic link's target is
+ * written. A device or FIFO is written directly, because a rename would replace it by a file.
+ *
+ * What output_check() refuses and every other failure ends the process. */
 void output_open(struct output *out, const char *file);
 
-/* Flush the file to disk, close it (except standard output) and rename it. Ends the process on
- * failure. */
+/* Flush the file to disk, give it its name, and close it. Ends the process
+ * on failure. */
 void output_finish(struct output *out);
 
 #endif

@@ -8,8 +8,8 @@
 enum { PLACEHOLDER_HEAD = 256 };
 
 /* What a file is instead of itself, judged by its first `size` bytes (all of them, or
- * PLACEHOLDER_HEAD or more), and what to do: "is a Git LFS pointer…". Nothing, a pointer, a page.
- * NULL if it is none of these. */
+ * PLACEHOLDER_HEAD or more), and what to do: "is a Git LFS pointer…". Nothing, zeros, a pointer, a
+ * page, a server's answer. NULL if it is none of these. */
 const char *placeholder(const char *head, size_t size);
 
 #endif

@@ -2,6 +2,7 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -15,15 +16,27 @@
 #include <unistd.h>
 
 #include "base/die.h"
+#include "base/proof.h"
 
-enum { HELLO_SECONDS = 5, RETRY_MICROSECONDS = 100000 };
+/* CALLERS: that are heard at a time; of more, the one that called first is dropped. */
+enum { HELLO_SECONDS = 5, RETRY_MICROSECONDS = 100000, CALLERS = 64 };
 
 /* What a rank sends first on each of its connections; numbers in network byte order. */
 enum channel { CHANNEL_LIFE, CHANNEL_DATA };
-static const char magic[8] = "seekrank";
+static const char magic[8] = "seekrnk2";
 struct hello {
     char magic[sizeof magic];
     uint32_t count, rank, channel;
+    unsigned char nonce[PROOF_NONCE];
+};
+
+/* What rank 0 answers, and what the other then sends: a proof of what both have seen. */
+struct answer {
+    unsigned char nonce[PROOF_NONCE], proof[PROOF_SIZE];
+};
+struct seen {
+    struct hello hello;
+    unsigned char nonce[PROOF_NONCE];
 };
 
 double monotonic_seconds(void)
@@ -81,17 +94,19 @@ static int open_listener(const struct addrinfo *address)
     return -1;
 }
 
-/* With MASTER_ADDR on this machine, other machines cannot connect. */
-static bool is_local(const char *host)
+/* With all ranks on this machine, other machines cannot connect. */
+static bool is_local(const struct launch *launch)
 {
-    return !host || !strcmp(host, "localhost") || !strcmp(host, "127.0.0.1");
+    const char *host = launch->host;
+    return launch->together || !host || !strcmp(host, "localhost") || !strncmp(host, "127.", 4) ||
+           !strcmp(host, "::1");
 }
 
 /* The host's name may resolve to another address on the host itself, so it listens on all
  * addresses. */
 static int listen_for(const struct launch *launch)
 {
-    struct addrinfo *address = addresses(is_local(launch->host) ? "127.0.0.1" : NULL, launch->port);
+    struct addrinfo *address = addresses(is_local(launch) ? "127.0.0.1" : NULL, launch->port);
     int fd = open_listener(address);
     freeaddrinfo(address);
     if (fd < 0)
@@ -101,40 +116,118 @@ static int listen_for(const struct launch *launch)
     return fd;
 }
 
-/* Read a peer's hello; false if it is not one. */
-static bool receive_hello(int fd, struct hello *hello)
+/* One that connected, and what it has sent so far: a hello, and after rank 0's answer a proof. */
+struct caller {
+    int fd; /* -1: none */
+    double until;
+    struct seen seen;
+    unsigned char proof[PROOF_SIZE];
+    size_t heard; /* bytes of both */
+};
+
+struct listener {
+    int fd;
+    bool local; /* on 127.0.0.1 */
+    struct caller caller[CALLERS];
+    unsigned strangers; /* that were dropped */
+};
+
+static void drop(struct listener *listener, struct caller *caller)
 {
-    set_timeout(fd, HELLO_SECONDS);
-    bool all = recv(fd, hello, sizeof *hello, MSG_WAITALL) == (ssize_t)sizeof *hello;
-    hello->count = ntohl(hello->count);
-    hello->rank = ntohl(hello->rank);
-    hello->channel = ntohl(hello->channel);
-    return all && !memcmp(hello->magic, magic, sizeof magic) && hello->channel <= CHANNEL_DATA;
+    close(caller->fd);
+    caller->fd = -1;
+    listener->strangers++;
 }
 
-/* Accept a connection: true if it is one of this run's. */
-static bool admit(struct rendezvous *rendezvous, int fd, const struct launch *launch)
+static void accept_one(struct listener *listener)
 {
-    struct hello hello;
-    if (!receive_hello(fd, &hello)) {
-        close(fd);
-        return false;
+    struct caller *place = listener->caller;
+    int fd = accept4(listener->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+    if (fd < 0)
+        return;
+    for (unsigned i = 0; i < CALLERS && place->fd >= 0; i++) {
+        struct caller *other = &listener->caller[i];
+        if (other->fd < 0 || other->until < place->until)
+            place = other;
     }
-    if (hello.count != launch->count || !hello.rank || hello.rank >= launch->count)
-        die("rank %u of %u connected, but this is a run of %u; if another uses port %s too, set "
-            "$MASTER_PORT",
-            hello.rank, hello.count, launch->count, launch->port);
-    struct peer *peer = &rendezvous->peer[hello.rank - 1];
-    int *place = hello.channel == CHANNEL_LIFE ? &peer->life : &peer->data;
-    if (*place >= 0)
+    if (place->fd >= 0)
+        drop(listener, place);
+    *place = (struct caller){.fd = fd, .until = monotonic_seconds() + HELLO_SECONDS};
+}
+
+/* Answer a hello. False if it is none, or the other end is another user's. */
+static bool answer(const struct listener *listener, struct caller *caller)
+{
+    struct answer answer;
+    if (memcmp(caller->seen.hello.magic, magic, sizeof magic) != 0 ||
+        (!proof_has_secret() && listener->local && !proof_same_user(caller->fd)))
+        return false;
+    proof_nonce(answer.nonce);
+    memcpy(caller->seen.nonce, answer.nonce, sizeof answer.nonce);
+    proof_make('0', &caller->seen, sizeof caller->seen, answer.proof);
+    return send(caller->fd, &answer, sizeof answer, MSG_NOSIGNAL) == (ssize_t)sizeof answer;
+}
+
+/* Hear more of a caller, without waiting. False: it is a stranger. */
+static bool hear(struct listener *listener, struct caller *caller)
+{
+    const size_t first = sizeof caller->seen.hello;
+    bool greets = caller->heard < first;
+    char *to = greets ? (char *)&caller->seen.hello + caller->heard
+                      : (char *)caller->proof + (caller->heard - first);
+    size_t room = (greets ? first : first + PROOF_SIZE) - caller->heard;
+    ssize_t got = recv(caller->fd, to, room, MSG_DONTWAIT);
+    if (got < 0)
+        return errno == EAGAIN || errno == EINTR;
+    caller->heard += (size_t)got;
+    return got && (!greets || caller->heard < first || answer(listener, caller));
+}
+
+/* The place of a caller that has proven who it is; NULL if its rank or run is none of this. Where
+ * anybody can prove it, that is a stranger; otherwise a mistake, which ends the run. */
+static int *place_of(struct rendezvous *rendezvous, const struct launch *launch,
+                     const struct listener *listener, const struct hello *hello)
+{
+    bool known = proof_has_secret() || listener->local;
+    uint32_t count = ntohl(hello->count), rank = ntohl(hello->rank);
+    if (count != launch->count || !rank || rank >= launch->count ||
+        ntohl(hello->channel) > CHANNEL_DATA) {
+        if (known)
+            die("rank %u of %u connected, but this is a run of %u; if another uses port %s too, "
+                "set $MASTER_PORT",
+                rank, count, launch->count, launch->port);
+        return NULL;
+    }
+    struct peer *peer = &rendezvous->peer[rank - 1];
+    int *place = ntohl(hello->channel) == CHANNEL_LIFE ? &peer->life : &peer->data;
+    if (*place >= 0 && known)
         die("two processes say that they are rank %u; if another run uses port %s too, set "
             "$MASTER_PORT",
-            hello.rank, launch->port);
-    *place = fd;
+            rank, launch->port);
+    return *place < 0 ? place : NULL;
+}
+
+/* A caller has sent all: true if it is one of this run's. */
+static bool admit(struct rendezvous *rendezvous, struct listener *listener, struct caller *caller,
+                  const struct launch *launch)
+{
+    unsigned char proof[PROOF_SIZE];
+    proof_make('1', &caller->seen, sizeof caller->seen, proof);
+    bool proven = proof_equal(proof, caller->proof);
+    int *place = proven ? place_of(rendezvous, launch, listener, &caller->seen.hello) : NULL;
+    if (!place) {
+        drop(listener, caller);
+        return false;
+    }
+    fcntl(caller->fd, F_SETFL, 0); /* blocking again */
+    set_timeout(caller->fd, HELLO_SECONDS);
+    *place = caller->fd;
+    caller->fd = -1;
     return true;
 }
 
-_Noreturn static void die_missing(const struct rendezvous *rendezvous, unsigned seconds)
+_Noreturn static void die_missing(const struct rendezvous *rendezvous,
+                                  const struct listener *listener, unsigned seconds)
 {
     unsigned missing = 0, first = 0;
     for (unsigned i = rendezvous->peers; i-- > 0;)
@@ -142,28 +235,72 @@ _Noreturn static void die_missing(const struct rendezvous *rendezvous, unsigned 
             missing++;
             first = rendezvous->peer[i].rank;
         }
-    die("rank %u%s did not connect within %u seconds; did it start, with the same MASTER_ADDR and "
+    char *strangers = listener->strangers
+                          ? xprintf(" (%u connections were of strangers: other users, or without "
+                                    "the same $SEEKPIPE_RANKS_SECRET)",
+                                    listener->strangers)
+                          : xstrdup("");
+    die("rank %u%s did not connect within %u seconds%s; did it start, with the same MASTER_ADDR "
+        "and "
         "MASTER_PORT?",
-        first, missing > 1 ? " (and others)" : "", seconds);
+        first, missing > 1 ? " (and others)" : "", seconds, strangers);
+}
+
+/* Wait until a caller, or a new one, has something to say, for at most `seconds`; then hear them.
+ * Returns how many were admitted. */
+static unsigned serve(struct rendezvous *rendezvous, struct listener *listener,
+                      const struct launch *launch, double seconds)
+{
+    struct pollfd poll_for[CALLERS + 1];
+    unsigned admitted = 0;
+    double now = monotonic_seconds();
+    for (unsigned i = 0; i < CALLERS; i++) {
+        struct caller *caller = &listener->caller[i];
+        if (caller->fd >= 0 && caller->until < now)
+            drop(listener, caller);
+        if (caller->fd >= 0 && caller->until - now < seconds)
+            seconds = caller->until - now;
+        poll_for[i] = (struct pollfd){.fd = caller->fd, .events = POLLIN};
+    }
+    poll_for[CALLERS] = (struct pollfd){.fd = listener->fd, .events = POLLIN};
+    if (poll(poll_for, CALLERS + 1, (int)(seconds * 1000) + 1) <= 0)
+        return 0;
+    for (unsigned i = 0; i < CALLERS; i++) {
+        struct caller *caller = &listener->caller[i];
+        if (caller->fd < 0 || !poll_for[i].revents)
+            continue;
+        if (!hear(listener, caller))
+            drop(listener, caller);
+        else if (caller->heard == sizeof caller->seen.hello + PROOF_SIZE)
+            admitted += admit(rendezvous, listener, caller, launch);
+    }
+    if (poll_for[CALLERS].revents)
+        accept_one(listener);
+    return admitted;
 }
 
 /* Wait for all, then tell them that all are connected. */
 static void gather(struct rendezvous *rendezvous, const struct launch *launch, unsigned seconds)
 {
-    int listener = listen_for(launch);
-    double end = monotonic_seconds() + seconds;
+    struct listener listener = {.fd = listen_for(launch), .local = is_local(launch)};
+    double end = monotonic_seconds() + seconds, left;
+    for (unsigned i = 0; i < CALLERS; i++)
+        listener.caller[i].fd = -1;
+    if (!listener.local && !proof_has_secret())
+        warn("port %s is open to whoever reaches this machine; set $SEEKPIPE_RANKS_SECRET for all "
+             "ranks",
+             launch->port);
     for (unsigned wanted = 2 * rendezvous->peers; wanted;) {
-        double left = end - monotonic_seconds();
-        struct pollfd poll_for = {.fd = listener, .events = POLLIN};
-        if (left < 0)
-            die_missing(rendezvous, seconds);
-        if (poll(&poll_for, 1, (int)(left * 1000) + 1) <= 0)
-            continue;
-        int fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
-        if (fd >= 0)
-            wanted -= admit(rendezvous, fd, launch);
+        if ((left = end - monotonic_seconds()) < 0)
+            die_missing(rendezvous, &listener, seconds);
+        wanted -= serve(rendezvous, &listener, launch, left);
     }
-    close(listener);
+    for (unsigned i = 0; i < CALLERS; i++)
+        if (listener.caller[i].fd >= 0)
+            drop(&listener, &listener.caller[i]);
+    close(listener.fd);
+    if (listener.strangers)
+        warn("%u connections of strangers were dropped", listener.strangers);
     for (unsigned i = 0; i < rendezvous->peers; i++)
         if (send(rendezvous->peer[i].data, "", 1, MSG_NOSIGNAL) != 1)
             die("rank %u has ended already; its own message says why", rendezvous->peer[i].rank);
@@ -187,31 +324,60 @@ static int try_addresses(const struct addrinfo *address)
     return -1;
 }
 
-/* Connect to rank 0, retrying until the time `end`; -1 if it does not answer. */
+/* Say who this is, and prove it once rank 0 has proven itself. False if it did not answer. */
+static bool greet(int fd, const struct launch *launch, enum channel channel)
+{
+    struct seen seen = {.hello = {.count = htonl(launch->count),
+                                  .rank = htonl(launch->rank),
+                                  .channel = htonl(channel)}};
+    struct answer answer;
+    unsigned char proof[PROOF_SIZE];
+    memcpy(seen.hello.magic, magic, sizeof magic);
+    proof_nonce(seen.hello.nonce);
+    if (!proof_has_secret() && is_local(launch) && !proof_same_user(fd))
+        die("port %s of this machine is another user's; set another $MASTER_PORT for all ranks",
+            launch->port);
+    (void)!send(fd, &seen.hello, sizeof seen.hello, MSG_NOSIGNAL);
+    if (recv(fd, &answer, sizeof answer, MSG_WAITALL) != (ssize_t)sizeof answer)
+        return false;
+    memcpy(seen.nonce, answer.nonce, sizeof answer.nonce);
+    proof_make('0', &seen, sizeof seen, proof);
+    if (!proof_equal(proof, answer.proof))
+        die("port %s is not of this run: what answers has another $SEEKPIPE_RANKS_SECRET",
+            launch->port);
+    proof_make('1', &seen, sizeof seen, proof);
+    return send(fd, proof, sizeof proof, MSG_NOSIGNAL) == (ssize_t)sizeof proof;
+}
+
+/* Connect to rank 0, retrying until the time `end`, as it may not listen yet, or be busy with
+ * others; -1 if it does not answer. */
 static int call(const struct launch *launch, const struct addrinfo *address, enum channel channel,
                 double end)
 {
-    int fd;
-    while ((fd = try_addresses(address)) < 0 && monotonic_seconds() < end)
+    for (;;) {
+        int fd = try_addresses(address);
+        if (fd >= 0 && greet(fd, launch, channel))
+            return fd;
+        int error = errno;
+        if (fd >= 0)
+            close(fd);
+        errno = error;
+        if (monotonic_seconds() >= end)
+            return -1;
         usleep(RETRY_MICROSECONDS);
-    struct hello hello = {
-        .count = htonl(launch->count), .rank = htonl(launch->rank), .channel = htonl(channel)};
-    memcpy(hello.magic, magic, sizeof magic);
-    if (fd >= 0)
-        (void)!send(fd, &hello, sizeof hello, MSG_NOSIGNAL); /* if this fails, so will the next recv
-                                                              */
-    return fd;
+    }
 }
 
 static void join(struct peer *peer, const struct launch *launch, unsigned seconds)
 {
-    const char *host = is_local(launch->host) ? "127.0.0.1" : launch->host;
+    const char *host = is_local(launch) ? "127.0.0.1" : launch->host;
     struct addrinfo *address = addresses(host, launch->port);
     char all_here;
-    peer->life = call(launch, address, CHANNEL_LIFE, monotonic_seconds() + seconds);
+    double end = monotonic_seconds() + seconds;
+    peer->life = call(launch, address, CHANNEL_LIFE, end);
     if (peer->life < 0)
         die_errno("rank 0 does not answer at %s, port %s; did it start?", host, launch->port);
-    peer->data = call(launch, address, CHANNEL_DATA, 0);
+    peer->data = call(launch, address, CHANNEL_DATA, end);
     freeaddrinfo(address);
     if (peer->data >= 0) /* rank 0 itself says which rank is missing */
         set_timeout(peer->data, seconds + HELLO_SECONDS);

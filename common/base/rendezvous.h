@@ -18,8 +18,9 @@ struct rendezvous {
     unsigned peers;
 };
 
-/* Connect. Ends the process if not all ranks have connected within `seconds`. Connections that do
- * not send a valid hello for this run are closed. rendezvous_close() closes the connections and
+/* Connect. Ends the process if not all ranks have connected within `seconds`. Connections
+ * that do not prove within some seconds that they are of this run (proof.h) are closed, and their
+ * number is said; none waits for another. rendezvous_close() closes the connections and
  * frees the peers. */
 void rendezvous_open(struct rendezvous *rendezvous, const struct launch *launch, unsigned seconds);
 void rendezvous_close(struct rendezvous *rendezvous);

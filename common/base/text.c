@@ -1,6 +1,12 @@
 #include "base/text.h"
 
+#include <stdarg.h>
+#include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
+
+#include "base/die.h"
+#include "base/utf8.h"
 
 bool starts_with(const char *text, const char *prefix)
 {
@@ -13,21 +19,99 @@ bool ends_with(const char *text, const char *suffix)
     return length >= tail && !strcmp(text + length - tail, suffix);
 }
 
-bool text_is_line(const char *text)
+bool text_is_plain(uint32_t code)
 {
-    for (const char *p = text; *p; p++)
-        if ((unsigned char)*p < ' ' || *p == 0x7f)
+    static const struct {
+        uint32_t first, last;
+    } obeyed[] = {
+        {0, 0x1f},        {0x7f, 0x9f},     {0xad, 0xad},     {0x61c, 0x61c},
+        {0x180e, 0x180e}, {0x200b, 0x200b}, {0x200e, 0x200f}, {0x2028, 0x202e},
+        {0x2060, 0x206f}, {0xfeff, 0xfeff}, {0xfff9, 0xfffb}, {0xe0000, 0xe007f},
+    };
+    for (size_t i = 0; i < sizeof obeyed / sizeof *obeyed; i++)
+        if (code >= obeyed[i].first && code <= obeyed[i].last)
             return false;
     return true;
+}
+
+/* The length of the character at `text`, which ends at `end`; *plain says whether it is one. */
+static size_t character(const char *text, const char *end, bool *plain)
+{
+    size_t length = utf8_step(text, (size_t)(end - text), plain);
+    *plain = *plain && text_is_plain(utf8_decode(text));
+    return length;
+}
+
+char *printable(char *text)
+{
+    char *to = text;
+    const char *end = text + strlen(text);
+    bool plain;
+    size_t length;
+    for (const char *from = text; from < end; from += length) {
+        length = character(from, end, &plain);
+        if (plain)
+            memmove(to, from, length);
+        else
+            *to = '?';
+        to += plain ? length : 1;
+    }
+    *to = 0;
+    return text;
+}
+
+bool text_is_line(const char *text)
+{
+    const char *end = text + strlen(text);
+    bool plain = true;
+    while (text < end && plain)
+        text += character(text, end, &plain);
+    return plain;
+}
+
+void text_write(FILE *out, const char *text, size_t length)
+{
+    const char *end = text + length;
+    bool terminal = isatty(fileno(out)), plain;
+    if (!terminal)
+        fwrite(text, 1, length, out);
+    for (size_t size; terminal && text < end; text += size) {
+        size = character(text, end, &plain);
+        if (plain || *text == '\n' || *text == '\t')
+            fwrite(text, 1, size, out);
+        else
+            fputc('?', out);
+    }
+}
+
+void text_print(FILE *out, const char *format, ...)
+{
+    char *text;
+    va_list args;
+    va_start(args, format);
+    int length = vasprintf(&text, format, args);
+    va_end(args);
+    if (length < 0)
+        die("out of memory");
+    bool newline = length && text[length - 1] == '\n';
+    text[length - newline] = 0;
+    fputs(printable(text), out);
+    if (newline)
+        fputc('\n', out);
+    free(text);
 }
 
 void text_put_quoted(const char *text, FILE *out)
 {
     fputc('"', out);
-    for (const char *p = text; *p; p++) {
-        if (*p == '"' || *p == '\\')
-            fputc('\\', out);
-        fputc(*p, out);
+    for (;;) {
+        size_t plain = strcspn(text, "\"\\");
+        fwrite(text, 1, plain, out);
+        text += plain;
+        if (!*text)
+            break;
+        fputc('\\', out);
+        fputc(*text++, out);
     }
     fputc('"', out);
 }

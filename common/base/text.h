@@ -3,12 +3,32 @@
 #define TEXT_H
 
 #include <stdbool.h>
+#include <stdint.h>
 #include <stdio.h>
 
 bool starts_with(const char *text, const char *prefix);
 bool ends_with(const char *text, const char *suffix);
 
-/* True for text without control characters, which fits on one line of a message. */
+/* Text from outside goes to people through these, and JSON through json_print(): a terminal
+ * obeys control characters, and shows what follows others in another order or not at all. */
+
+/* True for a code point that a terminal shows as itself: no control character (C0, DEL, C1), line
+ * or paragraph separator, override of the direction of text, or invisible mark. */
+bool text_is_plain(uint32_t code);
+
+/* Make text fit into one line of a message, in place: '?' for each character that is not plain, and
+ * for each byte that is not of UTF-8. Returns text. */
+char *printable(char *text);
+
+/* Print a line, or a part of one, whose values may be from outside: all of it is made printable()
+ * but a newline at its end. */
+void text_print(FILE *out, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+/* Write text of any number of lines: as it is, but to a terminal with '?' as printable() has it;
+ * newlines and tabs stay. */
+void text_write(FILE *out, const char *text, size_t length);
+
+/* True if printable() would not change the text. */
 bool text_is_line(const char *text);
 
 /* Write printable ASCII text as a JSON string: only quotes and backslashes need escaping. */

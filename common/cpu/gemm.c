@@ -139,6 +139,7 @@ struct gemms *gemms_new(unsigned threads)
 {
     struct gemms *gemms = xalloc(1, sizeof *gemms);
     omp_set_num_threads(1);
+    dnnl_set_verbose(0); /* it would print on standard output, whatever $ONEDNN_VERBOSE says */
     check(dnnl_engine_create(&gemms->engine, dnnl_cpu, 0), "engine");
     check(dnnl_primitive_attr_create(&gemms->attributes), "attributes");
     /* Scratch memory of our own: one product may run on several threads at a time. */

@@ -10,7 +10,6 @@ struct engine {
     const char *version; /* the one that the rules were read from */
     const char *serve; /* the command that serves the folder it is run in; NULL: it is no server */
     const char *speculate; /* what that needs to speculate with one draft layer; NULL: not known */
-    const struct rule *rule;
 };
 
 /* All engines, ended by one without a name. */

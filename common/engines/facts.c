@@ -5,7 +5,7 @@
 #include <stdlib.h>
 
 #include "base/die.h"
-#include "base/json.h"
+#include "base/text.h"
 
 static const struct {
     const char *name;
@@ -43,6 +43,7 @@ static const struct {
     [FACT_LAYERS] = {"quantized-layers", LEVEL_FAULT},
     [FACT_IGNORE] = {"ignore", LEVEL_FAULT},
     [FACT_NOT_IGNORED] = {"not-ignored", LEVEL_FAULT},
+    [FACT_NOT_IGNORED_DRAFT] = {"not-ignored", LEVEL_FAULT},
     [FACT_IGNORED_LAYERS] = {"ignored-layers", LEVEL_FAULT},
     [FACT_DISAGREE] = {"configs-disagree", LEVEL_FAULT},
     [FACT_SIDE_FILE] = {"side-file", LEVEL_WARNING},

@@ -18,6 +18,9 @@ enum fact {
     FACT_EXPERTS_ONLY,   /* NVFP4 in routed experts alone, and FP8 weights */
     FACT_EXPERTS_BESIDE, /* NVFP4 in routed experts, and FP8 or MXFP4 weights */
     FACT_DENSE_NVFP4,    /* NVFP4 matrices outside of routed experts */
+    FACT_LATENT_NVFP4,   /* among them attention's first products (place.h) */
+    FACT_ABSORBED,       /* quantized matrices that engines absorb */
+    FACT_INDEXER,        /* … that engines fuse into a product in BF16 */
     FACT_DRAFTS,         /* MTP layers */
     FACT_DRAFTS_MANY,    /* several of them, as DSpark has */
     FACT_DRAFTS_NVFP4,   /* their routed experts */
@@ -37,6 +40,7 @@ enum fact {
     FACT_WEIGHT_SCALE,
     FACT_WEIGHT_SCALE_2,
     FACT_INPUT_SCALE,
+    FACT_UNLOADED, /* outside of routed experts, block scales are missing or NaN; not reported */
     FACT_LEFT_OVER,
     FACT_WEIGHT_FORM,
     FACT_SCALE_FORM,
@@ -53,14 +57,16 @@ enum fact {
     FACT_SUBNORMAL,
     FACT_SHARED_SCALE_2,
     FACT_SHARED_INPUT,
-    FACT_OWN_SCALE_2, /* of matrices that are none of experts */
+    FACT_OWN_SCALE_2, /* of attention's first products */
     FACT_SPREAD,
     /* configs */
     FACT_CONFIG,
     FACT_HF_QUANT,
     FACT_LAYERS,
     FACT_IGNORE,
+    FACT_IGNORED_PART, /* an entry of `ignore` stands within a module's name; not reported */
     FACT_NOT_IGNORED,
+    FACT_NOT_IGNORED_DRAFT, /* the same in MTP layers */
     FACT_IGNORED_LAYERS,
     FACT_DISAGREE,
     /* side files, and the source */

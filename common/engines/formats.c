@@ -1,7 +1,6 @@
 #include "engines/formats.h"
 
-#include <fnmatch.h>
-
+#include "base/glob.h"
 #include "tensor/weight.h"
 
 #define ANY_NVFP4 (FACT(EXPERTS_NVFP4) | FACT(DENSE_NVFP4))
@@ -20,7 +19,7 @@ const char *matching_pattern(const json_t *patterns, const char *module)
     json_array_foreach(patterns, i, pattern)
     {
         const char *text = json_string_value(pattern);
-        if (text && !fnmatch(text, module, 0))
+        if (text && glob_matches(text, module))
             return text;
     }
     return NULL;
@@ -47,6 +46,15 @@ static enum format told_format(const struct tensor *tensor)
     return tensor_has_suffix(tensor, ".weight_scale_2") ? FORMAT_NVFP4 : format_of(tensor);
 }
 
+/* A quantized matrix, by what engines do with it. */
+static uint64_t of_use(enum use use, enum format format)
+{
+    return use == USE_ABSORBED                           ? FACT(ABSORBED)
+           : use == USE_INDEXER                          ? FACT(INDEXER)
+           : use == USE_LATENT && format == FORMAT_NVFP4 ? FACT(LATENT_NVFP4)
+                                                         : 0;
+}
+
 static uint64_t of_tensor(const struct model *model, const struct tensor *tensor,
                           const json_t *ignore)
 {
@@ -62,6 +70,8 @@ static uint64_t of_tensor(const struct model *model, const struct tensor *tensor
     found |= format == FORMAT_MXFP4 ? FACT(MXFP4) : 0;
     if (!routed && format == FORMAT_NVFP4)
         found |= FACT(DENSE_NVFP4);
+    if (!draft && format != FORMAT_PLAIN)
+        found |= of_use(place.use, format);
     if (routed)
         found |= draft ? of_draft(format) : of_layer(format);
     if (routed && draft && format != FORMAT_NVFP4 &&

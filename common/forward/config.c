@@ -39,18 +39,23 @@ struct config config_object(const struct config *config, const char *key)
 }
 
 static uint64_t checked(const struct config *config, const char *key, const json_t *value,
-                        uint64_t least)
+                        uint64_t least, uint64_t most)
 {
     json_int_t number = json_integer_value(value);
-    if (!json_is_integer(value) || number < (json_int_t)least || number > COUNT_MOST)
-        die("%s: config.json: %s: wanted an integer from %" PRIu64 " to %d", config->stream, key,
-            least, COUNT_MOST);
+    if (!json_is_integer(value) || number < (json_int_t)least || number > (json_int_t)most)
+        die("%s: config.json: %s: wanted an integer from %" PRIu64 " to %" PRIu64, config->stream,
+            key, least, most);
     return (uint64_t)number;
+}
+
+uint64_t config_within(const struct config *config, const char *key, uint64_t least, uint64_t most)
+{
+    return checked(config, key, config_member(config, key), least, most);
 }
 
 uint64_t config_count(const struct config *config, const char *key, uint64_t least)
 {
-    return checked(config, key, config_member(config, key), least);
+    return config_within(config, key, least, COUNT_MOST);
 }
 
 uint64_t config_size(const struct config *config, const char *key)
@@ -61,7 +66,7 @@ uint64_t config_size(const struct config *config, const char *key)
 uint64_t config_optional(const struct config *config, const char *key)
 {
     const json_t *value = json_object_get(config->json, key);
-    return value ? checked(config, key, value, 0) : 0;
+    return value ? checked(config, key, value, 0, COUNT_MOST) : 0;
 }
 
 uint64_t *config_list(const struct config *config, const char *key, uint64_t count,
@@ -73,7 +78,7 @@ uint64_t *config_list(const struct config *config, const char *key, uint64_t cou
             count, what, json_array_size(list));
     uint64_t *value = xalloc((size_t)count, sizeof *value);
     for (uint64_t i = 0; i < count; i++)
-        value[i] = checked(config, key, json_array_get(list, (size_t)i), 0);
+        value[i] = checked(config, key, json_array_get(list, (size_t)i), 0, COUNT_MOST);
     return value;
 }
 

@@ -25,9 +25,11 @@ const json_t *config_member(const struct config *config, const char *key);
 /* A key's value that must be an object. Borrowed: do not close it. */
 struct config config_object(const struct config *config, const char *key);
 
-/* An integer of at least `least`; for a size, of at least 1. */
+/* An integer of at least `least`; for a size, of at least 1. Of sizes that no tensor's shape is
+ * compared with, config_within() bounds time and memory: an integer from `least` to `most`. */
 uint64_t config_count(const struct config *config, const char *key, uint64_t least);
 uint64_t config_size(const struct config *config, const char *key);
+uint64_t config_within(const struct config *config, const char *key, uint64_t least, uint64_t most);
 
 /* A nonnegative integer; 0 where the key is missing. */
 uint64_t config_optional(const struct config *config, const char *key);

@@ -110,10 +110,13 @@ void forward_run(const struct forward *run)
     pass_begin(&pass, run);
     run_layers(&pass);
     layer_begin(pass.network, &head, LAYER_HEAD);
-    if (needs_head(run)) {
-        feed_layer(&pass.feed, &head, pass.network->late_pieces, pass.network->pieces);
+    if (needs_norm(run))
+        feed_layer(&pass.feed, &head, pass.network->late_pieces,
+                   needs_head(run) ? pass.network->pieces : pass.network->head_piece);
+    if (needs_head(run))
         run_head(&pass, &head, &head, 0);
-    }
+    if (needs_mtp(run))
+        prepare_mtp(&pass, &head);
     for (unsigned i = 0; i < pass.network->mtp_layers && needs_mtp(run); i++)
         run_mtp(&pass, &head, i);
     observe_layer(run, &head);

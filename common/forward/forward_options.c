@@ -8,6 +8,7 @@
 
 #include "base/die.h"
 #include "base/json.h"
+#include "base/library.h"
 #include "forward/needed.h"
 #include "forward/states.h"
 
@@ -197,6 +198,7 @@ void forward_options_open(const struct forward_options *o, struct stage *stage, 
                           struct tokens *tokens, uint64_t shortest)
 {
     check(o, tokens != NULL);
+    library_log_to_standard_error();
     *run = (struct forward){.tokens = tokens,
                             .ranks = tokens ? open_ranks(o, stage) : NULL,
                             .mtp = o->mtp,

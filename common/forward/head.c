@@ -44,6 +44,18 @@ void run_head(struct pass *pass, struct layer *norm, struct layer *head, unsigne
     free(target);
 }
 
+void prepare_mtp(struct pass *pass, const struct layer *norm)
+{
+    const struct network *n = pass->network;
+    if (!n->mtp_states)
+        return;
+    for (uint64_t first = 0; first < rows_count(&pass->rows); first += EMBEDDING_ROWS) {
+        struct mat hidden = rows_fetch(&pass->rows, first, EMBEDDING_ROWS);
+        n->mtp_states(n, norm, hidden);
+        rows_store(&pass->rows, first, hidden);
+    }
+}
+
 void run_mtp(struct pass *pass, struct layer *head, unsigned mtp)
 {
     const struct network *n = pass->network;
@@ -63,5 +75,7 @@ void run_mtp(struct pass *pass, struct layer *head, unsigned mtp)
     feed_layer(&pass->feed, &lp.layer, n->late_pieces, n->pieces);
     if (pass->run->head)
         run_head(pass, &lp.layer, head, mtp + 1);
+    if (mtp + 1 < n->mtp_layers)
+        prepare_mtp(pass, &lp.layer);
     layer_pass_end(&lp);
 }

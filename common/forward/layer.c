@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/die.h"
+#include "stream/whole.h"
 
 void layer_begin(const struct network *n, struct layer *layer, uint64_t number)
 {
@@ -59,12 +60,28 @@ char *layer_expert_module(const struct layer *layer, uint64_t number, unsigned m
 
 /* ---- the stream's table ---- */
 
-static void check_tensor(struct toc *toc, const struct weights *weights, const char *stream,
-                         const char *name, const struct piece *p)
+/* Of a checkpoint that lacks more than this tensor, all of that is said; and if its names are
+ * others, what they are like. */
+_Noreturn static void refuse_missing(struct ts_in *in, const char *name)
 {
+    const struct toc *toc = ts_toc(in);
+    whole_check(in);
+    for (size_t i = 0; i < toc->count; i++) {
+        struct place place = model_place(ts_model(in), toc->tensor[i].name);
+        if (place.section != SECTION_UNKNOWN)
+            die("%s: %s is missing; the forward pass needs it", ts_name(in), name);
+    }
+    die("%s: %s is missing; names here are like %s, and the forward pass needs the release's own",
+        ts_name(in), name, toc->count ? toc->tensor[0].name : "none");
+}
+
+static void check_tensor(struct ts_in *in, const struct weights *weights, const char *name,
+                         const struct piece *p)
+{
+    struct toc *toc = ts_toc(in);
     int64_t line = toc_find(toc, name);
     if (line < 0)
-        die("%s: %s is missing; the forward pass needs it", stream, name);
+        refuse_missing(in, name);
     const struct tensor *tensor = &toc->tensor[line];
     const struct weight *w = weight_of(weights, (size_t)line);
     uint64_t count = tensor->size / dtype_size(tensor->dtype);
@@ -73,8 +90,8 @@ static void check_tensor(struct toc *toc, const struct weights *weights, const c
     right &= p->kind == PIECE_TABLE ? integers : w || dtype_is_float(tensor->dtype);
     if (!right) {
         char shape[TENSOR_SHAPE_TEXT];
-        die("%s: %s: wanted %" PRIu64 " x %" PRIu64 " %s by config.json, got %s %s", stream, name,
-            p->rows, p->cols, p->kind == PIECE_TABLE ? "integers" : "numbers",
+        die("%s: %s: wanted %" PRIu64 " x %" PRIu64 " %s by config.json, got %s %s", ts_name(in),
+            name, p->rows, p->cols, p->kind == PIECE_TABLE ? "integers" : "numbers",
             dtype_name(tensor->dtype), tensor_shape(tensor, shape));
     }
 }
@@ -91,7 +108,7 @@ static void check_experts(const struct layer *layer, struct ts_in *in,
                                     .cols = down ? x->inner : x->dim};
             char *module = layer_expert_module(layer, e, i);
             char *name = xprintf("%s.weight", module);
-            check_tensor(ts_toc(in), weights, ts_name(in), name, &p);
+            check_tensor(in, weights, name, &p);
             free(name);
             free(module);
         }
@@ -104,7 +121,7 @@ void layer_check(const struct layer *layer, struct ts_in *in, const struct weigh
         if (p->kind == PIECE_ABSENT || p->kind == PIECE_UNUSED)
             continue;
         char *name = xprintf("%s%s", layer->prefix, p->name);
-        check_tensor(ts_toc(in), weights, ts_name(in), name, p);
+        check_tensor(in, weights, name, p);
         free(name);
     }
     check_experts(layer, in, weights);

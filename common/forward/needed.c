@@ -22,6 +22,11 @@ bool needs_head(const struct forward *run)
     return run->head && runs_to_the_end(run);
 }
 
+bool needs_norm(const struct forward *run)
+{
+    return needs_head(run) || (needs_mtp(run) && run->network->mtp_states);
+}
+
 bool needs_embedding(const struct forward *run)
 {
     return !run->states_in || needs_mtp(run);
@@ -31,10 +36,18 @@ static bool is_wanted(const struct forward *run, uint64_t layer)
 {
     const struct network *n = run->network;
     if (layer == LAYER_HEAD)
-        return needs_head(run);
+        return needs_norm(run);
     if (layer < n->layers)
         return layer >= run->first && layer <= run->last;
     return needs_mtp(run) && layer < n->layers + n->mtp_layers;
+}
+
+/* The same of a tensor. Without logits, the head's matrix, which is large, is left out. */
+static bool is_wanted_tensor(const struct forward *run, const char *tensor)
+{
+    struct place place = model_place(ts_model(run->in), tensor);
+    return is_wanted(run, network_layer(run->network, run->in, tensor)) &&
+           (place.section != SECTION_HEAD || needs_head(run));
 }
 
 static void check_layer(const struct forward *run, const struct weights *weights, uint64_t number)
@@ -128,7 +141,7 @@ static void check_all(const struct forward *run, const struct weights *weights)
     for (uint64_t i = run->first; i < n->layers + n->mtp_layers; i++)
         if (is_wanted(run, i))
             check_layer(run, weights, i);
-    if (needs_head(run))
+    if (needs_norm(run))
         check_layer(run, weights, LAYER_HEAD);
     if (needs_embedding(run))
         embedding_check(n, run->in, weights);
@@ -186,7 +199,7 @@ void needed_find(struct needed *needed, const struct forward *run)
     for (size_t i = 0; i < toc->count; i++) {
         const struct weight *w = weight_of(&needed->weights, i);
         bool byte_scales = w && (w->format == FORMAT_MXFP4 || w->format == FORMAT_NVFP4);
-        needed->wanted[i] = is_wanted(run, network_layer(n, run->in, toc->tensor[i].name));
+        needed->wanted[i] = is_wanted_tensor(run, toc->tensor[i].name);
         needed->by_rows[i] = is_by_rows(n, toc->tensor[i].name);
         needed->on_device[i] =
             w && !needed->by_rows[i] && (i == w->line || (byte_scales && i == w->scale));

@@ -16,6 +16,7 @@ struct needed {
 /* Which parts of the model a run uses. */
 bool needs_embedding(const struct forward *run);
 bool needs_head(const struct forward *run);
+bool needs_norm(const struct forward *run); /* that of the head, for logits or MTP */
 bool needs_mtp(const struct forward *run);
 
 /* Check that each needed tensor exists in the right shape, that there is none in a needed layer

@@ -72,6 +72,10 @@ struct network {
      * layer. */
     void (*head)(const struct network *n, struct layer *layer, struct mat x, struct mat hidden);
 
+    /* MTP: turn hidden states into those that the next block takes; `norm` is the layer whose norm
+     * precedes logits, the head or an MTP layer. NULL: the block takes them as they are. */
+    void (*mtp_states)(const struct network *n, const struct layer *norm, struct mat hidden);
+
     /* MTP: turn hidden states into the block's input, with the embeddings e [rows, dim] of the next
      * tokens. */
     void (*mtp_input)(const struct network *n, struct layer *layer, struct mat hidden,

@@ -54,6 +54,10 @@ void embed_all(struct pass *pass);
  * head or an MTP layer; the vocabulary is always the head's. */
 void run_head(struct pass *pass, struct layer *norm, struct layer *head, unsigned mtp);
 
+/* Make the hidden states those that the first block of multi-token prediction takes; `norm` is the
+ * layer whose norm precedes logits. run_mtp() does so for the block after it. */
+void prepare_mtp(struct pass *pass, const struct layer *norm);
+
 /* Run block `mtp` of multi-token prediction, and its losses if wanted. Each sample becomes a row
  * shorter. */
 void run_mtp(struct pass *pass, struct layer *head, unsigned mtp);

@@ -1,7 +1,9 @@
 #include "forward/resume.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <fnmatch.h>
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,7 +15,7 @@
 #include "base/progress.h"
 #include "forward/states.h"
 
-static const char name[] = "calibration.ts", partial[] = "calibration.ts.partial";
+static const char name[] = "calibration.ts", unfinished[] = "calibration.ts.*.partial";
 
 void resume_begin(struct resume *resume, const char *folder, const char *options, uint64_t every)
 {
@@ -170,14 +172,29 @@ void resume_finish(struct resume *resume, const struct forward *run, const struc
     resume->finished = true;
 }
 
+/* Remove the entries of the folder that match a pattern of fnmatch(3). */
+static void remove_matching(const struct resume *resume, const char *pattern)
+{
+    int folder = openat(resume->folder, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    DIR *entries = folder < 0 ? NULL : fdopendir(folder);
+    if (!entries)
+        die_errno("%s: its folder", resume->file);
+    for (struct dirent *entry; errno = 0, (entry = readdir(entries));)
+        if (!fnmatch(pattern, entry->d_name, 0) && unlinkat(resume->folder, entry->d_name, 0) &&
+            errno != ENOENT)
+            die_errno("%s: the result is complete; remove this folder yourself", resume->file);
+    if (errno)
+        die_errno("%s: its folder", resume->file);
+    closedir(entries);
+}
+
 void resume_end(struct resume *resume)
 {
     if (!resume->file)
         return;
-    const char *const names[] = {partial, name};
-    for (size_t i = 0; i < (resume->finished ? 1 : 2); i++)
-        if (unlinkat(resume->folder, names[i], 0) && errno != ENOENT)
-            die_errno("%s: the result is complete; remove this folder yourself", resume->file);
+    remove_matching(resume, unfinished);
+    if (!resume->finished)
+        remove_matching(resume, name);
     close(resume->folder);
     free(resume->file);
 }

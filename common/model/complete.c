@@ -14,7 +14,8 @@ enum { LISTED = 3, COUNTED = 10000 };
 struct search {
     const struct model *model;
     struct toc *toc;
-    char *list; /* of the first that are missing */
+    char *weight[GROUP_MAX + 1]; /* of an expert, after its path: ".w1.weight" */
+    char *list;                  /* of the first that are missing */
     size_t count;
 };
 
@@ -29,10 +30,11 @@ static void add_missing(struct search *search, const char *name)
 
 static bool is_there(struct search *search, const char *start, const char *rest)
 {
-    char *name = xprintf("%s%s", start, rest);
-    bool found = toc_find(search->toc, name) >= 0;
-    free(name);
-    return found;
+    char name[TENSOR_NAME_MAX + 1];
+    if (strlen(start) + strlen(rest) > TENSOR_NAME_MAX)
+        return false;
+    stpcpy(stpcpy(name, start), rest);
+    return toc_find(search->toc, name) >= 0;
 }
 
 /* Look for the tensors START + name; if none of them is there, `whole` is missing instead of them
@@ -68,51 +70,72 @@ static bool routed_part(const struct family *family, struct place *place)
     return part->prefix;
 }
 
-static void find_expert(struct search *search, struct place place)
+/* The matrices of an expert of the part at `place`. */
+static void name_weights(struct search *search, struct place place)
 {
-    char path[TENSOR_NAME_MAX + 1], module[TENSOR_NAME_MAX + 1];
-    char *weight[GROUP_MAX + 1] = {0};
-    size_t start = strlen(model_expert_path(search->model, &place, path));
-    for (place.matrix = 0; place.matrix < GROUP_MAX; place.matrix++)
-        if (model_module(search->model, &place, module))
-            weight[place.matrix] = xprintf("%s.weight", module + start);
-        else
-            break;
-    find_all(search, path, (const char *const *)weight, path);
-    for (size_t i = 0; weight[i]; i++)
-        free(weight[i]);
+    for (place.matrix = 0; place.matrix < GROUP_MAX; place.matrix++) {
+        const char *matrix = model_matrix_name(search->model, &place);
+        if (!*matrix)
+            return;
+        search->weight[place.matrix] = xprintf(".%s.weight", matrix);
+    }
+}
+
+static void find_expert(struct search *search, const struct place *place)
+{
+    char path[TENSOR_NAME_MAX + 1];
+    model_expert_path(search->model, place, path);
+    find_all(search, path, (const char *const *)search->weight, path);
 }
 
 /* ---- layers ---- */
 
-/* How many layers there are of a section, and the most experts of any. */
+/* What the table has of a section: how many layers, and the most experts of any. */
 struct extent {
     uint32_t layers, experts;
 };
 
-static struct extent extent_of(const struct search *search, enum section section)
+struct extents {
+    bool any; /* the family knows a name, without which nothing can be said to be missing */
+    struct extent of[SECTION_UNKNOWN];
+    struct place surplus; /* an expert beyond config.json's count of its layer's; or unknown */
+};
+
+static struct extents extents_of(const struct model *model, const struct toc *toc)
 {
-    struct extent extent = {0};
-    for (size_t i = 0; i < search->toc->count; i++) {
-        struct place place = model_place(search->model, search->toc->tensor[i].name);
-        if (place.section != section)
+    struct extents all = {.surplus.section = SECTION_UNKNOWN};
+    struct place last = {.section = SECTION_UNKNOWN};
+    uint32_t experts = 0; /* of its layer, by config.json */
+    for (size_t i = 0; i < toc->count; i++) {
+        struct place place = model_place(model, toc->tensor[i].name);
+        if (place.section == SECTION_UNKNOWN)
             continue;
-        if (place.layer >= extent.layers)
-            extent.layers = place.layer + 1;
-        if (place_is_routed(&place) && place.expert >= extent.experts)
-            extent.experts = place.expert + 1;
+        all.any = true;
+        struct extent *extent = &all.of[place.section];
+        if (place.layer >= extent->layers)
+            extent->layers = place.layer + 1;
+        if (!place_is_routed(&place))
+            continue;
+        if (place.expert >= extent->experts)
+            extent->experts = place.expert + 1;
+        if (place.section != last.section || place.layer != last.layer)
+            experts = model_experts(model, &place);
+        last = place;
+        if (experts && place.expert >= experts && all.surplus.section == SECTION_UNKNOWN)
+            all.surplus = place;
     }
-    return extent;
+    return all;
 }
 
-/* Of a section, `layers` layers are wanted, with as many experts as config.json says, or as any of
- * them has if that does not say it. */
-static void find_layers(struct search *search, enum section section, uint32_t layers)
+/* Of a section, `layers` layers are wanted, with as many experts as config.json says, or `most` if
+ * that does not say it. */
+static void find_layers(struct search *search, enum section section, uint32_t layers, uint32_t most)
 {
     const struct family *family = search->model->family;
     struct place place = {.section = (uint8_t)section};
     bool routed = routed_part(family, &place);
-    uint32_t most = extent_of(search, section).experts;
+    if (routed && !search->weight[0])
+        name_weights(search, place);
     for (; place.layer < layers && search->count < COUNTED; place.layer++) {
         char path[TENSOR_NAME_MAX + 1];
         place.expert = PLACE_NONE;
@@ -131,54 +154,48 @@ static void find_layers(struct search *search, enum section section, uint32_t la
         if (key && !experts)
             experts = most;
         for (place.expert = 0; place.expert < experts && search->count < COUNTED; place.expert++)
-            find_expert(search, place);
+            find_expert(search, &place);
     }
 }
 
 /* ---- all of it ---- */
 
-/* False if the family knows none of the names, of which nothing can be said to be missing then. */
-static bool knows_any(const struct search *search)
+static char *text_of_surplus(const struct model *model, const struct place *expert)
 {
-    for (size_t i = 0; i < search->toc->count; i++)
-        if (model_place(search->model, search->toc->tensor[i].name).section != SECTION_UNKNOWN)
-            return true;
-    return false;
-}
-
-/* The first expert beyond config.json's count of its layer's, to be said; NULL if there is none. */
-static char *surplus_expert(const struct search *search)
-{
-    for (size_t i = 0; i < search->toc->count; i++) {
-        struct place place = model_place(search->model, search->toc->tensor[i].name);
-        if (!place_is_routed(&place))
-            continue;
-        const char *key = search->model->family->experts_key(search->model, &place);
-        uint32_t count = model_count(search->model, key);
-        char path[TENSOR_NAME_MAX + 1];
-        if (count && place.expert >= count)
-            return xprintf("has %s, but config.json's %s is %" PRIu32,
-                           model_expert_path(search->model, &place, path), key, count);
-    }
-    return NULL;
+    char path[TENSOR_NAME_MAX + 1];
+    return xprintf("has %s, but config.json's %s is %" PRIu32,
+                   model_expert_path(model, expert, path),
+                   model->family->experts_key(model, expert), model_experts(model, expert));
 }
 
 char *model_incomplete(const struct model *model, struct toc *toc)
 {
     const struct family *family = model->family;
     struct search search = {.model = model, .toc = toc};
-    if (!family->layer_has || !model->layers || !knows_any(&search))
+    const json_t *said = json_object_get(model->config, "num_hidden_layers");
+    if (!family->layer_has || !(model->layers || said))
         return NULL;
-    uint32_t layers = extent_of(&search, SECTION_LAYERS).layers;
+    struct extents there = extents_of(model, toc);
+    if (!there.any)
+        return NULL;
+    if (!model->layers) {
+        char *value = json_dumps(said, JSON_ENCODE_ANY);
+        char *wrong =
+            xprintf("has layers, but config.json's num_hidden_layers is %.40s", value ? value : "");
+        free(value);
+        return wrong;
+    }
+    uint32_t layers = there.of[SECTION_LAYERS].layers;
     if (layers > model->layers)
         return xprintf("has a layer %" PRIu32 ", but config.json's num_hidden_layers is %" PRIu32,
                        layers - 1, model->layers);
-    char *surplus = surplus_expert(&search);
-    if (surplus)
-        return surplus;
+    if (there.surplus.section != SECTION_UNKNOWN)
+        return text_of_surplus(model, &there.surplus);
     find_all(&search, "", family->has, NULL);
-    find_layers(&search, SECTION_LAYERS, model->layers);
-    find_layers(&search, SECTION_MTP, extent_of(&search, SECTION_MTP).layers);
+    find_layers(&search, SECTION_LAYERS, model->layers, there.of[SECTION_LAYERS].experts);
+    find_layers(&search, SECTION_MTP, there.of[SECTION_MTP].layers, there.of[SECTION_MTP].experts);
+    for (size_t i = 0; search.weight[i]; i++)
+        free(search.weight[i]);
     if (!search.count)
         return NULL;
     size_t more = search.count > LISTED ? search.count - LISTED : 0;

@@ -31,16 +31,16 @@ static const struct matrix_name mlp[] = {
  * q_proj replaces the low-rank q of small models */
 static const struct matrix_name attention[] = {
     {.name = "q_proj", .in_ranks = "wq", .share = SHARE_ROWS},
-    {.name = "q_a_proj", .group = 1, .in_ranks = "wq_a"},
-    {.name = "kv_a_proj_with_mqa", .group = 1, .in_ranks = "wkv_a"},
+    {.name = "q_a_proj", .group = 1, .use = USE_LATENT, .in_ranks = "wq_a"},
+    {.name = "kv_a_proj_with_mqa", .group = 1, .use = USE_LATENT, .in_ranks = "wkv_a"},
     {.name = "q_a_layernorm", .stays = true, .in_ranks = "q_norm"},
     {.name = "kv_a_layernorm", .stays = true, .in_ranks = "kv_norm"},
     {.name = "q_b_proj", .in_ranks = "wq_b", .share = SHARE_ROWS},
     {.name = "indexer.wq_b"},
-    {.name = "indexer.wk"},
+    {.name = "indexer.wk", .use = USE_INDEXER},
     {.name = "indexer.k_norm", .stays = true},
-    {.name = "indexer.weights_proj"},
-    {.name = "kv_b_proj", .in_ranks = "wkv_b", .share = SHARE_ROWS},
+    {.name = "indexer.weights_proj", .use = USE_INDEXER},
+    {.name = "kv_b_proj", .use = USE_ABSORBED, .in_ranks = "wkv_b", .share = SHARE_ROWS},
     {.name = "o_proj", .in_ranks = "wo", .share = SHARE_COLS},
     {0}};
 
@@ -158,18 +158,6 @@ static const char *experts_key(const struct model *model, const struct place *pl
     return is_dense(model, place) ? NULL : "n_routed_experts";
 }
 
-enum { CLASS_SCORE, CLASS_MTP };
-static const struct expert_class classes[] = {
-    [CLASS_SCORE] = {"score", "score-routed"},
-    [CLASS_MTP] = {"mtp", "MTP"},
-    {0},
-};
-
-static unsigned expert_class(const struct model *model, const struct place *place)
-{
-    return is_draft(model, place) ? CLASS_MTP : CLASS_SCORE;
-}
-
 static const char *const others[] = {"deepseek_v32", "kimi_k2", NULL};
 
 const struct family family_deepseek_v3 = {
@@ -180,9 +168,12 @@ const struct family family_deepseek_v3 = {
     .has = has,
     .layer_has = layer_has,
     .experts_key = experts_key,
+    .requantized_by = "v3-nvfp4",
     .amax_separator = ".",
     .dumped_as_ranks = true,
-    .classes = classes,
-    .expert_class = expert_class,
+    .classes = classes_by_score,
+    .expert_class = class_by_score,
     .ranks = &ranks,
+    .untemplated_type = "deepseek_v32",
+    .untemplated_chat = CHAT_V32,
 };

@@ -17,8 +17,8 @@ const struct matrix_name deepseek_v4_mlp[] = {
     {.name = "w1", .group = 1}, {.name = "w3", .group = 1}, {.name = "w2"}, {0}};
 
 /* in the order of use; wq_a and wkv, of the same input, form one fused product */
-const struct matrix_name deepseek_v4_attention[] = {{.name = "wq_a", .group = 1},
-                                                    {.name = "wkv", .group = 1},
+const struct matrix_name deepseek_v4_attention[] = {{.name = "wq_a", .group = 1, .use = USE_LATENT},
+                                                    {.name = "wkv", .group = 1, .use = USE_LATENT},
                                                     {.name = "q_norm", .stays = true},
                                                     {.name = "kv_norm", .stays = true},
                                                     {.name = "wq_b", .share = SHARE_ROWS},
@@ -58,7 +58,7 @@ static const char *const divides[] = {"num_attention_heads", "index_n_heads", "o
                                       "n_routed_experts",    "vocab_size",    NULL};
 static const struct rank_files ranks = {.mtp = true, .divides = divides};
 
-/* In all releases; compressor, indexer, hash tables and biases are in some layers only. */
+/* In all releases. */
 static const char *const has[] = {
     "embed.weight", "norm.weight", "hc_head_base", "hc_head_fn", "hc_head_scale",
     "head.weight",  NULL};
@@ -84,6 +84,71 @@ static const char *const of_all[] = {"hc_attn_base",
                                      "ffn.shared_experts.w2.weight",
                                      NULL};
 const struct layer_names deepseek_v4_layer_has[] = {{of_all, NULL}, {0}};
+
+/* What config.json says some layers have. Where it does not say, they are not asked for. */
+static const char *const of_hash[] = {"ffn.gate.tid2eid", NULL};
+static const char *const of_score[] = {"ffn.gate.bias", NULL};
+static const char *const of_compressed[] = {"attn.compressor.ape", "attn.compressor.norm.weight",
+                                            "attn.compressor.wgate.weight",
+                                            "attn.compressor.wkv.weight", NULL};
+static const char *const of_indexed[] = {"attn.indexer.compressor.ape",
+                                         "attn.indexer.compressor.norm.weight",
+                                         "attn.indexer.compressor.wgate.weight",
+                                         "attn.indexer.compressor.wkv.weight",
+                                         "attn.indexer.weights_proj.weight",
+                                         "attn.indexer.wq_b.weight",
+                                         NULL};
+static const char *const of_mtp[] = {"enorm.weight",  "hnorm.weight", "e_proj.weight",
+                                     "h_proj.weight", "hc_head_base", "hc_head_fn",
+                                     "hc_head_scale", "norm.weight",  NULL};
+
+static bool routes_by_score(const struct model *model, const struct place *place)
+{
+    const json_t *hash_layers = json_object_get(model->config, "num_hash_layers");
+    return json_is_integer(hash_layers) &&
+           (place->section == SECTION_MTP || place->layer >= json_integer_value(hash_layers));
+}
+
+static bool routes_by_hash(const struct model *model, const struct place *place)
+{
+    const json_t *hash_layers = json_object_get(model->config, "num_hash_layers");
+    return place->section == SECTION_LAYERS && place->layer < json_integer_value(hash_layers);
+}
+
+/* How many tokens become one key; 0: none, or not said. */
+static json_int_t ratio_of(const struct model *model, const struct place *place)
+{
+    const json_t *ratios = json_object_get(model->config, "compress_ratios");
+    return place->section == SECTION_LAYERS
+               ? json_integer_value(json_array_get(ratios, place->layer))
+               : 0;
+}
+
+static bool compresses(const struct model *model, const struct place *place)
+{
+    return ratio_of(model, place) > 0;
+}
+
+/* Layers of the least ratio choose among their keys. */
+static bool has_indexer(const struct model *model, const struct place *place)
+{
+    enum { INDEXED_RATIO = 4 };
+    return ratio_of(model, place) == INDEXED_RATIO;
+}
+
+/* Drafts of DSpark have other parts, each of its stages its own. */
+static bool is_mtp(const struct model *model, const struct place *place)
+{
+    return place->section == SECTION_MTP && !json_object_get(model->config, "dspark_block_size");
+}
+
+static const struct layer_names layer_has[] = {{of_all, NULL},
+                                               {of_hash, routes_by_hash},
+                                               {of_score, routes_by_score},
+                                               {of_compressed, compresses},
+                                               {of_indexed, has_indexer},
+                                               {of_mtp, is_mtp},
+                                               {0}};
 
 /* Drafts are left out: those of V4.1 have other experts. */
 const struct shape_name deepseek_v4_shapes[] = {
@@ -137,11 +202,12 @@ const struct family family_deepseek_v4 = {
     .section = sections,
     .part = parts,
     .has = has,
-    .layer_has = deepseek_v4_layer_has,
+    .layer_has = layer_has,
     .experts_key = experts_key,
     .shapes = deepseek_v4_shapes,
     .dspark = "mtp.0.main_proj",
     .weighs_early = true,
+    .requantized_by = "v4-experts --lossy",
     .amax_separator = "_",
     .classes = classes,
     .expert_class = expert_class,

@@ -40,19 +40,6 @@ static const char *experts_key(const struct model *model, const struct place *pl
     return place->section == SECTION_MTP ? "dspark_n_routed_experts" : "n_routed_experts";
 }
 
-enum { CLASS_SCORE, CLASS_MTP };
-static const struct expert_class classes[] = {
-    [CLASS_SCORE] = {"score", "score-routed"},
-    [CLASS_MTP] = {"mtp", "MTP"},
-    {0},
-};
-
-static unsigned expert_class(const struct model *model, const struct place *place)
-{
-    (void)model;
-    return place->section == SECTION_MTP ? CLASS_MTP : CLASS_SCORE;
-}
-
 /* The rows of Engram tables have a scale for every 32 columns. */
 static const struct fp8_block blocks[] = {{1, 32}, {0}};
 
@@ -66,9 +53,10 @@ const struct family family_deepseek_v41 = {
     .shapes = deepseek_v4_shapes,
     .dspark = "mtp.0.main_proj",
     .weighs_early = true,
+    .requantized_by = "v4-experts --lossy",
     .amax_separator = "_",
     .fp8_block = blocks,
-    .classes = classes,
-    .expert_class = expert_class,
+    .classes = classes_by_score,
+    .expert_class = class_by_score,
     .chat = CHAT_V41,
 };

@@ -26,6 +26,7 @@ struct section_name {
 struct matrix_name {
     const char *name; /* "w1" */
     uint8_t group;
+    enum use use;
     bool stays; /* see place.h */
     const char *in_ranks;
     enum share share;
@@ -85,6 +86,9 @@ struct family {
      * engines, which do it after. */
     bool weighs_early;
 
+    const char *requantized_by; /* the command that makes NVFP4 of its releases, whatever format
+                                 * their routed experts have; NULL: none is known */
+
     const char *amax_separator; /* between a module and "input_quantizer._amax" */
 
     bool dumped_as_ranks; /* the reference's calibration dumps have the modules' names in ranks */
@@ -100,6 +104,9 @@ struct family {
     const struct rank_files *ranks; /* NULL: none are known */
 
     enum chat_style chat;
+    const char *untemplated_type; /* the model_type that has a style without a chat template; or
+                                   * NULL */
+    enum chat_style untemplated_chat;
 };
 
 struct model {
@@ -113,6 +120,10 @@ struct model {
 
 /* config.json's count of that name; 0 if it has none, or for a NULL key. */
 uint32_t model_count(const struct model *model, const char *key);
+
+/* For families without hash-routed layers: the experts of layers, and MTP's. */
+extern const struct expert_class classes_by_score[];
+unsigned class_by_score(const struct model *model, const struct place *place);
 
 #define FAMILY(name) extern const struct family family_##name;
 #include "model/families.def"

@@ -105,22 +105,16 @@ const json_t *model_config(const struct model *model)
  * number at '#'. The name of a module may end where the prefix has its final '.'. */
 static bool begins(const char **name, const char *prefix, uint32_t *number)
 {
-    if (**name != *prefix) /* no prefix begins with a number: most are told apart here, quickly */
-        return false;
-    size_t length = strcspn(prefix, "#");
-    if (!prefix[length] && !strncmp(*name, prefix, length - 1) && prefix[length - 1] == '.' &&
-        !(*name)[length - 1]) {
-        *name += length - 1;
-        return true;
-    }
-    if (strncmp(*name, prefix, length) != 0)
-        return false;
-    const char *p = *name + length;
-    if (prefix[length]) {
+    const char *p = *name;
+    for (; *prefix && *prefix != '#' && *p == *prefix; p++)
+        prefix++;
+    if (*prefix == '#') {
         uint64_t value;
         if (!number_parse(&p, 999999999, &value) || *p++ != '.')
             return false;
         *number = (uint32_t)value;
+    } else if (*prefix && (*p || strcmp(prefix, ".") != 0)) {
+        return false;
     }
     *name = p;
     return true;
@@ -134,11 +128,17 @@ static bool has_section(const struct family *family, enum section section)
     return false;
 }
 
-/* True if the rest of the name is the matrix or one of its tensors: "w1", "w1.weight". */
-static bool is_matrix(const char *rest, const char *matrix)
+/* If the rest of the name is the matrix or one of its tensors ("w1", "w1.weight"): true, and *rest
+ * moves past it. */
+static bool is_matrix(const char **rest, const char *matrix)
 {
-    size_t length = strlen(matrix);
-    return !strncmp(rest, matrix, length) && (!rest[length] || rest[length] == '.');
+    const char *p = *rest;
+    for (; *matrix && *p == *matrix; p++)
+        matrix++;
+    if (*matrix || (*p && *p != '.'))
+        return false;
+    *rest = p;
+    return true;
 }
 
 /* Two sets of names: the checkpoint's, and those in the files of ranks. */
@@ -169,11 +169,9 @@ static void parse_part(const struct family *family, enum spelling spelling, stru
     parsed->part = part;
     const struct matrix_name *matrix = part->matrix;
     while (matrix && matrix->name &&
-           !is_matrix(parsed->rest, spelled(spelling, matrix->name, matrix->in_ranks)))
+           !is_matrix(&parsed->rest, spelled(spelling, matrix->name, matrix->in_ranks)))
         matrix++;
     parsed->matrix = matrix;
-    if (matrix && matrix->name)
-        parsed->rest += strlen(spelled(spelling, matrix->name, matrix->in_ranks));
 }
 
 /* False if no section has such names. */
@@ -219,6 +217,7 @@ static struct place place_of(const struct model *model, enum spelling spelling, 
     place.part = part ? (uint32_t)(part - family->part) : parsed.section->part;
     place.matrix = part && matrix ? (uint32_t)(matrix - part->matrix) : 0;
     place.group = matrix ? matrix->group : 0;
+    place.use = matrix ? (uint8_t)matrix->use : USE_PRODUCT;
     place.stays = part ? part->stays || (matrix && matrix->stays) : parsed.section->stays;
     if (part && place.section == SECTION_LAYERS && model->layers && place.layer >= model->layers &&
         !has_section(family, SECTION_MTP)) {
@@ -251,12 +250,15 @@ static const struct part_name *part_of(const struct family *family, const struct
 /* Append `prefix` to the text, with `number` for '#'. False if it does not fit. */
 static bool append(char *text, const char *prefix, uint32_t number)
 {
-    size_t length = strlen(text), room = TENSOR_NAME_MAX + 1 - length;
-    size_t before = strcspn(prefix, "#");
-    int written = prefix[before] ? snprintf(text + length, room, "%.*s%u%s", (int)before, prefix,
-                                            number, prefix + before + 1)
-                                 : snprintf(text + length, room, "%s", prefix);
-    return written >= 0 && (size_t)written < room;
+    char digits[NUMBER_TEXT] = "";
+    const char *mark = strchrnul(prefix, '#'), *after = *mark ? mark + 1 : mark;
+    size_t length = strlen(text), before = (size_t)(mark - prefix);
+    if (*mark)
+        *number_put(digits, number) = 0;
+    if (length + before + strlen(digits) + strlen(after) > TENSOR_NAME_MAX)
+        return false;
+    stpcpy(stpcpy(mempcpy(text + length, prefix, before), digits), after);
+    return true;
 }
 
 /* The name of the layer at a place, including its final '.'. */
@@ -282,10 +284,10 @@ static bool part_path(const struct model *model, const struct place *place, char
 
 char *model_pattern_name(const struct model *model, const char *module, char *name)
 {
-    struct place place = model_place(model, module);
-    bool numbered =
-        place.section == SECTION_MTP && !has_section(model->family, (enum section)place.section);
-    if (numbered && layer_prefix(model, &place, name)) {
+    struct place place = {.section = SECTION_UNKNOWN};
+    if (!has_section(model->family, SECTION_MTP))
+        place = model_place(model, module);
+    if (place.section == SECTION_MTP && layer_prefix(model, &place, name)) {
         char *rest = xstrdup(module + strlen(name));
         int written = snprintf(name, TENSOR_NAME_MAX + 1, "mtp.%" PRIu32 ".%s", place.layer, rest);
         free(rest);
@@ -482,6 +484,11 @@ void model_from_dump(const struct model *model, const char *dumped, char *module
         strcpy(module, dumped);
 }
 
+const char *model_requantized_by(const struct model *model)
+{
+    return model->family->requantized_by;
+}
+
 bool model_weighs_early(const struct model *model)
 {
     return model->family->weighs_early;
@@ -495,6 +502,12 @@ const char *model_amax_separator(const struct model *model)
 enum chat_style model_chat_style(const struct model *model)
 {
     return model->family->chat;
+}
+
+enum chat_style model_untemplated_chat(const struct model *model)
+{
+    const char *type = model->family->untemplated_type;
+    return type && !strcmp(type, model->type) ? model->family->untemplated_chat : CHAT_UNKNOWN;
 }
 
 /* The separator in the name of a dumped amax; 0 for another name. */

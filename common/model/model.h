@@ -117,6 +117,10 @@ bool model_fp8_block(const struct model *model, unsigned i, struct fp8_block *bl
 void model_to_dump(const struct model *model, const char *module, char *dumped);
 void model_from_dump(const struct model *model, const char *dumped, char *module);
 
+/* The command that makes NVFP4 of the model's routed experts, whatever format they have; NULL if
+ * none is known. Static. */
+const char *model_requantized_by(const struct model *model);
+
 /* True if the model multiplies with the router's weight before the last matrix of an expert.
  * Serving engines do it after. */
 bool model_weighs_early(const struct model *model);
@@ -124,16 +128,26 @@ bool model_weighs_early(const struct model *model);
 /* The separator between a dumped module's name and "input_quantizer._amax"; static. */
 const char *model_amax_separator(const struct model *model);
 
-/* How a conversation is written as text. CHAT_UNKNOWN: the family leaves it to the tokenizer's chat
- * template. */
+/* How a conversation is written as text: by the rules of a release. */
 enum chat_style {
     CHAT_UNKNOWN,
-    CHAT_V3,  /* system, <User> text <Assistant> text <eos> (V3, R1) */
-    CHAT_V31, /* the same with </think> after <Assistant> (V3.1) */
-    CHAT_V4,  /* the encoding rules of V4's release: reasoning, tools and their results, tasks */
-    CHAT_V41, /* those of V4.1's: as V4's, with a token for systems, and other tags of calls */
+    CHAT_V25, /* V2.5 */
+    CHAT_V3,  /* V3 of December 2024 */
+    CHAT_V3_0324,
+    CHAT_R1_FIRST, /* R1's first template, which its distillations have */
+    CHAT_R1,       /* its later one */
+    CHAT_R1_0528,
+    CHAT_V31,
+    CHAT_V31_TERMINUS, /* also V3.2-Exp */
+    CHAT_V32,          /* by its encoding folder: reasoning, tools and their results */
+    CHAT_V4,           /* the same, and tasks */
+    CHAT_V41,          /* as V4, with a token for systems, and other tags of calls */
 };
+
+/* The style of a family, whatever the tokenizer's chat template; CHAT_UNKNOWN: the template
+ * decides. And that of a model whose tokenizer has no template. */
 enum chat_style model_chat_style(const struct model *model);
+enum chat_style model_untemplated_chat(const struct model *model);
 
 /* ---- order ---- */
 

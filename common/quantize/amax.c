@@ -163,6 +163,18 @@ static void read_amaxes(struct amaxes *amaxes, const struct model *model, struct
     digest_end(digest, amaxes->digest);
 }
 
+struct arg amaxes_arg(const char **to)
+{
+    return (struct arg){.name = "amax",
+                        .kind = ARG_INPUT,
+                        .to = to,
+                        .value = "file",
+                        .help =
+                            "amax stream with the input amaxes (from amax-merge); -n does without",
+                        .required = EVERY_FORM,
+                        .silent = true}; /* amaxes_record() records what it says */
+}
+
 struct amaxes *amaxes_load(const char *path, const struct model *model, bool plan)
 {
     struct amaxes *amaxes = xalloc(1, sizeof *amaxes);
@@ -226,6 +238,12 @@ void amaxes_check(const struct amaxes *amaxes, struct ts_in *checkpoint)
 const char *amaxes_digest(const struct amaxes *amaxes)
 {
     return amaxes->plan ? NULL : amaxes->digest;
+}
+
+void amaxes_record(const struct amaxes *amaxes, json_t *entry)
+{
+    const char *digest = amaxes ? amaxes_digest(amaxes) : NULL; /* NULL of a plan */
+    json_object_set_new(entry, "amax", digest ? json_string(digest) : json_null());
 }
 
 const char *amaxes_calibration(const struct amaxes *amaxes)

@@ -17,6 +17,7 @@
 #include <jansson.h>
 #include <stdbool.h>
 
+#include "base/args.h"
 #include "stream/ts.h"
 
 enum amax_which {
@@ -42,6 +43,9 @@ double amax_read(const struct model *model, struct ts_in *in);
 
 struct amaxes;
 
+/* --amax, into *to: a file of input amaxes, which only a plan does without. */
+struct arg amaxes_arg(const char **to);
+
 /* Read a whole amax stream and keep its names and values. A duplicate name, and an amax of two
  * kinds, end the process (amax-merge joins them, and chooses). With `plan`, the stream may be a
  * plan: its values are then 0. The model must outlive the result; amaxes_free() frees it and
@@ -57,8 +61,10 @@ bool amaxes_find(const struct amaxes *amaxes, const char *module, enum amax_whic
 void amaxes_check(const struct amaxes *amaxes, struct ts_in *checkpoint);
 
 /* What the stream says, names and values, as a SHA-256 in hexadecimal: for histories, where a path
- * would say nothing. NULL of a plan. Owned by amaxes. */
+ * would say nothing. NULL of a plan. Owned by amaxes. amaxes_record() puts it into a stage's
+ * history entry; `amaxes` may be NULL. */
 const char *amaxes_digest(const struct amaxes *amaxes);
+void amaxes_record(const struct amaxes *amaxes, json_t *entry);
 
 /* The same of its history: with which programs, options and tokens it was made. A plan has the one
  * of the stream that will be. */

@@ -1,11 +1,11 @@
 #include "quantize/convertible.h"
 
-#include <fnmatch.h>
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/die.h"
+#include "base/glob.h"
 #include "tensor/nvfp4.h"
 
 /* What the decisions are made from. */
@@ -13,6 +13,7 @@ struct table {
     struct ts_in *in;
     const struct weights *weights;
     const struct recipe *recipe;
+    struct recipe_choice *choice; /* of each weight */
     bool *selected;
 };
 
@@ -28,16 +29,28 @@ static const char *format_text(const struct table *table, const struct weight *w
                                      : format_name(w->format);
 }
 
+static struct recipe_choice choice_of(const struct table *table, const struct weight *w)
+{
+    return table->choice[w - table->weights->weight];
+}
+
 /* True if the recipe gives NVFP4 to a matrix that is this stream's own. */
 static bool is_named(const struct table *table, const struct weight *w)
 {
     return !tensor_of(table, w)->context && !w->place.stays &&
-           recipe_format(table->recipe, w->module) == FORMAT_NVFP4;
+           choice_of(table, w).format == FORMAT_NVFP4;
 }
 
 static bool becomes_nvfp4(const struct table *table, const struct weight *w)
 {
     return w->format == FORMAT_NVFP4 || table->selected[w - table->weights->weight];
+}
+
+/* The command that converts such a model, whatever its experts' format. */
+static const char *remedy(const struct table *table)
+{
+    const char *command = model_requantized_by(ts_model(table->in));
+    return command ? command : "v4-experts --lossy";
 }
 
 /* ---- routed experts of one format ---- */
@@ -46,9 +59,9 @@ _Noreturn static void refuse_mixture(const struct table *table, const struct wei
                                      const struct weight *b)
 {
     die("%s: %s is %s, but %s is %s, and engines take one format for all routed experts; "
-        "nvfp4-pack makes all of them NVFP4 (v4-experts --lossy)",
+        "nvfp4-pack makes all of them NVFP4 (%s)",
         ts_name(table->in), tensor_of(table, a)->name, format_text(table, a),
-        tensor_of(table, b)->name, format_text(table, b));
+        tensor_of(table, b)->name, format_text(table, b), remedy(table));
 }
 
 /* Each is compared with the first one of its section. */
@@ -72,16 +85,15 @@ static void check_mixture(const struct table *table)
 static bool matches_end(const char *pattern, const char *module)
 {
     for (; module; module = strchr(module, '.'), module = module ? module + 1 : NULL)
-        if (!fnmatch(pattern, module, 0))
+        if (glob_matches(pattern, module))
             return true;
     return false;
 }
 
 /* The matrix whose name best shows how names differ from what the recipe expects: one that has a
  * prefix too many, or one that the family does not know, or any. */
-static const struct weight *example_of(const struct table *table, const char *pattern)
+static const struct weight *example_of(const struct weights *weights, const char *pattern)
 {
-    const struct weights *weights = table->weights;
     for (size_t i = 0; i < weights->count; i++)
         if (matches_end(pattern, weights->weight[i].module))
             return &weights->weight[i];
@@ -91,18 +103,18 @@ static const struct weight *example_of(const struct table *table, const char *pa
     return weights->weight;
 }
 
-_Noreturn static void refuse_names(const struct table *table)
+void convertible_refuse_names(struct ts_in *in, const struct weights *weights,
+                              const struct recipe *recipe)
 {
-    const char *pattern = recipe_pattern(table->recipe, FORMAT_NVFP4);
+    const char *pattern = recipe_pattern(recipe, FORMAT_NVFP4);
     if (!pattern)
-        die("%s: nothing to convert: the recipe '%s' makes nothing NVFP4", ts_name(table->in),
-            recipe_name(table->recipe));
-    if (!table->weights->count)
-        die("%s: nothing to convert: no matrix is in it", ts_name(table->in));
+        die("%s: nothing to convert: the recipe '%s' makes nothing NVFP4", ts_name(in),
+            recipe_name(recipe));
+    if (!weights->count)
+        die("%s: nothing to convert: no matrix is in it", ts_name(in));
     die("%s: nothing to convert: the recipe '%s' expects names like %s, but here they are like "
         "%s; convert a checkpoint that has the release's own names",
-        ts_name(table->in), recipe_name(table->recipe), pattern,
-        example_of(table, pattern)->module);
+        ts_name(in), recipe_name(recipe), pattern, example_of(weights, pattern)->module);
 }
 
 _Noreturn static void refuse_format(const struct table *table, const struct weight *w)
@@ -112,9 +124,8 @@ _Noreturn static void refuse_format(const struct table *table, const struct weig
         die("%s: nothing to convert: %s is NVFP4 already, so nothing is left to do (nvfp4-unpack "
             "first, to quantize it again)",
             ts_name(table->in), name);
-    die("%s: nothing to convert: %s is %s, not MXFP4; nvfp4-pack quantizes it to NVFP4 (v4-experts "
-        "--lossy)",
-        ts_name(table->in), name, format_text(table, w));
+    die("%s: nothing to convert: %s is %s, not MXFP4; nvfp4-pack quantizes it to NVFP4 (%s)",
+        ts_name(table->in), name, format_text(table, w), remedy(table));
 }
 
 static void check_something(const struct table *table)
@@ -129,7 +140,7 @@ static void check_something(const struct table *table)
     if (!ts_is_whole(table->in))
         return;
     if (!named)
-        refuse_names(table);
+        convertible_refuse_names(table->in, table->weights, table->recipe);
     refuse_format(table, named);
 }
 
@@ -138,9 +149,9 @@ static void check_something(const struct table *table)
 static void check_format(const struct table *table, const struct weight *w, const bool *convertible)
 {
     const char *name = tensor_of(table, w)->name, *recipe = recipe_name(table->recipe);
-    enum format wanted = recipe_format(table->recipe, w->module);
-    bool packs = convertible[FORMAT_PLAIN],
-         per_tensor = recipe_per_tensor(table->recipe, w->module);
+    struct recipe_choice choice = choice_of(table, w);
+    enum format wanted = choice.format;
+    bool packs = convertible[FORMAT_PLAIN], per_tensor = choice.per_tensor;
     if (tensor_of(table, w)->context || wanted == FORMAT_COUNT ||
         (w->format == wanted && w->per_tensor >= per_tensor))
         return;
@@ -159,7 +170,7 @@ static void check_format(const struct table *table, const struct weight *w, cons
             w->format == FORMAT_FP8     ? "fp8-dequant"
             : w->format == FORMAT_MXFP4 ? "mxfp4-unpack"
                                         : "nvfp4-unpack");
-    if (wanted != FORMAT_NVFP4 || !recipe_only_casts(table->recipe, w->module))
+    if (wanted != FORMAT_NVFP4 || !choice.cast)
         return;
     if (w->format != FORMAT_MXFP4)
         die("%s: %s is %s, but the recipe '%s' casts it (NVFP4-cast), which needs MXFP4; let it "
@@ -197,10 +208,12 @@ bool *convertible_select(struct ts_in *in, const struct weights *weights,
     struct table table = {.in = in,
                           .weights = weights,
                           .recipe = recipe,
+                          .choice = xalloc(weights->count, sizeof *table.choice),
                           .selected = xalloc(weights->count, sizeof *table.selected)};
     recipe_check(recipe, ts_model(in), ts_toc(in), ts_is_whole(in), ts_name(in));
     for (size_t i = 0; i < weights->count; i++) {
         const struct weight *w = &weights->weight[i];
+        table.choice[i] = recipe_choice(recipe, w->module);
         check_format(&table, w, convertible);
         table.selected[i] = convertible[w->format] && is_named(&table, w);
         if (table.selected[i] && w->cols % NVFP4_BLOCK)
@@ -210,5 +223,6 @@ bool *convertible_select(struct ts_in *in, const struct weights *weights,
     check_matrices(&table);
     check_mixture(&table);
     check_something(&table);
+    free(table.choice);
     return table.selected;
 }

@@ -18,4 +18,9 @@
 bool *convertible_select(struct ts_in *in, const struct weights *weights,
                          const struct recipe *recipe, const bool *convertible);
 
+/* End the process for a whole checkpoint of which the recipe names no matrix: with what names it
+ * expects, and what they are like. */
+_Noreturn void convertible_refuse_names(struct ts_in *in, const struct weights *weights,
+                                        const struct recipe *recipe);
+
 #endif

@@ -25,7 +25,8 @@ static const struct weight *chosen(const struct choice *choice, size_t line)
     const struct weight *w = weight_of(choice->weights, line);
     if (!w || w->format != choice->format)
         return NULL;
-    enum format wanted = choice->recipe ? recipe_format(choice->recipe, w->module) : FORMAT_PLAIN;
+    enum format wanted =
+        choice->recipe ? recipe_choice(choice->recipe, w->module).format : FORMAT_PLAIN;
     return wanted == FORMAT_PLAIN ? w : NULL;
 }
 
@@ -95,9 +96,11 @@ static void convert_matrix(struct band_pipeline *bands, struct matrix *m)
 {
     const struct weight *w = m->w;
     uint64_t most = weight_band(w, m->tensor), row_bytes = weight_row_bytes(w, m->tensor);
-    uint64_t first = 0;
-    do { /* at least one band: a tensor may be empty */
-        uint64_t rows = w->rows - first < most ? w->rows - first : most;
+    uint64_t all = weight_filled_rows(w), rows;
+    if (!all)
+        bands_put_empty(bands, m->tensor->name);
+    for (uint64_t first = 0; first < all; first += rows) {
+        rows = at_most(all - first, most);
         struct band *band =
             bands_next(bands, first ? NULL : m->tensor->name, (size_t)(rows * row_bytes),
                        (size_t)(rows * w->cols) * sizeof(uint16_t));
@@ -108,8 +111,7 @@ static void convert_matrix(struct band_pipeline *bands, struct matrix *m)
         band->rows = rows;
         bands_read(bands, first * row_bytes);
         bands_submit(bands);
-        first += rows;
-    } while (first < w->rows);
+    }
     bands_after(bands, end_matrix, m);
 }
 

@@ -1,9 +1,12 @@
 #include "quantize/effective.h"
 
+#include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/die.h"
+#include "base/names.h"
 #include "tensor/nvfp4.h"
 
 /* A product of all experts of a layer. */
@@ -20,12 +23,14 @@ struct effective {
     const struct model *model;
     struct product *product;
     size_t count;
+    struct names *keys; /* what tells products apart, in their order */
 };
 
 struct effective *effective_new(const struct model *model)
 {
     struct effective *effective = xalloc(1, sizeof *effective);
     effective->model = model;
+    effective->keys = names_new();
     return effective;
 }
 
@@ -33,29 +38,26 @@ void effective_free(struct effective *effective)
 {
     for (size_t i = 0; i < effective->count; i++)
         free(effective->product[i].own);
+    names_free(effective->keys);
     free(effective->product);
     free(effective);
 }
 
 /* Matrices of a group are one product. */
-static bool is_of(const struct product *product, const struct place *place)
-{
-    struct place like = *place;
-    if (place->group && place->group == product->place.group)
-        like.matrix = product->place.matrix;
-    return place_are_peers(&like, &product->place);
-}
-
 static struct product *product_of(struct effective *effective, const struct place *place)
 {
-    for (size_t i = effective->count; i-- > 0;) /* most often the last ones */
-        if (is_of(&effective->product[i], place))
-            return &effective->product[i];
-    effective->product =
-        xgrow(effective->product, effective->count + 1, sizeof *effective->product);
-    struct product *product = &effective->product[effective->count++];
-    *product = (struct product){.place = *place};
-    return product;
+    char key[64];
+    snprintf(key, sizeof key, "%u %" PRIu32 " %" PRIu32 " %c%" PRIu32, place->section, place->layer,
+             place->part, place->group ? 'g' : 'm',
+             place->group ? (uint32_t)place->group : place->matrix);
+    size_t number = names_add(effective->keys, key);
+    if (number == effective->count) {
+        if (!(number & (number - 1))) /* it is full */
+            effective->product =
+                xgrow(effective->product, 2 * number + 1, sizeof *effective->product);
+        effective->product[effective->count++] = (struct product){.place = *place};
+    }
+    return &effective->product[number];
 }
 
 void effective_add(struct effective *effective, const struct place *place, double amax)

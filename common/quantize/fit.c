@@ -5,6 +5,7 @@
 
 #include "base/die.h"
 #include "base/names.h"
+#include "stream/whole.h"
 
 /* Paths of experts, each once. */
 struct experts {
@@ -71,6 +72,8 @@ static size_t experts_of_checkpoint(const struct fit *fit)
 
 void fit_end(struct fit *fit, const char *name)
 {
+    if (fit->lacking.count)
+        whole_check(fit->checkpoint); /* which lacks them, rather than being another model */
     if (fit->lacking.count)
         die("%s: has amaxes of %zu routed experts, but %s has %zu routed experts, and lacks %zu of "
             "those, as %s; a calibration of this model is needed",

@@ -9,12 +9,15 @@ float magnitude_largest(const struct codec *codec, const struct weight *w, struc
                         const struct scales *scales)
 {
     const struct tensor *tensor = ts_held_tensor(held);
-    uint64_t most = weight_band(w, tensor), row_bytes = weight_row_bytes(w, tensor);
+    uint64_t all = weight_filled_rows(w), most = weight_band(w, tensor);
+    uint64_t row_bytes = weight_row_bytes(w, tensor);
+    if (!all)
+        return 0;
     char *raw = xalloc((size_t)most, (size_t)row_bytes);
     uint16_t *out = xalloc((size_t)(most * w->cols), sizeof *out);
     uint16_t largest = 0; /* BF16 magnitudes order as integers */
-    for (uint64_t first = 0; first < w->rows; first += most) {
-        uint64_t rows = w->rows - first < most ? w->rows - first : most;
+    for (uint64_t first = 0; first < all; first += most) {
+        uint64_t rows = at_most(all - first, most);
         ts_held_read(held, first * row_bytes, raw, (size_t)(rows * row_bytes));
         weight_rows_by(codec, w, tensor, scales, first, rows, raw, out);
         for (size_t i = 0; i < rows * w->cols; i++)

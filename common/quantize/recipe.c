@@ -1,6 +1,6 @@
 #include "quantize/recipe.h"
 
-#include <fnmatch.h>
+#include <dirent.h>
 #include <limits.h>
 #include <stdlib.h>
 #include <string.h>
@@ -8,7 +8,9 @@
 
 #include "base/die.h"
 #include "base/digest.h"
+#include "base/glob.h"
 #include "base/json.h"
+#include "base/text.h"
 
 /* The folder of recipes: the first candidate that exists. The caller frees the path. */
 static char *recipes_folder(void)
@@ -37,9 +39,7 @@ static char *recipes_folder(void)
 
 struct rule {
     const char *pattern; /* in recipe->json */
-    enum format format;  /* FORMAT_COUNT: keep */
-    bool cast;           /* NVFP4 by nvfp4-cast only */
-    bool per_tensor;     /* FP8 with one scale for all */
+    struct recipe_choice choice;
 };
 
 struct recipe {
@@ -56,18 +56,18 @@ static const char *const names[] = {[FORMAT_PLAIN] = "BF16",
                                     [FORMAT_NVFP4] = "NVFP4",
                                     [FORMAT_COUNT] = "keep"};
 
-/* Set the rule's format to the one with that name in recipes; false if there is none. */
-static bool read_format(struct rule *rule, const char *name)
+/* Set the choice to the one with that name in recipes; false if there is none. */
+static bool read_choice(struct recipe_choice *choice, const char *name)
 {
-    rule->cast = name && !strcmp(name, "NVFP4-cast");
-    rule->per_tensor = name && !strcmp(name, "FP8-per-tensor");
-    if (rule->cast)
+    choice->cast = name && !strcmp(name, "NVFP4-cast");
+    choice->per_tensor = name && !strcmp(name, "FP8-per-tensor");
+    if (choice->cast)
         name = names[FORMAT_NVFP4];
-    if (rule->per_tensor)
+    if (choice->per_tensor)
         name = names[FORMAT_FP8];
     for (size_t i = 0; name && i < sizeof names / sizeof *names; i++)
         if (!strcmp(names[i], name)) {
-            rule->format = (enum format)i;
+            choice->format = (enum format)i;
             return true;
         }
     return false;
@@ -84,7 +84,7 @@ static void read_rules(struct recipe *recipe, const char *path)
         struct rule *rule = &recipe->rule[recipe->rules++];
         rule->pattern = pattern;
         const char *name = json_string_value(format);
-        if (!read_format(rule, name))
+        if (!read_choice(&rule->choice, name))
             die("%s: formats: '%s': %s is not a format; known are NVFP4, NVFP4-cast, FP8, "
                 "FP8-per-tensor, MXFP4, BF16 and keep",
                 path, pattern, name ? name : "what is not a text");
@@ -163,6 +163,24 @@ static void check_search(const json_t *recipe, const char *path)
             RECIPE_SEARCHES);
 }
 
+static int is_recipe(const struct dirent *entry)
+{
+    return ends_with(entry->d_name, ".json");
+}
+
+/* With the names of those that there are. */
+_Noreturn static void refuse_name(const char *name, const struct model *model, const char *folder)
+{
+    char *path = xprintf("%s/%s", folder, model_type(model)), *names = NULL;
+    struct dirent **entry;
+    int count = scandir(path, &entry, is_recipe, alphasort);
+    for (int i = 0; i < count; i++)
+        names = xprintf("%s%s%.*s", names ? names : "", names ? ", " : "",
+                        (int)(strlen(entry[i]->d_name) - strlen(".json")), entry[i]->d_name);
+    die("no recipe '%s' for model type %s, which has %s; a name with '/' is a recipe's file", name,
+        model_type(model), names ? names : "none");
+}
+
 /* The path of a recipe's file, which the caller frees: of the model's own type if there is one,
  * else of its family. */
 static char *find(const char *name, const struct model *model)
@@ -179,6 +197,8 @@ static char *find(const char *name, const struct model *model)
         free(path);
         path = xprintf("%s/%s/%s.json", folder, model_type(model), name);
     }
+    if (access(path, F_OK))
+        refuse_name(name, model, folder);
     free(folder);
     return path;
 }
@@ -186,13 +206,12 @@ static char *find(const char *name, const struct model *model)
 struct recipe *recipe_load(const char *name, const char *drafts, const struct model *model)
 {
     struct recipe *recipe = xalloc(1, sizeof *recipe);
-    const char *type = model_type(model);
     char *path = find(name, model);
     recipe->model = model;
     if (access(path, R_OK))
-        die_errno("%s: no recipe '%s' for model type %s", path, name, *type ? type : "unknown");
+        die_errno("%s", path);
     json_error_t error;
-    recipe->json = json_load_file(path, JSON_REJECT_DUPLICATES, &error);
+    recipe->json = json_file_within(path, JSON_REJECT_DUPLICATES, &error);
     if (!recipe->json)
         die("%s: line %d: %s", path, error.line, error.text);
     check(recipe->json, path);
@@ -223,27 +242,29 @@ static const struct rule *rule_for(const struct recipe *recipe, const char *modu
     char name[TENSOR_NAME_MAX + 1];
     model_pattern_name(recipe->model, module, name);
     for (size_t i = 0; i < recipe->rules; i++)
-        if (!fnmatch(recipe->rule[i].pattern, name, 0))
+        if (glob_matches(recipe->rule[i].pattern, name))
             return &recipe->rule[i];
     return NULL;
 }
 
-enum format recipe_format(const struct recipe *recipe, const char *module)
+struct recipe_choice recipe_choice(const struct recipe *recipe, const char *module)
 {
     const struct rule *rule = rule_for(recipe, module);
-    return rule ? rule->format : FORMAT_COUNT;
+    return rule ? rule->choice : (struct recipe_choice){.format = FORMAT_COUNT};
 }
 
-bool recipe_per_tensor(const struct recipe *recipe, const char *module)
+bool recipe_has_per_tensor(const struct recipe *recipe)
 {
-    const struct rule *rule = rule_for(recipe, module);
-    return rule && rule->per_tensor;
+    for (size_t i = 0; i < recipe->rules; i++)
+        if (recipe->rule[i].choice.per_tensor)
+            return true;
+    return false;
 }
 
 bool recipe_needs_amax(const struct recipe *recipe, const char *module)
 {
-    const struct rule *rule = rule_for(recipe, module);
-    return rule && (rule->format == FORMAT_NVFP4 || rule->per_tensor);
+    struct recipe_choice choice = recipe_choice(recipe, module);
+    return choice.format == FORMAT_NVFP4 || choice.per_tensor;
 }
 
 bool recipe_shares_scales(const struct recipe *recipe, const char *module)
@@ -255,16 +276,10 @@ bool recipe_shares_scales(const struct recipe *recipe, const char *module)
     json_array_foreach(json_object_get(recipe->json, "separate_scales"), i, pattern)
     {
         const char *text = json_string_value(pattern);
-        if (text && !fnmatch(text, name, 0))
+        if (text && glob_matches(text, name))
             return false;
     }
     return true;
-}
-
-bool recipe_only_casts(const struct recipe *recipe, const char *module)
-{
-    const struct rule *rule = rule_for(recipe, module);
-    return rule && rule->cast;
 }
 
 /* The module of a tensor, into `module`: its name where it is no module's weight or scale, as that
@@ -283,21 +298,25 @@ void recipe_check(const struct recipe *recipe, const struct model *model, const 
                   bool whole, const char *stream)
 {
     bool *matches = xalloc(recipe->rules, sizeof *matches), any = false;
-    for (size_t i = 0; i < toc->count; i++) {
-        char module[TENSOR_NAME_MAX + 1];
+    char module[TENSOR_NAME_MAX + 1], last[TENSOR_NAME_MAX + 1] = "";
+    for (size_t i = 0; i < toc->count; i++, strcpy(last, module)) {
         module_of(&toc->tensor[i], module);
+        if (!strcmp(module, last)) /* its scales come before its weight */
+            continue;
         const struct rule *rule = rule_for(recipe, module);
-        char name[TENSOR_NAME_MAX + 1];
-        model_pattern_name(model, module, name);
-        if (rule && rule->format != FORMAT_COUNT && rule->format != FORMAT_PLAIN &&
-            model_place(model, module).stays)
+        if (!rule)
+            continue;
+        any = true;
+        enum format format = rule->choice.format;
+        if (format != FORMAT_COUNT && format != FORMAT_PLAIN && model_place(model, module).stays)
             die("%s: the recipe '%s' makes %s %s by '%s', but a router, norm, embedding, head, "
                 "compressor or hyper-connection is never quantized; narrow the pattern, or keep "
                 "the module by one before it",
-                stream, recipe_name(recipe), module, names[rule->format], rule->pattern);
-        for (size_t j = 0; rule && j < recipe->rules; j++)
-            matches[j] = matches[j] || !fnmatch(recipe->rule[j].pattern, name, 0);
-        any |= rule != NULL;
+                stream, recipe_name(recipe), module, names[format], rule->pattern);
+        char name[TENSOR_NAME_MAX + 1];
+        model_pattern_name(model, module, name);
+        for (size_t j = 0; j < recipe->rules; j++)
+            matches[j] = matches[j] || glob_matches(recipe->rule[j].pattern, name);
     }
     for (size_t j = recipe->drafts; whole && any && j < recipe->rules; j++)
         if (!matches[j])
@@ -332,7 +351,7 @@ const char *recipe_name(const struct recipe *recipe)
 const char *recipe_pattern(const struct recipe *recipe, enum format format)
 {
     for (size_t i = 0; i < recipe->rules; i++)
-        if (recipe->rule[i].format == format)
+        if (recipe->rule[i].choice.format == format)
             return recipe->rule[i].pattern;
     return NULL;
 }

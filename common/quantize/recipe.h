@@ -37,20 +37,22 @@ void recipe_free(struct recipe *recipe);
 /* --drafts, into *to: NULL if it was not given. */
 struct arg recipe_drafts_arg(const char **to);
 
-/* The format a module gets; FORMAT_COUNT: it is kept. */
-enum format recipe_format(const struct recipe *recipe, const char *module);
+/* What a recipe makes of a module. */
+struct recipe_choice {
+    enum format format; /* FORMAT_COUNT: it is kept */
+    bool cast;          /* NVFP4 by a cast alone */
+    bool per_tensor;    /* FP8 with one scale for all */
+};
+struct recipe_choice recipe_choice(const struct recipe *recipe, const char *module);
 
-/* True if the module is to become FP8 with one scale; its format is FORMAT_FP8 then. */
-bool recipe_per_tensor(const struct recipe *recipe, const char *module);
+/* True if it may make a module FP8 with one scale. */
+bool recipe_has_per_tensor(const struct recipe *recipe);
 
 /* True if the module's input is quantized with a scale from a calibration. */
 bool recipe_needs_amax(const struct recipe *recipe, const char *module);
 
 /* False if the module has scales of its own, though it is in a group (see place.h). */
 bool recipe_shares_scales(const struct recipe *recipe, const char *module);
-
-/* True if the module is to become NVFP4 by a cast alone. */
-bool recipe_only_casts(const struct recipe *recipe, const char *module);
 
 /* How nvfp4-pack is to choose block scales: a choice of RECIPE_SEARCHES; NULL if the recipe does
  * not say. Borrowed. */

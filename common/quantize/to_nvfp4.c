@@ -19,13 +19,7 @@ struct arg *to_nvfp4_args(struct to_nvfp4_options *o, const struct arg *own)
 {
     o->recipe = "experts";
     const struct arg shared[] = {
-        {.name = "amax",
-         .kind = ARG_INPUT,
-         .to = &o->amax,
-         .value = "file",
-         .help = "amax stream with the input amaxes (from amax-merge); -n does without",
-         .required = EVERY_FORM,
-         .silent = true}, /* the history has its digest instead */
+        amaxes_arg(&o->amax),
         codec_arg(&o->cpu),
         recipe_drafts_arg(&o->drafts),
         {.name = "kv",
@@ -212,7 +206,6 @@ static void plan(struct to_nvfp4 *job)
 static void record_inputs(const struct to_nvfp4 *job, const struct stage *stage, const char *kv)
 {
     json_t *quant = json_object_get(ts_header(job->in), "quant");
-    const char *digest = job->amaxes ? amaxes_digest(job->amaxes) : NULL; /* NULL of a plan */
     if (job->amaxes) {
         json_t *scale = amaxes_input_scale(job->amaxes);
         if (scale)
@@ -220,7 +213,7 @@ static void record_inputs(const struct to_nvfp4 *job, const struct stage *stage,
         json_object_set_new(stage->entry, "calibration",
                             json_string(amaxes_calibration(job->amaxes)));
     }
-    json_object_set_new(stage->entry, "amax", digest ? json_string(digest) : json_null());
+    amaxes_record(job->amaxes, stage->entry);
     recipe_record(job->recipe, stage->entry);
     recipe_describe(job->recipe, quant);
     if (kv)
@@ -366,7 +359,7 @@ static bool is_first_of_expert(const struct to_nvfp4 *job, const struct place *p
     struct place before = *place;
     while (before.matrix--)
         if (model_module(ts_model(job->in), &before, module) &&
-            recipe_format(job->recipe, module) == FORMAT_NVFP4)
+            recipe_choice(job->recipe, module).format == FORMAT_NVFP4)
             return false;
     return true;
 }
@@ -404,9 +397,11 @@ void to_nvfp4_bands(struct to_nvfp4 *job, const struct member *member, const cha
                     const struct band *like, uint64_t most, uint64_t raw_row, uint64_t out_row)
 {
     char *name = xprintf("%s.%s", member->w->module, which);
-    uint64_t first = 0, rows;
-    do { /* at least one band: a tensor may be empty */
-        rows = member->w->rows - first < most ? member->w->rows - first : most;
+    uint64_t all = weight_filled_rows(member->w), rows;
+    if (!all)
+        bands_put_empty(job->bands, name);
+    for (uint64_t first = 0; first < all; first += rows) {
+        rows = at_most(all - first, most);
         struct band *band = bands_next(job->bands, first ? NULL : name, (size_t)(rows * raw_row),
                                        (size_t)(rows * out_row));
         band->convert = like->convert;
@@ -417,8 +412,7 @@ void to_nvfp4_bands(struct to_nvfp4 *job, const struct member *member, const cha
         if (raw_row)
             bands_read_held(job->bands, member->held, first * raw_row);
         bands_submit(job->bands);
-        first += rows;
-    } while (first < member->w->rows);
+    }
     free(name);
 }
 

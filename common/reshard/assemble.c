@@ -33,6 +33,12 @@ static uint64_t band_rows(uint64_t bytes)
     return bytes && bytes < BAND_BYTES ? BAND_BYTES / bytes : 1;
 }
 
+/* The rows of a line that hold bytes: of an empty one none, whatever its shape claims. */
+static uint64_t filled_rows(const struct tensor *line)
+{
+    return line->size ? line->dim[0] : 0;
+}
+
 /* ---- bytes ---- */
 
 /* The bytes of all sources in sequence. */
@@ -55,7 +61,7 @@ static void make_stack(struct work *work, const struct tensor *line, const struc
 /* Rows of all sources side by side. */
 static void make_side(struct work *work, const struct tensor *line, const struct made *made)
 {
-    uint64_t all = line->dim[0], row_bytes = all ? line->size / all : 0;
+    uint64_t all = filled_rows(line), row_bytes = all ? line->size / all : 0;
     size_t part = (size_t)(row_bytes / made->count);
     uint64_t most = band_rows(row_bytes), first = 0;
     char *rows = xgrow(NULL, (size_t)most, part);
@@ -91,7 +97,7 @@ static void cut_columns(struct band *band)
 static void make_cols(struct work *work, const struct tensor *line, const struct made *made)
 {
     struct ts_held *held = source(work, made, 0);
-    uint64_t all = line->dim[0], first = 0;
+    uint64_t all = filled_rows(line), first = 0;
     struct columns *columns = xalloc(1, sizeof *columns);
     if (all)
         *columns = (struct columns){.row_bytes = ts_held_tensor(held)->size / all,
@@ -193,8 +199,9 @@ static void convert_rows(struct work *work, const struct tensor *line, struct ts
                          struct matrix *matrix, struct band like, uint64_t most, uint64_t out_bytes)
 {
     uint64_t row_bytes = weight_row_bytes(matrix->w, matrix->tensor), first = 0;
+    uint64_t all = filled_rows(line);
     do {
-        uint64_t rows = at_most(line->dim[0] - first, most);
+        uint64_t rows = at_most(all - first, most);
         struct band *band = bands_next(work->bands, first ? NULL : line->name,
                                        (size_t)(rows * row_bytes), (size_t)(rows * out_bytes));
         band->convert = like.convert;
@@ -205,7 +212,7 @@ static void convert_rows(struct work *work, const struct tensor *line, struct ts
         bands_read_held(work->bands, held, band->first * row_bytes);
         bands_submit(work->bands);
         first += rows;
-    } while (first < line->dim[0]);
+    } while (first < all);
     bands_after(work->bands, end_matrix, matrix);
 }
 
@@ -255,7 +262,8 @@ static void count_lossy(struct band *band)
 /* The scales in FP8, one a block of 128 x 128; the caller frees them. */
 static uint8_t *fp8_scales(const struct matrix *matrix)
 {
-    size_t rows = (size_t)(matrix->w->rows / FP4_TO_FP8_BLOCK), cols = (size_t)matrix->w->cols;
+    size_t rows = (size_t)(weight_filled_rows(matrix->w) / FP4_TO_FP8_BLOCK),
+           cols = (size_t)matrix->w->cols;
     uint8_t *scale = xalloc(rows, cols / FP4_TO_FP8_BLOCK);
     for (size_t i = 0; i < rows; i++)
         fp4_to_fp8_scales(

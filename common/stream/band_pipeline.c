@@ -238,6 +238,12 @@ void bands_put(struct band_pipeline *bands, const char *name, const void *data, 
     bands_submit(bands);
 }
 
+void bands_put_empty(struct band_pipeline *bands, const char *name)
+{
+    (void)bands_next(bands, name, 0, 0);
+    bands_submit(bands);
+}
+
 void bands_put_from(struct band_pipeline *bands, const char *name, const void *data, size_t size)
 {
     struct band *band = bands_next(bands, name, 0, 0);

@@ -66,6 +66,9 @@ void bands_pass_checked(struct band_pipeline *bands, const struct weight *w);
 void bands_pass_part(struct band_pipeline *bands, const struct tensor *line, struct ts_held *held,
                      uint64_t offset);
 
+/* Write a tensor without elements. */
+void bands_put_empty(struct band_pipeline *bands, const char *name);
+
 /* Write a whole tensor from memory. bands_put() copies its bytes and is for small tensors. For
  * bands_put_from(), they must be complete by the time all earlier submissions are written, and stay
  * valid until this one is. */

@@ -3,7 +3,6 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <fnmatch.h>
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,83 +14,15 @@
 #include "base/number.h"
 #include "base/placeholder.h"
 #include "base/text.h"
-#include "base/utf8.h"
 #include "model/model.h"
 #include "stream/index.h"
+#include "stream/reach.h"
 #include "stream/safetensors.h"
 #include "stream/shard_name.h"
+#include "stream/side_name.h"
 
 static const char index_name[] = CHECKPOINT_INDEX;
-enum { FOLDER_DEPTH_MAX = 16, PAGE = 4096 };
-
-bool side_file_name_valid(const char *name)
-{
-    if (strlen(name) > TENSOR_NAME_MAX)
-        return false;
-    for (const char *component = name;;) {
-        size_t length = strcspn(component, "/");
-        if (length == 0 || (length <= 2 && !strncmp(component, "..", length)))
-            return false;
-        if (!component[length])
-            break;
-        component += length + 1;
-    }
-    /* tar has names in UTF-8, or none */
-    return text_is_line(name) && utf8_valid(name, strlen(name)) == strlen(name);
-}
-
-bool side_file_excluded(const char *name)
-{
-    const char *slash = strrchr(name, '/'), *base = slash ? slash + 1 : name;
-    return !strcmp(base, index_name) || ends_with(base, ".safetensors") ||
-           !strcmp(base, "__pycache__") || !strcmp(name, ".cache") || !strcmp(name, ".git") ||
-           !strcmp(name, CHECKPOINT_JOURNAL);
-}
-
-/* True for what downloads, version control, training and other formats leave beside a checkpoint. A
- * folder of such a name is left out with all that is in it. */
-static bool is_stray(const char *name)
-{
-    static const char *const pattern[] = {"*.incomplete",
-                                          "*.aria2",
-                                          "*.lock",
-                                          "*.part",
-                                          "*.partial",
-                                          "*.crdownload",
-                                          "*.download",
-                                          "*.tmp",
-                                          "*.temp",
-                                          "*~",
-                                          ".*.sw?",
-                                          ".DS_Store",
-                                          "lost+found",
-                                          ".cache",
-                                          ".huggingface",
-                                          ".git*",
-                                          "__pycache__",
-                                          ".ipynb_checkpoints",
-                                          "*.gguf",
-                                          "*.onnx",
-                                          "*.h5",
-                                          "*.msgpack",
-                                          "*.pth",
-                                          "pytorch_model*.bin",
-                                          "pytorch_model*.bin.index.json",
-                                          "optimizer*.pt",
-                                          "optimizer*.bin",
-                                          "scheduler.pt",
-                                          "scaler.pt",
-                                          "rng_state*",
-                                          "trainer_state.json",
-                                          "training_args.bin",
-                                          "*_states.pt",
-                                          "global_step*"};
-    const char *slash = strrchr(name, '/'), *base = slash ? slash + 1 : name;
-    for (size_t i = 0; i < sizeof pattern / sizeof *pattern; i++)
-        if (!fnmatch(pattern[i], base, 0))
-            return true;
-    return false;
-}
+enum { PAGE = 4096 };
 
 static void leave_out(struct checkpoint *checkpoint, const char *name)
 {
@@ -99,19 +30,51 @@ static void leave_out(struct checkpoint *checkpoint, const char *name)
         checkpoint->left_out_first = xstrdup(name);
 }
 
+/* As many of `size` bytes as the file has at `offset`. */
+static size_t read_some(int fd, const char *path, char *data, size_t size, off_t offset)
+{
+    ssize_t got;
+    do
+        got = pread(fd, data, size, offset);
+    while (got < 0 && errno == EINTR);
+    if (got < 0)
+        die_errno("%s", path);
+    return (size_t)got;
+}
+
 /* End the process if the file is not what its name says. */
 static void refuse_placeholder(int fd, const char *path)
 {
     char head[PLACEHOLDER_HEAD];
-    ssize_t size;
-    do
-        size = pread(fd, head, sizeof head, 0);
-    while (size < 0 && errno == EINTR);
-    if (size < 0)
-        die_errno("%s", path);
-    const char *what = placeholder(head, (size_t)size);
+    const char *what = placeholder(head, read_some(fd, path, head, sizeof head, 0));
     if (what)
         die("%s: %s", path, what);
+}
+
+/* End the process if a JSON file of `size` bytes begins with a bracket and does not end with the
+ * other one. */
+static void refuse_cut_json(int fd, const char *path, off_t size)
+{
+    char head[PLACEHOLDER_HEAD] = "", tail[PLACEHOLDER_HEAD];
+    off_t at = size > PLACEHOLDER_HEAD ? size - PLACEHOLDER_HEAD : 0;
+    read_some(fd, path, head, sizeof head - 1, 0);
+    size_t end = read_some(fd, path, tail, sizeof tail, at);
+    char first = head[strspn(head, " \t\r\n")];
+    while (end && strchr(" \t\r\n", tail[end - 1]) && tail[end - 1])
+        end--;
+    char last = end ? tail[end - 1] : '\0';
+    if ((first == '{' && last != '}') || (first == '[' && last != ']'))
+        die("%s: is cut off, or its end never arrived; download it again", path);
+}
+
+/* A link may lead out of a folder that was downloaded: see reach.h. */
+static void check_reach(const struct checkpoint *checkpoint, const char *path)
+{
+    char *real = realpath(path, NULL);
+    if (!real)
+        die_errno("%s", path);
+    reach_check(path, real, checkpoint->folder);
+    free(real);
 }
 
 static void read_shard(struct checkpoint *checkpoint, const char *path)
@@ -119,6 +82,7 @@ static void read_shard(struct checkpoint *checkpoint, const char *path)
     struct toc *toc = checkpoint->toc;
     size_t before = toc->count;
     const char *label = shard_name_of(path);
+    check_reach(checkpoint, path);
     uint32_t shard = toc_shard(toc, label);
     size_t source = sources_add(&checkpoint->sources, label, path);
     checkpoint->shard_source =
@@ -157,8 +121,10 @@ static int open_regular(const char *path)
         die_errno("%s", path);
     if (!S_ISREG(status.st_mode))
         die("%s: not a regular file; is this a checkpoint?", path);
-    if (ends_with(path, ".json"))
+    if (ends_with(path, ".json")) {
         refuse_placeholder(fd, path);
+        refuse_cut_json(fd, path, status.st_size);
+    }
     return fd;
 }
 
@@ -188,12 +154,14 @@ static void add_side_file(struct checkpoint *checkpoint, const char *name, const
         warn("%s: neither a regular file nor a folder; left out", path);
         return;
     }
+    check_reach(checkpoint, path);
     if (!side_file_name_valid(name))
         die("%s: a side file's name must be UTF-8 without control characters; rename it",
             printable(xstrdup(path)));
     checkpoint->file = xgrow(checkpoint->file, checkpoint->files + 1, sizeof *checkpoint->file);
     struct side_file *file = &checkpoint->file[checkpoint->files++];
-    *file = (struct side_file){.name = xstrdup(name), .size = (uint64_t)status.st_size};
+    *file = (struct side_file){
+        .name = xstrdup(name), .size = (uint64_t)status.st_size, .mode = status.st_mode};
     if (file->size > SIDE_FILE_INLINE_MAX) {
         file->source = sources_add(&checkpoint->sources, name, path);
         return;
@@ -244,19 +212,20 @@ static void read_side_files(struct checkpoint *checkpoint, const char *folder, c
                             unsigned depth)
 {
     size_t count;
-    if (depth > FOLDER_DEPTH_MAX)
-        die("%s: folders nested deeper than %d", folder, FOLDER_DEPTH_MAX);
+    if (depth > SIDE_FILE_DEPTH_MAX)
+        die("%s: folders nested deeper than %d", folder, SIDE_FILE_DEPTH_MAX);
     char **names = list_folder(folder, &count);
     for (size_t i = 0; i < count; i++) {
         char *path = xprintf("%s/%s", folder, names[i]), *name = xprintf("%s%s", prefix, names[i]);
         struct stat status;
         if (lstat(path, &status))
             die_errno("%s", path);
-        if (is_stray(name)) {
-            leave_out(checkpoint, name);
-        } else if (side_file_excluded(name)) {
-            if (!is_shard(checkpoint, name) && ends_with(name, ".safetensors"))
+        if (ends_with(name, ".safetensors")) {
+            if (!is_shard(checkpoint, name))
                 warn("%s: not a shard of this checkpoint; left out", path);
+        } else if (side_file_excluded(name)) {
+            if (strcmp(name, index_name) != 0)
+                leave_out(checkpoint, name);
         } else if (S_ISDIR(status.st_mode)) {
             char *inner = xprintf("%s/", name);
             read_side_files(checkpoint, path, inner, depth + 1);
@@ -457,6 +426,7 @@ void checkpoint_open(struct checkpoint *checkpoint, char **path, size_t count)
         checkpoint->folder = realpath(path[0], NULL);
         if (!checkpoint->folder)
             die_errno("%s", path[0]);
+        checkpoint->sources.folder = xstrdup(checkpoint->folder);
         open_model(checkpoint, path[0]);
         read_folder(checkpoint, path[0]);
     } else {

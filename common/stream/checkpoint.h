@@ -12,6 +12,7 @@
 struct side_file {
     char *name;      /* relative to the checkpoint's folder */
     uint64_t size;   /* bytes */
+    unsigned mode;   /* its permissions */
     char *data;      /* for small files the bytes, NUL-terminated; NULL: by reference */
     size_t source;   /* by reference: index of the source file … */
     uint64_t offset; /* … and the offset in it */
@@ -53,13 +54,5 @@ enum { SIDE_FILE_INLINE_MAX = 1 << 20, SIDE_FILES_MAX = 128 << 20 };
  * frees the content. */
 void checkpoint_open(struct checkpoint *checkpoint, char **path, size_t count);
 void checkpoint_free(struct checkpoint *checkpoint);
-
-/* True for a name that a side file may have: a relative path in UTF-8 of less than 1024 bytes,
- * without empty, "." or ".." components and control characters. */
-bool side_file_name_valid(const char *name);
-
-/* True for names that are never side files: a checkpoint's shards and index, and what a download
- * leaves behind. `name` is relative to the checkpoint's folder. */
-bool side_file_excluded(const char *name);
 
 #endif

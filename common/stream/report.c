@@ -8,7 +8,9 @@
 #include <unistd.h>
 
 #include "base/die.h"
+#include "base/json.h"
 #include "base/output.h"
+#include "base/text.h"
 
 enum report report_form(bool tsv, bool json)
 {
@@ -38,15 +40,14 @@ int report_end(struct stage *stage)
 
 static void write_json(const json_t *value)
 {
-    if (json_dumpf(value, stdout, JSON_COMPACT | JSON_ENCODE_ANY | JSON_REAL_PRECISION(17)))
-        die_errno("standard output");
+    json_print(stdout, value, false);
 }
 
 static void write_field(const json_t *value)
 {
     char text[NUMBER_TEXT];
     if (json_is_string(value))
-        fputs(json_string_value(value), stdout);
+        text_print(stdout, "%s", json_string_value(value));
     else if (json_is_real(value))
         fputs(number_text(json_real_value(value), text), stdout);
     else if (json_is_null(value))

@@ -9,6 +9,7 @@
 
 #include "base/die.h"
 #include "base/json.h"
+#include "base/number.h"
 #include "base/text.h"
 
 enum { PAGE = 4096 };
@@ -270,11 +271,16 @@ static unsigned place_of(const struct tensor *tensor)
 /* Write a tensor's entry of the header; its data go from `begin` to `end`. */
 static void put_tensor(const struct tensor *tensor, uint64_t begin, uint64_t end, FILE *out)
 {
-    char shape[TENSOR_SHAPE_TEXT];
+    char form[TENSOR_SHAPE_TEXT + 2 * NUMBER_TEXT + 64];
+    char *p = stpcpy(form, ":{\"dtype\":\"");
+    p = stpcpy(stpcpy(p, dtype_name(tensor->dtype)), "\",\"shape\":");
+    p = stpcpy(strchr(tensor_shape(tensor, p), 0), ",\"data_offsets\":[");
+    p = number_put(p, begin);
+    *p++ = ',';
+    p = stpcpy(number_put(p, end), "]}");
     fputc(',', out);
     text_put_quoted(tensor->name, out);
-    fprintf(out, ":{\"dtype\":\"%s\",\"shape\":%s,\"data_offsets\":[%" PRIu64 ",%" PRIu64 "]}",
-            dtype_name(tensor->dtype), tensor_shape(tensor, shape), begin, end);
+    fwrite(form, 1, (size_t)(p - form), out);
 }
 
 uint64_t safetensors_layout(const struct toc *toc, const uint32_t *line, size_t count,

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/die.h"
+#include "base/names.h"
 #include "base/number.h"
 
 enum { SHARDS_MAX = 999999999 };
@@ -78,32 +79,65 @@ char *shard_of_release(uint64_t number, uint64_t count)
     return xprintf("model-%05" PRIu64 "-of-%05" PRIu64 ".safetensors", number, count);
 }
 
-/* True if one of the names is of the set that `one`, parsed, is of, and has that number. */
-static bool is_there(char *const *name, size_t count, const char *one,
-                     const struct numbered *parsed, const uint64_t *number)
+/* A name of a set: the same for all names that differ in the number alone. */
+struct member {
+    size_t set;
+    uint64_t number;
+    const char *name;
+};
+
+static int by_number(const void *a, const void *b)
 {
+    const struct member *x = a, *y = b;
+    if (x->set != y->set)
+        return x->set < y->set ? -1 : 1;
+    return (x->number > y->number) - (x->number < y->number);
+}
+
+/* Those of the names that are of sets, by set and number; the caller frees them. */
+static struct member *members_of(char *const *name, size_t count, size_t *members)
+{
+    struct member *member = xalloc(count, sizeof *member);
+    struct names *sets = names_new();
+    *members = 0;
     for (size_t i = 0; i < count; i++) {
-        struct numbered other;
-        if (parse(name[i], &other) && other.prefix == parsed->prefix &&
-            !strncmp(name[i], one, parsed->prefix) && !strcmp(other.tail, parsed->tail) &&
-            (!number || other.number == *number))
-            return true;
+        struct numbered parsed;
+        if (!parse(name[i], &parsed))
+            continue;
+        char *set = xprintf("%.*s/%s", (int)parsed.prefix, name[i], parsed.tail);
+        member[(*members)++] = (struct member){names_add(sets, set), parsed.number, name[i]};
+        free(set);
     }
-    return false;
+    names_free(sets);
+    if (*members)
+        qsort(member, *members, sizeof *member, by_number);
+    return member;
+}
+
+/* The first number that one set's members, in their order, lack; the caller frees the name. NULL if
+ * they are all. */
+static char *missing_of(const struct member *member, size_t count)
+{
+    struct numbered parsed;
+    parse(member->name, &parsed);
+    uint64_t number = parsed.rank || !member->number ? 0 : 1, end = number + parsed.of;
+    for (size_t i = 0; i < count && number < end && member[i].number <= number; i++)
+        number += member[i].number == number;
+    return number == end ? NULL
+                         : xprintf("%.*s%0*" PRIu64 "%s", (int)parsed.prefix, member->name,
+                                   parsed.digits, number, parsed.tail);
 }
 
 char *shard_missing(char *const *name, size_t count)
 {
-    for (size_t i = 0; i < count; i++) {
-        struct numbered parsed;
-        uint64_t zero = 0;
-        if (!parse(name[i], &parsed) || is_there(name, i, name[i], &parsed, NULL))
-            continue; /* of no set, or of one that was looked at */
-        uint64_t first = parsed.rank || is_there(name, count, name[i], &parsed, &zero) ? 0 : 1;
-        for (uint64_t number = first; number < first + parsed.of; number++)
-            if (!is_there(name, count, name[i], &parsed, &number))
-                return xprintf("%.*s%0*" PRIu64 "%s", (int)parsed.prefix, name[i], parsed.digits,
-                               number, parsed.tail);
+    size_t members;
+    struct member *member = members_of(name, count, &members);
+    char *missing = NULL;
+    for (size_t i = 0, end; i < members && !missing; i = end) {
+        for (end = i + 1; end < members && member[end].set == member[i].set; end++)
+            continue;
+        missing = missing_of(member + i, end - i);
     }
-    return NULL;
+    free(member);
+    return missing;
 }

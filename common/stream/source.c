@@ -5,6 +5,7 @@
 #include <inttypes.h>
 #include <limits.h>
 #include <pthread.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -16,6 +17,8 @@
 #include "base/names.h"
 #include "base/number.h"
 #include "base/text.h"
+#include "base/utf8.h"
+#include "stream/reach.h"
 
 enum { MAX_OPEN = 16 }; /* more only if more are in use at once */
 
@@ -24,6 +27,12 @@ struct descriptor {
     unsigned users; /* number of acquisitions not yet released; open while not 0 */
     uint64_t used;  /* time of last use, for closing the oldest */
     bool opened;    /* ever opened */
+    bool fresh;     /* used since the last check */
+};
+
+/* Numbers of files. */
+struct list {
+    size_t *file, count, room;
 };
 
 struct descriptors {
@@ -31,8 +40,17 @@ struct descriptors {
     pthread_mutex_t mutex; /* guards all below */
     struct descriptor *of; /* by file */
     uint64_t clock;
-    size_t open;
+    struct list open, fresh; /* what is in these is not looked for among all */
 };
+
+static void list_add(struct list *list, size_t file)
+{
+    if (list->count == list->room) {
+        list->room = 2 * list->room + MAX_OPEN;
+        list->file = xgrow(list->file, list->room, sizeof *list->file);
+    }
+    list->file[list->count++] = file;
+}
 
 void sources_free(struct sources *sources)
 {
@@ -47,9 +65,12 @@ void sources_free(struct sources *sources)
         names_free(descriptors->labels);
         pthread_mutex_destroy(&descriptors->mutex);
         free(descriptors->of);
+        free(descriptors->open.file);
+        free(descriptors->fresh.file);
         free(descriptors);
     }
     free(sources->file);
+    free(sources->folder);
     *sources = (struct sources){0};
 }
 
@@ -87,7 +108,8 @@ size_t sources_add(struct sources *sources, const char *label, const char *path)
         die_errno("%s", path);
     if (!S_ISREG(status.st_mode))
         die("%s: not a regular file; is this a checkpoint?", path);
-    if (!label_valid(label) || !text_is_line(real))
+    bool is_text = utf8_valid(real, strlen(real)) == strlen(real); /* else see sources_to_json() */
+    if (!label_valid(label) || (is_text && !text_is_line(real)))
         die("%s: a stream cannot refer to a file of this name (over 255 bytes, '@' or a control "
             "character in it); rename it",
             printable(real));
@@ -95,6 +117,7 @@ size_t sources_add(struct sources *sources, const char *label, const char *path)
     file->path = real;
     file->size = (uint64_t)status.st_size;
     file->mtime_ns = mtime_ns(&status);
+    file->ctime_ns = ctime_ns(&status);
     return sources->count - 1;
 }
 
@@ -107,9 +130,9 @@ char *sources_from_json(struct sources *sources, const json_t *files)
     json_object_foreach((json_t *)files, label, entry)
     {
         const char *path;
-        json_int_t size, mtime, phase = 0;
-        if (json_unpack(entry, "{s:s, s:I, s:I, s?I}", "path", &path, "size", &size, "mtime_ns",
-                        &mtime, "phase", &phase) ||
+        json_int_t size, mtime, ctime = 0, phase = 0;
+        if (json_unpack(entry, "{s:s, s:I, s:I, s?I, s?I}", "path", &path, "size", &size,
+                        "mtime_ns", &mtime, "ctime_ns", &ctime, "phase", &phase) ||
             path[0] != '/' || !text_is_line(path) || size < 0 || phase < 0 || phase >= 4096 ||
             !label_valid(label)) {
             char *error =
@@ -120,6 +143,7 @@ char *sources_from_json(struct sources *sources, const json_t *files)
         file->path = xstrdup(path);
         file->size = (uint64_t)size;
         file->mtime_ns = mtime;
+        file->ctime_ns = ctime;
         file->phase = (uint32_t)phase;
     }
     return NULL;
@@ -131,8 +155,9 @@ json_t *sources_to_json(const struct sources *sources)
     for (size_t i = 0; i < sources->count; i++) {
         const struct source *file = &sources->file[i];
         json_t *entry =
-            json_pack("{s:s, s:I, s:I, s:i}", "path", file->path, "size", (json_int_t)file->size,
-                      "mtime_ns", (json_int_t)file->mtime_ns, "phase", (int)file->phase);
+            json_pack("{s:s, s:I, s:I, s:I, s:i}", "path", file->path, "size",
+                      (json_int_t)file->size, "mtime_ns", (json_int_t)file->mtime_ns, "ctime_ns",
+                      (json_int_t)file->ctime_ns, "phase", (int)file->phase);
         if (!entry)
             die("%s: its path is not UTF-8, which a stream needs; move or link it", file->path);
         json_object_set_new(files, file->label, entry);
@@ -174,24 +199,46 @@ static void check_unchanged(const struct source *file, const struct stat *status
         die("%s: changed since the stream was made (modification time differs); run the pipeline "
             "again from st-read",
             file->path);
+    if (file->ctime_ns && ctime_ns(status) != file->ctime_ns)
+        die("%s: was replaced, linked or given other permissions since the stream was made; run "
+            "the pipeline again from st-read",
+            file->path);
 }
 
 /* Call the next three with the mutex held. */
 
 static void close_oldest(struct sources *sources)
 {
-    struct descriptor *of = sources->descriptors->of, *oldest = NULL;
-    for (size_t i = 0; i < sources->count; i++)
-        if (of[i].fd >= 0 && !of[i].users && (!oldest || of[i].used < oldest->used))
-            oldest = &of[i];
-    if (oldest) {
-        close(oldest->fd);
-        oldest->fd = -1;
-        sources->descriptors->open--;
+    struct list *open = &sources->descriptors->open;
+    struct descriptor *of = sources->descriptors->of;
+    size_t oldest = SIZE_MAX;
+    for (size_t i = 0; i < open->count; i++) {
+        const struct descriptor *this = &of[open->file[i]];
+        if (!this->users && (oldest == SIZE_MAX || this->used < of[open->file[oldest]].used))
+            oldest = i;
     }
+    if (oldest == SIZE_MAX)
+        return;
+    close(of[open->file[oldest]].fd);
+    of[open->file[oldest]].fd = -1;
+    open->file[oldest] = open->file[--open->count];
 }
 
-static int open_unchanged(const struct source *file)
+/* What is open, not what a name leads to: that may change meanwhile. */
+static void check_reach(const struct source *file, int fd, const char *folder)
+{
+    char link[32];
+    snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+    char *real = realpath(link, NULL);
+    if (!real) /* no /proc */
+        real = realpath(file->path, NULL);
+    if (!real)
+        die_errno("%s", file->path);
+    reach_check(file->path, real, folder);
+    free(real);
+}
+
+static int open_unchanged(const struct source *file, const char *folder)
 {
     struct stat status;
     if (stat(file->path, &status))
@@ -203,6 +250,7 @@ static int open_unchanged(const struct source *file)
     if (fd < 0 || fstat(fd, &status))
         die_errno("%s", file->path);
     check_unchanged(file, &status);
+    check_reach(file, fd, folder);
     return fd;
 }
 
@@ -212,12 +260,15 @@ static int use(struct sources *sources, size_t i)
     struct descriptor *descriptor = &descriptors->of[i];
     descriptor->used = ++descriptors->clock;
     if (descriptor->fd < 0) {
-        if (descriptors->open >= MAX_OPEN)
+        if (descriptors->open.count >= MAX_OPEN)
             close_oldest(sources);
-        descriptor->fd = open_unchanged(&sources->file[i]);
+        descriptor->fd = open_unchanged(&sources->file[i], sources->folder);
         descriptor->opened = true;
-        descriptors->open++;
+        list_add(&descriptors->open, i);
     }
+    if (!descriptor->fresh)
+        list_add(&descriptors->fresh, i);
+    descriptor->fresh = true;
     descriptor->users++;
     return descriptor->fd;
 }
@@ -284,6 +335,26 @@ static void check_path(const struct source *file)
     if (stat(file->path, &status))
         die_errno("%s", file->path);
     check_unchanged(file, &status);
+}
+
+void sources_check_fresh(struct sources *sources)
+{
+    struct descriptors *descriptors = sources->descriptors;
+    if (!descriptors)
+        return;
+    pthread_mutex_lock(&descriptors->mutex);
+    struct list fresh = descriptors->fresh;
+    descriptors->fresh = (struct list){0};
+    for (size_t i = 0; i < fresh.count; i++) {
+        struct descriptor *of = &descriptors->of[fresh.file[i]];
+        of->fresh = of->users; /* what is being read is looked at the next time, too */
+        if (of->fresh)
+            list_add(&descriptors->fresh, fresh.file[i]);
+    }
+    pthread_mutex_unlock(&descriptors->mutex);
+    for (size_t i = 0; i < fresh.count; i++)
+        check_path(&sources->file[fresh.file[i]]);
+    free(fresh.file);
 }
 
 void sources_check(struct sources *sources)

@@ -1,8 +1,10 @@
 /* source.h: the files that a stream's references point into.
  *
- * A reference is valid only while its file is unchanged. Each file has the size and mtime from when
- * the stream was made. It is checked (regular, size, mtime) when it is opened and again after the
- * last use. Only a few files are open at a time: those in use and the last ones used.
+ * A reference is valid only while its file is unchanged. Each file has the size, mtime and
+ * ctime from when the stream was made. It is checked (regular, and these) when it is opened and
+ * again after the last use. A file that was replaced by one of the same size and mtime has another
+ * ctime, which only the kernel sets; so its inode, which is not the same for long on some
+ * filesystems (FUSE), need not be compared. Only a few files are open at a time: those in use and the last ones used.
  *
  * Threads: during sources_add(), sources_from_json() and sources_free() no other thread may use the
  * sources. Any thread may call any other function at any time. */
@@ -19,12 +21,14 @@ struct source {
     char *path;       /* absolute, links resolved */
     uint64_t size;    /* bytes */
     int64_t mtime_ns; /* nanoseconds since the epoch */
+    int64_t ctime_ns; /* the same of its status; 0: not known */
     uint32_t phase;   /* offset modulo 4096 of its whole-page tensors, which st-write aligns to */
 };
 
 struct sources {
     struct source *file;
     size_t count;
+    char *folder; /* of the checkpoint, which files may lie in (reach.h); NULL: not known */
     struct descriptors *descriptors; /* private to source.c: open files and their users */
 };
 
@@ -65,6 +69,10 @@ void sources_read(struct sources *sources, size_t i, uint64_t offset, void *data
 /* As sources_read(), from a descriptor of the file at `path`. */
 void source_read(int fd, const char *path, uint64_t offset, void *data, size_t length,
                  const char *what);
+
+/* Check the files that were used since the last call again; one that has changed ends the process.
+ */
+void sources_check_fresh(struct sources *sources);
 
 /* Check all files that were ever opened again; one that has changed ends the process. */
 void sources_check(struct sources *sources);

@@ -15,14 +15,16 @@
 #include "base/die.h"
 #include "base/json.h"
 #include "base/text.h"
+#include "stream/stream_digest.h"
 
-enum { BUFFER = 1 << 20, TAR_BLOCK = 512 };
+enum { BUFFER = 1 << 20, PIECE = 1 << 16, TAR_BLOCK = 512 };
 
 struct tar_in {
     const char *name;
     struct archive *archive;
     struct tar_entry entry;
-    bool ahead; /* entry was read but not used yet */
+    bool ahead;           /* entry was read but not used yet */
+    struct checksum *sum; /* of what was used and read so far; NULL once it was taken */
     int fd;
     char *buffer;
     uint64_t bytes;   /* read so far */
@@ -74,6 +76,7 @@ struct tar_in *tar_open(int fd, const char *name)
     tar->name = name;
     tar->fd = fd;
     tar->buffer = xgrow(NULL, BUFFER, 1);
+    tar->sum = checksum_new();
     fcntl(fd, F_SETPIPE_SZ, BUFFER); /* fewer, larger reads; fails on anything but a pipe */
     if (!setlocale(LC_CTYPE, "C.UTF-8"))
         die("the locale C.UTF-8 is missing on this system");
@@ -97,6 +100,8 @@ void tar_close(struct tar_in *tar)
     archive_read_free(tar->archive);
     if (tar->fd != STDIN_FILENO)
         close(tar->fd);
+    if (tar->sum)
+        checksum_end(tar->sum);
     free(tar->buffer);
     free(tar);
 }
@@ -138,37 +143,54 @@ const struct tar_entry *tar_peek(struct tar_in *tar)
     bool link = archive_entry_filetype(entry) == AE_IFLNK;
     const char *target = link ? archive_entry_symlink(entry) : NULL;
     tar->entry = (struct tar_entry){archive_entry_pathname(entry), link && !target ? "" : target,
-                                    archive_entry_size(entry)};
+                                    archive_entry_size(entry), archive_entry_perm(entry)};
     return &tar->entry;
 }
 
 void tar_use(struct tar_in *tar)
 {
+    if (tar->sum)
+        stream_digest_entry(tar->sum, tar->entry.path, tar->entry.target);
     tar->ahead = false;
+}
+
+struct checksum *tar_take_checksum(struct tar_in *tar)
+{
+    struct checksum *sum = tar->sum;
+    tar->sum = NULL;
+    return sum;
+}
+
+/* Read up to `size` bytes of the entry; 0 at its end. */
+static size_t read_piece(struct tar_in *tar, void *data, size_t size, const char *what)
+{
+    la_ssize_t got = archive_read_data(tar->archive, data, size);
+    if (got < 0)
+        tar_refuse(
+            tar, what,
+            xprintf("%s; the stream is truncated or damaged, make it again", tar_error(tar)));
+    if (tar->sum)
+        checksum_add(tar->sum, data, (size_t)got);
+    return (size_t)got;
 }
 
 void tar_read(struct tar_in *tar, void *data, size_t size, const char *what)
 {
     for (size_t done = 0; done < size;) {
-        la_ssize_t got = archive_read_data(tar->archive, (char *)data + done, size - done);
-        if (got < 0)
-            tar_refuse(
-                tar, what,
-                xprintf("%s; the stream is truncated or damaged, make it again", tar_error(tar)));
+        size_t got = read_piece(tar, (char *)data + done, size - done, what);
         if (got == 0)
             tar_refuse(tar, what,
                        xprintf("ends %zu bytes early; the stream is truncated, make it again",
                                size - done));
-        done += (size_t)got;
+        done += got;
     }
 }
 
 void tar_skip(struct tar_in *tar, const char *what)
 {
-    if (archive_read_data_skip(tar->archive) != ARCHIVE_OK)
-        tar_refuse(
-            tar, what,
-            xprintf("%s; the stream is truncated or damaged, make it again", tar_error(tar)));
+    char piece[PIECE];
+    while (read_piece(tar, piece, sizeof piece, what))
+        continue;
 }
 
 char *tar_read_file(struct tar_in *tar, const char *name, uint64_t max, size_t *size)
@@ -185,6 +207,7 @@ char *tar_read_file(struct tar_in *tar, const char *name, uint64_t max, size_t *
                    xprintf("%" PRId64 " bytes, more than the %" PRIu64 " allowed; not a tensor "
                            "stream, or damaged",
                            bytes, max));
+    tar_use(tar);
     /* memory grows with the bytes that arrive, not with the size announced */
     char *data = xgrow(NULL, 1, 1);
     for (*size = 0; *size < (size_t)bytes;) {
@@ -196,7 +219,6 @@ char *tar_read_file(struct tar_in *tar, const char *name, uint64_t max, size_t *
         *size += piece;
     }
     data[*size] = 0;
-    tar_use(tar);
     return data;
 }
 

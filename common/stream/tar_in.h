@@ -10,6 +10,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "base/checksum.h"
+
 struct tar_in;
 
 /* An entry whose header was read. Valid until the tar_peek() that follows tar_use(). */
@@ -17,6 +19,7 @@ struct tar_entry {
     const char *path;
     const char *target; /* a symbolic link's text; NULL for a regular file */
     int64_t size;       /* bytes of a regular file, as announced */
+    unsigned mode;      /* its permissions */
 };
 
 /* Read an archive from `fd`, which tar_close() closes unless it is standard input. `name`, for
@@ -34,6 +37,10 @@ void tar_read(struct tar_in *tar, void *data, size_t size, const char *what);
 
 /* Skip the unread rest of the current entry. */
 void tar_skip(struct tar_in *tar, const char *what);
+
+/* The checksum of the stream so far (stream_digest.h), which is not continued: the caller ends it.
+ */
+struct checksum *tar_take_checksum(struct tar_in *tar);
 
 /* Read the next entry, which must be a regular file called `name` of at most `max` bytes: its
  * bytes, NUL-terminated, which the caller frees; *size without the NUL. */

@@ -106,7 +106,7 @@ void tokens_load(struct tokens *tokens, const char *path, uint64_t vocabulary, u
     if (lengths && counted != tokens->samples)
         die("%s: lengths: wanted %" PRIu64 " of them, one a sample, got %" PRIu64, name,
             tokens->samples, counted);
-    if (!tokens->samples || (shortest && !tokens->length) || tokens->length > INT32_MAX)
+    if (!tokens->samples || !tokens->length || tokens->length > INT32_MAX)
         die("%s: input_ids: no sample in it", name);
     if (most && tokens->samples > most)
         tokens->samples = most;

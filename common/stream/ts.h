@@ -27,6 +27,10 @@
 struct ts_in;
 struct ts_out;
 
+/* Bytes of .stream, .counts and .end; parsed, each takes JSON_MEMORY at most. 10,000 shards take 3
+ * MB of .stream. */
+enum { TS_JSON_MAX = 16 << 20 };
+
 /* ---- reading ---- */
 
 /* Open a stream file (NULL or "-": standard input), a checkpoint's folder, or a .safetensors file,
@@ -73,6 +77,17 @@ int64_t ts_file_find(const struct ts_in *in, const char *name);
 char *ts_file_read(struct ts_in *in, size_t i);
 void ts_file_part(struct ts_in *in, size_t i, uint64_t offset, void *data, size_t size);
 bool ts_file_ref(const struct ts_in *in, size_t i, size_t *source, uint64_t *offset);
+
+/* Who may read it: its permissions, or 0600, 0640 or 0644, whichever is less. */
+unsigned ts_file_mode(const struct ts_in *in, size_t i);
+
+/* From now on, files that this process creates are no more readable than the least readable of the
+ * checkpoint's: the umask becomes so. A stream keeps side files' permissions; those of files that
+ * it refers to are looked at. */
+void ts_keep_private(struct ts_in *in);
+
+/* The folders of the files that references lead to, each once; the caller owns the array. */
+json_t *ts_folders(struct ts_in *in);
 
 /* The side file of that name as a JSON object, which the caller owns; NULL if there is none. */
 json_t *ts_file_json(struct ts_in *in, const char *name);

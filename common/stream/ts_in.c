@@ -3,12 +3,14 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "base/die.h"
 #include "base/json.h"
 #include "base/names.h"
 #include "base/progress.h"
 #include "stream/counts.h"
+#include "stream/stream_digest.h"
 #include "stream/ts_in.h"
 
 static const uint64_t read_all_max = 1 << 30;
@@ -106,12 +108,51 @@ json_t *ts_file_json(struct ts_in *in, const char *name)
     int64_t i = ts_file_find(in, name);
     if (i < 0)
         return NULL;
-    char *data = ts_file_read(in, (size_t)i);
     char *what = xprintf("%s: %s", in->name, name);
+    if (in->checkpoint.file[i].size > JSON_FILE_MAX)
+        die("%s: more than 1 MiB; is this a checkpoint?", what);
+    char *data = ts_file_read(in, (size_t)i);
     json_t *value = json_object_from(data, (size_t)in->checkpoint.file[i].size, what);
     free(what);
     free(data);
     return value;
+}
+
+unsigned ts_file_mode(const struct ts_in *in, size_t i)
+{
+    return (in->checkpoint.file[i].mode & 0044) | 0600;
+}
+
+void ts_keep_private(struct ts_in *in)
+{
+    const struct sources *sources = &in->checkpoint.sources;
+    unsigned readers = 0044;
+    for (size_t i = 0; i < sources->count; i++) {
+        struct stat status;
+        if (!stat(sources->file[i].path, &status))
+            readers &= status.st_mode;
+    }
+    for (size_t i = 0; i < in->checkpoint.files; i++)
+        if (in->checkpoint.file[i].data)
+            readers &= ts_file_mode(in, i);
+    unsigned others = ~readers & 0044, mask = umask(0);
+    umask(mask | others | others >> 1 | others >> 2);
+}
+
+json_t *ts_folders(struct ts_in *in)
+{
+    const struct sources *sources = &in->checkpoint.sources;
+    json_t *folders = json_array();
+    struct names *names = names_new();
+    for (size_t i = 0; i < sources->count; i++) {
+        const char *path = sources->file[i].path, *slash = strrchr(path, '/');
+        char *folder = xprintf("%.*s", slash > path ? (int)(slash - path) : 1, path);
+        if (names_add(names, folder) == json_array_size(folders))
+            json_array_append_new(folders, json_string(folder));
+        free(folder);
+    }
+    names_free(names);
+    return folders;
 }
 
 /* ---- tensors ---- */
@@ -141,7 +182,7 @@ static void read_counts(struct ts_in *in)
     for (const struct tar_entry *entry;
          (entry = tar_peek(in->tar)) && !strcmp(entry->path, ".counts");) {
         size_t size;
-        char *data = tar_read_file(in->tar, ".counts", JSON_MAX, &size);
+        char *data = tar_read_file(in->tar, ".counts", TS_JSON_MAX, &size);
         char *what = xprintf("%s: .counts", in->name);
         json_t *counts = json_object_from(data, size, what);
         json_object_foreach(counts, shard, stages) add_shard_counts(in, shard, stages);
@@ -162,20 +203,25 @@ static void read_end(struct ts_in *in)
                 "%s: the stream ends without .end; it is truncated, or an earlier stage failed: "
                 "make it again",
                 in->name);
-    char *data = tar_read_file(in->tar, ".end", JSON_MAX, &size);
+    struct checksum *sum = tar_take_checksum(in->tar);
+    char *data = tar_read_file(in->tar, ".end", TS_JSON_MAX, &size);
     char *what = xprintf("%s: .end", in->name);
     in->end = json_object_from(data, size, what);
     json_int_t tensors = -1, bytes = -1;
     int plan = 0;
-    json_t *counts = NULL;
+    json_t *counts = NULL, *digest = NULL;
     struct toc *toc = in->checkpoint.toc;
-    if (json_unpack(in->end, "{s:I, s:I, s:b, s:o}", "tensors", &tensors, "bytes", &bytes, "plan",
-                    &plan, "counts", &counts) ||
+    if (json_unpack(in->end, "{s:I, s:I, s:b, s:o, s?o!}", "tensors", &tensors, "bytes", &bytes,
+                    "plan", &plan, "counts", &counts, "digest", &digest) ||
         !json_is_array(counts) || tensors != (json_int_t)(plan ? 0 : toc->count) ||
         bytes != (json_int_t)(plan ? 0 : toc_bytes(toc, true)) ||
         in->next != (plan ? 0 : toc->count) || data[size - 1] != '\n' ||
         !counts_within(in->counted, counts, json_object_get(in->header, "history")))
         die("%s: malformed, or its counts do not match the table; make the stream again", what);
+    if (!stream_digest_holds(sum, in->end, data, size))
+        die("%s: the stream's digest is another: it was damaged on its way or on disk, or changed; "
+            "make it again",
+            what);
     in->plan_only |= plan;
     free(what);
     free(data);

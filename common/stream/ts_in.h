@@ -6,8 +6,6 @@
 #include "stream/tar_in.h"
 #include "stream/ts.h"
 
-enum { JSON_MAX = 64 << 20 }; /* bytes of .stream, .counts and .end */
-
 struct ts_in {
     char *opened; /* the path, or "<stdin>" */
     char *name;   /* for messages: that, or the header's source */

@@ -13,6 +13,7 @@
 #include "base/names.h"
 #include "base/progress.h"
 #include "base/text.h"
+#include "stream/side_name.h"
 #include "stream/ts_in.h"
 #include "stream/zero_tail.h"
 #include "tensor/weight.h"
@@ -22,6 +23,8 @@ static const uint64_t toc_max = 1 << 30;
 void ts_in_reference(struct ts_in *in, const char *name, const char *text, uint64_t size,
                      size_t *source, uint64_t *offset)
 {
+    if (starts_with(name, "files/") && size <= SIDE_FILE_INLINE_MAX) /* see reach.h */
+        tar_refuse(in->tar, name, "a side file of up to 1 MiB by reference; not made by st-read");
     if (sources_parse(&in->checkpoint.sources, text, size, source, offset))
         return;
     char *shown = printable(xprintf("%.400s", text));
@@ -45,7 +48,7 @@ static void name_source(struct ts_in *in)
 static void read_header(struct ts_in *in)
 {
     size_t size;
-    char *data = tar_read_file(in->tar, ".stream", JSON_MAX, &size);
+    char *data = tar_read_file(in->tar, ".stream", TS_JSON_MAX, &size);
     char *what = xprintf("%s: .stream", in->name);
     in->header = json_object_from(data, size, what);
     free(data);
@@ -63,6 +66,8 @@ static void read_header(struct ts_in *in)
     if (error)
         die("%s: %s; the stream is damaged, make it again", what, error);
     free(what);
+    const char *source = json_string_value(json_object_get(in->header, "source"));
+    in->checkpoint.sources.folder = source ? xstrdup(source) : NULL;
     name_source(in);
 }
 
@@ -85,7 +90,7 @@ static void read_side_files(struct ts_in *in)
         const char *path = entry->path;
         if (!starts_with(path, "files/"))
             break;
-        struct side_file file = {.name = xstrdup(path + 6)};
+        struct side_file file = {.name = xstrdup(path + 6), .mode = entry->mode};
         if (!side_file_name_valid(file.name) || side_file_excluded(file.name))
             tar_refuse(in->tar, path, "not a valid name of a side file; not made by st-read");
         if (names_add(names, file.name) != checkpoint->files)

@@ -18,10 +18,11 @@
 #include "base/output.h"
 #include "stream/checkpoint.h"
 #include "stream/counts.h"
+#include "stream/stream_digest.h"
 #include "stream/ts.h"
 
 /* Output is written in blocks, except for pieces that are large themselves. */
-enum { BLOCK = 1 << 20, LARGE = 1 << 16 };
+enum { BLOCK = 1 << 20, LARGE = 1 << 16, PUBLIC = 0644 };
 
 struct ts_out {
     const struct stage *stage;
@@ -34,6 +35,7 @@ struct ts_out {
     size_t next;    /* the next line to write */
     uint64_t left;  /* bytes of the current tensor still to be written */
     uint64_t bytes; /* payload, inline and by reference */
+    struct checksum *sum; /* of what was written (stream_digest.h) */
     char *index;    /* of the stage, as counts.h has it */
     json_t *counts; /* this stage's; NULL if it has none */
     json_t *fresh;  /* those of them that no entry has yet, of the shard of the last line */
@@ -91,12 +93,14 @@ static la_ssize_t write_bytes(struct archive *archive, void *context, const void
 
 /* ---- entries ---- */
 
-static void begin_entry(struct ts_out *out, const char *path, uint64_t size)
+static void begin_entry(struct ts_out *out, const char *path, uint64_t size, unsigned mode)
 {
+    if (out->sum)
+        stream_digest_entry(out->sum, path, NULL);
     archive_entry_clear(out->entry);
     archive_entry_set_pathname(out->entry, path);
     archive_entry_set_filetype(out->entry, AE_IFREG);
-    archive_entry_set_perm(out->entry, 0644);
+    archive_entry_set_perm(out->entry, mode);
     archive_entry_set_size(out->entry, (la_int64_t)size);
     archive_entry_set_mtime(out->entry, 0, 0);
     check(out, archive_write_header(out->archive, out->entry));
@@ -104,6 +108,8 @@ static void begin_entry(struct ts_out *out, const char *path, uint64_t size)
 
 static void write_data(struct ts_out *out, const void *data, size_t size)
 {
+    if (out->sum)
+        checksum_add(out->sum, data, size);
     for (size_t done = 0; done < size;) {
         la_ssize_t put = archive_write_data(out->archive, (const char *)data + done, size - done);
         check(out, put);
@@ -115,7 +121,7 @@ static void write_data(struct ts_out *out, const void *data, size_t size)
 
 static void write_entry(struct ts_out *out, const char *path, const void *data, size_t size)
 {
-    begin_entry(out, path, size);
+    begin_entry(out, path, size, PUBLIC);
     write_data(out, data, size);
 }
 
@@ -124,6 +130,7 @@ static void write_reference(struct ts_out *out, const char *path, const struct s
 {
     char text[256 + 48];
     snprintf(text, sizeof text, "%s@%" PRIu64 "+%" PRIu64, file->label, offset, size);
+    stream_digest_entry(out->sum, path, text);
     archive_entry_clear(out->entry);
     archive_entry_set_pathname(out->entry, path);
     archive_entry_set_filetype(out->entry, AE_IFLNK);
@@ -144,6 +151,9 @@ static void write_header(struct ts_out *out, struct ts_in *in)
     if (in)
         json_object_set_new(header, "files", sources_to_json(ts_sources(in)));
     char *text = json_text(header, true, false);
+    if (strlen(text) > TS_JSON_MAX)
+        die("%s: its header (files, history) would be over %d MiB; use fewer shards", out->to.name,
+            TS_JSON_MAX >> 20);
     write_entry(out, ".stream", text, strlen(text));
     free(text);
     json_decref(header);
@@ -173,7 +183,8 @@ static void write_side_files(struct ts_out *out, struct ts_in *in)
                     "copy them separately, or leave out --inline",
                     path, SIDE_FILES_MAX >> 20);
             char *data = ts_file_read(in, i);
-            write_entry(out, path, data, (size_t)size);
+            begin_entry(out, path, size, ts_file_mode(in, i));
+            write_data(out, data, (size_t)size);
             free(data);
         }
         free(path);
@@ -185,7 +196,7 @@ static void check_space(const struct ts_out *out)
 {
     struct statvfs status;
     uint64_t bytes = toc_bytes(out->toc, true), available;
-    if (!out->to.partial || !out->stage->embed || out->stage->plan || fstatvfs(out->to.fd, &status))
+    if (!out->to.path || !out->stage->embed || out->stage->plan || fstatvfs(out->to.fd, &status))
         return;
     if (mul_fits(status.f_bavail, status.f_frsize, &available) && available < bytes)
         die("%s: %" PRIu64 " bytes are needed, %" PRIu64 " are free; make room, or choose another "
@@ -206,6 +217,8 @@ static void open_output(struct ts_out *out, struct ts_in *in)
     signal(SIGXFSZ, SIG_IGN); /* report a file size limit like other errors: EFBIG */
     if (out->stage->output)
         check_sources(out, in);
+    if (in)
+        ts_keep_private(in);
     output_open(&out->to, out->stage->output);
     if (isatty(out->to.fd))
         die_usage("%s is a terminal, and a tensor stream is binary; redirect it, pipe it into "
@@ -220,6 +233,7 @@ struct ts_out *ts_create(const struct stage *stage, struct ts_in *in, const stru
     struct ts_out *out = xalloc(1, sizeof *out);
     out->stage = stage;
     out->toc = toc;
+    out->sum = checksum_new();
     open_output(out, in);
     if (!setlocale(LC_CTYPE, "C.UTF-8"))
         die("the locale C.UTF-8 is missing on this system");
@@ -323,7 +337,7 @@ static const struct tensor *begin_line(struct ts_out *out, const char *name)
 
 static void pass_bytes(struct ts_out *out, const struct tensor *due, struct ts_in *in)
 {
-    begin_entry(out, due->name, due->size);
+    begin_entry(out, due->name, due->size, PUBLIC);
     char *buffer = xgrow(NULL, BLOCK, 1);
     for (uint64_t left = due->size; left;) {
         size_t size = left < BLOCK ? (size_t)left : BLOCK;
@@ -364,7 +378,7 @@ void ts_pass(struct ts_out *out, struct ts_in *in)
 void ts_begin(struct ts_out *out, const char *name)
 {
     const struct tensor *due = begin_line(out, name);
-    begin_entry(out, due->name, due->size);
+    begin_entry(out, due->name, due->size, PUBLIC);
     out->left = due->size;
 }
 
@@ -394,7 +408,8 @@ static void write_end(struct ts_out *out, bool plan, const json_t *before)
                             (json_int_t)out->bytes, "plan", (int)plan, "counts", all);
     if (!end)
         die("out of memory");
-    char *text = json_text(end, true, false);
+    char *text = stream_digest_seal(out->sum, end);
+    out->sum = NULL;
     write_entry(out, ".end", text, strlen(text));
     free(text);
     json_decref(end);

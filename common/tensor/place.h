@@ -27,11 +27,23 @@ enum share {
     SHARE_UNKNOWN,   /* the family does not say */
 };
 
+/* What engines do with a matrix, where they differ over it. */
+enum use {
+    USE_PRODUCT, /* multiply with it, in the format that the configs say */
+    USE_LATENT,  /* the same, fused with others of its group that calibrations keep apart: the first
+                  * products of attention, down to a low rank */
+    USE_ABSORBED, /* take it apart, and multiply the parts into others: keys and values from a low
+                   * rank */
+    USE_INDEXER,  /* fuse it with others into a product in BF16, whatever the configs say: keys and
+                   * weights of an indexer */
+};
+
 #define PLACE_NONE UINT32_MAX
 
 struct place {
     uint8_t section; /* enum section */
     uint8_t share;   /* enum share */
+    uint8_t use;     /* enum use */
     uint8_t group;   /* in a part, or an expert: matrices with the same number other than 0 share
                       * their second-level scale and their input scale */
     bool stays;      /* never quantized: router, norms, embeddings */

@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include <xxhash.h>
+
 #include "base/arena.h"
 #include "base/die.h"
 #include "base/json.h"
@@ -11,10 +13,14 @@
 #include "base/number.h"
 #include "base/text.h"
 
-/* An open-addressing hash table of line + 1, 0 for empty; the number of slots is a power of two. */
+/* An open-addressing hash table; the number of slots is a power of two. */
+struct slot {
+    uint32_t line; /* + 1; 0: empty */
+    uint32_t hash; /* of its name: a table's names have long beginnings in common */
+};
 struct toc_index {
     size_t slots;
-    uint32_t slot[];
+    struct slot slot[];
 };
 
 struct toc *toc_new(void)
@@ -39,6 +45,8 @@ void toc_free(struct toc *toc)
 
 uint32_t toc_shard(struct toc *toc, const char *name)
 {
+    if (toc->shards && !strcmp(toc->shard[toc->shards - 1], name)) /* as most lines */
+        return (uint32_t)toc->shards - 1;
     size_t shard = names_add(toc->shard_names, name);
     if (shard == toc->shards) {
         if (!(toc->shards & (toc->shards - 1))) /* 0 or a power of two: full */
@@ -98,27 +106,37 @@ const char *shard_name_of(const char *path)
     return name;
 }
 
-static uint64_t hash(const char *name, uint64_t h)
+static uint64_t hash_of(const char *name)
 {
-    for (; *name; name++)
-        h = (h ^ (uint8_t)*name) * 0x100000001b3; /* FNV-1a */
-    return h ^ h >> 32;
+    return XXH3_64bits(name, strlen(name));
 }
 
-/* The slot of a name (in any shard, or only in `shard` if that is not negative), or the empty slot
- * where it belongs. */
-static uint32_t *slot_of(const struct toc *toc, struct toc_index *index, const char *name,
-                         int64_t shard)
+/* The slot of a name with that hash (in any shard, or only in `shard` if that is not negative), or
+ * the empty slot where it belongs. */
+static struct slot *slot_of(const struct toc *toc, struct toc_index *index, const char *name,
+                            uint64_t hash, int64_t shard)
 {
-    for (size_t i = hash(name, 0xcbf29ce484222325) & (index->slots - 1);;
-         i = (i + 1) & (index->slots - 1)) {
-        uint32_t line = index->slot[i];
-        if (line == 0)
-            return &index->slot[i];
-        const struct tensor *tensor = &toc->tensor[line - 1];
-        if (!strcmp(tensor->name, name) && (shard < 0 || tensor->shard == (uint32_t)shard))
-            return &index->slot[i];
+    for (size_t i = hash & (index->slots - 1);; i = (i + 1) & (index->slots - 1)) {
+        struct slot *slot = &index->slot[i];
+        if (!slot->line)
+            return slot;
+        const struct tensor *tensor = &toc->tensor[slot->line - 1];
+        if (slot->hash == hash >> 32 && !strcmp(tensor->name, name) &&
+            (shard < 0 || tensor->shard == (uint32_t)shard))
+            return slot;
     }
+}
+
+/* Add a line to the index. False if one of that name, in `shard` if not negative, is there. */
+static bool enter(const struct toc *toc, struct toc_index *index, size_t line, int64_t shard)
+{
+    const char *name = toc->tensor[line].name;
+    uint64_t hash = hash_of(name);
+    struct slot *slot = slot_of(toc, index, name, hash, shard);
+    if (slot->line)
+        return false;
+    *slot = (struct slot){.line = (uint32_t)(line + 1), .hash = (uint32_t)(hash >> 32)};
+    return true;
 }
 
 static struct toc_index *new_index(size_t lines)
@@ -141,9 +159,7 @@ static void index_line(struct toc *toc, size_t line)
         toc->index = NULL;
         return;
     }
-    uint32_t *slot = slot_of(toc, toc->index, toc->tensor[line].name, -1);
-    if (!*slot)
-        *slot = (uint32_t)(line + 1);
+    enter(toc, toc->index, line, -1);
 }
 
 static void reserve(struct toc *toc, size_t lines)
@@ -209,16 +225,14 @@ void toc_copy(struct toc *toc, const struct toc *from, size_t line)
 const char *toc_check_unique(struct toc *toc, size_t *line)
 {
     struct toc_index *index = new_index(toc->count);
-    for (size_t i = 0; i < toc->count; i++) {
-        uint32_t *slot = slot_of(toc, index, toc->tensor[i].name, toc->tensor[i].shard);
-        if (*slot) {
+    for (size_t i = 0; i < toc->count; i++)
+        if (!enter(toc, index, i, toc->tensor[i].shard)) {
             *line = i;
             free(index);
             return "a tensor of that name is already in the same shard";
         }
-        *slot = (uint32_t)(i + 1);
-    }
-    free(index);
+    free(toc->index);
+    toc->index = index; /* of lines with one name, it finds the first one first */
     return NULL;
 }
 
@@ -226,13 +240,10 @@ int64_t toc_find(struct toc *toc, const char *name)
 {
     if (!toc->index) {
         toc->index = new_index(toc->count);
-        for (size_t i = 0; i < toc->count; i++) {
-            uint32_t *slot = slot_of(toc, toc->index, toc->tensor[i].name, -1);
-            if (!*slot)
-                *slot = (uint32_t)(i + 1);
-        }
+        for (size_t i = 0; i < toc->count; i++)
+            enter(toc, toc->index, i, -1);
     }
-    return (int64_t)*slot_of(toc, toc->index, name, -1) - 1;
+    return (int64_t)slot_of(toc, toc->index, name, hash_of(name), -1)->line - 1;
 }
 
 static bool same_line(const struct toc *a, size_t i, const struct toc *b, size_t j)
@@ -270,20 +281,6 @@ uint64_t toc_bytes(const struct toc *toc, bool context)
     return bytes;
 }
 
-/* Writes a decimal number at p and returns the end. printf takes ten times as long, which shows
- * with 300,000 tensors. */
-static char *put_number(char *p, uint64_t number)
-{
-    char digit[20];
-    size_t n = 0;
-    do
-        digit[n++] = (char)('0' + number % 10);
-    while (number /= 10);
-    while (n > 0)
-        *p++ = digit[--n];
-    return p;
-}
-
 char *tensor_shape(const struct tensor *tensor, char *text)
 {
     char *p = text;
@@ -291,7 +288,7 @@ char *tensor_shape(const struct tensor *tensor, char *text)
     for (unsigned i = 0; i < tensor->rank; i++) {
         if (i)
             *p++ = ',';
-        p = put_number(p, tensor->dim[i]);
+        p = number_put(p, tensor->dim[i]);
     }
     *p++ = ']';
     *p = 0;

@@ -98,6 +98,11 @@ void scales_free(struct scales *scales)
 
 /* ---- rows ---- */
 
+uint64_t weight_filled_rows(const struct weight *w)
+{
+    return w->cols ? w->rows : 0;
+}
+
 uint64_t weight_row_bytes(const struct weight *w, const struct tensor *tensor)
 {
     return w->rows ? tensor->size / w->rows : 0;
@@ -106,7 +111,7 @@ uint64_t weight_row_bytes(const struct weight *w, const struct tensor *tensor)
 uint64_t weight_band(const struct weight *w, const struct tensor *tensor)
 {
     uint64_t row = w->cols * sizeof(uint16_t);
-    if (w->cols > WEIGHT_COLS_MAX)
+    if (w->rows && w->cols > WEIGHT_COLS_MAX)
         die("%s: rows of %" PRIu64 " elements are too long", tensor->name, w->cols);
     return row >= BAND_BYTES || row == 0 ? 1 : BAND_BYTES / row;
 }

@@ -91,11 +91,15 @@ size_t weight_rows_by(const struct codec *codec, const struct weight *w,
 void weight_split_row(const struct weight *w, const struct tensor *tensor,
                       const struct scales *scales, uint64_t row, const void *raw, uint16_t *out);
 
+/* The rows that hold elements: all, or none of a matrix without columns. Such a matrix may claim
+ * 2^40 rows in a header of some bytes, so what visits rows visits these. */
+uint64_t weight_filled_rows(const struct weight *w);
+
 /* Bytes of one row as stored. */
 uint64_t weight_row_bytes(const struct weight *w, const struct tensor *tensor);
 
 /* The number of rows of a band of about 2 MiB of BF16, at least 1. Ends the process if a row has
- * more than WEIGHT_COLS_MAX elements. */
+ * more than WEIGHT_COLS_MAX elements, if there is one. */
 uint64_t weight_band(const struct weight *w, const struct tensor *tensor);
 
 #endif

@@ -14,6 +14,9 @@
 enum {
     PATTERN_MAX = 1 << 14,      /* bytes */
     MATCH_LIMIT = 50000000,     /* steps of one match; runs of white space can be long */
+    FREE_LIMIT = 4096,          /* those that are not counted */
+    BUDGET_LEAST = 1 << 22,     /* of a text's others … */
+    BUDGET_BYTE = 1024,         /* … and for each of its bytes */
     DEPTH_LIMIT = 100000,       /* of backtracking without a JIT … */
     HEAP_LIMIT = 64 << 10,      /* … in KiB */
     JIT_STACK_FIRST = 32 << 10, /* bytes */
@@ -216,7 +219,6 @@ static char *compile(struct pattern *pattern, const char *text, size_t length)
     pattern->context = pcre2_match_context_create(NULL);
     if (!pattern->match || !pattern->context)
         die("out of memory");
-    pcre2_set_match_limit(pattern->context, MATCH_LIMIT);
     pcre2_set_depth_limit(pattern->context, DEPTH_LIMIT);
     pcre2_set_heap_limit(pattern->context, HEAP_LIMIT);
     /* without a JIT for this processor, matching is only slower */
@@ -289,11 +291,31 @@ void pattern_free(struct pattern *pattern)
     free(pattern);
 }
 
-enum pattern_result pattern_find(struct pattern *pattern, const char *text, size_t length,
-                                 size_t from, size_t *start, size_t *end)
+uint64_t pattern_budget(size_t length)
 {
-    int found = pcre2_match(pattern->code, (PCRE2_SPTR)text, length, from, PCRE2_NO_UTF_CHECK,
-                            pattern->match, pattern->context);
+    return BUDGET_LEAST + BUDGET_BYTE * (uint64_t)length;
+}
+
+/* PCRE2 limits the steps of a match, but does not tell how many it took: so the limit grows until
+ * it suffices. */
+static int match(struct pattern *pattern, const char *text, size_t length, size_t from,
+                 uint64_t *budget)
+{
+    for (uint32_t limit = FREE_LIMIT;;) {
+        pcre2_set_match_limit(pattern->context, limit);
+        int found = pcre2_match(pattern->code, (PCRE2_SPTR)text, length, from, PCRE2_NO_UTF_CHECK,
+                                pattern->match, pattern->context);
+        if (found != PCRE2_ERROR_MATCHLIMIT || limit >= MATCH_LIMIT || *budget < limit)
+            return found;
+        *budget -= limit;
+        limit = 8 * limit < MATCH_LIMIT ? 8 * limit : MATCH_LIMIT;
+    }
+}
+
+enum pattern_result pattern_find(struct pattern *pattern, const char *text, size_t length,
+                                 size_t from, uint64_t *budget, size_t *start, size_t *end)
+{
+    int found = match(pattern, text, length, from, budget);
     if (found == PCRE2_ERROR_NOMATCH)
         return PATTERN_NONE;
     if (found < 0)

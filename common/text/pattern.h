@@ -8,6 +8,7 @@
 #define PATTERN_H
 
 #include <stddef.h>
+#include <stdint.h>
 
 struct pattern;
 
@@ -22,9 +23,14 @@ char *pattern_new_word(struct pattern **pattern);
 
 enum pattern_result { PATTERN_NONE, PATTERN_FOUND, PATTERN_GAVE_UP };
 
+/* The steps that matches in a text of that length may take beyond the first few thousand of each:
+ * far more than those of any pattern that looks at a character some times only. */
+uint64_t pattern_budget(size_t length);
+
 /* The first match in valid UTF-8 that begins at byte `from` or later: *start to *end. Only the text
- * itself is seen, nothing before or after it. PATTERN_GAVE_UP if matching takes too many steps. */
+ * itself is seen, nothing before or after it. Steps are taken off the budget, to within a factor of
+ * 8; PATTERN_GAVE_UP if it does not suffice, or one match takes too many. */
 enum pattern_result pattern_find(struct pattern *pattern, const char *text, size_t length,
-                                 size_t from, size_t *start, size_t *end);
+                                 size_t from, uint64_t *budget, size_t *start, size_t *end);
 
 #endif

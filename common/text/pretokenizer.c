@@ -7,12 +7,13 @@
 #include "base/utf8.h"
 #include "text/pattern.h"
 
-enum { STEPS_MAX = 16 };
+enum { STEPS_MAX = 16, SHOWN_MAX = 200 }; /* SHOWN: of a pattern in a message, bytes */
 
 /* One step of splitting. */
 struct step {
     struct pattern *pattern; /* NULL: insert a space before text that does not begin with one */
     bool drop_match, drop_between;
+    char *too_many; /* what is said when it takes too many steps */
 };
 
 struct pretokenizer {
@@ -26,11 +27,17 @@ static const char gpt2[] =
 
 /* ---- reading the description ---- */
 
+static void free_step(struct step *step)
+{
+    pattern_free(step->pattern);
+    free(step->too_many);
+}
+
 /* Append a step, which is taken over. */
 static char *add_step(struct pretokenizer *p, struct step step)
 {
     if (p->steps == STEPS_MAX) {
-        pattern_free(step.pattern);
+        free_step(&step);
         return xprintf("pre_tokenizer: more than %d steps", STEPS_MAX);
     }
     p->step[p->steps++] = step;
@@ -40,12 +47,15 @@ static char *add_step(struct pretokenizer *p, struct step step)
 static char *add_pattern(struct pretokenizer *p, const char *text, size_t length, bool drop_match,
                          bool drop_between)
 {
-    struct step step = {NULL, drop_match, drop_between};
+    struct step step = {
+        NULL, drop_match, drop_between,
+        xprintf("the pre-tokenizer's pattern takes too many steps on this text: %.*s",
+                length < SHOWN_MAX ? (int)length : SHOWN_MAX, text)};
     char *reason = pattern_new(&step.pattern, text, length);
     if (!reason)
         return add_step(p, step);
     char *error = xprintf("pre_tokenizer: %s", reason);
-    pattern_free(step.pattern);
+    free_step(&step);
     free(reason);
     return error;
 }
@@ -107,7 +117,7 @@ void pretokenizer_free(struct pretokenizer *p)
     if (!p)
         return;
     for (size_t i = 0; i < p->steps; i++)
-        pattern_free(p->step[i].pattern);
+        free_step(&p->step[i]);
     free(p);
 }
 
@@ -115,6 +125,7 @@ void pretokenizer_free(struct pretokenizer *p)
 
 struct cut {
     const struct pretokenizer *p;
+    uint64_t *budget;
     pretokenizer_take *take;
     void *context;
     const char *error;
@@ -137,14 +148,15 @@ static bool cut_prefixed(struct cut *cut, size_t step, const char *text, size_t 
 /* The next match as the reference finds it: an empty match at the end of the last one does not
  * count. */
 static enum pattern_result find(const struct step *step, const char *text, size_t length,
-                                size_t done, size_t *start, size_t *end)
+                                size_t done, uint64_t *budget, size_t *start, size_t *end)
 {
-    enum pattern_result result = pattern_find(step->pattern, text, length, done, start, end);
+    enum pattern_result result =
+        pattern_find(step->pattern, text, length, done, budget, start, end);
     if (result != PATTERN_FOUND || *end > done)
         return result;
     bool valid;
     size_t next = done + utf8_step(text + done, length - done, &valid);
-    return pattern_find(step->pattern, text, length, next, start, end);
+    return pattern_find(step->pattern, text, length, next, budget, start, end);
 }
 
 /* Each step sees one piece of the previous step, as if it were the whole text. False: stop. */
@@ -157,9 +169,9 @@ static bool cut_from(struct cut *cut, size_t i, const char *text, size_t length)
         return cut_prefixed(cut, i, text, length);
     bool more = true;
     for (size_t done = 0, start, end; more && done < length; done = end) {
-        enum pattern_result result = find(step, text, length, done, &start, &end);
+        enum pattern_result result = find(step, text, length, done, cut->budget, &start, &end);
         if (result == PATTERN_GAVE_UP) {
-            cut->error = "the pre-tokenizer's pattern takes too many steps on this text";
+            cut->error = step->too_many;
             return false;
         }
         if (result == PATTERN_NONE)
@@ -173,9 +185,9 @@ static bool cut_from(struct cut *cut, size_t i, const char *text, size_t length)
 }
 
 const char *pretokenizer_cut(const struct pretokenizer *p, const char *text, size_t length,
-                             pretokenizer_take *take, void *context)
+                             uint64_t *budget, pretokenizer_take *take, void *context)
 {
-    struct cut cut = {p, take, context, NULL};
+    struct cut cut = {p, budget, take, context, NULL};
     cut_from(&cut, 0, text, length);
     return cut.error;
 }

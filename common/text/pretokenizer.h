@@ -6,6 +6,7 @@
 #include <jansson.h>
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 struct pretokenizer;
 
@@ -20,9 +21,10 @@ void pretokenizer_free(struct pretokenizer *p);
 /* Called with each non-empty piece; returns false to stop. */
 typedef bool pretokenizer_take(void *context, const char *piece, size_t length);
 
-/* Split non-empty, valid UTF-8 into pieces, in order. Returns NULL, or a static error text if a
- * pattern takes too many steps on this text. */
+/* Split non-empty, valid UTF-8 into pieces, in order. Returns NULL, or an error text if a
+ * pattern takes too many steps on this text: more than *budget (see pattern.h), from which they are
+ * taken. The error text names the pattern and belongs to `p`. */
 const char *pretokenizer_cut(const struct pretokenizer *p, const char *text, size_t length,
-                             pretokenizer_take *take, void *context);
+                             uint64_t *budget, pretokenizer_take *take, void *context);
 
 #endif

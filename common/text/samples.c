@@ -6,9 +6,11 @@
 #include <string.h>
 
 #include "base/die.h"
+#include "base/json.h"
 #include "base/utf8.h"
 #include "text/unpacked.h"
 
+enum { ROW_PARSED_MAX = 256 << 20 }; /* bytes of a row as a tree; its text has SAMPLE_MAX */
 enum { PIECE = 1 << 20 };
 
 struct samples {
@@ -125,7 +127,7 @@ static char *object_text(const json_t *object, const char *field, enum chat_styl
     static const char *const usual[] = {"text", "article", "prompt+response", "messages"};
     enum { USUAL = sizeof usual / sizeof *usual };
     if (!json_is_object(object))
-        return xprintf("not a JSON object");
+        return xprintf("a row must be a JSON object, such as {\"text\": \"...\"}");
     const char *const *names = field ? &field : usual;
     size_t count = field ? 1 : USUAL;
     for (size_t i = 0; i < count; i++) {
@@ -147,7 +149,8 @@ char *sample_text(const char *row, size_t length, const char *field, enum chat_s
 {
     *passage = (struct passage){0};
     json_error_t reason;
-    json_t *object = json_loadb(row, length, JSON_ALLOW_NUL, &reason);
+    json_t *object =
+        json_load_within(row, length, JSON_ALLOW_NUL | JSON_DECODE_ANY, ROW_PARSED_MAX, &reason);
     if (!object)
         return xprintf("%s", reason.text);
     char *error = object_text(object, field, style, passage);
@@ -175,14 +178,22 @@ static void fill(struct samples *s)
     s->ended = got == 0;
 }
 
-/* Take the next `size` bytes, after checking that they are UTF-8. */
+/* Take the next `size` bytes, after checking that they are UTF-8, and not binary data or UTF-16
+ * that happen to be. */
 static const char *take(struct samples *s, size_t size)
 {
     const char *text = s->data + s->begin;
     s->line = s->next;
     size_t valid = size ? utf8_valid(text, size) : 0;
+    const char *nul = valid ? memchr(text, 0, valid) : NULL;
+    if (nul)
+        valid = (size_t)(nul - text);
     for (size_t i = 0; i < valid; i++)
         s->next += text[i] == '\n';
+    if (nul)
+        die("%s: line %" PRIu64 ", offset %" PRIu64 ": a NUL byte; it is UTF-16, an archive or "
+            "another binary file: make UTF-8 text of it first",
+            samples_name(s), s->next, s->offset + valid);
     if (valid < size)
         die("%s: line %" PRIu64 ", offset %" PRIu64 ": not UTF-8 (byte 0x%02x); convert the file "
             "first, for example with iconv",

@@ -13,10 +13,12 @@
 #include "base/json.h"
 #include "base/placeholder.h"
 #include "base/utf8.h"
+#include "text/chat_template.h"
 #include "text/pattern.h"
 #include "text/pretokenizer.h"
 
-enum { FILE_MAX = 128 << 20, ADDED_MAX = 1 << 16 };
+/* DeepSeek's tokenizer.json of 8 MB takes 60 MB, parsed. */
+enum { FILE_MAX = 64 << 20, PARSED_MAX = 512 << 20, ADDED_MAX = 1 << 16 };
 
 /* An added token, found in text as it is written. */
 struct added {
@@ -46,6 +48,7 @@ struct tokenizer {
     char *chat_template;
     bool has_family;        /* config.json names a known family */
     enum chat_style family; /* its style */
+    enum chat_style untemplated;
     char digest[DIGEST_TEXT];
 };
 
@@ -54,7 +57,7 @@ struct tokenizer {
 static char *load(json_t **json, const char *text, size_t length)
 {
     json_error_t error;
-    *json = json_loadb(text, length, JSON_REJECT_DUPLICATES, &error);
+    *json = json_load_within(text, length, JSON_REJECT_DUPLICATES, PARSED_MAX, &error);
     if (!*json)
         return xprintf("line %d: %s", error.line, error.text);
     return json_is_object(*json) ? NULL : xprintf("not a JSON object");
@@ -318,9 +321,23 @@ static void read_family(struct tokenizer *t, const char *path)
         model_open(json_string_value(json_object_get(config, "model_type")), config);
     t->has_family = *model_type(model);
     t->family = model_chat_style(model);
+    t->untemplated = model_untemplated_chat(model);
     model_close(model);
     json_decref(config);
     free(text);
+}
+
+/* transformers keeps a template in a file of its own, which it prefers. */
+static void read_template(struct tokenizer *t, char *path)
+{
+    size_t length;
+    char *text = slurp(path, false, &length);
+    free(path);
+    if (!text)
+        return;
+    free(t->chat_template);
+    text[length] = '\0';
+    t->chat_template = text;
 }
 
 struct tokenizer *tokenizer_open(const char *path)
@@ -342,6 +359,7 @@ struct tokenizer *tokenizer_open(const char *path)
     error = text ? tokenizer_configure(t, text, length) : NULL;
     if (error)
         die("%s: %s", config, error);
+    read_template(t, beside(path, folder, "chat_template.jinja"));
     read_family(t, model);
     free(text);
     free(model);
@@ -382,7 +400,7 @@ enum chat_style tokenizer_chat_style(const struct tokenizer *t)
     bool system = tokenizer_added(t, "<｜System｜>") >= 0; /* new in V4.1 */
     if (v4 && !t->has_family)
         return system ? CHAT_V41 : CHAT_V4;
-    return chat_template_style(t->chat_template);
+    return t->chat_template ? chat_template_style(t->chat_template) : t->untemplated;
 }
 
 const char *tokenizer_chat_template(const struct tokenizer *t)
@@ -449,7 +467,8 @@ static size_t size_before(const char *text, size_t at)
 static bool is_word(const struct tokenizer *t, const char *character, size_t size)
 {
     size_t start, end;
-    return pattern_find(t->word, character, size, 0, &start, &end) == PATTERN_FOUND;
+    uint64_t budget = 0;
+    return pattern_find(t->word, character, size, 0, &budget, &start, &end) == PATTERN_FOUND;
 }
 
 static bool stands_alone(const struct tokenizer *t, const char *text, size_t length, size_t start,
@@ -470,6 +489,7 @@ struct encoding {
     const struct passage *passage;
     struct ids *ids;
     size_t enough;
+    uint64_t budget; /* see pattern.h */
     const char *error;
 };
 
@@ -523,7 +543,7 @@ static const struct added *next_token(const struct encoding *e, const struct fin
 static bool encode_from(struct encoding *e, int pass, const char *text, size_t length)
 {
     if (pass == 2) {
-        e->error = pretokenizer_cut(e->t->pretokenizer, text, length, take_piece, e);
+        e->error = pretokenizer_cut(e->t->pretokenizer, text, length, &e->budget, take_piece, e);
         return !e->error && e->ids->count < e->enough;
     }
     const struct finder *finder = &e->t->pass[pass];
@@ -554,7 +574,7 @@ static bool encode_from(struct encoding *e, int pass, const char *text, size_t l
 char *tokenizer_encode_passage(struct tokenizer *t, const struct passage *passage, size_t enough,
                                struct ids *ids)
 {
-    struct encoding e = {t, passage, ids, enough, NULL};
+    struct encoding e = {t, passage, ids, enough, pattern_budget(passage->length), NULL};
     encode_from(&e, 0, passage->text, passage->length);
     return e.error ? xprintf("%s", e.error) : NULL;
 }

@@ -7,8 +7,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "model/model.h"
 #include "text/bpe.h"
-#include "text/chat.h"
 #include "text/passage.h"
 
 struct tokenizer;
@@ -22,8 +22,8 @@ char *tokenizer_parse(struct tokenizer **out, const char *text, size_t length);
 char *tokenizer_configure(struct tokenizer *t, const char *text, size_t length);
 
 /* Open both files: tokenizer.json in a folder, or that file itself, and tokenizer_config.json
- * beside it, if it exists. An error ends the process. The caller frees the result with
- * tokenizer_free(). */
+ * beside it, if it exists; a chat_template.jinja there replaces its chat template. An error ends
+ * the process. The caller frees the result with tokenizer_free(). */
 struct tokenizer *tokenizer_open(const char *path);
 void tokenizer_free(struct tokenizer *t);
 
@@ -56,7 +56,8 @@ int32_t tokenizer_eos(const struct tokenizer *t);
 int32_t tokenizer_pad(const struct tokenizer *t);
 
 /* The style of conversations: that of the family of the config.json beside it. Without a known
- * family, V4's or V4.1's if their own tokens are there; otherwise that of the chat template. */
+ * family, V4's or V4.1's if their own tokens are there. Otherwise that of the chat template or,
+ * without one, the model's of that config.json. */
 enum chat_style tokenizer_chat_style(const struct tokenizer *t);
 
 /* The chat template, owned by the tokenizer, or NULL. */

@@ -8,22 +8,24 @@
 #include "tensor/nvfp4.h"
 #include "verify/checks.h"
 
-#define Q "quantization_config."
-#define HF RULE_HF_QUANT "quantization."
 #define ANY_NVFP4 (FACT(EXPERTS_NVFP4) | FACT(DENSE_NVFP4))
 
 /* What the configs of a checkpoint with NVFP4 have to say, as Model Optimizer's
  * examples/deepseek/deepseek_v4/quantize_to_nvfp4.py writes it; that of other formats stays the
  * source's. */
 static const struct rule stated[] = {
-    {.key = Q "quant_algo", .unless = "MIXED_PRECISION|NVFP4", .why = "it must name NVFP4's kind"},
-    {.key = HF "quant_algo", .unless = "MIXED_PRECISION|NVFP4", .why = "it must name NVFP4's kind"},
+    {.key = RULE_Q "quant_algo",
+     .unless = "MIXED_PRECISION|NVFP4",
+     .why = "it must name NVFP4's kind"},
+    {.key = RULE_HF "quant_algo",
+     .unless = "MIXED_PRECISION|NVFP4",
+     .why = "it must name NVFP4's kind"},
     {.found = FACT(FP8) | FACT(PER_TENSOR) | FACT(MXFP4),
-     .key = Q "quant_algo",
+     .key = RULE_Q "quant_algo",
      .unless = "MIXED_PRECISION|-",
      .why = "there are other formats beside NVFP4"},
     {.found = FACT(EXPERTS_BESIDE),
-     .key = Q "moe_quant_algo",
+     .key = RULE_Q "moe_quant_algo",
      .unless = "NVFP4",
      .why = "the experts are NVFP4"},
     {.found = FACT(EXPERTS_NVFP4),
@@ -31,18 +33,18 @@ static const struct rule stated[] = {
      .unless = "fp4|-",
      .why = "the experts are NVFP4"},
     {.found = FACT(EXPERTS_NVFP4),
-     .key = Q "expert_dtype",
+     .key = RULE_Q "expert_dtype",
      .unless = "fp4|-",
      .why = "the experts are NVFP4"},
-    {.key = Q "quant_method",
+    {.key = RULE_Q "quant_method",
      .unless = "fp8|modelopt",
      .why = "engines know fp8 and modelopt with NVFP4"},
     {.found = FACT(FP8),
-     .key = Q "weight_block_size",
+     .key = RULE_Q "weight_block_size",
      .unless = "*",
      .why = "there are FP8 weights"},
     {.found = FACT(EXPERTS_ONLY),
-     .key = Q "quant_method",
+     .key = RULE_Q "quant_method",
      .unless = "fp8",
      .why = "engines read FP8 weights beside NVFP4 experts only with fp8"},
     {0},
@@ -50,8 +52,8 @@ static const struct rule stated[] = {
 
 /* Where not each layer says it, as beside FP8 with one scale. */
 static const struct rule group_size[] = {
-    {.key = Q "group_size", .unless = "16", .why = "NVFP4's blocks have 16 columns"},
-    {.key = HF "group_size", .unless = "16", .why = "NVFP4's blocks have 16 columns"},
+    {.key = RULE_Q "group_size", .unless = "16", .why = "NVFP4's blocks have 16 columns"},
+    {.key = RULE_HF "group_size", .unless = "16", .why = "NVFP4's blocks have 16 columns"},
     {0},
 };
 
@@ -111,13 +113,28 @@ static void check_unquantized(const struct folder *folder, const json_t *ignore,
     for (size_t i = 0; i < folder->toc->count; i++) {
         char module[TENSOR_NAME_MAX + 1];
         const struct tensor *tensor = &folder->toc->tensor[i];
-        if (format_of(tensor) != FORMAT_PLAIN ||
-            model_place(folder->model, tensor->name).section == SECTION_EMBED)
+        const uint8_t section = model_place(folder->model, tensor->name).section;
+        if (format_of(tensor) != FORMAT_PLAIN || section == SECTION_EMBED)
             continue;
         if (!matching_pattern(ignore, weight_module(tensor, module)))
-            facts_add(facts, FACT_NOT_IGNORED,
+            facts_add(facts, section == SECTION_MTP ? FACT_NOT_IGNORED_DRAFT : FACT_NOT_IGNORED,
                       "config.json: `ignore` lacks %s, which is not quantized", module);
     }
+}
+
+/* True if an entry stands within the path, and is not all of it: engines that search for entries
+ * take "layers.1" for a part of "layers.10.mlp". */
+static bool has_part(const json_t *ignore, const char *path)
+{
+    size_t i;
+    const json_t *entry;
+    json_array_foreach(ignore, i, entry)
+    {
+        const char *text = json_string_value(entry);
+        if (text && strstr(path, text) && strcmp(path, text) != 0)
+            return true;
+    }
+    return false;
 }
 
 /* Each NVFP4 matrix must be among `layers` (NULL: all are), and no pattern of `ignore` may cover
@@ -133,6 +150,8 @@ static void check_named(const struct folder *folder, const struct nvfp4s *all, c
         bool listed =
             !layers || json_object_get(layers, named.path) || json_object_get(layers, named.module);
         const char *pattern = matching_pattern(ignore, named.path);
+        if (!facts->of[FACT_IGNORED_PART].count && has_part(ignore, named.path))
+            facts_add_set(facts, FACT(IGNORED_PART));
         if ((!listed || pattern) && strcmp(named.path, last) != 0) {
             strcpy(last, named.path);
             if (!listed)
@@ -165,7 +184,8 @@ static void check_ignored_layers(const struct folder *folder, const struct nvfp4
                 const char *text = json_string_value(entry);
                 if (text && strstr(text, named.path))
                     facts_add(facts, FACT_IGNORED_LAYERS,
-                              "config.json's " Q "%s names %s, which is NVFP4", key[k], named.path);
+                              "config.json's " RULE_Q "%s names %s, which is NVFP4", key[k],
+                              named.path);
             }
         }
     }
@@ -218,7 +238,7 @@ static void compare(const json_t *q, const json_t *hf, struct facts *facts)
     for (size_t i = 0; i < sizeof both / sizeof *both; i++)
         if (!same(json_object_get(q, both[i][0]), json_object_get(hf, both[i][1])))
             facts_add(facts, FACT_DISAGREE,
-                      "config.json's " Q "%s is not hf_quant_config.json's quantization.%s",
+                      "config.json's " RULE_Q "%s is not hf_quant_config.json's quantization.%s",
                       both[i][0], both[i][1]);
 }
 

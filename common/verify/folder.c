@@ -197,7 +197,7 @@ static json_t *read_json(const struct folder *folder, const char *name, enum fac
     json_error_t where;
     json_t *value = NULL;
     if (folder_has(folder, name) && !(error = unusable(path))) {
-        value = json_load_file(path, JSON_REJECT_DUPLICATES, &where);
+        value = json_file_within(path, JSON_REJECT_DUPLICATES, &where);
         if (!json_is_object(value))
             error = value ? xstrdup("not a JSON object")
                           : xprintf("line %d: %s", where.line, where.text);

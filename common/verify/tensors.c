@@ -119,8 +119,10 @@ static void check_nvfp4(struct search *search, const char *module, const struct 
     if (left)
         facts_add(search->facts, FACT_LEFT_OVER, "%s: is of MXFP4, but the matrix is NVFP4",
                   left->name);
-    if (!scale)
+    if (!scale) {
         facts_add(search->facts, FACT_WEIGHT_SCALE, "%s.weight_scale: is missing", module);
+        facts_add_set(search->facts, place_is_routed(place) ? 0 : FACT(UNLOADED));
+    }
     if (!weight) {
         facts_add(search->facts, FACT_WEIGHT, "%s.weight: is missing", module);
         return;

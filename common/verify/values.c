@@ -87,7 +87,7 @@ static void check_group(const struct folder *folder, const struct nvfp4s *all, s
             continue;
         const struct tensor *tensor = folder->toc->tensor;
         if (!same_bits(a->scale_2, b->scale_2))
-            facts_add(facts, place_is_routed(place) ? FACT_SHARED_SCALE_2 : FACT_OWN_SCALE_2,
+            facts_add(facts, place->use == USE_LATENT ? FACT_OWN_SCALE_2 : FACT_SHARED_SCALE_2,
                       "%s: is %g, but %s is %g", tensor[a->weight.scale_2].name, a->scale_2,
                       tensor[b->weight.scale_2].name, b->scale_2);
         if (!same_bits(a->input_scale, b->input_scale))
@@ -155,11 +155,13 @@ static void check_blocks(struct folder *folder, const struct weight *w, struct b
         negative += code[i] >> 7;
         zero += !code[i];
     }
-    if (nan)
+    if (nan) {
         facts_add(facts, FACT_NAN, "%s: %zu of %zu block scales are NaN", tensor->name, nan, size);
-    else if (negative)
+        facts_add_set(facts, place_is_routed(&w->place) ? 0 : FACT(UNLOADED));
+    } else if (negative) {
         facts_add(facts, FACT_NEGATIVE, "%s: %zu of %zu block scales are negative", tensor->name,
                   negative, size);
+    }
     if (size && zero == size)
         facts_add(facts, FACT_ZERO, "%s: all block scales are 0", tensor->name);
 }

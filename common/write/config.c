@@ -142,7 +142,8 @@ struct outgoing {
     bool format[FORMAT_COUNT + 1];
     bool experts[FORMAT_COUNT + 1]; /* of routed experts; MTP's count where there are no others */
     bool dense;                     /* NVFP4 outside of routed experts */
-    bool blocks;                    /* FP8 with a scale per block */
+    bool blocks;                    /* FP8 with a scale per block: */
+    struct fp8_block block;         /* the size of most, by the first one; 0 rows if unknown */
     bool was[FORMAT_COUNT];         /* of the checkpoint that was read */
     bool changed;                   /* a quantized format went or came … */
     bool converted;                 /* … or there is more or less of it now */
@@ -155,6 +156,35 @@ static void look_at_experts(struct outgoing *made, const struct toc *toc, bool m
         if (place_is_routed(&place) && (place.section == SECTION_MTP) == mtp)
             made->experts[format_of(&toc->tensor[i])] = true;
     }
+}
+
+static bool is_grid(uint64_t scales, uint64_t elements, uint64_t block)
+{
+    return scales == elements / block + (elements % block != 0);
+}
+
+/* The block size of an FP8 matrix, by the shape of its scales; 0 rows if it is none. A row of an
+ * embedding's table has blocks of its own (V4.1's Engram), which the configs do not name. */
+static struct fp8_block block_of(const struct model *model, struct toc *toc,
+                                 const struct tensor *tensor)
+{
+    static const char *const suffix[] = {".scale", ".weight_scale_inv"};
+    char module[TENSOR_NAME_MAX + 1];
+    struct fp8_block block;
+    int64_t line = -1;
+    weight_module(tensor, module);
+    for (size_t i = 0; line < 0 && i < sizeof suffix / sizeof *suffix; i++) {
+        char *name = xprintf("%s%s", module, suffix[i]);
+        line = toc_find(toc, name);
+        free(name);
+    }
+    const struct tensor *scale = line < 0 ? NULL : &toc->tensor[line];
+    bool grid = scale && scale->rank == 2 && tensor->rank == 2;
+    for (unsigned i = 0; grid && model_fp8_block(model, i, &block); i++)
+        if (block.rows > 1 && is_grid(scale->dim[0], tensor->dim[0], block.rows) &&
+            is_grid(scale->dim[1], tensor->dim[1], block.cols))
+            return block;
+    return (struct fp8_block){0};
 }
 
 static bool any_experts(const struct outgoing *made)
@@ -177,6 +207,8 @@ static struct outgoing survey(struct ts_in *in, struct toc *toc)
             char module[TENSOR_NAME_MAX + 1];
             made.blocks = !is_per_tensor(toc, weight_module(&toc->tensor[i], module));
         }
+        if (format == FORMAT_FP8 && !made.block.rows)
+            made.block = block_of(made.model, toc, &toc->tensor[i]);
     }
     for (enum format f = FORMAT_FP8; f < FORMAT_COUNT; f++) {
         json_t *was = json_object_get(before, format_name(f));
@@ -224,13 +256,16 @@ static void set_method(json_t *q, const struct outgoing *made)
         delete_keys(q, fp8_keys);
         return;
     }
-    struct fp8_block block;
+    const json_t *size = json_object_get(q, "weight_block_size");
+    bool known = json_array_size(size) == 2 && json_integer_value(json_array_get(size, 0)) > 0 &&
+                 json_integer_value(json_array_get(size, 1)) > 0;
     json_object_set_new(q, "quant_method", json_string(made->dense ? "modelopt" : "fp8"));
     if (!json_object_get(q, "activation_scheme"))
         json_object_set_new(q, "activation_scheme", json_string("dynamic"));
-    if (!json_object_get(q, "weight_block_size") && model_fp8_block(made->model, 0, &block))
-        json_object_set_new(q, "weight_block_size",
-                            json_pack("[I,I]", (json_int_t)block.rows, (json_int_t)block.cols));
+    if (!known && made->block.rows)
+        json_object_set_new(
+            q, "weight_block_size",
+            json_pack("[I,I]", (json_int_t)made->block.rows, (json_int_t)made->block.cols));
 }
 
 static void correct_quantization(json_t *object, const char *key, const struct outgoing *made)
@@ -252,7 +287,8 @@ static void correct_quantization(json_t *object, const char *key, const struct o
 static void correct_expert_dtype(json_t *object, const char *key, const struct outgoing *made)
 {
     const char *dtype = expert_dtype(made);
-    if (!json_is_string(json_object_get(object, key)) || !any_experts(made))
+    const json_t *old = json_object_get(object, key);
+    if (!old || json_is_null(old) || !any_experts(made))
         return;
     if (dtype)
         json_object_set_new(object, key, json_string(dtype));
@@ -319,7 +355,29 @@ static void set_kv_cache(json_t *q)
         json_object_del(q, "kv_cache_scheme");
 }
 
-static char *nvfp4_config(json_t *config, json_t *quant, json_t *all, const struct outgoing *made)
+/* FP8's lists of what is not quantized: without the modules that now are. */
+static void correct_ignored(json_t *q, const struct outgoing *made, const struct toc *toc)
+{
+    static const char *const key[] = {"ignored_layers", "modules_to_not_convert"};
+    struct names nvfp4 = names_of(made->model, toc, FORMAT_NVFP4, false);
+    for (size_t k = 0; k < sizeof key / sizeof *key; k++) {
+        json_t *list = json_object_get(q, key[k]);
+        for (size_t i = json_array_size(list); i-- > 0;) {
+            const char *text = json_string_value(json_array_get(list, i));
+            bool named = false;
+            for (size_t n = 0; text && !named && n < nvfp4.count; n++)
+                named = strstr(text, nvfp4.name[n]);
+            if (named)
+                json_array_remove(list, i);
+        }
+    }
+    for (size_t n = 0; n < nvfp4.count; n++)
+        free(nvfp4.name[n]);
+    free(nvfp4.name);
+}
+
+static char *nvfp4_config(json_t *config, json_t *quant, json_t *all, const struct toc *toc,
+                          const struct outgoing *made)
 {
     static const char *const old[] = {"exclude_modules", "group_size", "quantized_layers", NULL};
     correct(config, made);
@@ -329,6 +387,7 @@ static char *nvfp4_config(json_t *config, json_t *quant, json_t *all, const stru
         json_object_set_new(config, "quantization_config", q);
     }
     set_method(q, made);
+    correct_ignored(q, made, toc);
     if (experts_are_nvfp4(made) && (made->blocks || made->format[FORMAT_MXFP4]))
         json_object_set_new(q, "moe_quant_algo", json_string("NVFP4"));
     else
@@ -412,7 +471,7 @@ void configs_derive(struct configs *configs, struct ts_in *in, struct toc *toc)
         json_t *all = described(quant, toc, &made);
         configs->hf_quant = nvfp4_hf_quant(quant, all);
         if (config)
-            configs->config = nvfp4_config(config, quant, all, &made);
+            configs->config = nvfp4_config(config, quant, all, toc, &made);
         json_decref(all);
     } else {
         if (config)

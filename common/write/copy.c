@@ -78,6 +78,25 @@ uint64_t compare_range(int in, uint64_t in_offset, int out, uint64_t out_offset,
     return same;
 }
 
+static bool zero_piece(int fd, uint64_t offset, size_t size, char *buffer, const char *what)
+{
+    read_at(fd, offset, buffer, size, what);
+    return !buffer[0] && !memcmp(buffer, buffer + 1, size - 1);
+}
+
+bool zero_range(int fd, uint64_t offset, uint64_t length, const char *what)
+{
+    char *buffer = xgrow(NULL, BUFFER, 1);
+    uint64_t done = 0, size = at_most(length, PAGE);
+    bool zero = length && zero_piece(fd, offset + (length - size) / 2, size, buffer, what);
+    for (; zero && done < length; done += size) {
+        size = at_most(length - done, BUFFER);
+        zero = zero_piece(fd, offset + done, size, buffer, what);
+    }
+    free(buffer);
+    return zero;
+}
+
 /* Copies through memory, for pairs of filesystems that the kernel does not copy between. */
 static void copy_by_hand(int in, uint64_t in_offset, int out, uint64_t out_offset, uint64_t length,
                          const char *what)

@@ -38,6 +38,10 @@ void copy_range(struct copier *copier, int in, uint64_t in_offset, int out, uint
 uint64_t compare_range(int in, uint64_t in_offset, int out, uint64_t out_offset, uint64_t length,
                        const char *what);
 
+/* True if a range, which must exist and have bytes, is all zeros. Reads a page in its middle, and all
+ * only if that is zeros. */
+bool zero_range(int fd, uint64_t offset, uint64_t length, const char *what);
+
 /* Read or write exactly `size` bytes at `offset`. An error or the end of the file ends the process.
  */
 void read_at(int fd, uint64_t offset, void *data, uint64_t size, const char *what);

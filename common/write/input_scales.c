@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/die.h"
+#include "base/text.h"
 
 /* Up to LAYERS_FEW layers are all printed; of more, the LAYERS_SHOWN most uneven ones. */
 enum { LAYERS_FEW = 8, LAYERS_SHOWN = 5 };
@@ -65,11 +66,11 @@ static int by_first(const void *a, const void *b)
 
 static void print_layer(FILE *out, const json_t *scales, const struct layer_scales *layer)
 {
-    fprintf(out, "  %-24s", text_of(scales, layer->first, "experts"));
+    text_print(out, "  %-24s", text_of(scales, layer->first, "experts"));
     for (size_t i = layer->first; i < layer->first + layer->count; i++)
-        fprintf(out, "  %5s %-9.3g by expert %-3.0f (%.2f x)", text_of(scales, i, "matrices"),
-                number_of(scales, i, "input_scale"), number_of(scales, i, "expert"),
-                ratio_of(scales, i));
+        text_print(out, "  %5s %-9.3g by expert %-3.0f (%.2f x)", text_of(scales, i, "matrices"),
+                   number_of(scales, i, "input_scale"), number_of(scales, i, "expert"),
+                   ratio_of(scales, i));
     fputc('\n', out);
 }
 
@@ -79,8 +80,8 @@ void input_scales_print(FILE *out, const json_t *scales, bool all)
     struct layer_scales *list = group_layers(scales, &layers);
     size_t shown = all || layers <= LAYERS_FEW ? layers : LAYERS_SHOWN;
     if (shown)
-        fprintf(out, "input scales in engines, the largest of a layer's experts (and beside the "
-                     "median's):\n");
+        text_print(out, "input scales in engines, the largest of a layer's experts (and beside the "
+                        "median's):\n");
     if (shown < layers) {
         qsort(list, layers, sizeof *list, by_ratio);
         qsort(list, shown, sizeof *list, by_first);
@@ -88,7 +89,7 @@ void input_scales_print(FILE *out, const json_t *scales, bool all)
     for (size_t i = 0; i < shown; i++)
         print_layer(out, scales, &list[i]);
     if (shown < layers)
-        fprintf(out, "  and %zu layers whose experts are nearer to each other; -v shows all\n",
-                layers - shown);
+        text_print(out, "  and %zu layers whose experts are nearer to each other; -v shows all\n",
+                   layers - shown);
     free(list);
 }

@@ -140,10 +140,16 @@ const char *journal_find(const struct journal *journal, const char *word)
     return found;
 }
 
-void journal_free(struct journal *journal)
+void journal_close(struct journal *journal)
 {
     if (journal->fd >= 0)
         close(journal->fd);
+    journal->fd = -1;
+}
+
+void journal_free(struct journal *journal)
+{
+    journal_close(journal);
     toc_free(journal->toc);
     free(journal->path);
     free(journal->text);

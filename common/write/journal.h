@@ -9,10 +9,12 @@
  *                                     anything; before the next one
  *     shard NAME SIZE MTIME PROOF...  the shard is complete and on disk (shard_record.h)
  *     redo NAME                       it turned out not to be
+ *     source LABEL CTIME PATH         a file that is read, as it was then (touched.h)
  *     joined                          all but the shards is written, which are moved up (parts.h)
  *     replaces DEVICE INODE           the old checkpoint's folder, before the two are exchanged
  *     whole                           everything is on disk; only the rename is missing
- *     replaced                        this is the old checkpoint: it is being removed
+ *     replaced DEVICE INODE           this is the old checkpoint, which the folder of that number
+ *                                     replaced: it is being removed
  *
  * with tabs between words. A note is on disk before anything relies on it. A last line without a
  * newline was truncated when its writer died, and is ignored. */
@@ -63,6 +65,10 @@ void journal_note(struct journal *journal, const char *line);
 /* The last of the notes read that begins with `word`: a pointer to what follows the word (a tab or
  * the newline), or NULL. */
 const char *journal_find(const struct journal *journal, const char *word);
+
+/* Close the file: what was read stays, and no more notes are taken. On NFS and FUSE, a file that is
+ * removed while it is open stays in its folder under another name, which then cannot be removed. */
+void journal_close(struct journal *journal);
 
 void journal_free(struct journal *journal);
 

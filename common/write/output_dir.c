@@ -20,6 +20,7 @@
 #include "stream/checkpoint.h"
 #include "write/copy.h"
 #include "write/movable.h"
+#include "write/remove_tree.h"
 
 static const char journal_name[] = CHECKPOINT_JOURNAL;
 enum { WALK_FILES = 16 };
@@ -279,6 +280,34 @@ static int lock(const char *path)
     return folder;
 }
 
+/* True if files that this process makes in the open folder get the owner that it has itself. On NFS,
+ * root may be somebody else. */
+static bool is_own(int folder, const struct stat *status)
+{
+    struct stat made;
+    int probe = openat(folder, ".", O_TMPFILE | O_WRONLY | O_CLOEXEC, 0600);
+    bool known = probe >= 0 && !fstat(probe, &made);
+    if (probe >= 0)
+        close(probe);
+    return status->st_uid == (known ? made.st_uid : geteuid());
+}
+
+/* The same, of a folder that this user made: whoever made it could have written anything in it. */
+static int lock_own(const char *path)
+{
+    struct stat status;
+    int folder = lock(path);
+    if (folder < 0)
+        return -1;
+    if (fstat(folder, &status))
+        die_errno("%s", path);
+    if (!is_own(folder, &status))
+        die("%s: belongs to another user, whose run is not continued; move or remove it, or choose "
+            "another folder",
+            path);
+    return folder;
+}
+
 static void sync_folder(const char *path)
 {
     int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -288,28 +317,34 @@ static void sync_folder(const char *path)
 
 /* ---- the end of a run, also of one that was killed there ---- */
 
-static int remove_entry(const char *path, const struct stat *status, int type, struct FTW *walk)
-{
-    (void)status;
-    (void)type;
-    if (walk->level == 0 || (walk->level == 1 && !strcmp(path + walk->base, journal_name)))
-        return 0; /* last, so that a partly removed folder can be recognized */
-    return remove(path);
-}
-
 /* Remove the folder; its journal, which marks it, goes last. */
 static bool remove_folder(const char *path, int folder)
 {
-    if (nftw(path, remove_entry, WALK_FILES, FTW_PHYS | FTW_DEPTH | FTW_MOUNT))
-        return false;
-    if (count_entries(path) > 1) { /* nftw() skips what it cannot read */
-        errno = ENOTEMPTY;
-        return false;
-    }
-    return !unlinkat(folder, journal_name, 0) && !rmdir(path);
+    return remove_content(folder, journal_name) && !unlinkat(folder, journal_name, 0) &&
+           !rmdir(path);
 }
 
-/* If DST.partial is marked as the old checkpoint, remove it. True if it was replaced by the run of
+/* The note that identifies a folder, and how: as the one to be replaced, or as the new one. The
+ * caller frees it. */
+static char *folder_note(const char *word, const struct stat *status)
+{
+    return xprintf("%s\t%ju\t%ju\n", word, (uintmax_t)status->st_dev, (uintmax_t)status->st_ino);
+}
+
+/* True if `path` is the folder that the journal's note with that word identifies. */
+static bool is_noted(const char *path, const char *word, const struct journal *journal)
+{
+    struct stat status;
+    const char *found = journal_find(journal, word);
+    if (!found || lstat(path, &status))
+        return false;
+    char *own = folder_note(word, &status);
+    bool same = !strncmp(found - strlen(word), own, strlen(own));
+    free(own);
+    return same;
+}
+
+/* If DST.partial is marked as the old checkpoint, remove it, unless the new one is not there. True if it was replaced by the run of
  * `identity` and `toc`. */
 static bool remove_replaced(const struct output_dir *output, const char *identity,
                             const struct toc *toc)
@@ -321,6 +356,11 @@ static bool remove_replaced(const struct output_dir *output, const char *identit
     bool replaced = journal_read(&journal, folder, output->partial) == JOURNAL_WHOLE &&
                     journal_find(&journal, "replaced");
     bool ours = replaced && journal_is_of(&journal, identity, toc);
+    if (replaced && !is_noted(output->path, "replaced", &journal))
+        die("%s: holds the old checkpoint, but the new one that took its place is not at %s any "
+            "more; nothing was removed: move the new one back, or remove the old one (rm -r)",
+            output->partial, output->path);
+    journal_close(&journal);
     if (replaced && !remove_folder(output->partial, folder))
         die_errno("%s: the new checkpoint is in place, but the old one, moved here, could not be "
                   "removed; remove it (rm -r)",
@@ -335,32 +375,18 @@ static void mark_replaced(const struct output_dir *output, const char *identity,
                           const struct toc *toc)
 {
     struct journal mark;
+    struct stat status;
     int folder = lock(output->partial);
+    if (stat(output->path, &status))
+        die_errno("%s", output->path);
     if (folder < 0 || (unlinkat(folder, journal_name, 0) && errno != ENOENT))
         die_errno("%s", output->partial);
     journal_begin(&mark, folder, output->partial, identity, toc);
-    journal_note(&mark, "replaced\n");
+    char *note = folder_note("replaced", &status);
+    journal_note(&mark, note);
+    free(note);
     journal_free(&mark);
     close(folder);
-}
-
-/* The note that identifies the folder to be replaced; the caller frees it. */
-static char *replaces_note(const struct stat *status)
-{
-    return xprintf("replaces\t%ju\t%ju\n", (uintmax_t)status->st_dev, (uintmax_t)status->st_ino);
-}
-
-/* True if `path` is the folder that the journal says is replaced. */
-static bool is_replaced(const char *path, const struct journal *journal)
-{
-    struct stat status;
-    const char *found = journal_find(journal, "replaces");
-    if (!found || lstat(path, &status))
-        return false;
-    char *own = replaces_note(&status);
-    bool same = !strncmp(found - strlen("replaces"), own, strlen(own));
-    free(own);
-    return same;
 }
 
 /* The last step: DST, complete and in place, becomes a checkpoint when its journal is removed. */
@@ -391,7 +417,7 @@ static void settle_renames(const struct output_dir *output)
     int folder = access(replaced, F_OK) ? -1 : lock(in_place ? output->path : output->partial);
     if (folder >= 0) {
         if (journal_read(&journal, folder, output->partial) == JOURNAL_WHOLE &&
-            journal_find(&journal, "whole") && is_replaced(replaced, &journal))
+            journal_find(&journal, "whole") && is_noted(replaced, "replaces", &journal))
             end_renames(output, replaced, in_place);
         journal_free(&journal);
         close(folder);
@@ -486,11 +512,12 @@ static bool settle_inside(const struct output_dir *output, const char *identity,
                           const struct toc *toc)
 {
     struct journal journal;
-    int folder = output_dir_in_place(output) ? lock(output->partial) : -1;
+    int folder = output_dir_in_place(output) ? lock_own(output->partial) : -1;
     if (folder < 0)
         return false;
     enum journal_state state = journal_read(&journal, folder, output->partial);
     check_inside(output, state, &journal, identity, toc);
+    journal_close(&journal);
     move_up(output, folder);
     journal_free(&journal);
     close(folder);
@@ -501,15 +528,16 @@ static bool settle_inside(const struct output_dir *output, const char *identity,
 static bool settle(const struct output_dir *output, const char *identity, const struct toc *toc)
 {
     struct journal journal;
-    int folder = lock(output->path);
+    int folder = output_dir_in_place(output) ? lock_own(output->path) : -1;
     if (folder < 0)
         return false;
     enum journal_state state = journal_read(&journal, folder, output->path);
     bool whole = state == JOURNAL_WHOLE && journal_find(&journal, "whole");
     bool ours = whole && journal_is_of(&journal, identity, toc);
     check_in_place(output, state, &journal, identity, toc);
-    if (whole && is_replaced(output->partial, &journal))
+    if (whole && is_noted(output->partial, "replaces", &journal))
         mark_replaced(output, journal.identity, journal.toc);
+    journal_close(&journal);
     if (whole)
         remove_journal(output, folder);
     journal_free(&journal);
@@ -578,7 +606,7 @@ void output_dir_plan(struct output_dir *output, const char *identity, const stru
         check_in_place(output, state, &journal, identity, toc);
     else if (output_dir_in_place(output))
         check_inside(output, state, &journal, identity, toc);
-    bool exchanged = state == JOURNAL_WHOLE && is_replaced(output->partial, &journal);
+    bool exchanged = state == JOURNAL_WHOLE && is_noted(output->partial, "replaces", &journal);
     journal_free(&journal);
     if (!exchanged && !output_dir_was_replaced(output))
         output_dir_resume(output, identity, toc);
@@ -611,7 +639,7 @@ bool output_dir_can_share(const struct output_dir *output, int fd)
 
 bool output_dir_resume(struct output_dir *output, const char *identity, const struct toc *toc)
 {
-    output->folder = lock(output->partial);
+    output->folder = lock_own(output->partial);
     if (output->folder < 0)
         return false;
     enum journal_state state = journal_read(&output->journal, output->folder, output->partial);
@@ -638,7 +666,7 @@ bool output_dir_resume(struct output_dir *output, const char *identity, const st
 
 bool output_dir_adopt(struct output_dir *output)
 {
-    output->folder = lock(output->partial);
+    output->folder = lock_own(output->partial);
     if (output->folder < 0)
         die_errno("%s: st-write --part writes parts there", output->partial);
     enum journal_state state = journal_read(&output->journal, output->folder, output->partial);
@@ -655,7 +683,7 @@ void output_dir_begin(struct output_dir *output, const char *identity, const str
     if (output->folder < 0) {
         if (mkdir(output->partial, 0777))
             die_errno("%s", output->partial);
-        output->folder = lock(output->partial);
+        output->folder = lock_own(output->partial);
     }
     if (output->folder < 0)
         die_errno("%s", output->partial);
@@ -746,11 +774,12 @@ void output_dir_finish(struct output_dir *output)
         die("%s: holds other files by now; move them away, and run the same command again",
             output->path);
     if (replace && !output->inside) {
-        char *note = replaces_note(&status);
+        char *note = folder_note("replaces", &status);
         journal_note(&output->journal, note);
         free(note);
     }
     journal_note(&output->journal, "whole\n");
+    journal_close(&output->journal);
     if (output->inside)
         move_up(output, output->folder);
     else if (replace)

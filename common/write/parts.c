@@ -10,12 +10,16 @@
 #include <unistd.h>
 
 #include "base/die.h"
+#include "base/names.h"
 #include "base/number.h"
+#include "base/output.h"
 #include "base/text.h"
 #include "stream/checkpoint.h"
 #include "stream/counts.h"
+#include "write/copy.h"
 
-static const char table_file[] = "part.ts", shard_suffix[] = ".safetensors";
+static const char table_file[] = "part.ts", notes_file[] = "part.notes";
+static const char shard_suffix[] = ".safetensors";
 enum { PARTS_MAX = 999999999, DIGITS = 12 };
 
 /* A part's folder, parsed from its name. */
@@ -169,9 +173,36 @@ bool parts_begun(const char *partial)
     return begun;
 }
 
-void parts_leave(const char *folder, const struct stage *stage, struct ts_in *in,
-                 const struct toc *toc, const char *identity, uint64_t finished)
+static void write_notes(const char *folder, const char *notes)
 {
+    struct output out;
+    char *path = xprintf("%s/%s", folder, notes_file);
+    output_open(&out, path);
+    write_at(out.fd, 0, notes, strlen(notes), path);
+    output_finish(&out);
+    free(path);
+}
+
+char *parts_notes(const char *folder)
+{
+    char *path = xprintf("%s/%s", folder, notes_file);
+    struct stat status;
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+    if (fd < 0 || fstat(fd, &status))
+        die_errno("%s", path);
+    if (!S_ISREG(status.st_mode))
+        die("%s: not a regular file; remove its folder, and run that part again", path);
+    char *notes = xalloc((size_t)status.st_size + 1, 1);
+    read_at(fd, 0, notes, (size_t)status.st_size, path);
+    close(fd);
+    free(path);
+    return notes;
+}
+
+void parts_leave(const char *folder, const struct stage *stage, struct ts_in *in,
+                 const struct toc *toc, const char *notes, const char *identity, uint64_t finished)
+{
+    write_notes(folder, notes);
     char *path = xprintf("%s/%s", folder, table_file);
     struct stage file = {.output = path, .entry = stage->entry, .plan = true};
     json_object_set_new(ts_header(in), "identity", json_string(identity));
@@ -259,6 +290,46 @@ static void gather_table(struct parts *parts, struct ts_in *in)
             toc_copy(parts->toc, toc, i);
 }
 
+/* Check that the folder of a part holds nothing but what st-write wrote there. */
+static void check_files(struct ts_in *in, const char *folder)
+{
+    const struct toc *toc = ts_toc(in);
+    DIR *entries = opendir(folder);
+    if (!entries)
+        die_errno("%s", folder);
+    for (struct dirent *entry; errno = 0, (entry = readdir(entries));) {
+        static const char *const own[] = {".", "..", table_file, notes_file, CHECKPOINT_JOURNAL};
+        const char *name = entry->d_name;
+        bool known = names_find(toc->shard_names, name, strlen(name)) >= 0;
+        for (size_t i = 0; i < sizeof own / sizeof *own; i++)
+            known |= !strcmp(name, own[i]);
+        if (!known)
+            die("%s/%s: st-write did not write it; move it away", folder, name);
+    }
+    if (errno)
+        die_errno("%s", folder);
+    closedir(entries);
+}
+
+/* A FIFO would be waited for. */
+static void check_regular(const char *path)
+{
+    struct stat status;
+    if (lstat(path, &status))
+        die_errno("%s", path);
+    if (!S_ISREG(status.st_mode))
+        die("%s: not a regular file; remove its folder, and run that part again", path);
+}
+
+static void gather_notes(struct parts *parts, const char *folder)
+{
+    char *more = parts_notes(folder);
+    char *all = xprintf("%s%s", parts->notes ? parts->notes : "", more);
+    free(parts->notes);
+    free(more);
+    parts->notes = all;
+}
+
 static void gather_part(struct parts *parts, struct ts_in *in)
 {
     const char *identity = json_string_value(json_object_get(ts_header(in), "identity"));
@@ -284,9 +355,14 @@ void parts_gather(struct parts *parts, const char *partial)
     check_parts(&list, partial);
     *parts = (struct parts){.toc = toc_new()};
     for (size_t i = 0; i < list.count; i++) {
-        char *path = xprintf("%s/%s/%s", partial, list.part[i].name, table_file);
+        char *folder = xprintf("%s/%s", partial, list.part[i].name);
+        char *path = xprintf("%s/%s", folder, table_file);
+        gather_notes(parts, folder);
+        check_regular(path);
         struct ts_in *in = ts_open(path, NULL);
         gather_part(parts, in);
+        check_files(in, folder);
+        free(folder);
         if (!parts->in)
             parts->in = in;
         else
@@ -306,38 +382,33 @@ void parts_free(struct parts *parts)
     ts_close(parts->in);
     toc_free(parts->toc);
     json_decref(parts->counts);
+    free(parts->notes);
 }
 
-static bool file_size(const char *path, uint64_t *size)
-{
-    struct stat status;
-    if (lstat(path, &status) || !S_ISREG(status.st_mode))
-        return false;
-    *size = (uint64_t)status.st_size;
-    return true;
-}
-
-bool parts_find(const char *partial, const char *shard, uint64_t *size)
+int parts_open(const char *partial, const char *shard, char **folder)
 {
     struct list list;
-    char *path = xprintf("%s/%s", partial, shard);
-    bool found = file_size(path, size);
+    int fd = -1;
     list_parts(&list, partial);
-    for (size_t i = 0; i < list.count && !found; i++) {
+    for (size_t i = 0; i <= list.count && fd < 0; i++) { /* the last time, where all are moved to */
+        *folder = i < list.count ? xprintf("%s/%s", partial, list.part[i].name) : xstrdup(partial);
+        char *path = xprintf("%s/%s", *folder, shard);
+        fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+        if (fd < 0 && errno != ENOENT)
+            die_errno("%s", path);
         free(path);
-        path = xprintf("%s/%s/%s", partial, list.part[i].name, shard);
-        found = file_size(path, size);
+        if (fd < 0)
+            free(*folder);
     }
     list_free(&list);
-    free(path);
-    return found;
+    return fd;
 }
 
 /* Move a part's shards up and remove its folder with its table, and with the journal that a run
  * killed in its last step may have left. */
 static void move_part(const char *partial, const char *name)
 {
-    static const char *const own[] = {table_file, CHECKPOINT_JOURNAL};
+    static const char *const own[] = {table_file, notes_file, CHECKPOINT_JOURNAL};
     char *folder = xprintf("%s/%s", partial, name);
     DIR *entries = opendir(folder);
     if (!entries)

@@ -5,9 +5,10 @@
  *     DST.partial/part-2-of-3-0a1b2c3d4e5f.partial/  one being written, or interrupted
  *
  * Each is an output directory of its own (output_dir.h): an interrupted part can be continued, and
- * a part without ".partial" is complete. It holds shards and "part.ts", a stream without tensors:
- * the part's table, the side files, and the counts of the stages. The hexadecimal digits are the
- * first of the run's identity. The machines share nothing but the names.
+ * a part without ".partial" is complete. It holds shards; "part.ts", a stream without tensors: the
+ * part's table, the side files, and the counts of the stages; and "part.notes", the journal's notes
+ * of its shards (shard_record.h). The hexadecimal digits are the first of the run's identity. The
+ * machines share nothing but the names.
  *
  * At the end the parts are joined. Their tables form the whole table; from it come configurations,
  * index and side files; and the shards move up. */
@@ -37,28 +38,34 @@ bool parts_begun(const char *partial);
  */
 uint64_t parts_left_over(const char *partial);
 
-/* All shards of a part are in `folder`: write its part.ts. `toc` is the part's whole table; `in`
+/* The notes in the folder of a complete part, which the caller frees. */
+char *parts_notes(const char *folder);
+
+/* All shards of a part are in `folder`: write its part.ts and part.notes, which are `notes`. `toc` is the part's whole table; `in`
  * may have brought only what an earlier run had not finished, which left `finished` shards. Closes
  * `in`. */
 void parts_leave(const char *folder, const struct stage *stage, struct ts_in *in,
-                 const struct toc *toc, const char *identity, uint64_t finished);
+                 const struct toc *toc, const char *notes, const char *identity, uint64_t finished);
 
 struct parts {
     struct ts_in *in;  /* the first part's, read to its end: header and side files are the same in
                         * all */
     struct toc *toc;   /* of the whole, in stream order */
     json_t *counts;    /* summed over all parts */
+    char *notes;       /* of all parts' shards */
     uint64_t finished; /* shards written by runs that died */
     char identity[DIGEST_TEXT];
 };
 
-/* Read the part.ts of all parts in `partial`. A missing or incomplete part, and parts that do not
- * belong together, end the process. parts_free() frees the content. */
+/* Read the part.ts and part.notes of all parts in `partial`. A missing or incomplete part, parts that
+ * do not belong together, and a file in one that is not the part's end the process. parts_free()
+ * frees the content. */
 void parts_gather(struct parts *parts, const char *partial);
 void parts_free(struct parts *parts);
 
-/* *size = the size of a shard, wherever it is in `partial`; false if it is nowhere. */
-bool parts_find(const char *partial, const char *shard, uint64_t *size);
+/* A descriptor of a shard's file, wherever it is in `partial`, which the caller closes; -1 if it is
+ * nowhere. `folder`, which the caller frees, is where it is. */
+int parts_open(const char *partial, const char *shard, char **folder);
 
 /* Move the shards of all parts up into `partial`, and remove the parts' folders. Can be repeated
  * after an interruption. */

@@ -11,6 +11,7 @@
 #include "base/die.h"
 #include "base/json.h"
 #include "base/mtime.h"
+#include "base/text.h"
 #include "write/copy.h"
 
 enum { SAMPLES = 4, SAMPLE_BYTES = 4096, SUM_TEXT = 17 };
@@ -47,7 +48,10 @@ const char *run_identity(struct ts_in *in, char *hex)
         if (amax) /* how the same amaxes were made does not matter */
             json_object_del(stage, "calibration");
     }
-    json_t *identity = json_pack("[o, o]", sources_to_json(ts_sources(in)), stages);
+    json_t *files = sources_to_json(ts_sources(in)), *file;
+    const char *label;
+    json_object_foreach(files, label, file) json_object_del(file, "ctime_ns"); /* touched.h */
+    json_t *identity = json_pack("[o, o]", files, stages);
     if (!identity)
         die("out of memory");
     struct digest *digest = digest_new();
@@ -134,7 +138,7 @@ json_t *run_record_of(struct ts_in *in, const struct stage *stage)
 json_t *run_record_read(const char *folder)
 {
     char *path = xprintf("%s/" RUN_RECORD, folder);
-    json_t *record = json_load_file(path, 0, NULL);
+    json_t *record = json_file_within(path, 0, NULL);
     free(path);
     if (json_is_array(json_object_get(record, "stages")) &&
         json_is_array(json_object_get(record, "sources")))

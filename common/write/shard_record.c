@@ -13,6 +13,14 @@
 
 enum { BUFFER = 1 << 20, CHECKSUM_TEXT = 16 };
 
+/* The text of a proof, which the caller frees. */
+static char *proof_text(const struct proof *proof, const struct sources *sources)
+{
+    return proof->source == PROOF_CHECKSUM
+               ? xprintf("%0*" PRIx64, CHECKSUM_TEXT, proof->value)
+               : xprintf("%s@%" PRIu64, sources->file[proof->source].label, proof->value);
+}
+
 char *shard_record_note(const char *shard, const struct stat *status, const struct sources *sources,
                         const struct proof *proof, const uint32_t *line, size_t count)
 {
@@ -23,11 +31,9 @@ char *shard_record_note(const char *shard, const struct stat *status, const stru
         die_errno("out of memory");
     fprintf(out, "shard\t%s\t%jd\t%" PRId64, shard, (intmax_t)status->st_size, mtime_ns(status));
     for (size_t i = 0; i < count; i++) {
-        const struct proof *p = &proof[line[i]];
-        if (p->source == PROOF_CHECKSUM)
-            fprintf(out, "\t%016" PRIx64, p->value);
-        else
-            fprintf(out, "\t%s@%" PRIu64, sources->file[p->source].label, p->value);
+        char *own = proof_text(&proof[line[i]], sources);
+        fprintf(out, "\t%s", own);
+        free(own);
     }
     fputc('\n', out);
     if (fclose(out))
@@ -54,6 +60,29 @@ bool shard_record_matches(const char *note, const struct stat *status)
                  (note[length] == '\t' || note[length] == '\n');
     free(start);
     return holds;
+}
+
+const char **shard_record_proofs(const char *note, size_t count)
+{
+    const char **proof = xgrow(NULL, count, sizeof *proof);
+    size_t length, found = 0;
+    note += strcspn(note, "\t\n"); /* skip the size … */
+    next_field(&note, &length);    /* … and the mtime */
+    while (found < count && (proof[found] = next_field(&note, &length)))
+        found++;
+    if (found == count && !*note)
+        return proof;
+    free(proof);
+    return NULL;
+}
+
+bool shard_record_has(const char *text, const struct proof *proof, const struct sources *sources)
+{
+    char *own = proof_text(proof, sources);
+    size_t length = strlen(own);
+    bool has = !strncmp(text, own, length) && strchr("\t\n", text[length]);
+    free(own);
+    return has;
 }
 
 static uint64_t checksum_of(int fd, uint64_t offset, uint64_t size, const char *what)

@@ -35,6 +35,14 @@ char *shard_record_note(const char *shard, const struct stat *status, const stru
 /* True if `status` has the note's size and mtime; `note` begins at SIZE. */
 bool shard_record_matches(const char *note, const struct stat *status);
 
+/* Where the proofs of a note begin, one of each of `count` tensors in the note's order: an array that
+ * the caller frees, valid as long as the note; NULL if it has another number of them. `note` begins
+ * at SIZE and ends with a NUL. */
+const char **shard_record_proofs(const char *note, size_t count);
+
+/* True if the proof in a note, followed by a tab or the end, is this one. */
+bool shard_record_has(const char *text, const struct proof *proof, const struct sources *sources);
+
 /* Read the tensors of a shard from `fd` at `offset` (by line of the table), and compare them with
  * the note's proofs. Returns NULL, or the first tensor that differs; then *at is the offset in the
  * file from which it differs. A system error ends the process. */

@@ -17,6 +17,7 @@
 #include "stream/counts.h"
 #include "stream/safetensors.h"
 #include "write/shard_record.h"
+#include "write/touched.h"
 
 enum { BUFFER = 1 << 20 };
 #define NO_SHARD UINT32_MAX
@@ -29,6 +30,7 @@ struct shard {
     bool made;      /* its file was created by this run */
     uint64_t size;  /* bytes of the file */
     char *note;     /* from the journal, starting at SIZE; NULL until it is complete and on disk */
+    const char **noted; /* in it, the proof of each line; NULL if the note is */
 };
 
 /* A complete shard being synced: a thread waits for the disk while the next shard is read. */
@@ -156,6 +158,14 @@ uint64_t shards_bytes(const struct shards *shards)
 
 /* ---- shards that an earlier run finished ---- */
 
+static void forget_note(struct shard *shard)
+{
+    free(shard->note);
+    free(shard->noted);
+    shard->note = NULL;
+    shard->noted = NULL;
+}
+
 /* The counts in a note; NULL if it is not st-write's. */
 static json_t *parse_counts(const char *text)
 {
@@ -183,8 +193,13 @@ static void read_note(struct shards *shards, const char *line)
     }
     if (!starts_with(line, "shard\t") && !starts_with(line, "redo\t"))
         return;
-    free(shard->note);
-    shard->note = rest && *line == 's' ? xprintf("%.*s", (int)strcspn(rest, "\n"), rest) : NULL;
+    forget_note(shard);
+    if (!rest || *line != 's')
+        return;
+    shard->note = xprintf("%.*s", (int)strcspn(rest, "\n"), rest);
+    shard->noted = shard_record_proofs(shard->note, shard->count);
+    if (!shard->noted)
+        forget_note(shard);
 }
 
 /* Read the last notes of each shard in the journal. */
@@ -194,9 +209,20 @@ static void read_notes(struct shards *shards, const char *notes)
         read_note(shards, line);
 }
 
+/* True if the shard was made of a file with one of these labels: its own, or one that it refers to.
+ */
+static bool is_made_of(const struct shard *shard, const struct names *labels)
+{
+    bool found = names_find(labels, shard->name, strlen(shard->name)) >= 0;
+    for (size_t i = 0; i < shard->count && !found; i++)
+        found = names_find(labels, shard->noted[i], strcspn(shard->noted[i], "@\t")) >= 0;
+    return found;
+}
+
 size_t shards_resume(struct shards *shards, const struct output_dir *output)
 {
     size_t finished = 0;
+    struct names *touched = touched_labels(output->journal.notes);
     read_notes(shards, output->journal.notes);
     for (size_t i = 0; i < shards->count; i++) {
         struct shard *shard = &shards->shard[i];
@@ -204,13 +230,52 @@ size_t shards_resume(struct shards *shards, const struct output_dir *output)
         if (!shard->note)
             continue;
         if (!output_dir_stat(output, shard->name, &status) ||
-            !shard_record_matches(shard->note, &status)) {
-            free(shard->note);
-            shard->note = NULL;
-        }
+            !shard_record_matches(shard->note, &status) || is_made_of(shard, touched))
+            forget_note(shard);
         finished += shard->note != NULL;
     }
+    names_free(touched);
     return finished;
+}
+
+void shards_note_sources(const struct shards *shards, struct output_dir *output, struct ts_in *in)
+{
+    char *sources = touched_notes(ts_sources(in)), *text;
+    size_t length;
+    FILE *out = open_memstream(&text, &length);
+    if (!out)
+        die_errno("out of memory");
+    bool continued = output->journal.notes;
+    for (size_t i = 0; i < shards->count && continued; i++)
+        if (!shards->shard[i].note)
+            fprintf(out, "redo\t%s\n", shards->shard[i].name);
+    fputs(sources, out);
+    if (fclose(out))
+        die("out of memory");
+    if (length)
+        journal_note(&output->journal, text);
+    free(sources);
+    free(text);
+}
+
+char *shards_notes(const struct shards *shards)
+{
+    char *text;
+    size_t length;
+    FILE *out = open_memstream(&text, &length);
+    if (!out)
+        die_errno("out of memory");
+    for (size_t i = 0; i < shards->count; i++)
+        if (shards->shard[i].note)
+            fprintf(out, "shard\t%s\t%s\n", shards->shard[i].name, shards->shard[i].note);
+    if (fclose(out))
+        die("out of memory");
+    return text;
+}
+
+void shards_take_notes(struct shards *shards, const char *notes)
+{
+    read_notes(shards, notes);
 }
 
 static bool is_missing(const struct shard *shard)
@@ -277,23 +342,48 @@ static void open_shard(struct shards *shards, struct output_dir *output, uint32_
     shard->made = true;
 }
 
-/* Write the current tensor from memory; returns its checksum. */
-static uint64_t write_through_memory(struct shards *shards, struct ts_in *in, uint64_t offset,
-                                     const char *what)
+/* The checksum of the current tensor, read to its end; with `what`, write it to the open shard. */
+static uint64_t read_inline(struct shards *shards, struct ts_in *in, uint64_t offset,
+                            const char *what)
 {
     const struct tensor *tensor = ts_present(in);
     struct checksum *checksum = checksum_new();
     char *buffer = xgrow(NULL, BUFFER, 1);
     for (uint64_t done = 0; done < tensor->size;) {
-        size_t size = tensor->size - done < BUFFER ? (size_t)(tensor->size - done) : BUFFER;
+        size_t size = (size_t)at_most(tensor->size - done, BUFFER);
         ts_read(in, buffer, size);
         checksum_add(checksum, buffer, size);
-        write_at(shards->fd, offset + done, buffer, size, what);
+        if (what)
+            write_at(shards->fd, offset + done, buffer, size, what);
         done += size;
     }
-    shards->copier->written += tensor->size;
     free(buffer);
     return checksum_end(checksum);
+}
+
+static int by_line(const void *a, const void *b)
+{
+    const uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
+    return (x > y) - (x < y);
+}
+
+void shards_check(struct shards *shards, const char *folder, struct ts_in *in, size_t line)
+{
+    const struct tensor *tensor = &shards->toc->tensor[line];
+    struct shard *shard = &shards->shard[tensor->shard];
+    struct proof proof = {.source = PROOF_CHECKSUM};
+    const uint32_t key = (uint32_t)line;
+    const uint32_t *own = bsearch(&key, shard->line, shard->count, sizeof key, by_line);
+    size_t source;
+    uint64_t from;
+    if (ts_ref(in, &source, &from))
+        proof = (struct proof){(uint32_t)source, from};
+    else
+        proof.value = read_inline(shards, in, 0, NULL);
+    if (!own || !shard_record_has(shard->noted[own - shard->line], &proof, ts_sources(in)))
+        die("%s: tensor %s is not what it was when an earlier run finished %s: the stream has other "
+            "data; remove the folder (rm -r) to start again",
+            folder, tensor->name, shard->name);
 }
 
 static void *sync_file(void *context)
@@ -343,7 +433,7 @@ static void end_sync(struct shards *shards, struct output_dir *output, struct ts
     if (errno || fstat(syncing->fd, &status))
         die_errno("%s/%s: syncing it to disk", output->partial, shard->name);
     output_dir_close(syncing->fd, shard->name, false);
-    sources_check(ts_sources(in)); /* otherwise it may hold two states of a file */
+    sources_check_fresh(ts_sources(in)); /* otherwise it may hold two states of a file */
     char *lines = note_of(shards, shard, &status, in);
     journal_note(&output->journal, lines);
     read_notes(shards, lines);
@@ -420,8 +510,10 @@ void shards_write(struct shards *shards, struct output_dir *output, struct ts_in
     size_t source;
     uint64_t from, to = shards->offset[line];
     take_counts(shards, in);
-    if (shard->note)
+    if (shard->note) {
+        shards_check(shards, output->partial, in, line);
         return;
+    }
     char *what = describe(output, tensor, shard);
     bool written = true;
     open_shard(shards, output, tensor->shard, in);
@@ -433,8 +525,9 @@ void shards_write(struct shards *shards, struct output_dir *output, struct ts_in
         if (!written)
             put_off(shards, output, in, line, source, from);
     } else {
-        uint64_t sum = write_through_memory(shards, in, to, what);
-        shards->proof[line] = (struct proof){PROOF_CHECKSUM, sum};
+        shards->proof[line] =
+            (struct proof){PROOF_CHECKSUM, read_inline(shards, in, to, what)};
+        shards->copier->written += tensor->size;
     }
     free(what);
     if (written)
@@ -487,16 +580,24 @@ static bool has_header(struct shards *shards, const struct shard *shard, struct 
     return same;
 }
 
-/* NULL, or an error text that the caller frees. */
-static char *verify_shard(struct shards *shards, const struct shard *shard, struct ts_in *in,
-                          int fd)
+char *shards_file_difference(struct shards *shards, size_t i, int fd, struct ts_in *in, bool read)
 {
+    const struct shard *shard = &shards->shard[i];
     struct stat status;
     uint64_t at;
     if (fstat(fd, &status))
         die_errno("%s", shard->name);
+    if (!shard->note)
+        return xstrdup("nothing was noted of it");
+    if (!S_ISREG(status.st_mode))
+        return xstrdup("it is not a regular file");
     if ((uint64_t)status.st_size != shard->size)
         return xprintf("it has %jd bytes, not %" PRIu64, (intmax_t)status.st_size, shard->size);
+    if (!read)
+        return shard_record_matches(shard->note, &status)
+                   ? NULL
+                   : xstrdup("it was written to since it was complete");
+    posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED); /* read from the disk, not the page cache */
     if (!has_header(shards, shard, in, fd))
         return xstrdup("its header is not what was written");
     const struct tensor *tensor =
@@ -514,8 +615,7 @@ void shards_verify(struct shards *shards, struct output_dir *output, struct ts_i
         if (!shard->count)
             continue;
         int fd = output_dir_open(output, shard->name, false);
-        posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED); /* read from the disk, not the page cache */
-        char *wrong = verify_shard(shards, shard, in, fd);
+        char *wrong = shards_file_difference(shards, i, fd, in, true);
         output_dir_close(fd, shard->name, false);
         if (!wrong)
             continue;
@@ -525,6 +625,23 @@ void shards_verify(struct shards *shards, struct output_dir *output, struct ts_i
             "writes this shard again",
             output->partial, shard->name, wrong);
     }
+}
+
+uint64_t shards_zeros(const struct shards *shards, size_t i, int fd, const char **first)
+{
+    const struct shard *shard = &shards->shard[i];
+    uint64_t count = 0;
+    posix_fadvise(fd, 0, 0, POSIX_FADV_RANDOM); /* a page of each */
+    for (size_t k = 0; k < shard->count; k++) {
+        const struct tensor *tensor = &shards->toc->tensor[shard->line[k]];
+        if (tensor->rank < 2 ||
+            !zero_range(fd, shards->offset[shard->line[k]], tensor->size, tensor->name))
+            continue;
+        *first = *first ? *first : tensor->name;
+        count++;
+    }
+    posix_fadvise(fd, 0, 0, POSIX_FADV_NORMAL);
+    return count;
 }
 
 /* Open the shard in `folder`, instead of the one that is open, and check its header. */
@@ -585,7 +702,7 @@ void shards_free(struct shards *shards)
 {
     for (size_t i = 0; i < shards->count; i++) {
         free(shards->shard[i].line);
-        free(shards->shard[i].note);
+        forget_note(&shards->shard[i]);
     }
     if (shards->current != NO_SHARD)
         close(shards->fd);

@@ -35,20 +35,40 @@ size_t shards_count(const struct shards *shards);
 bool shards_file(const struct shards *shards, size_t i, struct shard_file *file);
 uint64_t shards_bytes(const struct shards *shards);
 
-/* Mark the shards that are finished according to the output directory's journal; returns how many.
- */
+/* Mark the shards that are finished according to the output directory's journal, but those of
+ * sources that something happened to since (touched.h); returns how many. */
 size_t shards_resume(struct shards *shards, const struct output_dir *output);
+
+/* Note in the journal which shards of an earlier run are not finished, and what the sources of `in` are like
+ * (touched.h). */
+void shards_note_sources(const struct shards *shards, struct output_dir *output, struct ts_in *in);
+
+/* The notes of all finished shards, as in the journal, which the caller frees. */
+char *shards_notes(const struct shards *shards);
+
+/* Mark the shards as finished that such notes are of. */
+void shards_take_notes(struct shards *shards, const char *notes);
+
+/* How the file of the i-th shard, open as `fd`, differs from what was written according to its
+ * note; the caller frees the text. NULL if it does not. Looks at its type, size and mtime, or, with
+ * `read`, reads all of it again from disk instead, and what references in `in` refer to. */
+char *shards_file_difference(struct shards *shards, size_t i, int fd, struct ts_in *in, bool read);
 
 /* Bytes of the files that are not finished, and how many bytes of them an earlier run left on disk,
  * to be overwritten. */
 uint64_t shards_to_write(const struct shards *shards);
 uint64_t shards_left_over(const struct shards *shards, const struct output_dir *output);
 
-/* Write the current tensor of `in` as that line of the table, unless its shard is finished: shared
- * or copied if it comes by reference, otherwise through memory. The file is created with its first
+/* Write the current tensor of `in` as that line of the table: shared or copied if it comes by
+ * reference, otherwise through memory. If its shard is finished, shards_check() instead. The file is created with its first
  * tensor (full size, header in place). After its last tensor, syncing begins. `output` must be the
  * same in all calls. */
 void shards_write(struct shards *shards, struct output_dir *output, struct ts_in *in, size_t line);
+
+/* Check that the current tensor of `in`, that line of the table, is what its finished shard in
+ * `folder` was written from, according to the shard's note: the same reference, or the same bytes.
+ * If not, the process ends. */
+void shards_check(struct shards *shards, const char *folder, struct ts_in *in, size_t line);
 
 /* After the last tensor: finish pending copies, sync the last shards and note them in the journal.
  * ts_end_counts() then counts the shards that an earlier run finished, too. */
@@ -60,6 +80,11 @@ size_t shards_missing(const struct shards *shards);
 /* Read all files again from disk, and compare them with the journal. A file that differs is noted
  * as to be written again, and ends the process. */
 void shards_verify(struct shards *shards, struct output_dir *output, struct ts_in *in);
+
+/* How many matrices and their scales are all zeros in the file of the i-th shard, open as `fd`; with
+ * *first NULL, it becomes the name of the first. As incomplete downloads leave them: nothing else
+ * reads what was copied by reference. */
+uint64_t shards_zeros(const struct shards *shards, size_t i, int fd, const char **first);
 
 /* Compare the current tensor of `in`, that line of the table, with the shard of a finished
  * checkpoint in `folder`, and with each shard its header. A difference ends the process. `folder`

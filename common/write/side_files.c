@@ -3,7 +3,7 @@
 #include <string.h>
 
 #include "base/text.h"
-#include "stream/checkpoint.h"
+#include "stream/side_name.h"
 #include "write/run_record.h"
 
 /* DeepSeek's model.py and kernels, with a config of their own. */

@@ -73,12 +73,6 @@ static void cover(struct list *patterns, struct list *modules, const struct list
         strcpy(pattern + length, alone ? "*" : ".*");
         if (added_last(patterns, pattern))
             return;
-        if (!alone) {
-            pattern[length] = 0;
-            add(patterns, pattern);
-            add(modules, module);
-            strcpy(pattern + length, ".*");
-        }
         add(patterns, pattern);
         add(modules, module);
         return;
@@ -131,18 +125,23 @@ static void find_quantized(struct list *quantized, const struct toc *toc)
         qsort(quantized->name, quantized->count, sizeof *quantized->name, by_text);
 }
 
-/* The layers of MTP in which nothing is quantized. */
+/* The path of a place's layer, into `path`, which has room for a '*' more. True if it is one of MTP
+ * in which nothing is quantized. */
+static bool is_plain_draft(const struct list *quantized, const struct model *model,
+                           const struct place *place, char *path)
+{
+    model_layer_path(model, place, path);
+    return place->section == SECTION_MTP && !any_begins(quantized, path, strlen(path), '.');
+}
+
 static void find_drafts(struct list *drafts, const struct list *quantized,
                         const struct model *model, const struct toc *toc)
 {
     for (size_t i = 0; i < toc->count; i++) {
         char path[TENSOR_NAME_MAX + 3];
         struct place place = model_place(model, toc->tensor[i].name);
-        if (place.section != SECTION_MTP)
-            continue;
-        model_layer_path(model, &place, path);
-        bool plain = !any_begins(quantized, path, strlen(path), '.');
-        if (plain && !added_last(drafts, strcat(path, "*")))
+        if (is_plain_draft(quantized, model, &place, path) &&
+            !added_last(drafts, strcat(path, "*")))
             add(drafts, path);
     }
 }
@@ -152,10 +151,11 @@ json_t *unquantized_modules(const struct model *model, const struct toc *toc)
     struct list quantized = {0}, patterns = {0}, modules = {0}, drafts = {0};
     find_quantized(&quantized, toc);
     for (size_t i = 0; i < toc->count; i++) {
-        char module[TENSOR_NAME_MAX + 1];
+        char module[TENSOR_NAME_MAX + 1], path[TENSOR_NAME_MAX + 3];
         struct place place = model_place(model, toc->tensor[i].name);
-        bool linear = place.section != SECTION_EMBED && place.section != SECTION_MTP;
-        if (linear && format_of(&toc->tensor[i]) == FORMAT_PLAIN)
+        bool covered = is_plain_draft(&quantized, model, &place, path);
+        if (!covered && place.section != SECTION_EMBED &&
+            format_of(&toc->tensor[i]) == FORMAT_PLAIN)
             cover(&patterns, &modules, &quantized, weight_module(&toc->tensor[i], module));
     }
     find_drafts(&drafts, &quantized, model, toc);

@@ -14,6 +14,7 @@ change() {
     # shellcheck disable=SC2059
     printf "$3" >"$T/tree/$2"
     tar tf "$1" >"$T/order"
+    unseal
     tar -C "$T/tree" --format=ustar --no-recursion -cf "$T/changed.ts" -T "$T/order"
 }
 

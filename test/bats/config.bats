@@ -144,3 +144,31 @@ fp8_expert() {
     run grep -E "became BF16" <<<"$output"
     [ "$status" -eq 1 ]
 }
+
+# quantization FILTER SOURCE: of what v4-experts makes of it with a config.json that this jq filter changed.
+quantization() {
+    rm -rf "$T/less" "$T/out"
+    cp -r "$2" "$T/less"
+    jq "$1" "$2/config.json" >"$T/less/config.json"
+    v4-experts -q --input-scale 1 "$T/less" "$T/out"
+    jq -c '.. | objects | .quantization_config? // empty' "$T/out/config.json"
+}
+
+@test "FP8's block size is that of the scales, where config.json has none, or what is none" {
+    load releases
+    release v41 "$T/v41"
+    for filter in 'del(.quantization_config)' 'del(.quantization_config.weight_block_size)' \
+        '.quantization_config.weight_block_size = [0, 0]' '.quantization_config.weight_block_size = "32"'; do
+        [ "$(quantization "$filter" "$T/v41" | jq -c .weight_block_size)" = '[32,32]' ]
+        [ "$(quantization "$filter" "$NANO" | jq -c .weight_block_size)" = '[128,128]' ]
+    done
+}
+
+@test "lists of what FP8 leaves alone do not name what is NVFP4; expert_dtype of any kind follows" {
+    for key in ignored_layers modules_to_not_convert; do
+        [ "$(quantization ".quantization_config.$key = [\"layers.0.ffn.experts\", \"head\", \"layers.3.ffn.experts.*\"]" "$NANO" |
+            jq -c ".$key")" = '["head"]' ]
+    done
+    quantization '.expert_dtype = 4' "$NANO"
+    [ "$(jq .expert_dtype "$T/out/config.json")" = '"fp4"' ]
+}

@@ -102,12 +102,18 @@ unpack() {
     tar tf "$T/inline.ts" >"$T/order"
 }
 
+# unseal: take the digest, which no longer fits, from the trailer of what was unpacked.
+unseal() {
+    jq -c 'del(.digest)' "$T/tree/.end" >"$T/end"
+    mv "$T/end" "$T/tree/.end"
+}
+
 # pack STREAM: these as a stream again, in the order of .toc, with an .end that fits.
 pack() {
     local sizes=()
     mapfile -t sizes < <(cut -f1 "$T/tree/.toc" | (cd "$T/tree" && xargs -d '\n' stat -L -c %s --))
     jq -c --argjson tensors "${#sizes[@]}" --argjson bytes "$((0${sizes[*]/#/+}))" \
-        '.tensors = $tensors | .bytes = $bytes' "$T/tree/.end" >"$T/end"
+        '.tensors = $tensors | .bytes = $bytes | del(.digest)' "$T/tree/.end" >"$T/end"
     mv "$T/end" "$T/tree/.end"
     { grep -E '^(\.stream|\.toc|files/.*)$' "$T/order" && cut -f1 "$T/tree/.toc" && echo .end; } >"$T/packed"
     tar -C "$T/tree" --format=ustar --hard-dereference --owner=0 --group=0 --no-recursion -cf "$1" --verbatim-files-from -T "$T/packed"

@@ -54,6 +54,27 @@ clear_tensor() {
     refused "/$third: its last MiB is all zeros" st-read -o "$T/a.ts" "$T/source"
 }
 
+@test "a hole in the middle of a shard: a segment that was never downloaded" {
+    shard=$T/source/model-00002-of-00003.safetensors
+    fallocate --punch-hole --offset $((1 << 20)) --length $((3 << 19)) "$shard" 2>/dev/null ||
+        skip 'this filesystem has no holes'
+    for run in "st-read $T/source" "st-read -n $T/source" "nvfp4-cast -n $T/source"; do
+        # shellcheck disable=SC2086
+        refused "/model-00002-of-00003.safetensors: has a hole at offset 1048576, .* in tensor [a-z0-9._]*: its download is not complete" \
+            $run -o "$T/a.ts"
+    done
+    st-read --allow-zeros -o "$T/a.ts" "$T/source"
+    # Of integers, as in the tail; and one that is smaller than a MiB.
+    safetensors "$T/ids.safetensors" \
+        '{"a.ids":{"dtype":"I32","shape":[524288],"data_offsets":[0,2097152]},"b.weight":{"dtype":"F32","shape":[1],"data_offsets":[2097152,2097156]}}'
+    truncate -s +2097152 "$T/ids.safetensors"
+    printf '\0\0\200\77' >>"$T/ids.safetensors"
+    st-read -o "$T/a.ts" "$T/ids.safetensors"
+    cp "$NANO/model-00002-of-00003.safetensors" "$shard"
+    fallocate --punch-hole --offset $((1 << 20)) --length $((1 << 19)) "$shard"
+    st-read -o "$T/a.ts" "$T/source"
+}
+
 @test "every program that works on a checkpoint's folder looks; those that report on it show what is there" {
     shard=$T/source/$third
     clear "$shard" "$(data_start "$shard")"
@@ -86,6 +107,25 @@ clear_tensor() {
     run v4-bf16 --allow-zeros "$T/source" "$T/bf16"
     [ "$status" -eq 0 ]
     [[ $output == *'fp8-dequant: weights or scales that are all zero: '*'mxfp4-unpack: weights or scales that are all zero: '* ]]
+}
+
+@test "what no stage reads: st-write counts and names matrices that are all zero, whenever they were written" {
+    amaxes "$T/amax.ts"
+    run v4-experts --amax "$T/amax.ts" "$NANO" "$T/right"
+    [ "$status" -eq 0 ]
+    [[ $output != *'all zero'* ]]
+    for name in layers.0.ffn.experts.5.w2.weight layers.0.attn.wkv.weight layers.1.ffn.experts.3.w1.weight; do
+        clear_tensor "$T/source/$(jq -r --arg name "$name" '.weight_map[$name]' "$NANO/model.safetensors.index.json")" $name
+    done
+    said='st-write: weights or scales that are all zero: 3, first layers\.0\.attn\.wkv\.weight'
+    run v4-experts --amax "$T/amax.ts" "$T/source" "$T/out"
+    [ "$status" -eq 0 ]
+    [[ $output =~ $said ]]
+    run v4-experts --jobs 2 --amax "$T/amax.ts" "$T/source" "$T/parts"
+    [ "$status" -eq 0 ]
+    [[ $output =~ $said ]]
+    run bash -c "st-read '$T/source' | st-write '$T/copy'"
+    [[ $output =~ $said ]]
 }
 
 @test "tensors of zeros in the middle of a shard: each stage that reads them counts and names them" {
@@ -126,7 +166,7 @@ clear_tensor() {
     st-read -o "$T/a.ts" "$T/bias"
 }
 
-@test "a pointer, a page or nothing in place of a file is named" {
+@test "a pointer, a page, zeros or nothing in place of a file is named" {
     pointer=$'version https://git-lfs.github.com/spec/v1\noid sha256:4d7a2146\nsize 12345\n'
     page=$' \n<!DOCTYPE html><html><title>Sign in</title></html>'
     for file in model-00002-of-00003.safetensors model.safetensors.index.json tokenizer.json config.json \
@@ -137,12 +177,30 @@ clear_tensor() {
         refused "source/$file: is a web page .*; download it again" st-read -o "$T/a.ts" "$T/source"
         echo '<?xml version="1.0"?><Error><Code>AccessDenied</Code></Error>' >"$T/source/$file"
         refused "source/$file: is a web page .*; download it again" st-read -n "$T/source"
+        clear "$T/source/$file" 0
+        refused "source/$file: begins with zeros only: a download made room for it, .*; download it again" \
+            st-read --allow-zeros -o "$T/a.ts" "$T/source"
+        for answer in 'Entry not found' 'Invalid username or password.' '{"error":"Repository not found"}' \
+            'Access to model deepseek-ai/DeepSeek-V4 is restricted.' '{"Code":10010205001,"Message":"record not found"}'; do
+            printf '%s' "$answer" >"$T/source/$file"
+            refused "source/$file: is a server's error message, .*; download it again" st-read -n "$T/source"
+        done
         : >"$T/source/$file"
         refused "source/$file: is empty; download it again" st-read -o "$T/a.ts" "$T/source"
         cp "$NANO/$file" "$T/source/$file"
     done
     printf '%s' "$pointer" >"$T/source/tokenizer.json"
     refused 'source/tokenizer.json: is a Git LFS pointer' st-tokenize --tokenizer "$T/source" --length 4 "$PWD/test/data/text/eval.jsonl"
+    # A part of it.
+    for file in model.safetensors.index.json tokenizer.json config.json; do
+        for size in 2 1000; do
+            head -c $size "$NANO/$file" >"$T/source/$file"
+            refused "source/$file: is cut off, or its end never arrived; download it again" st-read -n "$T/source"
+            truncate -s +4096 "$T/source/$file"
+            refused "source/$file: is cut off" st-read -n "$T/source"
+        done
+        cp "$NANO/$file" "$T/source/$file"
+    done
     # Of what no program reads, a pointer is a file as any other.
     printf '%s' "$pointer" >"$T/source/figure.png"
     cp "$NANO/tokenizer.json" "$T/source"

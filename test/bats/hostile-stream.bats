@@ -314,6 +314,35 @@ bad_all() {
     [ ! -e "$T/out" ]
 }
 
+@test "side files that programs would obey are neither read nor written, at any depth" {
+    names=(.git/config .GIT/config a/.git/config a/b/.git/hooks/post-checkout HEAD a/Head a/.cache/x a/__pycache__/model.pyc
+        __PYCACHE__/x a/.journal .partial/x .calib/x .envrc a/.vscode/tasks.json x/MODEL.SAFETENSORS/y
+        Model.Safetensors.Index.JSON)
+    for name in "${names[@]}"; do
+        side() { entry "files/$name" x; }
+        stream begin side tensors finish
+        bad 'entry files/.*: not a valid name of a side file'
+    done
+    # st-read leaves the same ones out.
+    cp -r "$NANO" "$T/c"
+    chmod -R u+w "$T/c"
+    for name in "${names[@]}"; do
+        mkdir -p "$T/c/$(dirname "$name")"
+        touch "$T/c/$name"
+    done
+    diff <(st-read "$NANO" | tar tf - | grep ^files/) <(st-read "$T/c" | tar tf - | grep ^files/)
+    # As deep as st-read goes.
+    deep=1/2/3/4/5/6/7/8/9/10/11/12/13/14/15/16
+    side() { entry files/$deep/x x; }
+    stream begin side tensors finish
+    st-write -q "$T/out" "$T/a.ts"
+    [ -s "$T/out/$deep/x" ]
+    rm -r "$T/out"
+    side() { entry files/$deep/17/x x; }
+    stream begin side tensors finish
+    bad 'not a valid name of a side file'
+}
+
 @test "shards that would take the place of other files" {
     for shard in config.json model.safetensors.index.json hf_quant_config.json x; do
         toc=$'a\tU8\t[4]\t'$shard$'\tdata\nb\tU8\t[2,3]\tm.safetensors\tdata\n'

@@ -126,6 +126,9 @@ given() {
         *article*) exec jq -c '{article: .text}' '$T/given/news.jsonl' ;;
         *) exec cat '$T/given/chats.jsonl' ;;
         esac"
+    # What is on the hub is here already, and DuckDB installed.
+    stand_in hf '[ "$1" = download ] && [ -d "$4" ]'
+    stand_in pipx true
     # One node, on which tasks run one after the other.
     cp pipelines/slurm/* "$T/given"
     stand_in sbatch 'for option; do
@@ -163,6 +166,14 @@ page_examples() {
          on && /^\.Bd -literal/ { literal = 1 }
          on && /^\.Dl / { print substr($0, 5) }' "$1" |
         sed "s/\\\\(aq/'/g; s/\\\\(dq/\"/g; s/\\\\(ti/~/g; s/\\\\(ha/^/g; s/\\\\&//g; s/\\\\-/-/g; s/\\\\e/\\\\/g"
+}
+
+# What a section of README.md shows as commands, each on a line. What begins with a program and a colon is output.
+readme_examples() {
+    awk -v section="## $1" '/^## / { on = $0 == section }
+         !/^    / { block = "" }
+         on && /^    / && !block { block = /^    [a-z-]+: / ? "output" : "commands" }
+         block == "commands" { print substr($0, 5) }' README.md | sed -e ':more' -e '/\\$/{' -e N -e 's/\\\n *//' -e 'b more' -e '}'
 }
 
 # What -h shows after "Examples:".
@@ -206,6 +217,21 @@ try() {
         examples=$(usage_examples "$name")
         [ -n "$examples" ] || { echo "$name: no examples" && wrong=1; }
         try "$name" "$examples" || wrong=1
+    done
+    [ -z "${wrong-}" ]
+}
+
+# For two GPUs, by which the bundled V4 checkpoint divides. The small V3 one has no tokenizer.
+@test "the commands in README.md run" {
+    given
+    jq -rs '.[0].text[:200]' test/data/text/eval.jsonl >"$T/given/book.txt"
+    jq -sc '.[0] | .text |= .[:200]' test/data/text/calib-prose.jsonl >"$T/given/news.jsonl"
+    head -n 1 test/data/tokenizer/chat.jsonl >"$T/given/chats.jsonl"
+    ln -s DeepSeek-V3 "$T/given/DeepSeek-R1"
+    for section in 'Convert a checkpoint' DeepSeek-V3 Calibrate; do
+        examples=$(readme_examples "$section" | sed 's/-n 8/-n 2/; s/^v3-nvfp4 --calib .*book.txt/v3-nvfp4 --input-scale 1/')
+        [ "$(wc -l <<<"$examples")" -ge 2 ]
+        try "$section" "$examples" || wrong=1
     done
     [ -z "${wrong-}" ]
 }

@@ -52,6 +52,44 @@ numbers() {
         "$T/pro/model.safetensors.index.json"
 }
 
+# elements CHECKPOINT: in all tensors.
+elements() {
+    table "$1" | cut -f3 | tr -d '[]' |
+        awk -F, '{ n = 1; for (i = 1; i <= NF; i++) n *= $i; all += n } END { printf "%.0f\n", all }'
+}
+
+@test "V3, V3.2 and Kimi-K2: as many tensors and elements as published" {
+    while read -r model tensors elements; do
+        mkckpt --model "$model" "$T/$model"
+        [ "$(jq '.weight_map | length' "$T/$model/model.safetensors.index.json")" = "$tensors" ]
+        [ "$(elements "$T/$model")" = "$elements" ]
+    done <<'PUBLISHED'
+v3 91991 684531386000
+v3.2 92425 685396921376
+kimi-k2 139644 1026470731056
+PUBLISHED
+}
+
+# The release's norms are F32, the bundled ones BF16.
+@test "from the bundled V3.2's config.json: the same names and shapes, and dtypes of matrices" {
+    mkckpt --model test/data/v3-tiny/ckpt/config.json "$T/a"
+    diff <(table test/data/v3-tiny/ckpt | cut -f1,3) <(table "$T/a" | cut -f1,3)
+    diff <(table test/data/v3-tiny/ckpt | grep ,) <(table "$T/a" | grep ,)
+}
+
+@test "V3.2, filled: sane numbers, amaxes that its recipes take, a model that runs" {
+    mkckpt --model test/data/v3-tiny/ckpt/config.json --fill --amax "$T/amax.ts" "$T/a"
+    run pipelines/v3-nvfp4 --amax "$T/amax.ts" "$T/a" "$T/out"
+    [ "$status" = 0 ]
+    run fp8-dequant -v -o "$T/bf16.ts" "$T/a"
+    [ "$status" = 0 ]
+    [[ $output != *NaN* ]]
+    amax-calib -q --tokens test/data/v3-tiny/golden/eval-ids.safetensors --samples 1 "$T/a" >"$T/calib.ts"
+    # Of an FP8 weight, the scales are in two binades.
+    st-stat --tsv "$T/a" | awk -F'\t' '/proj\.weight_scale_inv/ { n++; if (!($6 > 0) || $7 > 4 * $6) wrong = 1 }
+        END { exit wrong || !n }'
+}
+
 @test "fewer layers, another number, files of about one size" {
     mkckpt --model tiny --layers 3 --set n_routed_experts=4 --set num_nextn_predict_layers=0 --shards 2 "$T/a"
     [ "$(table "$T/a" | grep -c '^layers\.2\.ffn\.experts\..*\.weight')" = 12 ]

@@ -10,6 +10,7 @@ moved() {
         "$T/tree/.toc" >"$T/toc"
     mv "$T/toc" "$T/tree/.toc"
     tar tf "$T/inline.ts" >"$T/order"
+    unseal
     tar -C "$T/tree" --format=ustar --owner=0 --group=0 --no-recursion -cf "$T/moved.ts" -T "$T/order"
     st-write -q "$1" "$T/moved.ts"
 }
@@ -153,7 +154,9 @@ recipe_of() {
     [ "$(SEEKPIPE_RECIPES=$T/pipelines/recipes recipe_of "$NANO")" = mine ]
     [ "$(recipe_of "$NANO" --recipe "$T/pipelines/recipes/deepseek_v4/experts.json")" = mine ]
     run recipe_of "$NANO" --recipe other
-    [[ $output == *"deepseek_v4/other.json: no recipe 'other' for model type deepseek_v4: No such file"* ]]
+    [[ $output == *"no recipe 'other' for model type deepseek_v4, which has experts, full, mlp; a name with '/' is a recipe's file"* ]]
+    run recipe_of "$NANO" --recipe ./other
+    [[ $output == *'./other: No such file or directory'* ]]
     cp "$NANO"/*.safetensors "$T/bare"
     run recipe_of "$T/bare" --recipe other
     [[ $output == *"no recipe 'other': the source has no config.json, or one with a model_type that is not known here"* ]]

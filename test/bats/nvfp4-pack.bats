@@ -117,6 +117,7 @@ big() {
         truncate -s 16384 "$T/tree/layers.0.ffn.experts.0.$w.weight"
     done
     tar tf "$T/inline.ts" >"$T/order"
+    unseal
     tar -C "$T/tree" --format=ustar --no-recursion -cf "$T/zero.ts" -T "$T/order"
     amaxes "$T/amax.ts"
     pipeline "st-grep --invert weight_quantizer '$T/amax.ts' >'$T/inputs.ts'"

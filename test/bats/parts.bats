@@ -78,6 +78,7 @@ joined() {
         $4 = "model-00003-of-00003.safetensors" } 1' "$T/tree/.toc" >"$T/toc"
     mv "$T/toc" "$T/tree/.toc"
     tar tf "$T/a.ts" >"$T/order"
+    unseal
     tar -C "$T/tree" --format=ustar --no-recursion -cf "$T/moved.ts" -T "$T/order"
     st-write -q "$T/source" "$T/moved.ts"
     for stage in "nvfp4-cast -q --amax $T/amax.ts" "nvfp4-pack -q --amax $T/amax.ts" fp8-dequant; do
@@ -327,7 +328,7 @@ joined() {
 @test "killed when only its journal was left: another run with --overwrite is not taken for it" {
     strace -o /dev/null true 2>/dev/null || skip 'strace is missing, or may not trace'
     cast_whole
-    for call in unlinkat:when=5 unlinkat:when=6; do
+    for call in unlinkat:when=7 unlinkat:when=8; do
         st-read "$NANO" | st-write -q --overwrite "$T/out"
         for i in 1 2; do
             st-read --part $i/2 "$NANO" | nvfp4-cast -q --zero positive --amax "$T/amax.ts" | st-write -q --overwrite --part "$T/out"
@@ -392,9 +393,9 @@ joined() {
     cast_part 1/2
     cast_part 2/2
     truncate -s -1 "$T"/out.partial/part-1-of-2-*/model-00001-of-00003.safetensors
-    refused 'model-00001-of-00003.safetensors: wanted .* bytes' st-write --join "$T/out"
+    refused 'model-00001-of-00003.safetensors: it has 4337491 bytes, not 4337492; remove the folder' st-write --join "$T/out"
     rm "$T"/out.partial/part-1-of-2-*/model-00001-of-00003.safetensors
-    refused 'model-00001-of-00003.safetensors: wanted .* bytes, it is not there' st-write --join "$T/out"
+    refused 'model-00001-of-00003.safetensors is not there; remove its part' st-write --join "$T/out"
     [ ! -e "$T/out" ]
     rm -r "$T"/out.partial/part-1-of-2-*
     cast_whole
@@ -434,8 +435,15 @@ joined() {
     # But for time and rate, and experts in two parts.
     totals() { grep -E '^(in|out|files|lossless|input amaxes) '; }
     st-read "$NANO" | nvfp4-cast -q --amax "$T/amax.ts" | st-write "$T/whole" 2>&1 | totals >"$T/wanted"
-    for i in 1 2 3; do cast_part $i/3; done
-    st-write --join "$T/out" 2>&1 | totals | diff "$T/wanted" -
+    # What engines make of a part, of which one has no drafts, is nobody's question.
+    for i in 1 2 3; do
+        st-read --part $i/3 "$NANO" | nvfp4-cast -q --amax "$T/amax.ts" | st-write --part "$T/out" 2>"$T/part"
+        grep -q '^lossless' "$T/part"
+        ! grep -E '^(vLLM|SGLang|no engine)' "$T/part"
+    done
+    st-write --join "$T/out" 2>"$T/joined"
+    grep -q '^vLLM' "$T/joined"
+    totals <"$T/joined" | diff "$T/wanted" -
     [ "$(wc -l <"$T/wanted")" -eq 6 ]
 }
 

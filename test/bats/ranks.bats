@@ -292,3 +292,57 @@ two_machines() {
     [ "$codes" = '1 1' ]
     grep -q 'rank 1 of 3 connected, but this is a run of 2' "$T/0"
 }
+
+# greeting COUNT RANK CHANNEL: what a rank says first, with a number of zeros.
+greeting() {
+    local n
+    printf 'seekrnk2'
+    for n; do printf "\\0\\0\\0\\x$(printf %02x "$n")"; done
+    printf '%16s' '' | tr ' ' '\0'
+}
+
+@test "strangers do not end a run, nor keep it waiting; another user cannot join it" {
+    listens() { : >"/dev/tcp/127.0.0.1/$MASTER_PORT"; } 2>/dev/null
+    rank 0 2 "${calib[@]}" -q -o "$T/a.ts" "$NANO"
+    becomes listens
+    # Idle ones, more than are heard at a time; hellos of 20 bytes and without a proof.
+    (
+        for ((i = 0; i < 90; i++)); do exec {fd}<>"/dev/tcp/127.0.0.1/$MASTER_PORT"; done
+        : >"$T/idle"
+        exec sleep 60
+    ) 3>&- &
+    idle=$!
+    becomes test -e "$T/idle"
+    { printf seekrank && head -c 12 /dev/zero; } >"$T/hello"
+    cat "$T/hello" >"/dev/tcp/127.0.0.1/$MASTER_PORT"
+    { greeting 3 1 1 && head -c 32 /dev/zero; } >"$T/hello"
+    cat "$T/hello" >"/dev/tcp/127.0.0.1/$MASTER_PORT" || true
+    if [ "$(id -u)" = 0 ] && setpriv --reuid 65534 true; then
+        chmod 711 "$T"
+        RANK=1 WORLD_SIZE=2 run setpriv --reuid 65534 --clear-groups amax-calib --tokens /none "$NANO"
+        [[ $output == *'is another user'* || $output == *'Permission denied'* ]]
+    fi
+    rank 1 2 "${calib[@]}" -q "$NANO"
+    ended 0 1
+    kill "$idle"
+    cat "$T/0" "$T/1"
+    [ "$codes" = '0 0' ]
+    grep -Eq '^amax-calib\[0\]: [0-9]+ connections of strangers were dropped$' "$T/0"
+    "${calib[@]}" -q "$NANO" | cmp - "$T/a.ts"
+}
+
+@test "a secret: all have it, or are not of the run" {
+    listens() { : >"/dev/tcp/127.0.0.1/$MASTER_PORT"; } 2>/dev/null
+    SEEKPIPE_RANKS_SECRET=right rank 0 2 "${calib[@]}" -q -o "$T/a.ts" "$NANO"
+    becomes listens
+    for secret in wrong '' right2; do
+        SEEKPIPE_RANKS_SECRET=$secret rank 1 2 "${calib[@]}" -q "$NANO"
+        ended 1
+        [ "$codes" = 1 ]
+        grep -q 'is not of this run: what answers has another .SEEKPIPE_RANKS_SECRET' "$T/1"
+    done
+    SEEKPIPE_RANKS_SECRET=right rank 1 2 "${calib[@]}" -q "$NANO"
+    ended 0 1
+    [ "$codes" = '0 0' ]
+    "${calib[@]}" -q "$NANO" | cmp - "$T/a.ts"
+}

@@ -13,6 +13,16 @@ unconverted() {
     [ ! -e "$T/x.ts" ]
 }
 
+# prefixed SHARD: the same with model. before each name.
+prefixed() {
+    local length header
+    length=$(od -An -tu8 -N8 "$1")
+    header=$(tail -c +9 "$1" | head -c "$length" |
+        jq -c 'with_entries(if .key == "__metadata__" then . else .key = "model." + .key end)')
+    { le64 ${#header} && printf '%s' "$header" && tail -c +$((9 + length)) "$1"; } >"$1.new"
+    mv "$1.new" "$1"
+}
+
 @test "nothing to convert: experts in BF16, in FP8, in NVFP4 already" {
     amaxes "$T/amax.ts"
     pipeline "fp8-dequant '$NANO' | mxfp4-unpack >'$T/bf16.ts'"
@@ -47,6 +57,21 @@ unconverted() {
         "$(printf '\\x3f%.0s' {1..32})"
     cp "$NANO/config.json" "$T"
     unconverted 'here they are like model\.layers\.0\.mlp\.experts\.0\.gate_proj;' nvfp4-cast "$T/hf.safetensors"
+}
+
+@test "names that the family does not know: said by all three ways to input scales, and by the forward pass" {
+    cp -r "$NANO" "$T/source"
+    rm "$T/source/model.safetensors.index.json"
+    for shard in "$T/source"/*.safetensors; do prefixed "$shard"; done
+    for way in '--input-scale 1' "--amax $NANO_AMAX"; do
+        # shellcheck disable=SC2086 # options are words
+        run v4-experts $way "$T/source" "$T/out"
+        [ "$status" -eq 1 ]
+        [[ ${lines[0]} == *'source: nothing to convert: '*'here they are like model.layers.0.ffn.experts.0.w1;'* ]]
+    done
+    run v4-experts --calib test/data/text/eval.jsonl --samples 1 --length 8 "$T/source" "$T/out"
+    [ "$status" -eq 1 ]
+    [[ $output == *' is missing; names here are like model.'*", and the forward pass needs the release's own"* ]]
 }
 
 @test "nothing to convert: v4-experts says so before it calibrates, and writes nothing" {
@@ -153,7 +178,7 @@ download() {
     [ "$(st-read -n "$one" | tar xOf - .stream | jq -r .scope)" = 'without model-00002-of-00003.safetensors' ]
     run v4-experts --amax "$NANO_AMAX" "$one" "$T/out"
     [ "$status" -eq 1 ]
-    [[ $output == *'is only a part of a checkpoint (without model-00002-of-00003.safetensors)'*--partial* ]]
+    [[ $output == *'is only a part of a checkpoint (without model-00002-of-00003.safetensors)'*--partial*'a whole one is read from its folder'* ]]
     [ -z "$(find "$T" -name 'out*')" ]
     pipeline "st-read '$one' | st-write -q --partial '$T/part'"
     # All of them, and a file that holds all of it.
@@ -230,7 +255,7 @@ rank() {
     { grep 'a.*scale' "$T/entries/.toc" && grep 'a.*weight' "$T/entries/.toc"; } >"$T/toc"
     mv "$T/toc" "$T/entries/.toc"
     printf '%s\n' .stream .toc files/config.json .end >"$T/entries.list"
-    jq -c '.tensors = 0 | .bytes = 0 | .plan = true' "$T/entries/.end" >"$T/end" && mv "$T/end" "$T/entries/.end"
+    jq -c '.tensors = 0 | .bytes = 0 | .plan = true | del(.digest)' "$T/entries/.end" >"$T/end" && mv "$T/end" "$T/entries/.end"
     tar -C "$T/entries" --format=ustar --no-recursion -cf "$T/other.ts" -T "$T/entries.list"
     for program in fp8-dequant "st-stat --values"; do
         # shellcheck disable=SC2086 # options
@@ -247,9 +272,10 @@ lacking() {
 
 # incomplete PATTERN: nothing that reads $T/less as a whole checkpoint goes on.
 incomplete() {
-    for program in "nvfp4-cast -n" "nvfp4-pack -n" fp8-dequant "mxfp4-unpack -n"; do
+    for program in "nvfp4-cast -n" "nvfp4-pack -n" fp8-dequant "mxfp4-unpack -n" \
+        "amax-merge $T/amax.ts --model" "amax-merge --input-scale 1 --model"; do
         # shellcheck disable=SC2086 # options
-        refused "less: $1; is the download complete\?" $program -o "$T/x.ts" "$T/less"
+        refused "less: $1; is the download complete\?" $program "$T/less" -o "$T/x.ts"
     done
     st-read "$T/less" >"$T/less.ts"
     refused "less\.ts: $1; " st-write -n "$T/out" "$T/less.ts"
@@ -258,7 +284,12 @@ incomplete() {
 }
 
 @test "layers, experts and matrices that config.json counts, but that are not there" {
+    amaxes "$T/amax.ts"
+    random_ids "$T/tokens.safetensors" 1 8
     lacking 'lacks layers\.2' '^layers[.]2[.]'
+    for program in amax-calib st-eval; do
+        refused 'less: lacks layers\.2; is the download complete' $program -n --tokens "$T/tokens.safetensors" "$T/less"
+    done
     lacking 'lacks layers\.3\.ffn\.experts\.15' '^layers[.]3[.]ffn[.]experts[.]15[.]'
     lacking 'lacks layers\.0\.ffn\.experts\.0\.w2\.weight' '^layers[.]0[.]ffn[.]experts[.]0[.]w2[.]'
     lacking 'lacks layers\.0\.ffn\.experts\.0, layers\.0\.ffn\.experts\.1, layers\.0\.ffn\.experts\.2 and 13 more' \
@@ -269,6 +300,20 @@ incomplete() {
     lacking 'lacks layers\.1\.attn\.wo_b\.weight' '^layers[.]1[.]attn[.]wo_b[.]'
     lacking 'lacks head\.weight' '^head'
     lacking 'lacks mtp\.0\.ffn\.experts\.7' '^mtp[.]0[.]ffn[.]experts[.]7[.]'
+    # What config.json says that some layers have.
+    lacking 'lacks layers\.0\.ffn\.gate\.tid2eid' '^layers[.]0[.]ffn[.]gate[.]tid2eid'
+    lacking 'lacks layers\.2\.ffn\.gate\.bias' '^layers[.]2[.]ffn[.]gate[.]bias'
+    lacking 'lacks layers\.2\.attn\.compressor\.ape, .* and 1 more' '^layers[.]2[.]attn[.]compressor'
+    lacking 'lacks layers\.3\.attn\.indexer\.wq_b\.weight' '^layers[.]3[.]attn[.]indexer[.]wq_b'
+    lacking 'lacks mtp\.0\.e_proj\.weight' '^mtp[.]0[.]e_proj'
+    # Not the calibration is to blame.
+    rm -rf "$T/less"
+    cp -r "$NANO" "$T/less"
+    jq 'del(.weight_map[(.weight_map | keys[] | select(startswith("layers.1.ffn.experts.3.")))])' \
+        "$NANO/model.safetensors.index.json" >"$T/less/model.safetensors.index.json"
+    run v4-experts --amax "$NANO_AMAX" "$T/less" "$T/out"
+    [ "$status" -eq 1 ]
+    [[ $output == *'lacks layers.1.ffn.experts.3; is the download complete?'* ]]
     pipeline "st-grep --invert '^mtp' '$NANO' | st-write -q --partial '$T/trunk'"
     v4-experts -q --amax "$NANO_AMAX" "$T/trunk" "$T/whole"
 }
@@ -331,9 +376,12 @@ but config.json's moe_intermediate_size is 32" nvfp4-cast -n "$T/v41"
 }
 
 @test "config.json counts other layers and experts than there are" {
+    amaxes "$T/amax.ts"
     counted 'lacks layers\.4' '.num_hidden_layers = 5'
     counted 'lacks layers\.4, layers\.5, layers\.6 and [0-9]+ more' '.num_hidden_layers = 1e9 + 1'
     counted 'lacks layers\.0\.ffn\.experts\.16, layers\.1.* and 2 more' '.n_routed_experts = 17'
+    counted 'has layers, but config\.json.s num_hidden_layers is "4"' '.num_hidden_layers = "4"'
+    counted 'has layers, but config\.json.s num_hidden_layers is 0' '.num_hidden_layers = 0'
     counted "has a layer 3, but config\.json's num_hidden_layers is 3" '.num_hidden_layers = 3'
     counted "has layers\.0\.ffn\.experts\.8, but config\.json's n_routed_experts is 8" '.n_routed_experts = 8'
     counted 'lacks layers\.4' '{model_type, text_config: (.num_hidden_layers = 5)}'

@@ -155,3 +155,10 @@ signalled() {
         rm -r "$T/out"
     done
 }
+
+@test "a terminal that stops what prints in the background does not stop the script" {
+    command -v script >/dev/null || skip 'script, of util-linux, is missing'
+    timeout -k 1 60 script -qec "stty tostop; v4-experts --amax '$NANO_AMAX' '$NANO' '$T/out'" "$T/typed" </dev/null >"$T/said"
+    grep -q 'lossless MXFP4->NVFP4' "$T/said"
+    [ -e "$T/out/config.json" ]
+}

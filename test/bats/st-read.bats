@@ -115,6 +115,7 @@ shards_of() {
         "$T/tree/.toc" >"$T/toc"
     mv "$T/toc" "$T/tree/.toc"
     tar tf "$T/a.ts" >"$T/order"
+    unseal
     tar -C "$T/tree" --format=ustar --no-recursion -cf "$T/moved.ts" -T "$T/order"
     st-write -q "$T/source" "$T/moved.ts"
     for i in 1 2 3; do

@@ -6,6 +6,8 @@ load craft
 
 TEXT=$PWD/test/data/text
 CHAT=$PWD/test/data/tokenizer/chat.jsonl
+CHAT_V3=$PWD/test/data/tokenizer/chat-v3.jsonl
+TEMPLATES=$PWD/test/data/tokenizer/templates.json
 
 # tokenize ...: with the bundled checkpoint's tokenizer.
 tokenize() {
@@ -189,6 +191,98 @@ END
     diff "$T/texts" <(jq -c .golden "$CHAT")
 }
 
+# tokenizer_of STYLE [TEMPLATE]: $T/t is v4-nano's tokenizer with a V3's config.json and the chat template of a
+# release, or this one; v3.2 has none.
+tokenizer_of() {
+    local type=deepseek_v3
+    [ "$1" != v3.2 ] || type=deepseek_v32
+    mkdir -p "$T/t"
+    cp "$NANO/tokenizer.json" "$T/t"
+    jq -nc --arg type $type '{model_type: $type}' >"$T/t/config.json"
+    jq -c --arg style "$1" --arg template "${2-}" --slurpfile templates "$TEMPLATES" \
+        '.chat_template = (if $template == "" then $templates[0][$style] else $template end)' \
+        "$NANO/tokenizer_config.json" >"$T/t/tokenizer_config.json"
+}
+
+@test "conversations as the chat templates of V2.5, V3, R1 and V3.1 write them, and V3.2's encoder" {
+    local style count=0
+    for style in v2.5 v3 v3-0324 r1-first r1 r1-0528 v3.1 v3.1-terminus v3.2; do
+        tokenizer_of $style
+        jq -c --arg style $style '.golden |= with_entries(select(.key | split(",") | index($style))) |
+            select(.golden != {})' "$CHAT_V3" >"$T/cases.jsonl"
+        st-tokenize -q --tokenizer "$T/t" "$T/cases.jsonl" | st-tokenize --tokenizer "$T/t" --decode | jq -c .text >"$T/texts"
+        diff "$T/texts" <(jq -c '.golden[]' "$T/cases.jsonl") || { echo "$style" && return 1; }
+        count=$((count + $(wc -l <"$T/texts")))
+    done
+    [ "$count" = 145 ]
+}
+
+@test "which release a chat template is, with other white space and quotes, or in a file of its own" {
+    echo '{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "<think>c</think>b"}]}' >"$T/a.jsonl"
+    text() { st-tokenize --tokenizer "$T/t" "$T/a.jsonl" | st-tokenize --tokenizer "$T/t" --decode | jq -r .text; }
+    want='<｜User｜>a<｜Assistant｜><think>c</think>b<｜end▁of▁sentence｜>'
+    tokenizer_of v3.1 "$(jq -r '."v3.1"' "$TEMPLATES" | sed -E "s/%\}\{/%}\n  {/g; s/'/\"/g")"
+    [ "$(text)" = "$want" ]
+    tokenizer_of v3
+    jq -j '."v3.1"' "$TEMPLATES" >"$T/t/chat_template.jinja"
+    [ "$(text)" = "$want" ]
+    rm "$T/t/chat_template.jinja"
+    # Another string, other text, a part that no release combines: unknown.
+    for change in "s/'<｜User｜>'/'<｜User｜>Hi '/" 's/^/Hi /' 's/ns\.is_first_sp/ns.first/g' \
+        "s/split('<\/think>', 1)\[1\]/split('<\/think>')[-1]/"; do
+        tokenizer_of v3.1 "$(jq -r '."v3.1"' "$TEMPLATES" | sed "$change")"
+        refused 'the format of messages is unknown: .* convert messages to text first' \
+            st-tokenize --tokenizer "$T/t" "$T/a.jsonl"
+    done
+    tokenizer_of none # a V3 without a template, though with V4's tokens
+    refused 'the format of messages is unknown' st-tokenize --tokenizer "$T/t" "$T/a.jsonl"
+    tokenizer_of v3.2 '{{ messages }}' # a V3.2 with another one
+    refused 'the format of messages is unknown' st-tokenize --tokenizer "$T/t" "$T/a.jsonl"
+}
+
+@test "tools of V3.1 as its model card describes them; V3 and R1 have none" {
+    echo '{"messages": [{"role": "system", "content": "s"}, {"role": "user", "content": "a"}], "tools": [{"function":
+        {"name": "f", "description": "d", "parameters": {"a": 1e-5}}}, {"function": {"name": "g"}}]}' | jq -c . >"$T/a.jsonl"
+    tokenizer_of v3.1
+    st-tokenize --tokenizer "$T/t" "$T/a.jsonl" | st-tokenize --tokenizer "$T/t" --decode | jq -r .text >"$T/text"
+    diff "$T/text" - <<'END'
+s
+
+## Tools
+You have access to the following tools:
+
+### f
+Description: d
+
+Parameters: {"a": 1e-05}
+
+### g
+Description: 
+
+Parameters: {}
+
+IMPORTANT: ALWAYS adhere to this exact format for tool use:
+<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>tool_call_name<｜tool▁sep｜>tool_call_arguments<｜tool▁call▁end｜>{additional_tool_calls}<｜tool▁calls▁end｜>
+
+Where:
+- `tool_call_name` must be an exact match to one of the available tools
+- `tool_call_arguments` must be valid JSON that strictly follows the tool's Parameters Schema
+- For multiple tool calls, chain them directly without separators or spaces<｜User｜>a
+END
+    for style in v3 v3-0324 r1 r1-0528; do
+        tokenizer_of $style
+        refused "line 1: the templates of V3 and R1 write no tools; .* leave 'tools' out" \
+            st-tokenize --tokenizer "$T/t" "$T/a.jsonl"
+    done
+    echo '{"messages": [{"role": "developer", "content": "a"}]}' >"$T/b.jsonl"
+    refused 'messages.0.: only .* have developers' st-tokenize --tokenizer "$T/t" "$T/b.jsonl"
+    tokenizer_of v3.2
+    echo '{"messages": [{"role": "user", "content": "a"}, {"role": "tool", "content": "b"}]}' >"$T/b.jsonl"
+    refused 'messages.1.: a tool.s result without a call' st-tokenize --tokenizer "$T/t" "$T/b.jsonl"
+    echo '{"messages": [{"role": "latest_reminder", "content": "a"}]}' >"$T/b.jsonl"
+    refused 'messages.0.: V3.2.s rules have no reminders' st-tokenize --tokenizer "$T/t" "$T/b.jsonl"
+}
+
 @test "who decides how messages are written: config.json, V4's and V4.1's tokens, a template of DeepSeek's; or it is an error" {
     # tokenizer MODEL_TYPE TEMPLATE [FILTER]: v4-nano's, changed, with the one and the other beside it.
     tokenizer() {
@@ -201,7 +295,7 @@ END
     }
     texts() { st-tokenize --tokenizer "$T/t" "$@" | tokenize --decode | jq -r .text; }
     echo '{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b", "reasoning_content": "c"}]}' >"$T/a.jsonl"
-    v31="{{'<｜User｜>'}}{{'<｜Assistant｜>'}}{{'</think>'}}"
+    v31=$(jq -r '."v3.1"' "$TEMPLATES")
     v4='<｜User｜>a<｜Assistant｜><think>c</think>b<｜end▁of▁sentence｜>'
     without='.added_tokens |= map(select(.content != "<｜latest_reminder｜>"))'
     for template in '' "$v31" '<|im_start|>'; do
@@ -213,7 +307,7 @@ END
         [ "$(texts "$T/a.jsonl")" = "$v4" ]
     done
     tokenizer '' "$v31" "$without"
-    [ "$(texts "$T/a.jsonl")" = '<｜User｜>a<｜Assistant｜></think>b<｜end▁of▁sentence｜>' ]
+    [ "$(texts "$T/a.jsonl")" = '<｜User｜>a<｜Assistant｜><think>c</think>b<｜end▁of▁sentence｜>' ]
     for template in '' '<|im_start|>'; do
         tokenizer '' "$template" "$without"
         refused 'the format of messages is unknown: .* convert messages to text first' \
@@ -299,6 +393,11 @@ END
     fails "$T/a.txt: line 2, offset 5: not UTF-8 (byte 0xff)" --length 8 "$T/a.txt"
     printf 'a\0b\n' | iconv -t UTF-16 >"$T/b.txt"
     fails "line 1, offset 0: not UTF-8" --length 8 "$T/b.txt"
+    # UTF-8 by chance.
+    printf 'ab\nc\n' | iconv -t UTF-16LE >"$T/c.txt"
+    fails "$T/c.txt: line 1, offset 1: a NUL byte; it is UTF-16, an archive or another binary file" --length 8 "$T/c.txt"
+    tar -C "$T" -czf "$T/a.tar.gz" c.txt
+    fails "$T/a.tar.gz: line 1, offset 5: a NUL byte" --length 8 "$T/a.tar.gz"
     printf '{"text": "a"}\n{"text": "b"\n' >"$T/b.jsonl"
     fails "$T/b.jsonl: line 2: " "$T/b.jsonl"
     echo '{"body": "a"}' >"$T/c.jsonl"
@@ -366,7 +465,7 @@ END
     array '[{"text":"a"},\n\n{"text":"b"} {"text":"c"}]' && fails 'line 3: wanted a comma' "$T/a.json"
     array '[{"text":"a"}]\nx' && fails 'line 2: text after the array' "$T/a.json"
     array '[{"text":"a"},]' && fails 'line 1: ' "$T/a.json"
-    array '["a"]' && fails 'line 1: ' "$T/a.json"
+    array '["a"]' && fails 'line 1: a row must be a JSON object, such as {"text": "..."}' "$T/a.json"
     array '[{"text":"a"},\n{"text":1]' && fails 'line 2: ' "$T/a.json"
     array '[{"text":"\xff"}]' && fails 'line 1, offset 10: not UTF-8' "$T/a.json"
     for pack in gzip 'zstd -q'; do

@@ -66,3 +66,23 @@ END
     [[ $output == *layers.2.ffn.experts.4.w1.input_quantizer._amax* ]]
     [[ $output != *layers.2.ffn.experts.5.w1.input_quantizer._amax* ]]
 }
+
+@test "--mtp: each block takes the states after the norm before it; losses are those of an independent reference" {
+    load v3
+    v3_mtp_checkpoint "$T/model"
+    v3_mtp_ids "$T/ids.safetensors"
+    # test/data/v3-mtp/reference.py; with states before that norm, the second loss would be 4.71035.
+    st-eval -q -j 1 --mtp --json --tokens "$T/ids.safetensors" "$T/model" |
+        jq -e '[.mean_nll, .mtp[].mean_nll] as $got | [4.62128, 4.80609, 5.16770] | to_entries |
+            all(($got[.key] - .value | fabs) <= 0.005)'
+}
+
+@test "amax-calib --mtp needs the norm before MTP" {
+    load v3
+    v3_mtp_checkpoint "$T/model"
+    v3_mtp_ids "$T/ids.safetensors"
+    amax-calib -q --mtp --tokens "$T/ids.safetensors" "$T/model" >/dev/null
+    st-read "$T/model" | st-grep --invert '^model.norm' >"$T/less.ts"
+    refused 'model.norm.weight' amax-calib --mtp --tokens "$T/ids.safetensors" "$T/less.ts"
+    amax-calib -q --tokens "$T/ids.safetensors" "$T/less.ts" >/dev/null
+}

@@ -191,6 +191,15 @@ like_config() {
         st-stat --tsv | awk -F'\t' '$1 == "model.layers.1.self_attn.q_a_proj.weight" { print $7 }' | grep -qx 448
 }
 
+@test "by hand: for a recipe without FP8-per-tensor, fp8-pack reads no amaxes and passes everything" {
+    v3_checkpoint "$T/v3"
+    fp8-dequant --recipe mlp-wo -o "$T/bf16.ts" "$T/v3"
+    fp8-pack --recipe mlp-wo --amax /dev/null -o "$T/same.ts" "$T/bf16.ts"
+    [ "$(st-sum --each "$T/same.ts")" = "$(st-sum --each "$T/bf16.ts")" ]
+    # Amaxes that are null would mean a plan.
+    st-ls --header "$T/same.ts" | jq -e '.history[-1] | .program == "fp8-pack" and (has("amax") | not)'
+}
+
 @test "by hand: bad input, in one line" {
     v3_checkpoint "$T/v3"
     v3_dump "$T/amax.safetensors"
@@ -225,10 +234,10 @@ like_config() {
     done
     run v3-nvfp4 --amax "$T/amax.ts" "$NANO" "$T/out"
     [ "$status" -eq 1 ]
-    [[ ${lines[0]} == *"no recipe 'mlp-wo' for model type deepseek_v4"* ]]
+    [[ ${lines[0]} == *"no recipe 'mlp-wo' for model type deepseek_v4, which has experts, full, mlp; "* ]]
     run v4-experts --amax "$T/amax.ts" "$T/v3" "$T/out"
     [ "$status" -eq 1 ]
-    [[ $output == *'nothing to convert: model.layers.1.mlp.experts.'*' is FP8, not MXFP4'* ]]
+    [[ $output == *'nothing to convert: model.layers.1.mlp.experts.'*' is FP8, not MXFP4; nvfp4-pack quantizes it to NVFP4 (v3-nvfp4)'* ]]
 }
 
 @test "by hand: side files come along, a dry run writes nothing" {

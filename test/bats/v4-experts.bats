@@ -338,6 +338,14 @@ copy() {
         "${small[@]}" --amax "$NANO_AMAX" --eval "$TEXT/eval.jsonl" "$T/source"
 }
 
+@test "a folder for temporary files that is none" {
+    for tmpdir in /proc "$T/none"; do
+        TMPDIR=$tmpdir run v4-experts -n --input-scale 1 "$NANO" "$T/out"
+        [ "$status" -eq 1 ]
+        [ "$output" = "v4-experts: $tmpdir: no folder can be made there; name another one in TMPDIR" ]
+    done
+}
+
 @test "wrong command lines exit 2" {
     run v4-experts "$NANO" "$T/out"
     [ "$status" -eq 2 ]
@@ -580,6 +588,52 @@ flip() {
             [ "$status" -eq 2 ]
             [[ $output == *'looks like an option'* ]]
         done
+    done
+}
+
+@test "--save-amax, --summary and --moments: no file that is read, nor in the way of the checkpoint" {
+    cp -r "$NANO" "$T/source"
+    cp -r "$NANO_AMAX" "$T/amax"
+    cp "$TEXT/eval.jsonl" "$T/text.jsonl"
+    ln -s source "$T/link"
+    ln "$T/text.jsonl" "$T/same.jsonl"
+    cp -r "$T/source" "$T/amax" "$T/text.jsonl" "$T/same.jsonl" -t "$(mktemp -d "$T/before.XXXX")"
+    # apart WORDS OPTION...: is refused, with -n as well, before anything is read or written.
+    apart() {
+        local words=$1 plan
+        for plan in '' -n; do
+            # shellcheck disable=SC2086 # none, or one
+            run v4-experts $plan "${@:2}" "$T/source" "$T/out"
+            echo "${*:2}: $output"
+            [ "$status" -eq 2 ]
+            [[ ${lines[0]} == "v4-experts: --"*": $words"* ]]
+        done
+    }
+    for option in --save-amax --summary; do
+        own=(--calib "$T/text.jsonl" --samples 1 --length 8 "$option")
+        apart "$T/source/config.json is read; name another file" "${own[@]}" "$T/source/config.json"
+        apart "$T/link/model-00002-of-00003.safetensors is read" "${own[@]}" "$T/link/model-00002-of-00003.safetensors"
+        apart "$T/source/new is in the source's folder" "${own[@]}" "$T/source/new"
+        apart "$T/link/new is in the source's folder" "${own[@]}" "$T/link/new"
+        apart "$T/same.jsonl is read" "${own[@]}" "$T/same.jsonl"
+        for name in out out.partial out.calib out.replaced ./out; do
+            apart "$T/$name is where the checkpoint is made" "${own[@]}" "$T/$name"
+        done
+    done
+    apart "$T/same.jsonl is read" --input-scale 1 --eval "$T/text.jsonl" --summary "$T/same.jsonl"
+    apart "$T/amax/amax_dict_rank0-mp1.pt is read" --amax "$T/amax" --summary "$T/amax/amax_dict_rank0-mp1.pt"
+    own=(--calib "$T/text.jsonl" --samples 1 --length 8 --lossy --scale-search hessian --moments)
+    apart "$T/source is in the source's folder" "${own[@]}" "$T/source"
+    apart "$T/out is where the checkpoint is made" "${own[@]}" "$T/out"
+    apart "$T/text.jsonl is read" "${own[@]}" "$T/text.jsonl"
+    apart "$T/none/new: its folder is not there" "${own[@]}" "$T/none/new"
+    [ ! -e "$T/out" ]
+    diff -r "$T"/before.*/source "$T/source"
+    diff -r "$T"/before.*/amax "$T/amax"
+    cmp "$TEXT/eval.jsonl" "$T/text.jsonl"
+    # Beside dumps, a report may lie, and be made again.
+    for _ in 1 2; do
+        v4-experts -q --overwrite --amax "$T/amax" --summary "$T/amax/summary.txt" "$T/source" "$T/out"
     done
 }
 

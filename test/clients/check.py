@@ -1,7 +1,8 @@
-"""check.py: make every kind of checkpoint that the pipelines write, let the clients read them, compare their
-verdicts with st-verify's, and write test/reports/clients.md. test/clients/run starts it.
+"""check.py [JOB...]: make every kind of checkpoint that the pipelines write, let the clients read them, compare
+their verdicts with st-verify's, and write test/reports/clients.md. test/clients/run starts it.
 
-WORK names a folder that keeps the checkpoints for the next run."""
+A job is one of those that jobs() names. With jobs named, only these run, and no report is written. WORK names a
+folder that keeps the checkpoints for the next run."""
 
 import json
 import os
@@ -9,9 +10,12 @@ import pathlib
 import subprocess
 import sys
 import tempfile
+import textwrap
 from concurrent.futures import ThreadPoolExecutor
 
+import v3
 from faults import FAULTS, Copy
+from report import Checks, text
 
 HERE = pathlib.Path(__file__).resolve().parent
 DATA = pathlib.Path("test/data/v4-nano")
@@ -31,41 +35,23 @@ ENGINES = {"vllm": "vLLM", "sglang": "SGLang", "transformers": "transformers"}  
 MARK = "CHECK "
 
 
-class Checks:
-    """The results of one job, or of all."""
-
-    def __init__(self):
-        self.count = {"passed": 0, "failed": 0, "skipped": 0}
-        self.rows, self.versions = [], {}
-
-    def join(self, other):
-        for result, n in other.count.items():
-            self.count[result] += n
-        self.rows += other.rows
-        self.versions |= other.versions
-
-    def add(self, result, subject, client, what):
-        """A check's result: passed, failed or skipped."""
-        self.count[result] += 1
-        self.rows.append((subject, client, what, result))
-        print(f"{result:8}{subject}: {client}: {what}", flush=True)
-
-    def summary(self):
-        return ", ".join(f"{n} {result}" for result, n in self.count.items())
-
-
 def made(command):
     return subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True).stdout
 
 
-def make(work):
-    """The folder of each checkpoint, and that of its BF16 values. One that is there is complete already."""
+def make(commands):
+    """commands: {name: (command, folder)}. The folder of each checkpoint, and that of its BF16 values. One that is
+    there is complete already."""
     folders = {}
-    for name, command in MADE.items():
-        folder = work / name.replace(", ", "-").replace(" ", "-")
-        made(["pipelines/" + command[0], "-q", *command[1:], DATA / "ckpt", folder])
-        folders[name] = folder, folder if name == "bf16" else unpack(folder)
+    for name, (command, folder) in commands.items():
+        made(["pipelines/" + command[0], "-q", *command[1:], folder])
+        folders[name] = folder, folder if name.endswith("bf16") else unpack(folder)
     return folders
+
+
+def v4_commands(work):
+    return {name: ([*command, DATA / "ckpt"], work / name.replace(", ", "-").replace(" ", "-"))
+            for name, command in MADE.items()}
 
 
 def unpack(folder):
@@ -91,7 +77,7 @@ def run(checks, client, script, arguments):
             checks.versions |= message.get("versions", {})
             yield case, message
     if process.returncode:
-        checks.add("failed", script, client, f"ended with {process.returncode}: {last[:200]}")
+        checks.add("failed", script, client, f"ended with {process.returncode}: {textwrap.shorten(last, 200)}")
 
 
 def expected(folder):
@@ -103,28 +89,24 @@ def expected(folder):
 
 def judge(checks, subject, engine, draft, verdict, why, want):
     """What a client did, against what st-verify says that it does."""
-    what = ("with its drafts, " if draft else "") + verdict + (f": {why}" if why else "")
     said, rule = want[engine, draft]
-    if said == "not known":
-        checks.add("skipped", subject, ENGINES[engine], f"{what}; st-verify does not know")
-    else:
-        agree = said == verdict
-        checks.add("passed" if agree else "failed", subject, ENGINES[engine],
-                   what + ("" if agree else f"; but st-verify says {said}" + (f": {rule}" if rule else "")))
+    result = "skipped" if said == "not known" else "passed" if said == verdict else "failed"
+    what = (f": {why}" if why else "") + (f"; but st-verify says {said}" if said != verdict else "")
+    checks.verdict(result, subject, ENGINES[engine], draft, verdict, what + (f": {rule}" if said != verdict and rule else ""))
 
 
-def let_engines_load(checks, engine, subjects, drafts):
-    """subjects: {name: (folder, unpacked)}"""
+def let_engines_load(checks, engine, subjects, drafts, script="client"):
+    """subjects: {name: (folder, unpacked)}. A draft is tried where the trunk loads."""
     cases, wants = [], {name: expected(folder) for name, (folder, _) in subjects.items()}
     for name, (folder, unpacked) in subjects.items():
-        for draft in (False, True) if drafts else (False,):
+        for draft in (False, True) if drafts and wants[name][engine, False][0] == "loads" else (False,):
             cases.append(f"{name}|{draft}={folder},{unpacked}" + (",draft" if draft else ""))
     judged = set()
-    for case, message in run(checks, ENGINES[engine], f"{engine}_client.py", cases):
+    for case, message in run(checks, ENGINES[engine], f"{engine}_{script}.py", cases):
         name, _, draft = (case or "").partition("|")
         if "verdict" in message:
             judged.add(case)
-            why = " ".join(message["why"].split())[:160]
+            why = textwrap.shorten(message["why"], 200, placeholder=" ...")
             judge(checks, name, engine, draft == "True", message["verdict"], why, wants[name])
         elif "ok" in message:
             checks.add("passed" if message["ok"] else "failed", name, ENGINES[engine], message["what"])
@@ -156,56 +138,57 @@ def check_reference(checks, work):
         plain_checks(checks, "Model Optimizer", "reference.py", [script, work], "altered checkpoints")
 
 
-def table(out, rows):
-    out.write("| checkpoint | client | what was checked | result |\n|---|---|---|---|\n")
-    for row in rows:
-        out.write("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |\n")
-
-
-def write_report(checks, faults):
-    with open(REPORT, "w") as out:
-        out.write("# Clients\n\nThe code of serving engines and libraries reads what the pipelines make of the test "
-                  "model, on a CPU: everything up to the kernels. Verdicts are those that the client's loader came to, "
-                  "compared with st-verify's; a check passes if they agree. A draft that is *loaded silently wrong* is "
-                  "so expected: no checkpoint serves vLLM and SGLang with speculation.\n\n"
-                  "`make check-clients` writes this report.\n\n")
-        out.write(", ".join(f"{name} {version}" for name, version in sorted(checks.versions.items())) + "\n\n")
-        out.write(f"{checks.summary()}\n\n## Checkpoints\n\n")
-        table(out, [row for row in checks.rows if row[0] not in faults])
-        out.write("\n## Planted faults\n\nCopies of `experts`, each with one fault.\n\n")
-        table(out, [row for row in checks.rows if row[0] in faults])
+def v3_jobs(work, faults):
+    """Those of V3's family; adds its planted faults to `faults`."""
+    folders = make(v3.made(work))
+    if not folders:
+        return {"v3": lambda checks: checks.add("skipped", "v3", "all", f"{v3.FIXTURES} has no fixtures of V3")}
+    planted = v3.plant(work, folders["v3, default"])
+    faults.update(planted)
+    return {
+        "vllm-v3": lambda checks: let_engines_load(checks, "vllm", folders, True, "v3"),
+        "sglang-v3": lambda checks: let_engines_load(checks, "sglang", folders, True, "v3"),
+        "transformers-v3": lambda checks: let_engines_load(checks, "transformers", folders, False, "v3"),
+        "vllm-v3-faults": lambda checks: let_engines_load(checks, "vllm", planted, True, "v3"),
+        "sglang-v3-faults": lambda checks: let_engines_load(checks, "sglang", planted, True, "v3"),
+    }
 
 
 def jobs(work):
     """What can run at the same time, each a function of Checks; and the names of the planted faults."""
-    folders = make(work)
+    folders = make(v4_commands(work))
     faults = plant_faults(work, folders["experts"])
+    every_fault = dict(faults)
     cases = [f"{name}={folder},{unpacked}" for name, (folder, unpacked) in folders.items()]
     layer = [folders["experts"][0], folders["bf16"][0], DATA / "golden/eval-ids.safetensors", work]
-    return [
-        lambda checks: let_engines_load(checks, "vllm", folders, True),
-        lambda checks: let_engines_load(checks, "sglang", folders, True),
-        lambda checks: let_engines_load(checks, "transformers", folders, False),
-        lambda checks: plain_checks(checks, "libraries", "libraries_client.py", cases),
-        lambda checks: plain_checks(checks, "vLLM's emulation", "arithmetic.py", layer, "experts"),
-        lambda checks: check_reference(checks, work),
-        lambda checks: let_engines_load(checks, "vllm", faults, False),
-        lambda checks: let_engines_load(checks, "sglang", faults, False),
-    ], faults
+    return {
+        "vllm": lambda checks: let_engines_load(checks, "vllm", folders, True),
+        "sglang": lambda checks: let_engines_load(checks, "sglang", folders, True),
+        "transformers": lambda checks: let_engines_load(checks, "transformers", folders, False),
+        "libraries": lambda checks: plain_checks(checks, "libraries", "libraries_client.py", cases),
+        "arithmetic": lambda checks: plain_checks(checks, "vLLM's emulation", "arithmetic.py", layer, "experts"),
+        "reference": lambda checks: check_reference(checks, work),
+        "vllm-faults": lambda checks: let_engines_load(checks, "vllm", faults, False),
+        "sglang-faults": lambda checks: let_engines_load(checks, "sglang", faults, False),
+        **v3_jobs(work, every_fault),
+    }, every_fault
 
 
 def main():
-    checks = Checks()
+    wanted, checks = sys.argv[1:], Checks()
     with tempfile.TemporaryDirectory() as folder:
-        work = pathlib.Path(os.environ.get("WORK") or folder)
-        todo, faults = jobs(work)
-        results = [Checks() for _ in todo]
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            for done in [pool.submit(job, result) for job, result in zip(todo, results)]:
+        todo, faults = jobs(pathlib.Path(os.environ.get("WORK") or folder))
+        if unknown := set(wanted) - set(todo):
+            sys.exit(f"check-clients: no job {min(unknown)}; there are {', '.join(todo)}")
+        results = {name: Checks() for name in wanted or todo}
+        with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+            for done in [pool.submit(todo[name], result) for name, result in results.items()]:
                 done.result()
-        for result in results:
+        for result in results.values():
             checks.join(result)
-    write_report(checks, faults)
+    if not wanted:
+        commands = {name: " ".join(map(str, command)) for name, command in MADE.items()}
+        REPORT.write_text(text(checks, commands, list(faults)))
     print(checks.summary())
     sys.exit(checks.count["failed"] > 0)
 

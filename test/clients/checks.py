@@ -71,6 +71,10 @@ def same(x, y):
     return x.dtype == y.dtype and x.shape == y.shape and torch.equal(raw(x), raw(y))
 
 
+class Lacks(Exception):
+    """What a parameter needs and the checkpoint does not have."""
+
+
 class Checkpoint:
     """The tensors that an engine's parameter is made of, by a mapping of our own."""
 
@@ -82,6 +86,8 @@ class Checkpoint:
     def take(self, name):
         if self.mxfp4 and name not in self.tensor:
             name = name.replace("weight_scale_inv", "scale").replace("weight_scale", "scale")
+        if name not in self.tensor:
+            raise Lacks(f"the checkpoint has no {name}")
         self.used.add(name)
         return self.tensor[name]
 
@@ -95,8 +101,8 @@ class Checkpoint:
         def stack(w):
             parts = [self.take(f"{path}.{e}.{w}.{kind}") for e in range(self.experts)]
             if len({x.dtype for x in parts}) > 1:
-                raise KeyError(f"one dtype of {path}.*.{w}.{kind}")
-            return torch.stack(parts)
+                raise Lacks(f"the checkpoint has several dtypes of {path}.*.{w}.{kind}")
+            return torch.stack([x.reshape(()) if x.numel() == 1 else x for x in parts])
 
         if which == "w2":
             return stack("w2")
@@ -113,6 +119,17 @@ class Checkpoint:
     def left(self):
         """Tensors of this part of the model, trunk or draft, that no parameter took."""
         return [n for n in self.tensor if n not in self.used and n.startswith("mtp.") == self.draft]
+
+
+def judge(count, wrong, unused, right):
+    """The verdict about a model of `count` parameters: which are wrong, what of the checkpoint is not used; RIGHT, if
+    nothing is."""
+    if wrong:
+        verdict("loads silently wrong", f"{len(wrong)} of {count} parameters: {wrong[0]}")
+    elif unused:
+        verdict("loads silently wrong", f"{len(unused)} tensors are not used: {unused[0]}")
+    else:
+        verdict("loads", f"each of {count} parameters {right}")
 
 
 FUSED = {"shared_experts.gate_up_proj": ("shared_experts.w1", "shared_experts.w3")}

@@ -1,5 +1,5 @@
-"""faults.py: copies of an NVFP4 checkpoint, each with one fault. Engines notice some of them; st-verify must say of
-each what they do."""
+"""faults.py: copies of an NVFP4 checkpoint, each with one fault, and otherwise of the same values. Engines notice some
+of the faults; st-verify must say of each what they do."""
 
 import json
 import pathlib
@@ -18,14 +18,14 @@ class Copy:
         shutil.copytree(folder, self.folder)
         self.index = json.loads((self.folder / "model.safetensors.index.json").read_text())
 
-    def edit(self, change):
-        """change(tensors of the shard that has the expert)"""
-        name = self.index["weight_map"][EXPERT + "w1.weight"]
-        t = {k: x.clone() for k, x in load_file(self.folder / name).items()}
-        change(t)
-        save_file(t, self.folder / name, metadata={"format": "pt"})
-        kept = {k: v for k, v in self.index["weight_map"].items() if v != name}
-        self.index["weight_map"] = kept | dict.fromkeys(t, name)
+    def edit(self, change, of=EXPERT):
+        """change(tensors of a shard), for each that has tensors whose names begin with `of`"""
+        for shard in {v for k, v in self.index["weight_map"].items() if k.startswith(of)}:
+            t = {k: x.clone() for k, x in load_file(self.folder / shard).items()}
+            change(t)
+            save_file(t, self.folder / shard, metadata={"format": "pt"})
+            kept = {k: v for k, v in self.index["weight_map"].items() if v != shard}
+            self.index["weight_map"] = kept | dict.fromkeys(t, shard)
         (self.folder / "model.safetensors.index.json").write_text(json.dumps(self.index))
 
     def config(self, change):
@@ -54,13 +54,26 @@ def mxfp4_scale(t):
     t[EXPERT + "w1.scale"] = torch.full((rows, blocks // 2), 122, dtype=torch.uint8).view(torch.float8_e8m0fnu)
 
 
+def other_scale_2(t):
+    """The same values, from other scales than those of w1."""
+    t[EXPERT + "w3.weight_scale_2"] *= 4
+    blocks = t[EXPERT + "w3.weight_scale"]
+    quarter = (blocks.float() / 4).to(blocks.dtype)
+    assert torch.equal(quarter.float() * 4, blocks.float())
+    t[EXPERT + "w3.weight_scale"] = quarter
+
+
 FAULTS = {
     "no input scale": without("w1.input_scale"),
     "no expert": without(""),
-    "w1 and w3 with other second-level scales": with_tensor("w3.weight_scale_2", lambda x: x * 4),
+    "w1 and w3 with other second-level scales": lambda c: c.edit(other_scale_2),
+    "w1 and w3 with other input scales": with_tensor("w1.input_scale", lambda x: x * 2),
+    "scales of shape [1]": lambda c: c.edit(lambda t: t.update(
+        {name: x.reshape(1) for name, x in t.items() if name.startswith(EXPERT) and not x.dim()})),
     "block scales as U8": with_tensor("w1.weight_scale", lambda x: x.view(torch.uint8)),
     "an E8M0 scale in place of E4M3": lambda c: c.edit(mxfp4_scale),
     "a block scale that is NaN": with_tensor("w1.weight_scale", not_a_number),
+    "no hf_quant_config.json": lambda c: (c.folder / "hf_quant_config.json").unlink(),
     "no moe_quant_algo": lambda c: c.config(lambda q: q.pop("moe_quant_algo")),
     "no group_size": lambda c: c.config(lambda q: q.pop("group_size")),
     "no quant_algo": lambda c: c.config(lambda q: q.pop("quant_algo")),

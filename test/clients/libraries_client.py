@@ -19,6 +19,7 @@ from huggingface_hub.hf_api import get_local_safetensors_metadata
 from modelopt.torch.quantization.qtensor import NVFP4QTensor
 from runai_model_streamer import SafetensorsStreamer
 from safetensors import safe_open
+from safetensors.torch import load_file
 
 
 def by_hub(folder, files, want):
@@ -48,11 +49,18 @@ def by_runai(files, want):
     say(sorted(found) == sorted(want), f"runai-model-streamer: {len(want)} tensors are equal")
 
 
-def dequantized(have, plain):
+def steps(x, y):
+    """How many values of BF16 lie between those of x and y, at most; -0 is 0."""
+    order = [torch.where(b < 0, -32768 - b, b) for b in (t.contiguous().view(torch.int16).int() for t in (x, y))]
+    return (order[0] - order[1]).abs().max().item()
+
+
+def dequantized(files, have, plain):
     modules = [name.removesuffix(".weight_scale_2") for name in have if name.endswith(".weight_scale_2")]
     scheme = QuantizationScheme(**NVFP4, targets=["Linear"])
     converter = ModelOptNvfp4Converter(targets=[f"re:^{name}$" for name in modules])
     packed = converter.validate(dict(have))
+    by_shard = [name for path in files for name in converter.validate(load_file(path))]
     bits = worst = 0
     for name in modules:
         w, s, s2 = (have[f"{name}.{kind}"] for kind in ("weight", "weight_scale", "weight_scale_2"))
@@ -63,9 +71,11 @@ def dequantized(have, plain):
         made = NVFP4PackedCompressor.decompress(
             {"weight_packed": packed[f"{name}.weight_packed"], "weight_scale": packed[f"{name}.weight_scale"],
              "weight_global_scale": packed[f"{name}.weight_global_scale"]}, scheme)["weight"]
-        worst = max(worst, ((made.float() - want.float()).abs() / want.float().abs().clamp(min=1e-30)).max().item())
+        worst = max(worst, steps(made, want))
     say(bits == 0, f"Model Optimizer's NVFP4QTensor: {len(modules)} matrices, bits that differ: {bits}")
-    say(worst < 2**-7, f"compressed-tensors: its converter takes the checkpoint; values, in BF16, differ by at most {worst:.2g}")
+    say(sorted(by_shard) == sorted(packed), f"compressed-tensors: its converter takes {len(files)} shards, whole and one by one")
+    say(worst <= 1, "compressed-tensors: values are " + (f"at most {worst} step of BF16 away: its scale_2 is a rounded "
+                                                         "reciprocal" if worst else "equal"))
 
 
 def check(folder, unpacked, draft):
@@ -75,7 +85,7 @@ def check(folder, unpacked, draft):
     by_fastsafetensors(files, want)
     by_runai(files, want)
     if any(name.endswith(".weight_scale_2") for name in want):
-        dequantized(want, tensors(unpacked))
+        dequantized(files, want, tensors(unpacked))
 
 
 torch.set_num_threads(1)

@@ -14,7 +14,7 @@ import subprocess
 import sys
 
 import torch
-from checks import same, say, tensors
+from checks import same, say, tell, tensors
 from safetensors.torch import load_file, save_file
 
 SOURCE = pathlib.Path("test/data/v4-nano/ckpt")
@@ -99,6 +99,9 @@ def compare(what, theirs, ours):
 
 def main():
     script, work = sys.argv[1], pathlib.Path(sys.argv[2])
+    git = ["git", "-C", pathlib.Path(script).parent, "rev-parse", "--short", "HEAD"]
+    commit = subprocess.run(git, capture_output=True, text=True).stdout.strip()
+    tell(versions={"NVIDIA/Model-Optimizer": commit or "not a Git checkout"})
     for seed, zero in ((1, False), (2, False), (3, True)):
         alter(work / "altered", seed, zero)
         common = ["--amax", work / "altered/amax", "--fallback", "projection-max", "-q", "--overwrite"]

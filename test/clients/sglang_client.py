@@ -12,7 +12,7 @@ import types
 
 logging.disable(logging.WARNING)
 import torch
-from checks import FUSED, Checkpoint, each_case, raw, say, tensors, verdict, version
+from checks import FUSED, Checkpoint, Lacks, each_case, judge, raw, tensors, verdict, version
 
 
 class Nothing:
@@ -26,6 +26,7 @@ torch.set_num_threads(1)
 torch.cuda.Stream = torch.cuda.Event = Nothing
 
 import sglang.srt.layers.quantization.modelopt_quant as modelopt_quant
+import sglang.srt.models.registry  # takes long: once here, not in each case
 import sglang.srt.weight_cache.daemon as daemon
 from sglang.srt.configs.load_config import LoadConfig
 from sglang.srt.configs.model_config import ModelConfig
@@ -118,8 +119,8 @@ def wrong_parameters(model, checkpoint, up_first):
         try:
             if not holds(p, name, wanted(checkpoint, name), up_first):
                 wrong.append(name)
-        except KeyError as missing:
-            wrong.append(f"{name}: the checkpoint has no {missing}")
+        except Lacks as why:
+            wrong.append(f"{name}: {why}")
     return wrong
 
 
@@ -134,7 +135,7 @@ def wrong_experts(checkpoint, unpacked):
             made = dequantize_nvfp4(checkpoint.tensor[f"{path}{w}.weight"], checkpoint.tensor[f"{path}{w}.weight_scale"],
                                     shared, torch.bfloat16)
             if not torch.equal(made, unpacked[f"{path}{w}.weight"]):
-                wrong.append(path + w)
+                wrong.append(f"{path}{w}: dequantized, it is not what nvfp4-unpack gives")
     return wrong
 
 
@@ -145,19 +146,14 @@ def check(folder, unpacked, draft):
     except Exception as e:
         return verdict("refuses", f"{type(e).__name__}: {e}")
     method = (model.model.decoder if draft else model.model.layers[0]).mlp.experts.quant_method
-    nvfp4 = "NvFp4" in type(method).__name__
-    checkpoint = Checkpoint(folder, draft, mc.hf_config.n_routed_experts, not nvfp4)
+    name = type(method).__name__
+    checkpoint = Checkpoint(folder, draft, mc.hf_config.n_routed_experts, "NvFp4" not in name)
     wrong = wrong_parameters(model, checkpoint, getattr(method, "load_up_proj_weight_first", False))
-    left = checkpoint.left()
-    say(True, f"{len(list(model.parameters()))} parameters, quantization {mc.quantization}, experts: {type(method).__name__}")
-    if not wrong and not left and not draft and nvfp4:
+    dequantized = "NvFp4" in name and not draft
+    if dequantized and not wrong:
         wrong = wrong_experts(checkpoint, tensors(unpacked))
-    if wrong or left:
-        verdict("loads silently wrong", f"{len(wrong)} parameters differ, {len(left)} tensors are not used: "
-                                        f"{(wrong + left)[0]}")
-    else:
-        verdict("loads", "each parameter holds the checkpoint's values"
-                + ("; dequantized, the experts have nvfp4-unpack's" if nvfp4 and not draft else ""))
+    judge(len(list(model.parameters())), wrong, checkpoint.left(), f"holds the checkpoint's values; experts: {name}"
+          + (", which dequantizes to nvfp4-unpack's values" if dequantized else ""))
 
 
 version("sglang")

@@ -13,7 +13,7 @@ import re
 import tempfile
 
 import torch
-from checks import FUSED, Checkpoint, each_case, raw, say, tensors, verdict, version
+from checks import FUSED, Checkpoint, Lacks, each_case, judge, raw, tensors, verdict, version
 
 
 class Nothing:
@@ -125,13 +125,13 @@ def wrong_parameters(model, checkpoint):
         try:
             if not holds(p, name, wanted(checkpoint, name)):
                 wrong.append(name)
-        except KeyError as missing:
-            wrong.append(f"{name}: the checkpoint has no {missing}")
+        except Lacks as why:
+            wrong.append(f"{name}: {why}")
     return wrong
 
 
 def wrong_experts(config, model, unpacked):
-    """Layers whose experts vLLM dequantizes to other values than UNPACKED has, and the number of layers; -0 is 0.
+    """Layers whose experts vLLM dequantizes to other values than UNPACKED has; -0 is 0.
     vLLM then takes one scale of activations for all experts of a layer: the largest."""
     wrong, count = [], range(config.model_config.hf_config.n_routed_experts)
     with set_current_vllm_config(config):
@@ -151,7 +151,7 @@ def wrong_experts(config, model, unpacked):
             for scale, inverse in zip(scales, (made.a1_gscale, made.a2_gscale)):
                 ok = ok and torch.allclose(1 / inverse, scale, rtol=1e-6)
             if not ok:
-                wrong.append(f"layers.{i}")
+                wrong.append(f"layers.{i}: its experts, dequantized, or their scales are not the checkpoint's")
     return wrong
 
 
@@ -161,23 +161,17 @@ def check(folder, unpacked, draft):
         load(config, model, draft)
     except Exception as e:
         return verdict("refuses", f"{type(e).__name__}: {e}")
-    quant = config.quant_config
     moe = model.model.layers[str(config.model_config.hf_config.num_hidden_layers)].mtp_block if draft \
         else model.model.layers[0]
-    methods = [type(m.quant_method).__name__ for m in moe.ffn.experts.modules() if hasattr(m, "quant_method")]
-    checkpoint = Checkpoint(folder, draft, config.model_config.hf_config.n_routed_experts, "Mxfp4MoEMethod" in methods)
+    methods = {type(m.quant_method).__name__ for m in moe.ffn.experts.modules() if hasattr(m, "quant_method")}
+    method = next(m for m in methods if "MoE" in m)
+    checkpoint = Checkpoint(folder, draft, config.model_config.hf_config.n_routed_experts, method == "Mxfp4MoEMethod")
     wrong = wrong_parameters(model, checkpoint)
-    left = checkpoint.left()
-    nvfp4 = any("NvFp4" in m for m in methods)
-    say(True, f"{len(list(model.parameters()))} parameters, {type(quant).__name__}, experts: {', '.join(sorted(set(methods)))}")
-    if not wrong and not left and not draft and nvfp4:
+    dequantized = "NvFp4" in method and not draft
+    if dequantized and not wrong:
         wrong = wrong_experts(config, model, tensors(unpacked))
-    if wrong or left:
-        verdict("loads silently wrong", f"{len(wrong)} parameters differ, {len(left)} tensors are not used: "
-                                        f"{(wrong + left)[0]}")
-    else:
-        verdict("loads", "each parameter holds the checkpoint's bytes"
-                + ("; dequantized, the experts have nvfp4-unpack's values" if nvfp4 and not draft else ""))
+    judge(len(list(model.parameters())), wrong, checkpoint.left(), f"holds the checkpoint's bytes; experts: {method}"
+          + (", which dequantizes to nvfp4-unpack's values" if dequantized else ""))
 
 
 version("vllm")

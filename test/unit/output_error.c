@@ -60,7 +60,7 @@ static struct linear_data *find(const char *module)
 static bool quantizes(void *context, const char *module)
 {
     (void)context;
-    return recipe_format(run_data.recipe, module) == FORMAT_NVFP4;
+    return recipe_choice(run_data.recipe, module).format == FORMAT_NVFP4;
 }
 
 static unsigned records(void *context, const char *module, bool expert)

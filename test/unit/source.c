@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -16,6 +17,15 @@
 #include "base/die.h"
 
 enum { FILES = 40, THREADS = 4, OPEN_MAX_AT_REST = 16 };
+
+/* The library's calls of stat() are counted. */
+static size_t stats;
+
+int stat(const char *path, struct stat *status)
+{
+    stats++;
+    return fstatat(AT_FDCWD, path, status, 0);
+}
 
 /* FILES files, of which each holds its own number. */
 struct fixture {
@@ -145,12 +155,40 @@ static void none_is_found_in_none(void **state)
     sources_free(&sources);
 }
 
+/* After each of FILES shards, a writer looks at what that shard was made of: not at all files
+ * again.
+ */
+static void used_ones_are_looked_at(void **state)
+{
+    struct fixture *f = *state;
+    for (size_t i = 0; i < FILES; i++) {
+        sources_verify(&f->sources, i);
+        sources_verify(&f->sources, i);
+        stats = 0;
+        sources_check_fresh(&f->sources);
+        assert_int_equal(stats, 1);
+        sources_check_fresh(&f->sources);
+        assert_int_equal(stats, 1);
+    }
+    sources_acquire(&f->sources, 0); /* in use meanwhile: looked at twice */
+    stats = 0;
+    sources_check_fresh(&f->sources);
+    sources_release(&f->sources, 0);
+    sources_check_fresh(&f->sources);
+    sources_check_fresh(&f->sources);
+    assert_int_equal(stats, 2);
+    stats = 0;
+    sources_check(&f->sources);
+    assert_int_equal(stats, FILES);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(stays_open_while_in_use, make_files, remove_files),
         cmocka_unit_test_setup_teardown(few_stay_open, make_files, remove_files),
         cmocka_unit_test_setup_teardown(threads_share_them, make_files, remove_files),
+        cmocka_unit_test_setup_teardown(used_ones_are_looked_at, make_files, remove_files),
         cmocka_unit_test(none_is_found_in_none),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -12,8 +12,9 @@
 
 #include <cmocka.h>
 
+#include "base/die.h"
 #include "base/utf8.h"
-#include "text/chat.h"
+#include "text/chat_template.h"
 #include "text/pattern.h"
 #include "text/python_json.h"
 #include "text/samples.h"
@@ -470,7 +471,8 @@ static void strips_white_space(void **state)
         size_t length = 3 + utf8_put(code, text + 3);
         ids.count = 0;
         assert_null(tokenizer_encode(t, text, length, SIZE_MAX, &ids));
-        bool white = pattern_find(space, text, length, 3, &start, &end) == PATTERN_FOUND;
+        bool white =
+            pattern_find(space, text, length, 3, &(uint64_t){0}, &start, &end) == PATTERN_FOUND;
         if ((ids.count == 1) != white)
             fail_msg("U+%04x is %s, but %zu ids came", code, white ? "space" : "none", ids.count);
     }
@@ -561,7 +563,8 @@ static bool matches(const char *text, uint32_t code)
     char character[4];
     size_t start, end, size = utf8_put(code, character);
     assert_null(pattern_new(&pattern, text, strlen(text)));
-    bool found = pattern_find(pattern, character, size, 0, &start, &end) == PATTERN_FOUND;
+    bool found =
+        pattern_find(pattern, character, size, 0, &(uint64_t){0}, &start, &end) == PATTERN_FOUND;
     pattern_free(pattern);
     return found;
 }
@@ -605,7 +608,7 @@ static void gives_up(void **state)
     struct ids ids = {0};
     char *error = tokenizer_encode(t, text, sizeof text, SIZE_MAX, &ids);
     assert_non_null(error);
-    assert_non_null(strstr(error, "too many steps"));
+    assert_non_null(strstr(error, "too many steps on this text: (?:a|aa|a+)+(?:b|d)"));
     free(error);
     free(ids.id);
     tokenizer_free(t);
@@ -826,7 +829,7 @@ static void samples(void **state)
                  "wanted x+y; the row has x; name what holds the text with --field");
     check_sample(CHAT_V4, NULL, "{}", NULL, "the row has no field");
     check_sample(CHAT_V4, NULL, "{\"text\": 1}", NULL, "text is not a text");
-    check_sample(CHAT_V4, NULL, "[\"text\"]", NULL, "not a JSON object");
+    check_sample(CHAT_V4, NULL, "[\"text\"]", NULL, "a row must be a JSON object, such as {\"text\": \"...\"}");
     check_sample(CHAT_V4, NULL, "{\"text\": \"a\"} x", NULL, "end of file expected");
     check_sample(CHAT_V4, NULL, "{\"text\": \"\\ud800\"}", NULL, "invalid Unicode");
     check_sample(CHAT_V4, NULL, "", NULL, "");
@@ -854,29 +857,53 @@ static void samples(void **state)
                  "<｜User｜>a\n\nb<｜Assistant｜><think>hm</think>c<｜end▁of▁sentence｜>", NULL);
 }
 
-/* What V3's templates amount to. */
+/* A style's text of a conversation in which a system message stands in the middle, contents are
+ * blocks and null, and reasoning does not come last. Whole templates: see st-tokenize.bats. */
 static void conversations_v3(void **state)
 {
     (void)state;
     static const char line[] =
-        "{\"messages\": [{\"role\": \"user\", \"content\": \"a\"}, {\"role\": \"assistant\", "
-        "\"content\": \"<think>x</think>b\"}, {\"role\": \"system\", \"content\": \"s\"}, "
-        "{\"role\": \"user\", \"content\": \"c\"}]}";
-    static const char v3[] = "{{'<｜User｜>' + m}}{{'<｜Assistant｜>' + m}}",
-                      v31[] = "{{'<｜User｜>' + m}}{{'<｜Assistant｜>'}}{{'</think>'}}";
-    assert_int_equal(chat_template_style(NULL), CHAT_UNKNOWN);
-    assert_int_equal(chat_template_style(v3), CHAT_V3);
-    assert_int_equal(chat_template_style(v31), CHAT_V31);
-    assert_int_equal(chat_template_style("<|im_start|>"), CHAT_UNKNOWN);
+        "{\"messages\": [{\"role\": \"user\", \"content\": [{\"text\": \"a\"}, {\"text\": "
+        "\"b\"}]}, "
+        "{\"role\": \"assistant\", \"content\": \"<think>x</think>b\"}, {\"role\": \"system\", "
+        "\"content\": \"s\"}, {\"role\": \"user\", \"content\": null}]}";
     check_sample(CHAT_V3, NULL, line,
-                 "s<｜User｜>a<｜Assistant｜>b<｜end▁of▁sentence｜><｜User｜>c", NULL);
+                 "s<｜User｜>a\nb<｜Assistant｜><think>x</think>b<｜end▁of▁sentence｜><｜User｜>",
+                 NULL);
+    check_sample(CHAT_R1, NULL, line,
+                 "s<｜User｜>a\nb<｜Assistant｜>b<｜end▁of▁sentence｜><｜User｜>", NULL);
     check_sample(CHAT_V31, NULL, line,
-                 "s<｜User｜>a<｜Assistant｜></think>b<｜end▁of▁sentence｜><｜User｜>c", NULL);
+                 "s<｜User｜>a\nb<｜Assistant｜></think>b<｜end▁of▁sentence｜><｜User｜>", NULL);
     check_sample(CHAT_UNKNOWN, NULL, line, NULL, "the format of messages is unknown");
-    check_sample(CHAT_V3, NULL, "{\"messages\": [{\"role\": \"tool\", \"content\": \"a\"}]}", NULL,
-                 "only V4's and V4.1's tokenizers support");
-    check_sample(CHAT_V3, NULL, "{\"messages\": [{\"role\": \"user\"}], \"tools\": [1]}", NULL,
-                 "only V4's and V4.1's tokenizers support");
+    check_sample(
+        CHAT_R1_0528, NULL,
+        "{\"messages\": [{\"role\": \"assistant\", \"content\": [{\"text\": \"a\"}], "
+        "\"tool_calls\": [{\"function\": {\"name\": \"f\", \"arguments\": {\"x\": 1.0}}}]}]}",
+        "a<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>f\n```json\n{\"x\": "
+        "1.0}\n```<｜tool▁call▁end｜><｜tool▁calls▁end｜><｜end▁of▁sentence｜>",
+        NULL);
+    check_sample(CHAT_R1, NULL,
+                 "{\"messages\": [{\"role\": \"assistant\", \"tool_calls\": [{\"id\": 1}]}]}", NULL,
+                 "a tool call has no function");
+    check_sample(CHAT_V31, NULL, "{\"messages\": [{\"role\": \"user\"}], \"tools\": [1]}", NULL,
+                 "tools[0] has no function with a name");
+}
+
+static void templates(void **state)
+{
+    (void)state;
+    assert_int_equal(chat_template_style(NULL), CHAT_UNKNOWN);
+    assert_int_equal(chat_template_style(""), CHAT_UNKNOWN);
+    assert_int_equal(chat_template_style("<|im_start|>"), CHAT_UNKNOWN);
+    static const char first[] = "{{'<｜User｜>'}}{% if message['role'] == 'assistant' and "
+                                "message['content'] is none %}{{'```json'}}";
+    assert_int_equal(chat_template_style(first), CHAT_V25);
+    /* Cut: in a tag, in a string, after a brace. */
+    for (size_t length = sizeof first - 2; length > 0; length--) {
+        char *cut = xprintf("%.*s", (int)length, first);
+        assert_int_equal(chat_template_style(cut), CHAT_UNKNOWN);
+        free(cut);
+    }
 }
 
 int main(void)
@@ -909,6 +936,7 @@ int main(void)
         cmocka_unit_test(values_as_python_writes_them),
         cmocka_unit_test(samples),
         cmocka_unit_test(conversations_v3),
+        cmocka_unit_test(templates),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -4,7 +4,8 @@
  *
  * Source of all formulas: DeepSeek-V3's and DeepSeek-V3.2-Exp's inference/model.py and kernel.py
  * (the latter's revision 87e509a); for MTP, which they leave out, the DeepSeek-V3 technical report,
- * 2.2. Matrices have one row per token; the samples of a batch follow each other. */
+ * 2.2, and what network.c names. Matrices have one row per token; the samples of a batch follow
+ * each other. */
 #ifndef DEEPSEEK_V3_H
 #define DEEPSEEK_V3_H
 

@@ -135,16 +135,30 @@ static void head(const struct network *n, struct layer *layer, struct mat x, str
     norm_copy(n, layer, V3_NORM, x, hidden);
 }
 
-/* The block's input is a projection of both, side by side. */
+/* The block takes the states after the norm that precedes logits, although hnorm norms them again:
+ * the two norms' weights differ, and hnorm was trained on normed states. The technical report
+ * leaves it open. Sources: modeling_deepseek.py in AMD's release of R1-0528 with MTP, whose model
+ * ends with self.norm and hands that to MTP; vLLM 0.33's deepseek_mtp.py and SGLang 0.5.23's
+ * deepseek_nextn.py, which do so, and between blocks, too. */
+static void mtp_states(const struct network *n, const struct layer *norm, struct mat hidden)
+{
+    struct device *d = n->device;
+    struct mat x = d->make(d, DTYPE_BF16, hidden.rows, n->dim);
+    norm_hidden(n, norm, V3_NORM, x, hidden);
+    d->copy(d, residual(n, hidden), x);
+    if (n->carried)
+        clear_latest(n, hidden);
+    d->drop(d, x);
+}
+
+/* The block's input is a projection of both, side by side; mtp_states() has made `hidden`. */
 static void mtp_input(const struct network *n, struct layer *layer, struct mat hidden, struct mat e)
 {
     struct device *d = n->device;
     struct mat both = d->make(d, DTYPE_BF16, e.rows, 2 * n->dim);
     layer_norm(layer, V3_ENORM, mat_cols(both, 0, n->dim), e);
-    norm_copy(n, layer, V3_HNORM, mat_cols(both, n->dim, n->dim), hidden);
+    layer_norm(layer, V3_HNORM, mat_cols(both, n->dim, n->dim), residual(n, hidden));
     layer_apply(layer, V3_EH_PROJ, residual(n, hidden), both);
-    if (n->carried)
-        clear_latest(n, hidden);
     d->drop(d, both);
 }
 
@@ -167,6 +181,7 @@ struct network *deepseek_v3_open(const struct config *config, struct ts_in *in)
                           .shared = shared,
                           .join = join,
                           .head = head,
+                          .mtp_states = mtp_states,
                           .mtp_input = mtp_input};
     v3_config_read(v3, config);
     return n;

@@ -151,7 +151,7 @@ void v4_attend(const struct v4 *v4, const struct layer *layer, const struct v4_b
                               .position = batch->position,
                               .block = batch->block,
                               .selected = selected,
-                              .sliding = c->window,
+                              .sliding = at_most(c->window, kv.rows),
                               .ratio = v4_ratio(layer)};
     v4->network.device->attend(v4->network.device, o, q, &keys, layer->piece[V4_SINK].vector,
                                (float)(1 / sqrt((double)c->head_dim)));

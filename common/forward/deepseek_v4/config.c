@@ -4,6 +4,9 @@
 #include "base/die.h"
 #include "forward/deepseek_v4/deepseek_v4.h"
 
+/* Far beyond what releases have: 128, 1024, 20 and 4. */
+enum { WINDOW_MOST = 1 << 20, BLOCKS_MOST = 1 << 16, SINKHORN_MOST = 1000, COPIES_MOST = 64 };
+
 static void read_rope(struct v4_config *c, const struct config *config)
 {
     uint64_t dim = config_size(config, "qk_rope_head_dim");
@@ -47,21 +50,21 @@ void v4_config_read(struct v4 *v4, const struct config *config)
         .q_rank = config_size(config, "q_lora_rank"),
         .o_groups = config_size(config, "o_groups"),
         .o_rank = config_size(config, "o_lora_rank"),
-        .window = config_size(config, "sliding_window"),
+        .window = config_within(config, "sliding_window", 1, WINDOW_MOST),
         .index_heads = config_size(config, "index_n_heads"),
         .index_dim = config_size(config, "index_head_dim"),
-        .index_best = config_size(config, "index_topk"),
+        .index_best = config_within(config, "index_topk", 1, BLOCKS_MOST),
         .experts = config_size(config, "n_routed_experts"),
         .experts_used = config_size(config, "num_experts_per_tok"),
         .expert_dim = config_size(config, "moe_intermediate_size"),
         .hash_layers = config_optional(config, "num_hash_layers"),
-        .sinkhorn_iterations = config_size(config, "hc_sinkhorn_iters"),
+        .sinkhorn_iterations = config_within(config, "hc_sinkhorn_iters", 1, SINKHORN_MOST),
         .hc_eps = (float)config_real(config, "hc_eps", 0),
         .route_scale = (float)config_real(config, "routed_scaling_factor", 0),
         .swiglu_limit = (float)config_real(config, "swiglu_limit", 0),
         .scoring = routing_scoring(config),
     };
-    n->copies = config_size(config, "hc_mult");
+    n->copies = config_within(config, "hc_mult", 1, COPIES_MOST);
     n->kept = n->copies + n->copies * n->copies;
     n->norm_eps = (float)config_real(config, "rms_norm_eps", 0);
     c->ratio = config_list(config, "compress_ratios", n->layers + n->mtp_layers,

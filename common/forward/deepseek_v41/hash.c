@@ -6,6 +6,10 @@
 #include "base/die.h"
 #include "text/token_classes.h"
 
+/* Far beyond what releases have; that each range has a prime of its own is found in a time that
+ * grows with the square of their number. */
+enum { TABLES_MOST = 16, NGRAM_MOST = 8, HEADS_MOST = 32 };
+
 /* ---- constants ---- */
 
 static bool is_prime(uint64_t n)
@@ -99,8 +103,9 @@ void engram_open(struct engram *engram, const struct config *config, struct ts_i
     *engram = (struct engram){.layers = layers};
     if (!layers)
         return;
-    engram->ngram = config_count(config, "engram_max_ngram_size", 2);
-    engram->heads = config_size(config, "engram_n_heads");
+    config_check(config, layers <= TABLES_MOST, "engram_layer_ids: more than 16 Engram tables");
+    engram->ngram = config_within(config, "engram_max_ngram_size", 2, NGRAM_MOST);
+    engram->heads = config_within(config, "engram_n_heads", 1, HEADS_MOST);
     engram->dim = config_size(config, "engram_head_dim");
     uint64_t *id = config_list(config, "engram_layer_ids", layers, "one per Engram table");
     const json_t *rows = config_member(config, "engram_num_embeddings");

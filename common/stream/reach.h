@@ -1,0 +1,21 @@
+/* reach.h: which files a checkpoint or a stream may lead to.
+ *
+ * A stream's references, and links in a downloaded folder, are read with the rights of whoever
+ * reads them, and what they lead to ends up in the output. So a file must be one of these:
+ *
+ *   what everybody may read: itself, and every folder on the way to it;
+ *   tensors: a file that ends in .safetensors;
+ *   a file in the checkpoint's folder (which .stream names);
+ *   a blob of the Hugging Face cache that this folder is a snapshot in;
+ *   a file below a folder that $SEEKPIPE_ALLOW names, of several separated by ':'.
+ *
+ * A stream may name any folder as its own. Its side files by reference are larger than 1 MiB, as
+ * st-read makes them, which keys and passwords are not. */
+#ifndef REACH_H
+#define REACH_H
+
+/* End the process unless the file at `real`, where `path` leads to with all links resolved, may be
+ * read for the checkpoint in `folder` (links resolved, too; NULL: not known). */
+void reach_check(const char *path, const char *real, const char *folder);
+
+#endif

@@ -1,0 +1,180 @@
+# Small inputs that ask for much time or memory.
+
+load common
+load craft
+
+# quick COMMAND...: ends well, within some seconds of a processor's time, however busy the machine is.
+quick() {
+    (ulimit -t 10 && exec timeout 300 "$@") >"$T/out.ts"
+}
+
+# empty_pair DTYPE SHAPE SCALE DTYPE SHAPE [MORE [DATA]]: m.weight with a scale, both empty, as $T/a.safetensors.
+empty_pair() {
+    local rest=${6:+,$6}
+    safetensors "$T/a.safetensors" "{\"m.weight\":{\"dtype\":\"$1\",\"shape\":$2,\"data_offsets\":[0,0]}
+,\"$3\":{\"dtype\":\"$4\",\"shape\":$5,\"data_offsets\":[0,0]}$rest}" "${7-}"
+}
+
+@test "matrices of 2^40 rows or columns and no element pass at once" {
+    n=$((1 << 40))
+    for shape in "$n,0 $((n / 128)),0" "0,$n 0,$((n / 128))"; do
+        read -r whole blocks <<<"$shape"
+        empty_pair F8_E4M3 "[$whole]" m.weight_scale_inv F32 "[$blocks]"
+        quick fp8-dequant "$T/a.safetensors"
+        [ "$(st-ls --tsv "$T/out.ts" | cut -f2,3)" = BF16$'\t'"[$whole]" ]
+    done
+    for shape in "$n,0 $n,0" "0,$n 0,$((n / 16))"; do
+        read -r whole blocks <<<"$shape"
+        empty_pair I8 "[$whole]" m.scale F8_E8M0 "[$blocks]"
+        quick mxfp4-unpack -o "$T/bf16.ts" "$T/a.safetensors"
+        quick st-stat "$T/a.safetensors"
+        quick st-cmp --values "$T/a.safetensors" "$T/bf16.ts"
+    done
+    for shape in "$n,0 $n,0" "0,$n 0,$((n / 8))"; do
+        read -r whole blocks <<<"$shape"
+        empty_pair U8 "[$whole]" m.weight_scale F8_E4M3 "[$blocks]" \
+            '"m.weight_scale_2":{"dtype":"F32","shape":[],"data_offsets":[0,4]}' '\x00\x00\x80\x3f'
+        quick nvfp4-unpack "$T/a.safetensors"
+    done
+}
+
+# empty_expert DTYPE SHAPE [SCALE_SHAPE]: V4's first expert of layer 0 with three such weights.
+empty_expert() {
+    local w header=
+    for w in 1 2 3; do
+        header+="${header:+,}\"layers.0.ffn.experts.0.w$w.weight\":{\"dtype\":\"$1\",\"shape\":[$2],\"data_offsets\":[0,0]}"
+        [ -z "${3-}" ] ||
+            header+=",\"layers.0.ffn.experts.0.w$w.scale\":{\"dtype\":\"F8_E8M0\",\"shape\":[$3],\"data_offsets\":[0,0]}"
+    done
+    safetensors "$T/v4/a.safetensors" "{$header}"
+}
+
+@test "so do experts that become NVFP4 or FP8, and rows of tensors for ranks" {
+    n=$((1 << 40))
+    mkdir "$T/v4"
+    cp "$NANO/config.json" "$T/v4"
+    dump "$T/amax.safetensors" 1 1
+    for shape in "$n,0 $n,0" "0,$n 0,$((n / 16))"; do
+        read -r whole blocks <<<"$shape"
+        empty_expert I8 "$whole" "$blocks"
+        for window in max best; do
+            quick nvfp4-cast -q --window "$window" --amax "$T/amax.safetensors" "$T/v4/a.safetensors"
+        done
+        quick nvfp4-cast -q --zero positive --amax "$T/amax.safetensors" "$T/v4/a.safetensors"
+        quick nvfp4-pack -q --amax "$T/amax.safetensors" "$T/v4/a.safetensors"
+        empty_expert BF16 "$whole"
+        quick nvfp4-pack -q --amax "$T/amax.safetensors" "$T/v4/a.safetensors"
+        quick nvfp4-pack -q --scale-search mse --amax "$T/amax.safetensors" "$T/v4/a.safetensors"
+    done
+    safetensors "$T/v4/a.safetensors" "{\"layers.0.attn.wo_b.weight\":{\"dtype\":\"BF16\",\"shape\":[$n,0],\"data_offsets\":[0,0]}}"
+    quick st-reshard -n 2 "$T/v4/a.safetensors"
+    # Tokens without a token are none.
+    safetensors "$T/ids.safetensors" "{\"input_ids\":{\"dtype\":\"I32\",\"shape\":[$n,0],\"data_offsets\":[0,0]}}"
+    refused 'no sample in it' st-tokenize --tokenizer "$NANO" --decode "$T/ids.safetensors"
+}
+
+@test "a calibration names expert 999999999, or thousands of layers" {
+    # made: V4's amaxes of the names in $T/names, all 1.
+    made() {
+        awk '{ printf("%s\"%s\":{\"dtype\":\"F32\",\"shape\":[],\"data_offsets\":[%d,%d]}", NR == 1 ? "{" : ",", $1, 4 * NR - 4, 4 * NR) }
+            END { print "}" }' "$T/names" >"$T/header"
+        { le64 "$(stat -c %s "$T/header")" && cat "$T/header" && head -c $((4 * $(wc -l <"$T/names"))) /dev/zero | tr '\0' '\1'; } >"$T/a.safetensors"
+    }
+    printf 'layers.%d.ffn.experts.999999999.w1_input_quantizer._amax\n' 0 1 2 >"$T/names"
+    made
+    for fallback in none layer-max projection-max; do
+        refused 'experts\.999999999\.w1.*with as many experts as that, [0-9]+ amaxes would be missing; is the calibration damaged\?' \
+            amax-merge --fallback $fallback "$T/a.safetensors"
+    done
+    refused 'lacks [0-9]+ of those' amax-merge --fallback layer-max --model "$NANO" "$T/a.safetensors"
+    # Layers, each with an expert or two: the time grows as they do.
+    for ((i = 0; i < 30000; i++)); do
+        printf 'layers.%d.ffn.experts.%d.w1_input_quantizer._amax\n' $i $((i % 2)) $i 2
+        printf 'mtp.%d.ffn.experts.1.w1_input_quantizer._amax\n' $i
+    done >"$T/names"
+    made
+    for fallback in layer-max projection-max; do
+        quick amax-merge -q --fallback $fallback --summary "$T/summary" "$T/a.safetensors"
+        grep -q '^layers\.29999\.ffn\.experts w1 input  *3  *1 ' "$T/summary"
+    done
+}
+
+@test "sizes in config.json that nothing in the checkpoint has" {
+    cp -r "$NANO" "$T/c"
+    chmod -R u+w "$T/c"
+    random_ids "$T/ids.safetensors" 1 16
+    # bounded KEY WANTED [JQ]: not above that.
+    bounded() {
+        jq "${3:-.$1 = 16777216}" "$NANO/config.json" >"$T/c/config.json"
+        refused "config\.json: $1: wanted an integer from 1 to $2" st-eval --tokens "$T/ids.safetensors" "$T/c"
+    }
+    bounded sliding_window 1048576
+    bounded hc_sinkhorn_iters 1000
+    bounded hc_mult 64
+    bounded index_topk 65536
+    # A window beyond the text is the whole text.
+    st-eval -q --tokens "$T/ids.safetensors" "$NANO" >"$T/right"
+    jq '.sliding_window = 1048576' "$NANO/config.json" >"$T/c/config.json"
+    quick st-eval -q --tokens "$T/ids.safetensors" "$T/c"
+    diff "$T/out.ts" "$T/right"
+}
+
+@test "JSON of more values than anything of ours has is refused before it is parsed" {
+    # empties N: an array of as many arrays, [[],[],...].
+    empties() {
+        printf '[[]'
+        yes ,[] | head -n "$1" | tr -d '\n'
+        printf ']'
+    }
+    empties 1000000 >"$T/many"
+    # files ENTRY...: a stream of these files, as $T/a.ts.
+    files() {
+        local file
+        for file; do
+            tar_entry "$file" "$(stat -c %s "$T/x/$file")" && cat "$T/x/$file" && pad "$(stat -c %s "$T/x/$file")"
+        done >"$T/a.ts"
+    }
+    mkdir -p "$T/x"
+    : >"$T/x/.toc"
+    printf '{"format":"tensor-stream","version":1,"scope":"all","files":{},"quant":{},"history":[]}\n' >"$T/x/.stream"
+    { printf '{"tensors":0,"bytes":0,"plan":false,"counts":' && cat "$T/many" && echo '}'; } >"$T/x/.end"
+    files .stream .toc .end
+    refused '\.end: line 1: far too many values' st-ls "$T/a.ts"
+    { printf '{"m.safetensors":' && cat "$T/many" && echo '}'; } >"$T/x/.counts"
+    files .stream .toc .counts .end
+    refused '\.counts: line 1: far too many values' st-ls "$T/a.ts"
+    { printf '{"format":"tensor-stream","history":' && cat "$T/many" && echo '}'; } >"$T/x/.stream"
+    files .stream .toc
+    refused '\.stream: line 1: far too many values' st-ls "$T/a.ts"
+    truncate -s 17M "$T/x/.stream"
+    files .stream .toc
+    refused '17825792 bytes, more than the 16777216 allowed' st-ls "$T/a.ts"
+    # In a checkpoint: config.json of up to 1 MiB, the tokenizer's up to what takes 512 MiB.
+    cp -r "$NANO" "$T/c"
+    chmod -R u+w "$T/c"
+    { printf '{"x":' && empties 340000 && echo '}'; } >"$T/c/config.json"
+    refused 'config\.json: line 1: far too many values' st-ls "$T/c"
+    { printf '{"x":' && cat "$T/many" && echo '}'; } >"$T/c/config.json"
+    refused 'config\.json: more than 1048576 bytes' st-ls "$T/c"
+    cp "$NANO/config.json" "$T/c"
+    { printf '{"model":[' && cat "$T/many" && printf , && cat "$T/many" && echo ']}'; } >"$T/c/tokenizer.json"
+    echo text >"$T/text.txt"
+    refused 'tokenizer\.json: line 1: far too many values' st-tokenize --tokenizer "$T/c" --length 10 "$T/text.txt"
+    { printf '{"x":' && cat "$T/many" && echo '}'; } >"$T/recipe.json"
+    refused 'recipe\.json: line 1: more than 1 MiB' nvfp4-pack -n --recipe "$T/recipe.json" "$NANO"
+}
+
+@test "a tokenizer's pattern of exponential cost: an error that names it, soon, whatever each match takes" {
+    printf 'aaaaaaaaaaaaaaaaaaaaaaa c%.0s' {1..800} >"$T/text.txt" # 20 KB
+    jq '.pre_tokenizer = {type: "Sequence", pretokenizers: [
+        {type: "Split", pattern: {Regex: "(?:a|aa)+b|."}, behavior: "Isolated", invert: false},
+        {type: "ByteLevel", add_prefix_space: false, trim_offsets: true, use_regex: false}]}' "$NANO/tokenizer.json" >"$T/tokenizer.json"
+    status=0
+    (ulimit -t 10 && exec timeout 300 st-tokenize --tokenizer "$T/tokenizer.json" --no-bos --length 100 "$T/text.txt") >/dev/null 2>"$T/said" || status=$?
+    cat "$T/said"
+    [ "$status" -eq 1 ]
+    grep -q "pattern takes too many steps on this text: (?:a|aa)+b|\." "$T/said"
+    # What real patterns meet, long runs of one kind, is not it.
+    { head -c 200000 /dev/zero | tr '\0' ' ' && echo && head -c 200000 /dev/zero | tr '\0' a && echo; } >"$T/text.txt"
+    quick st-tokenize --tokenizer "$NANO" --length 100 "$T/text.txt"
+}

@@ -1,0 +1,358 @@
+# What programs write: files that only their own run can touch, streams that carry their digest, and
+# folders that a run of the same user and the same data left.
+load common
+load craft
+
+prepare() {
+    src=$NANO/model-00003-of-00003.safetensors
+    st-grep '^layers\.3\.(attn_norm|ffn\.gate)' "$src" | st-read --inline - >"$T/small.ts"
+}
+
+# ---- files of -o ----
+
+@test "-o touches nothing but its file, whatever lies beside it" {
+    echo other >"$T/other"
+    for kind in fifo link folder; do
+        rm -rf "$T"/x.ts*
+        case $kind in
+        fifo) mkfifo "$T/x.ts.partial" "$T/x.ts.1.partial" ;;
+        link) ln "$T/other" "$T/x.ts.partial" && ln "$T/other" "$T/x.ts.1.partial" ;;
+        folder) mkdir -p "$T/x.ts.partial/kept" "$T/x.ts.1.partial" ;;
+        esac
+        timeout 20 st-read -o "$T/x.ts" "$src"
+        timeout 20 st-read -o "$T/x.ts" "$src" # over an old file
+        st-ls "$T/x.ts" >"$T/list"
+        [ "$(cat "$T/other")" = other ]
+        [ -e "$T/x.ts.partial" ]
+        [ -e "$T/x.ts.1.partial" ]
+        [ ! -e "$T/x.ts.2.partial" ]
+    done
+    # The input has the name that others would use.
+    rm -rf "$T"/x.ts*
+    cp "$T/small.ts" "$T/x.ts.partial"
+    st-read --inline -o "$T/x.ts" - <"$T/x.ts.partial"
+    cmp "$T/small.ts" "$T/x.ts.partial"
+    [ "$(st-sum "$T/x.ts")" = "$(st-sum "$T/small.ts")" ]
+}
+
+@test "two runs that write one file: each writes its own, and the last one's stays" {
+    mkfifo "$T/slow"
+    st-read --inline -o "$T/x.ts" - <"$T/slow" 3>&- &
+    exec 5>"$T/slow"
+    head -c 3000 "$T/small.ts" >&5
+    st-read -o "$T/x.ts" "$src"
+    [ "$(st-sum "$T/x.ts")" = "$(st-sum "$src")" ]
+    tail -c +3001 "$T/small.ts" >&5
+    exec 5>&-
+    wait $!
+    [ "$(st-sum "$T/x.ts")" = "$(st-sum "$T/small.ts")" ]
+    [ -z "$(find "$T" -name '*.partial')" ]
+}
+
+@test "a run that fails or is killed leaves no file, and keeps the old one" {
+    echo old >"$T/x.ts"
+    head -c 3000 "$T/small.ts" >"$T/cut.ts"
+    refused 'cut' st-read --inline -o "$T/x.ts" "$T/cut.ts"
+    mkfifo "$T/slow"
+    st-read --inline -o "$T/x.ts" - <"$T/slow" 3>&- &
+    exec 5>"$T/slow"
+    head -c 3000 "$T/small.ts" >&5
+    kill -KILL $!
+    wait $! || true
+    exec 5>&-
+    [ "$(cat "$T/x.ts")" = old ]
+    [ "$(cd "$T" && echo *)" = 'cut.ts refused slow small.ts x.ts' ]
+}
+
+@test "the permissions of an old file stay" {
+    umask 022
+    st-read -o "$T/x.ts" "$src"
+    [ "$(stat -c %a "$T/x.ts")" = 644 ]
+    chmod 600 "$T/x.ts"
+    st-read -o "$T/x.ts" "$src"
+    [ "$(stat -c %a "$T/x.ts")" = 600 ]
+    pt-read "$NANO_AMAX" >"$T/dump.ts"
+    : >"$T/x.png"
+    chmod 640 "$T/x.png"
+    command -v gnuplot >/dev/null || skip 'gnuplot is missing'
+    pipelines/amax-plot -o "$T/x.png" "$T/dump.ts"
+    [ "$(stat -c %a "$T/x.png")" = 640 ]
+}
+
+@test "without files that have no names (FUSE, NFS), a file has its own" {
+    strace -o /dev/null true 2>/dev/null || skip 'strace is missing, or may not trace'
+    # The first open with O_TMPFILE in the folder fails as it does there.
+    run strace -f -P "$T" -e trace=openat -e inject=openat:error=EOPNOTSUPP -o "$T/trace" st-read -o "$T/x.ts" "$src"
+    [ "$status" -eq 0 ]
+    grep -q 'O_TMPFILE.*INJECTED' "$T/trace"
+    [ "$(st-sum "$T/x.ts")" = "$(st-sum "$src")" ]
+    [ -z "$(find "$T" -name '*.partial')" ]
+}
+
+@test "--summary is there only if the amaxes are" {
+    [ -c /dev/full ] || skip 'no /dev/full'
+    pt-read "$NANO_AMAX" >"$T/dump.ts"
+    refused 'No space left' amax-merge -q --fallback layer-max --summary "$T/summary" -o /dev/full "$T/dump.ts"
+    [ ! -e "$T/summary" ]
+    amax-merge -q --fallback layer-max --summary "$T/summary" -o "$T/amax.ts" "$T/dump.ts"
+    [ -s "$T/summary" ]
+}
+
+@test "pipelines/amax-plot -o: a device, and names beside it" {
+    command -v gnuplot >/dev/null || skip 'gnuplot is missing'
+    pt-read "$NANO_AMAX" >"$T/dump.ts"
+    mkdir -p "$T/x.png.partial/kept"
+    pipelines/amax-plot -o "$T/x.png" "$T/dump.ts"
+    [ -s "$T/x.png" ]
+    [ -d "$T/x.png.partial/kept" ]
+    pipelines/amax-plot -o /dev/null "$T/dump.ts"
+    [ -c /dev/null ]
+    run pipelines/amax-plot -o '' "$T/dump.ts"
+    [ "$status" -eq 2 ]
+}
+
+@test "standard output is the stream's alone" {
+    random_ids "$T/tokens.safetensors" 1 16
+    amax-calib -q --tokens "$T/tokens.safetensors" --layers 0-0 "$NANO" >"$T/quiet.ts"
+    ONEDNN_VERBOSE=2 amax-calib -q --tokens "$T/tokens.safetensors" --layers 0-0 "$NANO" >"$T/loud.ts" 2>"$T/said"
+    cmp "$T/quiet.ts" "$T/loud.ts"
+    st-eval -q --tokens "$T/tokens.safetensors" "$NANO" >"$T/quiet"
+    ONEDNN_VERBOSE=2 st-eval -q --tokens "$T/tokens.safetensors" "$NANO" >"$T/loud"
+    cmp "$T/quiet" "$T/loud"
+}
+
+# ---- the digest of a stream ----
+
+@test "a flipped bit anywhere in a stream is found, or changes nothing that is read" {
+    sum=$(st-sum --header --files "$T/small.ts" 2>/dev/null || st-sum "$T/small.ts")
+    size=$(stat -c %s "$T/small.ts")
+    for ((i = 0; i < 400; i++)); do
+        at=$(((i * 7919 + 13) * 31 % size)) bit=$((i * 5 % 8))
+        cp "$T/small.ts" "$T/bad.ts"
+        byte=$((16#$(xxd -s $at -l 1 -p "$T/bad.ts") ^ 1 << bit))
+        # shellcheck disable=SC2059 # a byte
+        printf "$(printf '\\x%02x' $byte)" | dd of="$T/bad.ts" bs=1 seek=$at conv=notrunc status=none
+        if found=$(st-sum "$T/bad.ts" 2>/dev/null); then
+            [ "$found" = "$(st-sum "$T/small.ts")" ] || {
+                echo "bit $bit of byte $at"
+                return 1
+            }
+        fi
+    done
+}
+
+@test "a byte of a tensor, of a side file and of the table: the digest, whoever reads" {
+    st-read --inline "$NANO" >"$T/a.ts"
+    for text in 'deepseek_v4' 'layers.0.attn_norm.weight	BF16'; do
+        LC_ALL=C sed "0,/$text/s//${text%?}X/" "$T/a.ts" >"$T/bad.ts"
+        ! cmp -s "$T/a.ts" "$T/bad.ts"
+        run st-sum "$T/bad.ts"
+        [ "$status" -eq 1 ]
+    done
+    unpack "$T/small.ts"
+    cp "$T/tree/.end" "$T/sealed"
+    name=$(cut -f1 "$T/tree/.toc" | head -n 1)
+    printf '\0' | dd of="$T/tree/$name" bs=1 seek=1 conv=notrunc status=none
+    pack "$T/changed.ts" # without a digest
+    st-sum "$T/changed.ts" >"$T/sum"
+    cp "$T/sealed" "$T/tree/.end"
+    tar -C "$T/tree" --format=ustar --hard-dereference --owner=0 --group=0 --no-recursion -cf "$T/bad.ts" -T "$T/packed"
+    for command in st-sum st-ls st-stat fp8-dequant "st-read --inline" "st-write --partial $T/out"; do
+        # shellcheck disable=SC2086 # words
+        refused 'bad\.ts: \.end: the stream.s digest is another' $command "$T/bad.ts"
+    done
+    [ ! -e "$T/out" ]
+    jq -c '.digesu = .digest | del(.digest)' "$T/sealed" >"$T/tree/.end"
+    tar -C "$T/tree" --format=ustar --hard-dereference --owner=0 --group=0 --no-recursion -cf "$T/bad.ts" -T "$T/packed"
+    refused '\.end: malformed' st-sum "$T/bad.ts"
+}
+
+@test "a kept calibration that was changed is not taken" {
+    random_ids "$T/tokens.safetensors" 1 16
+    calib=(amax-calib -q --tokens "$T/tokens.safetensors" --resume "$T/kept" --resume-keep)
+    "${calib[@]}" -o "$T/out.ts" "$NANO"
+    name=$(st-ls --tsv "$T/kept/calibration.ts" | awk -F'\t' '/input_quantizer/ { print $1; exit }')
+    unpack "$T/kept/calibration.ts"
+    [ -e "$T/tree/$name" ] || name=$(cut -f1 "$T/tree/.toc" | grep input_quantizer | head -n 1)
+    size=$(stat -c %s "$T/tree/$name")
+    cp "$T/kept/calibration.ts" "$T/whole.ts"
+    # NaN, in the file itself.
+    offset=$(grep -abo "$name" "$T/whole.ts" | tail -n 1 | cut -d: -f1)
+    [ "$size" -gt 0 ]
+    head -c "$size" /dev/zero | tr '\0' '\377' | dd of="$T/kept/calibration.ts" bs=1 seek=$((offset + 512)) conv=notrunc status=none
+    refused 'calibration\.ts: \.end: the stream.s digest is another' "${calib[@]}" -o "$T/out.ts" "$NANO"
+}
+
+# ---- runs that are continued ----
+
+# halved STREAM: a run that dies when its first shard is noted, and the second is synced.
+halved() {
+    strace -o /dev/null true 2>/dev/null || skip 'strace is missing, or may not trace'
+    run strace -f -o /dev/null -e trace=fsync -e inject=fsync:signal=KILL:when=6 st-write -q "$T/out" "$1"
+    [ "$status" -eq 137 ]
+    grep -aq ^shard "$T/out.partial/.journal"
+}
+
+@test "another inline stream with the same table does not continue a dead run" {
+    st-read --inline "$NANO" >"$T/a.ts"
+    halved "$T/a.ts"
+    cp -a "$T/out.partial" "$T/left"
+    unpack "$T/a.ts"
+    printf '\x12' | dd of="$T/tree/layers.0.attn_norm.weight" bs=1 seek=1 conv=notrunc status=none
+    pack "$T/b.ts"
+    for verify in '' --verify; do
+        # shellcheck disable=SC2086 # no word
+        refused 'tensor layers\.0\.attn_norm\.weight is not what it was when an earlier run finished model-00001' \
+            st-write -q $verify "$T/out" "$T/b.ts"
+        [ ! -e "$T/out" ]
+        rm -rf "$T/out.partial"
+        cp -a "$T/left" "$T/out.partial"
+    done
+    st-write -q --verify "$T/out" "$T/a.ts"
+    [ "$(st-sum "$T/out")" = "$(st-sum "$T/a.ts")" ]
+}
+
+@test "a source that was replaced by a file of the same size and mtime" {
+    cp -r "$NANO" "$T/ckpt"
+    victim=$T/ckpt/model-00001-of-00003.safetensors
+    st-read "$T/ckpt" >"$T/a.ts"
+    halved "$T/a.ts"
+    cp -p "$victim" "$T/new"
+    printf '\x12' | dd of="$T/new" bs=1 seek=$(($(stat -c %s "$T/new") - 1)) conv=notrunc status=none
+    touch -r "$victim" "$T/new"
+    sleep 0.01
+    mv "$T/new" "$victim"
+    # The stream is of the old one; a new stream has the new bytes, in the shard that was finished, too.
+    refused 'replaced, linked or given other permissions' st-write -q "$T/out" "$T/a.ts"
+    refused 'replaced, linked or given other permissions' st-sum "$T/a.ts"
+    st-write --todo "$T/out" >"$T/todo"
+    grep -qx model-00001-of-00003.safetensors "$T/todo"
+    st-read "$T/ckpt" | st-write -q "$T/out"
+    [ "$(st-sum "$T/out")" = "$(st-sum "$T/ckpt")" ]
+    [ "$(st-sum "$T/out")" != "$(st-sum "$NANO")" ]
+}
+
+# ---- parts ----
+
+# part I [STREAM]: of two.
+part() {
+    st-read --part "$1/2" --inline "${2-$NANO}" | st-write -q --part "$T/out"
+}
+
+@test "--join compares the parts with what was noted of them, and reads them with --verify" {
+    part 1
+    part 2
+    shard=$(echo "$T"/out.partial/part-1-*/*.safetensors)
+    cp -p "$shard" "$T/good"
+    at=$(($(stat -c %s "$shard") - 9))
+    printf '\x5a\xa5' | dd of="$shard" bs=1 seek=$at conv=notrunc status=none
+    refused 'it was written to since it was complete' st-write --join "$T/out"
+    touch -r "$T/good" "$shard"
+    refused 'tensor .* is not what was written' st-write --join --verify "$T/out"
+    cp -p "$T/good" "$shard"
+    st-write -q --join --verify "$T/out"
+    [ "$(st-sum "$T/out")" = "$(st-sum "$NANO")" ]
+    ls -A "$T/out" >"$T/list"
+    ! grep -E 'part|journal' "$T/list"
+}
+
+@test "--join: what st-write did not write into a part, and FIFOs" {
+    part 1
+    part 2
+    folder=$(echo "$T"/out.partial/part-2-*)
+    echo mine >"$folder/evil.safetensors"
+    refused 'evil\.safetensors: st-write did not write it; move it away' st-write --join "$T/out"
+    rm "$folder/evil.safetensors"
+    mkfifo "$folder/x"
+    refused '/x: st-write did not write it' st-write --join "$T/out"
+    rm "$folder/x"
+    for name in part.notes part.ts model-00003-of-00003.safetensors; do
+        mv "$folder/$name" "$T/saved"
+        mkfifo "$folder/$name"
+        refused "$name: .*not a regular file" st-write --join "$T/out"
+        rm "$folder/$name"
+        mv "$T/saved" "$folder/$name"
+    done
+    st-write -q --join "$T/out"
+}
+
+@test "a part that is complete is of the same data, or is refused" {
+    part 1
+    part 1
+    unpack "$NANO"
+    printf '\x12' | dd of="$T/tree/layers.0.attn_norm.weight" bs=1 seek=1 conv=notrunc status=none
+    pack "$T/b.ts"
+    run part 1 "$T/b.ts"
+    [ "$status" -ne 0 ] || [[ $output == *'other data'* ]]
+}
+
+# ---- --overwrite ----
+
+@test "--overwrite that died when it removed the old checkpoint, and DST was moved away" {
+    strace -o /dev/null true 2>/dev/null || skip 'strace is missing, or may not trace'
+    st-read "$NANO" | fp8-dequant | st-write -q "$T/out"
+    run strace -f -o /dev/null -e trace=unlinkat -e inject=unlinkat:signal=KILL:when=4 \
+        bash -c "st-read '$NANO' | st-write -q --overwrite '$T/out'"
+    [ "$status" -ne 0 ]
+    [ -d "$T/out.partial" ]
+    mv "$T/out" "$T/moved"
+    before=$(find "$T/out.partial" | sort)
+    run bash -o pipefail -c "st-read '$NANO' | st-write --overwrite '$T/out'"
+    [ "$status" -eq 1 ]
+    [[ $output == *'the new one that took its place is not at'* ]]
+    [ "$(find "$T/out.partial" | sort)" = "$before" ]
+    mv "$T/moved" "$T/out"
+    st-read "$NANO" | st-write -q --overwrite "$T/out"
+    [ ! -e "$T/out.partial" ]
+    [ "$(st-sum "$T/out")" = "$(st-sum "$NANO")" ]
+}
+
+@test "removing the old checkpoint follows no link and leaves no folder's bounds" {
+    st-read "$NANO" | fp8-dequant | st-write -q "$T/out"
+    mkdir -p "$T/precious/deep" "$T/out/sub/deeper"
+    echo mine >"$T/precious/deep/file"
+    ln -s "$T/precious" "$T/out/link"
+    ln -s "$T/precious" "$T/out/sub/deeper/link"
+    st-read "$NANO" | st-write -q --overwrite "$T/out"
+    [ "$(cat "$T/precious/deep/file")" = mine ]
+    [ ! -e "$T/out.partial" ]
+    [ ! -e "$T/out/link" ]
+}
+
+# ---- neighbours ----
+
+@test "a DST.partial of another user is not continued" {
+    [ "$(id -u)" = 0 ] || skip 'only root can give files to others'
+    for made in empty run; do
+        rm -rf "$T/out.partial"
+        if [ $made = run ]; then halved "$T/small2.ts"; else mkdir "$T/out.partial"; fi
+        chown -R nobody "$T/out.partial"
+        refused 'out\.partial: belongs to another user' bash -c "st-read '$NANO' | st-write -q '$T/out'"
+        refused 'out\.partial: belongs to another user' st-write --todo "$T/out"
+        [ ! -e "$T/out" ]
+        [ $made = empty ] || break
+        st-read --inline "$NANO" >"$T/small2.ts"
+    done
+    chown -R root "$T/out.partial"
+    st-write -q "$T/out" "$T/small2.ts"
+}
+
+@test "names that are one file where case or normalization does not count" {
+    for pair in 'MODEL-00001-of-00003.safetensors.txt model-00001-OF-00003.safetensors.TXT' 'Config.JSON' 'README.MD readme.md' \
+        $'caf\u00e9.txt cafe\u0301.txt' $'stra\u00dfe STRASSE'; do
+        cp -r "$NANO" "$T/ckpt"
+        for name in $pair; do echo x >"$T/ckpt/$name"; done
+        refused '(are one file where case or Unicode normalization does not count|occurs twice)' \
+            bash -c "st-read '$T/ckpt' | st-write -q '$T/out'"
+        refused '(are one file where case|occurs twice)' bash -c "st-read -n '$T/ckpt' | st-write -n '$T/out'"
+        [ ! -e "$T/out" ]
+        rm -r "$T/ckpt"
+    done
+    # A shard and a side file, in a stream.
+    unpack "$NANO"
+    echo x >"$T/tree/files/MODEL-00001-of-00003.SAFETENSORS"
+    { sed -n 1,2p "$T/order"; echo files/MODEL-00001-of-00003.SAFETENSORS; sed 1,2d "$T/order"; } >"$T/longer"
+    mv "$T/longer" "$T/order"
+    pack "$T/b.ts"
+    refused 'are one file|not a valid name of a side file' st-write -q "$T/out" "$T/b.ts"
+}
