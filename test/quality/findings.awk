@@ -48,8 +48,8 @@ function summarize(search,    i, other) {
 function searches(    name, i, j, part, other) {
     split("mse 4over6 hessian", name, " ")
     print "## Scale searches\n"
-    print "Against plain scales (`max`), with the same input scales, where FP8 becomes NVFP4. (Experts of V4, which are"
-    print "MXFP4, keep their codes here.)\n"
+    print "Compared with plain scales (`max`), where FP8 becomes NVFP4. Experts of V4, which are MXFP4, keep their codes"
+    print "here.\n"
     print "| search | conversions | KL lower in | KL, mean | KL, at worst | layer error lower in | layer error, mean |"
     print "|---|---|---|---|---|---|---|"
     for (j = 1; j <= 3; j++) {
@@ -71,7 +71,7 @@ function searches(    name, i, j, part, other) {
     else {
         printf "`%s` lowers the KL most, and in every conversion.", best
         if (best == "hessian" && worst["mse"] && worst["mse"] < 1)
-            printf " `mse` does so too, needs no second moments,\nand takes a fraction of the time."
+            printf " So does `mse`, nearly as much, without second\nmoments of the inputs and in less time."
         print ""
     }
     hessian_and_mse()
@@ -90,7 +90,7 @@ function hessian_and_mse(    i, mse, hessian) {
         sum += log(layer_error[hessian] / layer_error[mse])
     }
     if (n)
-        printf "Against `mse`, `hessian` lowers the layer error in %d of %d conversions, by %.1f %% on average, though the\nerror of the weights themselves is larger.\n",
+        printf "`hessian` has a smaller layer error than `mse` in %d of %d conversions, by %.1f %% on average.\n",
             lower, n, 100 * (1 - exp(sum / n))
 }
 
@@ -128,7 +128,7 @@ function cast(    i, j, k, name, weights) {
 # What a rule for input scales changes of the KL.
 function rules(    i, j, what, part, rule, base) {
     print "\n## Input scales\n"
-    print "The KL against that of `calib`.\n"
+    print "The KL compared with that of `calib`.\n"
     print "| checkpoint | recipe | `reference` | `headroom` | 1 |"
     print "|---|---|---|---|---|"
     split("reference headroom 1", rule, " ")
@@ -145,8 +145,8 @@ function rules(    i, j, what, part, rule, base) {
             }
             print ""
         }
-    print "\nBlock scales of inputs are dynamic, so the scale above them hardly matters as long as it is not too small;"
-    print "amaxes of w2 that leave out what the router's weight hides are too small for engines."
+    print "\nEngines choose the block scales of inputs as they run, so the scale above these hardly matters unless it is too"
+    print "small, as it is for w2 where the amax was taken after the router's weight (`reference`)."
 }
 
 # The largest rise of perplexity of a family.
