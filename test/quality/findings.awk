@@ -71,7 +71,8 @@ function searches(    name, i, j, part, other) {
     else {
         printf "`%s` lowers the KL most, and in every conversion.", best
         if (best == "hessian" && worst["mse"] && worst["mse"] < 1)
-            printf " So does `mse`, nearly as much, without second\nmoments of the inputs and in less time."
+            printf " `mse` does so too, %.1f %% on average,\nwithout second moments of the inputs and in less time.",
+                100 * (1 - mean_kl["mse"])
         print ""
     }
     hessian_and_mse()
