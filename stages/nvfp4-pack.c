@@ -75,7 +75,7 @@ struct packing {
     const struct member *member;
     float scale_2;
     scales_row *scales;                  /* the search, but where there are: */
-    const struct block_moments *moments; /* of the inputs, by block of columns; or NULL */
+    const struct block_moments *moments; /* of the inputs, in the order of columns; or NULL */
     struct recode *recode; /* of MXFP4 without a search, which needs no BF16; else NULL */
     uint8_t *packed;       /* all codes, made with the scales; NULL if they are too many to keep */
     const struct options *options;
@@ -269,9 +269,8 @@ static struct block_moments *find_moments(const struct options *o, const struct 
             die("%s: %s has other columns than its partner", group->member[i].tensor->name,
                 group->member[i].w->module);
     size_t blocks = (size_t)cols / NVFP4_BLOCK;
-    struct block_moments *moments = xgrow(NULL, blocks, sizeof *moments);
-    for (size_t i = 0; i < blocks; i++)
-        block_moments_prepare(&moments[i], h + i * NVFP4_BLOCK * NVFP4_BLOCK);
+    struct block_moments *moments = xgrow(NULL, block_moments_count(blocks), sizeof *moments);
+    block_moments_prepare(moments, h, blocks);
     free(h);
     return moments;
 }

@@ -1,87 +1,123 @@
-/* hessian_search.h with AVX-512: a register is a block. */
+/* hessian_search.h with AVX-512: a register is a vector of lanes. */
 #include "tensor/codec_x86.h"
 
 #ifdef __x86_64__
 
-#include <math.h>
-
-#include "tensor/e2m1.h"
+#include <stdbool.h>
 
 #define TARGET AVX512
 
-struct block {
-    __m512 m, sign;
-    float amax;
-};
+typedef __m512 lanes;
+typedef __mmask16 mask;
 
-AVX512 static inline void load_block(struct block *block, const uint16_t *w, float unit)
+AVX512 static inline lanes splat(float x)
 {
-    const __m512i most = _mm512_set1_epi32(0x7fff0000);
-    __m512i bits = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const void *)w));
-    bits = _mm512_slli_epi32(bits, 16);
-    __m512i magnitude = _mm512_and_si512(bits, most);
-    __m512 m = _mm512_mul_ps(_mm512_castsi512_ps(magnitude), _mm512_set1_ps(unit));
-    block->m = _mm512_min_ps(m, _mm512_set1_ps(HESSIAN_MOST));
-    block->sign = _mm512_castsi512_ps(_mm512_andnot_si512(most, bits));
-    float largest = _mm512_reduce_max_ps(block->m);
-    uint32_t not_finite = _mm512_cmpge_epi32_mask(magnitude, _mm512_set1_epi32(0x7f800000));
-    block->amax = not_finite ? INFINITY : largest;
+    return _mm512_set1_ps(x);
 }
 
-AVX512 static inline float sum_of(__m512 x)
+AVX512 static inline lanes load(const float *p)
 {
-    __m256 y = _mm256_add_ps(_mm512_castps512_ps256(x),
-                             _mm256_castpd_ps(_mm512_extractf64x4_pd(_mm512_castps_pd(x), 1)));
-    __m128 z = _mm_add_ps(_mm256_castps256_ps128(y), _mm256_extractf128_ps(y, 1));
-    z = _mm_add_ps(z, _mm_movehl_ps(z, z));
-    return _mm_cvtss_f32(_mm_add_ss(z, _mm_movehdup_ps(z)));
+    return _mm512_loadu_ps(p);
 }
 
-/* What errors cost at least. */
-AVX512 static inline float least_cost(__m512 e, const struct block_moments *moments)
+AVX512 static inline void store(float *p, lanes a)
 {
-    return sum_of(_mm512_mul_ps(_mm512_loadu_ps(moments->least), _mm512_mul_ps(e, e)));
+    _mm512_storeu_ps(p, a);
 }
 
-AVX512 static inline float code_error(const struct block *block,
-                                      const struct block_moments *moments, float s, float enough)
+AVX512 static inline lanes pick(const float *p, const int32_t *index)
 {
-    const __m512 one = _mm512_set1_ps(1), exponent = _mm512_set1_ps(INFINITY);
-    __m512 y = _mm512_mul_ps(block->m, _mm512_set1_ps(1 / s));
-    y = _mm512_min_ps(y, _mm512_set1_ps(E2M1_MAX));
-    __m512i power =
-        _mm512_and_si512(_mm512_castps_si512(_mm512_max_ps(y, one)), _mm512_castps_si512(exponent));
-    __m512 round = _mm512_mul_ps(_mm512_castsi512_ps(power), _mm512_set1_ps(HESSIAN_ROUND));
-    __m512 q = _mm512_sub_ps(_mm512_add_ps(y, round), round);
-    __m512 e = _mm512_sub_ps(block->m, _mm512_mul_ps(q, _mm512_set1_ps(s)));
-    if (least_cost(e, moments) > enough)
-        return INFINITY;
-    _Alignas(64) float each[NVFP4_BLOCK];
-    e = _mm512_castsi512_ps(
-        _mm512_xor_si512(_mm512_castps_si512(e), _mm512_castps_si512(block->sign)));
-    _mm512_store_ps(each, e);
-    __m512 sum[4] = {_mm512_setzero_ps(), _mm512_setzero_ps(), _mm512_setzero_ps(),
-                     _mm512_setzero_ps()};
-    for (size_t j = 0; j < NVFP4_BLOCK; j++) {
-        __m512 part = _mm512_mul_ps(_mm512_loadu_ps(moments->h[j]), _mm512_set1_ps(each[j]));
-        sum[j % 4] = _mm512_add_ps(sum[j % 4], part);
-    }
-    __m512 total = _mm512_add_ps(_mm512_add_ps(sum[0], sum[1]), _mm512_add_ps(sum[2], sum[3]));
-    return sum_of(_mm512_mul_ps(total, e));
+    return _mm512_i32gather_ps(_mm512_loadu_si512(index), p, sizeof *p);
 }
 
-AVX512 static inline float zeros_cost(const struct block *block,
-                                      const struct block_moments *moments, float s)
+AVX512 static inline lanes plus(lanes a, lanes b)
 {
-    __mmask16 zero = _mm512_cmp_ps_mask(block->m, _mm512_set1_ps(s / 4), _CMP_LE_OQ);
-    return least_cost(_mm512_maskz_mov_ps(zero, block->m), moments);
+    return _mm512_add_ps(a, b);
 }
 
-AVX512 static inline float clipping_cost(const struct block *block,
-                                         const struct block_moments *moments, float s)
+AVX512 static inline lanes minus(lanes a, lanes b)
 {
-    __m512 clipped = _mm512_sub_ps(block->m, _mm512_set1_ps(E2M1_MAX * s));
-    return least_cost(_mm512_max_ps(clipped, _mm512_setzero_ps()), moments);
+    return _mm512_sub_ps(a, b);
+}
+
+AVX512 static inline lanes times(lanes a, lanes b)
+{
+    return _mm512_mul_ps(a, b);
+}
+
+AVX512 static inline lanes over(lanes a, lanes b)
+{
+    return _mm512_div_ps(a, b);
+}
+
+AVX512 static inline lanes least_of(lanes a, lanes b)
+{
+    return _mm512_min_ps(a, b);
+}
+
+AVX512 static inline lanes most_of(lanes a, lanes b)
+{
+    return _mm512_max_ps(a, b);
+}
+
+AVX512 static inline lanes only(lanes a, int32_t bits)
+{
+    return _mm512_castsi512_ps(_mm512_and_si512(_mm512_castps_si512(a), _mm512_set1_epi32(bits)));
+}
+
+AVX512 static inline lanes magnitude(lanes a)
+{
+    return only(a, INT32_MAX);
+}
+
+AVX512 static inline lanes power_of_two(lanes a)
+{
+    return only(a, 0x7f800000);
+}
+
+AVX512 static inline lanes sign(lanes a)
+{
+    return only(a, INT32_MIN);
+}
+
+AVX512 static inline lanes flip(lanes a, lanes sign)
+{
+    return _mm512_castsi512_ps(_mm512_xor_si512(_mm512_castps_si512(a), _mm512_castps_si512(sign)));
+}
+
+AVX512 static inline mask less(lanes a, lanes b)
+{
+    return _mm512_cmp_ps_mask(a, b, _CMP_LT_OQ);
+}
+
+AVX512 static inline mask both(mask a, mask b)
+{
+    return _mm512_kand(a, b);
+}
+
+AVX512 static inline mask without(mask a, mask b)
+{
+    return _mm512_kandn(b, a);
+}
+
+AVX512 static inline mask from_bits(uint32_t bits)
+{
+    return (mask)bits;
+}
+
+AVX512 static inline uint32_t to_bits(mask m)
+{
+    return m;
+}
+
+AVX512 static inline bool any(mask m)
+{
+    return m != 0;
+}
+
+AVX512 static inline lanes where(mask m, lanes a, lanes b)
+{
+    return _mm512_mask_blend_ps(m, b, a);
 }
 
 #include "tensor/hessian_loop.h"

@@ -9,29 +9,45 @@
  * nvfp4_w4a4_weight_local_hessian: the least eᵀHe over the 126 positive E4M3 values, the lowest of
  * equal ones, with plain squared errors where nothing is known of the inputs.
  *
+ * With H = L Lᵀ, eᵀHe is the sum of the squares of Lᵀe: it only grows from one column of L to the
+ * next, so a scale is given up as soon as that is above the best. 16 blocks are searched at a time,
+ * one in each lane of a vector.
+ *
  * Errors are computed in F32, in an order that all versions keep: they make the same choices. A
  * quotient within rounding of halfway between two codes may count as either of them. Otherwise as
  * scale_search.h. */
 #ifndef HESSIAN_SEARCH_H
 #define HESSIAN_SEARCH_H
 
-#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
 #include "tensor/nvfp4.h"
 
-/* What is known of the inputs of a block of columns. */
+enum { HESSIAN_LANES = 16, HESSIAN_FACTORS = NVFP4_BLOCK * (NVFP4_BLOCK + 1) / 2 };
+
+/* What is known of the inputs of HESSIAN_LANES blocks of columns. Each block has its columns in an
+ * order of its own, in which L grows least. */
 struct block_moments {
-    float h[NVFP4_BLOCK][NVFP4_BLOCK]; /* H; its largest element is 1 */
-    float least[NVFP4_BLOCK];          /* eᵀHe is at least the sum of least · e² */
-    bool known;                        /* false: H is zero */
+    /* By column of L, each from its diagonal on, the columns one after the other. H's largest
+     * element is 1. */
+    float factor[HESSIAN_FACTORS][HESSIAN_LANES];
+    float least[NVFP4_BLOCK][HESSIAN_LANES];    /* eᵀHe is at least the sum of least · e² */
+    int32_t column[NVFP4_BLOCK][HESSIAN_LANES]; /* the one of the 16 · HESSIAN_LANES that it is */
+    uint32_t known;                             /* a bit per lane: H is not zero */
 };
 
-/* From H, 16 x 16 finite numbers, symmetric, with none below 0 on the diagonal. */
-void block_moments_prepare(struct block_moments *moments, const float *h);
+/* How many of them `blocks` blocks have; the last one's other lanes are not known. */
+static inline size_t block_moments_count(size_t blocks)
+{
+    return (blocks + HESSIAN_LANES - 1) / HESSIAN_LANES;
+}
 
-/* moments: cols / 16. A block of which nothing is known gets nvfp4_scales_mse_row()'s scale. */
+/* From H of each block, 16 x 16 finite numbers, symmetric, with none below 0 on the diagonal. */
+void block_moments_prepare(struct block_moments *moments, const float *h, size_t blocks);
+
+/* moments: of the row's blocks. One of which nothing is known gets nvfp4_scales_mse_row()'s scale.
+ */
 void nvfp4_scales_hessian_row(uint8_t *scale, const uint16_t *w, size_t cols, float scale_2,
                               const struct block_moments *moments);
 

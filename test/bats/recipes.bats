@@ -188,7 +188,8 @@ loss() {
 }
 
 # losses FIXTURES: of everything in NVFP4, and of each group of modules, the others in BF16. With experts cast, their
-# inputs are quantized and their weights are not; the golden that quantizes no weight at all is of another thing.
+# inputs are quantized and their weights are not, but those of attention and shared experts are. The golden `inputs`
+# quantizes no weight at all; for that see test/unit/quantized_inputs.c.
 losses() {
     local group options="-q --amax '$T/amax.ts' --recipe"
     full_amaxes "$1" "$T/amax.ts"

@@ -32,7 +32,7 @@ struct room {
     uint8_t *scale;   /* [ROWS, COLS / 16] E4M3 */
     float *fp8_scale; /* [COLS / 128] */
     struct recode *recode;
-    struct block_moments *moments; /* [COLS / 16] */
+    struct block_moments *moments; /* of COLS / 16 blocks */
 };
 
 typedef void work(struct room *room);
@@ -160,16 +160,17 @@ static const struct {
 static void prepare(struct room *room, const struct codec *codec)
 {
     size_t elements = (size_t)ROWS * COLS;
-    *room = (struct room){.codec = codec,
-                          .bf16 = xalloc(elements, 2),
-                          .w = xalloc(elements, 2),
-                          .codes = xalloc(elements, 1),
-                          .packed = xalloc(elements / 2, 1),
-                          .e8m0 = xalloc(elements / MXFP4_BLOCK, 1),
-                          .scale = xalloc(elements / NVFP4_BLOCK, 1),
-                          .fp8_scale = xalloc(COLS / FP8_BLOCK, sizeof(float)),
-                          .recode = xalloc(1, sizeof *room->recode),
-                          .moments = xalloc(COLS / NVFP4_BLOCK, sizeof *room->moments)};
+    *room = (struct room){
+        .codec = codec,
+        .bf16 = xalloc(elements, 2),
+        .w = xalloc(elements, 2),
+        .codes = xalloc(elements, 1),
+        .packed = xalloc(elements / 2, 1),
+        .e8m0 = xalloc(elements / MXFP4_BLOCK, 1),
+        .scale = xalloc(elements / NVFP4_BLOCK, 1),
+        .fp8_scale = xalloc(COLS / FP8_BLOCK, sizeof(float)),
+        .recode = xalloc(1, sizeof *room->recode),
+        .moments = xalloc(block_moments_count(COLS / NVFP4_BLOCK), sizeof *room->moments)};
     for (size_t i = 0; i < elements; i++) {
         uint32_t any = (uint32_t)i * 2654435761U;
         room->codes[i] = (uint8_t)((any >> 8) % 0x7f | (any >> 24 & 0x80)); /* no NaN */
@@ -183,12 +184,11 @@ static void prepare(struct room *room, const struct codec *codec)
     for (size_t i = 0; i < elements / MXFP4_BLOCK; i++)
         room->e8m0[i] = (uint8_t)(116 + room->codes[i] % 6);
     /* Of inputs whose columns have half of their energy in common. */
-    for (size_t i = 0; i < COLS / NVFP4_BLOCK; i++) {
-        float h[NVFP4_BLOCK * NVFP4_BLOCK];
-        for (size_t j = 0; j < NVFP4_BLOCK * NVFP4_BLOCK; j++)
-            h[j] = j % (NVFP4_BLOCK + 1) ? 0.5f : 1;
-        block_moments_prepare(&room->moments[i], h);
-    }
+    float *h = xalloc((size_t)COLS * NVFP4_BLOCK, sizeof *h);
+    for (size_t i = 0; i < (size_t)COLS * NVFP4_BLOCK; i++)
+        h[i] = i % (NVFP4_BLOCK * NVFP4_BLOCK) % (NVFP4_BLOCK + 1) ? 0.5f : 1;
+    block_moments_prepare(room->moments, h, COLS / NVFP4_BLOCK);
+    free(h);
     memset(room->scale, 0x70, elements / NVFP4_BLOCK);
     memset(room->packed, 1, elements / 2); /* pages that exist */
     for (size_t i = 0; i < COLS / FP8_BLOCK; i++)

@@ -100,9 +100,8 @@ static void take_linear(void *context, const struct linear_seen *seen)
         return;
     }
     size_t blocks = (size_t)seen->cols / NVFP4_BLOCK;
-    linear->moments = xalloc(blocks, sizeof *linear->moments);
-    for (size_t i = 0; i < blocks; i++)
-        block_moments_prepare(&linear->moments[i], seen->moments + i * NVFP4_BLOCK * NVFP4_BLOCK);
+    linear->moments = xalloc(block_moments_count(blocks), sizeof *linear->moments);
+    block_moments_prepare(linear->moments, seen->moments, blocks);
 }
 
 static void run_over(const char *model, const char *ids, uint64_t samples)
