@@ -72,7 +72,7 @@ static long user_of(const struct sockaddr_in *own, const struct sockaddr_in *oth
 
 bool proof_same_user(int fd)
 {
-    struct sockaddr_in here, there;
+    struct sockaddr_in here = {0}, there = {0};
     socklen_t size = sizeof here;
     if (getsockname(fd, (struct sockaddr *)&here, &size) || here.sin_family != AF_INET)
         return false;

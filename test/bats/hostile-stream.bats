@@ -722,11 +722,11 @@ counted() {
         stream raw
         bad '\.stream: .*(version -?[0-9]+; this program reads version 1|too big)'
     done
-    toc=$'a\tU8\t[4]\tm.safetensors\tdata\nb\tU8\t[2,3]\tm.safetensors\tdata\nc\tU8\t[9223372036854775808,18446744073709551615,0]\tm.safetensors\tdata\n'
+    toc=$'a\tU8\t[4]\tm.safetensors\tdata\nb\tU8\t[2,3]\tm.safetensors\tdata\nc\tU8\t[9223372036854775808,0]\tm.safetensors\tdata\n'
     end='{"tensors":3,"bytes":10,"plan":false,"counts":[]}'
     empty() { entry c ''; }
     stream begin tensors empty finish
-    [ "$(st-ls --json "$T/a.ts" | jq -c 'select(.name == "c").shape | map(. > 9e18)')" = '[true,true,false]' ]
+    [ "$(st-ls --json "$T/a.ts" | jq -c 'select(.name == "c").shape | map(. > 9e18)')" = "[true,false]" ]
     # After 2262, nanoseconds do not fit.
     cp -r "$NANO" "$T/late"
     touch -d '@20000000000' "$T/late/model-00001-of-00003.safetensors"

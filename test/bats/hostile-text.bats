@@ -1,6 +1,6 @@
 # Text from outside that a terminal would obey, or show as another: in a stream's header, a checkpoint's
 # configs, names, listings. Messages and tables show '?', JSON has it escaped.
-# shellcheck disable=SC2030,SC2031 # each test is a subshell
+# shellcheck disable=SC2016,SC2030,SC2031 # jq has variables; each test is a subshell
 
 load common
 load craft
