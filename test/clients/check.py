@@ -38,23 +38,20 @@ def made(command):
     return subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True).stdout
 
 
-def make(work):
-    """The folder of each checkpoint, and that of its BF16 values. One that is there is complete already."""
-    folders = {}
-    for name, command in MADE.items():
-        folder = work / name.replace(", ", "-").replace(" ", "-")
-        made(["pipelines/" + command[0], "-q", *command[1:], DATA / "ckpt", folder])
-        folders[name] = folder, folder if name == "bf16" else unpack(folder)
-    return folders
+def places(work):
+    """{checkpoint: (its folder, that of its values in BF16)}"""
+    folders = {name: work / name.replace(", ", "-").replace(" ", "-") for name in MADE}
+    return {name: (folder, folder if name == "bf16" else folder.with_suffix(".bf16")) for name, folder in folders.items()}
 
 
-def unpack(folder):
-    """The NVFP4 matrices of a folder in BF16, beside it."""
-    out = folder.with_suffix(".bf16")
-    if not out.exists():
-        made(["bash", "-o", "pipefail", "-c", 'bin/st-read "$1" | bin/nvfp4-unpack -q | bin/st-write -q "$2"',
-              "-", folder, out])
-    return out
+def make(folders):
+    """Make each checkpoint. One that is there is complete already."""
+    for name, (folder, unpacked) in folders.items():
+        pipeline, *options = MADE[name]
+        made([f"pipelines/{pipeline}", "-q", *options, DATA / "ckpt", folder])
+        if not unpacked.exists():
+            made(["bash", "-o", "pipefail", "-c", 'bin/st-read "$1" | bin/nvfp4-unpack -q | bin/st-write -q "$2"',
+                  "-", folder, unpacked])
 
 
 def run(checks, client, script, arguments):
@@ -114,13 +111,14 @@ def plain_checks(checks, client, script, arguments, subject=None):
             checks.add("passed" if message["ok"] else "failed", subject or case, client, message["what"])
 
 
-def plant_faults(work, good):
-    """{fault: (folder, unpacked)}: copies of a good checkpoint; their values are to be the good one's."""
-    planted = {}
-    for i, (name, plant) in enumerate(FAULTS.items()):
-        planted[name] = work / f"fault-{i}", good[1]
-        plant(Copy(good[0], planted[name][0]))
-    return planted
+def fault_places(work, good):
+    """{fault: (folder, values in BF16)}: the values are to be the good checkpoint's."""
+    return {name: (work / f"fault-{i}", good[1]) for i, name in enumerate(FAULTS)}
+
+
+def plant(faults, good):
+    for name, (folder, _) in faults.items():
+        FAULTS[name](Copy(good[0], folder))
 
 
 def check_reference(checks, work):
@@ -132,10 +130,8 @@ def check_reference(checks, work):
         plain_checks(checks, "Model Optimizer", "reference.py", [script, work], "altered checkpoints")
 
 
-def jobs(work):
-    """What can run at the same time, each a function of Checks; and the names of the planted faults."""
-    folders = make(work)
-    faults = plant_faults(work, folders["experts"])
+def jobs(work, folders, faults):
+    """What can run at the same time, each a function of Checks."""
     cases = [f"{name}={folder},{unpacked}" for name, (folder, unpacked) in folders.items()]
     layer = [folders["experts"][0], folders["bf16"][0], DATA / "golden/eval-ids.safetensors", work]
     return {
@@ -147,15 +143,20 @@ def jobs(work):
         "reference": lambda checks: check_reference(checks, work),
         "vllm-faults": lambda checks: let_engines_load(checks, "vllm", faults, False),
         "sglang-faults": lambda checks: let_engines_load(checks, "sglang", faults, False),
-    }, faults
+    }
 
 
 def main():
     wanted, checks = sys.argv[1:], Checks()
     with tempfile.TemporaryDirectory() as folder:
-        todo, faults = jobs(pathlib.Path(os.environ.get("WORK") or folder))
+        work = pathlib.Path(os.environ.get("WORK") or folder)
+        folders = places(work)
+        faults = fault_places(work, folders["experts"])
+        todo = jobs(work, folders, faults)
         if unknown := set(wanted) - set(todo):
             sys.exit(f"check-clients: no job {min(unknown)}; there are {', '.join(todo)}")
+        make(folders)
+        plant(faults, folders["experts"])
         results = {name: Checks() for name in wanted or todo}
         with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
             for done in [pool.submit(todo[name], result) for name, result in results.items()]:
