@@ -10,7 +10,7 @@ static void read_recipe(void *context)
     (void)context;
     struct model *model = model_open(NULL, NULL);
     struct recipe *recipe = recipe_load("/proc/self/fd/10", NULL, model);
-    recipe_format(recipe, "layers.3.ffn.experts.7.w1");
+    recipe_choice(recipe, "layers.3.ffn.experts.7.w1");
     recipe_free(recipe);
     model_close(model);
 }
