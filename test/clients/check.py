@@ -184,7 +184,9 @@ def jobs(work):
 def main():
     wanted, checks = sys.argv[1:], Checks()
     with tempfile.TemporaryDirectory() as folder:
-        todo, faults = jobs(pathlib.Path(os.environ.get("WORK") or folder))
+        work = pathlib.Path(os.environ.get("WORK") or folder)
+        work.mkdir(parents=True, exist_ok=True)
+        todo, faults = jobs(work)
         if unknown := set(wanted) - set(todo):
             sys.exit(f"check-clients: no job {min(unknown)}; there are {', '.join(todo)}")
         results = {name: Checks() for name in wanted or todo}
