@@ -40,9 +40,34 @@ static struct dimension dimension_of(const struct model *model, const char *keys
     return d;
 }
 
-/* True if the pattern is the name; '#' in it is any number. */
-static bool is_named(const char *name, const char *pattern)
+/* A shape that names are compared with, again and again. */
+struct wanted {
+    const char *pattern;
+    const char *tail; /* of the pattern, after its last number, which tells most names apart */
+    size_t tail_length;
+    const char *keys[2]; /* of the rows, or elements, and of the columns */
+    struct dimension dim[2];
+};
+
+static struct wanted wanted_of(const struct model *model, const struct shape_name *shape)
 {
+    const char *number = strrchr(shape->name, '#');
+    struct wanted wanted = {.pattern = shape->name,
+                            .tail = number ? number + 1 : shape->name,
+                            .keys = {shape->rows, shape->cols}};
+    wanted.tail_length = strlen(wanted.tail);
+    for (int i = 0; i < 2; i++)
+        wanted.dim[i] = dimension_of(model, wanted.keys[i]);
+    return wanted;
+}
+
+/* True if the pattern is the name, of `length` bytes; '#' in it is any number. */
+static bool is_named(const char *name, size_t length, const struct wanted *wanted)
+{
+    const char *pattern = wanted->pattern;
+    if (length < wanted->tail_length ||
+        memcmp(name + length - wanted->tail_length, wanted->tail, wanted->tail_length) != 0)
+        return false;
     for (; *pattern; pattern++)
         if (*pattern == '#') {
             size_t digits = strspn(name, "0123456789");
@@ -56,51 +81,61 @@ static bool is_named(const char *name, const char *pattern)
 }
 
 /* The tensor's dimension is another one: what is to be said. NULL if it is not. */
-static char *differs(const struct model *model, const struct tensor *tensor, const char *keys,
-                     uint64_t is, const char *what)
+static char *differs(const struct tensor *tensor, const struct wanted *wanted, int i, uint64_t is,
+                     const char *what)
 {
-    struct dimension d = dimension_of(model, keys);
-    char *text = NULL;
-    if (d.known && d.value != is) {
-        char *names = xstrdup("");
-        for (const char *at = keys; *at; at += *at == '*') {
-            size_t length = strcspn(at, "*");
-            char *longer = xprintf("%s%s%.*s", names, *names ? " * " : "", (int)length, at);
-            free(names);
-            names = longer;
-            at += length;
-        }
-        text = xprintf("has %s of %" PRIu64 " %s, but config.json's %s is %s", tensor->name, is,
-                       what, names, d.values);
+    const struct dimension *d = &wanted->dim[i];
+    if (!d->known || d->value == is)
+        return NULL;
+    char *names = xstrdup("");
+    for (const char *at = wanted->keys[i]; *at; at += *at == '*') {
+        size_t length = strcspn(at, "*");
+        char *longer = xprintf("%s%s%.*s", names, *names ? " * " : "", (int)length, at);
         free(names);
+        names = longer;
+        at += length;
     }
-    free(d.values);
+    char *text = xprintf("has %s of %" PRIu64 " %s, but config.json's %s is %s", tensor->name, is,
+                         what, names, d->values);
+    free(names);
     return text;
 }
 
-static char *differs_from(const struct model *model, const struct tensor *tensor,
-                          const struct shape_name *shape)
+static char *differs_from(const struct tensor *tensor, const struct wanted *wanted)
 {
     enum format format = format_of(tensor);
     bool packed = format == FORMAT_MXFP4 || format == FORMAT_NVFP4; /* two columns a byte */
     bool matrix = tensor->rank > 1;
     /* Not config.json is wrong where a weight is none: others say that. */
-    if (!tensor->rank || tensor->rank > 2 || (shape->cols && !matrix) ||
+    if (!tensor->rank || tensor->rank > 2 || (wanted->keys[1] && !matrix) ||
         (format == FORMAT_COUNT && matrix && tensor_has_suffix(tensor, ".weight")))
         return NULL;
-    char *text = differs(model, tensor, shape->rows, tensor->dim[0], matrix ? "rows" : "elements");
+    char *text = differs(tensor, wanted, 0, tensor->dim[0], matrix ? "rows" : "elements");
     if (!text && matrix)
-        text = differs(model, tensor, shape->cols, tensor->dim[1] * (packed ? 2 : 1), "columns");
+        text = differs(tensor, wanted, 1, tensor->dim[1] * (packed ? 2 : 1), "columns");
     return text;
 }
 
 char *model_misshapen(const struct model *model, const struct toc *toc)
 {
     const struct shape_name *shapes = model->family->shapes;
+    size_t count = 0;
+    while (shapes && shapes[count].name)
+        count++;
+    struct wanted *wanted = xalloc(count, sizeof *wanted);
+    for (size_t k = 0; k < count; k++)
+        wanted[k] = wanted_of(model, &shapes[k]);
     char *text = NULL;
-    for (size_t i = 0; shapes && i < toc->count && !text; i++)
-        for (const struct shape_name *shape = shapes; shape->name && !text; shape++)
-            if (is_named(toc->tensor[i].name, shape->name))
-                text = differs_from(model, &toc->tensor[i], shape);
+    for (size_t i = 0; i < toc->count && count && !text; i++) {
+        const struct tensor *tensor = &toc->tensor[i];
+        size_t length = strlen(tensor->name);
+        for (size_t k = 0; k < count && !text; k++)
+            if (is_named(tensor->name, length, &wanted[k]))
+                text = differs_from(tensor, &wanted[k]);
+    }
+    for (size_t k = 0; k < count; k++)
+        for (int i = 0; i < 2; i++)
+            free(wanted[k].dim[i].values);
+    free(wanted);
     return text;
 }
