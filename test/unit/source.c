@@ -35,7 +35,7 @@ struct fixture {
 
 static void path_of(const struct fixture *f, size_t i, char *path, size_t room)
 {
-    snprintf(path, room, "%s/%zu", f->folder, i);
+    snprintf(path, room, "%s/%zu.safetensors", f->folder, i);
 }
 
 static int make_files(void **state)
