@@ -368,10 +368,48 @@ static void losses_of_v3(void **state)
     test_losses("v3-nano", EVAL, 5104, ARITHMETIC_SERVED, v3_bound);
 }
 
+/* What encode() is otherwise. */
+static void (*plain_encode)(struct device *d, struct mat y, struct mat x, struct mat factor,
+                            bool power);
+
+static float to_bf16(float value)
+{
+    uint32_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    bits = (bits + 0x7fff + (bits >> 16 & 1)) & 0xffff0000;
+    memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
+/* The indexer's scales of keys, whose factors are 1 before, rounded to BF16. */
+static void encode_rounded(struct device *d, struct mat y, struct mat x, struct mat factor,
+                           bool power)
+{
+    float *scale = xalloc((size_t)factor.rows, sizeof *scale);
+    bool keys = true;
+    d->read(d, scale, factor);
+    for (uint64_t i = 0; i < factor.rows; i++)
+        keys &= scale[i] == 1;
+    plain_encode(d, y, x, factor, power);
+    d->read(d, scale, factor);
+    for (uint64_t i = 0; i < factor.rows; i++)
+        scale[i] = to_bf16(scale[i]);
+    if (keys)
+        d->write(d, factor, scale);
+    free(scale);
+}
+
+/* The golden's keys have scales in BF16. DeepSeek's code keeps them in F32 (k_scale_cache), and so
+ * do we, of which losses_of_v3_tiny() has the golden; then each loss of this one differs by 0.042
+ * on average instead of 0.021. */
 static void losses_of_v32(void **state)
 {
     (void)state;
+    need("v32-nano");
+    plain_encode = device->encode;
+    device->encode = encode_rounded;
     test_losses("v32-nano", EVAL, 5104, ARITHMETIC_SERVED, v3_bound);
+    device->encode = plain_encode;
 }
 
 static void losses_of_v3_tiny(void **state)
