@@ -135,7 +135,7 @@ static int take_standard_output(void)
 
 void output_open(struct output *out, const char *file)
 {
-    struct stat old;
+    struct stat old, new;
     *out = (struct output){.name = file ? file : "standard output"};
     if (!file) {
         out->fd = take_standard_output();
@@ -153,7 +153,8 @@ void output_open(struct output *out, const char *file)
     free(folder);
     if (out->fd < 0)
         out->temporary = unused_name(out->path, make_named, &out->fd);
-    if (!stat(out->path, &old) && fchmod(out->fd, old.st_mode & 0777))
+    if (!stat(out->path, &old) &&
+        (fstat(out->fd, &new) || fchmod(out->fd, old.st_mode & new.st_mode & 0777)))
         die_errno("%s: giving the new file the permissions of the old one", out->path);
 }
 

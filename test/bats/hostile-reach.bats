@@ -121,6 +121,7 @@ kept_out() {
     for file in model-00002-of-00003.safetensors generation_config.json large.json; do
         for bits in 600 640; do
             chmod $bits "$T/d/$file"
+            rm -f "$T/mid.ts" # what an old file may not, a new one may not, either
             pipeline "st-read '$T/d' | fp8-dequant -o '$T/mid.ts'"
             st-write -q "$T/out" <"$T/mid.ts"
             [ "$(mode config.json),$(mode model-00001-of-00003.safetensors),$(mode $file)" = $bits,$bits,$bits ]
