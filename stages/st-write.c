@@ -188,7 +188,6 @@ static void write_tensors(struct ts_in *in, struct output_dir *output, const str
                           struct shards *shards)
 {
     uint32_t *line = toc_lines_in(ts_toc(in), toc);
-    shards_note_sources(shards, output, in);
     for (const struct tensor *tensor; (tensor = ts_next(in));)
         if (!tensor->context)
             shards_write(shards, output, in, line[tensor - ts_toc(in)->tensor]);

@@ -67,6 +67,7 @@ struct shards {
     struct syncing syncing;
     json_t *counted; /* in each shard, by the stages of this run */
     json_t *noted;   /* the same in the journal */
+    bool noting;     /* this run has written notes */
 };
 
 static uint32_t phase_of(struct ts_in *in, const char *shard)
@@ -238,7 +239,10 @@ size_t shards_resume(struct shards *shards, const struct output_dir *output)
     return finished;
 }
 
-void shards_note_sources(const struct shards *shards, struct output_dir *output, struct ts_in *in)
+/* What the first note of this run says before anything else: which shards of an earlier one are not
+ * finished, and what the sources are like (touched.h). The caller frees it. */
+static char *first_note(const struct shards *shards, const struct output_dir *output,
+                        struct ts_in *in)
 {
     char *sources = touched_notes(ts_sources(in)), *text;
     size_t length;
@@ -252,10 +256,8 @@ void shards_note_sources(const struct shards *shards, struct output_dir *output,
     fputs(sources, out);
     if (fclose(out))
         die("out of memory");
-    if (length)
-        journal_note(&output->journal, text);
     free(sources);
-    free(text);
+    return text;
 }
 
 char *shards_notes(const struct shards *shards)
@@ -435,10 +437,14 @@ static void end_sync(struct shards *shards, struct output_dir *output, struct ts
         die_errno("%s/%s: syncing it to disk", output->partial, shard->name);
     output_dir_close(syncing->fd, shard->name, false);
     sources_check_fresh(ts_sources(in)); /* otherwise it may hold two states of a file */
-    char *lines = note_of(shards, shard, &status, in);
-    journal_note(&output->journal, lines);
+    char *before = shards->noting ? xstrdup("") : first_note(shards, output, in);
+    char *lines = note_of(shards, shard, &status, in), *all = xprintf("%s%s", before, lines);
+    journal_note(&output->journal, all);
+    shards->noting = true;
     read_notes(shards, lines);
+    free(before);
     free(lines);
+    free(all);
 }
 
 /* The current shard is complete: start syncing it. */

@@ -39,10 +39,6 @@ uint64_t shards_bytes(const struct shards *shards);
  * sources that something happened to since (touched.h); returns how many. */
 size_t shards_resume(struct shards *shards, const struct output_dir *output);
 
-/* Note in the journal which shards of an earlier run are not finished, and what the sources of `in`
- * are like (touched.h). */
-void shards_note_sources(const struct shards *shards, struct output_dir *output, struct ts_in *in);
-
 /* The notes of all finished shards, as in the journal, which the caller frees. */
 char *shards_notes(const struct shards *shards);
 

@@ -102,10 +102,10 @@ unpack() {
     tar tf "$T/inline.ts" >"$T/order"
 }
 
-# unseal: take the digest, which no longer fits, from the trailer of what was unpacked.
+# unseal [FOLDER]: take the digest, which no longer fits, from the trailer of what was unpacked (in $T/tree).
 unseal() {
-    jq -c 'del(.digest)' "$T/tree/.end" >"$T/end"
-    mv "$T/end" "$T/tree/.end"
+    jq -c 'del(.digest)' "${1-$T/tree}/.end" >"$T/end"
+    mv "$T/end" "${1-$T/tree}/.end"
 }
 
 # pack STREAM: these as a stream again, in the order of .toc, with an .end that fits.

@@ -221,15 +221,19 @@ try() {
     [ -z "${wrong-}" ]
 }
 
-# For two GPUs, by which the bundled V4 checkpoint divides. The small V3 one has no tokenizer.
+# For two GPUs, by which the bundled V4 checkpoint divides. The small V3 one has no tokenizer, and few tokens do not
+# reach all of its experts.
 @test "the commands in README.md run" {
     given
     jq -rs '.[0].text[:200]' test/data/text/eval.jsonl >"$T/given/book.txt"
     jq -sc '.[0] | .text |= .[:200]' test/data/text/calib-prose.jsonl >"$T/given/news.jsonl"
     head -n 1 test/data/tokenizer/chat.jsonl >"$T/given/chats.jsonl"
     ln -s DeepSeek-V3 "$T/given/DeepSeek-R1"
+    ln -s "$PWD/test/data/v3-tiny/ckpt" "$T/given/Kimi-K2"
+    cp test/data/v3-tiny/golden/eval-ids.safetensors "$T/given/ids.safetensors"
     for section in 'Convert a checkpoint' DeepSeek-V3 Calibrate; do
-        examples=$(readme_examples "$section" | sed 's/-n 8/-n 2/; s/^v3-nvfp4 --calib .*book.txt/v3-nvfp4 --input-scale 1/')
+        examples=$(readme_examples "$section" | sed 's/-n 8/-n 2/; s/^v3-nvfp4 --calib .*book.txt/v3-nvfp4 --input-scale 1/
+            s/^amax-calib --recipe/amax-calib --all-experts --recipe/')
         [ "$(wc -l <<<"$examples")" -ge 2 ]
         try "$section" "$examples" || wrong=1
     done

@@ -43,6 +43,7 @@ larger_input_amax() {
     tar xf "$1" -C "$3.tree"
     printf '\0\0\x80\x45' >"$3.tree/$2_input_quantizer._amax"
     tar tf "$1" >"$3.order"
+    unseal "$3.tree"
     tar -C "$3.tree" --format=ustar --no-recursion -cf "$3" -T "$3.order"
 }
 

@@ -132,6 +132,7 @@ big() {
         printf '\0\0\0\0' >"$T/amaxes/layers.0.ffn.experts.1.${w}_weight_quantizer._amax"
     done
     tar tf "$T/amax.ts" >"$T/order"
+    unseal "$T/amaxes"
     tar -C "$T/amaxes" --format=ustar --no-recursion -cf "$T/bad.ts" -T "$T/order"
     run nvfp4-pack --amax "$T/bad.ts" -o "$T/x.ts" "$NANO"
     [ "$status" -eq 1 ]

@@ -190,7 +190,7 @@ prepare() {
 # halved STREAM: a run that dies when its first shard is noted, and the second is synced.
 halved() {
     strace -o /dev/null true 2>/dev/null || skip 'strace is missing, or may not trace'
-    run strace -f -o /dev/null -e trace=fsync -e inject=fsync:signal=KILL:when=6 st-write -q "$T/out" "$1"
+    run strace -f -o /dev/null -e trace=fsync -e inject=fsync:signal=KILL:when=5 st-write -q "$T/out" "$1"
     [ "$status" -eq 137 ]
     grep -aq ^shard "$T/out.partial/.journal"
 }
