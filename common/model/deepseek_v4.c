@@ -102,17 +102,23 @@ static const char *const of_mtp[] = {"enorm.weight",  "hnorm.weight", "e_proj.we
                                      "h_proj.weight", "hc_head_base", "hc_head_fn",
                                      "hc_head_scale", "norm.weight",  NULL};
 
+/* The layer's number among all, of which MTP's are the last. */
+static json_int_t number_of(const struct model *model, const struct place *place)
+{
+    return place->layer + (place->section == SECTION_MTP ? (json_int_t)model->layers : 0);
+}
+
 static bool routes_by_score(const struct model *model, const struct place *place)
 {
     const json_t *hash_layers = json_object_get(model->config, "num_hash_layers");
     return json_is_integer(hash_layers) &&
-           (place->section == SECTION_MTP || place->layer >= json_integer_value(hash_layers));
+           number_of(model, place) >= json_integer_value(hash_layers);
 }
 
 static bool routes_by_hash(const struct model *model, const struct place *place)
 {
     const json_t *hash_layers = json_object_get(model->config, "num_hash_layers");
-    return place->section == SECTION_LAYERS && place->layer < json_integer_value(hash_layers);
+    return number_of(model, place) < json_integer_value(hash_layers);
 }
 
 /* How many tokens become one key; 0: none, or not said. */

@@ -496,8 +496,10 @@ at() {
     touch "$T/source/$first"
     nvfp4-cast --amax "$T/amax.ts" -o "$T/b.ts" "$T/source"
     refused "$other" st-write "$T/out" "$T/b.ts"
+    # The shards that were made of it are written again.
     touch -r "$NANO/$first" "$T/source/$first"
-    st-write -q "$T/out" "$T/a.ts"
+    nvfp4-cast --amax "$T/amax.ts" -o "$T/b.ts" "$T/source"
+    st-write -q "$T/out" "$T/b.ts"
     as_undisturbed
 }
 
@@ -531,7 +533,7 @@ at() {
     dies 2
     cp -rp "$T/out.partial" "$T/left"
     size=$(stat -c %s "$T/left/.journal")
-    table=$(grep -anm 1 '^\(counts\|shard\)' "$T/left/.journal" | cut -d: -f1)
+    table=$(grep -anm 1 '^\(source\|counts\|shard\)' "$T/left/.journal" | cut -d: -f1)
     table=$(head -n $((table - 1)) "$T/left/.journal" | wc -c)
     for n in "$table" $((table + 10)) $((size - 1)); do
         rm -rf "$T/out" "$T/out.partial"

@@ -563,7 +563,7 @@ END
     st-tokenize --length 4 --tokenizer "$T/tokenizer.json" "$T/text.txt" | st-sum | cmp - "$T/sum"
     (cd "$T" && st-tokenize --length 4 --tokenizer tokenizer.json text.txt) | st-sum | cmp - "$T/sum"
     refused 'nowhere: No such file' st-tokenize --length 4 --tokenizer "$T/nowhere" "$T/text.txt"
-    refused 'wanted a file of at most 128 MiB' st-tokenize --length 4 --tokenizer /dev/null "$T/text.txt"
+    refused 'wanted a file of at most 64 MiB' st-tokenize --length 4 --tokenizer /dev/null "$T/text.txt"
     truncate -s $(((128 << 20) + 1)) "$T/large"
     refused 'large: wanted a file of at most 128 MiB' st-tokenize --length 4 --tokenizer "$T/large" "$T/text.txt"
     ln -sf tokenizer_config.json "$T/tokenizer_config.json"

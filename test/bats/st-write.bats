@@ -289,7 +289,7 @@ differs() {
 # where there is no strace, or no permission to trace.
 traced() {
     strace -o /dev/null true 2>/dev/null || skip 'strace is missing, or may not trace'
-    strace -f -y -o "$1" -e trace=fsync,rename,renameat,renameat2 bash -o pipefail -c "$2"
+    strace -f -y -o "$1" -e trace=fsync,linkat,rename,renameat,renameat2 bash -o pipefail -c "$2"
 }
 
 @test "every file is on disk before the folder gets its name" {
@@ -304,8 +304,8 @@ traced() {
 
 @test "-o FILE: on disk before it gets its name" {
     traced "$T/log" "st-read -o '$T/a.ts' '$NANO'"
-    mapfile -t order < <(grep -oE '(fsync|rename)[a-z0-9]*\(.*a\.ts\.partial' "$T/log" | grep -oE '^[a-z]+')
-    [ "${order[*]}" = 'fsync rename' ]
+    mapfile -t order < <(grep -oE '(fsync\(|linkat\(.*a\.ts")' "$T/log" | grep -oE '^[a-z]+')
+    [ "${order[*]}" = 'fsync linkat' ]
 }
 
 # reflinking FOLDER: a new filesystem there that shares pages; skips the test where that cannot be.
