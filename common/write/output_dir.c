@@ -101,8 +101,10 @@ static bool holds(const char *path, const char *pattern)
     if (!folder)
         die_errno("%s", path);
     bool found = false;
-    for (struct dirent *entry; !found && (entry = readdir(folder));)
+    for (struct dirent *entry; errno = 0, !found && (entry = readdir(folder));)
         found = !fnmatch(pattern, entry->d_name, 0);
+    if (errno)
+        die_errno("%s", path);
     closedir(folder);
     return found;
 }
