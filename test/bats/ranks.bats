@@ -297,16 +297,19 @@ two_machines() {
 greeting() {
     local n
     printf 'seekrnk2'
+    # shellcheck disable=SC2059 # bytes
     for n; do printf "\\0\\0\\0\\x$(printf %02x "$n")"; done
     printf '%16s' '' | tr ' ' '\0'
 }
 
 @test "strangers do not end a run, nor keep it waiting; another user cannot join it" {
+    # shellcheck disable=SC2317 # becomes calls it
     listens() { : >"/dev/tcp/127.0.0.1/$MASTER_PORT"; } 2>/dev/null
     rank 0 2 "${calib[@]}" -q -o "$T/a.ts" "$NANO"
     becomes listens
     # Idle ones, more than are heard at a time; hellos of 20 bytes and without a proof.
     (
+        # shellcheck disable=SC2034 # they stay open
         for ((i = 0; i < 90; i++)); do exec {fd}<>"/dev/tcp/127.0.0.1/$MASTER_PORT"; done
         : >"$T/idle"
         exec sleep 60
@@ -332,6 +335,7 @@ greeting() {
 }
 
 @test "a secret: all have it, or are not of the run" {
+    # shellcheck disable=SC2317 # becomes calls it
     listens() { : >"/dev/tcp/127.0.0.1/$MASTER_PORT"; } 2>/dev/null
     SEEKPIPE_RANKS_SECRET=right rank 0 2 "${calib[@]}" -q -o "$T/a.ts" "$NANO"
     becomes listens

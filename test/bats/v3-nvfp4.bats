@@ -288,11 +288,11 @@ quantizers() {
 @test "the quantizer summary lists what .quant_summary.txt lists: names, amaxes, and what is disabled" {
     for run in v3-nano:mlp-wo:amax-deq v3-nano:mlp:amax-no-wo v32-nano:mlp-wo:amax-deq v3-nano:mla-nvfp4:amax-mla-nvfp4-deq; do
         IFS=: read -r model recipe golden <<<"$run"
-        fixtures $model
+        fixtures "$model"
         golden=$FIXTURES/golden/$golden
         [ -e "$golden" ] || { echo "no $golden" && return 1; }
         pt-read "$golden"/amax_dict_rank0-mp1.pt |
-            amax-merge -q --trust-weight-amax --fallback none --model "$FIXTURES/ckpt" --recipe $recipe --summary "$T/summary" >"$T/a.ts"
+            amax-merge -q --trust-weight-amax --fallback none --model "$FIXTURES/ckpt" --recipe "$recipe" --summary "$T/summary" >"$T/a.ts"
         # Of gate and up, ours share the larger amax: names alone, and values of what is not fused.
         diff <(quantizers "$T/summary" | cut -d' ' -f1) <(quantizers "$golden/quant_summary.txt" | cut -d' ' -f1)
         diff <(quantizers "$T/summary" | grep -v 'w[13]\.weight_q') <(quantizers "$golden/quant_summary.txt" | grep -v 'w[13]\.weight_q')

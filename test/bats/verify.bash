@@ -28,7 +28,9 @@ finds() {
     local line wanted=() # `run` sets lines
     while [ $# -gt 0 ] && [ "$1" != -- ]; do wanted+=("$1") && shift; done
     run st-verify "${@:2}" "$T/bad"
+    # shellcheck disable=SC2154 # of run
     echo "$output"
+    # shellcheck disable=SC2154 # the same
     [ "$status" -eq 1 ]
     for line in "${wanted[@]}"; do
         grep -qF -- "$line" <<<"$output" || { echo "no line has: $line" && return 1; }
