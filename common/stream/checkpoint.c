@@ -62,7 +62,9 @@ static void refuse_cut_json(int fd, const char *path, off_t size)
     char first = head[strspn(head, " \t\r\n")];
     while (end && strchr(" \t\r\n", tail[end - 1]) && tail[end - 1])
         end--;
-    char last = end ? tail[end - 1] : '\0';
+    char last = 0;
+    if (end)
+        last = tail[end - 1];
     if ((first == '{' && last != '}') || (first == '[' && last != ']'))
         die("%s: is cut off, or its end never arrived; download it again", path);
 }

@@ -118,8 +118,9 @@ static struct member *members_of(char *const *name, size_t count, size_t *member
  * they are all. */
 static char *missing_of(const struct member *member, size_t count)
 {
-    struct numbered parsed;
-    parse(member->name, &parsed);
+    struct numbered parsed = {0};
+    if (!parse(member->name, &parsed))
+        return NULL;
     uint64_t number = parsed.rank || !member->number ? 0 : 1, end = number + parsed.of;
     for (size_t i = 0; i < count && number < end && member[i].number <= number; i++)
         number += member[i].number == number;

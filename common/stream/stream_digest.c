@@ -19,33 +19,33 @@ void stream_digest_entry(struct checksum *sum, const char *name, const char *lin
 }
 
 /* End the checksum with .end, in which the digits are zeros: the digest's digits. */
-static void end(struct checksum *sum, const char *data, size_t size, char digits[DIGITS + 1])
+static void end_with(struct checksum *sum, const char *data, size_t size, char digits[DIGITS + 1])
 {
     stream_digest_entry(sum, ".end", NULL);
     checksum_add(sum, data, size);
     snprintf(digits, DIGITS + 1, "%016" PRIx64, checksum_end(sum));
 }
 
-char *stream_digest_seal(struct checksum *sum, json_t *trailer)
+char *stream_digest_seal(struct checksum *sum, json_t *end)
 {
     char digits[DIGITS + 1];
-    json_object_set_new(trailer, key, json_string(zeros));
-    char *text = json_text(trailer, true, false);
-    end(sum, text, strlen(text), digits);
+    json_object_set_new(end, key, json_string(zeros));
+    char *text = json_text(end, true, false);
+    end_with(sum, text, strlen(text), digits);
     free(text);
-    json_object_set_new(trailer, key, json_string(digits));
-    return json_text(trailer, true, false);
+    json_object_set_new(end, key, json_string(digits));
+    return json_text(end, true, false);
 }
 
-bool stream_digest_holds(struct checksum *sum, const json_t *trailer, char *data, size_t size)
+bool stream_digest_holds(struct checksum *sum, const json_t *end, char *data, size_t size)
 {
     char digits[DIGITS + 1];
-    const json_t *member = json_object_get(trailer, key);
+    const json_t *member = json_object_get(end, key);
     const char *found = json_string_value(member);
     bool hex = found && strlen(found) == DIGITS && strspn(found, "0123456789abcdef") == DIGITS;
     char *at = hex ? strstr(data, found) : NULL;
     if (at)
         memcpy(at, zeros, DIGITS);
-    end(sum, data, size, digits);
+    end_with(sum, data, size, digits);
     return member ? at && !strcmp(found, digits) : true;
 }

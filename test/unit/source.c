@@ -21,7 +21,7 @@ enum { FILES = 40, THREADS = 4, OPEN_MAX_AT_REST = 16 };
 /* The library's calls of stat() are counted. */
 static size_t stats;
 
-int stat(const char *path, struct stat *status)
+int stat(const char *path, struct stat *status) /* NOLINT(readability-inconsistent-declaration-*) */
 {
     stats++;
     return fstatat(AT_FDCWD, path, status, 0);
