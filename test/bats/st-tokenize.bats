@@ -565,7 +565,7 @@ END
     refused 'nowhere: No such file' st-tokenize --length 4 --tokenizer "$T/nowhere" "$T/text.txt"
     refused 'wanted a file of at most 64 MiB' st-tokenize --length 4 --tokenizer /dev/null "$T/text.txt"
     truncate -s $(((128 << 20) + 1)) "$T/large"
-    refused 'large: wanted a file of at most 128 MiB' st-tokenize --length 4 --tokenizer "$T/large" "$T/text.txt"
+    refused 'large: wanted a file of at most 64 MiB' st-tokenize --length 4 --tokenizer "$T/large" "$T/text.txt"
     ln -sf tokenizer_config.json "$T/tokenizer_config.json"
     refused 'tokenizer_config\.json: Too many levels' st-tokenize --length 4 --tokenizer "$T" "$T/text.txt"
 }
