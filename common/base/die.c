@@ -122,14 +122,19 @@ char *xstrdup(const char *text)
     return copy;
 }
 
-char *xprintf(const char *format, ...)
+char *xvprintf(const char *format, va_list args)
 {
     char *text;
+    if (vasprintf(&text, format, args) < 0)
+        die("out of memory");
+    return text;
+}
+
+char *xprintf(const char *format, ...)
+{
     va_list args;
     va_start(args, format);
-    int length = vasprintf(&text, format, args);
+    char *text = xvprintf(format, args);
     va_end(args);
-    if (length < 0)
-        die("out of memory");
     return text;
 }

@@ -6,6 +6,7 @@
 #ifndef DIE_H
 #define DIE_H
 
+#include <stdarg.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -43,8 +44,9 @@ void *xalloc(size_t count, size_t size);
 void *xgrow(void *old, size_t count, size_t size);
 char *xstrdup(const char *text);
 
-/* printf into a new string, which the caller frees. */
+/* printf and vprintf into a new string, which the caller frees. */
 char *xprintf(const char *format, ...) __attribute__((format(printf, 1, 2)));
+char *xvprintf(const char *format, va_list args) __attribute__((format(printf, 1, 0)));
 
 /* *product = a * b, *sum = a + b: true if the result fits in 64 bits. Sizes, offsets and counts
  * from a file are multiplied and added only through these. */

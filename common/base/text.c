@@ -86,13 +86,11 @@ void text_write(FILE *out, const char *text, size_t length)
 
 void text_print(FILE *out, const char *format, ...)
 {
-    char *text;
     va_list args;
     va_start(args, format);
-    int length = vasprintf(&text, format, args);
+    char *text = xvprintf(format, args);
     va_end(args);
-    if (length < 0)
-        die("out of memory");
+    size_t length = strlen(text);
     bool newline = length && text[length - 1] == '\n';
     text[length - newline] = 0;
     fputs(printable(text), out);
