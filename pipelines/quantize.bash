@@ -134,15 +134,17 @@ merge_amaxes() {
         -o "$scratch/amax.ts" "$@"
 }
 
-# merge READER CALIBRATION [-n]: merge its ranks, let fused matrices share, fill in experts never reached. An
-# existing calibration that lacks many experts may be another model's; they are filled in only if the user named a
-# --fallback. A calibration that is made here is of this model.
+# merge CALIBRATION [-n]: merge its ranks, let fused matrices share, fill in experts never reached. An existing
+# calibration that lacks many experts may be another model's; they are filled in only if the user named a --fallback.
+# A calibration that is made here is of this model.
 merge() {
-    local coverage=()
-    [ -z "$amax" ] || [ -n "${calib[*]}" ] || [ -n "$fallback" ] || coverage=(--coverage 90)
-    "$1" "${@:3}" "$2" |
-        merge_amaxes "${@:3}" "${policies[@]}" "${headroom[@]}" --fallback "${fallback:-layer-max}" "${coverage[@]}" ||
-        blame "${PIPESTATUS[*]}" "$1" amax-merge
+    local options=("${@:2}" "${policies[@]}" "${headroom[@]}" --fallback "${fallback:-layer-max}")
+    [ -z "$amax" ] || [ -n "${calib[*]}" ] || [ -n "$fallback" ] || options+=(--coverage 90)
+    if [[ $1 = *.pt ]] || compgen -G "$1/*.pt" >/dev/null; then
+        pt-read -- "$1" | merge_amaxes "${options[@]}" || blame "${PIPESTATUS[*]}" pt-read amax-merge
+    else
+        merge_amaxes "${options[@]}" -- "$1" || blame $? amax-merge
+    fi
 }
 
 # write_part I/N: one part of the weights, for st-write --join.
@@ -187,11 +189,7 @@ convert_checkpoint() {
 get_calibration() {
     [ -z "${calib[*]}" ] || tokenize "$scratch/calib.ts" "$samples" "${calib[@]}"
     [ -z "$eval" ] || tokenize "$scratch/eval.ts" "${samples##*,}" "$eval"
-    case $amax in
-    '') ;;
-    *.pt) merge pt-read "$amax" ;;
-    *) if compgen -G "$amax/*.pt" >/dev/null; then merge pt-read "$amax"; else merge st-read "$amax"; fi ;;
-    esac
+    [ -z "$amax" ] || merge "$amax"
     [ -z "$input_scale" ] || merge_amaxes --input-scale "$input_scale" || blame $? amax-merge
 }
 
@@ -207,7 +205,7 @@ make_plan() {
         else
             "${plan_calib[@]}" "$weights" || blame $? amax-calib
         fi
-        merge st-read "$scratch/plan.ts" -n
+        merge "$scratch/plan.ts" -n
     fi
     judge=(quietly st-eval --device "$device" --tokens "$scratch/eval.ts")
     if [ -n "$eval" ]; then
@@ -242,7 +240,7 @@ calibrate() {
     quietly amax-calib "${talk[@]}" "${all_experts[@]}" "${headroom[@]}" "${record[@]}" "${recipe[@]}" "${mtp[@]}" \
         --device "$device" --tokens "$scratch/calib.ts" --resume "$kept" --resume-keep -o "$amax" "$weights" ||
         blame $? amax-calib
-    merge st-read "$amax"
+    merge "$amax"
 }
 
 # How well source and result predict a text, each with its serving arithmetic. The source's predictions are kept

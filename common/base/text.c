@@ -37,6 +37,9 @@ bool text_is_plain(uint32_t code)
 /* The length of the character at `text`, which ends at `end`; *plain says whether it is one. */
 static size_t character(const char *text, const char *end, bool *plain)
 {
+    *plain = *text >= ' ' && *text <= '~'; /* as are most, in hundreds of thousands of names */
+    if (*plain)
+        return 1;
     size_t length = utf8_step(text, (size_t)(end - text), plain);
     *plain = *plain && text_is_plain(utf8_decode(text));
     return length;

@@ -103,9 +103,11 @@ const json_t *model_config(const struct model *model)
 
 /* True if the text at *name begins with the prefix: *name moves past it, and *number gets the
  * number at '#'. The name of a module may end where the prefix has its final '.'. */
-static bool begins(const char **name, const char *prefix, uint32_t *number)
+static inline bool begins(const char **name, const char *prefix, uint32_t *number)
 {
     const char *p = *name;
+    if (*p != *prefix) /* so with most prefixes of a table; no prefix begins with a number */
+        return false;
     for (; *prefix && *prefix != '#' && *p == *prefix; p++)
         prefix++;
     if (*prefix == '#') {
