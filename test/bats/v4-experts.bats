@@ -287,11 +287,11 @@ copy() {
     [[ $output == *'empty.ts: is empty'* ]]
     run v4-experts --amax "$T/empty.ts" "$NANO" "$T/out"
     [ "$status" -eq 1 ]
-    [[ $output == *'empty.ts: is empty'*'v4-experts: st-read failed'* ]]
+    [[ $output == *'empty.ts: is empty'*'v4-experts: amax-merge failed'* ]]
     [[ $output != *'<stdin>'* ]]
     run v4-experts --amax "$T/cut.ts" "$NANO" "$T/out"
     [ "$status" -eq 1 ]
-    [[ $output == *'cut.ts: '*'v4-experts: st-read failed'* ]]
+    [[ $output == *'cut.ts: '*'v4-experts: amax-merge failed'* ]]
     [[ $output != *'<stdin>'* ]]
 }
 
