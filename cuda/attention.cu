@@ -1,7 +1,7 @@
 /* The GPU as a device: attention. Each token has a thread block of its own: its heads are the
  * rows of products, and its keys are gathered in shared memory. So its result depends on
  * nothing else. */
-#include "gpu.cuh"
+#include "tiles.cuh"
 
 /* How many blocks of its sample a token can see: those that end at or before it. */
 static __device__ unsigned blocks_before(const struct keys &keys, uint64_t token)
@@ -84,37 +84,6 @@ static void pool(struct device *d, struct mat y, struct mat kv, struct mat score
 
 /* Four warps share the products of a token's heads with KEYS keys at a time. */
 enum { KEYS = 32, TILE_THREADS = 128, TILE_WARPS = TILE_THREADS / WARP };
-
-/* Rows of `width` columns in shared memory. Groups of eight columns are permuted within a row, so
- * that reading a column of eight rows uses all banks. */
-static __device__ uint16_t *tile_at(uint16_t *tile, unsigned width, unsigned row, unsigned col)
-{
-    return tile + row * width + ((col / EIGHT ^ (row & 7)) * EIGHT);
-}
-
-/* Load four 8 x 8 matrices; 8 lanes each give the addresses of a matrix's rows. */
-static __device__ void load_matrices(uint32_t *m, const uint16_t *row)
-{
-    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
-                 : "=r"(m[0]), "=r"(m[1]), "=r"(m[2]), "=r"(m[3])
-                 : "r"(shared_address(row)));
-}
-
-static __device__ void load_transposed(uint32_t *m, const uint16_t *row)
-{
-    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
-                 : "=r"(m[0]), "=r"(m[1]), "=r"(m[2]), "=r"(m[3])
-                 : "r"(shared_address(row)));
-}
-
-/* c [16, 8] += a [16, 16] · b [16, 8]. */
-static __device__ void multiply(float *c, const uint32_t *a, const uint32_t *b)
-{
-    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 "
-                 "{%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
-                 : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
-}
 
 /* c [16, 16] in two halves += q [16, width] · key [16, width]ᵀ, from rows `head` and `first` of the
  * tiles. Two accumulators alternate, since a product waits for the previous one on the same
@@ -313,9 +282,8 @@ static void select_blocks(struct device *d, struct mat selected, struct mat q,
 
 /* ---- attention ---- */
 
-/* Heads at a time. Queries and two tiles of keys of 512 columns fill the 99 KiB of shared memory
- * that every GPU from sm_90 on has. Rows of probabilities are padded against bank conflicts. */
-enum { HEADS = 32, P_STRIDE = KEYS + EIGHT };
+/* Rows of probabilities are padded against bank conflicts. */
+enum { P_STRIDE = KEYS + EIGHT };
 
 /* One token's keys: the window's, then blocks', some of which may be absent. */
 struct sight {
@@ -357,48 +325,102 @@ static __device__ struct sight sight_of(const struct keys &keys, uint64_t token)
     return s;
 }
 
-/* Shared memory of one thread block. */
-template <unsigned WIDTH> struct attend_room {
-    uint16_t q[HEADS * WIDTH];
-    uint16_t key[2][KEYS * WIDTH];
-    uint16_t p[HEADS * P_STRIDE];
-    float most[HEADS][2], sum[HEADS][2]; /* of the halves of a tile's keys */
+/* How a thread block shares the work on HEADS heads of a token. Two warps have 16 heads: of their
+ * queries, which stay in registers, each has half of the columns, and of a tile's logits half of
+ * the keys. Then each warp has COLS columns of the output of all heads. STAGES tiles of keys are in
+ * shared memory or on their way. */
+template <unsigned WIDTH_, unsigned HEADS_, unsigned STAGES_> struct attend_shape {
+    enum {
+        WIDTH = WIDTH_,
+        HEADS = HEADS_,
+        STAGES = STAGES_,
+        PAIRS = HEADS / 16,
+        WARPS = 2 * PAIRS,
+        THREADS = WARPS * WARP,
+        COLS = WIDTH / WARPS,
+        STEPS = WIDTH / 2 / 16 /* products of 16 columns for half of the width */
+    };
 };
 
-/* Begin to copy a tile of keys. Each warp looks up all addresses, one per lane. Returns a bit for
- * each key that exists. */
-template <unsigned WIDTH>
-static __device__ uint32_t fetch_keys(uint16_t *tile, const struct sight &s, unsigned first)
+/* Shared memory of one thread block. */
+template <typename S> struct attend_room {
+    uint16_t key[S::STAGES][KEYS * S::WIDTH];
+    uint16_t p[S::HEADS * P_STRIDE];
+    float part[S::PAIRS][2][8][WARP]; /* logits of one half of the columns, for the other warp */
+    float most[S::HEADS][2], sum[S::HEADS][2]; /* of the halves of a tile's keys */
+    uint32_t there[S::STAGES];                 /* a bit for each key of a tile that exists */
+};
+
+/* Begin to copy a tile of keys. Each warp looks up all addresses, one per lane. */
+template <typename S>
+static __device__ void fetch_keys(struct attend_room<S> *room, unsigned stage,
+                                  const struct sight &s, unsigned first)
 {
     const uint16_t *own = key_at(s, first + threadIdx.x % WARP);
     uint32_t there = __ballot_sync(~0U, own != NULL);
     uint64_t address = (uint64_t)(own ? own : s.window);
-    enum { EIGHTS = WIDTH / EIGHT };
+    enum { EIGHTS = S::WIDTH / EIGHT };
 #pragma unroll 4
-    for (unsigned i = threadIdx.x; i < KEYS * EIGHTS; i += TILE_THREADS) {
+    for (unsigned i = threadIdx.x; i < KEYS * EIGHTS; i += S::THREADS) {
         unsigned row = i / EIGHTS, col = i % EIGHTS * EIGHT;
         const uint16_t *key = (const uint16_t *)__shfl_sync(~0U, address, row);
-        copy_async(tile_at(tile, WIDTH, row, col), key + col, there >> row & 1);
+        copy_async(tile_at(room->key[stage], S::WIDTH, row, col), key + col, there >> row & 1);
     }
-    copy_commit();
-    return there;
+    if (threadIdx.x == 0)
+        room->there[stage] = there;
+}
+
+/* A warp's queries: half of the columns of its 16 heads, as the left sides of products; 0 for heads
+ * that are not there. Rows are `WIDTH` elements apart and lie at even addresses. */
+template <typename S>
+static __device__ void load_queries(uint32_t query[S::STEPS][4], const uint16_t *q, unsigned heads)
+{
+    unsigned lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
+    unsigned head = warp / 2 * 16 + lane / 4;
+    const uint16_t *from = q + head * S::WIDTH + warp % 2 * (S::WIDTH / 2) + lane % 4 * 2;
+#pragma unroll
+    for (unsigned step = 0; step < S::STEPS; step++)
+#pragma unroll
+        for (unsigned i = 0; i < 4; i++) {
+            const uint16_t *at = from + i % 2 * 8 * S::WIDTH + step * 16 + i / 2 * 8;
+            query[step][i] = head + i % 2 * 8 < heads ? *(const uint32_t *)at : 0;
+        }
 }
 
 /* The logits of a warp's 16 heads and 16 keys of a tile, times scale; -infinity where there is no
- * key. */
-template <unsigned WIDTH>
-static __device__ void logits_of(float logit[2][4], struct attend_room<WIDTH> *room, uint16_t *tile,
-                                 uint32_t there, float scale)
+ * key. Both warps of a pair multiply half of the columns with all keys of the tile, and give each
+ * other what is missing. */
+template <typename S>
+static __device__ void logits_of(float logit[2][4], const uint32_t query[S::STEPS][4],
+                                 struct attend_room<S> *room, unsigned stage, float scale)
 {
-    unsigned lane = threadIdx.x % WARP, warp = threadIdx.x / WARP, first = warp % 2 * 16;
+    unsigned lane = threadIdx.x % WARP, pair = threadIdx.x / WARP / 2,
+             half = threadIdx.x / WARP % 2;
+    unsigned row = lane % 8 + lane / 16 * 8, col = half * (S::WIDTH / 2) + lane / 8 % 2 * 8;
+    uint16_t *tile = room->key[stage];
+    float c[4][4] = {};
+#pragma unroll
+    for (unsigned step = 0; step < S::STEPS; step++) {
+        uint32_t low[4], high[4];
+        load_matrices(low, tile_at(tile, S::WIDTH, row, col + step * 16));
+        load_matrices(high, tile_at(tile, S::WIDTH, row + 16, col + step * 16));
+        multiply(c[0], query[step], low);
+        multiply(c[1], query[step], low + 2);
+        multiply(c[2], query[step], high);
+        multiply(c[3], query[step], high + 2);
+    }
+#pragma unroll
     for (unsigned i = 0; i < 8; i++)
-        logit[i / 4][i % 4] = 0;
-    multiply_rows(logit, room->q, warp / 2 * 16, tile, first, WIDTH);
-    for (unsigned n = 0; n < 2; n++)
-        for (unsigned i = 0; i < 4; i++) {
-            bool is_there = there >> (first + n * 8 + lane % 4 * 2 + i % 2) & 1;
-            logit[n][i] = is_there ? logit[n][i] * scale : -INFINITY;
-        }
+        room->part[pair][1 - half][i][lane] = half ? c[i / 4][i % 4] : c[2 + i / 4][i % 4];
+    asm volatile("bar.sync %0, 64;" ::"r"(1 + pair) : "memory");
+    uint32_t there = room->there[stage] >> half * 16;
+#pragma unroll
+    for (unsigned i = 0; i < 8; i++) {
+        float own = half ? c[2 + i / 4][i % 4] : c[i / 4][i % 4];
+        float value = own + room->part[pair][half][i][lane];
+        bool is_there = there >> (i / 4 * 8 + lane % 4 * 2 + i % 2) & 1;
+        logit[i / 4][i % 4] = is_there ? value * scale : -INFINITY;
+    }
 }
 
 /* The maximum and the sum over the four lanes of a row. */
@@ -414,23 +436,24 @@ static __device__ float quad_sum(float x)
     return x + __shfl_xor_sync(~0U, x, 2);
 }
 
-/* total += p · tile, for a warp's columns: 32 heads, a quarter of the width. */
-template <unsigned WIDTH>
-static __device__ void add_values(float total[2][WIDTH / TILE_WARPS / 8][4],
-                                  const struct attend_room<WIDTH> *room, uint16_t *tile)
+/* total += p · tile, for a warp's columns of all heads. */
+template <typename S>
+static __device__ void add_values(float total[S::PAIRS][S::COLS / 8][4],
+                                  const struct attend_room<S> *room, uint16_t *tile)
 {
-    enum { COLS = WIDTH / TILE_WARPS };
     unsigned lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
+#pragma unroll
     for (unsigned k = 0; k < KEYS; k += 16) {
-        uint32_t a[2][4], b[4];
-        for (unsigned m = 0; m < 2; m++)
+        uint32_t a[S::PAIRS][4], b[4];
+#pragma unroll
+        for (unsigned m = 0; m < S::PAIRS; m++)
             load_matrices(a[m], room->p + (m * 16 + lane % 16) * P_STRIDE + k + lane / 16 * 8);
 #pragma unroll
-        for (unsigned n = 0; n < COLS / 8; n += 2) {
+        for (unsigned n = 0; n < S::COLS / 8; n += 2) {
             load_transposed(
-                b, tile_at(tile, WIDTH, k + lane % 16, warp * COLS + n * 8 + lane / 16 * 8));
+                b, tile_at(tile, S::WIDTH, k + lane % 16, warp * S::COLS + n * 8 + lane / 16 * 8));
 #pragma unroll
-            for (unsigned m = 0; m < 2; m++) {
+            for (unsigned m = 0; m < S::PAIRS; m++) {
                 multiply(total[m][n], a[m], b);
                 multiply(total[m][n + 1], a[m], b + 2);
             }
@@ -439,8 +462,8 @@ static __device__ void add_values(float total[2][WIDTH / TILE_WARPS / 8][4],
 }
 
 /* Reduce the largest logits of a lane's two rows over all keys. */
-template <unsigned WIDTH>
-static __device__ __forceinline__ void share_most(float most[2], struct attend_room<WIDTH> *room,
+template <typename S>
+static __device__ __forceinline__ void share_most(float most[2], struct attend_room<S> *room,
                                                   unsigned row, unsigned half)
 {
     unsigned lane = threadIdx.x % WARP;
@@ -454,11 +477,28 @@ static __device__ __forceinline__ void share_most(float most[2], struct attend_r
         most[i] = fmaxf(room->most[row + 8 * i][0], room->most[row + 8 * i][1]);
 }
 
+/* Probabilities of a warp's logits, relative to the largest: rounded to shared memory, and added to
+ * the lane's sums. */
+template <typename S>
+static __device__ __forceinline__ void
+put_probabilities(struct attend_room<S> *room, float sum[2], const float logit[2][4],
+                  const float most[2], unsigned row, unsigned half)
+{
+    unsigned col = half * 16 + threadIdx.x % 4 * 2;
+    for (unsigned n = 0; n < 2; n++)
+        for (unsigned i = 0; i < 2; i++) {
+            float low = expf(logit[n][2 * i] - most[i]), high = expf(logit[n][2 * i + 1] - most[i]);
+            sum[i] += low;
+            sum[i] += high;
+            *(uint32_t *)(room->p + (row + i * 8) * P_STRIDE + n * 8 + col) =
+                bf16_from_f32(low) | (uint32_t)bf16_from_f32(high) << 16;
+        }
+}
+
 /* Store the sums, and the largest logits that they are relative to, in shared memory. */
-template <unsigned WIDTH>
-static __device__ __forceinline__ void share_sums(struct attend_room<WIDTH> *room,
-                                                  const float sum[2], const float most[2],
-                                                  unsigned row, unsigned half)
+template <typename S>
+static __device__ __forceinline__ void share_sums(struct attend_room<S> *room, const float sum[2],
+                                                  const float most[2], unsigned row, unsigned half)
 {
     unsigned lane = threadIdx.x % WARP;
     for (unsigned i = 0; i < 2; i++) {
@@ -472,17 +512,16 @@ static __device__ __forceinline__ void share_sums(struct attend_room<WIDTH> *roo
 }
 
 /* Write a warp's columns of a token's heads from `first` on: totals over sums, sinks included. */
-template <unsigned WIDTH>
+template <typename S>
 static __device__ __forceinline__ void
-put_output(const struct mat &o, const struct attend_room<WIDTH> *room,
-           const float total[2][WIDTH / TILE_WARPS / 8][4], const struct mat &sink, unsigned first)
+put_output(const struct mat &o, const struct attend_room<S> *room,
+           const float total[S::PAIRS][S::COLS / 8][4], const struct mat &sink, unsigned first)
 {
-    enum { COLS = WIDTH / TILE_WARPS, TILES = COLS / 8 };
     uint64_t token = blockIdx.x;
     unsigned lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
     unsigned heads = (unsigned)sink.cols - first;
 #pragma unroll
-    for (unsigned m = 0; m < 2; m++)
+    for (unsigned m = 0; m < S::PAIRS; m++)
 #pragma unroll
         for (unsigned i = 0; i < 2; i++) {
             unsigned head = m * 16 + i * 8 + lane / 4;
@@ -490,9 +529,10 @@ put_output(const struct mat &o, const struct attend_room<WIDTH> *room,
                 continue;
             float all = room->sum[head][0] + room->sum[head][1] +
                         expf(f32_row(sink, 0)[first + head] - room->most[head][0]);
-            uint16_t *to = bf16_row(o, token) + (uint64_t)(first + head) * WIDTH + warp * COLS;
+            uint16_t *to =
+                bf16_row(o, token) + (uint64_t)(first + head) * S::WIDTH + warp * S::COLS;
 #pragma unroll
-            for (unsigned n = 0; n < TILES; n++) {
+            for (unsigned n = 0; n < S::COLS / 8; n++) {
                 uint32_t low = bf16_from_f32(total[m][n][2 * i] / all);
                 uint32_t high = bf16_from_f32(total[m][n][2 * i + 1] / all);
                 *(uint32_t *)(to + n * 8 + lane % 4 * 2) = low | high << 16;
@@ -502,67 +542,65 @@ put_output(const struct mat &o, const struct attend_room<WIDTH> *room,
 
 /* HEADS heads of a token. The keys are read twice: first for each head's largest logit, then for
  * the probabilities relative to it; so probabilities are rounded as if all keys were present at
- * once. Each warp computes the logits of half of the heads and half of a tile's keys. */
-template <unsigned WIDTH>
-static __global__ void __launch_bounds__(TILE_THREADS, 2)
+ * once. What bounds it is the way of the keys from the L2 cache, so that heads which share them
+ * count, and logits are cheaper computed again than kept. */
+template <typename S>
+static __global__ void __launch_bounds__(S::THREADS, 1)
     attend_token(struct mat o, struct mat q, struct keys keys, struct mat sink, float scale)
 {
     extern __shared__ __align__(16) char memory[];
-    struct attend_room<WIDTH> *room = (struct attend_room<WIDTH> *)memory;
+    struct attend_room<S> *room = (struct attend_room<S> *)memory;
     uint64_t token = blockIdx.x;
-    unsigned first_head = blockIdx.y * HEADS, heads = (unsigned)sink.cols - first_head;
-    unsigned lane = threadIdx.x % WARP, warp = threadIdx.x / WARP, half = warp % 2;
-    unsigned row = warp / 2 * 16 + lane / 4; /* of this lane's logits, and 8 below */
+    unsigned first_head = blockIdx.y * S::HEADS, warp = threadIdx.x / WARP, half = warp % 2;
+    unsigned row = warp / 2 * 16 + threadIdx.x % WARP / 4; /* of this lane's logits, and 8 below */
     struct sight s = sight_of(keys, token);
-    unsigned tiles = (s.count + KEYS - 1) / KEYS;
-    const uint16_t *own_q = bf16_row(q, token) + (uint64_t)first_head * WIDTH;
-    for (unsigned i = threadIdx.x; i < HEADS * WIDTH / EIGHT; i += TILE_THREADS) {
-        unsigned head = i / (WIDTH / EIGHT), col = i % (WIDTH / EIGHT) * EIGHT;
-        copy_async(tile_at(room->q, WIDTH, head, col),
-                   own_q + (head < heads ? head * WIDTH + col : 0), head < heads);
+    unsigned tiles = (s.count + KEYS - 1) / KEYS, fetched = 0;
+    uint32_t query[S::STEPS][4];
+    for (; fetched < S::STAGES - 1; fetched++) {
+        if (fetched < 2 * tiles)
+            fetch_keys(room, fetched, s, fetched % tiles * KEYS);
+        copy_commit();
     }
-    uint32_t there = fetch_keys<WIDTH>(room->key[0], s, 0), next = 0;
-    float most[2] = {-INFINITY, -INFINITY}, sum[2] = {}, total[2][WIDTH / TILE_WARPS / 8][4] = {};
-    for (unsigned turn = 0; turn < 2 * tiles; turn++, there = next) {
-        uint16_t *tile = room->key[turn % 2];
-        copy_wait();
+    load_queries<S>(query, bf16_row(q, token) + (uint64_t)first_head * S::WIDTH,
+                    (unsigned)sink.cols - first_head);
+    float most[2] = {-INFINITY, -INFINITY}, sum[2] = {}, total[S::PAIRS][S::COLS / 8][4] = {};
+    for (unsigned turn = 0; turn < 2 * tiles; turn++, fetched++) {
+        unsigned stage = turn % S::STAGES;
+        copy_wait_but<S::STAGES - 2>();
         __syncthreads(); /* the tile is complete, and the previous one may be overwritten */
-        if (turn + 1 < 2 * tiles)
-            next = fetch_keys<WIDTH>(room->key[(turn + 1) % 2], s, (turn + 1) % tiles * KEYS);
+        if (fetched < 2 * tiles)
+            fetch_keys(room, fetched % S::STAGES, s, fetched % tiles * KEYS);
+        copy_commit();     /* perhaps of nothing, so that the groups in flight are as many */
         if (turn == tiles) /* the second pass begins */
-            share_most<WIDTH>(most, room, row, half);
+            share_most(most, room, row, half);
         float logit[2][4];
-        logits_of<WIDTH>(logit, room, tile, there, scale);
+        logits_of(logit, query, room, stage, scale);
         if (turn < tiles) {
             for (unsigned i = 0; i < 8; i++)
                 most[i / 2 % 2] = fmaxf(most[i / 2 % 2], logit[i / 4][i % 4]);
             continue;
         }
-        for (unsigned n = 0; n < 2; n++)
-            for (unsigned i = 0; i < 4; i++) {
-                float p = expf(logit[n][i] - most[i / 2]);
-                unsigned col = half * 16 + n * 8 + lane % 4 * 2 + i % 2;
-                sum[i / 2] += p;
-                room->p[(row + i / 2 * 8) * P_STRIDE + col] = bf16_from_f32(p);
-            }
+        put_probabilities(room, sum, logit, most, row, half);
         __syncthreads();
-        add_values<WIDTH>(total, room, tile);
+        add_values(total, room, room->key[stage]);
     }
-    share_sums<WIDTH>(room, sum, most, row, half);
-    put_output<WIDTH>(o, room, total, sink, first_head);
+    share_sums(room, sum, most, row, half);
+    put_output(o, room, total, sink, first_head);
 }
 
-template <unsigned WIDTH>
-static void attend_width(struct gpu *gpu, struct mat o, struct mat q, const struct keys *keys,
-                         struct mat sink, float scale)
+template <typename S>
+static void attend_as(struct gpu *gpu, struct mat o, struct mat q, const struct keys *keys,
+                      struct mat sink, float scale)
 {
-    size_t room = sizeof(struct attend_room<WIDTH>);
-    dim3 jobs((unsigned)q.rows, (unsigned)((sink.cols + HEADS - 1) / HEADS));
-    gpu_allow_shared((const void *)attend_token<WIDTH>, room);
-    attend_token<WIDTH><<<jobs, TILE_THREADS, room, gpu->stream>>>(o, q, *keys, sink, scale);
+    size_t room = sizeof(struct attend_room<S>);
+    dim3 jobs((unsigned)q.rows, (unsigned)((sink.cols + S::HEADS - 1) / S::HEADS));
+    gpu_allow_shared((const void *)attend_token<S>, room);
+    attend_token<S><<<jobs, S::THREADS, room, gpu->stream>>>(o, q, *keys, sink, scale);
     gpu_check(cudaGetLastError(), "attention");
 }
 
+/* Four stages where they fit, else two, which fit into the 99 KiB of shared memory that every GPU
+ * from sm_90 on has. */
 static void attend(struct device *d, struct mat o, struct mat q, const struct keys *keys,
                    struct mat sink, float scale)
 {
@@ -570,14 +608,16 @@ static void attend(struct device *d, struct mat o, struct mat q, const struct ke
     uint64_t width = q.cols / sink.cols;
     if (!q.rows)
         return;
-    if (width == 512)
-        attend_width<512>(gpu, o, q, keys, sink, scale);
+    if (width == 512 && sizeof(struct attend_room<attend_shape<512, 64, 4>>) <= gpu_shared(gpu))
+        attend_as<attend_shape<512, 64, 4>>(gpu, o, q, keys, sink, scale);
+    else if (width == 512)
+        attend_as<attend_shape<512, 64, 2>>(gpu, o, q, keys, sink, scale);
     else if (width == 256)
-        attend_width<256>(gpu, o, q, keys, sink, scale);
+        attend_as<attend_shape<256, 64, 4>>(gpu, o, q, keys, sink, scale);
     else if (width == 128)
-        attend_width<128>(gpu, o, q, keys, sink, scale);
+        attend_as<attend_shape<128, 64, 4>>(gpu, o, q, keys, sink, scale);
     else if (width == 64)
-        attend_width<64>(gpu, o, q, keys, sink, scale);
+        attend_as<attend_shape<64, 32, 4>>(gpu, o, q, keys, sink, scale);
     else
         die("CUDA: attention heads must have 64, 128, 256 or 512 columns, not %d", (int)width);
 }

@@ -9,60 +9,73 @@ static void check_copies(uint64_t n)
         die("CUDA: at most %d copies of the hidden state, wanted %d", COPIES_MOST, (int)n);
 }
 
-/* Divide n numbers, `step` apart, by their sum plus eps. */
-static __device__ void divide_by_sum(float *x, unsigned n, unsigned step, float eps)
+/* Divide N numbers, `step` apart, by their sum plus eps. */
+template <unsigned N> static __device__ void divide_by_sum(float *x, unsigned step, float eps)
 {
     float sum = 0;
-    for (unsigned j = 0; j < n; j++)
+#pragma unroll
+    for (unsigned j = 0; j < N; j++)
         sum += x[j * step];
-    for (unsigned j = 0; j < n; j++)
+#pragma unroll
+    for (unsigned j = 0; j < N; j++)
         x[j * step] /= sum + eps;
 }
 
-static __device__ void softmax(float *x, unsigned n)
+template <unsigned N> static __device__ void softmax(float *x)
 {
     float most = x[0], sum = 0;
-    for (unsigned j = 1; j < n; j++)
+#pragma unroll
+    for (unsigned j = 1; j < N; j++)
         most = fmaxf(most, x[j]);
-    for (unsigned j = 0; j < n; j++)
+#pragma unroll
+    for (unsigned j = 0; j < N; j++)
         sum += x[j] = expf(x[j] - most);
-    for (unsigned j = 0; j < n; j++)
+#pragma unroll
+    for (unsigned j = 0; j < N; j++)
         x[j] /= sum;
 }
 
-static __device__ void doubly_stochastic(float *comb, unsigned n, uint64_t iterations, float eps)
+template <unsigned N>
+static __device__ void doubly_stochastic(float *comb, uint64_t iterations, float eps)
 {
-    for (unsigned j = 0; j < n; j++)
-        softmax(comb + j * n, n);
-    for (unsigned j = 0; j < n * n; j++)
+#pragma unroll
+    for (unsigned j = 0; j < N; j++)
+        softmax<N>(comb + j * N);
+#pragma unroll
+    for (unsigned j = 0; j < N * N; j++)
         comb[j] += eps;
     for (uint64_t turn = 0; turn < iterations; turn++) {
-        for (unsigned j = 0; turn > 0 && j < n; j++)
-            divide_by_sum(comb + j * n, n, 1, eps);
-        for (unsigned k = 0; k < n; k++)
-            divide_by_sum(comb + k, n, n, eps);
+#pragma unroll
+        for (unsigned j = 0; j < N; j++)
+            if (turn > 0)
+                divide_by_sum<N>(comb + j * N, 1, eps);
+#pragma unroll
+        for (unsigned k = 0; k < N; k++)
+            divide_by_sum<N>(comb + k, N, eps);
     }
 }
 
-/* One thread per row. */
+/* One thread per row. N copies are known when this is compiled, so that they lie in registers. */
+template <unsigned N>
 static __global__ void sinkhorn_rows(struct mat pre, struct mat post, struct mat comb,
                                      struct mat mixes, struct mat scale, struct mat base,
                                      uint64_t iterations, float eps)
 {
     uint64_t i = (uint64_t)blockIdx.x * MIX_THREADS + threadIdx.x;
-    unsigned n = (unsigned)pre.cols;
     if (i >= mixes.rows)
         return;
     const float *mix = f32_row(mixes, i), *s = f32_row(scale, 0), *b = f32_row(base, 0);
-    for (unsigned j = 0; j < n; j++) {
+    for (unsigned j = 0; j < N; j++) {
         f32_row(pre, i)[j] = sigmoid(mix[j] * s[0] + b[j]) + eps;
-        f32_row(post, i)[j] = 2 * sigmoid(mix[n + j] * s[1] + b[n + j]);
+        f32_row(post, i)[j] = 2 * sigmoid(mix[N + j] * s[1] + b[N + j]);
     }
-    float own[COPIES_MOST * COPIES_MOST];
-    for (unsigned j = 0; j < n * n; j++)
-        own[j] = mix[2 * n + j] * s[2] + b[2 * n + j];
-    doubly_stochastic(own, n, iterations, eps);
-    for (unsigned j = 0; j < n * n; j++)
+    float own[N * N];
+#pragma unroll
+    for (unsigned j = 0; j < N * N; j++)
+        own[j] = mix[2 * N + j] * s[2] + b[2 * N + j];
+    doubly_stochastic<N>(own, iterations, eps);
+#pragma unroll
+    for (unsigned j = 0; j < N * N; j++)
         f32_row(comb, i)[j] = own[j];
 }
 
@@ -70,9 +83,14 @@ static void sinkhorn(struct device *d, struct mat pre, struct mat post, struct m
                      struct mat mixes, struct mat scale, struct mat base, uint64_t iterations,
                      float eps)
 {
+    void (*const kernel[])(struct mat, struct mat, struct mat, struct mat, struct mat, struct mat,
+                           uint64_t, float) = {sinkhorn_rows<1>, sinkhorn_rows<2>, sinkhorn_rows<3>,
+                                               sinkhorn_rows<4>, sinkhorn_rows<5>, sinkhorn_rows<6>,
+                                               sinkhorn_rows<7>, sinkhorn_rows<8>};
+    static_assert(sizeof kernel / sizeof *kernel == COPIES_MOST, "a kernel for each count");
     check_copies(pre.cols);
-    EACH_ROW(gpu_of(d), sinkhorn_rows, (mixes.rows + MIX_THREADS - 1) / MIX_THREADS, MIX_THREADS,
-             pre, post, comb, mixes, scale, base, iterations, eps);
+    EACH_ROW(gpu_of(d), kernel[pre.cols - 1], (mixes.rows + MIX_THREADS - 1) / MIX_THREADS,
+             MIX_THREADS, pre, post, comb, mixes, scale, base, iterations, eps);
 }
 
 static __global__ void hc_gate_row(struct mat pre, struct mat mixes, struct mat scale,

@@ -26,6 +26,14 @@ void gpu_allow_shared(const void *kernel, size_t bytes)
               "shared memory");
 }
 
+size_t gpu_shared(const struct gpu *gpu)
+{
+    int bytes;
+    gpu_check(cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, gpu->number),
+              "shared memory");
+    return (size_t)bytes;
+}
+
 /* ---- memory ---- */
 
 void *gpu_alloc(struct gpu *gpu, uint64_t count, uint64_t size)
@@ -135,6 +143,7 @@ extern "C" struct device *device_cuda(unsigned gpu_number, const char **why)
     d->name = "cuda";
     d->memory = memory_for_weights();
     d->room = 2 * d->memory;
+    d->rows = 8192;
     d->close = close_gpu;
     d->make = make;
     d->drop = drop;

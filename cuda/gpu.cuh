@@ -44,8 +44,9 @@ void gpu_check(cudaError_t status, const char *what);
 /* Create an event with CUDA's flags. */
 void gpu_event(cudaEvent_t *event, unsigned flags);
 
-/* Allow a kernel `bytes` of dynamic shared memory. */
+/* Allow a kernel `bytes` of dynamic shared memory; and how much there is. */
 void gpu_allow_shared(const void *kernel, size_t bytes);
+size_t gpu_shared(const struct gpu *gpu);
 
 /* Operations between these keep the order of their calls across streams. */
 void gpu_ordered_begin(struct gpu *gpu);
@@ -322,15 +323,15 @@ static __device__ inline void copy_commit(void)
     asm volatile("cp.async.commit_group;" ::: "memory");
 }
 
-/* Wait until at most one of this thread's groups is in flight, or none. */
-static __device__ inline void copy_wait_for_last_but_one(void)
+/* Wait until at most GROUPS of this thread's groups are in flight, or none. */
+template <int GROUPS> static __device__ inline void copy_wait_but(void)
 {
-    asm volatile("cp.async.wait_group 1;" ::: "memory");
+    asm volatile("cp.async.wait_group %0;" ::"n"(GROUPS) : "memory");
 }
 
 static __device__ inline void copy_wait(void)
 {
-    asm volatile("cp.async.wait_group 0;" ::: "memory");
+    copy_wait_but<0>();
 }
 
 static __device__ inline float sigmoid(float x)

@@ -9,8 +9,11 @@ struct operand {
     uint64_t rows, cols;
     enum dtype dtype; /* BF16 or F32 */
     uint64_t stride;  /* elements from row to row: cols; for F32, padded with zeros to a multiple of
-                         4 */
-    void *at;
+                         OPERAND_STEP */
+    void *at; /* BF16. F32 as three matrices one after the other, whose sum it is: the highest
+                 bits of each value, the middle ones, the lowest (see split.h) */
 };
+
+enum { OPERAND_PARTS = 3, OPERAND_STEP = 64 };
 
 #endif

@@ -1,9 +1,9 @@
-/* The GPU as a device: products. BF16 weights go through cuBLASLt. F32 weights, which are few and
- * small, go through a kernel of our own.
+/* The GPU as a device: products. BF16 weights go through cuBLASLt. F32 weights, which have few
+ * rows, go through a kernel of our own.
  *
  * Rows must not depend on each other, so a weight's shape has one algorithm for any number of rows:
  * the best one for ROWS rows that does not split sums. */
-#include "gpu.cuh"
+#include "tiles.cuh"
 
 #include <stdlib.h>
 
@@ -149,99 +149,150 @@ static void blas_product(struct gpu *gpu, struct mat y, struct mat x, const stru
 
 /* ---- F32 weights ---- */
 
-enum { F32_ROWS = 8, F32_COLS = 12, F32_THREADS = 256, FOUR = 4 };
-
-/* Four columns of x; 0 beyond the `left` ones. */
-static __device__ void load4(float *x, const uint16_t *from, uint64_t left)
-{
-    uint16_t code[FOUR] = {};
-    if (left >= FOUR && ((uintptr_t)from & 7) == 0) {
-        uint2 all = *(const uint2 *)from;
-        memcpy(code, &all, sizeof code);
-    } else {
-        for (unsigned i = 0; i < FOUR && i < left; i++)
-            code[i] = from[i];
-    }
-    for (unsigned i = 0; i < FOUR; i++)
-        x[i] = bf16_to_f32(code[i]);
-}
-
-/* Each thread's columns of w, four of each of F32_COLS rows: one buffer is filled while the other
- * is multiplied. */
-struct f32_room {
-    float4 w[2][F32_COLS][F32_THREADS];
+/* A thread block computes F32_ROWS rows of x, 16 for each warp, times F32_COLS rows of w, which
+ * come as three BF16 matrices (operand.h), over F32_CHUNK columns. Products of BF16 are exact in
+ * F32, and those of 16 columns are summed by matrix instructions, whose rounding is a little
+ * coarser than F32's; so these sums are added up in F32, in the order of the columns. */
+enum {
+    F32_ROWS = 64,
+    F32_COLS = 24,
+    F32_THREADS = F32_ROWS / 16 * WARP,
+    F32_CHUNK = 4096,
+    F32_STEP = OPERAND_STEP,              /* columns in shared memory at a time */
+    F32_EIGHTS = F32_STEP / EIGHT,        /* of a row of these */
+    F32_LINES = F32_COLS * OPERAND_PARTS, /* rows of w's tile: all parts of its rows */
+    F32_GROUPS = F32_LINES / 8,
+    F32_OWN = F32_ROWS * F32_EIGHTS / F32_THREADS /* eights of x that a thread copies */
 };
 
-static __device__ void fetch_w(float4 (*to)[F32_THREADS], const float *w, uint64_t stride,
-                               uint64_t col, uint64_t rows, uint64_t k)
+struct f32_room {
+    uint16_t x[2][F32_ROWS * F32_STEP];
+    uint16_t w[2][(F32_LINES + 8) * F32_STEP]; /* matrices are loaded two at a time */
+};
+
+/* Begin to copy a tile of w; rows beyond the last are that again. */
+static __device__ void fetch_w(uint16_t *tile, const struct operand &w, uint64_t first, uint64_t k)
 {
-    if (k < stride)
-        for (unsigned j = 0; j < F32_COLS; j++)
-            copy_async(&to[j][threadIdx.x], w + min(col + j, rows - 1) * stride + k, true);
+    const uint16_t *from = (const uint16_t *)w.at;
+    for (unsigned i = threadIdx.x; i < F32_LINES * F32_EIGHTS; i += F32_THREADS) {
+        unsigned line = i / F32_EIGHTS, col = i % F32_EIGHTS * EIGHT;
+        uint64_t row = line / F32_COLS * w.rows + min(first + line % F32_COLS, w.rows - 1);
+        copy_async(tile_at(tile, F32_STEP, line, col), from + row * w.stride + k + col, true);
+    }
     copy_commit();
 }
 
-/* F32_ROWS rows of x times F32_COLS rows of w, which are padded with zeros to `stride` elements, a
- * multiple of four. Each thread takes every F32_THREADS-th four columns; then the threads' sums are
- * added. */
+/* A thread's part of a tile of x, on its way through registers, since rows of x need not be
+ * aligned. */
+static __device__ void fetch_x(struct eight own[F32_OWN], const struct mat &x, uint64_t first,
+                               uint64_t k)
+{
+#pragma unroll
+    for (unsigned i = 0; i < F32_OWN; i++) {
+        unsigned at = threadIdx.x + i * F32_THREADS;
+        uint64_t row = min(first + at / F32_EIGHTS, x.rows - 1), col = k + at % F32_EIGHTS * EIGHT;
+        own[i] = load_codes(bf16_row(x, row) + col, col < x.cols ? x.cols - col : 0);
+    }
+}
+
+static __device__ void put_x(uint16_t *tile, const struct eight own[F32_OWN])
+{
+#pragma unroll
+    for (unsigned i = 0; i < F32_OWN; i++) {
+        unsigned at = threadIdx.x + i * F32_THREADS;
+        store_codes(tile_at(tile, F32_STEP, at / F32_EIGHTS, at % F32_EIGHTS * EIGHT), own[i],
+                    EIGHT);
+    }
+}
+
+/* sum [16, F32_COLS] of a warp += its rows of x's tile times w's. */
+static __device__ void multiply_tiles(float sum[F32_COLS / 8][4], uint16_t *x, uint16_t *w)
+{
+    unsigned lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
+#pragma unroll
+    for (unsigned k = 0; k < F32_STEP; k += 16) {
+        uint32_t a[4], b[(F32_GROUPS + 1) / 2][4];
+        load_matrices(a, tile_at(x, F32_STEP, warp * 16 + lane % 16, k + lane / 16 * 8));
+#pragma unroll
+        for (unsigned g = 0; g < F32_GROUPS; g += 2)
+            load_matrices(b[g / 2], tile_at(w, F32_STEP, g * 8 + lane % 8 + lane / 16 * 8,
+                                            k + lane / 8 % 2 * 8));
+#pragma unroll
+        for (unsigned n = 0; n < F32_COLS / 8; n++) {
+            float own[4] = {};
+#pragma unroll
+            for (unsigned part = OPERAND_PARTS; part-- > 0;) { /* the lowest first */
+                unsigned g = part * F32_COLS / 8 + n;
+                multiply(own, a, b[g / 2] + g % 2 * 2);
+            }
+#pragma unroll
+            for (unsigned i = 0; i < 4; i++)
+                sum[n][i] += own[i];
+        }
+    }
+}
+
+/* part [chunks, rows of x, rows of w]. */
 static __global__ void __launch_bounds__(F32_THREADS)
-    f32_product(struct mat y, struct mat x, const float *w, uint64_t stride)
+    f32_chunk(float *part, struct mat x, struct operand w)
 {
     extern __shared__ __align__(16) char memory[];
     struct f32_room *room = (struct f32_room *)memory;
-    __shared__ float part[F32_THREADS / WARP][F32_ROWS * F32_COLS];
     uint64_t row = (uint64_t)blockIdx.x * F32_ROWS, col = (uint64_t)blockIdx.y * F32_COLS;
-    float sum[F32_ROWS][F32_COLS] = {};
+    uint64_t first = (uint64_t)blockIdx.z * F32_CHUNK, end = min(first + F32_CHUNK, w.stride);
+    float sum[F32_COLS / 8][4] = {};
+    struct eight own[F32_OWN];
     unsigned turn = 0;
-    fetch_w(room->w[0], w, stride, col, y.cols, threadIdx.x * FOUR);
-    for (uint64_t k = threadIdx.x * FOUR; k < x.cols; k += F32_THREADS * FOUR, turn ^= 1) {
-        fetch_w(room->w[turn ^ 1], w, stride, col, y.cols, k + F32_THREADS * FOUR);
-        float a[F32_ROWS][FOUR];
-#pragma unroll
-        for (unsigned i = 0; i < F32_ROWS; i++)
-            load4(a[i], bf16_row(x, min(row + i, x.rows - 1)) + k, x.cols - k);
-        copy_wait_for_last_but_one();
-#pragma unroll
-        for (unsigned j = 0; j < F32_COLS; j++) {
-            float4 b = room->w[turn][j][threadIdx.x];
-#pragma unroll
-            for (unsigned i = 0; i < F32_ROWS; i++) {
-                sum[i][j] = fmaf(a[i][0], b.x, sum[i][j]);
-                sum[i][j] = fmaf(a[i][1], b.y, sum[i][j]);
-                sum[i][j] = fmaf(a[i][2], b.z, sum[i][j]);
-                sum[i][j] = fmaf(a[i][3], b.w, sum[i][j]);
-            }
+    fetch_x(own, x, row, first);
+    fetch_w(room->w[0], w, col, first);
+    for (uint64_t k = first; k < end; k += F32_STEP, turn ^= 1) {
+        put_x(room->x[turn], own);
+        copy_wait();
+        __syncthreads(); /* the tiles are complete, and the other ones may be overwritten */
+        if (k + F32_STEP < end) {
+            fetch_x(own, x, row, k + F32_STEP);
+            fetch_w(room->w[turn ^ 1], w, col, k + F32_STEP);
         }
+        multiply_tiles(sum, room->x[turn], room->w[turn]);
     }
-#pragma unroll
-    for (unsigned i = 0; i < F32_ROWS; i++)
-#pragma unroll
-        for (unsigned j = 0; j < F32_COLS; j++) {
-            float all = warp_sum(sum[i][j]);
-            if (threadIdx.x % WARP == 0)
-                part[threadIdx.x / WARP][i * F32_COLS + j] = all;
+    unsigned lane = threadIdx.x % WARP;
+    row += threadIdx.x / WARP * 16 + lane / 4;
+    for (unsigned n = 0; n < F32_COLS / 8; n++)
+        for (unsigned i = 0; i < 4; i++) {
+            uint64_t r = row + i / 2 * 8, c = col + n * 8 + lane % 4 * 2 + i % 2;
+            if (r < x.rows && c < w.rows)
+                part[(blockIdx.z * x.rows + r) * w.rows + c] = sum[n][i];
         }
-    __syncthreads();
-    uint64_t i = threadIdx.x / F32_COLS, j = threadIdx.x % F32_COLS;
-    if (i >= F32_ROWS || row + i >= y.rows || col + j >= y.cols)
+}
+
+/* y = the sum of its parts, a thread for each element. */
+static __global__ void f32_sum(struct mat y, const float *part, unsigned chunks)
+{
+    uint64_t i = (uint64_t)blockIdx.x * blockDim.x + threadIdx.x;
+    float sum = 0;
+    if (i >= y.rows * y.cols)
         return;
-    float all = 0;
-    for (unsigned warp = 0; warp < F32_THREADS / WARP; warp++)
-        all += part[warp][threadIdx.x];
+    for (unsigned chunk = 0; chunk < chunks; chunk++)
+        sum += part[chunk * y.rows * y.cols + i];
     if (y.dtype == DTYPE_F32)
-        f32_row(y, row + i)[col + j] = all;
+        f32_row(y, i / y.cols)[i % y.cols] = sum;
     else
-        bf16_row(y, row + i)[col + j] = bf16_from_f32(all);
+        bf16_row(y, i / y.cols)[i % y.cols] = bf16_from_f32(sum);
 }
 
 static void plain_product(struct gpu *gpu, struct mat y, struct mat x, const struct operand *w)
 {
+    unsigned chunks = (unsigned)((w->stride + F32_CHUNK - 1) / F32_CHUNK);
     dim3 blocks((unsigned)((y.rows + F32_ROWS - 1) / F32_ROWS),
-                (unsigned)((y.cols + F32_COLS - 1) / F32_COLS));
+                (unsigned)((y.cols + F32_COLS - 1) / F32_COLS), chunks);
     size_t room = sizeof(struct f32_room);
-    gpu_allow_shared((const void *)f32_product, room);
-    f32_product<<<blocks, F32_THREADS, room, gpu->stream>>>(y, x, (const float *)w->at, w->stride);
+    float *part = (float *)gpu_alloc(gpu, chunks * y.rows * y.cols, sizeof *part);
+    gpu_allow_shared((const void *)f32_chunk, room);
+    f32_chunk<<<blocks, F32_THREADS, room, gpu->stream>>>(part, x, *w);
     gpu_check(cudaGetLastError(), "F32 product");
+    EACH_ROW(gpu, f32_sum, (y.rows * y.cols + THREADS_MOST - 1) / THREADS_MOST, THREADS_MOST, y,
+             part, chunks);
+    gpu_free(gpu, part);
 }
 
 /* ---- both ---- */

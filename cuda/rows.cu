@@ -111,30 +111,63 @@ static void add(struct device *d, struct mat y, struct mat x)
 
 /* ---- magnitudes ---- */
 
-static __global__ void most_of_row(uint32_t *amax, struct mat x)
+/* The largest of eight columns' magnitudes, as bits of F32. */
+static __device__ uint32_t most_of_eight(const float *from, uint64_t left)
 {
-    uint64_t i = blockIdx.x;
+    float v[EIGHT];
     uint32_t most = 0;
-    if (x.dtype == DTYPE_F32) {
-        EACH_EIGHT(j, x.cols)
-        {
-            float v[EIGHT];
-            load8(v, f32_row(x, i) + j, x.cols - j);
+    load8(v, from, left);
 #pragma unroll
-            for (unsigned k = 0; k < EIGHT; k++)
-                most = max(most, __float_as_uint(v[k]) & 0x7fffffff);
-        }
-    } else {
-        EACH_EIGHT(j, x.cols)
-        most = most_of(most, load_codes(bf16_row(x, i) + j, x.cols - j));
-        most = larger_of(most);
+    for (unsigned k = 0; k < EIGHT; k++)
+        most = max(most, __float_as_uint(v[k]) & 0x7fffffff);
+    return most;
+}
+
+static __device__ uint32_t most_of_eight(const uint16_t *from, uint64_t left)
+{
+    return larger_of(most_of(0, load_codes(from, left)));
+}
+
+/* Threads take turns of eight columns over all rows, so that one result of a block, not of each
+ * row, is compared with what the others found. */
+template <typename T>
+static __global__ void most_of_all(uint32_t *amax, const T *from, uint64_t rows, uint64_t cols,
+                                   uint64_t stride)
+{
+    __shared__ uint32_t part[WARPS_MOST];
+    uint64_t eights = (cols + EIGHT - 1) / EIGHT, turn = (uint64_t)gridDim.x * blockDim.x;
+    uint32_t most = 0;
+    for (uint64_t i = (uint64_t)blockIdx.x * blockDim.x + threadIdx.x; i < rows * eights;
+         i += turn) {
+        uint64_t row = rows == 1 ? 0 : i / eights, j = (i - row * eights) * EIGHT;
+        most = max(most, most_of_eight(from + row * stride + j, cols - j));
     }
-    keep_most(amax, most);
+    most = warp_max(most);
+    if (threadIdx.x % WARP == 0)
+        part[threadIdx.x / WARP] = most;
+    __syncthreads();
+    for (unsigned i = 0; i < WARPS_MOST; i++)
+        most = max(most, part[i]);
+    if (threadIdx.x == 0 && most > *amax)
+        atomicMax(amax, most);
 }
 
 static void max_abs(struct device *d, struct mat amax, struct mat x)
 {
-    EACH_ROW(gpu_of(d), most_of_row, x.rows, threads_for(x.cols), (uint32_t *)amax.at, x);
+    enum { GRID_MOST = 2048 };
+    if (x.stride == x.cols) { /* one long row */
+        x.cols *= x.rows;
+        x.rows = x.cols != 0;
+    }
+    uint64_t eights = x.rows * ((x.cols + EIGHT - 1) / EIGHT);
+    unsigned grid = (unsigned)min((eights + THREADS_MOST - 1) / THREADS_MOST, (uint64_t)GRID_MOST);
+    uint32_t *to = (uint32_t *)amax.at;
+    if (x.dtype == DTYPE_F32)
+        EACH_ROW(gpu_of(d), most_of_all<float>, grid, THREADS_MOST, to, (const float *)x.at, x.rows,
+                 x.cols, x.stride);
+    else
+        EACH_ROW(gpu_of(d), most_of_all<uint16_t>, grid, THREADS_MOST, to, (const uint16_t *)x.at,
+                 x.rows, x.cols, x.stride);
 }
 
 /* ---- activations ---- */
@@ -453,41 +486,51 @@ static void rotate_halves(struct device *d, struct mat x, uint64_t width, struct
              width, table, position);
 }
 
-static __global__ void hadamard_row(struct mat x, uint64_t width, float scale)
+/* Runs of WARP * OWN columns, of which each lane has OWN neighbours. */
+template <unsigned OWN> static __global__ void hadamard_row(struct mat x, float scale)
 {
-    extern __shared__ float room[];
-    float *sum = room + threadIdx.x / WARP * width;
     unsigned lane = threadIdx.x % WARP;
-    EACH_HEAD(first, width, x.cols)
+    EACH_HEAD(first, WARP * OWN, x.cols)
     {
-        uint16_t *head = bf16_row(x, blockIdx.x) + first;
-        for (uint64_t j = lane; j < width; j += WARP)
-            sum[j] = bf16_to_f32(head[j]);
-        for (uint64_t half = 1; half < width; half *= 2) {
-            __syncwarp();
-            for (uint64_t p = lane; p < width / 2; p += WARP) {
-                uint64_t j = p / half * 2 * half + p % half;
-                float a = sum[j], b = sum[j + half];
-                sum[j] = a + b;
-                sum[j + half] = a - b;
+        uint16_t *at = bf16_row(x, blockIdx.x) + first + lane * OWN;
+        float v[OWN];
+        for (unsigned j = 0; j < OWN; j++)
+            v[j] = bf16_to_f32(at[j]);
+#pragma unroll
+        for (unsigned half = 1; half < OWN; half *= 2)
+#pragma unroll
+            for (unsigned j = 0; j < OWN; j++)
+                if (!(j & half)) {
+                    float a = v[j], b = v[j + half];
+                    v[j] = a + b;
+                    v[j + half] = a - b;
+                }
+#pragma unroll
+        for (unsigned half = 1; half < WARP; half *= 2)
+#pragma unroll
+            for (unsigned j = 0; j < OWN; j++) {
+                float other = __shfl_xor_sync(~0U, v[j], half);
+                v[j] = lane & half ? other - v[j] : v[j] + other;
             }
-        }
-        __syncwarp();
-        for (uint64_t j = lane; j < width; j += WARP)
-            head[j] = bf16_from_f32(sum[j] * scale);
-        __syncwarp();
+        for (unsigned j = 0; j < OWN; j++)
+            at[j] = bf16_from_f32(v[j] * scale);
     }
 }
 
 static void hadamard(struct device *d, struct mat x, uint64_t width)
 {
     struct gpu *gpu = gpu_of(d);
-    size_t room = (size_t)width * WARPS_MOST * sizeof(float);
-    if (!x.rows)
-        return;
-    hadamard_row<<<(unsigned)x.rows, THREADS_MOST, room, gpu->stream>>>(
-        x, width, (float)(1 / sqrt((double)width)));
-    gpu_check(cudaGetLastError(), "hadamard");
+    float scale = (float)(1 / sqrt((double)width));
+    if (width == 1 * WARP)
+        EACH_ROW(gpu, hadamard_row<1>, x.rows, THREADS_MOST, x, scale);
+    else if (width == 2 * WARP)
+        EACH_ROW(gpu, hadamard_row<2>, x.rows, THREADS_MOST, x, scale);
+    else if (width == 4 * WARP)
+        EACH_ROW(gpu, hadamard_row<4>, x.rows, THREADS_MOST, x, scale);
+    else if (width == 8 * WARP)
+        EACH_ROW(gpu, hadamard_row<8>, x.rows, THREADS_MOST, x, scale);
+    else
+        die("CUDA: a Hadamard transform must have 32, 64, 128 or 256 columns, not %d", (int)width);
 }
 
 void gpu_rows(struct device *d)

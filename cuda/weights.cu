@@ -144,32 +144,23 @@ static void dequantize(struct gpu *gpu, struct operand *w, enum format format, e
 }
 
 /* out [cols, rows] = the transpose. */
-template <typename T>
-static __global__ void transpose_row(T *out, const T *in, uint64_t rows, uint64_t out_stride,
-                                     uint64_t in_stride)
+static __global__ void transpose_row(uint16_t *out, const uint16_t *in, uint64_t rows,
+                                     uint64_t cols)
 {
     uint64_t col = blockIdx.x;
     for (uint64_t i = threadIdx.x; i < rows; i += blockDim.x)
-        out[col * out_stride + i] = in[i * in_stride + col];
+        out[col * rows + i] = in[i * cols + col];
 }
 
 /* Transpose an operand in place. */
 static void transpose(struct gpu *gpu, struct operand *w)
 {
     struct operand old = *w;
-    bool f32 = old.dtype == DTYPE_F32;
     w->rows = old.cols;
-    w->cols = old.rows;
-    w->stride = f32 ? (w->cols + 3) / 4 * 4 : w->cols;
-    size_t size = f32 ? sizeof(float) : sizeof(uint16_t);
-    w->at = gpu_alloc(gpu, w->rows * w->stride, size);
-    gpu_check(cudaMemsetAsync(w->at, 0, w->rows * w->stride * size, gpu->stream), "transpose");
-    if (f32)
-        EACH_ROW(gpu, transpose_row<float>, w->rows, THREADS_MOST, (float *)w->at,
-                 (const float *)old.at, old.rows, w->stride, old.stride);
-    else
-        EACH_ROW(gpu, transpose_row<uint16_t>, w->rows, THREADS_MOST, (uint16_t *)w->at,
-                 (const uint16_t *)old.at, old.rows, w->stride, old.stride);
+    w->cols = w->stride = old.rows;
+    w->at = gpu_alloc(gpu, w->rows * w->cols, sizeof(uint16_t));
+    EACH_ROW(gpu, transpose_row, w->rows, THREADS_MOST, (uint16_t *)w->at, (const uint16_t *)old.at,
+             old.rows, old.cols);
     gpu_free(gpu, old.at);
 }
 
@@ -197,22 +188,37 @@ static void split(struct gpu *gpu, struct operand *w, const struct packed &p)
     w->cols = w->stride = SPLIT * p.cols;
 }
 
-/* F32 stays F32; rows of `stride` bytes, each padded to four elements. */
-static void copy_f32(struct device *d, struct operand *w, const uint8_t *from, uint64_t stride,
+/* A row of the three parts of an F32 matrix [rows, cols], or of its transpose; `step` elements from
+ * one column to the next. */
+static __global__ void part_row(uint16_t *out, struct operand w, const float *from,
+                                uint64_t row_step, uint64_t col_step)
+{
+    uint64_t i = blockIdx.x, part = w.rows * w.stride;
+    for (uint64_t j = threadIdx.x; j < w.stride; j += blockDim.x) {
+        float value = j < w.cols ? from[i * row_step + j * col_step] : 0;
+        struct split s = split_of(value);
+        uint16_t *to = out + i * w.stride + j;
+        to[0] = s.high;
+        to[part] = s.middle;
+        to[2 * part] = s.low;
+    }
+}
+
+/* F32 stays F32, in three parts; `from` has the rows that `w` has so far. */
+static void take_f32(struct device *d, struct operand *w, void *from, bool transposed,
                      struct mat amax)
 {
     struct gpu *gpu = gpu_of(d);
+    struct mat m = {from, w->rows, w->cols, w->cols, DTYPE_F32};
     w->dtype = DTYPE_F32;
-    w->stride = (w->cols + 3) / 4 * 4;
-    size_t pitch = (size_t)w->stride * sizeof(float);
-    w->at = gpu_alloc(gpu, w->rows, pitch);
+    w->rows = transposed ? m.cols : m.rows;
+    w->cols = transposed ? m.rows : m.cols;
+    w->stride = (w->cols + OPERAND_STEP - 1) / OPERAND_STEP * OPERAND_STEP;
+    w->at = gpu_alloc(gpu, OPERAND_PARTS * w->rows * w->stride, sizeof(uint16_t));
     gpu_wait_uploads(gpu);
-    gpu_check(cudaMemsetAsync(w->at, 0, w->rows * pitch, gpu->stream), "F32 weight");
-    gpu_check(cudaMemcpy2DAsync(w->at, pitch, from, stride, stride, w->rows,
-                                cudaMemcpyDeviceToDevice, gpu->stream),
-              "F32 weight");
-    struct mat m = {w->at, w->rows, w->cols, w->stride, DTYPE_F32};
     d->max_abs(d, amax, m);
+    EACH_ROW(gpu, part_row, w->rows, THREADS_MOST, (uint16_t *)w->at, *w, (const float *)from,
+             transposed ? 1 : m.cols, transposed ? m.cols : 1);
 }
 
 static struct operand *operand(struct device *d, const struct weight *weight,
@@ -228,9 +234,7 @@ static struct operand *operand(struct device *d, const struct weight *weight,
     const uint8_t *from = (const uint8_t *)raw.at + first * stride;
     gpu_check(cudaMemsetAsync(amax.at, 0, sizeof(float), gpu->stream), "amax");
     if (tensor->dtype == DTYPE_F32) {
-        copy_f32(d, w, from, stride, amax);
-        if (part.transposed)
-            transpose(gpu, w);
+        take_f32(d, w, (void *)from, part.transposed, amax);
         return w;
     }
     struct packed p = {};

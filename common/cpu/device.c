@@ -403,6 +403,7 @@ struct device *device_cpu(unsigned threads)
     d->name = "cpu";
     d->memory = (uint64_t)4 << 30;
     d->room = UINT64_MAX;
+    d->rows = 2048;
     d->close = close_cpu;
     d->make = make;
     d->drop = drop;

@@ -145,6 +145,8 @@ struct device {
     const char *name;
     uint64_t memory;   /* bytes for weights that wait or are in use, unless the user sets them */
     uint64_t room;     /* bytes for offloaded matrices and what is needed along with them */
+    uint64_t rows;     /* of matrices outside the experts, unless the user sets them: enough for the
+                          operations' full speed */
     bool stages_pages; /* see acquire_staging() */
 
     void (*close)(struct device *d);

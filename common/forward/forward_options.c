@@ -14,6 +14,8 @@
 
 enum { THREADS_MOST = 1024 };
 
+static const uint64_t BATCH_OF_DEVICE = UINT64_MAX; /* --batch was not given */
+
 static struct arg device_arg(struct forward_options *o, unsigned in)
 {
     return (struct arg){.name = "device",
@@ -42,7 +44,7 @@ static struct arg memory_arg(struct forward_options *o, unsigned in)
 struct arg *forward_options_args(struct forward_options *o, const struct arg *own,
                                  unsigned without_tokens)
 {
-    *o = (struct forward_options){.device = "cpu", .batch = 4};
+    *o = (struct forward_options){.device = "cpu", .batch = BATCH_OF_DEVICE};
     const unsigned tokens = FORM(0), all = tokens | without_tokens;
     struct arg threads = arg_threads(&o->threads);
     threads.in = all;
@@ -90,7 +92,7 @@ struct arg *forward_options_args(struct forward_options *o, const struct arg *ow
          .kind = ARG_NUMBER,
          .to = &o->batch,
          .value = "N",
-         .help = "samples at a time outside the experts (default: 4)",
+         .help = "samples at a time outside the experts (default: of 2048 tokens, on a GPU 8192)",
          .in = tokens,
          .silent = true},
         memory_arg(o, all),
@@ -172,6 +174,14 @@ static void open_device(const struct forward_options *o, struct forward *run)
     }
 }
 
+/* As many samples of a mean length as have the rows that a device wants. */
+static uint64_t batch_of(const struct device *device, const struct tokens *tokens)
+{
+    uint64_t rows = tokens->start[tokens->samples];
+    uint64_t batch = device->rows * tokens->samples / (rows ? rows : 1);
+    return batch ? batch : 1;
+}
+
 /* Check that all ranks have the same options, weights and tokens, and take this rank's samples. */
 static void share_samples(const struct forward *run, const struct stage *stage,
                           struct tokens *tokens)
@@ -218,6 +228,8 @@ void forward_options_open(const struct forward_options *o, struct stage *stage, 
             share_samples(run, stage, tokens);
     }
     open_device(o, run);
+    if (o->batch == BATCH_OF_DEVICE)
+        run->batch = tokens ? batch_of(run->device, tokens) : 1;
     if (stage->plan) { /* it only had to be there */
         run->device->close(run->device);
         run->device = NULL;
