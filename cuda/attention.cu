@@ -1,13 +1,8 @@
 /* The GPU as a device: attention. Each token has a thread block of its own: its heads are the
  * rows of products, and its keys are gathered in shared memory. So its result depends on
  * nothing else. */
+#include "sight.cuh"
 #include "tiles.cuh"
-
-/* How many blocks of its sample a token can see: those that end at or before it. */
-static __device__ unsigned blocks_before(const struct keys &keys, uint64_t token)
-{
-    return keys.ratio ? (unsigned)(*i32_row(keys.position, token) + 1) / (unsigned)keys.ratio : 0;
-}
 
 /* ---- compression ---- */
 
@@ -285,46 +280,6 @@ static void select_blocks(struct device *d, struct mat selected, struct mat q,
 /* Rows of probabilities are padded against bank conflicts. */
 enum { P_STRIDE = KEYS + EIGHT };
 
-/* One token's keys: the window's, then blocks', some of which may be absent. */
-struct sight {
-    const uint16_t *window, *block; /* the first key of the window; of the sample's blocks */
-    uint64_t window_stride, block_stride;
-    unsigned seen, count;    /* keys in the window; in all */
-    const int32_t *selected; /* or NULL: all blocks in order */
-};
-
-static __device__ const uint16_t *key_at(const struct sight &s, unsigned i)
-{
-    if (i >= s.count)
-        return NULL;
-    if (i < s.seen)
-        return s.window + i * s.window_stride;
-    int32_t block = s.selected ? s.selected[i - s.seen] : (int32_t)(i - s.seen);
-    return block < 0 ? NULL : s.block + (uint64_t)block * s.block_stride;
-}
-
-static __device__ struct sight sight_of(const struct keys &keys, uint64_t token)
-{
-    unsigned position = (unsigned)*i32_row(keys.position, token);
-    unsigned seen = position + 1 < keys.sliding ? position + 1 : (unsigned)keys.sliding;
-    unsigned blocks = keys.selected.cols ? 0 : blocks_before(keys, token);
-    struct sight s = {};
-    if (keys.ratio && keys.selected.cols) {
-        s.selected = i32_row(keys.selected, token);
-        for (unsigned i = threadIdx.x % WARP; i < keys.selected.cols; i += WARP)
-            blocks = s.selected[i] >= 0 ? i + 1 : blocks;
-        blocks = warp_max((uint32_t)blocks); /* the rest is padding */
-    }
-    s.window = bf16_row(keys.window, token + 1 - seen);
-    s.window_stride = keys.window.stride;
-    if (blocks)
-        s.block = bf16_row(keys.compressed, (uint64_t)*i32_row(keys.block, token));
-    s.block_stride = keys.compressed.stride;
-    s.seen = seen;
-    s.count = seen + blocks;
-    return s;
-}
-
 /* How a thread block shares the work on HEADS heads of a token. Two warps have 16 heads: of their
  * queries, which stay in registers, each has half of the columns, and of a tile's logits half of
  * the keys. Then each warp has COLS columns of the output of all heads. STAGES tiles of keys are in
@@ -421,19 +376,6 @@ static __device__ void logits_of(float logit[2][4], const uint32_t query[S::STEP
         bool is_there = there >> (i / 4 * 8 + lane % 4 * 2 + i % 2) & 1;
         logit[i / 4][i % 4] = is_there ? value * scale : -INFINITY;
     }
-}
-
-/* The maximum and the sum over the four lanes of a row. */
-static __device__ float quad_max(float x)
-{
-    x = fmaxf(x, __shfl_xor_sync(~0U, x, 1));
-    return fmaxf(x, __shfl_xor_sync(~0U, x, 2));
-}
-
-static __device__ float quad_sum(float x)
-{
-    x += __shfl_xor_sync(~0U, x, 1);
-    return x + __shfl_xor_sync(~0U, x, 2);
 }
 
 /* total += p · tile, for a warp's columns of all heads. */
@@ -599,18 +541,14 @@ static void attend_as(struct gpu *gpu, struct mat o, struct mat q, const struct 
     gpu_check(cudaGetLastError(), "attention");
 }
 
-/* Four stages where they fit, else two, which fit into the 99 KiB of shared memory that every GPU
- * from sm_90 on has. */
 static void attend(struct device *d, struct mat o, struct mat q, const struct keys *keys,
                    struct mat sink, float scale)
 {
     struct gpu *gpu = gpu_of(d);
     uint64_t width = q.cols / sink.cols;
-    if (!q.rows)
+    if (!q.rows || gpu_attend_hopper(gpu, o, q, keys, sink, scale))
         return;
-    if (width == 512 && sizeof(struct attend_room<attend_shape<512, 64, 4>>) <= gpu_shared(gpu))
-        attend_as<attend_shape<512, 64, 4>>(gpu, o, q, keys, sink, scale);
-    else if (width == 512)
+    if (width == 512) /* two tiles fit into the 99 KiB that every GPU from sm_90 on has */
         attend_as<attend_shape<512, 64, 2>>(gpu, o, q, keys, sink, scale);
     else if (width == 256)
         attend_as<attend_shape<256, 64, 4>>(gpu, o, q, keys, sink, scale);

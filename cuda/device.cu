@@ -26,14 +26,6 @@ void gpu_allow_shared(const void *kernel, size_t bytes)
               "shared memory");
 }
 
-size_t gpu_shared(const struct gpu *gpu)
-{
-    int bytes;
-    gpu_check(cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, gpu->number),
-              "shared memory");
-    return (size_t)bytes;
-}
-
 /* ---- memory ---- */
 
 void *gpu_alloc(struct gpu *gpu, uint64_t count, uint64_t size)

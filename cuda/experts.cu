@@ -3,33 +3,56 @@
 
 #include <float.h>
 
+/* Where magnitudes are kept; NULL: nowhere. */
+struct swiglu_most {
+    uint32_t *gate, *up, *unweighted, *y;
+};
+
 static __global__ void swiglu_row(struct mat y, struct mat gate, struct mat up, struct swiglu how,
-                                  struct mat weight)
+                                  struct mat weight, struct swiglu_most to)
 {
     uint64_t i = blockIdx.x;
+    uint32_t most_gate = 0, most_up = 0, most_plain = 0, most_y = 0;
+    float factor = weight.rows ? *f32_row(weight, i) : 1;
     EACH_EIGHT(j, y.cols)
     {
-        float g[EIGHT], u[EIGHT];
-        load8(g, bf16_row(gate, i) + j, y.cols - j);
-        load8(u, bf16_row(up, i) + j, y.cols - j);
+        struct eight gates = load_codes(bf16_row(gate, i) + j, y.cols - j);
+        struct eight ups = load_codes(bf16_row(up, i) + j, y.cols - j), plain, out;
 #pragma unroll
         for (unsigned k = 0; k < EIGHT; k++) {
+            float g = bf16_to_f32(code_of(gates, k)), u = bf16_to_f32(code_of(ups, k));
             if (how.limit > 0) {
-                u[k] = u[k] > how.limit ? how.limit : u[k] < -how.limit ? -how.limit : u[k];
-                g[k] = g[k] > how.limit ? how.limit : g[k];
+                u = u > how.limit ? how.limit : u < -how.limit ? -how.limit : u;
+                g = g > how.limit ? how.limit : g;
             }
-            float silu = g[k] / (1 + expf(-g[k]));
-            float value = (how.rounds ? to_bf16(silu) : silu) * u[k];
-            g[k] = weight.rows ? *f32_row(weight, i) * value : value;
+            float silu = g / (1 + expf(-g));
+            float value = (how.rounds ? to_bf16(silu) : silu) * u;
+            put_code(plain, k, bf16_from_f32(value));
+            put_code(out, k, bf16_from_f32(factor * value));
         }
-        store8(bf16_row(y, i) + j, g, y.cols - j);
+        store_codes(bf16_row(y, i) + j, out, y.cols - j);
+        most_gate = most_of(most_gate, gates);
+        most_up = most_of(most_up, ups);
+        most_plain = most_of(most_plain, plain);
+        most_y = most_of(most_y, out);
     }
+    if (!to.y)
+        return;
+    keep_most(to.gate, larger_of(most_gate));
+    keep_most(to.up, larger_of(most_up));
+    keep_most(to.y, larger_of(most_y));
+    if (weight.rows)
+        keep_most(to.unweighted, larger_of(most_plain));
 }
 
 static void swiglu(struct device *d, struct mat y, struct mat gate, struct mat up,
-                   struct swiglu how, struct mat weight)
+                   struct swiglu how, struct mat weight, const struct swiglu_seen *seen)
 {
-    EACH_ROW(gpu_of(d), swiglu_row, y.rows, threads_for(y.cols), y, gate, up, how, weight);
+    struct swiglu_most to = {};
+    if (seen)
+        to = {(uint32_t *)seen->gate.at, (uint32_t *)seen->up.at, (uint32_t *)seen->unweighted.at,
+              (uint32_t *)seen->y.at};
+    EACH_ROW(gpu_of(d), swiglu_row, y.rows, threads_for(y.cols), y, gate, up, how, weight, to);
 }
 
 /* ---- the router ---- */

@@ -44,9 +44,8 @@ void gpu_check(cudaError_t status, const char *what);
 /* Create an event with CUDA's flags. */
 void gpu_event(cudaEvent_t *event, unsigned flags);
 
-/* Allow a kernel `bytes` of dynamic shared memory; and how much there is. */
+/* Allow a kernel `bytes` of dynamic shared memory. */
 void gpu_allow_shared(const void *kernel, size_t bytes);
-size_t gpu_shared(const struct gpu *gpu);
 
 /* Operations between these keep the order of their calls across streams. */
 void gpu_ordered_begin(struct gpu *gpu);
@@ -81,6 +80,11 @@ void gpu_attention(struct device *d); /* attention.cu */
 void gpu_causal(struct device *d);    /* causal.cu */
 void gpu_experts(struct device *d);   /* experts.cu */
 void gpu_inputs(struct device *d);    /* inputs.cu */
+
+/* attend() of device.h for what sm_90a's own instructions compute; false, and nothing done, for
+ * other GPUs or widths. attention_hopper.cu. */
+bool gpu_attend_hopper(struct gpu *gpu, struct mat o, struct mat q, const struct keys *keys,
+                       struct mat sink, float scale);
 
 /* The same for files that have state: streams.cu, products.cu, uploads.cu, offload.cu. Streams
  * begin first and end last, with stream 0 selected. */

@@ -296,8 +296,8 @@ static void hadamard(struct device *d, struct mat x, uint64_t width)
     }
 }
 
-static void swiglu(struct device *d, struct mat y, struct mat gate, struct mat up,
-                   struct swiglu how, struct mat weight)
+static void swiglu_rows(struct device *d, struct mat y, struct mat gate, struct mat up,
+                        struct swiglu how, struct mat weight)
 {
     PARALLEL(EACH_ROW(d))
     for (uint64_t i = 0; i < y.rows; i++)
@@ -311,6 +311,24 @@ static void swiglu(struct device *d, struct mat y, struct mat gate, struct mat u
             float value = (how.rounds ? to_bf16(silu) : silu) * u;
             bf16_row(y, i)[j] = bf16_from_f32(weight.rows ? *f32_row(weight, i) * value : value);
         }
+}
+
+static void swiglu(struct device *d, struct mat y, struct mat gate, struct mat up,
+                   struct swiglu how, struct mat weight, const struct swiglu_seen *seen)
+{
+    if (seen) {
+        d->max_abs(d, seen->gate, gate);
+        d->max_abs(d, seen->up, up);
+    }
+    if (seen && weight.rows) {
+        struct mat plain = d->make(d, DTYPE_BF16, y.rows, y.cols);
+        swiglu_rows(d, plain, gate, up, how, (struct mat){0});
+        d->max_abs(d, seen->unweighted, plain);
+        d->drop(d, plain);
+    }
+    swiglu_rows(d, y, gate, up, how, weight);
+    if (seen)
+        d->max_abs(d, seen->y, y);
 }
 
 /* ---- hyper-connections ---- */

@@ -97,6 +97,12 @@ struct swiglu {
     bool rounds;
 };
 
+/* What swiglu() sees, as max_abs() would: [1, 1] F32 each. `unweighted`: y as it would be without a
+ * weight; ignored where there is none. */
+struct swiglu_seen {
+    struct mat gate, up, unweighted, y;
+};
+
 /* The groups that a router chooses from first; count 1: it does not. */
 struct expert_groups {
     uint64_t count, used;
@@ -288,9 +294,10 @@ struct device {
      * over sqrt(width). BF16. */
     void (*hadamard)(struct device *d, struct mat x, uint64_t width);
 
-    /* y = silu(gate) · up, all BF16. weight: [rows, 1] F32, a factor for each row, or no rows. */
+    /* y = silu(gate) · up, all BF16; y may be gate. weight: [rows, 1] F32, a factor for each row,
+     * or no rows. `seen` may be NULL. */
     void (*swiglu)(struct device *d, struct mat y, struct mat gate, struct mat up,
-                   struct swiglu how, struct mat weight);
+                   struct swiglu how, struct mat weight, const struct swiglu_seen *seen);
 
     /* ---- hyper-connections: a row holds n copies of the hidden state ---- */
 

@@ -108,15 +108,25 @@ void linear_drop(struct device *d, struct linear *linear)
 
 /* ---- products ---- */
 
-void linear_observe(struct device *d, struct linear *linear, struct mat y, struct mat x)
+static void see_input(struct device *d, struct linear *linear, struct mat x)
 {
     linear->rows += x.rows;
     d->max_abs(d, seen(linear, SEEN_INPUT), x);
     inputs_record(linear->inputs, d, x);
+}
+
+static void see_output(struct device *d, struct linear *linear, struct mat y)
+{
     d->max_abs(d, seen(linear, SEEN_OUTPUT), y);
 }
 
-void linear_apply(struct device *d, struct linear *linear, struct mat y, struct mat x)
+void linear_observe(struct device *d, struct linear *linear, struct mat y, struct mat x)
+{
+    see_input(d, linear, x);
+    see_output(d, linear, y);
+}
+
+static void multiply(struct device *d, const struct linear *linear, struct mat y, struct mat x)
 {
     struct mat a = x;
     if (linear->activation != ACTIVATION_BF16) {
@@ -129,16 +139,20 @@ void linear_apply(struct device *d, struct linear *linear, struct mat y, struct 
         d->product(d, mat_cols(y, i * high, high), mat_cols(a, i * wide, wide), linear->operand[i]);
     if (a.at != x.at)
         d->drop(d, a);
+}
+
+void linear_apply(struct device *d, struct linear *linear, struct mat y, struct mat x)
+{
+    multiply(d, linear, y, x);
     linear_observe(d, linear, y, x);
 }
 
-/* The largest input that `down` would have without the router's weight. */
-static void see_unweighted(struct device *d, const struct linear *down, struct mat gate,
-                           struct mat up, struct swiglu how)
+/* Record what `down` would have as input without the router's weight. */
+static void record_unweighted(struct device *d, const struct linear *down, struct mat gate,
+                              struct mat up, struct swiglu how)
 {
     struct mat y = d->make(d, DTYPE_BF16, gate.rows, gate.cols);
-    d->swiglu(d, y, gate, up, how, (struct mat){0});
-    d->max_abs(d, seen(down, SEEN_UNWEIGHTED), y);
+    d->swiglu(d, y, gate, up, how, (struct mat){0}, NULL);
     inputs_record_unweighted(down->inputs, d, y);
     d->drop(d, y);
 }
@@ -148,12 +162,21 @@ void linear_mlp(struct device *d, struct linear *gate, struct linear *up, struct
 {
     struct mat g = d->make(d, DTYPE_BF16, x.rows, gate->outputs);
     struct mat u = d->make(d, DTYPE_BF16, x.rows, up->outputs);
-    linear_apply(d, gate, g, x);
-    linear_apply(d, up, u, x);
-    if (weight.rows)
-        see_unweighted(d, down, g, u, how);
-    d->swiglu(d, g, g, u, how, weight);
-    linear_apply(d, down, y, g);
+    const struct swiglu_seen both = {seen(gate, SEEN_OUTPUT), seen(up, SEEN_OUTPUT),
+                                     seen(down, SEEN_UNWEIGHTED), seen(down, SEEN_INPUT)};
+    multiply(d, gate, g, x);
+    multiply(d, up, u, x);
+    see_input(d, gate, x);
+    up->rows += x.rows; /* of the same input */
+    d->max_abs(d, seen(up, SEEN_INPUT), seen(gate, SEEN_INPUT));
+    inputs_record(up->inputs, d, x);
+    if (weight.rows && down->inputs)
+        record_unweighted(d, down, g, u, how);
+    d->swiglu(d, g, g, u, how, weight, &both);
+    down->rows += x.rows;
+    inputs_record(down->inputs, d, g);
+    multiply(d, down, y, g);
+    see_output(d, down, y);
     d->drop(d, g);
     d->drop(d, u);
 }

@@ -490,8 +490,10 @@ static struct array few_values(uint64_t rows, uint64_t cols, uint32_t seed)
 
 static void gates(struct device *d, const struct mat *m)
 {
-    d->swiglu(d, m[2], m[0], m[1], (struct swiglu){.limit = 10}, m[3]);
-    d->swiglu(d, m[0], m[0], m[1], (struct swiglu){.rounds = true}, (struct mat){0});
+    const struct swiglu_seen seen = {mat_cols(m[4], 0, 1), mat_cols(m[4], 1, 1),
+                                     mat_cols(m[4], 2, 1), mat_cols(m[4], 3, 1)};
+    d->swiglu(d, m[2], m[0], m[1], (struct swiglu){.limit = 10}, m[3], &seen);
+    d->swiglu(d, m[0], m[0], m[1], (struct swiglu){.rounds = true}, (struct mat){0}, NULL);
 }
 
 static void experts(void **state)
@@ -510,7 +512,8 @@ static void experts(void **state)
         COMPARE(routes, m);
     }
     struct array g[] = {result(bf16(60, 776, 20, 1), ROUNDINGS), bf16(60, 776, 20, 2),
-                        result(bf16(60, 776, 1, 3), ROUNDINGS), f32(60, 1, 1, 4)};
+                        result(bf16(60, 776, 1, 3), ROUNDINGS), f32(60, 1, 1, 4),
+                        result(f32(1, 4, 0, 5), ROUNDINGS)};
     COMPARE(gates, g);
 }
 

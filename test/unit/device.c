@@ -168,7 +168,7 @@ static void swiglu_cuts_gate_above_and_up_at_both_ends(void **state)
             struct mat g = bf16(1, COUNT, gate), u = bf16(1, COUNT, up), y = bf16(1, COUNT, up);
             struct mat w = f32(1, 1, weight);
             d->swiglu(d, y, g, u, (struct swiglu){.limit = limited ? 10 : 0},
-                      weighted ? w : (struct mat){0});
+                      weighted ? w : (struct mat){0}, NULL);
             uint16_t got[COUNT];
             d->read(d, got, y);
             for (int i = 0; i < COUNT; i++) {

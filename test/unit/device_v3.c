@@ -185,7 +185,7 @@ static void silu_is_rounded_if_wanted(void **state)
     float *gate, *up;
     struct mat m[] = {noises(DTYPE_BF16, 1, COUNT, 4, 1, &gate),
                       noises(DTYPE_BF16, 1, COUNT, 4, 2, &up), d->make(d, DTYPE_BF16, 1, COUNT)};
-    d->swiglu(d, m[2], m[0], m[1], (struct swiglu){.rounds = true}, (struct mat){0});
+    d->swiglu(d, m[2], m[0], m[1], (struct swiglu){.rounds = true}, (struct mat){0}, NULL);
     float *got = values(m[2]);
     int differ = 0, other = 0;
     for (int i = 0; i < COUNT; i++) {

@@ -1,0 +1,328 @@
+/* The GPU as a device: attention by the asynchronous matrix instructions of sm_90a, for heads of
+ * 512 columns. As in attention.cu, a token's heads are the rows of products, its keys are read
+ * twice, and nothing else has a part in its result.
+ *
+ * Sources: the PTX manual, wgmma.mma_async: layouts in shared memory and of fragments, matrix
+ * descriptors. */
+#include "sight.cuh"
+
+enum {
+    WIDTH = 512,
+    HEADS = 64, /* the rows of an instruction */
+    KEYS = 64,  /* a tile's */
+    GROUPS = 2, /* of four warps, which issue an instruction together */
+    GROUP = 4 * WARP,
+    THREADS = GROUPS * GROUP,
+    COLS = WIDTH / GROUPS,  /* of the output, for each group */
+    LOGITS = KEYS / GROUPS, /* of a head, for each group */
+    PANEL = 64,             /* columns of a matrix that lie together: 128 bytes a row */
+    STEP = 16,              /* columns of the left side, per instruction */
+    EIGHTS = WIDTH / EIGHT
+};
+
+/* Matrices of 64 rows: one panel of 64 columns after the other. Groups of eight columns are
+ * permuted within a row, as the matrix instructions want it ("128-byte swizzle"), for which a
+ * matrix begins at a multiple of 1024 bytes. */
+struct hopper_room {
+    uint16_t q[HEADS * WIDTH];
+    uint16_t key[2][KEYS * WIDTH]; /* one is filled while the other is multiplied */
+    uint16_t p[HEADS * KEYS];
+    float most[HEADS][GROUPS], sum[HEADS][GROUPS];
+    uint32_t there[2][2]; /* a bit for each key of a tile that exists */
+};
+
+#ifdef __CUDA_ARCH_FEAT_SM90_ALL
+
+static __device__ uint16_t *panel_at(uint16_t *m, unsigned row, unsigned col)
+{
+    return m + col / PANEL * (PANEL * 64) + row * PANEL +
+           ((col / EIGHT % EIGHT) ^ (row & 7)) * EIGHT + col % EIGHT;
+}
+
+/* ---- matrix instructions ---- */
+
+/* Eight rows of a panel are 1024 bytes. `panels`: the bytes from one panel to the next, where an
+ * instruction takes several. */
+static __device__ uint64_t describe(const uint16_t *m, unsigned panels)
+{
+    const uint64_t swizzle_128 = (uint64_t)1 << 62;
+    return swizzle_128 | (uint64_t)(1024 >> 4) << 32 | (uint64_t)(panels >> 4) << 16 |
+           (shared_address(m) & 0x3ffff) >> 4;
+}
+
+static __device__ void fence_registers(void)
+{
+    asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
+}
+
+static __device__ void wait_for_products(void)
+{
+    asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
+    asm volatile("wgmma.wait_group.sync.aligned 0;" ::: "memory");
+}
+
+/* What was written to shared memory before is seen by matrix instructions after the next barrier.
+ */
+static __device__ void publish(void)
+{
+    asm volatile("fence.proxy.async;" ::: "memory");
+}
+
+#define F4(c, i) "+f"((c)[i]), "+f"((c)[(i) + 1]), "+f"((c)[(i) + 2]), "+f"((c)[(i) + 3])
+#define F16(c, i) F4(c, i), F4(c, (i) + 4), F4(c, (i) + 8), F4(c, (i) + 12)
+
+/* c [64, 32] += a [64, 16] · b [32, 16]ᵀ. */
+static __device__ void multiply_keys(float *c, uint64_t a, uint64_t b)
+{
+    asm volatile("wgmma.mma_async.sync.aligned.m64n32k16.f32.bf16.bf16 "
+                 "{%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15}, %16, %17, 1, 1, 1, 0, 0;"
+                 : F16(c, 0)
+                 : "l"(a), "l"(b));
+}
+
+/* c [64, 128] += a [64, 16] · b [16, 128]. */
+static __device__ void multiply_values(float *c, uint64_t a, uint64_t b)
+{
+    asm volatile("wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 "
+                 "{%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,"
+                 "%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27,%28,%29,%30,%31,"
+                 "%32,%33,%34,%35,%36,%37,%38,%39,%40,%41,%42,%43,%44,%45,%46,%47,"
+                 "%48,%49,%50,%51,%52,%53,%54,%55,%56,%57,%58,%59,%60,%61,%62,%63}, "
+                 "%64, %65, 1, 1, 1, 0, 1;"
+                 : F16(c, 0), F16(c, 16), F16(c, 32), F16(c, 48)
+                 : "l"(a), "l"(b));
+}
+
+/* ---- a tile ---- */
+
+/* The keys that a warp's lanes look up for a tile. */
+struct looked_up {
+    const uint16_t *key[2];
+};
+
+static __device__ struct looked_up look_up(const struct sight &s, unsigned first)
+{
+    unsigned lane = threadIdx.x % WARP;
+    return {{key_at(s, first + lane), key_at(s, first + WARP + lane)}};
+}
+
+/* Begin to copy a tile of keys. A warp copies half of every fourth row. */
+static __device__ void fetch_tile(struct hopper_room *room, unsigned stage,
+                                  const struct looked_up &own, const struct sight &s)
+{
+    unsigned half = threadIdx.x / WARP % 2, eight = half * WARP + threadIdx.x % WARP;
+#pragma unroll
+    for (unsigned part = 0; part < 2; part++) {
+        const uint16_t *key = own.key[part];
+        uint32_t there = __ballot_sync(~0U, key != NULL);
+        uint64_t address = (uint64_t)(key ? key : s.window);
+#pragma unroll
+        for (unsigned i = 0; i < WARP; i += GROUP / WARP) {
+            unsigned row = i + threadIdx.x / WARP / 2;
+            const uint16_t *from = (const uint16_t *)__shfl_sync(~0U, address, row);
+            copy_async(panel_at(room->key[stage], part * WARP + row, eight * EIGHT),
+                       from + eight * EIGHT, there >> row & 1);
+        }
+        if (threadIdx.x == 0)
+            room->there[stage][part] = there;
+    }
+    copy_commit();
+}
+
+static __device__ void fetch_queries(struct hopper_room *room, const uint16_t *q, unsigned heads)
+{
+    for (unsigned i = threadIdx.x; i < HEADS * EIGHTS; i += THREADS) {
+        unsigned head = i / EIGHTS, col = i % EIGHTS * EIGHT;
+        copy_async(panel_at(room->q, head, col), q + (head < heads ? head * WIDTH + col : 0),
+                   head < heads);
+    }
+}
+
+/* The logits of all heads and a group's keys of a tile, times scale; -infinity where there is no
+ * key. */
+static __device__ void logits_of(float *logit, struct hopper_room *room, unsigned stage,
+                                 float scale)
+{
+    unsigned group = threadIdx.x / GROUP, lane = threadIdx.x % WARP;
+#pragma unroll
+    for (unsigned i = 0; i < LOGITS / 2; i++)
+        logit[i] = 0;
+    fence_registers();
+#pragma unroll
+    for (unsigned k = 0; k < WIDTH; k += STEP) {
+        unsigned at = k / PANEL * (PANEL * 64) + k % PANEL;
+        multiply_keys(logit, describe(room->q + at, 16),
+                      describe(room->key[stage] + at + group * LOGITS * PANEL, 16));
+    }
+    wait_for_products();
+    uint32_t there = room->there[stage][group];
+#pragma unroll
+    for (unsigned i = 0; i < LOGITS / 2; i++) {
+        bool is_there = there >> (i / 4 * 8 + lane % 4 * 2 + i % 2) & 1;
+        logit[i] = is_there ? logit[i] * scale : -INFINITY;
+    }
+}
+
+/* Probabilities relative to the largest logits of a lane's two rows: rounded to shared memory, and
+ * added to the sums. */
+static __device__ void put_probabilities(struct hopper_room *room, float *sum, const float *logit,
+                                         const float *most, unsigned row)
+{
+    unsigned col = threadIdx.x / GROUP * LOGITS + threadIdx.x % 4 * 2;
+#pragma unroll
+    for (unsigned n = 0; n < LOGITS / 8; n++)
+#pragma unroll
+        for (unsigned i = 0; i < 2; i++) {
+            float low = expf(logit[n * 4 + 2 * i] - most[i]);
+            float high = expf(logit[n * 4 + 2 * i + 1] - most[i]);
+            sum[i] += low;
+            sum[i] += high;
+            *(uint32_t *)panel_at(room->p, row + 8 * i, col + n * 8) =
+                bf16_from_f32(low) | (uint32_t)bf16_from_f32(high) << 16;
+        }
+}
+
+/* total += p · tile, for a group's columns. */
+static __device__ void add_values(float *total, struct hopper_room *room, unsigned stage)
+{
+    const uint16_t *tile = room->key[stage] + threadIdx.x / GROUP * COLS * KEYS;
+    fence_registers();
+#pragma unroll
+    for (unsigned k = 0; k < KEYS; k += STEP)
+#pragma unroll
+        for (unsigned n = 0; n < 2; n++)
+            multiply_values(total + n * (COLS / 4), describe(room->p + k, 16),
+                            describe(tile + n * (COLS / 2) * KEYS + k * PANEL,
+                                     PANEL * KEYS * sizeof(uint16_t)));
+    wait_for_products();
+}
+
+/* ---- a token ---- */
+
+/* Put what a lane has of its two rows where all groups see it. */
+static __device__ void share(float (*to)[GROUPS], const float *value, unsigned row)
+{
+    if (threadIdx.x % 4 == 0)
+        for (unsigned i = 0; i < 2; i++)
+            to[row + 8 * i][threadIdx.x / GROUP] = value[i];
+}
+
+/* What a lane has of heads: of row `row`, its first, and of the one 8 below. */
+struct lane {
+    unsigned row;
+    float most[2], sum[2], total[COLS / 2];
+};
+
+/* Both passes over a token's keys, of which the first tile is on its way. */
+static __device__ __forceinline__ void attend_keys(struct lane &own, struct hopper_room *room,
+                                                   const struct sight &s, float scale)
+{
+    unsigned tiles = (s.count + KEYS - 1) / KEYS;
+    struct looked_up next = look_up(s, 1 % tiles * KEYS);
+    for (unsigned turn = 0; turn < 2 * tiles; turn++) {
+        copy_wait();
+        publish();
+        __syncthreads(); /* the tile is complete, and the previous one may be overwritten */
+        if (turn + 1 < 2 * tiles)
+            fetch_tile(room, (turn + 1) % 2, next, s);
+        next = look_up(s, (turn + 2) % tiles * KEYS);
+        if (turn == tiles) /* the second pass begins, and `most` was shared */
+            for (unsigned i = 0; i < 2; i++)
+                own.most[i] = fmaxf(room->most[own.row + 8 * i][0], room->most[own.row + 8 * i][1]);
+        float logit[LOGITS / 2];
+        logits_of(logit, room, turn % 2, scale);
+        if (turn < tiles) {
+#pragma unroll
+            for (unsigned i = 0; i < LOGITS / 2; i++)
+                own.most[i / 2 % 2] = fmaxf(own.most[i / 2 % 2], logit[i]);
+            if (turn + 1 < tiles)
+                continue;
+            for (unsigned i = 0; i < 2; i++)
+                own.most[i] = quad_max(own.most[i]);
+            share(room->most, own.most, own.row);
+            continue;
+        }
+        put_probabilities(room, own.sum, logit, own.most, own.row);
+        publish();
+        __syncthreads();
+        add_values(own.total, room, turn % 2);
+    }
+}
+
+static __device__ __forceinline__ void put_output(const struct lane &own, const struct mat &o,
+                                                  const struct hopper_room *room,
+                                                  const struct mat &sink, unsigned first)
+{
+#pragma unroll
+    for (unsigned i = 0; i < 2; i++) {
+        unsigned row = own.row + 8 * i, head = first + row;
+        if (head >= sink.cols)
+            continue;
+        float all =
+            room->sum[row][0] + room->sum[row][1] + expf(f32_row(sink, 0)[head] - own.most[i]);
+        uint16_t *to = bf16_row(o, blockIdx.x) + (uint64_t)head * WIDTH +
+                       threadIdx.x / GROUP * COLS + threadIdx.x % 4 * 2;
+#pragma unroll
+        for (unsigned n = 0; n < COLS / 8; n++) {
+            uint32_t low = bf16_from_f32(own.total[n * 4 + 2 * i] / all);
+            uint32_t high = bf16_from_f32(own.total[n * 4 + 2 * i + 1] / all);
+            *(uint32_t *)(to + n * 8) = low | high << 16;
+        }
+    }
+}
+
+/* All heads, HEADS at a time. While the output of some is written, the queries of the next ones and
+ * the first keys arrive. */
+static __device__ void attend_heads(struct hopper_room *room, const struct mat &o,
+                                    const struct mat &q, const struct keys &keys,
+                                    const struct mat &sink, float scale)
+{
+    unsigned heads = (unsigned)sink.cols;
+    const uint16_t *query = bf16_row(q, blockIdx.x);
+    fetch_queries(room, query, heads);
+    struct sight s = sight_of(keys, blockIdx.x);
+    fetch_tile(room, 0, look_up(s, 0), s);
+    for (unsigned first = 0; first < heads; first += HEADS) {
+        struct lane own = {threadIdx.x % GROUP / WARP * 16 + threadIdx.x % WARP / 4,
+                           {-INFINITY, -INFINITY}};
+        attend_keys(own, room, s, scale);
+        for (unsigned i = 0; i < 2; i++)
+            own.sum[i] = quad_sum(own.sum[i]);
+        share(room->sum, own.sum, own.row);
+        __syncthreads();
+        unsigned next = first + HEADS;
+        if (next < heads) {
+            fetch_queries(room, query + (uint64_t)next * WIDTH, heads - next);
+            fetch_tile(room, 0, look_up(s, 0), s);
+        }
+        put_output(own, o, room, sink, first);
+    }
+}
+
+#endif
+
+static __global__ void __launch_bounds__(THREADS, 1)
+    attend_hopper(struct mat o, struct mat q, struct keys keys, struct mat sink, float scale)
+{
+#ifdef __CUDA_ARCH_FEAT_SM90_ALL
+    extern __shared__ __align__(1024) char memory[];
+    attend_heads((struct hopper_room *)memory, o, q, keys, sink, scale);
+#endif
+}
+
+bool gpu_attend_hopper(struct gpu *gpu, struct mat o, struct mat q, const struct keys *keys,
+                       struct mat sink, float scale)
+{
+    int major, minor;
+    gpu_check(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, gpu->number),
+              "device");
+    gpu_check(cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, gpu->number),
+              "device");
+    if (major != 9 || minor != 0 || q.cols != sink.cols * WIDTH)
+        return false;
+    size_t room = sizeof(struct hopper_room);
+    gpu_allow_shared((const void *)attend_hopper, room);
+    attend_hopper<<<(unsigned)q.rows, THREADS, room, gpu->stream>>>(o, q, *keys, sink, scale);
+    gpu_check(cudaGetLastError(), "attention");
+    return true;
+}
