@@ -1,14 +1,6 @@
 #include "quantize/zeros.h"
 
-#include <string.h>
-
 #include "base/die.h"
-
-bool zeros_only(const void *data, size_t size)
-{
-    const char *byte = data;
-    return size && !byte[0] && !memcmp(byte, byte + 1, size - 1);
-}
 
 void zeros_begin(struct ts_out *out)
 {

@@ -5,12 +5,9 @@
 #define ZEROS_H
 
 #include <stdbool.h>
-#include <stddef.h>
 
+#include "base/zero.h"
 #include "stream/ts.h"
-
-/* True if there are bytes, and all of them are 0. */
-bool zeros_only(const void *data, size_t size);
 
 /* Have the stage's counts say `zero_weights`, also if there are none. */
 void zeros_begin(struct ts_out *out);

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "base/die.h"
+#include "base/zero.h"
 
 enum { PAGE = 4096, BUFFER = 1 << 20, CLONES_PER_SAMPLE = 64 };
 
@@ -81,7 +82,7 @@ uint64_t compare_range(int in, uint64_t in_offset, int out, uint64_t out_offset,
 static bool zero_piece(int fd, uint64_t offset, size_t size, char *buffer, const char *what)
 {
     read_at(fd, offset, buffer, size, what);
-    return !buffer[0] && !memcmp(buffer, buffer + 1, size - 1);
+    return zeros_only(buffer, size);
 }
 
 bool zero_range(int fd, uint64_t offset, uint64_t length, const char *what)
