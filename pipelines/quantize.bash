@@ -154,6 +154,19 @@ write_part() {
         blame "${PIPESTATUS[*]}" {st-read,"$converter",st-write}" of part $1"
 }
 
+# own_folder FOLDER: make it if it is not there. Another user could have left anything in it.
+own_folder() {
+    local probe owners
+    mkdir -p -- "$1"
+    probe=$(mktemp -- "$1/source-XXXXXX.partial")
+    owners=$(stat -c %u -- "$1" "$probe" | uniq | wc -l)
+    rm -f -- "$probe"
+    [ "$owners" = 1 ] || {
+        echo "$program: $1: belongs to another user; move or remove it, or choose another destination" >&2
+        exit 1
+    }
+}
+
 # unmade FILE: an output that was asked for cannot come from a run with nothing to do.
 unmade() {
     echo "$program: $1: was not written, as $destination is complete already; amax-calib and amax-merge write it \
@@ -238,7 +251,7 @@ make_plan() {
 # written.
 calibrate() {
     amax=${save_amax:-$scratch/calib-amax.ts}
-    [ -z "${record[*]}" ] || mkdir -p "$kept"
+    [ -z "${record[*]}" ] || own_folder "$kept"
     quietly amax-calib "${talk[@]}" "${all_experts[@]}" "${headroom[@]}" "${record[@]}" "${recipe[@]}" "${mtp[@]}" \
         --device "$device" --tokens "$scratch/calib.ts" --resume "$kept" --resume-keep -o "$amax" "$weights" ||
         blame $? amax-calib
@@ -251,7 +264,7 @@ evaluate() {
     judge+=("${talk[@]}")
     digest=$({ st-read -n "${zeros[@]}" "$source" && cat "$scratch/eval.ts" && echo "$device"; } | sha256sum)
     before=$kept/source-${digest:0:16}
-    mkdir -p "$kept"
+    own_folder "$kept"
     [ -e "$before.txt" ] ||
         "${judge[@]}" --save "$before.ts" -o "$before.txt" "$weights" || blame $? st-eval
     st-read "${zeros[@]}" "$source" |

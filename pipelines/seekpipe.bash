@@ -262,6 +262,7 @@ output_file() {
     local folder
     file_name "$1" "$2"
     [ ! -d "$2" ] || usage_error "$1: $2 is a folder; name a file"
+    ! planted "$2" || usage_error "$1: $2 is another user's, in a folder that everybody may write in"
     [ -e "$2" ] || [ ! -L "$2" ] || usage_error "$1: $2 is a symbolic link to nothing"
     [ ! -e "$2" ] || [ -f "$2" ] || return 0 # a device, or a pipe
     folder=$(dirname -- "$2")
@@ -277,6 +278,22 @@ output_folder() {
         folder=$(dirname -- "$2")
         [[ -d $folder && -w $folder ]] || usage_error "$1: $2: its folder is not there or not writable"
     fi
+}
+
+# as_private_as FILE: what is written from now on has no readers that FILE has not (readers.h).
+as_private_as() {
+    local others
+    others=$((~8#$(stat -Lc %a -- "$1") & 8#44))
+    umask "$(printf %o $((8#$(umask) | others | others >> 1 | others >> 2)))"
+}
+
+# planted FILE: whether it is another user's link or pipe, in a folder that everybody may write in (owner.h).
+planted() {
+    local folder user
+    folder=$(dirname -- "$1")
+    { [ -L "$1" ] || [ -p "$1" ]; } && [ -k "$folder" ] || return
+    user=$(stat -c %u -- "$1")
+    [[ $user != "$EUID" && $user != "$(stat -Lc %u -- "$folder")" ]]
 }
 
 # put_file FILE OUTPUT: write OUTPUT as the programs write what -o names (output.h): a regular file when it is

@@ -10,6 +10,7 @@
 
 #include "base/die.h"
 #include "base/json.h"
+#include "base/owner.h"
 #include "base/progress.h"
 #include "base/text.h"
 #include "stream/checkpoint.h"
@@ -336,7 +337,6 @@ static void write_stream(struct ts_in *in, struct output_dir *output, const stru
     struct toc *toc = ts_toc(in);
     char hex[DIGEST_TEXT];
     const char *identity = identity_of(in, stage, hex);
-    ts_keep_private(in);
     if (!o->part)
         refuse_parts(output);
     if (!stage->plan && output_dir_was_done(output, identity, toc)) {
@@ -476,6 +476,17 @@ static void say_complete(const struct output_dir *output, const struct options *
         warn("%s: %s%s", output->path, text, o->verify ? "; verified" : "");
 }
 
+/* End the process if DST is another user's, who can have put anything there under its names. */
+static void refuse_other(const struct output_dir *output, const char *remedy)
+{
+    int folder = open(output->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (folder < 0)
+        die_errno("%s", output->path);
+    if (!owner_is_self(folder))
+        die("%s: belongs to another user; %schoose another folder", output->path, remedy);
+    close(folder);
+}
+
 /* True if DST is a checkpoint that the same run made, so that nothing is left to do but, with
  * --verify, to compare it. The stream is then read to its end, so that no earlier stage fails. A
  * checkpoint of another run ends the process. */
@@ -487,6 +498,8 @@ static bool was_complete(struct output_dir *output, struct ts_in *in, const stru
     json_t *record = run_record_read(output->path);
     if (!record)
         return false;
+    if (!o->verify)
+        refuse_other(output, "compare it with what the stream gives (--verify), or ");
     struct copier copier = {0};
     struct shards *shards = shards_plan(ts_toc(in), in, &copier);
     check_complete(output, in, shards, record, stage);
@@ -512,6 +525,8 @@ static bool was_joined(const struct output_dir *output, const struct options *o)
     bool joined = record && !o->overwrite && access(output->partial, F_OK) &&
                   output_dir_state(output) == OUTPUT_DIR_COMPLETE;
     json_decref(record);
+    if (joined)
+        refuse_other(output, "");
     return joined;
 }
 

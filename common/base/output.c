@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "base/die.h"
+#include "base/owner.h"
 
 /* The folder that a path lies in, which the caller frees. */
 static char *folder_of(const char *path)
@@ -40,6 +41,7 @@ static char *check(const char *file)
     struct stat status;
     if (!*file)
         die_usage("an output has an empty name; name a file");
+    owner_refuse_planted(file);
     bool exists = !stat(file, &status);
     if (exists && S_ISDIR(status.st_mode))
         die("%s: is a folder; name a file", file);
@@ -62,6 +64,7 @@ void output_check(const char *file)
 void output_check_folder(const char *folder)
 {
     struct stat status;
+    owner_refuse_planted(folder);
     if (stat(folder, &status)) {
         if (errno != ENOENT)
             die_errno("%s", folder);

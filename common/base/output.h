@@ -5,7 +5,8 @@
 #include <stdbool.h>
 
 /* End the process if output_open() could not write `file`: it is a folder, or a link to nothing, or
- * the folder that it is to lie in is missing or not writable. Writes nothing. */
+ * the folder that it is to lie in is missing or not writable, or somebody else's link or FIFO
+ * (owner.h). Writes nothing. */
 void output_check(const char *file);
 
 /* The same for a folder in which a program is to write files, and which it makes if needed. */

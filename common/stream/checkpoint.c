@@ -75,7 +75,7 @@ static void check_reach(const struct checkpoint *checkpoint, const char *path)
     char *real = realpath(path, NULL);
     if (!real)
         die_errno("%s", path);
-    reach_check(path, real, checkpoint->folder);
+    reach_check(path, real, checkpoint->folder, false);
     free(real);
 }
 

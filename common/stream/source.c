@@ -230,11 +230,11 @@ static void check_reach(const struct source *file, int fd, const char *folder)
     char link[32];
     snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
     char *real = realpath(link, NULL);
-    if (!real) /* no /proc */
+    if (!real && access("/proc/self/fd", F_OK)) /* no /proc */
         real = realpath(file->path, NULL);
     if (!real)
         die_errno("%s", file->path);
-    reach_check(file->path, real, folder);
+    reach_check(file->path, real, folder, file->claimed);
     free(real);
 }
 

@@ -16,6 +16,7 @@
 
 #include "base/die.h"
 #include "base/lock.h"
+#include "base/owner.h"
 #include "base/temporary.h"
 #include "stream/checkpoint.h"
 #include "write/copy.h"
@@ -200,6 +201,7 @@ static void check_movable(const struct output_dir *output)
 
 void output_dir_name(struct output_dir *output, const char *path)
 {
+    owner_refuse_planted(path);
     size_t length = strlen(path);
     while (length > 1 && path[length - 1] == '/')
         length--;
@@ -264,10 +266,17 @@ void output_dir_check(struct output_dir *output, bool overwrite, const char *sou
     free(replaced);
 }
 
+/* True if `path` is the open folder. */
+static bool is_at(const char *path, int folder)
+{
+    struct stat opened, named;
+    return !fstat(folder, &opened) && !lstat(path, &named) && opened.st_ino == named.st_ino &&
+           opened.st_dev == named.st_dev;
+}
+
 /* Open and lock a folder that st-write made; -1 if it does not exist. */
 static int lock(const char *path)
 {
-    struct stat opened, named;
     int folder = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
     if (folder < 0 && errno == ENOENT)
         return -1;
@@ -276,37 +285,18 @@ static int lock(const char *path)
     if (!lock_folder(folder, path))
         die("%s: another st-write is at work in it", path);
     /* the other run may have finished and renamed it between our open and our lock */
-    if (fstat(folder, &opened) || stat(path, &named) || opened.st_ino != named.st_ino ||
-        opened.st_dev != named.st_dev)
+    if (!is_at(path, folder))
         die("%s: another st-write was at work in it; run this again", path);
     return folder;
-}
-
-/* True if files that this process makes in the open folder get the owner that it has itself. On
- * NFS, root may be somebody else. */
-static bool is_own(int folder, const struct stat *status)
-{
-    struct stat made;
-    int probe = openat(folder, ".", O_TMPFILE | O_WRONLY | O_CLOEXEC, 0600);
-    bool known = probe >= 0 && !fstat(probe, &made);
-    if (probe >= 0)
-        close(probe);
-    return status->st_uid == (known ? made.st_uid : geteuid());
 }
 
 /* The same, of a folder that this user made: whoever made it could have written anything in it. */
 static int lock_own(const char *path)
 {
-    struct stat status;
     int folder = lock(path);
     if (folder < 0)
         return -1;
-    if (fstat(folder, &status))
-        die_errno("%s", path);
-    if (!is_own(folder, &status))
-        die("%s: belongs to another user, whose run is not continued; move or remove it, or choose "
-            "another folder",
-            path);
+    owner_refuse_other(folder, path);
     return folder;
 }
 
@@ -363,7 +353,12 @@ static bool remove_replaced(const struct output_dir *output, const char *identit
             "more; nothing was removed: move the new one back, or remove the old one (rm -r)",
             output->partial, output->path);
     journal_close(&journal);
-    if (replaced && !remove_folder(output->partial, folder))
+    bool removed = !replaced || remove_folder(output->partial, folder);
+    if (!removed && errno == EXDEV)
+        die("%s: the new checkpoint is in place, but something is mounted in the old one, moved "
+            "here; unmount it, and run the same command again",
+            output->partial);
+    if (!removed)
         die_errno("%s: the new checkpoint is in place, but the old one, moved here, could not be "
                   "removed; remove it (rm -r)",
                   output->partial);
@@ -766,8 +761,18 @@ static int sync_entry(const char *path, const struct stat *status, int type, str
     return 0;
 }
 
+/* End the process if what was written is not at `path`, where other users may move folders. */
+static void check_at(const struct output_dir *output, const char *path)
+{
+    if (!is_at(path, output->folder))
+        die("%s: is not the folder that was written: somebody moved that; move it to %s, and run "
+            "the same command again",
+            path, output->partial);
+}
+
 void output_dir_finish(struct output_dir *output)
 {
+    check_at(output, output->partial);
     if (nftw(output->partial, sync_entry, WALK_FILES, FTW_PHYS | FTW_DEPTH))
         die_errno("%s", output->partial);
     struct stat status;
@@ -788,6 +793,8 @@ void output_dir_finish(struct output_dir *output)
         exchange(output);
     else if (rename(output->partial, output->path))
         die_errno("%s: renaming %s to it", output->path, output->partial);
+    if (!output->inside)
+        check_at(output, output->path);
     sync_folder(output->parent);
     close(output->folder);
     output->folder = -1;

@@ -1,0 +1,57 @@
+#include "base/owner.h"
+
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/die.h"
+
+bool owner_is_self(int folder)
+{
+    struct stat status, made;
+    int probe = openat(folder, ".", O_TMPFILE | O_WRONLY | O_CLOEXEC, 0600);
+    bool known = probe >= 0 && !fstat(probe, &made);
+    if (probe >= 0)
+        close(probe);
+    return !fstat(folder, &status) && status.st_uid == (known ? made.st_uid : geteuid());
+}
+
+void owner_refuse_other(int folder, const char *path)
+{
+    if (!owner_is_self(folder))
+        die("%s: belongs to another user, whose run is not continued; move or remove it, or choose "
+            "another folder",
+            path);
+}
+
+/* True if the entry at `path`, which ends in a name, is such a link or FIFO. */
+static bool is_planted(const char *path)
+{
+    struct stat entry, above;
+    if (lstat(path, &entry) || S_ISREG(entry.st_mode) || S_ISDIR(entry.st_mode))
+        return false;
+    const char *slash = strrchr(path, '/');
+    char *folder = slash ? xprintf("%.*s/.", (int)(slash - path), path) : xstrdup(".");
+    bool shared = !stat(folder, &above) && above.st_mode & S_ISVTX && above.st_mode & S_IWOTH;
+    free(folder);
+    return shared && entry.st_uid != geteuid() && entry.st_uid != above.st_uid;
+}
+
+void owner_refuse_planted(const char *path)
+{
+    char *part = xstrdup(path);
+    for (char *end = part; *end;) {
+        end += strspn(end, "/");
+        end += strcspn(end, "/");
+        char next = *end;
+        *end = 0;
+        if (is_planted(part))
+            die("%s: %s is another user's, in a folder that everybody may write in; remove it, or "
+                "name another",
+                path, part);
+        *end = next;
+    }
+    free(part);
+}
