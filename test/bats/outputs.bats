@@ -36,14 +36,21 @@ prepare() {
     [ "$(st-sum "$T/x.ts")" = "$(st-sum "$T/small.ts")" ]
 }
 
-@test "two runs that write one file: each writes its own, and the last one's stays" {
+# begin_slow: in the background, a run that writes $T/x.ts, has begun to, and waits for the last 2000 bytes of
+# $T/small.ts from descriptor 5.
+begin_slow() {
     mkfifo "$T/slow"
     st-read --inline -o "$T/x.ts" - <"$T/slow" 3>&- &
     exec 5>"$T/slow"
-    head -c 3000 "$T/small.ts" >&5
+    head -c -2000 "$T/small.ts" >&5
+    until find "/proc/$!/fd" -lname "$T/[#x]*" | grep -q .; do sleep 0.01; done
+}
+
+@test "two runs that write one file: each writes its own, and the last one's stays" {
+    begin_slow
     st-read -o "$T/x.ts" "$src"
     [ "$(st-sum "$T/x.ts")" = "$(st-sum "$src")" ]
-    tail -c +3001 "$T/small.ts" >&5
+    tail -c 2000 "$T/small.ts" >&5
     exec 5>&-
     wait $!
     [ "$(st-sum "$T/x.ts")" = "$(st-sum "$T/small.ts")" ]
@@ -54,10 +61,7 @@ prepare() {
     echo old >"$T/x.ts"
     head -c 3000 "$T/small.ts" >"$T/cut.ts"
     refused 'cut' st-read --inline -o "$T/x.ts" "$T/cut.ts"
-    mkfifo "$T/slow"
-    st-read --inline -o "$T/x.ts" - <"$T/slow" 3>&- &
-    exec 5>"$T/slow"
-    head -c 3000 "$T/small.ts" >&5
+    begin_slow
     kill -KILL $!
     wait $! || true
     exec 5>&-
@@ -294,7 +298,7 @@ part() {
 @test "--overwrite that died when it removed the old checkpoint, and DST was moved away" {
     strace -o /dev/null true 2>/dev/null || skip 'strace is missing, or may not trace'
     st-read "$NANO" | fp8-dequant | st-write -q "$T/out"
-    run strace -f -o /dev/null -e trace=unlinkat -e inject=unlinkat:signal=KILL:when=4 \
+    run strace -f -o /dev/null -e trace=unlink,unlinkat -e inject=unlink,unlinkat:signal=KILL:when=4 \
         bash -c "st-read '$NANO' | st-write -q --overwrite '$T/out'"
     [ "$status" -ne 0 ]
     [ -d "$T/out.partial" ]
@@ -322,6 +326,71 @@ part() {
     [ ! -e "$T/out/link" ]
 }
 
+@test "a folder of the old checkpoint that is replaced by a link while it is removed" {
+    strace -o /dev/null true 2>/dev/null || skip 'strace is missing, or may not trace'
+    st-read "$NANO" | fp8-dequant | st-write -q "$T/out"
+    mkdir "$T/precious" "$T/out/sub"
+    touch "$T"/{precious,out/sub}/{1..40}
+    st-read "$NANO" >"$T/a.ts"
+    # Stopped among the 40 files, whether they come first or last.
+    strace -f -o "$T/trace" -e trace=unlink,unlinkat -e inject=unlink,unlinkat:signal=STOP:when=20 \
+        st-write -q --overwrite "$T/out" "$T/a.ts" 3>&- &
+    until grep -qs 'stopped by SIGSTOP' "$T/trace"; do
+        kill -0 $!
+        sleep 0.01
+    done
+    mv "$T/out.partial/sub" "$T/moved"
+    ln -s "$T/precious" "$T/out.partial/sub"
+    pkill -CONT -P $!
+    wait $! || true
+    [ "$(find "$T/precious" -type f | wc -l)" = 40 ]
+}
+
+@test "what is mounted in the old checkpoint stays, also a folder of the same filesystem" {
+    mkdir "$T/precious" "$T/tried"
+    echo mine >"$T/precious/file"
+    mount --bind "$T/precious" "$T/tried" 2>/dev/null || skip 'no right to mount'
+    umount "$T/tried"
+    st-read "$NANO" | fp8-dequant | st-write -q "$T/out"
+    mkdir "$T/out/sub"
+    mount --bind "$T/precious" "$T/out/sub"
+    refused 'out\.partial: the new checkpoint is in place, but something is mounted in the old one' \
+        bash -c "st-read '$NANO' | st-write -q --overwrite '$T/out'" || failed=1
+    umount "$T/out.partial/sub"
+    [ "$(cat "$T/precious/file")" = mine ]
+    [ -z "${failed-}" ]
+    st-read "$NANO" | st-write -q --overwrite "$T/out"
+    [ ! -e "$T/out.partial" ]
+}
+
+@test "DST.partial that somebody moves during the run, with another folder in its place" {
+    st-read --inline "$NANO" >"$T/a.ts"
+    mkfifo "$T/slow"
+    for old in '' --overwrite; do
+        # shellcheck disable=SC2086 # no word
+        st-write -q $old "$T/out" <"$T/slow" 2>"$T/said" 3>&- &
+        exec 5>"$T/slow"
+        head -c 6000000 "$T/a.ts" >&5
+        until [ -e "$T/out.partial/.journal" ]; do sleep 0.01; done
+        mv "$T/out.partial" "$T/moved"
+        mkdir "$T/out.partial"
+        before=$(find "$T/out" 2>/dev/null || true)
+        tail -c +6000001 "$T/a.ts" >&5
+        exec 5>&-
+        status=0
+        wait $! || status=$?
+        [ "$status" -eq 1 ]
+        grep -q 'out\.partial: is not the folder that was written' "$T/said"
+        [ "$(find "$T/out" 2>/dev/null || true)" = "$before" ]
+        # What it says helps.
+        rmdir "$T/out.partial"
+        mv "$T/moved" "$T/out.partial"
+        # shellcheck disable=SC2086 # no word
+        st-write -q $old "$T/out" "$T/a.ts"
+        [ "$(st-sum "$T/out")" = "$(st-sum "$T/a.ts")" ]
+    done
+}
+
 # ---- neighbours ----
 
 @test "a DST.partial of another user is not continued" {
@@ -340,11 +409,78 @@ part() {
     st-write -q "$T/out" "$T/small2.ts"
 }
 
+# nobody COMMAND...: as another user; or false if that cannot be.
+nobody() {
+    setpriv --reuid 65534 --clear-groups "$@"
+}
+
+@test "what another user planted in a shared folder is not written through" {
+    [ "$(id -u)" = 0 ] && nobody true || skip 'only root can act for others'
+    chmod 711 "$T"
+    mkdir -m 1777 "$T/shared"
+    mkdir -m 755 "$T/own"
+    echo key >"$T/key"
+    nobody ln -s "$T/key" "$T/shared/x.ts"
+    nobody ln -s "$T/own" "$T/shared/folder"
+    nobody mkfifo "$T/shared/fifo"
+    pt-read "$NANO_AMAX" >"$T/dump.ts"
+    wrong='is another user.s, in a folder that everybody may write in'
+    for name in x.ts folder/x.ts fifo; do
+        refused "$wrong" st-read -o "$T/shared/$name" "$src"
+        refused "$wrong" st-sum -o "$T/shared/$name" "$src"
+        refused "$wrong" amax-merge -q --fallback layer-max --summary "$T/shared/$name" -o "$T/amax.ts" "$T/dump.ts"
+    done
+    refused "$wrong" st-write -q "$T/shared/folder" "$NANO"
+    refused "$wrong" st-write -q "$T/shared/folder/out" "$NANO"
+    random_ids "$T/tokens.safetensors" 1 16
+    refused "$wrong" amax-calib -q --tokens "$T/tokens.safetensors" --resume "$T/shared/folder" "$NANO"
+    if command -v gnuplot >/dev/null; then
+        for name in x.ts fifo; do
+            run timeout 20 pipelines/amax-plot -o "$T/shared/$name" "$T/dump.ts"
+            [ "$status" -eq 2 ]
+            [[ $output == *"is another user's"* ]]
+        done
+    fi
+    [ "$(cat "$T/key")" = key ]
+    [ -z "$(ls -A "$T/own")" ]
+    # One's own, and the folder's owner's, and what lies elsewhere.
+    ln -s "$T/key" "$T/shared/own.ts"
+    st-read -o "$T/shared/own.ts" "$src"
+    [ "$(st-sum "$T/key")" = "$(st-sum "$src")" ]
+    mkdir -m 777 "$T/open"
+    nobody ln -s "$T/key" "$T/open/x.ts"
+    st-read -o "$T/open/x.ts" "$src"
+}
+
+@test "folders of another user: parts, a kept calibration, a checkpoint that looks complete" {
+    [ "$(id -u)" = 0 ] || skip 'only root can give files to others'
+    mkdir -p "$T/out.partial" "$T/kept" "$T/to.calib/its"
+    chown nobody "$T/out.partial" "$T/kept" "$T/to.calib"
+    refused 'out\.partial: belongs to another user' bash -c "st-read --part 1/2 '$NANO' | st-write -q --part '$T/out'"
+    random_ids "$T/tokens.safetensors" 1 16
+    refused 'kept: belongs to another user' amax-calib -q --tokens "$T/tokens.safetensors" --resume "$T/kept" "$NANO"
+    echo 'A text.' >"$T/text.txt"
+    run pipelines/v4-experts --amax "$NANO_AMAX" --eval "$T/text.txt" "$NANO" "$T/to"
+    [ "$status" -eq 1 ]
+    [[ $output == *'to.calib: belongs to another user'* ]]
+    [ -z "$(find "$T/out.partial" "$T/kept" "$T/to.calib" -type f)" ]
+    st-read "$NANO" | st-write -q "$T/done"
+    cp -r "$T/done" "$T/good"
+    printf '\x12' | dd of="$T/done/model-00001-of-00003.safetensors" bs=1 seek=4000000 conv=notrunc status=none
+    chown -R nobody "$T/done"
+    refused 'done: belongs to another user; compare it' bash -c "st-read '$NANO' | st-write '$T/done'"
+    refused 'done: belongs to another user; compare it' bash -c "st-read -n '$NANO' | st-write -n '$T/done'"
+    refused 'done: belongs to another user; choose' st-write --join "$T/done"
+    refused 'is not what the stream gives' bash -c "st-read '$NANO' | st-write --verify '$T/done'"
+    cp "$T/good/model-00001-of-00003.safetensors" "$T/done"
+    pipeline "st-read '$NANO' | st-write -q --verify '$T/done'"
+}
+
 @test "names that are one file where case or normalization does not count" {
     for pair in 'MODEL-00001-of-00003.safetensors.txt model-00001-OF-00003.safetensors.TXT' 'Config.JSON' 'README.MD readme.md' \
-        $'caf\u00e9.txt cafe\u0301.txt' $'stra\u00dfe STRASSE'; do
+        $'caf\u00e9.txt cafe\u0301.txt' $'stra\u00dfe STRASSE' 'x.txt X.txt.' 'x/y x./y' $'read\u200cme readme' $'\uff41.txt a.txt'; do
         cp -r "$NANO" "$T/ckpt"
-        for name in $pair; do echo x >"$T/ckpt/$name"; done
+        for name in $pair; do mkdir -p "$(dirname "$T/ckpt/$name")" && echo x >"$T/ckpt/$name"; done
         refused '(are one file where case or Unicode normalization does not count|occurs twice)' \
             bash -c "st-read '$T/ckpt' | st-write -q '$T/out'"
         refused '(are one file where case|occurs twice)' bash -c "st-read -n '$T/ckpt' | st-write -n '$T/out'"
