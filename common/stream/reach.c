@@ -1,8 +1,10 @@
 #include "stream/reach.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "base/die.h"
 #include "base/text.h"
@@ -65,4 +67,17 @@ void reach_check(const char *path, const char *real, const char *folder, bool cl
         die("%s: leads to %s, which is private, no .safetensors file, and outside of the "
             "checkpoint's folder; if it belongs to it, name its folder in $SEEKPIPE_ALLOW",
             path, real);
+}
+
+void reach_check_open(const char *path, int fd, const char *folder, bool claimed)
+{
+    char link[32];
+    snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+    char *real = realpath(link, NULL);
+    if (!real && access("/proc/self/fd", F_OK)) /* no /proc */
+        real = realpath(path, NULL);
+    if (!real)
+        die_errno("%s", path);
+    reach_check(path, real, folder, claimed);
+    free(real);
 }

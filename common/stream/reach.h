@@ -21,4 +21,7 @@
  * stream says that tensors are there: that the file is in the folder is not enough. */
 void reach_check(const char *path, const char *real, const char *folder, bool claimed);
 
+/* The same for what is open, whatever `path`, by which it was opened, leads to by now. */
+void reach_check_open(const char *path, int fd, const char *folder, bool claimed);
+
 #endif

@@ -138,7 +138,10 @@ json_t *run_record_of(struct ts_in *in, const struct stage *stage)
 json_t *run_record_read(const char *folder)
 {
     char *path = xprintf("%s/" RUN_RECORD, folder);
-    json_t *record = json_file_within(path, 0, NULL);
+    struct stat status;
+    json_t *record = NULL;
+    if (!stat(path, &status) && S_ISREG(status.st_mode)) /* a FIFO would be waited for */
+        record = json_file_within(path, 0, NULL);
     free(path);
     if (json_is_array(json_object_get(record, "stages")) &&
         json_is_array(json_object_get(record, "sources")))

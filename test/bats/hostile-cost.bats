@@ -3,9 +3,12 @@
 load common
 load craft
 
-# quick COMMAND...: ends well, within some seconds of a processor's time, however busy the machine is.
+# quick COMMAND...: ends well, within some seconds of a processor's time, however busy the machine is; sanitizers
+# take several times as long.
 quick() {
-    (ulimit -t 10 && exec timeout 300 "$@") >"$T/out.ts"
+    local seconds=10
+    [[ $BIN != *sanitize* ]] || seconds=100
+    (ulimit -t $seconds && exec timeout 300 "$@") >"$T/out.ts"
 }
 
 # empty_pair DTYPE SHAPE SCALE DTYPE SHAPE [MORE [DATA]]: m.weight with a scale, both empty, as $T/a.safetensors.

@@ -122,8 +122,8 @@ kept_out() {
     [ "$(mode config.json),$(mode model-00001-of-00003.safetensors),$(mode .)" = 644,644,755 ]
     rm -r "$T/out"
     # A shard, a small side file, which is inside of the stream, and a large one.
-    head -c 2000000 /dev/zero >"$T/d/large.json"
-    for file in model-00002-of-00003.safetensors generation_config.json large.json; do
+    head -c 2000000 /dev/zero >"$T/d/large.txt"
+    for file in model-00002-of-00003.safetensors generation_config.json large.txt; do
         for bits in 600 640; do
             chmod $bits "$T/d/$file"
             rm -f "$T/mid.ts" # what an old file may not, a new one may not, either
@@ -175,4 +175,23 @@ kept_out() {
     pipeline "pt-read '$T/dump.pt' | st-grep w1 | amax-merge -q --fallback layer-max -o '$T/new'"
     [ "$(stat -c %a "$T/new")" = 644 ]
     [ "$(st-ls --header "$T/new" | jq .mode)" = null ]
+}
+
+@test "a side file that becomes a link while it is looked at" {
+    strace -o /dev/null true 2>/dev/null || skip 'strace is missing, or may not trace'
+    cp -r "$NANO" "$T/d"
+    chmod u+w "$T/d"
+    echo s3cr3t-key >"$T/home/id_rsa"
+    for call in readlink,readlinkat %%stat; do
+        rm -f "$T/d/LICENSE" "$T/trace" "$T/b.ts"
+        echo no-licence >"$T/d/LICENSE" # of the same size
+        strace -f -o "$T/trace" -P "$T/d/LICENSE" -e trace=$call -e inject=$call:signal=STOP:when=1 \
+            st-read -o "$T/b.ts" "$T/d" 3>&- &
+        until grep -qs 'stopped by SIGSTOP' "$T/trace" || ! kill -0 $! 2>/dev/null; do sleep 0.01; done
+        ln -sf "$T/home/id_rsa" "$T/d/LICENSE"
+        pkill -CONT -P $! || true
+        wait $! || true
+        run grep -aqs s3cr3t-key "$T/b.ts"
+        [ "$status" -ne 0 ]
+    done
 }
