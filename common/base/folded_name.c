@@ -25,10 +25,10 @@ static void strip_ends(char *path)
 char *folded_name(const char *path)
 {
     utf8proc_uint8_t *mapped = NULL;
-    utf8proc_ssize_t length = utf8proc_map((const utf8proc_uint8_t *)path, 0, &mapped,
-                                           UTF8PROC_NULLTERM | UTF8PROC_STABLE | UTF8PROC_COMPOSE |
-                                               UTF8PROC_COMPAT | UTF8PROC_CASEFOLD |
-                                               UTF8PROC_IGNORE);
+    utf8proc_ssize_t length =
+        utf8proc_map((const utf8proc_uint8_t *)path, 0, &mapped,
+                     UTF8PROC_NULLTERM | UTF8PROC_STABLE | UTF8PROC_COMPOSE | UTF8PROC_COMPAT |
+                         UTF8PROC_CASEFOLD | UTF8PROC_IGNORE);
     char *folded = length < 0 ? xstrdup(path) : (char *)mapped; /* its memory is free()'s */
     strip_ends(folded);
     return folded;

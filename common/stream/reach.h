@@ -17,8 +17,8 @@
 #include <stdbool.h>
 
 /* End the process unless the file at `real`, where `path` leads to with all links resolved, may be
- * read for the checkpoint in `folder` (links resolved, too; NULL: not known). With `claimed`, only a
- * stream says that tensors are there: that the file is in the folder is not enough. */
+ * read for the checkpoint in `folder` (links resolved, too; NULL: not known). With `claimed`, only
+ * a stream says that tensors are there: that the file is in the folder is not enough. */
 void reach_check(const char *path, const char *real, const char *folder, bool claimed);
 
 /* The same for what is open, whatever `path`, by which it was opened, leads to by now. */

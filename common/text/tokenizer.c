@@ -284,7 +284,8 @@ char *tokenizer_configure(struct tokenizer *t, const char *text, size_t length)
 /* A file's bytes, which the caller frees; NULL if it does not exist and is not needed. */
 static char *slurp(const char *path, bool needed, size_t *length)
 {
-    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY); /* a FIFO would be waited for */
+    int fd =
+        open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY); /* a FIFO would be waited for */
     if (fd < 0 && errno == ENOENT && !needed)
         return NULL;
     FILE *file = fd < 0 ? NULL : fdopen(fd, "r");

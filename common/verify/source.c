@@ -213,7 +213,8 @@ static bool has_bytes(const struct folder *folder, const struct side_file *file)
     char *path = xprintf("%s/%s", folder->path, file->name), *own = NULL;
     size_t size = 0;
     struct stat status;
-    FILE *in = file->data && !stat(path, &status) && S_ISREG(status.st_mode) ? fopen(path, "r") : NULL;
+    FILE *in =
+        file->data && !stat(path, &status) && S_ISREG(status.st_mode) ? fopen(path, "r") : NULL;
     if (in) {
         own = xalloc((size_t)file->size + 1, 1);
         size = fread(own, 1, (size_t)file->size + 1, in);
