@@ -235,8 +235,10 @@ static void add_zeros(struct summary *s, uint64_t zeros, const char *first)
         die("out of memory");
 }
 
-/* Count them in all shards, also in those of an earlier run. */
-static void count_zeros(struct summary *s, const struct shards *shards, struct output_dir *output)
+/* Count them in all shards, also in those of an earlier run. That all of them are as they were when
+ * they were complete shows that no side file was one of them under another name. */
+static void count_zeros(struct summary *s, struct shards *shards, struct output_dir *output,
+                        struct ts_in *in)
 {
     struct shard_file file;
     const char *first = NULL;
@@ -244,6 +246,12 @@ static void count_zeros(struct summary *s, const struct shards *shards, struct o
     for (size_t i = 0; i < shards_count(shards); i++)
         if (shards_file(shards, i, &file)) {
             int fd = output_dir_open(output, file.name, false);
+            char *difference = shards_file_difference(shards, i, fd, in, false);
+            if (difference)
+                die("%s/%s: %s; remove the folder (rm -r), and run it again where nothing else "
+                    "writes "
+                    "to it",
+                    output->partial, file.name, difference);
             zeros += shards_zeros(shards, i, fd, &first);
             output_dir_close(fd, file.name, false);
         }
@@ -370,7 +378,7 @@ static void write_stream(struct ts_in *in, struct output_dir *output, const stru
     }
     s.counts = json_deep_copy(ts_end_counts(in));
     if (!stage->plan)
-        count_zeros(&s, shards, output);
+        count_zeros(&s, shards, output, in);
     take_bytes(&s, &copier);
     char *notes = shards_notes(shards);
     shards_free(shards);
@@ -482,7 +490,7 @@ static void refuse_other(const struct output_dir *output, const char *remedy)
     int folder = open(output->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (folder < 0)
         die_errno("%s", output->path);
-    if (!owner_is_self(folder))
+    if (!owner_is_self(folder, folder))
         die("%s: belongs to another user; %schoose another folder", output->path, remedy);
     close(folder);
 }

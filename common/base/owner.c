@@ -8,19 +8,19 @@
 
 #include "base/die.h"
 
-bool owner_is_self(int folder)
+bool owner_is_self(int fd, int folder)
 {
     struct stat status, made;
     int probe = openat(folder, ".", O_TMPFILE | O_WRONLY | O_CLOEXEC, 0600);
     bool known = probe >= 0 && !fstat(probe, &made);
     if (probe >= 0)
         close(probe);
-    return !fstat(folder, &status) && status.st_uid == (known ? made.st_uid : geteuid());
+    return !fstat(fd, &status) && status.st_uid == (known ? made.st_uid : geteuid());
 }
 
 void owner_refuse_other(int folder, const char *path)
 {
-    if (!owner_is_self(folder))
+    if (!owner_is_self(folder, folder))
         die("%s: belongs to another user, whose run is not continued; move or remove it, or choose "
             "another folder",
             path);

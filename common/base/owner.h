@@ -4,9 +4,9 @@
 
 #include <stdbool.h>
 
-/* True if files that this process makes in the open folder get the owner that the folder has: only
- * then nobody else chose what is in it. On NFS, root may be somebody else. */
-bool owner_is_self(int folder);
+/* True if the open file or folder has the owner that files which this process makes in the open
+ * folder get: only then nobody else chose what is in it. On NFS, root may be somebody else. */
+bool owner_is_self(int fd, int folder);
 
 /* End the process if the open folder at `path`, in which a run is to go on, is not of this user. */
 void owner_refuse_other(int folder, const char *path);

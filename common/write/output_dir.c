@@ -346,7 +346,7 @@ static bool remove_replaced(const struct output_dir *output, const char *identit
     if (folder < 0)
         return false;
     bool replaced = journal_read(&journal, folder, output->partial) == JOURNAL_WHOLE &&
-                    journal_find(&journal, "replaced");
+                    journal_find(&journal, "replaced") && owner_is_self(journal.fd, folder);
     bool ours = replaced && journal_is_of(&journal, identity, toc);
     if (replaced && !is_noted(output->path, "replaced", &journal))
         die("%s: holds the old checkpoint, but the new one that took its place is not at %s any "
@@ -414,7 +414,8 @@ static void settle_renames(const struct output_dir *output)
     int folder = access(replaced, F_OK) ? -1 : lock(in_place ? output->path : output->partial);
     if (folder >= 0) {
         if (journal_read(&journal, folder, output->partial) == JOURNAL_WHOLE &&
-            journal_find(&journal, "whole") && is_noted(replaced, "replaces", &journal))
+            journal_find(&journal, "whole") && is_noted(replaced, "replaces", &journal) &&
+            owner_is_self(journal.fd, folder))
             end_renames(output, replaced, in_place);
         journal_free(&journal);
         close(folder);
@@ -560,22 +561,27 @@ bool output_dir_in_place(const struct output_dir *output)
     return !access(output->path, F_OK) && holds(output->path, journal_name);
 }
 
-/* Read the journal in the folder `path` without a lock, and without changing it. The caller frees
- * it. */
+/* Read the journal in the folder `path`, if it is of this user, without a lock, and without
+ * changing it. The caller frees it. */
 static enum journal_state peek(const char *path, struct journal *journal)
 {
     enum journal_state state = JOURNAL_NONE;
     struct stat status;
     char *name = xprintf("%s/" CHECKPOINT_JOURNAL, path);
-    int fd = open(name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY);
+    int folder = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC), fd = -1;
+    if (folder >= 0)
+        fd = openat(folder, CHECKPOINT_JOURNAL,
+                    O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY);
     *journal = (struct journal){.fd = -1};
-    if (fd >= 0 && !fstat(fd, &status) && S_ISREG(status.st_mode)) {
+    if (fd >= 0 && !fstat(fd, &status) && S_ISREG(status.st_mode) && owner_is_self(fd, folder)) {
         char *text = xalloc((size_t)status.st_size + 1, 1);
         read_at(fd, 0, text, (size_t)status.st_size, name);
         state = journal_parse(journal, text, (size_t)status.st_size);
     }
     if (fd >= 0)
         close(fd);
+    if (folder >= 0)
+        close(folder);
     free(name);
     return state;
 }

@@ -476,6 +476,42 @@ nobody() {
     pipeline "st-read '$NANO' | st-write -q --verify '$T/done'"
 }
 
+@test "another user's journal does not say that a run is done" {
+    [ "$(id -u)" = 0 ] || skip 'only root can give files to others'
+    st-read --inline "$NANO" >"$T/a.ts"
+    halved "$T/a.ts"
+    st-read "$NANO" | fp8-dequant | st-write -q --partial "$T/other"
+    mv "$T/other" "$T/out"
+    before=$(st-sum "$T/out")
+    printf 'replaced\t%d\t%d\n' "$(stat -c %d "$T/out")" "$(stat -c %i "$T/out")" >>"$T/out.partial/.journal"
+    cp -r "$T/out.partial" "$T/left"
+    chown -R nobody "$T/out.partial"
+    refused 'out\.partial: belongs to another user' st-write -q --overwrite "$T/out" "$T/a.ts"
+    [ "$(st-sum "$T/out")" = "$before" ]
+    [ -s "$T/out.partial/.journal" ]
+    # One's own does.
+    rm -r "$T/out.partial"
+    mv "$T/left" "$T/out.partial"
+    st-write --overwrite "$T/out" "$T/a.ts" 2>&1 | grep 'an earlier run had completed it'
+}
+
+@test "a complete shard that something else writes to is found" {
+    st-read --inline "$NANO" >"$T/a.ts"
+    mkfifo "$T/slow"
+    st-write -q "$T/out" <"$T/slow" 2>"$T/said" 3>&- &
+    exec 5>"$T/slow"
+    head -c -2000 "$T/a.ts" >&5
+    until grep -aqs ^shard "$T/out.partial/.journal"; do sleep 0.01; done
+    printf x | dd of="$T/out.partial/model-00001-of-00003.safetensors" bs=1 seek=4000000 conv=notrunc status=none
+    tail -c 2000 "$T/a.ts" >&5
+    exec 5>&-
+    status=0
+    wait $! || status=$?
+    [ "$status" -eq 1 ]
+    grep -q 'model-00001-of-00003.safetensors: it was written to since it was complete' "$T/said"
+    [ ! -e "$T/out" ]
+}
+
 @test "names that are one file where case or normalization does not count" {
     for pair in 'MODEL-00001-of-00003.safetensors.txt model-00001-OF-00003.safetensors.TXT' 'Config.JSON' 'README.MD readme.md' \
         $'caf\u00e9.txt cafe\u0301.txt' $'stra\u00dfe STRASSE' 'x.txt X.txt.' 'x/y x./y' $'read\u200cme readme' $'\uff41.txt a.txt'; do
