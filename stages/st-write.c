@@ -377,8 +377,10 @@ static void write_stream(struct ts_in *in, struct output_dir *output, const stru
         write_all(in, output, toc, shards, &copier, &configs, o, stage);
     }
     s.counts = json_deep_copy(ts_end_counts(in));
-    if (!stage->plan)
+    if (!stage->plan) {
         count_zeros(&s, shards, output, in);
+        output_dir_refuse_foreign(output, o->part ? parts_own : NULL);
+    }
     take_bytes(&s, &copier);
     char *notes = shards_notes(shards);
     shards_free(shards);
@@ -641,6 +643,7 @@ static void write_joined(struct output_dir *output, struct summary *s, const str
     configs_free(&configs);
     shards_free(shards);
     parts_free(&parts);
+    output_dir_refuse_foreign(output, parts_own);
     journal_note(&output->journal, "joined\n");
 }
 

@@ -20,6 +20,7 @@
 #include "base/temporary.h"
 #include "stream/checkpoint.h"
 #include "write/copy.h"
+#include "write/foreign.h"
 #include "write/movable.h"
 #include "write/remove_tree.h"
 
@@ -711,11 +712,24 @@ static void make_folders(struct output_dir *output, const char *name)
 int output_dir_open(struct output_dir *output, const char *name, bool truncate)
 {
     make_folders(output, name);
+    if (!output->opened)
+        output->opened = names_new();
+    names_add(output->opened, name);
     int fd = openat(output->folder, name,
                     O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW | (truncate ? O_TRUNC : 0), 0666);
     if (fd < 0)
         die_errno("%s/%s", output->partial, name);
     return fd;
+}
+
+void output_dir_refuse_foreign(const struct output_dir *output, bool (*is_known)(const char *name))
+{
+    struct names *own = output->opened;
+    names_add(own, journal_name);
+    char *name = foreign_file(output->partial, own, is_known);
+    if (name)
+        die("%s/%s: st-write did not write it; move it away, and run the same command again",
+            output->partial, name);
 }
 
 void output_dir_close(int fd, const char *name, bool sync)
@@ -813,6 +827,7 @@ void output_dir_free(struct output_dir *output)
     if (output->folder >= 0)
         close(output->folder);
     journal_free(&output->journal);
+    names_free(output->opened);
     free(output->path);
     free(output->partial);
     free(output->parent);

@@ -13,6 +13,7 @@
 #include <stdint.h>
 #include <sys/stat.h>
 
+#include "base/names.h"
 #include "stream/source.h"
 #include "write/journal.h"
 
@@ -24,6 +25,7 @@ struct output_dir {
     int folder;    /* descriptor of `partial`, locked; -1 until it exists */
     struct journal journal;
     bool overwrite;
+    struct names *opened; /* of files that output_dir_open() opened */
 };
 
 /* Set the absolute names for `path`. A path that cannot name a folder ends the process.
@@ -94,6 +96,10 @@ void output_dir_close(int fd, const char *name, bool sync);
 
 /* Write a small file, synced. */
 void output_dir_put(struct output_dir *output, const char *name, const char *data, uint64_t size);
+
+/* End the process if DST.partial holds a file that output_dir_open() did not open, which would get
+ * into DST: somebody else's. `is_known` (may be NULL) accepts more names at its top. */
+void output_dir_refuse_foreign(const struct output_dir *output, bool (*is_known)(const char *name));
 
 /* The status of a file in DST.partial; false if there is none of that name. */
 bool output_dir_stat(const struct output_dir *output, const char *name, struct stat *status);

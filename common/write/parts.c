@@ -179,6 +179,12 @@ bool parts_begun(const char *partial)
     return begun;
 }
 
+bool parts_own(const char *name)
+{
+    struct part part;
+    return parse_name(name, &part) || !strcmp(name, table_file) || !strcmp(name, notes_file);
+}
+
 static void write_notes(const char *folder, const char *notes)
 {
     struct output out;

@@ -293,6 +293,31 @@ part() {
     [ "$status" -ne 0 ] || [[ $output == *'other data'* ]]
 }
 
+@test "files in DST.partial that st-write did not write do not get into DST" {
+    st-read --inline "$NANO" >"$T/a.ts"
+    halved "$T/a.ts"
+    cp -a "$T/out.partial" "$T/left"
+    rm -rf "$T/out.partial"
+    part 1
+    part 2
+    mkdir "$T/out.partial/.git" "$T/out.partial/inference"
+    for name in .git/config inference/model.pyc evil.safetensors x; do
+        echo mine >"$T/out.partial/$name"
+        refused "out\.partial/$name: st-write did not write it; move it away" st-write --join "$T/out"
+        rm "$T/out.partial/$name"
+    done
+    st-write -q --join "$T/out"
+    rm -r "$T/out"
+    mv "$T/left" "$T/out.partial"
+    mkdir -p "$T/out.partial/.git" "$T/out.partial/inference"
+    ln -s / "$T/out.partial/inference/link"
+    refused 'out\.partial/inference/link: st-write did not write it' st-write "$T/out" "$T/a.ts"
+    rm "$T/out.partial/inference/link"
+    touch "$T/out.partial/.nfs0001"
+    st-write -q "$T/out" "$T/a.ts"
+    [ "$(st-sum "$T/out")" = "$(st-sum "$NANO")" ]
+}
+
 # ---- --overwrite ----
 
 @test "--overwrite that died when it removed the old checkpoint, and DST was moved away" {
