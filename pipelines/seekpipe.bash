@@ -262,7 +262,7 @@ output_file() {
     local folder
     file_name "$1" "$2"
     [ ! -d "$2" ] || usage_error "$1: $2 is a folder; name a file"
-    ! planted "$2" || usage_error "$1: $2 is another user's, in a folder that everybody may write in"
+    ! planted "$2" || usage_error "$1: $2 is another user's, in a folder that others may write in"
     [ -e "$2" ] || [ ! -L "$2" ] || usage_error "$1: $2 is a symbolic link to nothing"
     [ ! -e "$2" ] || [ -f "$2" ] || return 0 # a device, or a pipe
     folder=$(dirname -- "$2")

@@ -26,17 +26,19 @@ void owner_refuse_other(int folder, const char *path)
             path);
 }
 
-/* True if the entry at `path`, which ends in a name, is such a link or FIFO. */
+/* True if the entry at `path`, which ends in a name, is such a link, FIFO or file. */
 static bool is_planted(const char *path)
 {
     struct stat entry, above;
-    if (lstat(path, &entry) || S_ISREG(entry.st_mode) || S_ISDIR(entry.st_mode))
+    if (lstat(path, &entry) || S_ISDIR(entry.st_mode) || entry.st_uid == geteuid())
         return false;
     const char *slash = strrchr(path, '/');
     char *folder = slash ? xprintf("%.*s/.", (int)(slash - path), path) : xstrdup(".");
-    bool shared = !stat(folder, &above) && above.st_mode & S_ISVTX && above.st_mode & S_IWOTH;
+    bool sticky = !stat(folder, &above) && above.st_mode & S_ISVTX;
     free(folder);
-    return shared && entry.st_uid != geteuid() && entry.st_uid != above.st_uid;
+    if (S_ISREG(entry.st_mode))
+        return sticky && geteuid() && above.st_uid != geteuid();
+    return sticky && above.st_mode & S_IWOTH && entry.st_uid != above.st_uid;
 }
 
 void owner_refuse_planted(const char *path)
@@ -48,7 +50,7 @@ void owner_refuse_planted(const char *path)
         char next = *end;
         *end = 0;
         if (is_planted(part))
-            die("%s: %s is another user's, in a folder that everybody may write in; remove it, or "
+            die("%s: %s is another user's, in a folder that others may write in; remove it, or "
                 "name another",
                 path, part);
         *end = next;

@@ -13,7 +13,8 @@ void owner_refuse_other(int folder, const char *path);
 
 /* End the process if somebody else could have put a link or FIFO on the way to `path`, or there: in
  * a sticky folder that everybody may write in, such as /tmp, it must be of this user or of the
- * folder's owner. What is not there, and everything in other folders, is none of it. */
+ * folder's owner. What is not there, and everything in other folders, is none of it. The same for a
+ * file that could not be replaced, because it is another user's in a sticky folder. */
 void owner_refuse_planted(const char *path);
 
 #endif

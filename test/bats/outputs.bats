@@ -449,7 +449,7 @@ nobody() {
     nobody ln -s "$T/own" "$T/shared/folder"
     nobody mkfifo "$T/shared/fifo"
     pt-read "$NANO_AMAX" >"$T/dump.ts"
-    wrong='is another user.s, in a folder that everybody may write in'
+    wrong='is another user.s, in a folder that others may write in'
     for name in x.ts folder/x.ts fifo; do
         refused "$wrong" st-read -o "$T/shared/$name" "$src"
         refused "$wrong" st-sum -o "$T/shared/$name" "$src"
@@ -468,6 +468,11 @@ nobody() {
     fi
     [ "$(cat "$T/key")" = key ]
     [ -z "$(ls -A "$T/own")" ]
+    # What one cannot replace in the end.
+    : >"$T/shared/roots"
+    if nobody test -x "$(command -v st-sum)" && nobody test -r "$src"; then
+        refused "$wrong" setpriv --reuid 65534 --clear-groups "$(command -v st-sum)" -o "$T/shared/roots" "$src"
+    fi
     # One's own, and the folder's owner's, and what lies elsewhere.
     ln -s "$T/key" "$T/shared/own.ts"
     st-read -o "$T/shared/own.ts" "$src"
