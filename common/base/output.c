@@ -161,6 +161,32 @@ void output_open(struct output *out, const char *file)
         die_errno("%s: giving the new file the permissions of the old one", out->path);
 }
 
+/* True if `name` is the file that is being written. */
+static bool is_own(const struct output *out, const char *name)
+{
+    struct stat own, named;
+    return !fstat(out->fd, &own) && !lstat(name, &named) && own.st_dev == named.st_dev &&
+           own.st_ino == named.st_ino;
+}
+
+/* Give the file its final name in place of its temporary one. */
+static void rename_temporary(const struct output *out)
+{
+    if (!is_own(out, out->temporary))
+        die("%s: another user renamed or replaced it; run this again in a folder of your own",
+            out->temporary);
+    if (rename(out->temporary, out->path)) {
+        int error = errno;
+        unlink(out->temporary);
+        errno = error;
+        die_errno("%s", out->name);
+    }
+    if (!is_own(out, out->path))
+        die("%s: is not what was written, another user replaced it; run this again in a folder of "
+            "your own",
+            out->name);
+}
+
 void output_finish(struct output *out)
 {
     if (out->path) {
@@ -168,8 +194,8 @@ void output_finish(struct output *out)
             die_errno("%s: syncing it to disk", out->name);
         if (!out->temporary && !link_to(out->path, &out->fd))
             out->temporary = unused_name(out->path, link_to, &out->fd);
-        if (out->temporary && rename(out->temporary, out->path))
-            die_errno("%s", out->name);
+        if (out->temporary)
+            rename_temporary(out);
     }
     if (close(out->fd))
         die_errno("%s", out->name);

@@ -26,12 +26,15 @@ void owner_refuse_other(int folder, const char *path)
             path);
 }
 
-/* True if the entry at `path`, which ends in a name, is such a link, FIFO or file. */
-static bool is_planted(const char *path)
+/* True if the entry at `path`, which ends in a name, is such a link, FIFO or file; on the way to
+ * what is to be written, or the `last` one. */
+static bool is_planted(const char *path, bool last)
 {
     struct stat entry, above;
     if (lstat(path, &entry) || S_ISDIR(entry.st_mode) || entry.st_uid == geteuid())
         return false;
+    if (last && !S_ISREG(entry.st_mode))
+        return entry.st_uid;
     const char *slash = strrchr(path, '/');
     char *folder = slash ? xprintf("%.*s/.", (int)(slash - path), path) : xstrdup(".");
     bool sticky = !stat(folder, &above) && above.st_mode & S_ISVTX;
@@ -47,12 +50,13 @@ void owner_refuse_planted(const char *path)
     for (char *end = part; *end;) {
         end += strspn(end, "/");
         end += strcspn(end, "/");
+        bool last = !end[strspn(end, "/")];
         char next = *end;
         *end = 0;
-        if (is_planted(part))
-            die("%s: %s is another user's, in a folder that others may write in; remove it, or "
-                "name another",
-                path, part);
+        if (is_planted(part, last))
+            die("%s: %s is another user's, who could have made it to be written instead; remove "
+                "it, or name another",
+                path, last ? "it" : part);
         *end = next;
     }
     free(part);

@@ -11,10 +11,10 @@ bool owner_is_self(int fd, int folder);
 /* End the process if the open folder at `path`, in which a run is to go on, is not of this user. */
 void owner_refuse_other(int folder, const char *path);
 
-/* End the process if somebody else could have put a link or FIFO on the way to `path`, or there: in
- * a sticky folder that everybody may write in, such as /tmp, it must be of this user or of the
- * folder's owner. What is not there, and everything in other folders, is none of it. The same for a
- * file that could not be replaced, because it is another user's in a sticky folder. */
+/* End the process if `path` is a link, FIFO or device that neither this user nor root made, or
+ * leads through such a link in a sticky folder that everybody may write in, such as /tmp, unless
+ * the folder's owner made it; or if it is a file that could not be replaced, because it is another
+ * user's in a sticky folder. What is not there is none of it. */
 void owner_refuse_planted(const char *path);
 
 #endif

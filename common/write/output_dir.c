@@ -250,11 +250,18 @@ static char *replaced_path(const struct output_dir *output)
     return xprintf("%s.replaced", output->path);
 }
 
+static void note_old(struct output_dir *output)
+{
+    if (lstat(output->path, &output->old))
+        output->old.st_ino = 0;
+}
+
 void output_dir_check(struct output_dir *output, bool overwrite, const char *source,
                       const struct sources *sources)
 {
     signal(SIGXFSZ, SIG_IGN); /* report a file size limit like other errors: EFBIG */
     output->overwrite = overwrite;
+    note_old(output);
     check_sources(output, source, sources);
     if (!access(output->path, F_OK))
         check_present(output);
@@ -267,12 +274,16 @@ void output_dir_check(struct output_dir *output, bool overwrite, const char *sou
     free(replaced);
 }
 
-/* True if `path` is the open folder. */
-static bool is_at(const char *path, int folder)
+static bool is_same(const struct stat *a, const struct stat *b)
+{
+    return a->st_ino == b->st_ino && a->st_dev == b->st_dev;
+}
+
+/* True if the open folder is the one of that name. */
+static bool is_at(int folder, const char *path)
 {
     struct stat opened, named;
-    return !fstat(folder, &opened) && !lstat(path, &named) && opened.st_ino == named.st_ino &&
-           opened.st_dev == named.st_dev;
+    return !fstat(folder, &opened) && !lstat(path, &named) && is_same(&opened, &named);
 }
 
 /* Open and lock a folder that st-write made; -1 if it does not exist. */
@@ -286,7 +297,7 @@ static int lock(const char *path)
     if (!lock_folder(folder, path))
         die("%s: another st-write is at work in it", path);
     /* the other run may have finished and renamed it between our open and our lock */
-    if (!is_at(path, folder))
+    if (!is_at(folder, path))
         die("%s: another st-write was at work in it; run this again", path);
     return folder;
 }
@@ -368,18 +379,20 @@ static bool remove_replaced(const struct output_dir *output, const char *identit
     return ours;
 }
 
-/* Mark the old checkpoint, now at DST.partial, as replaced. */
-static void mark_replaced(const struct output_dir *output, const char *identity,
-                          const struct toc *toc)
+/* Mark the old checkpoint, now at DST.partial, as replaced by the run that DST's journal is of. */
+static void mark_replaced(const struct output_dir *output, const struct journal *journal)
 {
     struct journal mark;
     struct stat status;
     int folder = lock(output->partial);
     if (stat(output->path, &status))
         die_errno("%s", output->path);
+    if (folder >= 0 && !is_noted(output->partial, "replaces", journal))
+        die("%s: was renamed or replaced; the new checkpoint is in place, and nothing was removed",
+            output->partial);
     if (folder < 0 || (unlinkat(folder, journal_name, 0) && errno != ENOENT))
         die_errno("%s", output->partial);
-    journal_begin(&mark, folder, output->partial, identity, toc);
+    journal_begin(&mark, folder, output->partial, journal->identity, journal->toc);
     char *note = folder_note("replaced", &status);
     journal_note(&mark, note);
     free(note);
@@ -407,7 +420,7 @@ static void end_renames(const struct output_dir *output, const char *replaced, b
 }
 
 /* The same after a kill between these renames. */
-static void settle_renames(const struct output_dir *output)
+static void settle_renames(struct output_dir *output)
 {
     struct journal journal;
     char *replaced = replaced_path(output);
@@ -415,20 +428,36 @@ static void settle_renames(const struct output_dir *output)
     int folder = access(replaced, F_OK) ? -1 : lock(in_place ? output->path : output->partial);
     if (folder >= 0) {
         if (journal_read(&journal, folder, output->partial) == JOURNAL_WHOLE &&
-            journal_find(&journal, "whole") && is_noted(replaced, "replaces", &journal) &&
-            owner_is_self(journal.fd, folder))
+            owner_is_self(journal.fd, folder) && journal_find(&journal, "whole") &&
+            is_noted(replaced, "replaces", &journal)) {
             end_renames(output, replaced, in_place);
+            note_old(output);
+        }
         journal_free(&journal);
         close(folder);
     }
     free(replaced);
 }
 
+/* What was renamed to DST must be what this run wrote. Otherwise, rename it back. */
+static void check_renamed(const struct output_dir *output, unsigned how)
+{
+    if (is_at(output->folder, output->path))
+        return;
+    if (renameat2(AT_FDCWD, output->path, AT_FDCWD, output->partial, how) && errno != ENOENT)
+        warn("%s: is not what this run wrote; remove it", output->path);
+    die("%s: was renamed or replaced, and is not put in place; move back what this run wrote, and "
+        "run the same command again",
+        output->partial);
+}
+
 /* Exchange DST.partial with the old checkpoint at DST. */
 static void exchange(const struct output_dir *output)
 {
-    if (!renameat2(AT_FDCWD, output->partial, AT_FDCWD, output->path, RENAME_EXCHANGE))
+    if (!renameat2(AT_FDCWD, output->partial, AT_FDCWD, output->path, RENAME_EXCHANGE)) {
+        check_renamed(output, RENAME_EXCHANGE);
         return;
+    }
     if (errno != EINVAL && errno != ENOSYS && errno != EOPNOTSUPP)
         die_errno("%s: exchanging it with %s", output->path, output->partial);
     char *replaced = replaced_path(output);
@@ -437,6 +466,7 @@ static void exchange(const struct output_dir *output)
                   "%s; move it away, and run the same command again",
                   output->path, output->partial, replaced);
     end_renames(output, replaced, false);
+    check_renamed(output, RENAME_EXCHANGE);
     free(replaced);
 }
 
@@ -535,7 +565,7 @@ static bool settle(const struct output_dir *output, const char *identity, const 
     bool ours = whole && journal_is_of(&journal, identity, toc);
     check_in_place(output, state, &journal, identity, toc);
     if (whole && is_noted(output->partial, "replaces", &journal))
-        mark_replaced(output, journal.identity, journal.toc);
+        mark_replaced(output, &journal);
     journal_close(&journal);
     if (whole)
         remove_journal(output, folder);
@@ -544,8 +574,7 @@ static bool settle(const struct output_dir *output, const char *identity, const 
     return ours;
 }
 
-bool output_dir_was_done(const struct output_dir *output, const char *identity,
-                         const struct toc *toc)
+bool output_dir_was_done(struct output_dir *output, const char *identity, const struct toc *toc)
 {
     if (output->inside)
         return settle_inside(output, identity, toc);
@@ -751,6 +780,8 @@ void output_dir_put(struct output_dir *output, const char *name, const char *dat
 
 bool output_dir_stat(const struct output_dir *output, const char *name, struct stat *status)
 {
+    if (output->folder >= 0)
+        return !fstatat(output->folder, name, status, AT_SYMLINK_NOFOLLOW);
     char *path = xprintf("%s/%s", output->partial, name);
     bool found = !lstat(path, status);
     free(path);
@@ -781,22 +812,29 @@ static int sync_entry(const char *path, const struct stat *status, int type, str
     return 0;
 }
 
-/* End the process if what was written is not at `path`, where other users may move folders. */
-static void check_at(const struct output_dir *output, const char *path)
+/* Check that DST.partial is what this run wrote, and DST what it may replace: who can write in
+ * their folder can rename both. */
+static void check_names(const struct output_dir *output)
 {
-    if (!is_at(path, output->folder))
-        die("%s: is not the folder that was written: somebody moved that; move it to %s, and run "
-            "the same command again",
-            path, output->partial);
+    struct stat status;
+    bool present = !lstat(output->path, &status);
+    if (!is_at(output->folder, output->partial))
+        die("%s: was renamed or replaced, and is not put in place; move back what this run wrote, "
+            "and run the same command again",
+            output->partial);
+    if (output->overwrite && present && !is_same(&status, &output->old))
+        die("%s: is not what was there when this run began; move it away, and run the same command "
+            "again",
+            output->path);
 }
 
 void output_dir_finish(struct output_dir *output)
 {
-    check_at(output, output->partial);
     if (nftw(output->partial, sync_entry, WALK_FILES, FTW_PHYS | FTW_DEPTH))
         die_errno("%s", output->partial);
     struct stat status;
     bool present = !lstat(output->path, &status), replace = output->overwrite && present;
+    check_names(output);
     if (output->inside && count_present(output))
         die("%s: holds other files by now; move them away, and run the same command again",
             output->path);
@@ -814,7 +852,7 @@ void output_dir_finish(struct output_dir *output)
     else if (rename(output->partial, output->path))
         die_errno("%s: renaming %s to it", output->path, output->partial);
     if (!output->inside)
-        check_at(output, output->path);
+        check_renamed(output, RENAME_NOREPLACE);
     sync_folder(output->parent);
     close(output->folder);
     output->folder = -1;

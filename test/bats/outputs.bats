@@ -84,6 +84,15 @@ begin_slow() {
     [ "$(stat -c %a "$T/x.png")" = 640 ]
 }
 
+@test "a file that cannot replace the old one is not left" {
+    strace -o /dev/null true 2>/dev/null || skip 'strace is missing, or may not trace'
+    echo old >"$T/x.ts"
+    run strace -f -o /dev/null -e trace=rename -e inject=rename:error=EIO st-read -o "$T/x.ts" "$src"
+    [ "$status" -eq 1 ]
+    [ "$(cat "$T/x.ts")" = old ]
+    [ -z "$(find "$T" -name '*.partial')" ]
+}
+
 @test "without files that have no names (FUSE, NFS), a file has its own" {
     strace -o /dev/null true 2>/dev/null || skip 'strace is missing, or may not trace'
     # The first open with O_TMPFILE in the folder fails as it does there.
@@ -405,7 +414,7 @@ part() {
         status=0
         wait $! || status=$?
         [ "$status" -eq 1 ]
-        grep -q 'out\.partial: is not the folder that was written' "$T/said"
+        grep -q 'out\.partial: was renamed or replaced' "$T/said"
         [ "$(find "$T/out" 2>/dev/null || true)" = "$before" ]
         # What it says helps.
         rmdir "$T/out.partial"
@@ -416,7 +425,115 @@ part() {
     done
 }
 
+@test "--join --overwrite without parts says that the checkpoint may be an earlier join's" {
+    part 1
+    part 2
+    st-write -q --join --overwrite "$T/out"
+    refused 'out: is complete, and no parts are at .*out\.partial: an earlier --join put it in place, or' \
+        st-write -q --join --overwrite "$T/out"
+    st-write -q --join "$T/out"
+}
+
+@test "a source that cannot be opened for a moment leaves no record that says less" {
+    strace -o /dev/null true 2>/dev/null || skip 'strace is missing, or may not trace'
+    st-read "$NANO" >"$T/a.ts"
+    st-write -q "$T/whole" "$T/a.ts"
+    shard=$(realpath "$NANO/model-00001-of-00003.safetensors")
+    for ((i = 1; ; i++)); do
+        run strace -f -P "$shard" -e trace=openat -e inject=openat:error=EINTR:when=$i -o "$T/trace" \
+            st-write -q "$T/out" "$T/a.ts"
+        grep -q INJECTED "$T/trace" || break
+        [ "$status" -ne 0 ] || cmp "$T/whole/quant-run.json" "$T/out/quant-run.json"
+        rm -rf "$T"/out*
+    done
+    [ "$i" -gt 2 ]
+}
+
 # ---- neighbours ----
+
+# stopped_at CALL N DO COMMAND...: run COMMAND, stop it after its N-th CALL, and run DO meanwhile. Sets status.
+stopped_at() {
+    local stopped=''
+    strace -o /dev/null true 2>/dev/null || skip 'strace is missing, or may not trace'
+    strace -f -o "$T/log" -e "trace=$1" -e "inject=$1:signal=SIGSTOP:when=$2" "${@:4}" 2>"$T/said" 3>&- &
+    until [ -n "$stopped" ]; do
+        kill -0 $!
+        sleep 0.02
+        stopped=$(awk '/stopped by SIGSTOP/ { print $1 }' "$T/log")
+    done
+    "$3"
+    kill -CONT "$stopped"
+    status=0
+    wait $! || status=$?
+}
+
+@test "links, devices and FIFOs of another user are not written" {
+    [ "$(id -u)" = 0 ] || skip 'only root can give files to others'
+    echo secret >"$T/secret"
+    mkdir "$T/folder"
+    pt-read "$NANO_AMAX" >"$T/dump.ts"
+    ln -s "$T/secret" "$T/x.ts"
+    ln -s "$T/folder" "$T/out"
+    mkfifo "$T/fifo"
+    st-read -o "$T/x.ts" "$src"
+    [ -L "$T/x.ts" ]
+    echo secret >"$T/secret"
+    chown -h nobody "$T/x.ts" "$T/out" "$T/fifo"
+    for name in x.ts fifo; do
+        refused "$name: it is another user's, who could have made it to be written instead" timeout 20 st-read -o "$T/$name" "$src"
+        run timeout 20 pipelines/amax-plot -o "$T/$name" "$T/dump.ts"
+        [ "$status" -eq 2 ]
+        [[ $output == *"$name is another user's"* ]]
+    done
+    refused 'out: it is another user.s' bash -c "st-read '$NANO' | st-write -q '$T/out'"
+    [ "$(cat "$T/secret")" = secret ]
+    [ -z "$(ls -A "$T/folder")" ]
+}
+
+@test "a file that takes the name of one about to be complete is not put in place" {
+    echo old >"$T/x.ts"
+    replace() { mv "$T/x.ts.1.partial" "$T/moved" && echo planted >"$T/x.ts.1.partial"; }
+    stopped_at linkat 2 replace st-read -o "$T/x.ts" "$src"
+    [ "$status" -eq 1 ]
+    grep -q 'x\.ts\.1\.partial: another user renamed or replaced it' "$T/said"
+    [ "$(cat "$T/x.ts")" = old ]
+    [ "$(cat "$T/x.ts.1.partial")" = planted ]
+}
+
+@test "a folder that takes the place of DST.partial is not put in place" {
+    st-read "$NANO" >"$T/a.ts"
+    st-write -q "$T/planted" "$T/a.ts"
+    replace() { mv "$T/out.partial" "$T/moved" && cp -r "$T/planted" "$T/out.partial"; }
+    stopped_at fsync 4 replace st-write -q "$T/out" "$T/a.ts"
+    [ "$status" -eq 1 ]
+    grep -q 'out\.partial: was renamed or replaced, and is not put in place' "$T/said"
+    [ ! -e "$T/out" ]
+    rm -r "$T/out.partial"
+    mv "$T/moved" "$T/out.partial"
+    st-write -q "$T/out" "$T/a.ts"
+    [ "$(st-sum "$T/out")" = "$(st-sum "$NANO")" ]
+}
+
+@test "--overwrite replaces what was there when it began, and nothing that came later" {
+    st-read "$NANO" >"$T/a.ts"
+    for before in checkpoint nothing; do
+        rm -rf "$T"/out* "$T/moved"
+        [ $before = nothing ] || st-write -q "$T/out" "$T/a.ts"
+        replace() {
+            [ $before = nothing ] || mv "$T/out" "$T/moved"
+            mkdir "$T/out"
+            echo mine >"$T/out/file"
+        }
+        stopped_at flock 1 replace st-write -q --overwrite "$T/out" "$T/a.ts"
+        [ "$status" -eq 1 ]
+        grep -q 'out: is not what was there when this run began; move it away' "$T/said"
+        [ "$(cat "$T/out/file")" = mine ]
+        mv "$T/out" "$T/mine"
+        st-write -q --overwrite "$T/out" "$T/a.ts"
+        [ "$(st-sum "$T/out")" = "$(st-sum "$NANO")" ]
+        rm -r "$T/mine"
+    done
+}
 
 @test "a DST.partial of another user is not continued" {
     [ "$(id -u)" = 0 ] || skip 'only root can give files to others'
@@ -449,7 +566,7 @@ nobody() {
     nobody ln -s "$T/own" "$T/shared/folder"
     nobody mkfifo "$T/shared/fifo"
     pt-read "$NANO_AMAX" >"$T/dump.ts"
-    wrong='is another user.s, in a folder that others may write in'
+    wrong='is another user.s, who could have made it to be written instead'
     for name in x.ts folder/x.ts fifo; do
         refused "$wrong" st-read -o "$T/shared/$name" "$src"
         refused "$wrong" st-sum -o "$T/shared/$name" "$src"
@@ -477,9 +594,10 @@ nobody() {
     ln -s "$T/key" "$T/shared/own.ts"
     st-read -o "$T/shared/own.ts" "$src"
     [ "$(st-sum "$T/key")" = "$(st-sum "$src")" ]
-    mkdir -m 777 "$T/open"
-    nobody ln -s "$T/key" "$T/open/x.ts"
-    st-read -o "$T/open/x.ts" "$src"
+    mkdir -m 755 "$T/closed"
+    ln -s "$T/own" "$T/closed/folder"
+    chown -h nobody "$T/closed/folder"
+    st-read -o "$T/closed/folder/x.ts" "$src"
 }
 
 @test "folders of another user: parts, a kept calibration, a checkpoint that looks complete" {
