@@ -258,6 +258,14 @@ static void count_zeros(struct summary *s, struct shards *shards, struct output_
     add_zeros(s, zeros, first);
 }
 
+/* The last look at the folder, in which others may have been at work. */
+static void look_again(struct summary *s, struct shards *shards, struct output_dir *output,
+                       struct ts_in *in, bool part)
+{
+    count_zeros(s, shards, output, in);
+    output_dir_refuse_foreign(output, part ? parts_own : NULL);
+}
+
 static void say(const struct summary *s, const char *path, const struct options *o,
                 const struct stage *stage)
 {
@@ -377,10 +385,8 @@ static void write_stream(struct ts_in *in, struct output_dir *output, const stru
         write_all(in, output, toc, shards, &copier, &configs, o, stage);
     }
     s.counts = json_deep_copy(ts_end_counts(in));
-    if (!stage->plan) {
-        count_zeros(&s, shards, output, in);
-        output_dir_refuse_foreign(output, o->part ? parts_own : NULL);
-    }
+    if (!stage->plan)
+        look_again(&s, shards, output, in, o->part);
     take_bytes(&s, &copier);
     char *notes = shards_notes(shards);
     shards_free(shards);
