@@ -96,7 +96,9 @@ apart() {
 # refuse_types PIPELINE TYPE...: a source of one of these model types is for that pipeline, whose recipes differ.
 refuse_types() {
     local type
-    type=$(sed -n 's/.*"model_type" *: *"\([^"]*\)".*/\1/p' "$source/config.json" 2>/dev/null | head -n 1) || :
+    [ -f "$source/config.json" ] || return 0
+    type=$(head -c 1M "$source/config.json" 2>/dev/null |
+        sed -n 's/.*"model_type" *: *"\([^"]*\)".*/\1/p' | head -n 1) || :
     [[ " ${*:2} " != *" $type "* ]] || [ -z "$type" ] || {
         echo "$program: $source: its model_type is $type, which $1 converts" >&2
         exit 1
@@ -154,6 +156,19 @@ write_part() {
         "${convert[@]}" -q |
         quietly st-write -q "${overwrite[@]}" "${verify[@]}" --part "$destination" ||
         blame "${PIPESTATUS[*]}" {st-read,"$converter",st-write}" of part $1"
+}
+
+# own_folder FOLDER: make it if it is not there. Another user could have left anything in it.
+own_folder() {
+    local probe owners
+    mkdir -p -- "$1"
+    probe=$(mktemp -- "$1/source-XXXXXX.partial")
+    owners=$(stat -c %u -- "$1" "$probe" | uniq | wc -l)
+    rm -f -- "$probe"
+    [ "$owners" = 1 ] || {
+        echo "$program: $1: belongs to another user; move or remove it, or choose another destination" >&2
+        exit 1
+    }
 }
 
 # unmade FILE: an output that was asked for cannot come from a run with nothing to do.
@@ -236,7 +251,7 @@ make_plan() {
 # written.
 calibrate() {
     amax=${save_amax:-$scratch/calib-amax.ts}
-    [ -z "${record[*]}" ] || mkdir -p "$kept"
+    [ -z "${record[*]}" ] || own_folder "$kept"
     quietly amax-calib "${talk[@]}" "${all_experts[@]}" "${headroom[@]}" "${record[@]}" "${recipe[@]}" "${mtp[@]}" \
         --device "$device" --tokens "$scratch/calib.ts" --resume "$kept" --resume-keep -o "$amax" "$weights" ||
         blame $? amax-calib
@@ -249,7 +264,7 @@ evaluate() {
     judge+=("${talk[@]}")
     digest=$({ st-read -n "${zeros[@]}" "$source" && cat "$scratch/eval.ts" && echo "$device"; } | sha256sum)
     before=$kept/source-${digest:0:16}
-    mkdir -p "$kept"
+    own_folder "$kept"
     [ -e "$before.txt" ] ||
         "${judge[@]}" --save "$before.ts" -o "$before.txt" "$weights" || blame $? st-eval
     st-read "${zeros[@]}" "$source" |

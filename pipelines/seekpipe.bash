@@ -257,10 +257,19 @@ file_name() {
     [[ $2 != -* ]] || usage_error "$1: '$2' looks like an option; a file of that name is ./$2"
 }
 
+# is_planted NAME: whether it is a link, device or FIFO of another user, but not of root (owner.h).
+is_planted() {
+    local owner
+    [ -L "$1" ] || { [ -e "$1" ] && [ ! -f "$1" ] && [ ! -d "$1" ]; } || return
+    owner=$(stat -c %u -- "$1")
+    [ "$owner" != 0 ] && [ "$owner" != "$EUID" ]
+}
+
 # output_file OPTION VALUE: a file that will be written.
 output_file() {
     local folder
     file_name "$1" "$2"
+    ! is_planted "$2" || usage_error "$1: $2 is another user's, who could have made it to be written instead"
     [ ! -d "$2" ] || usage_error "$1: $2 is a folder; name a file"
     [ -e "$2" ] || [ ! -L "$2" ] || usage_error "$1: $2 is a symbolic link to nothing"
     [ ! -e "$2" ] || [ -f "$2" ] || return 0 # a device, or a pipe
@@ -279,8 +288,15 @@ output_folder() {
     fi
 }
 
+# as_private_as FILE: what is written from now on has no readers that FILE has not (readers.h).
+as_private_as() {
+    local others
+    others=$((~8#$(stat -Lc %a -- "$1") & 8#44))
+    umask "$(printf %o $((8#$(umask) | others | others >> 1 | others >> 2)))"
+}
+
 # put_file FILE OUTPUT: write OUTPUT as the programs write what -o names (output.h): a regular file when it is
-# complete, under a name of its own until then, which is in $beside; a device or a pipe as it is.
+# complete, until then in a folder of its own beside it, $beside, that others cannot open; a device or a pipe as it is.
 beside=''
 put_file() {
     local target
@@ -289,11 +305,17 @@ put_file() {
         return
     fi
     target=$(realpath -- "$2")
-    beside=$(mktemp -- "$target.XXXXXX.partial")
-    cat -- "$1" >"$beside"
-    if [ -e "$target" ]; then chmod --reference="$target" -- "$beside"; else chmod -- =rw "$beside"; fi
-    sync -- "$beside"
-    mv -T -- "$beside" "$target"
+    beside=$(mktemp -d -- "$target.XXXXXX.partial")
+    (
+        exec <"$1"
+        cd -- "$beside"
+        [ -O . ] || { echo "$program: $beside: another user replaced it" >&2 && exit 1; }
+        cat >new
+        if [ -e "$target" ]; then chmod --reference="$target" -- new; else chmod -- =rw new; fi
+        sync -- new
+        mv -T -- new "$target"
+    )
+    rmdir -- "$beside"
     beside=''
 }
 

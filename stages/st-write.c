@@ -10,6 +10,7 @@
 
 #include "base/die.h"
 #include "base/json.h"
+#include "base/owner.h"
 #include "base/progress.h"
 #include "base/text.h"
 #include "stream/checkpoint.h"
@@ -234,8 +235,10 @@ static void add_zeros(struct summary *s, uint64_t zeros, const char *first)
         die("out of memory");
 }
 
-/* Count them in all shards, also in those of an earlier run. */
-static void count_zeros(struct summary *s, const struct shards *shards, struct output_dir *output)
+/* Count them in all shards, also in those of an earlier run. That all of them are as they were when
+ * they were complete shows that no side file was one of them under another name. */
+static void count_zeros(struct summary *s, struct shards *shards, struct output_dir *output,
+                        struct ts_in *in)
 {
     struct shard_file file;
     const char *first = NULL;
@@ -243,10 +246,24 @@ static void count_zeros(struct summary *s, const struct shards *shards, struct o
     for (size_t i = 0; i < shards_count(shards); i++)
         if (shards_file(shards, i, &file)) {
             int fd = output_dir_open(output, file.name, false);
+            char *difference = shards_file_difference(shards, i, fd, in, false);
+            if (difference)
+                die("%s/%s: %s; remove the folder (rm -r), and run it again where nothing else "
+                    "writes "
+                    "to it",
+                    output->partial, file.name, difference);
             zeros += shards_zeros(shards, i, fd, &first);
             output_dir_close(fd, file.name, false);
         }
     add_zeros(s, zeros, first);
+}
+
+/* The last look at the folder, in which others may have been at work. */
+static void look_again(struct summary *s, struct shards *shards, struct output_dir *output,
+                       struct ts_in *in, bool part)
+{
+    count_zeros(s, shards, output, in);
+    output_dir_refuse_foreign(output, part ? parts_own : NULL);
 }
 
 static void say(const struct summary *s, const char *path, const struct options *o,
@@ -336,7 +353,6 @@ static void write_stream(struct ts_in *in, struct output_dir *output, const stru
     struct toc *toc = ts_toc(in);
     char hex[DIGEST_TEXT];
     const char *identity = identity_of(in, stage, hex);
-    ts_keep_private(in);
     if (!o->part)
         refuse_parts(output);
     if (!stage->plan && output_dir_was_done(output, identity, toc)) {
@@ -370,7 +386,7 @@ static void write_stream(struct ts_in *in, struct output_dir *output, const stru
     }
     s.counts = json_deep_copy(ts_end_counts(in));
     if (!stage->plan)
-        count_zeros(&s, shards, output);
+        look_again(&s, shards, output, in, o->part);
     take_bytes(&s, &copier);
     char *notes = shards_notes(shards);
     shards_free(shards);
@@ -476,6 +492,17 @@ static void say_complete(const struct output_dir *output, const struct options *
         warn("%s: %s%s", output->path, text, o->verify ? "; verified" : "");
 }
 
+/* End the process if DST is another user's, who can have put anything there under its names. */
+static void refuse_other(const struct output_dir *output, const char *remedy)
+{
+    int folder = open(output->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (folder < 0)
+        die_errno("%s", output->path);
+    if (!owner_is_self(folder, folder))
+        die("%s: belongs to another user; %schoose another folder", output->path, remedy);
+    close(folder);
+}
+
 /* True if DST is a checkpoint that the same run made, so that nothing is left to do but, with
  * --verify, to compare it. The stream is then read to its end, so that no earlier stage fails. A
  * checkpoint of another run ends the process. */
@@ -487,6 +514,8 @@ static bool was_complete(struct output_dir *output, struct ts_in *in, const stru
     json_t *record = run_record_read(output->path);
     if (!record)
         return false;
+    if (!o->verify)
+        refuse_other(output, "compare it with what the stream gives (--verify), or ");
     struct copier copier = {0};
     struct shards *shards = shards_plan(ts_toc(in), in, &copier);
     check_complete(output, in, shards, record, stage);
@@ -509,9 +538,15 @@ static bool was_complete(struct output_dir *output, struct ts_in *in, const stru
 static bool was_joined(const struct output_dir *output, const struct options *o)
 {
     json_t *record = run_record_read(output->path);
-    bool joined = record && !o->overwrite && access(output->partial, F_OK) &&
-                  output_dir_state(output) == OUTPUT_DIR_COMPLETE;
+    bool joined =
+        record && access(output->partial, F_OK) && output_dir_state(output) == OUTPUT_DIR_COMPLETE;
     json_decref(record);
+    if (joined && o->overwrite)
+        die("%s: is complete, and no parts are at %s: an earlier --join put it in place, or --part "
+            "has yet to write them",
+            output->path, output->partial);
+    if (joined)
+        refuse_other(output, "");
     return joined;
 }
 
@@ -618,6 +653,7 @@ static void write_joined(struct output_dir *output, struct summary *s, const str
     configs_free(&configs);
     shards_free(shards);
     parts_free(&parts);
+    output_dir_refuse_foreign(output, parts_own);
     journal_note(&output->journal, "joined\n");
 }
 

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "base/die.h"
+#include "base/owner.h"
 
 /* The folder that a path lies in, which the caller frees. */
 static char *folder_of(const char *path)
@@ -40,6 +41,7 @@ static char *check(const char *file)
     struct stat status;
     if (!*file)
         die_usage("an output has an empty name; name a file");
+    owner_refuse_planted(file);
     bool exists = !stat(file, &status);
     if (exists && S_ISDIR(status.st_mode))
         die("%s: is a folder; name a file", file);
@@ -62,6 +64,7 @@ void output_check(const char *file)
 void output_check_folder(const char *folder)
 {
     struct stat status;
+    owner_refuse_planted(folder);
     if (stat(folder, &status)) {
         if (errno != ENOENT)
             die_errno("%s", folder);
@@ -158,6 +161,32 @@ void output_open(struct output *out, const char *file)
         die_errno("%s: giving the new file the permissions of the old one", out->path);
 }
 
+/* True if `name` is the file that is being written. */
+static bool is_own(const struct output *out, const char *name)
+{
+    struct stat own, named;
+    return !fstat(out->fd, &own) && !lstat(name, &named) && own.st_dev == named.st_dev &&
+           own.st_ino == named.st_ino;
+}
+
+/* Give the file its final name in place of its temporary one. */
+static void rename_temporary(const struct output *out)
+{
+    if (!is_own(out, out->temporary))
+        die("%s: another user renamed or replaced it; run this again in a folder of your own",
+            out->temporary);
+    if (rename(out->temporary, out->path)) {
+        int error = errno;
+        unlink(out->temporary);
+        errno = error;
+        die_errno("%s", out->name);
+    }
+    if (!is_own(out, out->path))
+        die("%s: is not what was written, another user replaced it; run this again in a folder of "
+            "your own",
+            out->name);
+}
+
 void output_finish(struct output *out)
 {
     if (out->path) {
@@ -165,8 +194,8 @@ void output_finish(struct output *out)
             die_errno("%s: syncing it to disk", out->name);
         if (!out->temporary && !link_to(out->path, &out->fd))
             out->temporary = unused_name(out->path, link_to, &out->fd);
-        if (out->temporary && rename(out->temporary, out->path))
-            die_errno("%s", out->name);
+        if (out->temporary)
+            rename_temporary(out);
     }
     if (close(out->fd))
         die_errno("%s", out->name);

@@ -5,7 +5,8 @@
 #include <stdbool.h>
 
 /* End the process if output_open() could not write `file`: it is a folder, or a link to nothing, or
- * the folder that it is to lie in is missing or not writable. Writes nothing. */
+ * the folder that it is to lie in is missing or not writable, or somebody else's link or FIFO
+ * (owner.h). Writes nothing. */
 void output_check(const char *file);
 
 /* The same for a folder in which a program is to write files, and which it makes if needed. */
@@ -29,9 +30,9 @@ struct output {
  * until it is complete. So a failed or killed run leaves nothing, an old file stays until then, and
  * of two runs that write the same file, the last one's is there in the end. Where the filesystem
  * has no files without names (NFS, FUSE), it is called FILE.N.partial, with the first free number,
- * and a killed run leaves it. Permissions that an old file has not, the new one has not, either. A
- * symbolic link's target is written. A device or FIFO is written directly, because a rename would
- * replace it by a file.
+ * and a killed run leaves it; so is, elsewhere, a file that is about to replace one. Permissions
+ * that an old file has not, the new one has not, either. A symbolic link's target is written. A
+ * device or FIFO is written directly, because a rename would replace it by a file.
  *
  * What output_check() refuses and every other failure ends the process. */
 void output_open(struct output *out, const char *file);

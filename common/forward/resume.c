@@ -12,6 +12,7 @@
 
 #include "base/die.h"
 #include "base/lock.h"
+#include "base/owner.h"
 #include "base/progress.h"
 #include "forward/states.h"
 
@@ -27,6 +28,7 @@ void resume_begin(struct resume *resume, const char *folder, const char *options
     resume->folder = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (resume->folder < 0)
         die_errno("%s", folder);
+    owner_refuse_other(resume->folder, folder);
     if (!lock_folder(resume->folder, folder))
         die("%s: another program is at work in it; wait for it, or choose another folder", folder);
     resume->file = xprintf("%s/%s", folder, name);

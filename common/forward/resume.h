@@ -27,7 +27,8 @@ struct resume {
 
 /* Create `folder` if it does not exist (NULL: keep nothing), and lock it. `options` is any text
  * that stands for all that decides the result besides weights, tokens, arithmetic and recipe, which
- * the fingerprint has. `every` as above. If another program holds the lock, the process ends. */
+ * the fingerprint has. `every` as above. If another program holds the lock, or the folder is
+ * another user's, the process ends. */
 void resume_begin(struct resume *resume, const char *folder, const char *options, uint64_t every);
 
 /* If an earlier run left a file: append what it recorded to `scalars`, let `run` begin after its

@@ -75,7 +75,7 @@ static void check_reach(const struct checkpoint *checkpoint, const char *path)
     char *real = realpath(path, NULL);
     if (!real)
         die_errno("%s", path);
-    reach_check(path, real, checkpoint->folder);
+    reach_check(path, real, checkpoint->folder, false);
     free(real);
 }
 
@@ -130,12 +130,9 @@ static int open_regular(const char *path)
     return fd;
 }
 
-/* A small file's bytes, NUL-terminated, which the caller frees; NULL if it does not exist. */
-static char *read_small_file(const char *path, size_t *size)
+/* A small file's bytes, NUL-terminated, which the caller frees. Closes it. */
+static char *read_small_file(int fd, const char *path, size_t *size)
 {
-    int fd = open_regular(path);
-    if (fd < 0)
-        return NULL;
     char *data = xalloc(SIDE_FILE_INLINE_MAX + 2, 1);
     *size = 0;
     for (size_t got;
@@ -156,21 +153,25 @@ static void add_side_file(struct checkpoint *checkpoint, const char *name, const
         warn("%s: neither a regular file nor a folder; left out", path);
         return;
     }
-    check_reach(checkpoint, path);
     if (!side_file_name_valid(name))
         die("%s: a side file's name must be UTF-8 without control characters; rename it",
             printable(xstrdup(path)));
+    int fd = open_regular(path);
+    if (fd < 0 || fstat(fd, &status))
+        die_errno("%s", path);
+    reach_check_open(path, fd, checkpoint->folder, false);
     checkpoint->file = xgrow(checkpoint->file, checkpoint->files + 1, sizeof *checkpoint->file);
     struct side_file *file = &checkpoint->file[checkpoint->files++];
     *file = (struct side_file){
         .name = xstrdup(name), .size = (uint64_t)status.st_size, .mode = status.st_mode};
     if (file->size > SIDE_FILE_INLINE_MAX) {
+        close(fd);
         file->source = sources_add(&checkpoint->sources, name, path);
         return;
     }
     size_t size;
-    file->data = read_small_file(path, &size);
-    if (!file->data || size != file->size)
+    file->data = read_small_file(fd, path, &size);
+    if (size != file->size)
         die("%s: changed while it was being read; try again when nothing writes to it", path);
 }
 
@@ -406,7 +407,8 @@ static void open_model(struct checkpoint *checkpoint, const char *folder)
 {
     char *path = xprintf("%s/config.json", folder);
     size_t size;
-    char *data = read_small_file(path, &size);
+    int fd = open_regular(path);
+    char *data = fd < 0 ? NULL : read_small_file(fd, path, &size);
     json_t *config = data ? json_object_from(data, size, path) : NULL;
     const char *type = json_string_value(json_object_get(config, "model_type"));
     checkpoint->model_type = type ? xstrdup(type) : NULL;

@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "base/die.h"
+#include "base/readers.h"
 #include "base/text.h"
 #include "stream/pickle.h"
 
@@ -250,6 +251,7 @@ char *pt_read(struct pt *pt, const char *path, struct toc *toc, uint32_t shard)
         error = xprintf("not a regular file");
     else if (status.st_size > PT_MAX)
         error = xprintf("%" PRIi64 " bytes, wanted at most 1 GiB", (int64_t)status.st_size);
+    readers_limit_to(fd);
     if (!error)
         error = read_zip(pt, fd);
     if (!error)

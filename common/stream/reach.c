@@ -1,9 +1,10 @@
 #include "stream/reach.h"
 
-#include <stdbool.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "base/die.h"
 #include "base/text.h"
@@ -54,16 +55,29 @@ static bool is_public(const char *path)
     return may;
 }
 
-static bool is_of(const char *path, const char *folder)
+static bool is_of(const char *path, const char *folder, bool claimed)
 {
-    return is_below(path, folder, strlen(folder)) || is_blob(path, folder);
+    return (!claimed && is_below(path, folder, strlen(folder))) || is_blob(path, folder);
 }
 
-void reach_check(const char *path, const char *real, const char *folder)
+void reach_check(const char *path, const char *real, const char *folder, bool claimed)
 {
-    if (!ends_with(real, ".safetensors") && !(folder && is_of(real, folder)) && !is_allowed(real) &&
-        !is_public(real))
+    if (!ends_with(real, ".safetensors") && !(folder && is_of(real, folder, claimed)) &&
+        !is_allowed(real) && !is_public(real))
         die("%s: leads to %s, which is private, no .safetensors file, and outside of the "
             "checkpoint's folder; if it belongs to it, name its folder in $SEEKPIPE_ALLOW",
             path, real);
+}
+
+void reach_check_open(const char *path, int fd, const char *folder, bool claimed)
+{
+    char link[32];
+    snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+    char *real = realpath(link, NULL);
+    if (!real && access("/proc/self/fd", F_OK)) /* no /proc */
+        real = realpath(path, NULL);
+    if (!real)
+        die_errno("%s", path);
+    reach_check(path, real, folder, claimed);
+    free(real);
 }

@@ -1,8 +1,10 @@
 #include "stream/side_name.h"
 
 #include <fnmatch.h>
+#include <stdlib.h>
 #include <string.h>
 
+#include "base/folded_name.h"
 #include "base/text.h"
 #include "base/utf8.h"
 #include "stream/checkpoint.h"
@@ -50,15 +52,14 @@ static bool component_excluded(const char *component)
 
 bool side_file_excluded(const char *name)
 {
-    char component[TENSOR_NAME_MAX + 1];
-    for (size_t length; *name; name += length + (name[length] == '/')) {
-        length = strcspn(name, "/");
-        if (length >= sizeof component)
-            return true;
-        memcpy(component, name, length);
-        component[length] = 0;
-        if (component_excluded(component))
-            return true;
+    char *folded = folded_name(name), *end;
+    bool excluded = false;
+    for (char *component = folded; component && !excluded; component = end) {
+        end = strchr(component, '/');
+        if (end)
+            *end++ = 0;
+        excluded = component_excluded(component);
     }
-    return false;
+    free(folded);
+    return excluded;
 }

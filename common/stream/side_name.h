@@ -16,8 +16,8 @@ bool side_file_name_valid(const char *name);
 /* True for names that are never side files: a checkpoint's shards and index; hidden files; what
  * makes git take a folder for a repository, whose configuration names programs to run; and what
  * downloads, training and other formats leave behind. A folder of such a name is left out with all
- * that is in it. `name` is relative to the checkpoint's folder; case does not matter, as on some
- * filesystems. */
+ * that is in it. `name` is relative to the checkpoint's folder; what is such a name on some
+ * filesystem (folded_name.h) is one, too. */
 bool side_file_excluded(const char *name);
 
 #endif

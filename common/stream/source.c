@@ -224,20 +224,6 @@ static void close_oldest(struct sources *sources)
     open->file[oldest] = open->file[--open->count];
 }
 
-/* What is open, not what a name leads to: that may change meanwhile. */
-static void check_reach(const struct source *file, int fd, const char *folder)
-{
-    char link[32];
-    snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
-    char *real = realpath(link, NULL);
-    if (!real) /* no /proc */
-        real = realpath(file->path, NULL);
-    if (!real)
-        die_errno("%s", file->path);
-    reach_check(file->path, real, folder);
-    free(real);
-}
-
 static int open_unchanged(const struct source *file, const char *folder)
 {
     struct stat status;
@@ -250,7 +236,7 @@ static int open_unchanged(const struct source *file, const char *folder)
     if (fd < 0 || fstat(fd, &status))
         die_errno("%s", file->path);
     check_unchanged(file, &status);
-    check_reach(file, fd, folder);
+    reach_check_open(file->path, fd, folder, file->claimed);
     return fd;
 }
 

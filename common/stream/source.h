@@ -24,6 +24,7 @@ struct source {
     int64_t mtime_ns; /* nanoseconds since the epoch */
     int64_t ctime_ns; /* the same of its status; 0: not known */
     uint32_t phase;   /* offset modulo 4096 of its whole-page tensors, which st-write aligns to */
+    bool claimed;     /* a stream's tensors refer to it (reach.h) */
 };
 
 struct sources {

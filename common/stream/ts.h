@@ -37,7 +37,8 @@ enum { TS_JSON_MAX = 16 << 20 };
  * and read everything before the tensors. A terminal as standard input is a usage error. `stage`
  * (may be NULL) says whether to show progress and whether tensors are wanted at all (-n); it must
  * outlive the stream. Unless it has allow_zeros, a shard whose end is zeros, as an incomplete
- * download leaves it (zero_tail.h), ends the process. ts_close() or ts_finish() frees it. */
+ * download leaves it (zero_tail.h), ends the process. Files that this process makes from then on
+ * have no readers that what was opened has not (readers.h). ts_close() or ts_finish() frees it. */
 struct ts_in *ts_open(const char *path, const struct stage *stage);
 
 /* Open several .safetensors files, or one folder, as one source. */
@@ -80,11 +81,6 @@ bool ts_file_ref(const struct ts_in *in, size_t i, size_t *source, uint64_t *off
 
 /* Who may read it: its permissions, or 0600, 0640 or 0644, whichever is less. */
 unsigned ts_file_mode(const struct ts_in *in, size_t i);
-
-/* From now on, files that this process creates are no more readable than the least readable of the
- * checkpoint's: the umask becomes so. A stream keeps side files' permissions; those of files that
- * it refers to are looked at. */
-void ts_keep_private(struct ts_in *in);
 
 /* The folders of the files that references lead to, each once; the caller owns the array. */
 json_t *ts_folders(struct ts_in *in);

@@ -3,7 +3,6 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #include "base/die.h"
 #include "base/json.h"
@@ -121,22 +120,6 @@ json_t *ts_file_json(struct ts_in *in, const char *name)
 unsigned ts_file_mode(const struct ts_in *in, size_t i)
 {
     return (in->checkpoint.file[i].mode & 0044) | 0600;
-}
-
-void ts_keep_private(struct ts_in *in)
-{
-    const struct sources *sources = &in->checkpoint.sources;
-    unsigned readers = 0044;
-    for (size_t i = 0; i < sources->count; i++) {
-        struct stat status;
-        if (!stat(sources->file[i].path, &status))
-            readers &= status.st_mode;
-    }
-    for (size_t i = 0; i < in->checkpoint.files; i++)
-        if (in->checkpoint.file[i].data)
-            readers &= ts_file_mode(in, i);
-    unsigned others = ~readers & 0044, mask = umask(0);
-    umask(mask | others | others >> 1 | others >> 2);
 }
 
 json_t *ts_folders(struct ts_in *in)

@@ -12,6 +12,7 @@
 #include "base/json.h"
 #include "base/names.h"
 #include "base/progress.h"
+#include "base/readers.h"
 #include "base/text.h"
 #include "stream/side_name.h"
 #include "stream/ts_in.h"
@@ -23,10 +24,13 @@ static const uint64_t toc_max = 1 << 30;
 void ts_in_reference(struct ts_in *in, const char *name, const char *text, uint64_t size,
                      size_t *source, uint64_t *offset)
 {
-    if (starts_with(name, "files/") && size <= SIDE_FILE_INLINE_MAX) /* see reach.h */
+    bool side = starts_with(name, "files/");
+    if (side && size <= SIDE_FILE_INLINE_MAX) /* see reach.h */
         tar_refuse(in->tar, name, "a side file of up to 1 MiB by reference; not made by st-read");
-    if (sources_parse(&in->checkpoint.sources, text, size, source, offset))
+    if (sources_parse(&in->checkpoint.sources, text, size, source, offset)) {
+        in->checkpoint.sources.file[*source].claimed |= !side;
         return;
+    }
     char *shown = printable(xprintf("%.400s", text));
     tar_refuse(in->tar, name,
                xprintf("its reference, %s, is not LABEL@OFFSET+%" PRIu64
@@ -164,6 +168,23 @@ static void open_model(struct ts_in *in)
     json_decref(config);
 }
 
+/* What is made of the stream is for those who may read all of it: the file that it came in, those
+ * that it refers to, and, as earlier stages noted, those that it was made of. */
+static void limit_readers(const struct ts_in *in)
+{
+    const struct checkpoint *checkpoint = &in->checkpoint;
+    const char *mode = json_string_value(json_object_get(in->header, "mode"));
+    struct stat status;
+    if (mode)
+        readers_limit((unsigned)strtoul(mode, NULL, 8));
+    for (size_t i = 0; i < checkpoint->sources.count; i++)
+        if (!stat(checkpoint->sources.file[i].path, &status))
+            readers_limit(status.st_mode);
+    for (size_t i = 0; i < checkpoint->files; i++)
+        if (checkpoint->file[i].data)
+            readers_limit(checkpoint->file[i].mode);
+}
+
 static struct ts_in *open_any(char **path, size_t count, const struct stage *stage)
 {
     struct ts_in *in = xalloc(1, sizeof *in);
@@ -190,12 +211,14 @@ static struct ts_in *open_any(char **path, size_t count, const struct stage *sta
         if (isatty(fd))
             die_usage(
                 "standard input is a terminal; give a tensor stream, or a checkpoint's folder");
+        readers_limit_to(fd);
         in->tar = tar_open(fd, in->opened);
         read_header(in);
         read_toc(in);
         read_side_files(in);
         open_model(in);
     }
+    limit_readers(in);
     bool last = stage && stage->progress;
     in->progress = progress_begin(last && !in->plan_only, toc_bytes(in->checkpoint.toc, true));
     return in;

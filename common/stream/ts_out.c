@@ -16,6 +16,7 @@
 #include "base/json.h"
 #include "base/names.h"
 #include "base/output.h"
+#include "base/readers.h"
 #include "stream/checkpoint.h"
 #include "stream/counts.h"
 #include "stream/stream_digest.h"
@@ -150,6 +151,10 @@ static void write_header(struct ts_out *out, struct ts_in *in)
     json_array_append(history, out->stage->entry);
     if (in)
         json_object_set_new(header, "files", sources_to_json(ts_sources(in)));
+    if (readers() == READERS_ALL)
+        json_object_del(header, "mode");
+    else
+        json_object_set_new(header, "mode", json_sprintf("%04o", 0600 | readers()));
     char *text = json_text(header, true, false);
     if (strlen(text) > TS_JSON_MAX)
         die("%s: its header (files, history) would be over %d MiB; use fewer shards", out->to.name,
@@ -217,8 +222,6 @@ static void open_output(struct ts_out *out, struct ts_in *in)
     signal(SIGXFSZ, SIG_IGN); /* report a file size limit like other errors: EFBIG */
     if (out->stage->output)
         check_sources(out, in);
-    if (in)
-        ts_keep_private(in);
     output_open(&out->to, out->stage->output);
     if (isatty(out->to.fd))
         die_usage("%s is a terminal, and a tensor stream is binary; redirect it, pipe it into "

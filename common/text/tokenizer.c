@@ -1,6 +1,7 @@
 #include "text/tokenizer.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -283,11 +284,13 @@ char *tokenizer_configure(struct tokenizer *t, const char *text, size_t length)
 /* A file's bytes, which the caller frees; NULL if it does not exist and is not needed. */
 static char *slurp(const char *path, bool needed, size_t *length)
 {
-    FILE *file = fopen(path, "re");
-    if (!file && errno == ENOENT && !needed)
+    int fd =
+        open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY); /* a FIFO would be waited for */
+    if (fd < 0 && errno == ENOENT && !needed)
         return NULL;
+    FILE *file = fd < 0 ? NULL : fdopen(fd, "r");
     struct stat status;
-    if (!file || fstat(fileno(file), &status))
+    if (!file || fstat(fd, &status))
         die_errno("%s", path);
     if (!S_ISREG(status.st_mode) || status.st_size > FILE_MAX)
         die("%s: wanted a file of at most %d MiB", path, FILE_MAX >> 20);

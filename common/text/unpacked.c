@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "base/die.h"
+#include "base/readers.h"
 
 enum { BLOCK = 1 << 20 };
 
@@ -75,6 +76,7 @@ struct unpacked *unpacked_open(const char *path)
                            .fd = path ? open(path, O_RDONLY | O_CLOEXEC) : STDIN_FILENO};
     if (u->fd < 0)
         die_errno("%s", u->name);
+    readers_limit_to(u->fd);
     u->archive = archive_read_new();
     if (!u->archive || archive_read_support_filter_gzip(u->archive) != ARCHIVE_OK ||
         archive_read_support_filter_zstd(u->archive) != ARCHIVE_OK ||

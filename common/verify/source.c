@@ -1,6 +1,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "base/buffer.h"
 #include "base/die.h"
@@ -211,7 +212,9 @@ static bool has_bytes(const struct folder *folder, const struct side_file *file)
 {
     char *path = xprintf("%s/%s", folder->path, file->name), *own = NULL;
     size_t size = 0;
-    FILE *in = file->data ? fopen(path, "r") : NULL;
+    struct stat status;
+    FILE *in =
+        file->data && !stat(path, &status) && S_ISREG(status.st_mode) ? fopen(path, "r") : NULL;
     if (in) {
         own = xalloc((size_t)file->size + 1, 1);
         size = fread(own, 1, (size_t)file->size + 1, in);

@@ -16,9 +16,11 @@
 
 #include "base/die.h"
 #include "base/lock.h"
+#include "base/owner.h"
 #include "base/temporary.h"
 #include "stream/checkpoint.h"
 #include "write/copy.h"
+#include "write/foreign.h"
 #include "write/movable.h"
 #include "write/remove_tree.h"
 
@@ -200,6 +202,7 @@ static void check_movable(const struct output_dir *output)
 
 void output_dir_name(struct output_dir *output, const char *path)
 {
+    owner_refuse_planted(path);
     size_t length = strlen(path);
     while (length > 1 && path[length - 1] == '/')
         length--;
@@ -247,11 +250,18 @@ static char *replaced_path(const struct output_dir *output)
     return xprintf("%s.replaced", output->path);
 }
 
+static void note_old(struct output_dir *output)
+{
+    if (lstat(output->path, &output->old))
+        output->old.st_ino = 0;
+}
+
 void output_dir_check(struct output_dir *output, bool overwrite, const char *source,
                       const struct sources *sources)
 {
     signal(SIGXFSZ, SIG_IGN); /* report a file size limit like other errors: EFBIG */
     output->overwrite = overwrite;
+    note_old(output);
     check_sources(output, source, sources);
     if (!access(output->path, F_OK))
         check_present(output);
@@ -264,10 +274,21 @@ void output_dir_check(struct output_dir *output, bool overwrite, const char *sou
     free(replaced);
 }
 
+static bool is_same(const struct stat *a, const struct stat *b)
+{
+    return a->st_ino == b->st_ino && a->st_dev == b->st_dev;
+}
+
+/* True if the open folder is the one of that name. */
+static bool is_at(int folder, const char *path)
+{
+    struct stat opened, named;
+    return !fstat(folder, &opened) && !lstat(path, &named) && is_same(&opened, &named);
+}
+
 /* Open and lock a folder that st-write made; -1 if it does not exist. */
 static int lock(const char *path)
 {
-    struct stat opened, named;
     int folder = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
     if (folder < 0 && errno == ENOENT)
         return -1;
@@ -276,37 +297,18 @@ static int lock(const char *path)
     if (!lock_folder(folder, path))
         die("%s: another st-write is at work in it", path);
     /* the other run may have finished and renamed it between our open and our lock */
-    if (fstat(folder, &opened) || stat(path, &named) || opened.st_ino != named.st_ino ||
-        opened.st_dev != named.st_dev)
+    if (!is_at(folder, path))
         die("%s: another st-write was at work in it; run this again", path);
     return folder;
-}
-
-/* True if files that this process makes in the open folder get the owner that it has itself. On
- * NFS, root may be somebody else. */
-static bool is_own(int folder, const struct stat *status)
-{
-    struct stat made;
-    int probe = openat(folder, ".", O_TMPFILE | O_WRONLY | O_CLOEXEC, 0600);
-    bool known = probe >= 0 && !fstat(probe, &made);
-    if (probe >= 0)
-        close(probe);
-    return status->st_uid == (known ? made.st_uid : geteuid());
 }
 
 /* The same, of a folder that this user made: whoever made it could have written anything in it. */
 static int lock_own(const char *path)
 {
-    struct stat status;
     int folder = lock(path);
     if (folder < 0)
         return -1;
-    if (fstat(folder, &status))
-        die_errno("%s", path);
-    if (!is_own(folder, &status))
-        die("%s: belongs to another user, whose run is not continued; move or remove it, or choose "
-            "another folder",
-            path);
+    owner_refuse_other(folder, path);
     return folder;
 }
 
@@ -356,14 +358,19 @@ static bool remove_replaced(const struct output_dir *output, const char *identit
     if (folder < 0)
         return false;
     bool replaced = journal_read(&journal, folder, output->partial) == JOURNAL_WHOLE &&
-                    journal_find(&journal, "replaced");
+                    journal_find(&journal, "replaced") && owner_is_self(journal.fd, folder);
     bool ours = replaced && journal_is_of(&journal, identity, toc);
     if (replaced && !is_noted(output->path, "replaced", &journal))
         die("%s: holds the old checkpoint, but the new one that took its place is not at %s any "
             "more; nothing was removed: move the new one back, or remove the old one (rm -r)",
             output->partial, output->path);
     journal_close(&journal);
-    if (replaced && !remove_folder(output->partial, folder))
+    bool removed = !replaced || remove_folder(output->partial, folder);
+    if (!removed && errno == EXDEV)
+        die("%s: the new checkpoint is in place, but something is mounted in the old one, moved "
+            "here; unmount it, and run the same command again",
+            output->partial);
+    if (!removed)
         die_errno("%s: the new checkpoint is in place, but the old one, moved here, could not be "
                   "removed; remove it (rm -r)",
                   output->partial);
@@ -372,18 +379,20 @@ static bool remove_replaced(const struct output_dir *output, const char *identit
     return ours;
 }
 
-/* Mark the old checkpoint, now at DST.partial, as replaced. */
-static void mark_replaced(const struct output_dir *output, const char *identity,
-                          const struct toc *toc)
+/* Mark the old checkpoint, now at DST.partial, as replaced by the run that DST's journal is of. */
+static void mark_replaced(const struct output_dir *output, const struct journal *journal)
 {
     struct journal mark;
     struct stat status;
     int folder = lock(output->partial);
     if (stat(output->path, &status))
         die_errno("%s", output->path);
+    if (folder >= 0 && !is_noted(output->partial, "replaces", journal))
+        die("%s: was renamed or replaced; the new checkpoint is in place, and nothing was removed",
+            output->partial);
     if (folder < 0 || (unlinkat(folder, journal_name, 0) && errno != ENOENT))
         die_errno("%s", output->partial);
-    journal_begin(&mark, folder, output->partial, identity, toc);
+    journal_begin(&mark, folder, output->partial, journal->identity, journal->toc);
     char *note = folder_note("replaced", &status);
     journal_note(&mark, note);
     free(note);
@@ -411,7 +420,7 @@ static void end_renames(const struct output_dir *output, const char *replaced, b
 }
 
 /* The same after a kill between these renames. */
-static void settle_renames(const struct output_dir *output)
+static void settle_renames(struct output_dir *output)
 {
     struct journal journal;
     char *replaced = replaced_path(output);
@@ -419,19 +428,36 @@ static void settle_renames(const struct output_dir *output)
     int folder = access(replaced, F_OK) ? -1 : lock(in_place ? output->path : output->partial);
     if (folder >= 0) {
         if (journal_read(&journal, folder, output->partial) == JOURNAL_WHOLE &&
-            journal_find(&journal, "whole") && is_noted(replaced, "replaces", &journal))
+            owner_is_self(journal.fd, folder) && journal_find(&journal, "whole") &&
+            is_noted(replaced, "replaces", &journal)) {
             end_renames(output, replaced, in_place);
+            note_old(output);
+        }
         journal_free(&journal);
         close(folder);
     }
     free(replaced);
 }
 
+/* What was renamed to DST must be what this run wrote. Otherwise, rename it back. */
+static void check_renamed(const struct output_dir *output, unsigned how)
+{
+    if (is_at(output->folder, output->path))
+        return;
+    if (renameat2(AT_FDCWD, output->path, AT_FDCWD, output->partial, how) && errno != ENOENT)
+        warn("%s: is not what this run wrote; remove it", output->path);
+    die("%s: was renamed or replaced, and is not put in place; move back what this run wrote, and "
+        "run the same command again",
+        output->partial);
+}
+
 /* Exchange DST.partial with the old checkpoint at DST. */
 static void exchange(const struct output_dir *output)
 {
-    if (!renameat2(AT_FDCWD, output->partial, AT_FDCWD, output->path, RENAME_EXCHANGE))
+    if (!renameat2(AT_FDCWD, output->partial, AT_FDCWD, output->path, RENAME_EXCHANGE)) {
+        check_renamed(output, RENAME_EXCHANGE);
         return;
+    }
     if (errno != EINVAL && errno != ENOSYS && errno != EOPNOTSUPP)
         die_errno("%s: exchanging it with %s", output->path, output->partial);
     char *replaced = replaced_path(output);
@@ -440,6 +466,7 @@ static void exchange(const struct output_dir *output)
                   "%s; move it away, and run the same command again",
                   output->path, output->partial, replaced);
     end_renames(output, replaced, false);
+    check_renamed(output, RENAME_EXCHANGE);
     free(replaced);
 }
 
@@ -538,7 +565,7 @@ static bool settle(const struct output_dir *output, const char *identity, const 
     bool ours = whole && journal_is_of(&journal, identity, toc);
     check_in_place(output, state, &journal, identity, toc);
     if (whole && is_noted(output->partial, "replaces", &journal))
-        mark_replaced(output, journal.identity, journal.toc);
+        mark_replaced(output, &journal);
     journal_close(&journal);
     if (whole)
         remove_journal(output, folder);
@@ -547,8 +574,7 @@ static bool settle(const struct output_dir *output, const char *identity, const 
     return ours;
 }
 
-bool output_dir_was_done(const struct output_dir *output, const char *identity,
-                         const struct toc *toc)
+bool output_dir_was_done(struct output_dir *output, const char *identity, const struct toc *toc)
 {
     if (output->inside)
         return settle_inside(output, identity, toc);
@@ -565,22 +591,27 @@ bool output_dir_in_place(const struct output_dir *output)
     return !access(output->path, F_OK) && holds(output->path, journal_name);
 }
 
-/* Read the journal in the folder `path` without a lock, and without changing it. The caller frees
- * it. */
+/* Read the journal in the folder `path`, if it is of this user, without a lock, and without
+ * changing it. The caller frees it. */
 static enum journal_state peek(const char *path, struct journal *journal)
 {
     enum journal_state state = JOURNAL_NONE;
     struct stat status;
     char *name = xprintf("%s/" CHECKPOINT_JOURNAL, path);
-    int fd = open(name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY);
+    int folder = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC), fd = -1;
+    if (folder >= 0)
+        fd = openat(folder, CHECKPOINT_JOURNAL,
+                    O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY);
     *journal = (struct journal){.fd = -1};
-    if (fd >= 0 && !fstat(fd, &status) && S_ISREG(status.st_mode)) {
+    if (fd >= 0 && !fstat(fd, &status) && S_ISREG(status.st_mode) && owner_is_self(fd, folder)) {
         char *text = xalloc((size_t)status.st_size + 1, 1);
         read_at(fd, 0, text, (size_t)status.st_size, name);
         state = journal_parse(journal, text, (size_t)status.st_size);
     }
     if (fd >= 0)
         close(fd);
+    if (folder >= 0)
+        close(folder);
     free(name);
     return state;
 }
@@ -710,11 +741,24 @@ static void make_folders(struct output_dir *output, const char *name)
 int output_dir_open(struct output_dir *output, const char *name, bool truncate)
 {
     make_folders(output, name);
+    if (!output->opened)
+        output->opened = names_new();
+    names_add(output->opened, name);
     int fd = openat(output->folder, name,
                     O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW | (truncate ? O_TRUNC : 0), 0666);
     if (fd < 0)
         die_errno("%s/%s", output->partial, name);
     return fd;
+}
+
+void output_dir_refuse_foreign(const struct output_dir *output, bool (*is_known)(const char *name))
+{
+    struct names *own = output->opened;
+    names_add(own, journal_name);
+    char *name = foreign_file(output->partial, own, is_known);
+    if (name)
+        die("%s/%s: st-write did not write it; move it away, and run the same command again",
+            output->partial, name);
 }
 
 void output_dir_close(int fd, const char *name, bool sync)
@@ -736,6 +780,8 @@ void output_dir_put(struct output_dir *output, const char *name, const char *dat
 
 bool output_dir_stat(const struct output_dir *output, const char *name, struct stat *status)
 {
+    if (output->folder >= 0)
+        return !fstatat(output->folder, name, status, AT_SYMLINK_NOFOLLOW);
     char *path = xprintf("%s/%s", output->partial, name);
     bool found = !lstat(path, status);
     free(path);
@@ -766,12 +812,29 @@ static int sync_entry(const char *path, const struct stat *status, int type, str
     return 0;
 }
 
+/* Check that DST.partial is what this run wrote, and DST what it may replace: who can write in
+ * their folder can rename both. */
+static void check_names(const struct output_dir *output)
+{
+    struct stat status;
+    bool present = !lstat(output->path, &status);
+    if (!is_at(output->folder, output->partial))
+        die("%s: was renamed or replaced, and is not put in place; move back what this run wrote, "
+            "and run the same command again",
+            output->partial);
+    if (output->overwrite && present && !is_same(&status, &output->old))
+        die("%s: is not what was there when this run began; move it away, and run the same command "
+            "again",
+            output->path);
+}
+
 void output_dir_finish(struct output_dir *output)
 {
     if (nftw(output->partial, sync_entry, WALK_FILES, FTW_PHYS | FTW_DEPTH))
         die_errno("%s", output->partial);
     struct stat status;
     bool present = !lstat(output->path, &status), replace = output->overwrite && present;
+    check_names(output);
     if (output->inside && count_present(output))
         die("%s: holds other files by now; move them away, and run the same command again",
             output->path);
@@ -788,6 +851,8 @@ void output_dir_finish(struct output_dir *output)
         exchange(output);
     else if (rename(output->partial, output->path))
         die_errno("%s: renaming %s to it", output->path, output->partial);
+    if (!output->inside)
+        check_renamed(output, RENAME_NOREPLACE);
     sync_folder(output->parent);
     close(output->folder);
     output->folder = -1;
@@ -800,6 +865,7 @@ void output_dir_free(struct output_dir *output)
     if (output->folder >= 0)
         close(output->folder);
     journal_free(&output->journal);
+    names_free(output->opened);
     free(output->path);
     free(output->partial);
     free(output->parent);

@@ -13,6 +13,7 @@
 #include <stdint.h>
 #include <sys/stat.h>
 
+#include "base/names.h"
 #include "stream/source.h"
 #include "write/journal.h"
 
@@ -24,6 +25,8 @@ struct output_dir {
     int folder;    /* descriptor of `partial`, locked; -1 until it exists */
     struct journal journal;
     bool overwrite;
+    struct names *opened; /* of files that output_dir_open() opened */
+    struct stat old;      /* what was at DST when it was checked; st_ino 0: nothing */
 };
 
 /* Set the absolute names for `path`. A path that cannot name a folder ends the process.
@@ -44,8 +47,7 @@ bool output_dir_in_place(const struct output_dir *output);
 /* Finish the work of a run that was killed when everything was on disk: put DST in place if only
  * renames were left, remove the journal in it and the old checkpoint at DST.partial. True if that
  * run was one of a stream with `identity` and `toc` (as below), so that nothing is left to do. */
-bool output_dir_was_done(const struct output_dir *output, const char *identity,
-                         const struct toc *toc);
+bool output_dir_was_done(struct output_dir *output, const char *identity, const struct toc *toc);
 
 /* True if DST.partial is an old checkpoint, which the new one at DST has replaced, and which was
  * left when it was being removed: output_dir_was_done() removes the rest. */
@@ -95,6 +97,10 @@ void output_dir_close(int fd, const char *name, bool sync);
 /* Write a small file, synced. */
 void output_dir_put(struct output_dir *output, const char *name, const char *data, uint64_t size);
 
+/* End the process if DST.partial holds a file that output_dir_open() did not open, which would get
+ * into DST: somebody else's. `is_known` (may be NULL) accepts more names at its top. */
+void output_dir_refuse_foreign(const struct output_dir *output, bool (*is_known)(const char *name));
+
 /* The status of a file in DST.partial; false if there is none of that name. */
 bool output_dir_stat(const struct output_dir *output, const char *name, struct stat *status);
 
@@ -105,8 +111,9 @@ uint64_t output_dir_holds(const struct output_dir *output, const char *name);
 uint64_t output_dir_free_bytes(const struct output_dir *output);
 
 /* Everything is written: sync the folders, rename to DST, sync the parent. With overwrite, exchange
- * it with the old one and remove that. Where the filesystem exchanges no names, the old one waits
- * at DST.replaced until the new one is in place. */
+ * it with the old one and remove that. What others put in the place of either meanwhile is neither
+ * put in place nor removed; it ends the process. Where the filesystem exchanges no names, the old
+ * one waits at DST.replaced until the new one is in place. */
 void output_dir_finish(struct output_dir *output);
 
 void output_dir_free(struct output_dir *output);

@@ -1,9 +1,9 @@
 #include "write/output_names.h"
 
 #include <stdlib.h>
-#include <utf8proc.h>
 
 #include "base/die.h"
+#include "base/folded_name.h"
 #include "base/names.h"
 #include "stream/checkpoint.h"
 #include "write/run_record.h"
@@ -17,17 +17,12 @@ struct list {
 
 static void add(struct list *list, const char *name)
 {
-    utf8proc_uint8_t *folded;
-    utf8proc_ssize_t length =
-        utf8proc_map((const utf8proc_uint8_t *)name, 0, &folded,
-                     UTF8PROC_NULLTERM | UTF8PROC_STABLE | UTF8PROC_COMPOSE | UTF8PROC_CASEFOLD);
-    /* what is not UTF-8 has neither case nor normal forms */
-    size_t i = names_add(list->folded, length < 0 ? name : (const char *)folded);
-    if (length >= 0)
-        free(folded);
+    char *folded = folded_name(name);
+    size_t i = names_add(list->folded, folded);
+    free(folded);
     if (i < list->count)
-        die("%s and %s: are one file where case or Unicode normalization does not count; rename or "
-            "remove one of them in the source",
+        die("%s and %s: are one file where case or Unicode normalization does not count, nor dots "
+            "at the end; rename or remove one of them in the source",
             list->name[i], name);
     list->name = xgrow(list->name, list->count + 1, sizeof *list->name);
     list->name[list->count++] = name;

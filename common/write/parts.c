@@ -13,6 +13,7 @@
 #include "base/names.h"
 #include "base/number.h"
 #include "base/output.h"
+#include "base/owner.h"
 #include "base/text.h"
 #include "stream/checkpoint.h"
 #include "stream/counts.h"
@@ -140,6 +141,11 @@ char *parts_folder(const char *partial, const char *scope, const char *identity)
         return NULL;
     if (mkdir(partial, 0777) && errno != EEXIST)
         die_errno("%s", partial);
+    int whole = open(partial, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+    if (whole < 0)
+        die_errno("%s", partial);
+    owner_refuse_other(whole, partial);
+    close(whole);
     char *folder = xprintf("%s/part-%" PRIu64 "-of-%" PRIu64 "-%.*s", partial, own.number, own.of,
                            DIGITS, identity);
     if (access(folder, F_OK)) /* a complete part may be being joined */
@@ -171,6 +177,12 @@ bool parts_begun(const char *partial)
     bool begun = list.count;
     list_free(&list);
     return begun;
+}
+
+bool parts_own(const char *name)
+{
+    struct part part;
+    return parse_name(name, &part) || !strcmp(name, table_file) || !strcmp(name, notes_file);
 }
 
 static void write_notes(const char *folder, const char *notes)

@@ -34,6 +34,9 @@ char *parts_present(const char *partial, uint64_t number, uint64_t of, bool *com
 /* True if `partial` holds a part, complete or not. */
 bool parts_begun(const char *partial);
 
+/* True for a part's folder, and for what it holds besides shards and journal. */
+bool parts_own(const char *name);
+
 /* Bytes on disk of all parts' files in `partial`. Plans count them as room for the remaining parts.
  */
 uint64_t parts_left_over(const char *partial);

@@ -30,13 +30,23 @@ static bool remove_all(int folder, const char *keep, dev_t device)
     return removed && !error;
 }
 
-static bool remove_folder(int folder, const char *name, dev_t device)
+/* True if something is mounted on the open folder: another filesystem than `device`, or another
+ * folder of it. */
+static bool is_mounted(int folder, dev_t device)
 {
     struct stat status;
+    struct statx more;
+    return fstat(folder, &status) || status.st_dev != device ||
+           (!statx(folder, "", AT_EMPTY_PATH, 0, &more) &&
+            more.stx_attributes & more.stx_attributes_mask & STATX_ATTR_MOUNT_ROOT);
+}
+
+static bool remove_folder(int folder, const char *name, dev_t device)
+{
     int inner = openat(folder, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     if (inner < 0)
         return false;
-    if (fstat(inner, &status) || status.st_dev != device) {
+    if (is_mounted(inner, device)) {
         close(inner);
         errno = EXDEV;
         return false;

@@ -6,8 +6,8 @@
 
 /* Remove everything in an open folder but the entry `keep` (NULL: everything). Names are looked up
  * from open folders and links are not followed, so nothing outside is removed even if somebody
- * moves things meanwhile; neither are other filesystems. False and errno at the first that cannot
- * be removed. */
+ * moves things meanwhile; neither is what is mounted there. False and errno at the first that
+ * cannot be removed, EXDEV if something is mounted on it. */
 bool remove_content(int folder, const char *keep);
 
 #endif

@@ -1,5 +1,6 @@
 #include "write/run_record.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
 #include <stdlib.h>
@@ -72,17 +73,28 @@ static void add_source(json_t *sources, const char *file, uint64_t bytes, const 
         die("out of memory");
 }
 
+/* NULL if a source is not there, or not to be read. Other errors must not make a record that says
+ * less than that of an equal run. */
+static const char *no_sample(const struct source *file)
+{
+    if (errno != ENOENT && errno != ENOTDIR && errno != EACCES)
+        die_errno("%s", file->path);
+    return NULL;
+}
+
 /* A checksum of pages from the file's start to its end, as text; NULL if it is no longer the file
  * that the stream was made of. */
 static const char *sample_file(const struct source *file, char *text)
 {
     struct stat status;
-    if (stat(file->path, &status) || !S_ISREG(status.st_mode) ||
-        (uint64_t)status.st_size != file->size || mtime_ns(&status) != file->mtime_ns)
+    if (stat(file->path, &status))
+        return no_sample(file);
+    if (!S_ISREG(status.st_mode) || (uint64_t)status.st_size != file->size ||
+        mtime_ns(&status) != file->mtime_ns)
         return NULL;
     int fd = open(file->path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
     if (fd < 0)
-        return NULL;
+        return no_sample(file);
     struct checksum *checksum = checksum_new();
     char page[SAMPLE_BYTES];
     size_t size = (size_t)at_most(file->size, SAMPLE_BYTES);
@@ -138,7 +150,10 @@ json_t *run_record_of(struct ts_in *in, const struct stage *stage)
 json_t *run_record_read(const char *folder)
 {
     char *path = xprintf("%s/" RUN_RECORD, folder);
-    json_t *record = json_file_within(path, 0, NULL);
+    struct stat status;
+    json_t *record = NULL;
+    if (!stat(path, &status) && S_ISREG(status.st_mode)) /* a FIFO would be waited for */
+        record = json_file_within(path, 0, NULL);
     free(path);
     if (json_is_array(json_object_get(record, "stages")) &&
         json_is_array(json_object_get(record, "sources")))

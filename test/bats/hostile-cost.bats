@@ -3,9 +3,12 @@
 load common
 load craft
 
-# quick COMMAND...: ends well, within some seconds of a processor's time, however busy the machine is.
+# quick COMMAND...: ends well, within some seconds of a processor's time, however busy the machine is; sanitizers
+# take several times as long.
 quick() {
-    (ulimit -t 10 && exec timeout 300 "$@") >"$T/out.ts"
+    local seconds=10
+    [[ $BIN != *sanitize* ]] || seconds=100
+    (ulimit -t $seconds && exec timeout 300 "$@") >"$T/out.ts"
 }
 
 # empty_pair DTYPE SHAPE SCALE DTYPE SHAPE [MORE [DATA]]: m.weight with a scale, both empty, as $T/a.safetensors.
@@ -177,4 +180,17 @@ empty_expert() {
     # What real patterns meet, long runs of one kind, is not it.
     { head -c 200000 /dev/zero | tr '\0' ' ' && echo && head -c 200000 /dev/zero | tr '\0' a && echo; } >"$T/text.txt"
     quick st-tokenize --tokenizer "$NANO" --length 100 "$T/text.txt"
+}
+
+@test "st-write looks a few times at each source, however many shards there are" {
+    strace -o /dev/null true 2>/dev/null || skip 'strace is missing, or may not trace'
+    mkdir "$T/m"
+    for ((i = 1; i <= 60; i++)); do
+        safetensors "$T/m/model-000$i-of-60.safetensors" "{\"t$i\":{\"dtype\":\"U8\",\"shape\":[4],\"data_offsets\":[0,4]}}" abcd
+    done
+    st-read "$T/m" >"$T/m.ts"
+    strace -f -o "$T/trace" -e trace=%%stat st-write -q "$T/out" "$T/m.ts"
+    looks=$(grep -c "$T/m/" "$T/trace")
+    [ "$looks" -ge 60 ]
+    [ "$looks" -le $((60 * 15)) ]
 }

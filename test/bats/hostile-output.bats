@@ -370,6 +370,29 @@ refused_early() {
     refused_early 1 'dangling: is a symbolic link to nothing' amax-calib -n --tokens "$T/tokens.safetensors" --resume "$T/dangling"
 }
 
+@test "FIFOs where a checkpoint's files should be are not waited for" {
+    pipeline "st-read '$src' | st-write -q --partial '$T/good'"
+    cp "$T/good/quant-run.json" "$T/record"
+    rm "$T/good/quant-run.json"
+    mkfifo "$T/good/quant-run.json"
+    refused 'good: is not empty' bash -c "st-read '$src' | st-write -q --partial '$T/good'"
+    cp -r "$NANO" "$T/c"
+    chmod -R u+w "$T/c"
+    echo text >"$T/text.txt"
+    for name in config.json tokenizer_config.json tokenizer.json; do
+        mv "$T/c/$name" "$T/kept"
+        mkfifo "$T/c/$name"
+        refused "$name: (wanted a file|not a regular file)" st-tokenize --tokenizer "$T/c" --length 5 "$T/text.txt"
+        rm "$T/c/$name"
+        mv "$T/kept" "$T/c/$name"
+    done
+    rm "$T/c/config.json"
+    mkfifo "$T/c/config.json"
+    run timeout 20 pipelines/v4-experts -n --input-scale 1 "$T/c" "$T/new"
+    [ "$status" -eq 1 ]
+    [[ $output == *'config.json: not a regular file'* ]]
+}
+
 @test "an output in a folder that is not writable" {
     fixed
     refused 'new: cannot write into its folder, .*/parent: Permission denied' \

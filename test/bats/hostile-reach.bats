@@ -55,6 +55,11 @@ kept_out() {
     ln -s "$T/home" "$T/c/sub"
     leads "$T/c/sub/secret"
     kept_out "c/sub/secret: leads to $T/home/secret"
+    # That the stream calls its folder the checkpoint's is not enough.
+    stream "$T/home/secret" "$T/home" a secret
+    kept_out "$wrong"
+    stream "$T/home/secret" / a secret
+    kept_out "$wrong"
     # It may be named; others may not.
     leads "$T/home/secret"
     for allow in "$T/hom" "$T/home/s" "$T/c" relative ''; do
@@ -117,8 +122,8 @@ kept_out() {
     [ "$(mode config.json),$(mode model-00001-of-00003.safetensors),$(mode .)" = 644,644,755 ]
     rm -r "$T/out"
     # A shard, a small side file, which is inside of the stream, and a large one.
-    head -c 2000000 /dev/zero >"$T/d/large.json"
-    for file in model-00002-of-00003.safetensors generation_config.json large.json; do
+    head -c 2000000 /dev/zero >"$T/d/large.txt"
+    for file in model-00002-of-00003.safetensors generation_config.json large.txt; do
         for bits in 600 640; do
             chmod $bits "$T/d/$file"
             rm -f "$T/mid.ts" # what an old file may not, a new one may not, either
@@ -136,4 +141,57 @@ kept_out() {
     st-read "$T/d" | st-write -n "$T/out" | grep -qx "from  $T/d"
     st-read "$T/d" | st-write -n --json "$T/out" | jq -e --arg from "$T/d" '.folders == [$from]'
     [ "$(st-read -v "$T/d" 2>&1 >/dev/null | head -n 1)" = "st-read: from $T/d" ]
+}
+
+@test "what is made of a private stream, text or dump is private" {
+    umask 022
+    # private COMMAND...: writes $T/new for its user alone.
+    private() {
+        rm -rf "$T/new"
+        "$@"
+        [ "$(stat -c %A "$T/new" | cut -c 5-)" = ------ ]
+    }
+    st-read --inline "$NANO" >"$T/a.ts"
+    cp "$NANO/model-00003-of-00003.safetensors" "$T/c/alone.safetensors"
+    pt-read "$NANO_AMAX" >"$T/amax.ts"
+    cp "$NANO_AMAX"/*.pt "$T/dump.pt"
+    echo 'A letter.' >"$T/text.txt"
+    chmod 600 "$T"/{a.ts,c/alone.safetensors,amax.ts,dump.pt,text.txt}
+    private st-write -q "$T/new" "$T/a.ts"
+    private pipeline "st-write -q '$T/new' <'$T/a.ts'"
+    private fp8-dequant -o "$T/new" "$T/a.ts"
+    private st-sum -o "$T/new" "$T/a.ts"
+    private amax-merge -q --fallback layer-max -o "$T/new" "$T/amax.ts"
+    private amax-merge -q --fallback layer-max --summary "$T/new" -o "$T/merged.ts" "$T/amax.ts"
+    private pt-read -o "$T/new" "$T/dump.pt"
+    private st-tokenize --tokenizer "$NANO" --length 10 -o "$T/new" "$T/text.txt"
+    ! command -v gnuplot >/dev/null || private pipelines/amax-plot -o "$T/new" "$T/amax.ts"
+    # Through pipes, over several stages, with the bytes in the stream.
+    private pipeline "st-read --inline '$T/c/alone.safetensors' | fp8-dequant | st-write -q --partial '$T/new'"
+    private pipeline "pt-read '$T/dump.pt' | st-grep w1 | amax-merge -q --fallback layer-max -o '$T/new'"
+    [ "$(st-read --inline "$T/c/alone.safetensors" | st-ls --header - | jq -r .mode)" = 0600 ]
+    chmod 644 "$T/dump.pt"
+    rm "$T/new"
+    pipeline "pt-read '$T/dump.pt' | st-grep w1 | amax-merge -q --fallback layer-max -o '$T/new'"
+    [ "$(stat -c %a "$T/new")" = 644 ]
+    [ "$(st-ls --header "$T/new" | jq .mode)" = null ]
+}
+
+@test "a side file that becomes a link while it is looked at" {
+    strace -o /dev/null true 2>/dev/null || skip 'strace is missing, or may not trace'
+    cp -r "$NANO" "$T/d"
+    chmod u+w "$T/d"
+    echo s3cr3t-key >"$T/home/id_rsa"
+    for call in readlink,readlinkat %%stat; do
+        rm -f "$T/d/LICENSE" "$T/trace" "$T/b.ts"
+        echo no-licence >"$T/d/LICENSE" # of the same size
+        strace -f -o "$T/trace" -P "$T/d/LICENSE" -e trace=$call -e inject=$call:signal=STOP:when=1 \
+            st-read -o "$T/b.ts" "$T/d" 3>&- &
+        until grep -qs 'stopped by SIGSTOP' "$T/trace" || ! kill -0 $! 2>/dev/null; do sleep 0.01; done
+        ln -sf "$T/home/id_rsa" "$T/d/LICENSE"
+        pkill -CONT -P $! || true
+        wait $! || true
+        run grep -aqs s3cr3t-key "$T/b.ts"
+        [ "$status" -ne 0 ]
+    done
 }

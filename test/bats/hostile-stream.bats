@@ -317,7 +317,7 @@ bad_all() {
 @test "side files that programs would obey are neither read nor written, at any depth" {
     names=(.git/config .GIT/config a/.git/config a/b/.git/hooks/post-checkout HEAD a/Head a/.cache/x a/__pycache__/model.pyc
         __PYCACHE__/x a/.journal .partial/x .calib/x .envrc a/.vscode/tasks.json x/MODEL.SAFETENSORS/y
-        Model.Safetensors.Index.JSON)
+        Model.Safetensors.Index.JSON HEAD. 'a/Head ' $'HE\u200cAD' $'\uff28EAD' $'x/\u2024git/config' model.safetensors.)
     for name in "${names[@]}"; do
         side() { entry "files/$name" x; }
         stream begin side tensors finish

@@ -36,14 +36,21 @@ prepare() {
     [ "$(st-sum "$T/x.ts")" = "$(st-sum "$T/small.ts")" ]
 }
 
-@test "two runs that write one file: each writes its own, and the last one's stays" {
+# begin_slow: in the background, a run that writes $T/x.ts, has begun to, and waits for the last 2000 bytes of
+# $T/small.ts from descriptor 5.
+begin_slow() {
     mkfifo "$T/slow"
     st-read --inline -o "$T/x.ts" - <"$T/slow" 3>&- &
     exec 5>"$T/slow"
-    head -c 3000 "$T/small.ts" >&5
+    head -c -2000 "$T/small.ts" >&5
+    until find "/proc/$!/fd" -lname "$T/[#x]*" | grep -q .; do sleep 0.01; done
+}
+
+@test "two runs that write one file: each writes its own, and the last one's stays" {
+    begin_slow
     st-read -o "$T/x.ts" "$src"
     [ "$(st-sum "$T/x.ts")" = "$(st-sum "$src")" ]
-    tail -c +3001 "$T/small.ts" >&5
+    tail -c 2000 "$T/small.ts" >&5
     exec 5>&-
     wait $!
     [ "$(st-sum "$T/x.ts")" = "$(st-sum "$T/small.ts")" ]
@@ -54,10 +61,7 @@ prepare() {
     echo old >"$T/x.ts"
     head -c 3000 "$T/small.ts" >"$T/cut.ts"
     refused 'cut' st-read --inline -o "$T/x.ts" "$T/cut.ts"
-    mkfifo "$T/slow"
-    st-read --inline -o "$T/x.ts" - <"$T/slow" 3>&- &
-    exec 5>"$T/slow"
-    head -c 3000 "$T/small.ts" >&5
+    begin_slow
     kill -KILL $!
     wait $! || true
     exec 5>&-
@@ -78,6 +82,15 @@ prepare() {
     command -v gnuplot >/dev/null || skip 'gnuplot is missing'
     pipelines/amax-plot -o "$T/x.png" "$T/dump.ts"
     [ "$(stat -c %a "$T/x.png")" = 640 ]
+}
+
+@test "a file that cannot replace the old one is not left" {
+    strace -o /dev/null true 2>/dev/null || skip 'strace is missing, or may not trace'
+    echo old >"$T/x.ts"
+    run strace -f -o /dev/null -e trace=rename -e inject=rename:error=EIO st-read -o "$T/x.ts" "$src"
+    [ "$status" -eq 1 ]
+    [ "$(cat "$T/x.ts")" = old ]
+    [ -z "$(find "$T" -name '*.partial')" ]
 }
 
 @test "without files that have no names (FUSE, NFS), a file has its own" {
@@ -289,12 +302,37 @@ part() {
     [ "$status" -ne 0 ] || [[ $output == *'other data'* ]]
 }
 
+@test "files in DST.partial that st-write did not write do not get into DST" {
+    st-read --inline "$NANO" >"$T/a.ts"
+    halved "$T/a.ts"
+    cp -a "$T/out.partial" "$T/left"
+    rm -rf "$T/out.partial"
+    part 1
+    part 2
+    mkdir "$T/out.partial/.git" "$T/out.partial/inference"
+    for name in .git/config inference/model.pyc evil.safetensors x; do
+        echo mine >"$T/out.partial/$name"
+        refused "out\.partial/$name: st-write did not write it; move it away" st-write --join "$T/out"
+        rm "$T/out.partial/$name"
+    done
+    st-write -q --join "$T/out"
+    rm -r "$T/out"
+    mv "$T/left" "$T/out.partial"
+    mkdir -p "$T/out.partial/.git" "$T/out.partial/inference"
+    ln -s / "$T/out.partial/inference/link"
+    refused 'out\.partial/inference/link: st-write did not write it' st-write "$T/out" "$T/a.ts"
+    rm "$T/out.partial/inference/link"
+    touch "$T/out.partial/.nfs0001"
+    st-write -q "$T/out" "$T/a.ts"
+    [ "$(st-sum "$T/out")" = "$(st-sum "$NANO")" ]
+}
+
 # ---- --overwrite ----
 
 @test "--overwrite that died when it removed the old checkpoint, and DST was moved away" {
     strace -o /dev/null true 2>/dev/null || skip 'strace is missing, or may not trace'
     st-read "$NANO" | fp8-dequant | st-write -q "$T/out"
-    run strace -f -o /dev/null -e trace=unlinkat -e inject=unlinkat:signal=KILL:when=4 \
+    run strace -f -o /dev/null -e trace=unlink,unlinkat -e inject=unlink,unlinkat:signal=KILL:when=4 \
         bash -c "st-read '$NANO' | st-write -q --overwrite '$T/out'"
     [ "$status" -ne 0 ]
     [ -d "$T/out.partial" ]
@@ -322,7 +360,180 @@ part() {
     [ ! -e "$T/out/link" ]
 }
 
+@test "a folder of the old checkpoint that is replaced by a link while it is removed" {
+    strace -o /dev/null true 2>/dev/null || skip 'strace is missing, or may not trace'
+    st-read "$NANO" | fp8-dequant | st-write -q "$T/out"
+    mkdir "$T/precious" "$T/out/sub"
+    touch "$T"/{precious,out/sub}/{1..40}
+    st-read "$NANO" >"$T/a.ts"
+    # Stopped among the 40 files, whether they come first or last.
+    strace -f -o "$T/trace" -e trace=unlink,unlinkat -e inject=unlink,unlinkat:signal=STOP:when=20 \
+        st-write -q --overwrite "$T/out" "$T/a.ts" 3>&- &
+    until grep -qs 'stopped by SIGSTOP' "$T/trace"; do
+        kill -0 $!
+        sleep 0.01
+    done
+    mv "$T/out.partial/sub" "$T/moved"
+    ln -s "$T/precious" "$T/out.partial/sub"
+    pkill -CONT -P $!
+    wait $! || true
+    [ "$(find "$T/precious" -type f | wc -l)" = 40 ]
+}
+
+@test "what is mounted in the old checkpoint stays, also a folder of the same filesystem" {
+    mkdir "$T/precious" "$T/tried"
+    echo mine >"$T/precious/file"
+    mount --bind "$T/precious" "$T/tried" 2>/dev/null || skip 'no right to mount'
+    umount "$T/tried"
+    st-read "$NANO" | fp8-dequant | st-write -q "$T/out"
+    mkdir "$T/out/sub"
+    mount --bind "$T/precious" "$T/out/sub"
+    refused 'out\.partial: the new checkpoint is in place, but something is mounted in the old one' \
+        bash -c "st-read '$NANO' | st-write -q --overwrite '$T/out'" || failed=1
+    umount "$T/out.partial/sub"
+    [ "$(cat "$T/precious/file")" = mine ]
+    [ -z "${failed-}" ]
+    st-read "$NANO" | st-write -q --overwrite "$T/out"
+    [ ! -e "$T/out.partial" ]
+}
+
+@test "DST.partial that somebody moves during the run, with another folder in its place" {
+    st-read --inline "$NANO" >"$T/a.ts"
+    mkfifo "$T/slow"
+    for old in '' --overwrite; do
+        # shellcheck disable=SC2086 # no word
+        st-write -q $old "$T/out" <"$T/slow" 2>"$T/said" 3>&- &
+        exec 5>"$T/slow"
+        head -c 6000000 "$T/a.ts" >&5
+        until [ -e "$T/out.partial/.journal" ]; do sleep 0.01; done
+        mv "$T/out.partial" "$T/moved"
+        mkdir "$T/out.partial"
+        before=$(find "$T/out" 2>/dev/null || true)
+        tail -c +6000001 "$T/a.ts" >&5
+        exec 5>&-
+        status=0
+        wait $! || status=$?
+        [ "$status" -eq 1 ]
+        grep -q 'out\.partial: was renamed or replaced' "$T/said"
+        [ "$(find "$T/out" 2>/dev/null || true)" = "$before" ]
+        # What it says helps.
+        rmdir "$T/out.partial"
+        mv "$T/moved" "$T/out.partial"
+        # shellcheck disable=SC2086 # no word
+        st-write -q $old "$T/out" "$T/a.ts"
+        [ "$(st-sum "$T/out")" = "$(st-sum "$T/a.ts")" ]
+    done
+}
+
+@test "--join --overwrite without parts says that the checkpoint may be an earlier join's" {
+    part 1
+    part 2
+    st-write -q --join --overwrite "$T/out"
+    refused 'out: is complete, and no parts are at .*out\.partial: an earlier --join put it in place, or' \
+        st-write -q --join --overwrite "$T/out"
+    st-write -q --join "$T/out"
+}
+
+@test "a source that cannot be opened for a moment leaves no record that says less" {
+    strace -o /dev/null true 2>/dev/null || skip 'strace is missing, or may not trace'
+    st-read "$NANO" >"$T/a.ts"
+    st-write -q "$T/whole" "$T/a.ts"
+    shard=$(realpath "$NANO/model-00001-of-00003.safetensors")
+    for ((i = 1; ; i++)); do
+        run strace -f -P "$shard" -e trace=openat -e inject=openat:error=EINTR:when=$i -o "$T/trace" \
+            st-write -q "$T/out" "$T/a.ts"
+        grep -q INJECTED "$T/trace" || break
+        [ "$status" -ne 0 ] || cmp "$T/whole/quant-run.json" "$T/out/quant-run.json"
+        rm -rf "$T"/out*
+    done
+    [ "$i" -gt 2 ]
+}
+
 # ---- neighbours ----
+
+# stopped_at CALL N DO COMMAND...: run COMMAND, stop it after its N-th CALL, and run DO meanwhile. Sets status.
+stopped_at() {
+    local stopped=''
+    strace -o /dev/null true 2>/dev/null || skip 'strace is missing, or may not trace'
+    strace -f -o "$T/log" -e "trace=$1" -e "inject=$1:signal=SIGSTOP:when=$2" "${@:4}" 2>"$T/said" 3>&- &
+    until [ -n "$stopped" ]; do
+        kill -0 $!
+        sleep 0.02
+        stopped=$(awk '/stopped by SIGSTOP/ { print $1 }' "$T/log")
+    done
+    "$3"
+    kill -CONT "$stopped"
+    status=0
+    wait $! || status=$?
+}
+
+@test "links, devices and FIFOs of another user are not written" {
+    [ "$(id -u)" = 0 ] || skip 'only root can give files to others'
+    echo secret >"$T/secret"
+    mkdir "$T/folder"
+    pt-read "$NANO_AMAX" >"$T/dump.ts"
+    ln -s "$T/secret" "$T/x.ts"
+    ln -s "$T/folder" "$T/out"
+    mkfifo "$T/fifo"
+    st-read -o "$T/x.ts" "$src"
+    [ -L "$T/x.ts" ]
+    echo secret >"$T/secret"
+    chown -h nobody "$T/x.ts" "$T/out" "$T/fifo"
+    for name in x.ts fifo; do
+        refused "$name: it is another user's, who could have made it to be written instead" timeout 20 st-read -o "$T/$name" "$src"
+        run timeout 20 pipelines/amax-plot -o "$T/$name" "$T/dump.ts"
+        [ "$status" -eq 2 ]
+        [[ $output == *"$name is another user's"* ]]
+    done
+    refused 'out: it is another user.s' bash -c "st-read '$NANO' | st-write -q '$T/out'"
+    [ "$(cat "$T/secret")" = secret ]
+    [ -z "$(ls -A "$T/folder")" ]
+}
+
+@test "a file that takes the name of one about to be complete is not put in place" {
+    echo old >"$T/x.ts"
+    replace() { mv "$T/x.ts.1.partial" "$T/moved" && echo planted >"$T/x.ts.1.partial"; }
+    stopped_at linkat 2 replace st-read -o "$T/x.ts" "$src"
+    [ "$status" -eq 1 ]
+    grep -q 'x\.ts\.1\.partial: another user renamed or replaced it' "$T/said"
+    [ "$(cat "$T/x.ts")" = old ]
+    [ "$(cat "$T/x.ts.1.partial")" = planted ]
+}
+
+@test "a folder that takes the place of DST.partial is not put in place" {
+    st-read "$NANO" >"$T/a.ts"
+    st-write -q "$T/planted" "$T/a.ts"
+    replace() { mv "$T/out.partial" "$T/moved" && cp -r "$T/planted" "$T/out.partial"; }
+    stopped_at fsync 4 replace st-write -q "$T/out" "$T/a.ts"
+    [ "$status" -eq 1 ]
+    grep -q 'out\.partial: was renamed or replaced, and is not put in place' "$T/said"
+    [ ! -e "$T/out" ]
+    rm -r "$T/out.partial"
+    mv "$T/moved" "$T/out.partial"
+    st-write -q "$T/out" "$T/a.ts"
+    [ "$(st-sum "$T/out")" = "$(st-sum "$NANO")" ]
+}
+
+@test "--overwrite replaces what was there when it began, and nothing that came later" {
+    st-read "$NANO" >"$T/a.ts"
+    for before in checkpoint nothing; do
+        rm -rf "$T"/out* "$T/moved"
+        [ $before = nothing ] || st-write -q "$T/out" "$T/a.ts"
+        replace() {
+            [ $before = nothing ] || mv "$T/out" "$T/moved"
+            mkdir "$T/out"
+            echo mine >"$T/out/file"
+        }
+        stopped_at flock 1 replace st-write -q --overwrite "$T/out" "$T/a.ts"
+        [ "$status" -eq 1 ]
+        grep -q 'out: is not what was there when this run began; move it away' "$T/said"
+        [ "$(cat "$T/out/file")" = mine ]
+        mv "$T/out" "$T/mine"
+        st-write -q --overwrite "$T/out" "$T/a.ts"
+        [ "$(st-sum "$T/out")" = "$(st-sum "$NANO")" ]
+        rm -r "$T/mine"
+    done
+}
 
 @test "a DST.partial of another user is not continued" {
     [ "$(id -u)" = 0 ] || skip 'only root can give files to others'
@@ -340,11 +551,120 @@ part() {
     st-write -q "$T/out" "$T/small2.ts"
 }
 
+# nobody COMMAND...: as another user; or false if that cannot be.
+nobody() {
+    setpriv --reuid 65534 --clear-groups "$@"
+}
+
+@test "what another user planted in a shared folder is not written through" {
+    [ "$(id -u)" = 0 ] && nobody true || skip 'only root can act for others'
+    chmod 711 "$T"
+    mkdir -m 1777 "$T/shared"
+    mkdir -m 755 "$T/own"
+    echo key >"$T/key"
+    nobody ln -s "$T/key" "$T/shared/x.ts"
+    nobody ln -s "$T/own" "$T/shared/folder"
+    nobody mkfifo "$T/shared/fifo"
+    pt-read "$NANO_AMAX" >"$T/dump.ts"
+    wrong='is another user.s, who could have made it to be written instead'
+    for name in x.ts folder/x.ts fifo; do
+        refused "$wrong" st-read -o "$T/shared/$name" "$src"
+        refused "$wrong" st-sum -o "$T/shared/$name" "$src"
+        refused "$wrong" amax-merge -q --fallback layer-max --summary "$T/shared/$name" -o "$T/amax.ts" "$T/dump.ts"
+    done
+    refused "$wrong" st-write -q "$T/shared/folder" "$NANO"
+    refused "$wrong" st-write -q "$T/shared/folder/out" "$NANO"
+    random_ids "$T/tokens.safetensors" 1 16
+    refused "$wrong" amax-calib -q --tokens "$T/tokens.safetensors" --resume "$T/shared/folder" "$NANO"
+    if command -v gnuplot >/dev/null; then
+        for name in x.ts fifo; do
+            run timeout 20 pipelines/amax-plot -o "$T/shared/$name" "$T/dump.ts"
+            [ "$status" -eq 2 ]
+            [[ $output == *"is another user's"* ]]
+        done
+    fi
+    [ "$(cat "$T/key")" = key ]
+    [ -z "$(ls -A "$T/own")" ]
+    # What one cannot replace in the end.
+    : >"$T/shared/roots"
+    if nobody test -x "$(command -v st-sum)" && nobody test -r "$src"; then
+        refused "$wrong" setpriv --reuid 65534 --clear-groups "$(command -v st-sum)" -o "$T/shared/roots" "$src"
+    fi
+    # One's own, and the folder's owner's, and what lies elsewhere.
+    ln -s "$T/key" "$T/shared/own.ts"
+    st-read -o "$T/shared/own.ts" "$src"
+    [ "$(st-sum "$T/key")" = "$(st-sum "$src")" ]
+    mkdir -m 755 "$T/closed"
+    ln -s "$T/own" "$T/closed/folder"
+    chown -h nobody "$T/closed/folder"
+    st-read -o "$T/closed/folder/x.ts" "$src"
+}
+
+@test "folders of another user: parts, a kept calibration, a checkpoint that looks complete" {
+    [ "$(id -u)" = 0 ] || skip 'only root can give files to others'
+    mkdir -p "$T/out.partial" "$T/kept" "$T/to.calib/its"
+    chown nobody "$T/out.partial" "$T/kept" "$T/to.calib"
+    refused 'out\.partial: belongs to another user' bash -c "st-read --part 1/2 '$NANO' | st-write -q --part '$T/out'"
+    random_ids "$T/tokens.safetensors" 1 16
+    refused 'kept: belongs to another user' amax-calib -q --tokens "$T/tokens.safetensors" --resume "$T/kept" "$NANO"
+    echo 'A text.' >"$T/text.txt"
+    run pipelines/v4-experts --amax "$NANO_AMAX" --eval "$T/text.txt" "$NANO" "$T/to"
+    [ "$status" -eq 1 ]
+    [[ $output == *'to.calib: belongs to another user'* ]]
+    [ -z "$(find "$T/out.partial" "$T/kept" "$T/to.calib" -type f)" ]
+    st-read "$NANO" | st-write -q "$T/done"
+    cp -r "$T/done" "$T/good"
+    printf '\x12' | dd of="$T/done/model-00001-of-00003.safetensors" bs=1 seek=4000000 conv=notrunc status=none
+    chown -R nobody "$T/done"
+    refused 'done: belongs to another user; compare it' bash -c "st-read '$NANO' | st-write '$T/done'"
+    refused 'done: belongs to another user; compare it' bash -c "st-read -n '$NANO' | st-write -n '$T/done'"
+    refused 'done: belongs to another user; choose' st-write --join "$T/done"
+    refused 'is not what the stream gives' bash -c "st-read '$NANO' | st-write --verify '$T/done'"
+    cp "$T/good/model-00001-of-00003.safetensors" "$T/done"
+    pipeline "st-read '$NANO' | st-write -q --verify '$T/done'"
+}
+
+@test "another user's journal does not say that a run is done" {
+    [ "$(id -u)" = 0 ] || skip 'only root can give files to others'
+    st-read --inline "$NANO" >"$T/a.ts"
+    halved "$T/a.ts"
+    st-read "$NANO" | fp8-dequant | st-write -q --partial "$T/other"
+    mv "$T/other" "$T/out"
+    before=$(st-sum "$T/out")
+    printf 'replaced\t%d\t%d\n' "$(stat -c %d "$T/out")" "$(stat -c %i "$T/out")" >>"$T/out.partial/.journal"
+    cp -r "$T/out.partial" "$T/left"
+    chown -R nobody "$T/out.partial"
+    refused 'out\.partial: belongs to another user' st-write -q --overwrite "$T/out" "$T/a.ts"
+    [ "$(st-sum "$T/out")" = "$before" ]
+    [ -s "$T/out.partial/.journal" ]
+    # One's own does.
+    rm -r "$T/out.partial"
+    mv "$T/left" "$T/out.partial"
+    st-write --overwrite "$T/out" "$T/a.ts" 2>&1 | grep 'an earlier run had completed it'
+}
+
+@test "a complete shard that something else writes to is found" {
+    st-read --inline "$NANO" >"$T/a.ts"
+    mkfifo "$T/slow"
+    st-write -q "$T/out" <"$T/slow" 2>"$T/said" 3>&- &
+    exec 5>"$T/slow"
+    head -c -2000 "$T/a.ts" >&5
+    until grep -aqs ^shard "$T/out.partial/.journal"; do sleep 0.01; done
+    printf x | dd of="$T/out.partial/model-00001-of-00003.safetensors" bs=1 seek=4000000 conv=notrunc status=none
+    tail -c 2000 "$T/a.ts" >&5
+    exec 5>&-
+    status=0
+    wait $! || status=$?
+    [ "$status" -eq 1 ]
+    grep -q 'model-00001-of-00003.safetensors: it was written to since it was complete' "$T/said"
+    [ ! -e "$T/out" ]
+}
+
 @test "names that are one file where case or normalization does not count" {
     for pair in 'MODEL-00001-of-00003.safetensors.txt model-00001-OF-00003.safetensors.TXT' 'Config.JSON' 'README.MD readme.md' \
-        $'caf\u00e9.txt cafe\u0301.txt' $'stra\u00dfe STRASSE'; do
+        $'caf\u00e9.txt cafe\u0301.txt' $'stra\u00dfe STRASSE' 'x.txt X.txt.' 'x/y x./y' $'read\u200cme readme' $'\uff41.txt a.txt'; do
         cp -r "$NANO" "$T/ckpt"
-        for name in $pair; do echo x >"$T/ckpt/$name"; done
+        for name in $pair; do mkdir -p "$(dirname "$T/ckpt/$name")" && echo x >"$T/ckpt/$name"; done
         refused '(are one file where case or Unicode normalization does not count|occurs twice)' \
             bash -c "st-read '$T/ckpt' | st-write -q '$T/out'"
         refused '(are one file where case|occurs twice)' bash -c "st-read -n '$T/ckpt' | st-write -n '$T/out'"

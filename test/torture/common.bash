@@ -63,6 +63,14 @@ command_of() {
         ;;
     st-write) command=(st-write -q "$2" "$T/refs.ts") ;;
     st-write-inline) command=(st-write -q "$2" "$T/inline.ts") ;;
+    *-over | *-renames) command_of "${1%-*}" "$2" ;;
+    st-write-overwrite) command=(st-write -q --overwrite "$2" "$T/refs.ts") ;;
+    st-write-join) command=(st-write -q --join "$2") ;;
+    st-write-join-overwrite) command=(st-write -q --join --overwrite "$2") ;;
+    amax-merge-summary)
+        command=(amax-merge -q --fallback layer-max --model "$T/src" --summary "$2" -o "$2.ts" "$T/amax.ts")
+        ;;
+    amax-plot) command=(amax-plot -o "$2" "$T/amax.ts") ;;
     st-write-nano) command=(st-write -q "$2" "$T/nano.ts") ;;
     v4-bf16) command=(v4-bf16 -q "$T/src" "$2") ;;
     v4-experts) command=(v4-experts -q --amax "$T/amax.ts" "$T/src" "$2") ;;
@@ -75,9 +83,37 @@ stages=(st-read st-read-inline st-grep st-ls st-stat st-sum fp8-dequant mxfp4-un
     nvfp4-unpack pt-read amax-merge amax-calib st-eval st-tokenize st-write st-write-inline)
 pipelines=(v4-bf16 v4-experts v4-experts-lossy)
 
+# What is there before: an old checkpoint, an old stream, and parts to join.
+make_old() {
+    fp8-dequant "$T/refs.ts" | st-write -q "$T/old"
+    st-grep -o "$T/old.ts" experts "$T/inline.ts"
+    for part in 1/2 2/2; do st-read --part $part "$T/src" | st-write -q --part "$T/joined"; done
+    mv "$T/joined.partial" "$T/parts"
+}
+
+# prepare CASE OUT: put there what the case's command finds.
+prepare() {
+    case $1 in *join*) cp -a "$T/parts" "$2.partial" ;; esac
+    case $1 in
+    *overwrite*) cp -a "$T/old" "$2" ;;
+    *-over) cp -a "$T/old.ts" "$2" ;;
+    esac
+}
+
+# was_there CASE OUT: OUT is still what prepare made, if that made it.
+was_there() {
+    case $1 in
+    *overwrite*) diff -r "$T/old" "$2" >/dev/null ;;
+    *-over) cmp -s "$T/old.ts" "$2" ;;
+    *) [ ! -e "$2" ] ;;
+    esac
+}
+export -f prepare was_there
+
 # whole CASE: what an undisturbed run makes, in $T/whole/CASE.
 whole() {
     mkdir -p "$T/whole"
+    prepare "$1" "$T/whole/$1"
     command_of "$1" "$T/whole/$1"
     "${command[@]}"
 }
@@ -88,12 +124,14 @@ whole() {
 # what they say of their sources' last changes.
 same() {
     diff -r "${@:3}" "$T/whole/$1" "$2" >/dev/null ||
-        { [ -f "$2" ] && diff <(content "$T/whole/$1") <(content "$2") >/dev/null; }
+            { is_stream "$T/whole/$1" && [ -f "$2" ] && diff <(content "$T/whole/$1") <(content "$2") >/dev/null; }
 }
+
+is_stream() { [ -f "$1" ] && [ "$(tar tf "$1" 2>/dev/null | head -n 1)" = .stream ]; }
 
 content() {
     local part
-    tar tf "$1" && tar tvf "$1" | grep -o '[^ ]* -> .*'
+    stat -c %s "$1" && tar tf "$1" && tar tvf "$1" | grep -o '[^ ]* -> .*'
     tar xOf "$1" --exclude=.stream --exclude=.end | sha256sum
     for part in .stream .end; do tar xOf "$1" $part | jq -S 'del(.files[]?.ctime_ns, .digest)'; done
 } 2>&1
@@ -146,7 +184,7 @@ tally() {
             exit n["fault"] > 0
         }' "$T/verdicts/$2"
 }
-export -f command_of same content judge run_again
+export -f command_of same is_stream content judge run_again
 
 # A folder of its own for an attempt: nothing is in it but OUT and what comes with it.
 fresh() { mktemp -d "$T/try.XXXXXX"; }
@@ -155,10 +193,10 @@ export -f fresh
 # ---- system calls ----
 
 # calls_of LOG: the system calls that strace wrote down, less those of the program's start by the loader:
-# lines "name number", numbers being strace's (which begin with the loader's first).
+# lines "name number", numbers being strace's (which begin with the loader's first, in each process and thread).
 calls_of() {
-    awk '{ sub(/^[0-9]+ +/, "") }
-        match($0, /^[a-z0-9_]+\(/) { name = substr($0, 1, RLENGTH - 1); print name, ++n[name] }
+    awk '{ process = $1; sub(/^[0-9]+ +/, "") }
+        match($0, /^[a-z0-9_]+\(/) { name = substr($0, 1, RLENGTH - 1); print name, ++n[process, name] }
         /^prlimit64\(0, RLIMIT_STACK, NULL/ && !main { main = NR; print "main" }' "$1" |
         awk '$1 == "main" { count = 0; next } { line[++count] = $0 } END { for (i = 1; i <= count; i++) print line[i] }'
 }
@@ -178,9 +216,10 @@ writing='write|pwrite64|writev|copy_file_range|ioctl|ftruncate|fallocate|fsync|f
 # trace CASE PATTERN: the calls of an undisturbed run whose names match, as calls_of has them; once each.
 trace() {
     local command
+    prepare "$1" "$T/traced"
     command_of "$1" "$T/traced"
     strace -f -qq -o "$T/log" "${command[@]}" >/dev/null 2>&1
-    rm -r "$T/traced"
+    rm -r "$T"/traced*
     calls_of "$T/log" | grep -E "^($2) " | awk '!seen[$0]++'
 }
 
@@ -209,7 +248,7 @@ stop_at() {
     local call=$1 number=$2 hook=$3 logs status=0
     logs=$(mktemp -u "$T/log.XXXXXX")
     shift 3
-    timeout "$LIMIT" strace -f -qq -o "$logs.1" -e "trace=$call" -e "inject=$call:signal=SIGSTOP:when=$number" "$@" \
+    timeout "$LIMIT" strace -f --seccomp-bpf -qq -o "$logs.1" -e "trace=$call" -e "inject=$call:signal=SIGSTOP:when=$number" "$@" \
         >/dev/null 2>&1 &
     watch $! "$logs" "$hook"
     wait $! || status=$?

@@ -40,7 +40,7 @@ static void begin(void *context)
 static void any_number_of_options(void **state)
 {
     (void)state;
-    static char name[MANY][8];
+    static char name[MANY][sizeof "o-2147483648-"];
     static bool given[MANY];
     struct arg args[MANY + 1] = {{0}};
     for (int i = 0; i < MANY; i++) {
