@@ -170,7 +170,7 @@ convert_checkpoint() {
         for file in "$save_amax" ${calib[0]:+"$summary"}; do
             [ -z "$file" ] || [ -e "$file" ] || unmade "$file"
         done
-        [ -z "$eval" ] || echo "$program: --eval was not done again; st-eval does it alone" >&2
+        [ -z "$eval" ] || tell "$program: --eval was not done again; st-eval does it alone"
         return 0
     fi
     [ -z "${calib[*]}" ] || calibrate
@@ -180,7 +180,13 @@ convert_checkpoint() {
     # Nothing is left to do for which anything was kept.
     rm -f "$kept"/source-????????????????.{txt,ts}{,.*.partial}
     [ -z "${calib[*]}" ] || amax-calib --resume "$kept" --resume-discard || blame $? amax-calib
-    [ -z "$eval" ] || echo "$results"
+    [ -z "$eval" ] || print_results
+}
+
+# What --eval found. The checkpoint is in place, whether or not standard output takes this.
+print_results() {
+    (trap '' PIPE; echo "$results") 2>/dev/null ||
+        tell "$program: $destination is in place, but standard output did not take what --eval found:"$'\n'"$results"
 }
 
 # Texts to tokens. Amaxes that are there, or no calibration.

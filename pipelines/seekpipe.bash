@@ -114,6 +114,11 @@ common_option() {
     esac
 }
 
+# tell LINES: on standard error. That it is full, or its reader gone, ends no run.
+tell() {
+    (trap '' PIPE; echo "$1" >&2) || :
+}
+
 # choose_last DESTINATION: set $last, the last stage: st-write, or, with --verify, st-cmp if a complete
 # checkpoint exists and is not to be replaced.
 last=st-write
@@ -140,7 +145,7 @@ plan_write() {
 # complete_already PLAN: whether st-write -n said so; then this says it, too.
 complete_already() {
     [[ $1 == *': complete already, '* ]] || return
-    [ "${talk[*]}" = -q ] || echo "$program: $1" >&2
+    [ "${talk[*]}" = -q ] || tell "$program: $1"
 }
 
 # put DESTINATION [OPTION...]: the last stage of a pipeline: write the stream to DESTINATION, with options of
@@ -163,10 +168,10 @@ verify_result() {
     local with=() found
     [ "$last" = st-write ] || with=(--source "$2")
     if found=$(quietly st-verify "${with[@]}" "$1"); then
-        [ "${talk[*]}" = -q ] || echo "$found" >&2
+        [ "${talk[*]}" = -q ] || tell "$found"
         return
     fi
-    echo "$found" >&2
+    tell "$found"
     echo "$program: $1 is in place, but not as it should be: see the faults above" >&2
     exit 1
 }

@@ -332,6 +332,44 @@ fixed() {
     done
 }
 
+# unread COMMAND: it succeeds, and puts $T/out in place, where standard output or error is full, or nobody reads it.
+unread() {
+    local where
+    for where in '>/dev/full' '2>/dev/full' '>/dev/full 2>&1' '>&4 4>&-' '2>&4 4>&-' '>&4 2>&4 4>&-'; do
+        rm -rf "$T/out"
+        { bash -o pipefail -c "$1 $where" 2>"$T/said" && echo 0 >"$T/status" || echo 1 >"$T/status"; } 4> >(head -c 1 >/dev/null)
+        cat "$T/said"
+        [ "$(cat "$T/status")" = 0 ]
+        [ -e "$T/out/config.json" ]
+    done
+}
+
+@test "a report that cannot be printed: the checkpoint is in place, and the exit status says so" {
+    [ -c /dev/full ] || skip "no /dev/full"
+    unread "st-read '$src' | st-write --json '$T/out'"
+    rm -r "$T/out"
+    st-read "$src" | st-write -q --json "$T/out" 2>"$T/said" >/dev/full
+    grep -qx "st-write: $T/out: is in place, but standard output did not take .*: No space left on device" "$T/said"
+    st-write --json "$T/out" "$T/a.ts" >/dev/full # complete already
+    unread "st-reshard -n 1 '$src' | st-write '$T/out'"
+    unread "for i in 1 2; do st-read --part \$i/2 '$src' | st-write --json --part '$T/out' || exit; done >/dev/null 2>&1; st-write --join --json '$T/out'"
+    # Before the work, and what a plan or a question is for, is an error.
+    run bash -c "st-write --state '$T/out' >/dev/full"
+    [ "$status" -eq 1 ]
+}
+
+@test "pipelines whose summary or results cannot be printed" {
+    [ -c /dev/full ] || skip "no /dev/full"
+    unread "pipelines/v4-bf16 '$src' '$T/out'"
+    pipelines/v4-bf16 "$src" "$T/out" 2>/dev/full # complete already
+    unread "pipelines/v4-experts --input-scale 1 '$src' '$T/out'"
+    pipelines/v4-experts --input-scale 1 "$src" "$T/out" 2>/dev/full
+    rm -r "$T/out"
+    pipelines/v4-experts -q --input-scale 1 --samples 1 --length 8 --eval test/data/text/eval.jsonl "$src" "$T/out" >/dev/full 2>"$T/said"
+    grep -qx "v4-experts: $T/out is in place, but standard output did not take what --eval found:" "$T/said"
+    grep -q '^source: mean nll' "$T/said"
+}
+
 # refused_early STATUS PATTERN COMMAND...: ends with that exit status before it reads its input, and creates nothing.
 refused_early() {
     local before
