@@ -234,7 +234,7 @@ in_parts() {
 
 # make_scratch: an empty folder, $scratch, which the caller removes.
 make_scratch() {
-    scratch=$(mktemp -d 2>/dev/null) && return
+    scratch=$(mktemp -d 2>/dev/null) && scratch=$(readlink -f -- "$scratch") && return
     echo "$program: ${TMPDIR:-/tmp}: no folder can be made there; name another one in TMPDIR" >&2
     exit 1
 }
@@ -262,6 +262,21 @@ file_name() {
     [[ $2 != -* ]] || usage_error "$1: '$2' looks like an option; a file of that name is ./$2"
 }
 
+# operand WHAT NAME: set $operand to that name of a file or folder, so written that no program takes it for an option.
+operand() {
+    [ "$2" != - ] || usage_error "$1: - is no name here; a file of that name is ./-"
+    [ -n "$2" ] || usage_error "$1: the name is empty"
+    operand=$2
+    [[ $2 != -* ]] || operand=./$2
+}
+
+# folder_of NAME: set $folder to the folder that it is in; $() would drop newlines at the end.
+folder_of() {
+    local name=${1%"${1##*[!/]}"}
+    folder=.
+    [[ $name != */* ]] || folder=${name%/*}/
+}
+
 # output_file OPTION VALUE: a file that will be written.
 output_file() {
     local folder
@@ -269,7 +284,7 @@ output_file() {
     [ ! -d "$2" ] || usage_error "$1: $2 is a folder; name a file"
     [ -e "$2" ] || [ ! -L "$2" ] || usage_error "$1: $2 is a symbolic link to nothing"
     [ ! -e "$2" ] || [ -f "$2" ] || return 0 # a device, or a pipe
-    folder=$(dirname -- "$2")
+    folder_of "$2"
     [[ -d $folder && -w $folder ]] || usage_error "$1: $2: its folder is not there or not writable"
 }
 
@@ -279,7 +294,7 @@ output_folder() {
     if [ -e "$2" ] || [ -L "$2" ]; then
         [[ -d $2 && -w $2 ]] || usage_error "$1: $2 is no folder, or not writable"
     else
-        folder=$(dirname -- "$2")
+        folder_of "$2"
         [[ -d $folder && -w $folder ]] || usage_error "$1: $2: its folder is not there or not writable"
     fi
 }
@@ -293,7 +308,8 @@ put_file() {
         cat -- "$1" >"$2"
         return
     fi
-    target=$(realpath -- "$2")
+    target=$(readlink -fn -- "$2" && echo /) # so that a newline at its end stays
+    target=${target%/}
     beside=$(mktemp -- "$target.XXXXXX.partial")
     cat -- "$1" >"$beside"
     if [ -e "$target" ]; then chmod --reference="$target" -- "$beside"; else chmod -- =rw "$beside"; fi
