@@ -283,20 +283,31 @@ output_file() {
     file_name "$1" "$2"
     [ ! -d "$2" ] || usage_error "$1: $2 is a folder; name a file"
     [ -e "$2" ] || [ ! -L "$2" ] || usage_error "$1: $2 is a symbolic link to nothing"
-    [ ! -e "$2" ] || [ -f "$2" ] || return 0 # a device, or a pipe
+    if [ -e "$2" ] && [ ! -f "$2" ]; then # a device, or a pipe
+        [ -w "$2" ] || usage_error "$1: $2 is not writable"
+        return
+    fi
     folder_of "$2"
-    [[ -d $folder && -w $folder ]] || usage_error "$1: $2: its folder is not there or not writable"
+    takes_files "$folder" || usage_error "$1: $2: its folder is not there or not writable"
+    [[ ! -e $2 || ! -k $folder || -O $2 || -O $folder || $EUID = 0 ]] ||
+        usage_error "$1: $2 belongs to another user, and only they may replace it; name another file"
 }
 
 # output_folder OPTION VALUE: a folder in which files will be written, and which is made if it is not there.
 output_folder() {
     local folder
     if [ -e "$2" ] || [ -L "$2" ]; then
-        [[ -d $2 && -w $2 ]] || usage_error "$1: $2 is no folder, or not writable"
+        takes_files "$2" || usage_error "$1: $2 is no folder, or not writable"
     else
         folder_of "$2"
-        [[ -d $folder && -w $folder ]] || usage_error "$1: $2: its folder is not there or not writable"
+        takes_files "$folder" || usage_error "$1: $2: its folder is not there or not writable"
     fi
+}
+
+# takes_files FOLDER: whether files can be made in it, by making one: permissions alone do not tell.
+takes_files() {
+    local made
+    [ -d "$1" ] && made=$(mktemp -- "$1/.seekpipe-XXXXXX" 2>/dev/null) && rm -- "$made"
 }
 
 # put_file FILE OUTPUT: write OUTPUT as the programs write what -o names (output.h): a regular file when it is

@@ -417,6 +417,39 @@ refused_early() {
     "${unprivileged[@]}" st-ls -o "$T/parent/out/new" "$src"
 }
 
+@test "outputs that permissions do not tell of: a filesystem that takes no files, another user's file" {
+    random_ids "$T/tokens.safetensors" 1 8
+    experts=(pipelines/v4-experts --samples 1 --length 8 --calib "$T/none.jsonl" "$T/none" "$T/out")
+    for plan in '' -n; do
+        # shellcheck disable=SC2086 # nothing, or a word
+        for command in "st-ls -o" "amax-calib --tokens $T/tokens.safetensors -o" "amax-calib --tokens $T/none --resume"; do
+            refused '/proc/seekpipe: cannot write into its folder, /proc: ' $command /proc/seekpipe $plan "$src"
+        done
+        for option in --save-amax --summary; do
+            # shellcheck disable=SC2086
+            run "${experts[@]}" $plan $option /proc/seekpipe
+            [ "$status" -eq 2 ]
+            [[ $output == "v4-experts: $option: /proc/seekpipe: its folder is not there or not writable"* ]]
+        done
+    done
+    # Where a file belongs to another user, and so does the folder, in which everybody keeps his own.
+    [ "$(id -u)" = 0 ] || skip 'only root can give files to others'
+    fixed
+    chmod 1777 "$T/parent"
+    echo theirs >"$T/parent/file"
+    chown 1 "$T/parent/file" "$T/parent"
+    chmod 666 "$T/parent/file"
+    refused 'file: belongs to another user, and only they may replace it' "${unprivileged[@]}" st-ls -o "$T/parent/file" "$src"
+    run "${unprivileged[@]}" "${experts[@]}" --save-amax "$T/parent/file"
+    [ "$status" -eq 2 ]
+    [[ $output == *'belongs to another user, and only they may replace it'* ]]
+    "${unprivileged[@]}" st-ls -o "$T/parent/new" "$src"
+    "${unprivileged[@]}" st-ls -o "$T/parent/new" "$src"
+    mknod -m 644 "$T/device" c 1 3
+    refused 'device: Permission denied' "${unprivileged[@]}" amax-calib -n --tokens "$T/none" -o "$T/device" "$src"
+    [ "$(cat "$T/parent/file")" = theirs ]
+}
+
 @test "two outputs are two files, and no input" {
     amaxes "$T/amax.ts"
     random_ids "$T/ids.safetensors" 1 8
