@@ -17,12 +17,14 @@ lead() {
     if [ "${leader%:*}" = "$PPID" ]; then
         watch=${leader#*:}
         unset SEEKPIPE_LEADER
+        export SEEKPIPE_GROUP=$$ # stages end with the shells that started them (parent.h)
         end_with_leader "$watch" </dev/null &>/dev/null &
         disown $!
         exec {watch}<&-
         end_with_stages
         return
     fi
+    [ -z "$leader" ] || exit 1 # it was killed before this run began
     for i in HUP INT QUIT TERM; do
         # shellcheck disable=SC2064 # i is of now
         trap "signal=$i; end_group" "$i"

@@ -15,6 +15,7 @@
 #include "base/die.h"
 #include "base/number.h"
 #include "base/output.h"
+#include "base/parent.h"
 #include "base/text.h"
 #include "base/usage.h"
 
@@ -418,6 +419,7 @@ void stage_begin(struct stage *stage, const struct program *program, const struc
                  int argc, char **argv)
 {
     hold_standard_descriptors();
+    parent_follow();
     *stage = (struct stage){.entry = json_pack("{s:s, s:s, s:[]}", "program",
                                                program_invocation_short_name, "version",
                                                SEEKPIPE_VERSION, "options")};
