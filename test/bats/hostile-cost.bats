@@ -178,3 +178,110 @@ empty_expert() {
     { head -c 200000 /dev/zero | tr '\0' ' ' && echo && head -c 200000 /dev/zero | tr '\0' a && echo; } >"$T/text.txt"
     quick st-tokenize --tokenizer "$NANO" --length 100 "$T/text.txt"
 }
+
+# ---- memory, as seekpipe(7) has it ----
+
+# took COMMAND...: set $kib to the most memory that it takes.
+took() {
+    "$BIN/test/peak" "$T/kib" "$@" >"$T/out.ts"
+    kib=$(<"$T/kib")
+}
+
+# many N NAME: as $T/in/many.safetensors, N tensors without a byte, with as short an entry in the header as there is,
+# called NAME and five digits.
+many() {
+    awk -v n="$1" -v name="$2" 'BEGIN {
+        for (i = 0; i < n; i++)
+            printf("%s\"%s%05x\":{\"dtype\":\"U8\",\"shape\":[0],\"data_offsets\":[0,0]}", i ? "," : "{", name, i)
+        print "}"
+    }' >"$T/header"
+    mkdir -p "$T/in"
+    { le64 "$(stat -c %s "$T/header")" && cat "$T/header"; } >"$T/in/many.safetensors"
+}
+
+@test "memory for many tensors: for each 300 bytes, and three times its name and its shard's" {
+    cd "$T" || return
+    BIN=$OLDPWD/$BIN
+    commands=('st-read -o x.ts in/many.safetensors' 'st-ls in/many.safetensors' 'st-stat x.ts' 'st-sum x.ts' 'st-cmp in/many.safetensors x.ts'
+        'fp8-dequant x.ts' 'nvfp4-unpack x.ts' 'st-write -q --partial out x.ts' 'st-read out')
+    measure() { # N NAME
+        many "$@"
+        for ((i = 0; i < ${#commands[@]}; i++)); do
+            # shellcheck disable=SC2086 # words
+            took ${commands[i]}
+            found[i]=$kib
+        done
+        rm -r out
+    }
+    long=$(printf 'x%.0s' {1..190})
+    measure 1 ''
+    base=("${found[@]}")
+    for names in '' "$long"; do
+        n=100000
+        [ -z "$names" ] || n=40000
+        measure "$n" "$names"
+        for ((i = 0; i < ${#commands[@]}; i++)); do
+            bound=$((base[i] + n * (300 + 3 * (${#names} + 5 + 16)) / 1024))
+            echo "${commands[i]}: $n tensors: ${found[i]} KiB of $bound, ${base[i]} without"
+            [ "${found[i]}" -le "$bound" ]
+        done
+    done
+}
+
+# scaled [NAME DTYPE SHAPE SIZE]...: as $T/s.ts, tensors without a byte on disk that is not 0.
+scaled() {
+    local header='' at=0 size
+    while [ $# -gt 0 ]; do
+        size=$4
+        header+="${header:+,}\"$1\":{\"dtype\":\"$2\",\"shape\":[$3],\"data_offsets\":[$at,$((at + size))]}"
+        at=$((at + size))
+        shift 4
+    done
+    safetensors "$T/v4/a.safetensors" "{$header}"
+    truncate -s "+$at" "$T/v4/a.safetensors"
+    st-read --allow-zeros -o "$T/s.ts" "$T/v4/a.safetensors"
+}
+
+# made FORMAT ROWS: matrices of these rows, each of which has 256 bytes of scales.
+made() {
+    local r=$2 w experts=()
+    case $1 in
+    mxfp4) scaled m.scale F8_E8M0 "$r,256" $((r * 256)) m.weight I8 "$r,4096" $((r * 4096)) ;;
+    nvfp4) scaled m.weight_scale_2 F32 '' 4 m.weight_scale F8_E4M3 "$r,256" $((r * 256)) m.weight U8 "$r,2048" $((r * 2048)) ;;
+    e8m0) scaled m.scale F8_E8M0 "$r,256" $((r * 256)) m.weight F8_E4M3 "$r,8192" $((r * 8192)) ;;
+    f32) scaled m.weight_scale_inv F32 "$r,64" $((r * 256)) m.weight F8_E4M3 "$r,2048" $((r * 2048)) ;;
+    experts)
+        for w in 1 2 3; do
+            experts+=("layers.0.ffn.experts.0.w$w.scale" F8_E8M0 "$r,256" $((r * 256)) "layers.0.ffn.experts.0.w$w.weight" I8 "$r,4096" $((r * 4096)))
+        done
+        scaled "${experts[@]}" ;;
+    esac
+}
+
+@test "memory for large scales: of the matrices at work, once; five times for E8M0 of FP8" {
+    mkdir "$T/v4"
+    cp "$NANO/config.json" "$T/v4"
+    dump "$T/amax.safetensors" 1 1
+    # COMMAND FORMAT TIMES: the second measurement has 4 MiB of scales more in each matrix.
+    while read -r times format command; do
+        less=4096
+        [ "$format" != experts ] || less=16384 # what a band takes is the same then
+        for rows in $less $((less + 16384)); do
+            made "$format" "$rows"
+            # shellcheck disable=SC2086 # words
+            took $command "$T/s.ts"
+            [ "$rows" != $less ] || base=$kib
+        done
+        echo "$command, $format: $kib KiB, $base with less"
+        [ "$kib" -le $((base + times * 4096 + 512)) ]
+    done <<COMMANDS
+1 mxfp4 mxfp4-unpack
+1 nvfp4 nvfp4-unpack
+5 e8m0 fp8-dequant
+1 f32 fp8-dequant
+0 mxfp4 fp8-dequant
+0 mxfp4 st-stat
+2 experts nvfp4-cast -q --amax $T/amax.safetensors
+3 experts nvfp4-pack -q --amax $T/amax.safetensors
+COMMANDS
+}
