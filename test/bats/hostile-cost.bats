@@ -73,6 +73,68 @@ empty_expert() {
     refused 'no sample in it' st-tokenize --tokenizer "$NANO" --decode "$T/ids.safetensors"
 }
 
+@test "fp8-pack: matrices of 2^40 rows or columns and no element" {
+    n=$((1 << 40)) name=model.layers.0.self_attn.q_a_proj
+    mkdir "$T/v3"
+    echo '{"model_type":"deepseek_v3","num_hidden_layers":1}' >"$T/v3/config.json"
+    echo '{"name":"x","formats":{"model.layers.*.self_attn.q_a_proj":"FP8-per-tensor","*":"BF16"},
+        "producer":{"name":"x","version":"1"},"kv_cache_quant_algo":null,"exclude_modules":null}' >"$T/v3/recipe.json"
+    safetensors "$T/amax.safetensors" "{\"$name.input_quantizer._amax\":{\"dtype\":\"F32\",\"shape\":[],\"data_offsets\":[0,4]}}" '\x00\x00\x80\x3f'
+    for shape in "$n,0" "0,$n"; do
+        safetensors "$T/v3/a.safetensors" "{\"$name.weight\":{\"dtype\":\"BF16\",\"shape\":[$shape],\"data_offsets\":[0,0]}}"
+        quick fp8-pack -q --recipe "$T/v3/recipe.json" --amax "$T/amax.safetensors" "$T/v3/a.safetensors"
+        [ "$(st-ls --tsv "$T/out.ts" | awk -F'\t' '$2 == "F8_E4M3" { print $3 }')" = "[$shape]" ]
+    done
+}
+
+@test "every program takes such a stream, or refuses it, at once" {
+    n=$((1 << 40))
+    mkdir "$T/v4"
+    cp "$NANO/config.json" "$T/v4"
+    dump "$T/amax.safetensors" 1 1
+    random_ids "$T/ids.safetensors" 1 8
+    safetensors "$T/v4/a.safetensors" "{\"layers.0.attn.wq_a.weight\":{\"dtype\":\"F8_E4M3\",\"shape\":[$n,0],\"data_offsets\":[0,0]}
+,\"layers.0.attn.wq_a.scale\":{\"dtype\":\"F8_E8M0\",\"shape\":[$((n / 128)),0],\"data_offsets\":[0,0]}
+,\"layers.0.ffn.gate.weight\":{\"dtype\":\"BF16\",\"shape\":[0,$n],\"data_offsets\":[0,0]}
+,\"model.x\":{\"dtype\":\"U8\",\"shape\":[$n,0,$n],\"data_offsets\":[0,0]}}"
+    st-read "$T/v4/a.safetensors" >"$T/a.ts"
+    st-read --inline "$T/v4/a.safetensors" >"$T/inline.ts"
+    quick st-write -q --partial "$T/written" "$T/a.ts"
+    for program in "$BIN"/*; do
+        [ -f "$program" ] || continue
+        name=${program##*/} refusal='nothing, if that is not here'
+        case $name in
+        pt-read) continue ;; # reads no stream
+        st-read) runs=('st-read --inline INPUT' 'st-read --part 1/2 INPUT' 'st-read --layers 0-0 INPUT') ;;
+        st-ls) runs=('st-ls INPUT' 'st-ls -l INPUT' 'st-ls --json INPUT') ;;
+        st-stat) runs=('st-stat INPUT' 'st-stat --hist INPUT' 'st-stat --json INPUT') ;;
+        st-sum) runs=('st-sum INPUT' 'st-sum --each INPUT') ;;
+        st-cmp) runs=("st-cmp INPUT $T/written" "st-cmp --values $T/inline.ts INPUT") ;;
+        st-grep) runs=('st-grep weight INPUT' 'st-grep -V gate INPUT') ;;
+        st-write) runs=("st-write -n --partial $T/x INPUT" "st-write -q --overwrite --verify --partial $T/again INPUT") ;;
+        st-verify) runs=("st-verify $T/written" "st-verify --values --source $T/v4 $T/written") refusal=faults ;;
+        fp8-dequant | mxfp4-unpack | nvfp4-unpack) runs=("$name INPUT") ;;
+        nvfp4-cast | nvfp4-pack) runs=("$name --amax $T/amax.safetensors INPUT") refusal='nothing to convert' ;;
+        fp8-pack) runs=("fp8-pack --recipe experts --amax $T/amax.safetensors INPUT") ;;
+        amax-merge) runs=('amax-merge --fallback none INPUT' "amax-merge --fallback none --model INPUT $T/amax.safetensors")
+            refusal='wanted an amax|nothing to convert' ;;
+        amax-calib | st-eval) runs=("$name --tokens $T/ids.safetensors INPUT") refusal='no config\.json|is missing' ;;
+        st-tokenize) runs=("st-tokenize --tokenizer $NANO --decode INPUT") refusal='no tensor input_ids' ;;
+        st-reshard) runs=('st-reshard -n 2 INPUT' 'st-reshard -r INPUT') refusal='model-parallel|no such tensor|ranks' ;;
+        *) echo "$name: is not tried here" && return 1 ;;
+        esac
+        for run in "${runs[@]}"; do
+            for input in "$T/a.ts" "$T/inline.ts" "$T/v4/a.safetensors"; do
+                status=0
+                # shellcheck disable=SC2086 # words
+                (ulimit -t 10 && exec timeout 300 ${run//INPUT/$input}) >"$T/out" 2>"$T/said" || status=$?
+                echo "$run: exit $status; $(head -c 300 "$T/said")"
+                [ $status = 0 ] || { [ $status = 1 ] && cat "$T/out" "$T/said" | grep -Eq "$refusal"; }
+            done
+        done
+    done
+}
+
 @test "a calibration names expert 999999999, or thousands of layers" {
     # made: V4's amaxes of the names in $T/names, all 1.
     made() {
