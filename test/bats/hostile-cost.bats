@@ -324,7 +324,7 @@ made() {
     mkdir "$T/v4"
     cp "$NANO/config.json" "$T/v4"
     dump "$T/amax.safetensors" 1 1
-    # COMMAND FORMAT TIMES: the second measurement has 4 MiB of scales more in each matrix.
+    # TIMES FORMAT COMMAND: the second measurement has 4 MiB of scales more in each matrix.
     while read -r times format command; do
         less=4096
         [ "$format" != experts ] || less=16384 # what a band takes is the same then
@@ -332,10 +332,10 @@ made() {
             made "$format" "$rows"
             # shellcheck disable=SC2086 # words
             took $command "$T/s.ts"
-            [ "$rows" != $less ] || base=$kib
+            [ "$rows" != $less ] || small=$kib
         done
-        echo "$command, $format: $kib KiB, $base with less"
-        [ "$kib" -le $((base + times * 4096 + 512)) ]
+        echo "$command, $format: $kib KiB, $small with less"
+        [ "$kib" -le $((small + times * 4096 + 512)) ]
     done <<COMMANDS
 1 mxfp4 mxfp4-unpack
 1 nvfp4 nvfp4-unpack

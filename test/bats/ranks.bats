@@ -366,11 +366,12 @@ greeting() {
         MASTER_ADDR=0.0.0.0 rank 1 2 "${calib[@]}" -q "$NANO"
         ended 1
         [ "$codes" = 1 ]
+        # shellcheck disable=SC2016 # the name, not its value
         grep -q 'rank 0 is at 0\.0\.0\.0, perhaps another machine, .*set \$SEEKPIPE_RANKS_SECRET' "$T/1"
         rank 1 2 "${calib[@]}" -q "$NANO"
         ended 1
         [ "$codes" = 1 ]
-        grep -q 'or of a run with another \$MASTER_ADDR' "$T/1"
+        grep -q 'or of a run with another .MASTER_ADDR' "$T/1"
         SEEKPIPE_RANKS_SECRET=${secret%?}x MASTER_ADDR=0.0.0.0 rank 1 2 "${calib[@]}" -q "$NANO"
         ended 1
         [ "$codes" = 1 ]

@@ -1,4 +1,5 @@
 # Signals to a pipeline, or to one of its stages: everything ends, nothing appears later, the same command goes on.
+# shellcheck disable=SC2016,SC2030,SC2031 # for another shell; each test is a subshell
 load common
 
 PATH=$PWD/pipelines:$PATH
@@ -49,7 +50,6 @@ signalled() {
 @test "TERM, HUP and INT to the script alone" {
     "${run[@]}"
     mv "$T/out" "$T/whole"
-    # shellcheck disable=SC2016 # for another shell
     instead st-write "echo \$\$ >'$T/at'; sleep 0.5"
     for signal in TERM HUP INT; do
         signalled "$signal" "${run[@]}"
@@ -62,7 +62,6 @@ signalled() {
 }
 
 @test "the same with --jobs, in v4-bf16, and in a calibration, which leaves no empty folder" {
-    # shellcheck disable=SC2016
     wait='echo $$ >"$T/at"; sleep 0.5'
     export T
     instead st-write "$wait"
@@ -104,7 +103,6 @@ signalled() {
 }
 
 @test "a script whose process is killed: its stages end, too" {
-    # shellcheck disable=SC2016
     for program in st-write amax-merge; do
         instead $program 'kill -KILL "$PPID"; sleep 1'
         for jobs in 1 2; do
@@ -118,9 +116,7 @@ signalled() {
         done
         as_before $program
     done
-    # shellcheck disable=SC2016
     # The whole group's first process.
-    # shellcheck disable=SC2016
     instead st-write 'kill -KILL "$(ps -o pgid= -p $$ | tr -d " ")"; sleep 1'
     run "${run[@]}"
     [ "$status" -eq 137 ]
@@ -138,7 +134,6 @@ gone() {
 }
 
 @test "KILL to the script alone, or to all of its shells at once: stages end, parts in the background, too" {
-    # shellcheck disable=SC2016
     # Some stages wait for their input, some have not begun.
     instead st-write 'echo $$ >>"$T/at"; sleep 1'
     instead nvfp4-cast 'echo $$ >>"$T/at"; exec 9<>"$T/never"; exec <&9'
@@ -184,7 +179,6 @@ gone() {
 }
 
 @test "Ctrl-Z stops the script and all its stages, and CONT lets them go on" {
-    # shellcheck disable=SC2016
     instead st-write 'echo $$ >"$T/at"; sleep 0.5'
     export T
     states() { # of all processes of the script
