@@ -281,7 +281,7 @@ folder_of() {
 
 # output_file OPTION VALUE: a file that will be written.
 output_file() {
-    local folder
+    local folder file=$2
     file_name "$1" "$2"
     [ ! -d "$2" ] || usage_error "$1: $2 is a folder; name a file"
     [ -e "$2" ] || [ ! -L "$2" ] || usage_error "$1: $2 is a symbolic link to nothing"
@@ -289,7 +289,8 @@ output_file() {
         [ -w "$2" ] || usage_error "$1: $2 is not writable"
         return
     fi
-    folder_of "$2"
+    [ ! -L "$2" ] || file=$(readlink -f -- "$2")
+    folder_of "$file"
     takes_files "$folder" || usage_error "$1: $2: its folder is not there or not writable"
     [[ ! -e $2 || ! -k $folder || -O $2 || -O $folder || $EUID = 0 ]] ||
         usage_error "$1: $2 belongs to another user, and only they may replace it; name another file"

@@ -420,6 +420,10 @@ refused_early() {
 @test "outputs that permissions do not tell of: a filesystem that takes no files, another user's file" {
     random_ids "$T/tokens.safetensors" 1 8
     experts=(pipelines/v4-experts --samples 1 --length 8 --calib "$T/none.jsonl" "$T/none" "$T/out")
+    ln -s /proc/sys/kernel/hostname "$T/link"
+    refused 'hostname: cannot write into its folder, /proc/sys/kernel: ' st-ls -o "$T/link" "$src"
+    run "${experts[@]}" --save-amax "$T/link"
+    [[ $output == *'its folder is not there or not writable'* ]]
     for plan in '' -n; do
         # shellcheck disable=SC2086 # nothing, or a word
         for command in "st-ls -o" "amax-calib --tokens $T/tokens.safetensors -o" "amax-calib --tokens $T/none --resume"; do
