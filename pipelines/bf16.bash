@@ -28,7 +28,8 @@ bf16_main() {
     done
     shift
     [ $# -eq 2 ] || usage_error "a source and a destination are needed"
-    file_name source "$1"
-    file_name destination "$2"
-    to_bf16 "$1" "$2"
+    operand source "$1"
+    source=$operand
+    operand destination "$2"
+    to_bf16 "$source" "$operand"
 }

@@ -53,13 +53,17 @@ conversion_option() {
 
 # conversion_operands "$@": source and destination; and what does not go together.
 conversion_operands() {
-    if [ -n "${calib[*]}" ] && [ $# -gt 2 ]; then # --calib texts/*.jsonl source destination
-        calib+=("${@:1:$#-2}")
-        shift $(($# - 2))
-    fi
+    local folder
+    while [ -n "${calib[*]}" ] && [ $# -gt 2 ]; do # --calib texts/*.jsonl source destination
+        operand --calib "$1"
+        calib+=("$operand")
+        shift
+    done
     [ $# -eq 2 ] || usage_error "a source and a destination are needed"
-    file_name source "$1"
-    file_name destination "$2"
+    operand source "$1"
+    source=$operand
+    operand destination "$2"
+    destination=$operand
     case ${amax:+a}${calib:+c}${input_scale:+i} in
     a | c | i) ;;
     '') usage_error "how large do activations get? --calib TEXT finds out by running the model; --amax AMAX takes a \
@@ -69,26 +73,26 @@ calibration, or an NVFP4 checkpoint of this model; --input-scale 1 does without"
     [ -n "${calib[*]}$eval" ] || [ -z "${field[*]}$samples$length$device" ] ||
         usage_error "--field, --samples, --length and --device are for running the model on a text, with --calib or --eval"
     [ -z "$save_amax" ] || [ "$save_amax" != "$summary" ] || usage_error "--save-amax and --summary name the same file"
-    source=$1 destination=$2
     [ -z "$save_amax" ] || apart --save-amax "$save_amax"
     [ -z "$summary" ] || apart --summary "$summary"
     [ -z "${plan[*]}" ] || summary=''
     samples=${samples:-128} length=${length:-512} device=${device:-cpu}
     kept=${destination%"${destination##*[!/]}"}.calib # what a killed run leaves to the next one
-    [ -w "$(dirname -- "$kept")" ] || kept=$destination/.calib # as where the destination is a mount point
+    folder_of "$kept"
+    [ -w "$folder" ] || kept=$destination/.calib # as where the destination is a mount point
 }
 
 # apart OPTION NAME: an output must not be a file that the run reads, nor be in the way of the checkpoint.
 apart() {
     local path other
-    path=$(readlink -m -- "$2")/
+    path=$(readlink -mn -- "$2" && echo /) # so that a newline at its end stays
     for other in "$source" "$source"/* "${calib[@]}" "$eval" "$amax" "$amax"/*.{pt,json,safetensors}; do
         [ ! -f "$2" ] || [[ ! $2 -ef $other ]] || usage_error "$1: $2 is read; name another file"
     done
-    [[ $path != "$(readlink -m -- "$source")"/* ]] ||
+    [[ $path != "$(readlink -mn -- "$source" && echo /)"* ]] ||
         usage_error "$1: $2 is in the source's folder; name a file elsewhere"
     for other in '' .partial .calib .replaced; do
-        other=$(readlink -m -- "${destination%"${destination##*[!/]}"}$other")/
+        other=$(readlink -mn -- "${destination%"${destination##*[!/]}"}$other" && echo /)
         [[ $path != "$other"* ]] || usage_error "$1: $2 is where the checkpoint is made; name a file elsewhere"
     done
 }
@@ -140,9 +144,9 @@ merge_amaxes() {
 # calibration that lacks many experts may be another model's; they are filled in only if the user named a --fallback.
 # A calibration that is made here is of this model.
 merge() {
-    local options=("${@:2}" "${policies[@]}" "${headroom[@]}" --fallback "${fallback:-layer-max}")
+    local dumps=("$1"/*.pt) options=("${@:2}" "${policies[@]}" "${headroom[@]}" --fallback "${fallback:-layer-max}")
     [ -z "$amax" ] || [ -n "${calib[*]}" ] || [ -n "$fallback" ] || options+=(--coverage 90)
-    if [[ $1 = *.pt ]] || compgen -G "$1/*.pt" >/dev/null; then
+    if [[ $1 = *.pt || -e ${dumps[0]} ]]; then
         pt-read -- "$1" | merge_amaxes "${options[@]}" || blame "${PIPESTATUS[*]}" pt-read amax-merge
     else
         merge_amaxes "${options[@]}" -- "$1" || blame $? amax-merge
@@ -187,7 +191,7 @@ convert_checkpoint() {
         for file in "$save_amax" ${calib[0]:+"$summary"}; do
             [ -z "$file" ] || [ -e "$file" ] || unmade "$file"
         done
-        [ -z "$eval" ] || echo "$program: --eval was not done again; st-eval does it alone" >&2
+        [ -z "$eval" ] || tell "$program: --eval was not done again; st-eval does it alone"
         return 0
     fi
     [ -z "${calib[*]}" ] || calibrate
@@ -195,9 +199,15 @@ convert_checkpoint() {
     write_weights
     verify_result "$destination" "$source" # what serving engines make of it
     # Nothing is left to do for which anything was kept.
-    rm -f "$kept"/source-????????????????.{txt,ts}{,.*.partial}
+    rm -f "$kept"/source-????????????????.ts{,.*.partial}
     [ -z "${calib[*]}" ] || amax-calib --resume "$kept" --resume-discard || blame $? amax-calib
-    [ -z "$eval" ] || echo "$results"
+    [ -z "$eval" ] || print_results
+}
+
+# What --eval found. The checkpoint is in place, whether or not standard output takes this.
+print_results() {
+    (trap '' PIPE; echo "$results") 2>/dev/null ||
+        tell "$program: $destination is in place, but standard output did not take what --eval found:"$'\n'"$results"
 }
 
 # Texts to tokens. Amaxes that are there, or no calibration.
@@ -262,20 +272,24 @@ calibrate() {
 # until the weights are written, under a name that tells source, text and device.
 evaluate() {
     judge+=("${talk[@]}")
+    local lines name=${eval##*/}
     digest=$({ st-read -n "${zeros[@]}" "$source" && cat "$scratch/eval.ts" && echo "$device"; } | sha256sum)
-    before=$kept/source-${digest:0:16}
+    before=$kept/source-${digest:0:16}.ts
     own_folder "$kept"
-    [ -e "$before.txt" ] ||
-        "${judge[@]}" --save "$before.ts" -o "$before.txt" "$weights" || blame $? st-eval
+    if [ -e "$before" ]; then
+        quietly st-sum -o /dev/null "$before" || blame $? st-sum
+    else
+        "${judge[@]}" --save "$before" -o /dev/null "$weights" || blame $? st-eval
+    fi
     st-read "${zeros[@]}" "$source" |
         "${convert[@]}" |
-        "${judge[@]}" --save "$scratch/result.ts" -o "$scratch/result" ||
+        "${judge[@]}" --save "$scratch/result.ts" -o /dev/null ||
         blame "${PIPESTATUS[*]}" st-read "$converter" st-eval
-    quietly st-eval --compare -o "$scratch/both" "$before.ts" "$scratch/result.ts" ||
+    quietly st-eval --compare -v -o "$scratch/both" "$before" "$scratch/result.ts" ||
         blame $? st-eval
-    results=$(printf 'source: %s\nresult: %s\nresult against source: %s' \
-        "$(<"$before.txt")" "$(<"$scratch/result")" "$(<"$scratch/both")")
-    printf 'text: %s\n%s\n' "$(basename -- "$eval")" "$results" >"$scratch/measured"
+    mapfile -t lines <"$scratch/both"
+    results=$(printf 'source: %s\nresult: %s\nresult against source: %s' "${lines[@]}")
+    printf 'text: %s\n%s\n' "${name//[[:cntrl:]]/?}" "$results" >"$scratch/measured"
     measured=(--measured "$scratch/measured") # for README.md
 }
 

@@ -17,12 +17,14 @@ lead() {
     if [ "${leader%:*}" = "$PPID" ]; then
         watch=${leader#*:}
         unset SEEKPIPE_LEADER
+        export SEEKPIPE_GROUP=$$ # stages end with the shells that started them (parent.h)
         end_with_leader "$watch" </dev/null &>/dev/null &
         disown $!
         exec {watch}<&-
         end_with_stages
         return
     fi
+    [ -z "$leader" ] || exit 1 # it was killed before this run began
     for i in HUP INT QUIT TERM; do
         # shellcheck disable=SC2064 # i is of now
         trap "signal=$i; end_group" "$i"
@@ -114,6 +116,11 @@ common_option() {
     esac
 }
 
+# tell LINES: on standard error. That it is full, or its reader gone, ends no run.
+tell() {
+    (trap '' PIPE; echo "$1" >&2) || :
+}
+
 # choose_last DESTINATION: set $last, the last stage: st-write, or, with --verify, st-cmp if a complete
 # checkpoint exists and is not to be replaced.
 last=st-write
@@ -140,7 +147,7 @@ plan_write() {
 # complete_already PLAN: whether st-write -n said so; then this says it, too.
 complete_already() {
     [[ $1 == *': complete already, '* ]] || return
-    [ "${talk[*]}" = -q ] || echo "$program: $1" >&2
+    [ "${talk[*]}" = -q ] || tell "$program: $1"
 }
 
 # put DESTINATION [OPTION...]: the last stage of a pipeline: write the stream to DESTINATION, with options of
@@ -163,10 +170,10 @@ verify_result() {
     local with=() found
     [ "$last" = st-write ] || with=(--source "$2")
     if found=$(quietly st-verify "${with[@]}" "$1"); then
-        [ "${talk[*]}" = -q ] || echo "$found" >&2
+        [ "${talk[*]}" = -q ] || tell "$found"
         return
     fi
-    echo "$found" >&2
+    tell "$found"
     echo "$program: $1 is in place, but not as it should be: see the faults above" >&2
     exit 1
 }
@@ -229,7 +236,7 @@ in_parts() {
 
 # make_scratch: an empty folder, $scratch, which the caller removes.
 make_scratch() {
-    scratch=$(mktemp -d 2>/dev/null) && return
+    scratch=$(mktemp -d 2>/dev/null) && scratch=$(readlink -f -- "$scratch") && return
     echo "$program: ${TMPDIR:-/tmp}: no folder can be made there; name another one in TMPDIR" >&2
     exit 1
 }
@@ -265,26 +272,47 @@ is_planted() {
     [ "$owner" != 0 ] && [ "$owner" != "$EUID" ]
 }
 
+# operand WHAT NAME: set $operand to that name of a file or folder, so written that no program takes it for an option.
+operand() {
+    [ "$2" != - ] || usage_error "$1: - is no name here; a file of that name is ./-"
+    [ -n "$2" ] || usage_error "$1: the name is empty"
+    operand=$2
+    [[ $2 != -* ]] || operand=./$2
+}
+
+# folder_of NAME: set $folder to the folder that it is in; $() would drop newlines at the end.
+folder_of() {
+    local name=${1%"${1##*[!/]}"}
+    folder=.
+    [[ $name != */* ]] || folder=${name%/*}/
+}
+
 # output_file OPTION VALUE: a file that will be written.
 output_file() {
-    local folder
+    local folder file=$2
     file_name "$1" "$2"
     ! is_planted "$2" || usage_error "$1: $2 is another user's, who could have made it to be written instead"
     [ ! -d "$2" ] || usage_error "$1: $2 is a folder; name a file"
     [ -e "$2" ] || [ ! -L "$2" ] || usage_error "$1: $2 is a symbolic link to nothing"
-    [ ! -e "$2" ] || [ -f "$2" ] || return 0 # a device, or a pipe
-    folder=$(dirname -- "$2")
-    [[ -d $folder && -w $folder ]] || usage_error "$1: $2: its folder is not there or not writable"
+    if [ -e "$2" ] && [ ! -f "$2" ]; then # a device, or a pipe
+        [ -w "$2" ] || usage_error "$1: $2 is not writable"
+        return
+    fi
+    [ ! -L "$2" ] || file=$(readlink -f -- "$2")
+    folder_of "$file"
+    takes_files "$folder" || usage_error "$1: $2: its folder is not there or not writable"
+    [[ ! -e $2 || ! -k $folder || -O $2 || -O $folder || $EUID = 0 ]] ||
+        usage_error "$1: $2 belongs to another user, and only they may replace it; name another file"
 }
 
 # output_folder OPTION VALUE: a folder in which files will be written, and which is made if it is not there.
 output_folder() {
     local folder
     if [ -e "$2" ] || [ -L "$2" ]; then
-        [[ -d $2 && -w $2 ]] || usage_error "$1: $2 is no folder, or not writable"
+        takes_files "$2" || usage_error "$1: $2 is no folder, or not writable"
     else
-        folder=$(dirname -- "$2")
-        [[ -d $folder && -w $folder ]] || usage_error "$1: $2: its folder is not there or not writable"
+        folder_of "$2"
+        takes_files "$folder" || usage_error "$1: $2: its folder is not there or not writable"
     fi
 }
 
@@ -293,6 +321,12 @@ as_private_as() {
     local others
     others=$((~8#$(stat -Lc %a -- "$1") & 8#44))
     umask "$(printf %o $((8#$(umask) | others | others >> 1 | others >> 2)))"
+}
+
+# takes_files FOLDER: whether files can be made in it, by making one: permissions alone do not tell.
+takes_files() {
+    local made
+    [ -d "$1" ] && made=$(mktemp -- "$1/.seekpipe-XXXXXX" 2>/dev/null) && rm -- "$made"
 }
 
 # put_file FILE OUTPUT: write OUTPUT as the programs write what -o names (output.h): a regular file when it is
@@ -304,11 +338,12 @@ put_file() {
         cat -- "$1" >"$2"
         return
     fi
-    target=$(realpath -- "$2")
+    target=$(readlink -fn -- "$2" && echo /) # so that a newline at its end stays
+    target=${target%/}
     beside=$(mktemp -d -- "$target.XXXXXX.partial")
     (
         exec <"$1"
-        cd -- "$beside"
+        cd -- "$beside" || exit
         [ -O . ] || { echo "$program: $beside: another user replaced it" >&2 && exit 1; }
         cat >new
         if [ -e "$target" ]; then chmod --reference="$target" -- new; else chmod -- =rw new; fi

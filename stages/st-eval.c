@@ -267,6 +267,31 @@ static int evaluate(const struct options *o, struct stage *stage)
 
 /* ---- --compare ---- */
 
+static void print_comparison(const struct comparison *c, const struct predictions *a,
+                             const struct predictions *b, bool losses)
+{
+    if (losses) {
+        print_loss("", predictions_sum(a), a->count);
+        print_loss("", predictions_sum(b), b->count);
+    }
+    printf("KL divergence %.6f top-1 agreement %.4f%% perplexity ratio %.6f tokens %" PRIu64 "\n",
+           c->divergence, 100 * c->agreement, c->ratio, a->count);
+}
+
+static json_t *comparison_record(const struct comparison *c, const struct predictions *a,
+                                 const struct predictions *b, bool losses)
+{
+    json_t *record =
+        json_pack("{s:o, s:o, s:o, s:I}", "kl_divergence", report_number(c->divergence),
+                  "top1_agreement", report_number(c->agreement), "perplexity_ratio",
+                  report_number(c->ratio), "tokens", (json_int_t)a->count);
+    if (losses)
+        json_object_set_new(record, "runs",
+                            json_pack("[o, o]", loss_record(predictions_sum(a), a->count),
+                                      loss_record(predictions_sum(b), b->count)));
+    return record;
+}
+
 static int compare(const struct options *o, struct stage *stage)
 {
     if (stage->operands != 2)
@@ -278,15 +303,9 @@ static int compare(const struct options *o, struct stage *stage)
     predictions_compare(&c, &a, stage->operand[0], &b, stage->operand[1]);
     report_begin(stage);
     if (o->json)
-        report_record(REPORT_JSON,
-                      json_pack("{s:o, s:o, s:o, s:I}", "kl_divergence",
-                                report_number(c.divergence), "top1_agreement",
-                                report_number(c.agreement), "perplexity_ratio",
-                                report_number(c.ratio), "tokens", (json_int_t)a.count));
+        report_record(REPORT_JSON, comparison_record(&c, &a, &b, stage->verbose));
     else
-        printf("KL divergence %.6f top-1 agreement %.4f%% perplexity ratio %.6f tokens %" PRIu64
-               "\n",
-               c.divergence, 100 * c.agreement, c.ratio, a.count);
+        print_comparison(&c, &a, &b, stage->verbose);
     predictions_free(&a);
     predictions_free(&b);
     return report_end(stage);
@@ -486,7 +505,10 @@ static void take_options(struct options *o, struct stage *stage, int argc, char 
          .help = "check that model, weights and tokens go together; compute and write nothing",
          .in = FORM(0)},
         {.name = "progress", .in = FORM(0) | FORM(2)},
-        {.name = "verbose", .help = "print each sample's loss, and where time went", .in = FORM(0)},
+        {.name = "verbose",
+         .help = "print each sample's loss, and where time went; with --compare, the losses of "
+                 "both runs",
+         .in = FORM(0) | FORM(1)},
         {0},
     };
     struct arg *args = forward_options_args(&o->forward, own, FORM(2));

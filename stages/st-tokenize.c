@@ -155,7 +155,8 @@ static void cut_rows(struct job *job, struct ids *ids, int32_t bos, size_t end, 
             ids->id[--done] = bos; /* over an id already written */
     }
     ids->count -= done;
-    memmove(ids->id, ids->id + done, ids->count * sizeof *ids->id);
+    if (done) /* otherwise there may be no array */
+        memmove(ids->id, ids->id + done, ids->count * sizeof *ids->id);
 }
 
 static void add_source(struct job *job, const char *path, size_t samples)

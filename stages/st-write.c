@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -848,6 +849,8 @@ int main(int argc, char **argv)
         answer(&o, stage.operand[0]);
         return stage_end(&stage);
     }
+    if (!stage.plan) /* nobody has to read what it says of its work */
+        signal(SIGPIPE, SIG_IGN);
     o.lines = o.measured ? card_measured(o.measured) : NULL;
     stage.progress |= isatty(STDERR_FILENO) && !stage.quiet; /* always the last stage */
     output_dir_name(&output, stage.operand[0]);
@@ -857,5 +860,5 @@ int main(int argc, char **argv)
         run_stream(&output, &o, &stage, start);
     output_dir_free(&output);
     free(o.lines);
-    return stage_end(&stage);
+    return stage.plan ? stage_end(&stage) : stage_end_in_place(&stage, stage.operand[0]);
 }

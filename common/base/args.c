@@ -15,6 +15,7 @@
 #include "base/die.h"
 #include "base/number.h"
 #include "base/output.h"
+#include "base/parent.h"
 #include "base/text.h"
 #include "base/usage.h"
 
@@ -418,6 +419,7 @@ void stage_begin(struct stage *stage, const struct program *program, const struc
                  int argc, char **argv)
 {
     hold_standard_descriptors();
+    parent_follow();
     *stage = (struct stage){.entry = json_pack("{s:s, s:s, s:[]}", "program",
                                                program_invocation_short_name, "version",
                                                SEEKPIPE_VERSION, "options")};
@@ -446,11 +448,25 @@ const char *stage_input(const struct stage *stage)
     return stage->operand[0];
 }
 
-int stage_end(struct stage *stage)
+/* Close standard output; false, and errno, if not all that was written to it arrived. */
+static bool close_stdout(struct stage *stage)
 {
     json_decref(stage->entry);
     stage->entry = NULL;
-    if (fflush(stdout) || ferror(stdout) || close(STDOUT_FILENO))
+    return !fflush(stdout) && !ferror(stdout) && !close(STDOUT_FILENO);
+}
+
+int stage_end(struct stage *stage)
+{
+    if (!close_stdout(stage))
         die_errno("standard output");
+    return 0;
+}
+
+int stage_end_in_place(struct stage *stage, const char *result)
+{
+    if (!close_stdout(stage))
+        warn("%s: is in place, but standard output did not take all that was to be said of it: %s",
+             result, strerror(errno));
     return 0;
 }

@@ -119,4 +119,8 @@ const char *stage_input(const struct stage *stage);
  * return 0. */
 int stage_end(struct stage *stage);
 
+/* The same for a program whose result, of this name, is in place already, so that standard output
+ * has only its report: if that did not arrive, a line on standard error says so. */
+int stage_end_in_place(struct stage *stage, const char *result);
+
 #endif

@@ -10,6 +10,7 @@
 
 #include "base/die.h"
 #include "base/owner.h"
+#include "base/temporary.h"
 
 /* The folder that a path lies in, which the caller frees. */
 static char *folder_of(const char *path)
@@ -20,17 +21,31 @@ static char *folder_of(const char *path)
                            : xprintf("%.*s", (int)(slash - path), path);
 }
 
-/* Check that names can be added to the folder in which `path` lies. */
-static void check_folder_of(const char *path)
+/* True if files can be made in the folder, by making one: permissions alone do not tell, of root on
+ * a filesystem that takes no file, for example. */
+static bool takes_files(const char *folder)
+{
+    int fd = temporary_file(folder);
+    return fd >= 0 && !close(fd);
+}
+
+/* Check that names can be added to the folder in which `path` lies; and that `old`, the file of
+ * that name, can be replaced, unless it is NULL. */
+static void check_folder_of(const char *path, const struct stat *old)
 {
     char *folder = folder_of(path);
     struct stat status;
+    uid_t user = geteuid();
     if (stat(folder, &status))
         die_errno("%s: its folder, %s", path, folder);
     if (!S_ISDIR(status.st_mode))
         die("%s: %s is not a folder", path, folder);
-    if (faccessat(AT_FDCWD, folder, W_OK | X_OK, AT_EACCESS))
+    if (!takes_files(folder))
         die_errno("%s: cannot write into its folder, %s", path, folder);
+    if (old && status.st_mode & S_ISVTX && user && user != status.st_uid && user != old->st_uid)
+        die("%s: belongs to another user, and only they may replace it in this folder; name "
+            "another file",
+            path);
     free(folder);
 }
 
@@ -45,14 +60,17 @@ static char *check(const char *file)
     bool exists = !stat(file, &status);
     if (exists && S_ISDIR(status.st_mode))
         die("%s: is a folder; name a file", file);
-    if (exists && !S_ISREG(status.st_mode))
+    if (exists && !S_ISREG(status.st_mode)) {
+        if (faccessat(AT_FDCWD, file, W_OK, AT_EACCESS))
+            die_errno("%s", file);
         return NULL;
+    }
     if (!exists && !lstat(file, &status))
         die("%s: is a symbolic link to nothing; remove it, or name another file", file);
     char *path = exists ? realpath(file, NULL) : xstrdup(file);
     if (!path)
         die_errno("%s", file);
-    check_folder_of(path);
+    check_folder_of(path, exists ? &status : NULL);
     return path;
 }
 
@@ -70,10 +88,10 @@ void output_check_folder(const char *folder)
             die_errno("%s", folder);
         if (!lstat(folder, &status))
             die("%s: is a symbolic link to nothing; remove it, or name another folder", folder);
-        check_folder_of(folder);
+        check_folder_of(folder, NULL);
     } else if (!S_ISDIR(status.st_mode)) {
         die("%s: exists and is not a folder", folder);
-    } else if (faccessat(AT_FDCWD, folder, W_OK | X_OK, AT_EACCESS)) {
+    } else if (!takes_files(folder)) {
         die_errno("%s: cannot write into it", folder);
     }
 }

@@ -4,9 +4,10 @@
 
 #include <stdbool.h>
 
-/* End the process if output_open() could not write `file`: it is a folder, or a link to nothing, or
- * the folder that it is to lie in is missing or not writable, or somebody else's link or FIFO
- * (owner.h). Writes nothing. */
+/* End the process if output_open() or output_finish() could not write `file`: it is a folder, a
+ * link to nothing, somebody else's link or FIFO (owner.h), or another user's in a folder where only
+ * they may replace it; or in its folder, which may be missing, no file can be made. Leaves nothing
+ * behind. */
 void output_check(const char *file);
 
 /* The same for a folder in which a program is to write files, and which it makes if needed. */

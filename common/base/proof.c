@@ -14,9 +14,11 @@
 
 #include "base/die.h"
 
+static const char variable[] = "SEEKPIPE_RANKS_SECRET";
+
 static const char *secret(void)
 {
-    const char *text = getenv("SEEKPIPE_RANKS_SECRET");
+    const char *text = getenv(variable);
     return text ? text : "";
 }
 
@@ -29,6 +31,16 @@ void proof_nonce(unsigned char nonce[PROOF_NONCE])
 {
     if (getrandom(nonce, PROOF_NONCE, 0) != PROOF_NONCE)
         die_errno("no random numbers");
+}
+
+void proof_new_secret(char text[PROOF_SECRET_TEXT])
+{
+    unsigned char random[PROOF_NONCE];
+    proof_nonce(random);
+    for (unsigned i = 0; i < PROOF_NONCE; i++)
+        snprintf(text + (size_t)2 * i, 3, "%02x", random[i]);
+    if (setenv(variable, text, 1))
+        die("out of memory");
 }
 
 void proof_make(char side, const void *of, size_t size, unsigned char proof[PROOF_SIZE])

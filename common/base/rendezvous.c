@@ -127,7 +127,6 @@ struct caller {
 
 struct listener {
     int fd;
-    bool local; /* on 127.0.0.1 */
     struct caller caller[CALLERS];
     unsigned strangers; /* that were dropped */
 };
@@ -156,11 +155,11 @@ static void accept_one(struct listener *listener)
 }
 
 /* Answer a hello. False if it is none, or the other end is another user's. */
-static bool answer(const struct listener *listener, struct caller *caller)
+static bool answer(struct caller *caller)
 {
     struct answer answer;
     if (memcmp(caller->seen.hello.magic, magic, sizeof magic) != 0 ||
-        (!proof_has_secret() && listener->local && !proof_same_user(caller->fd)))
+        (!proof_has_secret() && !proof_same_user(caller->fd)))
         return false;
     proof_nonce(answer.nonce);
     memcpy(caller->seen.nonce, answer.nonce, sizeof answer.nonce);
@@ -169,7 +168,7 @@ static bool answer(const struct listener *listener, struct caller *caller)
 }
 
 /* Hear more of a caller, without waiting. False: it is a stranger. */
-static bool hear(struct listener *listener, struct caller *caller)
+static bool hear(struct caller *caller)
 {
     const size_t first = sizeof caller->seen.hello;
     bool greets = caller->heard < first;
@@ -180,31 +179,27 @@ static bool hear(struct listener *listener, struct caller *caller)
     if (got < 0)
         return errno == EAGAIN || errno == EINTR;
     caller->heard += (size_t)got;
-    return got && (!greets || caller->heard < first || answer(listener, caller));
+    return got && (!greets || caller->heard < first || answer(caller));
 }
 
-/* The place of a caller that has proven who it is; NULL if its rank or run is none of this. Where
- * anybody can prove it, that is a stranger; otherwise a mistake, which ends the run. */
+/* The place of a caller that has proven who it is. If its rank or run is none of this, that is a
+ * mistake, which ends the run. */
 static int *place_of(struct rendezvous *rendezvous, const struct launch *launch,
-                     const struct listener *listener, const struct hello *hello)
+                     const struct hello *hello)
 {
-    bool known = proof_has_secret() || listener->local;
     uint32_t count = ntohl(hello->count), rank = ntohl(hello->rank);
     if (count != launch->count || !rank || rank >= launch->count ||
-        ntohl(hello->channel) > CHANNEL_DATA) {
-        if (known)
-            die("rank %u of %u connected, but this is a run of %u; if another uses port %s too, "
-                "set $MASTER_PORT",
-                rank, count, launch->count, launch->port);
-        return NULL;
-    }
+        ntohl(hello->channel) > CHANNEL_DATA)
+        die("rank %u of %u connected, but this is a run of %u; if another uses port %s too, set "
+            "$MASTER_PORT",
+            rank, count, launch->count, launch->port);
     struct peer *peer = &rendezvous->peer[rank - 1];
     int *place = ntohl(hello->channel) == CHANNEL_LIFE ? &peer->life : &peer->data;
-    if (*place >= 0 && known)
+    if (*place >= 0)
         die("two processes say that they are rank %u; if another run uses port %s too, set "
             "$MASTER_PORT",
             rank, launch->port);
-    return *place < 0 ? place : NULL;
+    return place;
 }
 
 /* A caller has sent all: true if it is one of this run's. */
@@ -213,12 +208,11 @@ static bool admit(struct rendezvous *rendezvous, struct listener *listener, stru
 {
     unsigned char proof[PROOF_SIZE];
     proof_make('1', &caller->seen, sizeof caller->seen, proof);
-    bool proven = proof_equal(proof, caller->proof);
-    int *place = proven ? place_of(rendezvous, launch, listener, &caller->seen.hello) : NULL;
-    if (!place) {
+    if (!proof_equal(proof, caller->proof)) {
         drop(listener, caller);
         return false;
     }
+    int *place = place_of(rendezvous, launch, &caller->seen.hello);
     fcntl(caller->fd, F_SETFL, 0); /* blocking again */
     set_timeout(caller->fd, HELLO_SECONDS);
     *place = caller->fd;
@@ -269,7 +263,7 @@ static unsigned serve(struct rendezvous *rendezvous, struct listener *listener,
         struct caller *caller = &listener->caller[i];
         if (caller->fd < 0 || !poll_for[i].revents)
             continue;
-        if (!hear(listener, caller))
+        if (!hear(caller))
             drop(listener, caller);
         else if (caller->heard == sizeof caller->seen.hello + PROOF_SIZE)
             admitted += admit(rendezvous, listener, caller, launch);
@@ -282,14 +276,17 @@ static unsigned serve(struct rendezvous *rendezvous, struct listener *listener,
 /* Wait for all, then tell them that all are connected. */
 static void gather(struct rendezvous *rendezvous, const struct launch *launch, unsigned seconds)
 {
-    struct listener listener = {.fd = listen_for(launch), .local = is_local(launch)};
+    struct listener listener = {.fd = listen_for(launch)};
     double end = monotonic_seconds() + seconds, left;
     for (unsigned i = 0; i < CALLERS; i++)
         listener.caller[i].fd = -1;
-    if (!listener.local && !proof_has_secret())
-        warn("port %s is open to whoever reaches this machine; set $SEEKPIPE_RANKS_SECRET for all "
-             "ranks",
-             launch->port);
+    if (!is_local(launch) && !proof_has_secret()) {
+        char secret[PROOF_SECRET_TEXT];
+        proof_new_secret(secret);
+        warn("waiting for ranks that prove to be of this run; start the others with "
+             "SEEKPIPE_RANKS_SECRET=%s, or all with a secret of your own",
+             secret);
+    }
     for (unsigned wanted = 2 * rendezvous->peers; wanted;) {
         if ((left = end - monotonic_seconds()) < 0)
             die_missing(rendezvous, &listener, seconds);
@@ -334,8 +331,9 @@ static bool greet(int fd, const struct launch *launch, enum channel channel)
     unsigned char proof[PROOF_SIZE];
     memcpy(seen.hello.magic, magic, sizeof magic);
     proof_nonce(seen.hello.nonce);
-    if (!proof_has_secret() && is_local(launch) && !proof_same_user(fd))
-        die("port %s of this machine is another user's; set another $MASTER_PORT for all ranks",
+    if (!proof_has_secret() && !proof_same_user(fd))
+        die("port %s of this machine is another user's, or of a run with another $MASTER_ADDR; set "
+            "both to the same for all ranks of a run",
             launch->port);
     (void)!send(fd, &seen.hello, sizeof seen.hello, MSG_NOSIGNAL);
     if (recv(fd, &answer, sizeof answer, MSG_WAITALL) != (ssize_t)sizeof answer)
@@ -343,8 +341,9 @@ static bool greet(int fd, const struct launch *launch, enum channel channel)
     memcpy(seen.nonce, answer.nonce, sizeof answer.nonce);
     proof_make('0', &seen, sizeof seen, proof);
     if (!proof_equal(proof, answer.proof))
-        die("port %s is not of this run: what answers has another $SEEKPIPE_RANKS_SECRET",
-            launch->port);
+        die("port %s is not of this run: what answers has another $SEEKPIPE_RANKS_SECRET%s",
+            launch->port,
+            proof_has_secret() ? "" : "; set it to what rank 0 has, which prints one that it made");
     proof_make('1', &seen, sizeof seen, proof);
     return send(fd, proof, sizeof proof, MSG_NOSIGNAL) == (ssize_t)sizeof proof;
 }
@@ -370,6 +369,12 @@ static int call(const struct launch *launch, const struct addrinfo *address, enu
 
 static void join(struct peer *peer, const struct launch *launch, unsigned seconds)
 {
+    if (!is_local(launch) && !proof_has_secret())
+        die("rank 0 is at %s, perhaps another machine, and must see a proof that this is of its "
+            "run; "
+            "set $SEEKPIPE_RANKS_SECRET: to what rank 0 prints, or for all ranks to a secret of "
+            "your own",
+            launch->host);
     const char *host = is_local(launch) ? "127.0.0.1" : launch->host;
     struct addrinfo *address = addresses(host, launch->port);
     char all_here;

@@ -90,6 +90,17 @@ static void separate_shards(struct key *key, size_t count)
     }
 }
 
+/* Let element i of an array become the one that was at line[i]. */
+static void move(void *array, size_t size, const size_t *line, size_t count)
+{
+    char *moved = xalloc(count, size);
+    for (size_t i = 0; i < count; i++)
+        memcpy(moved + i * size, (char *)array + line[i] * size, size);
+    if (count) /* otherwise there may be no array */
+        memcpy(array, moved, count * size);
+    free(moved);
+}
+
 void model_sort(const struct model *model, struct toc *toc, void *with, size_t size)
 {
     struct key *key = xalloc(toc->count, sizeof *key);
@@ -97,19 +108,14 @@ void model_sort(const struct model *model, struct toc *toc, void *with, size_t s
         key[i] = key_of(model, toc, &toc->tensor[i], i);
     qsort(key, toc->count, sizeof *key, compare_keys);
     separate_shards(key, toc->count);
-    struct tensor *tensor = xalloc(toc->count, sizeof *tensor);
-    char *moved = xalloc(toc->count, size ? size : 1);
-    for (size_t i = 0; i < toc->count; i++) {
-        tensor[i] = toc->tensor[key[i].line];
-        if (with)
-            memcpy(moved + i * size, (char *)with + key[i].line * size, size);
-    }
-    memcpy(toc->tensor, tensor, toc->count * sizeof *tensor);
-    if (with)
-        memcpy(with, moved, toc->count * size);
+    size_t *line = xalloc(toc->count, sizeof *line);
+    for (size_t i = 0; i < toc->count; i++)
+        line[i] = key[i].line;
     free(key);
-    free(tensor);
-    free(moved);
+    move(toc->tensor, sizeof *toc->tensor, line, toc->count);
+    if (with)
+        move(with, size, line, toc->count);
+    free(line);
     free(toc->index);
     toc->index = NULL;
 }

@@ -248,7 +248,8 @@ static void read_indexed_shards(struct checkpoint *checkpoint, const char *folde
                                 const struct toc *index)
 {
     char **names = xalloc(index->shards, sizeof *names);
-    memcpy(names, index->shard, index->shards * sizeof *names);
+    for (size_t i = 0; i < index->shards; i++)
+        names[i] = index->shard[i];
     qsort(names, index->shards, sizeof *names, by_name);
     for (size_t i = 0; i < index->shards; i++) {
         char *path = xprintf("%s/%s", folder, names[i]);

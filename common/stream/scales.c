@@ -66,26 +66,13 @@ struct ts_held *scales_hold(const struct weight *w, struct ts_in *in)
     return held;
 }
 
-static void keep_block_scale(struct scales *scales, const struct weight *w,
-                             const struct tensor *tensor, void *raw)
-{
-    size_t n = (size_t)(tensor->size / dtype_size(tensor->dtype));
-    scales->raw = raw;
-    scales->cols = tensor->rank == 2 ? tensor->dim[1] : 1;
-    if (w->format == FORMAT_FP8) {
-        scales->fp8 = xalloc(n, sizeof *scales->fp8);
-        for (size_t i = 0; i < n; i++)
-            scales->fp8[i] = (float)dtype_value(tensor->dtype, raw, i);
-    }
-}
-
 void scales_keep(struct scales *scales, const struct weight *w, struct ts_in *in, uint32_t line,
                  void *raw)
 {
     const struct tensor *tensor = &ts_toc(in)->tensor[line];
     scales_check(w, in, line, 0, raw, (size_t)tensor->size);
     if (line == w->scale) {
-        keep_block_scale(scales, w, tensor, raw);
+        scales_set(scales, w, tensor, raw);
         return;
     }
     if (line == w->scale_2)

@@ -100,6 +100,12 @@ static bool label_valid(const char *label)
     return length > 0 && length <= 255 && text_is_line(label) && !strchr(label, '@');
 }
 
+bool source_path_valid(const char *path)
+{
+    bool is_text = utf8_valid(path, strlen(path)) == strlen(path); /* else see sources_to_json() */
+    return !is_text || text_is_line(path);
+}
+
 size_t sources_add(struct sources *sources, const char *label, const char *path)
 {
     struct stat status;
@@ -108,8 +114,7 @@ size_t sources_add(struct sources *sources, const char *label, const char *path)
         die_errno("%s", path);
     if (!S_ISREG(status.st_mode))
         die("%s: not a regular file; is this a checkpoint?", path);
-    bool is_text = utf8_valid(real, strlen(real)) == strlen(real); /* else see sources_to_json() */
-    if (!label_valid(label) || (is_text && !text_is_line(real)))
+    if (!label_valid(label) || !source_path_valid(real))
         die("%s: a stream cannot refer to a file of this name (over 255 bytes, '@' or a control "
             "character in it); rename it",
             printable(real));

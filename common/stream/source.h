@@ -36,6 +36,10 @@ struct sources {
 
 void sources_free(struct sources *sources);
 
+/* True if a stream can refer to files at this absolute path: in UTF-8, it has no control character
+ * or another that is not plain (text.h). */
+bool source_path_valid(const char *path);
+
 /* Add the file at `path` under `label`: resolve links, record size and mtime. Returns its index. A
  * file that is not regular or cannot be read ends the process. */
 size_t sources_add(struct sources *sources, const char *label, const char *path);

@@ -89,10 +89,28 @@ json_t *formats_totals(const struct toc *toc)
     return totals;
 }
 
+void scales_set(struct scales *scales, const struct weight *w, const struct tensor *scale,
+                void *raw)
+{
+    size_t n = (size_t)(scale->size / dtype_size(scale->dtype));
+    scales->raw = raw;
+    scales->cols = scale->rank == 2 ? scale->dim[1] : 1;
+    if (w->format != FORMAT_FP8)
+        return;
+    if (scale->dtype == DTYPE_F32) {
+        scales->fp8 = raw;
+        return;
+    }
+    scales->fp8 = xalloc(n, sizeof *scales->fp8);
+    for (size_t i = 0; i < n; i++)
+        scales->fp8[i] = (float)dtype_value(scale->dtype, raw, i);
+}
+
 void scales_free(struct scales *scales)
 {
+    if ((void *)scales->fp8 != scales->raw)
+        free(scales->fp8);
     free(scales->raw);
-    free(scales->fp8);
     *scales = (struct scales){0};
 }
 

@@ -69,10 +69,14 @@ char *weight_module(const struct tensor *tensor, char *module);
 /* The scales of one matrix in memory; stream/scales.h reads them, scales_free() frees them. */
 struct scales {
     void *raw;     /* X.scale as stored */
-    float *fp8;    /* FP8: X.scale as F32 */
+    float *fp8;    /* FP8: X.scale as F32; raw itself if it is stored so */
     float scale_2; /* NVFP4 */
     uint64_t cols; /* of raw and fp8 */
 };
+
+/* Take over X.scale's bytes, from malloc(), of the tensor `scale`. */
+void scales_set(struct scales *scales, const struct weight *w, const struct tensor *scale,
+                void *raw);
 void scales_free(struct scales *scales);
 
 /* Rows first … first + rows - 1 as BF16. raw: their bytes as stored; out: rows * cols values.

@@ -114,15 +114,9 @@ static void take_source_scales(struct against *against, const struct weight *w,
     if (w->scale == WEIGHT_NONE)
         return;
     const struct tensor *tensor = &against->source->toc->tensor[w->scale];
-    scales->raw = xalloc((size_t)tensor->size, 1);
-    scales->cols = tensor->rank == 2 ? tensor->dim[1] : 1;
-    read_source(against, w->scale, 0, scales->raw, (size_t)tensor->size);
-    if (w->format != FORMAT_FP8)
-        return;
-    size_t count = (size_t)(tensor->size / dtype_size(tensor->dtype));
-    scales->fp8 = xalloc(count, sizeof *scales->fp8);
-    for (size_t i = 0; i < count; i++)
-        scales->fp8[i] = (float)dtype_value(tensor->dtype, scales->raw, i);
+    void *raw = xalloc((size_t)tensor->size, 1);
+    read_source(against, w->scale, 0, raw, (size_t)tensor->size);
+    scales_set(scales, w, tensor, raw);
 }
 
 static void take_own_scales(struct against *against, const struct nvfp4 *matrix,

@@ -231,6 +231,10 @@ void output_dir_name(struct output_dir *output, const char *path)
     if (!output->parent)
         die_errno("%s: the folder to write into", above);
     output->path = xprintf("%s/%s", strcmp(output->parent, "/") ? output->parent : "", base);
+    if (!source_path_valid(output->path))
+        die("%s: a control character in its path: no program here could read what is in it; choose "
+            "another folder",
+            output->path);
     free(above);
     free(clean);
     if (exists && !S_ISDIR(status.st_mode))

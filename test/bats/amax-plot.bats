@@ -130,7 +130,7 @@ TEXT
 @test "gnuplot is not here: what to install" {
     calibration "$T/amax.ts"
     mkdir "$T/path"
-    for program in bash basename dirname readlink; do ln -s "$(command -v $program)" "$T/path"; done
+    for program in bash basename dirname readlink mktemp rm; do ln -s "$(command -v $program)" "$T/path"; done
     PATH=$T/path run bash pipelines/amax-plot -o "$T/amax.png" "$T/amax.ts"
     [ "$status" -eq 1 ]
     [[ $output == *gnuplot-nox* ]]

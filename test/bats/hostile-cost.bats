@@ -76,6 +76,68 @@ empty_expert() {
     refused 'no sample in it' st-tokenize --tokenizer "$NANO" --decode "$T/ids.safetensors"
 }
 
+@test "fp8-pack: matrices of 2^40 rows or columns and no element" {
+    n=$((1 << 40)) name=model.layers.0.self_attn.q_a_proj
+    mkdir "$T/v3"
+    echo '{"model_type":"deepseek_v3","num_hidden_layers":1}' >"$T/v3/config.json"
+    echo '{"name":"x","formats":{"model.layers.*.self_attn.q_a_proj":"FP8-per-tensor","*":"BF16"},
+        "producer":{"name":"x","version":"1"},"kv_cache_quant_algo":null,"exclude_modules":null}' >"$T/v3/recipe.json"
+    safetensors "$T/amax.safetensors" "{\"$name.input_quantizer._amax\":{\"dtype\":\"F32\",\"shape\":[],\"data_offsets\":[0,4]}}" '\x00\x00\x80\x3f'
+    for shape in "$n,0" "0,$n"; do
+        safetensors "$T/v3/a.safetensors" "{\"$name.weight\":{\"dtype\":\"BF16\",\"shape\":[$shape],\"data_offsets\":[0,0]}}"
+        quick fp8-pack -q --recipe "$T/v3/recipe.json" --amax "$T/amax.safetensors" "$T/v3/a.safetensors"
+        [ "$(st-ls --tsv "$T/out.ts" | awk -F'\t' '$2 == "F8_E4M3" { print $3 }')" = "[$shape]" ]
+    done
+}
+
+@test "every program takes such a stream, or refuses it, at once" {
+    n=$((1 << 40))
+    mkdir "$T/v4"
+    cp "$NANO/config.json" "$T/v4"
+    dump "$T/amax.safetensors" 1 1
+    random_ids "$T/ids.safetensors" 1 8
+    safetensors "$T/v4/a.safetensors" "{\"layers.0.attn.wq_a.weight\":{\"dtype\":\"F8_E4M3\",\"shape\":[$n,0],\"data_offsets\":[0,0]}
+,\"layers.0.attn.wq_a.scale\":{\"dtype\":\"F8_E8M0\",\"shape\":[$((n / 128)),0],\"data_offsets\":[0,0]}
+,\"layers.0.ffn.gate.weight\":{\"dtype\":\"BF16\",\"shape\":[0,$n],\"data_offsets\":[0,0]}
+,\"model.x\":{\"dtype\":\"U8\",\"shape\":[$n,0,$n],\"data_offsets\":[0,0]}}"
+    st-read "$T/v4/a.safetensors" >"$T/a.ts"
+    st-read --inline "$T/v4/a.safetensors" >"$T/inline.ts"
+    quick st-write -q --partial "$T/written" "$T/a.ts"
+    for program in "$BIN"/*; do
+        [ -f "$program" ] || continue
+        name=${program##*/} refusal='nothing, if that is not here'
+        case $name in
+        pt-read) continue ;; # reads no stream
+        st-read) runs=('st-read --inline INPUT' 'st-read --part 1/2 INPUT' 'st-read --layers 0-0 INPUT') ;;
+        st-ls) runs=('st-ls INPUT' 'st-ls -l INPUT' 'st-ls --json INPUT') ;;
+        st-stat) runs=('st-stat INPUT' 'st-stat --hist INPUT' 'st-stat --json INPUT') ;;
+        st-sum) runs=('st-sum INPUT' 'st-sum --each INPUT') ;;
+        st-cmp) runs=("st-cmp INPUT $T/written" "st-cmp --values $T/inline.ts INPUT") ;;
+        st-grep) runs=('st-grep weight INPUT' 'st-grep -V gate INPUT') ;;
+        st-write) runs=("st-write -n --partial $T/x INPUT" "st-write -q --overwrite --verify --partial $T/again INPUT") ;;
+        st-verify) runs=("st-verify $T/written" "st-verify --values --source $T/v4 $T/written") refusal=faults ;;
+        fp8-dequant | mxfp4-unpack | nvfp4-unpack) runs=("$name INPUT") ;;
+        nvfp4-cast | nvfp4-pack) runs=("$name --amax $T/amax.safetensors INPUT") refusal='nothing to convert' ;;
+        fp8-pack) runs=("fp8-pack --recipe experts --amax $T/amax.safetensors INPUT") ;;
+        amax-merge) runs=('amax-merge --fallback none INPUT' "amax-merge --fallback none --model INPUT $T/amax.safetensors")
+            refusal='wanted an amax|nothing to convert' ;;
+        amax-calib | st-eval) runs=("$name --tokens $T/ids.safetensors INPUT") refusal='no config\.json|is missing' ;;
+        st-tokenize) runs=("st-tokenize --tokenizer $NANO --decode INPUT") refusal='no tensor input_ids' ;;
+        st-reshard) runs=('st-reshard -n 2 INPUT' 'st-reshard -r INPUT') refusal='model-parallel|no such tensor|ranks' ;;
+        *) echo "$name: is not tried here" && return 1 ;;
+        esac
+        for run in "${runs[@]}"; do
+            for input in "$T/a.ts" "$T/inline.ts" "$T/v4/a.safetensors"; do
+                status=0
+                # shellcheck disable=SC2086 # words
+                (ulimit -t 10 && exec timeout 300 ${run//INPUT/$input}) >"$T/out" 2>"$T/said" || status=$?
+                echo "$run: exit $status; $(head -c 300 "$T/said")"
+                [ $status = 0 ] || { [ $status = 1 ] && cat "$T/out" "$T/said" | grep -Eq "$refusal"; }
+            done
+        done
+    done
+}
+
 @test "a calibration names expert 999999999, or thousands of layers" {
     # made: V4's amaxes of the names in $T/names, all 1.
     made() {
@@ -193,4 +255,111 @@ empty_expert() {
     looks=$(grep -c "$T/m/" "$T/trace")
     [ "$looks" -ge 60 ]
     [ "$looks" -le $((60 * 15)) ]
+}
+
+# ---- memory, as seekpipe(7) has it ----
+
+# took COMMAND...: set $kib to the most memory that it takes.
+took() {
+    "$BIN/test/peak" "$T/kib" "$@" >"$T/out.ts"
+    kib=$(<"$T/kib")
+}
+
+# many N NAME: as $T/in/many.safetensors, N tensors without a byte, with as short an entry in the header as there is,
+# called NAME and five digits.
+many() {
+    awk -v n="$1" -v name="$2" 'BEGIN {
+        for (i = 0; i < n; i++)
+            printf("%s\"%s%05x\":{\"dtype\":\"U8\",\"shape\":[0],\"data_offsets\":[0,0]}", i ? "," : "{", name, i)
+        print "}"
+    }' >"$T/header"
+    mkdir -p "$T/in"
+    { le64 "$(stat -c %s "$T/header")" && cat "$T/header"; } >"$T/in/many.safetensors"
+}
+
+@test "memory for many tensors: for each 300 bytes, and five times its name and its shard's" {
+    cd "$T" || return
+    BIN=$OLDPWD/$BIN
+    commands=('st-read -o x.ts in/many.safetensors' 'st-ls in/many.safetensors' 'st-stat x.ts' 'st-sum x.ts' 'st-cmp in/many.safetensors x.ts'
+        'fp8-dequant x.ts' 'nvfp4-unpack x.ts' 'st-write -q --partial out x.ts' 'st-read out')
+    measure() { # N NAME
+        many "$@"
+        for ((i = 0; i < ${#commands[@]}; i++)); do
+            # shellcheck disable=SC2086 # words
+            took ${commands[i]}
+            found[i]=$kib
+        done
+        rm -r out
+    }
+    long=$(printf 'x%.0s' {1..190})
+    measure 1 ''
+    base=("${found[@]}")
+    for names in '' "$long"; do
+        n=100000
+        [ -z "$names" ] || n=40000
+        measure "$n" "$names"
+        for ((i = 0; i < ${#commands[@]}; i++)); do
+            bound=$((base[i] + n * (300 + 5 * (${#names} + 5 + 16)) / 1024))
+            echo "${commands[i]}: $n tensors: ${found[i]} KiB of $bound, ${base[i]} without"
+            [ "${found[i]}" -le "$bound" ]
+        done
+    done
+}
+
+# scaled [NAME DTYPE SHAPE SIZE]...: as $T/s.ts, tensors without a byte on disk that is not 0.
+scaled() {
+    local header='' at=0 size
+    while [ $# -gt 0 ]; do
+        size=$4
+        header+="${header:+,}\"$1\":{\"dtype\":\"$2\",\"shape\":[$3],\"data_offsets\":[$at,$((at + size))]}"
+        at=$((at + size))
+        shift 4
+    done
+    safetensors "$T/v4/a.safetensors" "{$header}"
+    truncate -s "+$at" "$T/v4/a.safetensors"
+    st-read --allow-zeros -o "$T/s.ts" "$T/v4/a.safetensors"
+}
+
+# made FORMAT ROWS: matrices of these rows, each of which has 256 bytes of scales.
+made() {
+    local r=$2 w experts=()
+    case $1 in
+    mxfp4) scaled m.scale F8_E8M0 "$r,256" $((r * 256)) m.weight I8 "$r,4096" $((r * 4096)) ;;
+    nvfp4) scaled m.weight_scale_2 F32 '' 4 m.weight_scale F8_E4M3 "$r,256" $((r * 256)) m.weight U8 "$r,2048" $((r * 2048)) ;;
+    e8m0) scaled m.scale F8_E8M0 "$r,256" $((r * 256)) m.weight F8_E4M3 "$r,8192" $((r * 8192)) ;;
+    f32) scaled m.weight_scale_inv F32 "$r,64" $((r * 256)) m.weight F8_E4M3 "$r,2048" $((r * 2048)) ;;
+    experts)
+        for w in 1 2 3; do
+            experts+=("layers.0.ffn.experts.0.w$w.scale" F8_E8M0 "$r,256" $((r * 256)) "layers.0.ffn.experts.0.w$w.weight" I8 "$r,4096" $((r * 4096)))
+        done
+        scaled "${experts[@]}" ;;
+    esac
+}
+
+@test "memory for large scales: of the matrices at work, once; five times for E8M0 of FP8" {
+    mkdir "$T/v4"
+    cp "$NANO/config.json" "$T/v4"
+    dump "$T/amax.safetensors" 1 1
+    # TIMES FORMAT COMMAND: the second measurement has 4 MiB of scales more in each matrix.
+    while read -r times format command; do
+        less=4096
+        [ "$format" != experts ] || less=16384 # what a band takes is the same then
+        for rows in $less $((less + 16384)); do
+            made "$format" "$rows"
+            # shellcheck disable=SC2086 # words
+            took $command "$T/s.ts"
+            [ "$rows" != $less ] || small=$kib
+        done
+        echo "$command, $format: $kib KiB, $small with less"
+        [ "$kib" -le $((small + times * 4096 + 512)) ]
+    done <<COMMANDS
+1 mxfp4 mxfp4-unpack
+1 nvfp4 nvfp4-unpack
+5 e8m0 fp8-dequant
+1 f32 fp8-dequant
+0 mxfp4 fp8-dequant
+0 mxfp4 st-stat
+2 experts nvfp4-cast -q --amax $T/amax.safetensors
+3 experts nvfp4-pack -q --amax $T/amax.safetensors
+COMMANDS
 }

@@ -332,6 +332,44 @@ fixed() {
     done
 }
 
+# unread COMMAND: it succeeds, and puts $T/out in place, where standard output or error is full, or nobody reads it.
+unread() {
+    local where
+    for where in '>/dev/full' '2>/dev/full' '>/dev/full 2>&1' '>&4 4>&-' '2>&4 4>&-' '>&4 2>&4 4>&-'; do
+        rm -rf "$T/out"
+        { bash -o pipefail -c "$1 $where" 2>"$T/said" && echo 0 >"$T/status" || echo 1 >"$T/status"; } 4> >(head -c 1 >/dev/null)
+        cat "$T/said"
+        [ "$(cat "$T/status")" = 0 ]
+        [ -e "$T/out/config.json" ]
+    done
+}
+
+@test "a report that cannot be printed: the checkpoint is in place, and the exit status says so" {
+    [ -c /dev/full ] || skip "no /dev/full"
+    unread "st-read '$src' | st-write --json '$T/out'"
+    rm -r "$T/out"
+    st-read "$src" | st-write -q --json "$T/out" 2>"$T/said" >/dev/full
+    grep -qx "st-write: $T/out: is in place, but standard output did not take .*: No space left on device" "$T/said"
+    st-write --json "$T/out" "$T/a.ts" >/dev/full # complete already
+    unread "st-reshard -n 1 '$src' | st-write '$T/out'"
+    unread "for i in 1 2; do st-read --part \$i/2 '$src' | st-write --json --part '$T/out' || exit; done >/dev/null 2>&1; st-write --join --json '$T/out'"
+    # Before the work, and what a plan or a question is for, is an error.
+    run bash -c "st-write --state '$T/out' >/dev/full"
+    [ "$status" -eq 1 ]
+}
+
+@test "pipelines whose summary or results cannot be printed" {
+    [ -c /dev/full ] || skip "no /dev/full"
+    unread "pipelines/v4-bf16 '$src' '$T/out'"
+    pipelines/v4-bf16 "$src" "$T/out" 2>/dev/full # complete already
+    unread "pipelines/v4-experts --input-scale 1 '$src' '$T/out'"
+    pipelines/v4-experts --input-scale 1 "$src" "$T/out" 2>/dev/full
+    rm -r "$T/out"
+    pipelines/v4-experts -q --input-scale 1 --samples 1 --length 8 --eval test/data/text/eval.jsonl "$src" "$T/out" >/dev/full 2>"$T/said"
+    grep -qx "v4-experts: $T/out is in place, but standard output did not take what --eval found:" "$T/said"
+    grep -q '^source: mean nll' "$T/said"
+}
+
 # refused_early STATUS PATTERN COMMAND...: ends with that exit status before it reads its input, and creates nothing.
 refused_early() {
     local before
@@ -400,6 +438,43 @@ refused_early() {
     refused 'parent: cannot write into it: Permission denied' \
         "${unprivileged[@]}" amax-calib -n --tokens x --resume "$T/parent" "$src"
     "${unprivileged[@]}" st-ls -o "$T/parent/out/new" "$src"
+}
+
+@test "outputs that permissions do not tell of: a filesystem that takes no files, another user's file" {
+    random_ids "$T/tokens.safetensors" 1 8
+    experts=(pipelines/v4-experts --samples 1 --length 8 --calib "$T/none.jsonl" "$T/none" "$T/out")
+    ln -s /proc/sys/kernel/hostname "$T/link"
+    refused 'hostname: cannot write into its folder, /proc/sys/kernel: ' st-ls -o "$T/link" "$src"
+    run "${experts[@]}" --save-amax "$T/link"
+    [[ $output == *'its folder is not there or not writable'* ]]
+    for plan in '' -n; do
+        # shellcheck disable=SC2086 # nothing, or a word
+        for command in "st-ls -o" "amax-calib --tokens $T/tokens.safetensors -o" "amax-calib --tokens $T/none --resume"; do
+            refused '/proc/seekpipe: cannot write into its folder, /proc: ' $command /proc/seekpipe $plan "$src"
+        done
+        for option in --save-amax --summary; do
+            # shellcheck disable=SC2086
+            run "${experts[@]}" $plan $option /proc/seekpipe
+            [ "$status" -eq 2 ]
+            [[ $output == "v4-experts: $option: /proc/seekpipe: its folder is not there or not writable"* ]]
+        done
+    done
+    # Where a file belongs to another user, and so does the folder, in which everybody keeps his own.
+    [ "$(id -u)" = 0 ] || skip 'only root can give files to others'
+    fixed
+    chmod 1777 "$T/parent"
+    echo theirs >"$T/parent/file"
+    chown 1 "$T/parent/file" "$T/parent"
+    chmod 666 "$T/parent/file"
+    refused 'file: belongs to another user, and only they may replace it' "${unprivileged[@]}" st-ls -o "$T/parent/file" "$src"
+    run "${unprivileged[@]}" "${experts[@]}" --save-amax "$T/parent/file"
+    [ "$status" -eq 2 ]
+    [[ $output == *'belongs to another user, and only they may replace it'* ]]
+    "${unprivileged[@]}" st-ls -o "$T/parent/new" "$src"
+    "${unprivileged[@]}" st-ls -o "$T/parent/new" "$src"
+    mknod -m 644 "$T/device" c 1 3
+    refused 'device: Permission denied' "${unprivileged[@]}" amax-calib -n --tokens "$T/none" -o "$T/device" "$src"
+    [ "$(cat "$T/parent/file")" = theirs ]
 }
 
 @test "two outputs are two files, and no input" {

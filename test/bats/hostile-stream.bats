@@ -726,4 +726,25 @@ counted() {
     cp -r "$NANO" "$T/late"
     touch -d '@20000000000' "$T/late/model-00001-of-00003.safetensors"
     pipeline "st-read '$T/late' | st-sum" | diff - <(st-sum "$NANO")
+    # Nor before 1677.
+    touch -d '@-20000000000' "$T/late/model-00001-of-00003.safetensors"
+    pipeline "st-read '$T/late' | st-sum" | diff - <(st-sum "$NANO")
+    # A recipe's and a journal's numbers.
+    [ "$(st-stat --json "$T/a.ts" | jq -c 'select(.name == "c").shape | map(. > 9e18)')" = "[true,false]" ]
+    mkdir "$T/out2.partial"
+    printf 'seekpipe-journal 4294967297 %064d 0\n' 0 >"$T/out2.partial/.journal"
+    refused 'out2\.partial.*' st-write "$T/out2" <(st-read "$NANO")
+}
+
+@test "nothing at all: a stream without tensors, a table without lines" {
+    : >"$T/none"
+    toc='' end='{"tensors":0,"bytes":0,"plan":false,"counts":[]}'
+    stream begin finish
+    for command in st-ls st-sum 'st-sum --each' st-stat "st-cmp $T/a.ts" "st-cmp --values $T/a.ts" fp8-dequant mxfp4-unpack nvfp4-unpack \
+        'amax-merge --fallback none'; do
+        # shellcheck disable=SC2086 # words
+        timeout 20 $command "$T/a.ts" >"$T/found"
+    done
+    refused 'holds no tensor' st-write --partial "$T/out" "$T/a.ts"
+    refused 'no sample in it' st-tokenize --tokenizer "$NANO" --pack --no-bos --length 4 "$T/none"
 }

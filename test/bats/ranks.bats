@@ -245,7 +245,7 @@ two_machines() {
         ip -n "$net.$r" addr add "10.9.0.$((r + 1))/24" dev cable
         ip -n "$net.$r" link set cable up
     done
-    export MASTER_ADDR=10.9.0.1
+    export MASTER_ADDR=10.9.0.1 SEEKPIPE_RANKS_SECRET=cable
 } 2>/dev/null
 
 @test "two machines find what one finds; cut off from each other, both end" {
@@ -349,4 +349,36 @@ greeting() {
     ended 0 1
     [ "$codes" = '0 0' ]
     "${calib[@]}" -q "$NANO" | cmp - "$T/a.ts"
+}
+
+@test "no secret where ranks may be on several machines: rank 0 makes one, and waits for ranks that have it" {
+    # 0.0.0.0 is this machine, which a rank cannot know.
+    for none in unset empty; do
+        [ $none = unset ] || export SEEKPIPE_RANKS_SECRET=
+        MASTER_ADDR=0.0.0.0 rank 0 2 "${calib[@]}" -q -o "$T/a.ts" "$NANO"
+        becomes grep -q 'SEEKPIPE_RANKS_SECRET=' "$T/0"
+        secret=$(sed -n 's/^amax-calib\[0\]: waiting for ranks .*SEEKPIPE_RANKS_SECRET=\([0-9a-f]\{32\}\), .*/\1/p' "$T/0")
+        [ "${#secret}" -eq 32 ]
+        [ "$secret" != "${before-}" ]
+        before=$secret
+        # Without it, one ends before it connects; so does one that takes rank 0 for one of this machine, and one
+        # with another.
+        MASTER_ADDR=0.0.0.0 rank 1 2 "${calib[@]}" -q "$NANO"
+        ended 1
+        [ "$codes" = 1 ]
+        # shellcheck disable=SC2016 # the name, not its value
+        grep -q 'rank 0 is at 0\.0\.0\.0, perhaps another machine, .*set \$SEEKPIPE_RANKS_SECRET' "$T/1"
+        rank 1 2 "${calib[@]}" -q "$NANO"
+        ended 1
+        [ "$codes" = 1 ]
+        grep -q 'or of a run with another .MASTER_ADDR' "$T/1"
+        SEEKPIPE_RANKS_SECRET=${secret%?}x MASTER_ADDR=0.0.0.0 rank 1 2 "${calib[@]}" -q "$NANO"
+        ended 1
+        [ "$codes" = 1 ]
+        SEEKPIPE_RANKS_SECRET=$secret MASTER_ADDR=0.0.0.0 rank 1 2 "${calib[@]}" -q "$NANO"
+        ended 0 1
+        cat "$T/0" "$T/1"
+        [ "$codes" = '0 0' ]
+        "${calib[@]}" -q "$NANO" | cmp - "$T/a.ts"
+    done
 }

@@ -1,4 +1,5 @@
 # Signals to a pipeline, or to one of its stages: everything ends, nothing appears later, the same command goes on.
+# shellcheck disable=SC2016,SC2030,SC2031 # for another shell; each test is a subshell
 load common
 
 PATH=$PWD/pipelines:$PATH
@@ -49,7 +50,6 @@ signalled() {
 @test "TERM, HUP and INT to the script alone" {
     "${run[@]}"
     mv "$T/out" "$T/whole"
-    # shellcheck disable=SC2016 # for another shell
     instead st-write "echo \$\$ >'$T/at'; sleep 0.5"
     for signal in TERM HUP INT; do
         signalled "$signal" "${run[@]}"
@@ -62,7 +62,6 @@ signalled() {
 }
 
 @test "the same with --jobs, in v4-bf16, and in a calibration, which leaves no empty folder" {
-    # shellcheck disable=SC2016
     wait='echo $$ >"$T/at"; sleep 0.5'
     export T
     instead st-write "$wait"
@@ -104,7 +103,6 @@ signalled() {
 }
 
 @test "a script whose process is killed: its stages end, too" {
-    # shellcheck disable=SC2016
     for program in st-write amax-merge; do
         instead $program 'kill -KILL "$PPID"; sleep 1'
         for jobs in 1 2; do
@@ -118,9 +116,7 @@ signalled() {
         done
         as_before $program
     done
-    # shellcheck disable=SC2016
     # The whole group's first process.
-    # shellcheck disable=SC2016
     instead st-write 'kill -KILL "$(ps -o pgid= -p $$ | tr -d " ")"; sleep 1'
     run "${run[@]}"
     [ "$status" -eq 137 ]
@@ -129,8 +125,60 @@ signalled() {
     [ ! -e "$T/out" ]
 }
 
+# gone PID...: none of them runs.
+gone() {
+    local pid
+    for pid; do
+        if [[ $(ps -o stat= -p "$pid") == [^Z]* ]]; then ps -o pid,stat,args -p "$pid" && return 1; fi
+    done
+}
+
+@test "KILL to the script alone, or to all of its shells at once: stages end, parts in the background, too" {
+    # Some stages wait for their input, some have not begun.
+    instead st-write 'echo $$ >>"$T/at"; sleep 1'
+    instead nvfp4-cast 'echo $$ >>"$T/at"; exec 9<>"$T/never"; exec <&9'
+    instead amax-calib 'echo $$ >>"$T/at"; sleep 1'
+    mkfifo "$T/never"
+    export T
+    calib=(v4-experts -q --samples 1 --length 8 --calib test/data/text/eval.jsonl "$NANO" "$T/calibrated")
+    for shells in script all; do
+        for command in "${run[*]}" "${run[*]} --jobs 2" "${calib[*]}"; do
+            wanted=2
+            case $command in *--jobs*) wanted=4 ;; *--calib*) wanted=1 ;; esac
+            rm -f "$T/at"
+            # shellcheck disable=SC2086 # words
+            $command >"$T/said" 2>&1 3>&- &
+            pid=$!
+            for ((i = 0; i < 300; i++)); do
+                [ ! -e "$T/at" ] || [ "$(wc -l <"$T/at")" -lt $wanted ] || break
+                sleep 0.05
+            done
+            mapfile -t stages <"$T/at"
+            [ ${#stages[@]} -eq $wanted ]
+            group=$(ps -o pgid= -p "${stages[0]}" | tr -d ' ')
+            others=()
+            [ $shells = script ] ||
+                mapfile -t others < <(ps -e -o pid=,pgid=,comm= | awk -v group="$group" '$2 == group && $3 == "bash" { print $1 }')
+            kill -KILL "$pid" "${others[@]}" 2>/dev/null || true # some end as soon as others do
+            wait "$pid" || true
+            sleep 2
+            gone "${stages[@]}" "${others[@]}"
+            [ ! -e "$T/out" ]
+            [ ! -e "$T/calibrated" ]
+            [ -z "$(find "$T" -name '.journal' -exec grep -l '^whole' {} +)" ]
+            rm -rf "$T/out.partial" "$T/calibrated.calib"
+        done
+    done
+}
+
+@test "the leader of a script is killed before the script begins" {
+    SEEKPIPE_LEADER=1:0 run "${run[@]}"
+    [ "$status" -ne 0 ]
+    [ -z "$output" ]
+    [ ! -e "$T/out" ]
+}
+
 @test "Ctrl-Z stops the script and all its stages, and CONT lets them go on" {
-    # shellcheck disable=SC2016
     instead st-write 'echo $$ >"$T/at"; sleep 0.5'
     export T
     states() { # of all processes of the script

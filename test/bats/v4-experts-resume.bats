@@ -168,6 +168,29 @@ with_zeros() {
     done
 }
 
+# spoil_last STREAM...: another bit in each one's last tensor.
+spoil_last() {
+    local file name at byte
+    for file; do
+        name=$(tar tf "$file" | tail -n 2 | head -n 1)
+        at=$(($(grep -abo "$name" "$file" | tail -n 1 | cut -d: -f1) + 512))
+        byte=$((16#$(xxd -s $at -l 1 -p "$file") ^ 1))
+        # shellcheck disable=SC2059 # a byte
+        printf "$(printf '\\x%02x' $byte)" | dd of="$file" bs=1 seek=$at conv=notrunc status=none
+    done
+}
+
+@test "moments that were changed between a run and the one that continues it" {
+    run+=(-q --recipe full --scale-search hessian)
+    killed st-write openat 20
+    spoil_last "$T"/out.calib/moments/*.ts
+    run "${run[@]}" "$NANO" "$T/out"
+    echo "$output"
+    [ "$status" -eq 1 ]
+    [[ $output == *'/out.calib/moments/layers.'*'.ts: .end: the stream'"'"'s digest is another: '* ]]
+    [ ! -e "$T/out" ]
+}
+
 @test "the source's evaluation is kept, and not computed again; with another text it is" {
     own=(-q --amax "$NANO_AMAX" --samples 2 --length 20)
     v4-experts "${own[@]}" --eval "$text/eval.jsonl" "$NANO" "$T/whole" >"$T/wanted"
@@ -189,6 +212,16 @@ SH
     [ "$(grep -c -- '--save .*out.calib/source-.*ckpt$' "$T/runs")" -eq 2 ]
     ln -sf "$PWD/$BIN/st-write" "$T/bin/st-write"
     : >"$T/runs"
+    # All that is kept carries a digest: what was changed meanwhile is not taken, and the result not evaluated first.
+    [ "$(find "$T/out.calib" -type f ! -name 'source-*.ts' | wc -l)" -eq 0 ]
+    cp -r "$T/out.calib" "$T/good"
+    spoil_last "$T"/out.calib/source-*.ts
+    run v4-experts "${own[@]}" --eval "$text/eval.jsonl" "$NANO" "$T/out"
+    echo "$output"
+    [ "$status" -eq 1 ]
+    [[ $output == *'st-sum: '*"/out.calib/source-"*'.ts: .end: the stream'"'"'s digest is another: '*'v4-experts: st-sum failed (exit 1); '* ]]
+    [ "$(grep -c -- '--save' "$T/runs")" -eq 0 ]
+    cp "$T"/good/* "$T/out.calib"
     v4-experts "${own[@]}" --eval "$text/eval.jsonl" "$NANO" "$T/out" >"$T/found"
     diff "$T/wanted" "$T/found"
     [ "$(grep -c -- '--save .*out.calib/source-' "$T/runs")" -eq 0 ]

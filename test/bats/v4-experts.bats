@@ -586,9 +586,9 @@ flip() {
     for program in "v4-experts --input-scale 1" v4-bf16; do
         for folders in "-x $T/out" "$NANO -x"; do
             # shellcheck disable=SC2086 # lists
-            run $program -- $folders
+            run $program ${folders//-x/-}
             [ "$status" -eq 2 ]
-            [[ $output == *'looks like an option'* ]]
+            [[ $output == *': - is no name here; a file of that name is ./-'* ]]
         done
     done
 }
