@@ -1,4 +1,5 @@
-/* The calibration that amax-calib --resume keeps: what is recorded so far, and the hidden states. */
+/* The calibration that amax-calib --resume keeps: what is recorded so far, and the hidden states.
+ */
 #include "forward/resume.h"
 
 #include <fcntl.h>

@@ -36,7 +36,8 @@ const char *__asan_default_options(void);
 const char *__asan_default_options(void)
 /* NOLINTEND(bugprone-reserved-identifier,cert-dcl37-c,cert-dcl51-cpp) */
 {
-    return "quarantine_size_mb=8:malloc_context_size=0:clear_shadow_mmap_threshold=16777216";
+    return "quarantine_size_mb=1:thread_local_quarantine_size_kb=64:malloc_context_size=0:"
+           "clear_shadow_mmap_threshold=16777216";
 }
 
 _Noreturn void fuzz_fail(const char *what)

@@ -64,7 +64,8 @@ static void talk_to_rank_0(struct input *input)
     if (state != HELLO_ALL)
         return;
     complete(&heard);
-    fuzz_must(hello_is_answered(&heard.seen.hello, &answer, proof), "an answer that proves nothing");
+    fuzz_must(hello_is_answered(&heard.seen.hello, &answer, proof),
+              "an answer that proves nothing");
     fuzz_must(hello_is_proven(&heard) == proof_equal(proof, heard.proof), "a proof of two minds");
     if (hello_is_of(&heard.seen.hello, RANKS, &rank, &channel))
         fuzz_must(rank && rank < RANKS, "a rank that is not there");
@@ -119,10 +120,17 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         return 0;
     setenv("SEEKPIPE_RANKS_SECRET", "secret", 0);
     switch (*data % LISTENERS) {
-    case TO_RANK_0: talk_to_rank_0(&input); break;
-    case TO_OTHER: talk_to_other(&input); break;
-    case MESSAGES: receive(&input); break;
-    default: live(&input);
+    case TO_RANK_0:
+        talk_to_rank_0(&input);
+        break;
+    case TO_OTHER:
+        talk_to_other(&input);
+        break;
+    case MESSAGES:
+        receive(&input);
+        break;
+    default:
+        live(&input);
     }
     return 0;
 }
