@@ -15,7 +15,7 @@
 static const char between[] = "\n%%\n", zeros[] = "0000000000000000";
 enum { BETWEEN = sizeof between - 1, DIGITS = sizeof zeros - 1 };
 
-enum { INPUT_MOST = 4096 };
+enum { INPUT_MOST = 3072 };
 
 static const uint8_t *input;
 static size_t input_size;
