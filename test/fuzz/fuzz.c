@@ -142,7 +142,7 @@ static void give_back(int first)
 {
     static uint32_t last[2 * EVENTS_MAX]; /* a hash table: 1 + the last event of each address */
     uint32_t mask = 1;
-    while (mask < 2 * events - 1)
+    while (mask + 1 < 2 * events)
         mask = 2 * mask + 1;
     memset(last, 0, (mask + 1) * sizeof *last);
     for (uint32_t i = 0; i < events; i++) {
