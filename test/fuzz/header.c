@@ -45,13 +45,13 @@ static void compare_records(struct ts_in *in)
 {
     json_t *entry = json_pack("{s:s, s:s, s:[s]}", "program", "st-write", "version", "0", "options",
                               "--partial");
-    json_t *record = run_record_of(in, &(struct stage){.entry = entry});
-    json_t *before = ts_file_json(in, RUN_RECORD);
-    free(run_record_difference(record, record, false));
-    if (before)
-        free(run_record_difference(before, record, true));
-    json_decref(before);
-    json_decref(record);
+    json_t *own = run_record_of(in, &(struct stage){.entry = entry});
+    json_t *noted = ts_file_json(in, RUN_RECORD);
+    free(run_record_difference(own, own, false));
+    if (noted)
+        free(run_record_difference(noted, own, true));
+    json_decref(noted);
+    json_decref(own);
     json_decref(entry);
 }
 
