@@ -50,6 +50,7 @@ void observe_begin(const struct forward *run, struct layer *layer, struct expert
         }
 }
 
+/* What the ranks add up, on rank 0. */
 struct sum {
     float *value;
     size_t count;
