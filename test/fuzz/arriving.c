@@ -1,10 +1,8 @@
 /* A run of st-write that continues a dead one: the journal's notes, and the stream that arrives,
  * which what is on disk already has to be of. */
-#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
 #include "base/die.h"
 #include "entries.h"
@@ -89,27 +87,26 @@ static void make_shard(void)
     toc_free(toc);
 }
 
-static int make_files(void)
+static void make_files(void)
 {
     static const struct timespec times[] = {{1, 0}, {1, 0}};
     static const char source[SOURCE_SIZE];
     make_shard();
     fuzz_file(SOURCE_FD, source, sizeof source);
-    int folder = open(fuzz_folder(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    fuzz_must(folder >= 0 && !futimens(SHARD_FD, times) && !futimens(SOURCE_FD, times), "no files");
-    return folder;
+    fuzz_must(!futimens(SHARD_FD, times) && !futimens(SOURCE_FD, times), "no files");
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    static int folder = -1;
-    struct output_dir output = {.path = "to", .partial = "to.partial", .journal.fd = -1};
+    static bool made;
+    struct output_dir output = {
+        .path = "to", .partial = (char *)fuzz_folder(), .folder = -1, .journal.fd = -1};
     const uint8_t *stream;
     size_t length = size, rest;
-    if (folder < 0)
-        folder = make_files();
-    output.folder = folder;
+    if (!made)
+        make_files();
+    made = true;
     data = entries_cut(data, &length, &stream, &rest);
     char *text = xalloc(length + 1, 1);
     if (length)
