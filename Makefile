@@ -58,7 +58,7 @@ $(OBJ)/common.a: $(COMMON) $(OBJ)/ld.flags
 
 define link
 	@mkdir -p $(@D)
-	$(call quiet,LD $@)$(LINK) -o $@ $(filter %.o %.a,$^) $(LDLIBS)
+	$(call quiet,LD $@)$(LINK) -o $@ $(filter %.o,$^) $(filter %.a,$^) $(LDLIBS)
 endef
 $(STAGES): $(BIN)/%: $(OBJ)/stages/%.c.o $(OBJ)/common.a
 	$(link)

@@ -134,20 +134,38 @@ static void take_states(void *context, const struct states *states)
 
 /* ---- gathering from ranks ---- */
 
-static void take_mtp(void *context, const void *data, size_t size)
+static bool take_mtp(void *context, const void *data, size_t size)
 {
     const struct mtp_loss *loss = data;
+    if (size % sizeof *loss)
+        return false;
     for (size_t i = 0; i < size / sizeof *loss; i++)
         add_mtp(context, i, loss[i]);
+    return true;
 }
 
-static void take_lengths(void *context, const void *data, size_t size)
+static bool take_lengths(void *context, const void *data, size_t size)
 {
     struct evaluation *e = context;
     size_t count = size / sizeof *e->length;
+    if (size % sizeof *e->length)
+        return false;
     e->length = xgrow(e->length, (size_t)e->samples + count, sizeof *e->length);
     memcpy(e->length + e->samples, data, size);
     e->samples += count;
+    return true;
+}
+
+/* True if each sample has its predictions, and none is left. */
+static bool lengths_fit(const struct evaluation *e)
+{
+    uint64_t left = e->predictions.count;
+    for (uint64_t s = 0; s < e->samples; s++) {
+        if (e->length[s] > left)
+            return false;
+        left -= e->length[s];
+    }
+    return !left;
 }
 
 static void gather(struct evaluation *e)
@@ -162,6 +180,9 @@ static void gather(struct evaluation *e)
     ranks_gather(ranks, length, lengths, take_lengths, e);
     ranks_gather(ranks, e->mtp, (size_t)e->mtp_layers * sizeof *e->mtp, take_mtp, e);
     predictions_gather(&e->predictions, ranks);
+    if (e->run->head && !lengths_fit(e))
+        die("the ranks' samples and predictions do not go together; do all run the same program on "
+            "the same model?");
     free(length);
 }
 

@@ -15,18 +15,14 @@
 #include <unistd.h>
 
 #include "base/die.h"
+#include "base/message.h"
 
-enum { BEATS = 6, FAREWELL_SECONDS = 2, TEXT_MOST = 512 }; /* BEATS: heartbeats per `silence` */
-
-/* The bytes of a connection. After BYTE_END comes the reason as text, up to the end. */
-enum { BYTE_LIVES = 'l', BYTE_DONE = 'd', BYTE_END = 'e' };
+enum { BEATS = 6, FAREWELL_SECONDS = 2 }; /* BEATS: heartbeats per `silence` */
 
 struct peer_state {
     double heard; /* time of the last byte */
     bool done;    /* it said goodbye, or its connection is no longer read */
-    bool ending;
-    char text[TEXT_MOST]; /* the reason, once it is ending */
-    size_t length;
+    struct signs signs;
 };
 
 struct heartbeat {
@@ -55,7 +51,7 @@ static void wait_until_read(const struct heartbeat *heartbeat)
     double end = monotonic_seconds() + FAREWELL_SECONDS;
     for (unsigned i = 0; i < heartbeat->rendezvous->peers; i++) {
         int fd = heartbeat->rendezvous->peer[i].life;
-        char bytes[TEXT_MOST];
+        char bytes[REASON_MOST];
         shutdown(fd, SHUT_WR);
         for (double left; (left = end - monotonic_seconds()) > 0;) {
             struct pollfd poll_for = {.fd = fd, .events = POLLIN};
@@ -73,7 +69,7 @@ _Noreturn void heartbeat_give_up(struct heartbeat *heartbeat, const char *format
     va_start(args, format);
     while (atomic_flag_test_and_set(&heartbeat->over))
         pause();
-    char message[TEXT_MOST] = {BYTE_END};
+    char message[REASON_MOST] = {BYTE_END};
     vsnprintf(message + 1, sizeof message - 1, format, args);
     va_end(args);
     warn("%s", message + 1);
@@ -112,21 +108,17 @@ static void listen_to(struct heartbeat *heartbeat, unsigned i)
 {
     const struct peer *peer = &heartbeat->rendezvous->peer[i];
     struct peer_state *w = &heartbeat->state[i];
-    char bytes[TEXT_MOST];
+    char bytes[REASON_MOST];
     ssize_t got = recv(peer->life, bytes, sizeof bytes, MSG_DONTWAIT);
     if (got < 0 && (errno == EAGAIN || errno == EINTR))
         return;
-    for (ssize_t j = 0; j < got; j++) {
-        if (w->ending && w->length < sizeof w->text - 1)
-            w->text[w->length++] = bytes[j];
-        w->done |= !w->ending && bytes[j] == BYTE_DONE;
-        w->ending |= bytes[j] == BYTE_END;
-    }
+    signs_take(&w->signs, bytes, got > 0 ? (size_t)got : 0);
+    w->done |= w->signs.done;
     w->heard = monotonic_seconds();
     if (got > 0)
         return;
-    if (w->ending)
-        heartbeat_give_up(heartbeat, "rank %u says: %s", peer->rank, w->text);
+    if (w->signs.ending)
+        heartbeat_give_up(heartbeat, "rank %u says: %s", peer->rank, w->signs.reason);
     if (!w->done && !heartbeat->leaving)
         heartbeat_give_up(heartbeat, "rank %u has ended; its own message says why; all ranks end",
                           peer->rank);

@@ -3,10 +3,10 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
 
 #include "base/die.h"
 #include "base/heartbeat.h"
+#include "base/message.h"
 #include "base/number.h"
 #include "base/rendezvous.h"
 
@@ -60,52 +60,39 @@ void ranks_share(const struct ranks *ranks, uint64_t total, uint64_t *first, uin
     *count = each + (rank < more);
 }
 
-/* ---- messages: their size, then their bytes ---- */
-
-static void send_all(struct ranks *ranks, const struct peer *peer, const void *data, size_t size)
-{
-    for (const char *p = data; size;) {
-        ssize_t sent = send(peer->data, p, size, MSG_NOSIGNAL);
-        if (sent < 0 && errno == EINTR)
-            continue;
-        if (sent <= 0)
-            heartbeat_lost(ranks->heartbeat, peer->rank);
-        p += sent;
-        size -= (size_t)sent;
-    }
-}
-
-static void receive_all(struct ranks *ranks, const struct peer *peer, void *data, size_t size)
-{
-    for (char *p = data; size;) {
-        ssize_t got = recv(peer->data, p, size, 0);
-        if (got < 0 && errno == EINTR)
-            continue;
-        if (got <= 0)
-            heartbeat_lost(ranks->heartbeat, peer->rank);
-        p += got;
-        size -= (size_t)got;
-    }
-}
+/* ---- messages ---- */
 
 static void send_message(struct ranks *ranks, const struct peer *peer, const void *data,
                          size_t size)
 {
-    uint64_t announced = size;
-    send_all(ranks, peer, &announced, sizeof announced);
-    send_all(ranks, peer, data, size);
+    if (!message_send(peer->data, data, size))
+        heartbeat_lost(ranks->heartbeat, peer->rank);
+}
+
+_Noreturn static void give_up(struct ranks *ranks, const struct peer *peer)
+{
+    heartbeat_give_up(ranks->heartbeat,
+                      "rank %u is at a different step; do all run the same program on the same "
+                      "model?",
+                      peer->rank);
 }
 
 static void receive_message(struct ranks *ranks, const struct peer *peer, void *data, size_t size)
 {
-    uint64_t announced;
-    receive_all(ranks, peer, &announced, sizeof announced);
-    if (announced != size)
-        heartbeat_give_up(ranks->heartbeat,
-                          "rank %u is at a different step; do all run the same program on the same "
-                          "model?",
-                          peer->rank);
-    receive_all(ranks, peer, data, size);
+    enum message message = message_receive(peer->data, data, size);
+    if (message == MESSAGE_OTHER)
+        give_up(ranks, peer);
+    if (message == MESSAGE_LOST)
+        heartbeat_lost(ranks->heartbeat, peer->rank);
+}
+
+/* A message of any size, which the caller frees. */
+static void *receive_any(struct ranks *ranks, const struct peer *peer, size_t *size)
+{
+    void *data = message_receive_any(peer->data, size);
+    if (!data)
+        heartbeat_lost(ranks->heartbeat, peer->rank);
+    return data;
 }
 
 /* ---- collective operations ---- */
@@ -166,19 +153,8 @@ void ranks_sum(struct ranks *ranks, uint64_t *value, size_t count)
     reduce(ranks, value, count, sizeof *value, sum);
 }
 
-/* Receive a message of any size, which the caller frees. */
-static void *receive_any(struct ranks *ranks, const struct peer *peer, size_t *size)
-{
-    uint64_t announced;
-    receive_all(ranks, peer, &announced, sizeof announced);
-    void *data = xalloc((size_t)announced, 1);
-    receive_all(ranks, peer, data, (size_t)announced);
-    *size = (size_t)announced;
-    return data;
-}
-
 void ranks_gather(struct ranks *ranks, const void *data, size_t size,
-                  void (*receive)(void *context, const void *data, size_t size), void *context)
+                  bool (*receive)(void *context, const void *data, size_t size), void *context)
 {
     for (unsigned i = 0; ranks && i < ranks->rendezvous.peers; i++) {
         const struct peer *peer = &ranks->rendezvous.peer[i];
@@ -188,7 +164,8 @@ void ranks_gather(struct ranks *ranks, const void *data, size_t size,
         }
         size_t other_size;
         void *other = receive_any(ranks, peer, &other_size);
-        receive(context, other, other_size);
+        if (!receive(context, other, other_size))
+            give_up(ranks, peer);
         free(other);
     }
 }

@@ -14,6 +14,7 @@
 #ifndef RANKS_H
 #define RANKS_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -48,9 +49,9 @@ void ranks_sum(struct ranks *ranks, uint64_t *value, size_t count);
 void ranks_broadcast(struct ranks *ranks, void *data, size_t size);
 
 /* Send every rank's data to rank 0, which calls `receive` with each other rank's data, in the order
- * of ranks. */
+ * of ranks. If that returns false, this is not what the others should have sent, and all end. */
 void ranks_gather(struct ranks *ranks, const void *data, size_t size,
-                  void (*receive)(void *context, const void *data, size_t size), void *context);
+                  bool (*receive)(void *context, const void *data, size_t size), void *context);
 
 /* Say that this rank begins to read bytes of a tensor, or (NULL) that the read is done: no rank
  * waits for a read that hangs, either. Call it from one thread; the name must live until the read

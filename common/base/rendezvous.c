@@ -16,28 +16,11 @@
 #include <unistd.h>
 
 #include "base/die.h"
+#include "base/hello.h"
 #include "base/proof.h"
 
 /* CALLERS: that are heard at a time; of more, the one that called first is dropped. */
 enum { HELLO_SECONDS = 5, RETRY_MICROSECONDS = 100000, CALLERS = 64 };
-
-/* What a rank sends first on each of its connections; numbers in network byte order. */
-enum channel { CHANNEL_LIFE, CHANNEL_DATA };
-static const char magic[8] = "seekrnk2";
-struct hello {
-    char magic[sizeof magic];
-    uint32_t count, rank, channel;
-    unsigned char nonce[PROOF_NONCE];
-};
-
-/* What rank 0 answers, and what the other then sends: a proof of what both have seen. */
-struct answer {
-    unsigned char nonce[PROOF_NONCE], proof[PROOF_SIZE];
-};
-struct seen {
-    struct hello hello;
-    unsigned char nonce[PROOF_NONCE];
-};
 
 double monotonic_seconds(void)
 {
@@ -116,13 +99,11 @@ static int listen_for(const struct launch *launch)
     return fd;
 }
 
-/* One that connected, and what it has sent so far: a hello, and after rank 0's answer a proof. */
+/* One that connected, and what it has sent so far. */
 struct caller {
     int fd; /* -1: none */
     double until;
-    struct seen seen;
-    unsigned char proof[PROOF_SIZE];
-    size_t heard; /* bytes of both */
+    struct heard heard;
 };
 
 struct listener {
@@ -154,32 +135,28 @@ static void accept_one(struct listener *listener)
     *place = (struct caller){.fd = fd, .until = monotonic_seconds() + HELLO_SECONDS};
 }
 
-/* Answer a hello. False if it is none, or the other end is another user's. */
+/* Answer a hello. False if the other end is another user's. */
 static bool answer(struct caller *caller)
 {
     struct answer answer;
-    if (memcmp(caller->seen.hello.magic, magic, sizeof magic) != 0 ||
-        (!proof_has_secret() && !proof_same_user(caller->fd)))
+    if (!proof_has_secret() && !proof_same_user(caller->fd))
         return false;
-    proof_nonce(answer.nonce);
-    memcpy(caller->seen.nonce, answer.nonce, sizeof answer.nonce);
-    proof_make('0', &caller->seen, sizeof caller->seen, answer.proof);
+    hello_answer(&caller->heard, &answer);
     return send(caller->fd, &answer, sizeof answer, MSG_NOSIGNAL) == (ssize_t)sizeof answer;
 }
 
-/* Hear more of a caller, without waiting. False: it is a stranger. */
-static bool hear(struct caller *caller)
+/* Hear more of a caller, without waiting. */
+static enum hello_state hear(struct caller *caller)
 {
-    const size_t first = sizeof caller->seen.hello;
-    bool greets = caller->heard < first;
-    char *to = greets ? (char *)&caller->seen.hello + caller->heard
-                      : (char *)caller->proof + (caller->heard - first);
-    size_t room = (greets ? first : first + PROOF_SIZE) - caller->heard;
+    size_t room;
+    void *to = hello_room(&caller->heard, &room);
     ssize_t got = recv(caller->fd, to, room, MSG_DONTWAIT);
-    if (got < 0)
-        return errno == EAGAIN || errno == EINTR;
-    caller->heard += (size_t)got;
-    return got && (!greets || caller->heard < first || answer(caller));
+    if (got < 0 && (errno == EAGAIN || errno == EINTR))
+        return HELLO_PART;
+    if (got <= 0)
+        return HELLO_STRANGER;
+    enum hello_state state = hello_take(&caller->heard, (size_t)got);
+    return state == HELLO_WHOLE && !answer(caller) ? HELLO_STRANGER : state;
 }
 
 /* The place of a caller that has proven who it is. If its rank or run is none of this, that is a
@@ -187,14 +164,14 @@ static bool hear(struct caller *caller)
 static int *place_of(struct rendezvous *rendezvous, const struct launch *launch,
                      const struct hello *hello)
 {
-    uint32_t count = ntohl(hello->count), rank = ntohl(hello->rank);
-    if (count != launch->count || !rank || rank >= launch->count ||
-        ntohl(hello->channel) > CHANNEL_DATA)
+    unsigned rank;
+    enum channel channel;
+    if (!hello_is_of(hello, launch->count, &rank, &channel))
         die("rank %u of %u connected, but this is a run of %u; if another uses port %s too, set "
             "$MASTER_PORT",
-            rank, count, launch->count, launch->port);
+            rank, ntohl(hello->count), launch->count, launch->port);
     struct peer *peer = &rendezvous->peer[rank - 1];
-    int *place = ntohl(hello->channel) == CHANNEL_LIFE ? &peer->life : &peer->data;
+    int *place = channel == CHANNEL_LIFE ? &peer->life : &peer->data;
     if (*place >= 0)
         die("two processes say that they are rank %u; if another run uses port %s too, set "
             "$MASTER_PORT",
@@ -206,13 +183,12 @@ static int *place_of(struct rendezvous *rendezvous, const struct launch *launch,
 static bool admit(struct rendezvous *rendezvous, struct listener *listener, struct caller *caller,
                   const struct launch *launch)
 {
-    unsigned char proof[PROOF_SIZE];
-    proof_make('1', &caller->seen, sizeof caller->seen, proof);
-    if (!proof_equal(proof, caller->proof)) {
+    const struct heard *heard = &caller->heard;
+    if (!hello_is_proven(heard)) {
         drop(listener, caller);
         return false;
     }
-    int *place = place_of(rendezvous, launch, &caller->seen.hello);
+    int *place = place_of(rendezvous, launch, &heard->seen.hello);
     fcntl(caller->fd, F_SETFL, 0); /* blocking again */
     set_timeout(caller->fd, HELLO_SECONDS);
     *place = caller->fd;
@@ -263,9 +239,10 @@ static unsigned serve(struct rendezvous *rendezvous, struct listener *listener,
         struct caller *caller = &listener->caller[i];
         if (caller->fd < 0 || !poll_for[i].revents)
             continue;
-        if (!hear(caller))
+        enum hello_state state = hear(caller);
+        if (state == HELLO_STRANGER)
             drop(listener, caller);
-        else if (caller->heard == sizeof caller->seen.hello + PROOF_SIZE)
+        else if (state == HELLO_ALL)
             admitted += admit(rendezvous, listener, caller, launch);
     }
     if (poll_for[CALLERS].revents)
@@ -324,27 +301,21 @@ static int try_addresses(const struct addrinfo *address)
 /* Say who this is, and prove it once rank 0 has proven itself. False if it did not answer. */
 static bool greet(int fd, const struct launch *launch, enum channel channel)
 {
-    struct seen seen = {.hello = {.count = htonl(launch->count),
-                                  .rank = htonl(launch->rank),
-                                  .channel = htonl(channel)}};
+    struct hello hello;
     struct answer answer;
     unsigned char proof[PROOF_SIZE];
-    memcpy(seen.hello.magic, magic, sizeof magic);
-    proof_nonce(seen.hello.nonce);
     if (!proof_has_secret() && !proof_same_user(fd))
         die("port %s of this machine is another user's, or of a run with another $MASTER_ADDR; set "
             "both to the same for all ranks of a run",
             launch->port);
-    (void)!send(fd, &seen.hello, sizeof seen.hello, MSG_NOSIGNAL);
+    hello_make(&hello, launch->count, launch->rank, channel);
+    (void)!send(fd, &hello, sizeof hello, MSG_NOSIGNAL);
     if (recv(fd, &answer, sizeof answer, MSG_WAITALL) != (ssize_t)sizeof answer)
         return false;
-    memcpy(seen.nonce, answer.nonce, sizeof answer.nonce);
-    proof_make('0', &seen, sizeof seen, proof);
-    if (!proof_equal(proof, answer.proof))
+    if (!hello_is_answered(&hello, &answer, proof))
         die("port %s is not of this run: what answers has another $SEEKPIPE_RANKS_SECRET%s",
             launch->port,
             proof_has_secret() ? "" : "; set it to what rank 0 has, which prints one that it made");
-    proof_make('1', &seen, sizeof seen, proof);
     return send(fd, proof, sizeof proof, MSG_NOSIGNAL) == (ssize_t)sizeof proof;
 }
 

@@ -50,12 +50,21 @@ void observe_begin(const struct forward *run, struct layer *layer, struct expert
         }
 }
 
-static void add_rank(void *context, const void *data, size_t size)
+/* What the ranks add up, on rank 0. */
+struct sum {
+    float *value;
+    size_t count;
+};
+
+static bool add_rank(void *context, const void *data, size_t size)
 {
-    float *sum = context;
+    const struct sum *sum = context;
     const float *more = data;
-    for (size_t i = 0; i < size / sizeof *sum; i++)
-        sum[i] += more[i];
+    if (size != sum->count * sizeof *more)
+        return false;
+    for (size_t i = 0; i < sum->count; i++)
+        sum->value[i] += more[i];
+    return true;
 }
 
 /* The means over all ranks' rows; NULL on other ranks than 0. The caller frees them. */
@@ -64,7 +73,7 @@ static float *read_moments(const struct forward *run, struct mat moments, uint64
     size_t count = (size_t)(moments.rows * moments.cols);
     float *mean = xalloc(count, sizeof *mean);
     run->device->read(run->device, mean, moments);
-    ranks_gather(run->ranks, mean, count * sizeof *mean, add_rank, mean);
+    ranks_gather(run->ranks, mean, count * sizeof *mean, add_rank, &(struct sum){mean, count});
     for (size_t i = 0; i < count; i++)
         mean[i] /= (float)rows;
     if (!ranks_rank(run->ranks))

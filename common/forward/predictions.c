@@ -38,14 +38,17 @@ void predictions_free(struct predictions *p)
 }
 
 /* A message from one rank: losses, log-probabilities, candidates. */
-static void take_others(void *context, const void *data, size_t size)
+static bool take_others(void *context, const void *data, size_t size)
 {
     struct predictions *p = context;
-    uint64_t count = size / sizeof(float) / (1 + 2 * p->top);
+    uint64_t each = sizeof(float) * (1 + 2 * p->top), count = size / each;
     const float *loss = data, *logprob = loss + count;
     const int32_t *id = (const int32_t *)(logprob + count * p->top);
+    if (size % each)
+        return false;
     for (uint64_t i = 0; i < count; i++)
         predictions_add(p, loss[i], logprob + i * p->top, id + i * p->top);
+    return true;
 }
 
 void predictions_gather(struct predictions *p, struct ranks *ranks)

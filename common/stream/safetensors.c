@@ -317,8 +317,7 @@ uint64_t safetensors_layout(const struct toc *toc, const uint32_t *line, size_t 
     uint64_t start = used - used % PAGE + phase;
     if (start < used)
         start += PAGE;
-    for (uint64_t i = used; i < start; i++)
-        fputc(' ', out);
+    fprintf(out, "%*s", (int)(start - used), "");
     if (fclose(out) || length != start)
         die("out of memory for the header of a shard");
     if (start - 8 > SAFETENSORS_HEADER_MAX)

@@ -61,10 +61,11 @@ bool can_clone(int in, int out)
 uint64_t compare_range(int in, uint64_t in_offset, int out, uint64_t out_offset, uint64_t length,
                        const char *what)
 {
-    char *a = xgrow(NULL, BUFFER, 2), *b = a + BUFFER;
+    size_t most = (size_t)at_most(length, BUFFER);
+    char *a = xgrow(NULL, most, 2), *b = a + most;
     uint64_t same = 0;
     while (same < length) {
-        size_t size = length - same < BUFFER ? (size_t)(length - same) : BUFFER, i = 0;
+        size_t size = (size_t)at_most(length - same, most), i = 0;
         read_at(in, in_offset + same, a, size, what);
         read_at(out, out_offset + same, b, size, what);
         if (memcmp(a, b, size) != 0) {

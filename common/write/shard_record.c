@@ -88,9 +88,9 @@ bool shard_record_has(const char *text, const struct proof *proof, const struct 
 static uint64_t checksum_of(int fd, uint64_t offset, uint64_t size, const char *what)
 {
     struct checksum *checksum = checksum_new();
-    char *buffer = xgrow(NULL, BUFFER, 1);
+    char *buffer = xgrow(NULL, (size_t)at_most(size, BUFFER), 1);
     for (uint64_t done = 0; done < size;) {
-        uint64_t step = size - done < BUFFER ? size - done : BUFFER;
+        uint64_t step = at_most(size - done, BUFFER);
         read_at(fd, offset + done, buffer, step, what);
         checksum_add(checksum, buffer, (size_t)step);
         done += step;

@@ -350,7 +350,7 @@ static uint64_t read_inline(struct shards *shards, struct ts_in *in, uint64_t of
 {
     const struct tensor *tensor = ts_present(in);
     struct checksum *checksum = checksum_new();
-    char *buffer = xgrow(NULL, BUFFER, 1);
+    char *buffer = xgrow(NULL, (size_t)at_most(tensor->size, BUFFER), 1);
     for (uint64_t done = 0; done < tensor->size;) {
         size_t size = (size_t)at_most(tensor->size - done, BUFFER);
         ts_read(in, buffer, size);

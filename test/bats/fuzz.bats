@@ -15,8 +15,20 @@ fuzzed() {
     [[ $output == *'Done 100000 runs'* ]]
 }
 
+@test "arriving: the notes of a run that is continued, and the stream that comes" {
+    fuzzed arriving
+}
+
+@test "calibration: what amax-calib --resume keeps" {
+    fuzzed calibration
+}
+
 @test "checkpoint: index and config.json" {
     fuzzed checkpoint
+}
+
+@test "header: the JSON in streams, and what is made of it" {
+    fuzzed header
 }
 
 @test "journal: the table and notes of st-write" {
@@ -33,6 +45,10 @@ fuzzed() {
 
 @test "pt: PyTorch's files" {
     fuzzed pt
+}
+
+@test "ranks: hellos, answers, messages, signs of life" {
+    fuzzed ranks
 }
 
 @test "recipe" {
@@ -59,6 +75,6 @@ fuzzed() {
     for source in test/fuzz/*.c; do
         name=${source##*/}
         name=${name%.c}
-        [ "$name" = fuzz ] || grep -qx " *fuzzed $name" "$BATS_TEST_FILENAME"
+        [[ $name = @(fuzz|entries) ]] || grep -qx " *fuzzed $name" "$BATS_TEST_FILENAME"
     done
 }

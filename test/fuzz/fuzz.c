@@ -1,5 +1,7 @@
 #include "fuzz.h"
 
+#include <dirent.h>
+#include <fcntl.h>
 #include <locale.h>
 #include <sanitizer/allocator_interface.h>
 #include <setjmp.h>
@@ -7,7 +9,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <unistd.h>
 #include <wchar.h>
 
@@ -20,20 +21,23 @@ enum { EVENTS_MAX = 1 << 20 };
 static struct event {
     const volatile void *memory;
     bool freed;
-    uint32_t number;
 } event[EVENTS_MAX];
 static uint32_t events;
 static _Thread_local bool at_work;
 static jmp_buf died;
 
+static char folder[] = "/dev/shm/fuzz-XXXXXX"; /* of fuzz_file() */
+
 /* The address sanitizer asks for its options here: its own memory must not count against our limit,
- * and large buffers, which readers make and free all the time, shall cost little. */
+ * and allocations, which readers make and free all the time, shall cost little. Where the memory of
+ * a fault was allocated, ASAN_OPTIONS=malloc_context_size=30 shows. */
 /* NOLINTBEGIN(bugprone-reserved-identifier,cert-dcl37-c,cert-dcl51-cpp) names of others */
 const char *__asan_default_options(void);
 const char *__asan_default_options(void)
 /* NOLINTEND(bugprone-reserved-identifier,cert-dcl37-c,cert-dcl51-cpp) */
 {
-    return "quarantine_size_mb=8:malloc_context_size=4:clear_shadow_mmap_threshold=16777216";
+    return "quarantine_size_mb=1:thread_local_quarantine_size_kb=64:malloc_context_size=0:"
+           "clear_shadow_mmap_threshold=16777216";
 }
 
 _Noreturn void fuzz_fail(const char *what)
@@ -48,8 +52,7 @@ static void note(const volatile void *memory, bool freed)
         return;
     if (events == EVENTS_MAX)
         abort();
-    event[events] = (struct event){memory, freed, events};
-    events++;
+    event[events++] = (struct event){memory, freed};
 }
 
 static void allocated(const volatile void *memory, size_t size)
@@ -91,11 +94,32 @@ bool fuzz_refused(char *error)
     return true;
 }
 
+static void remove_files(void)
+{
+    DIR *files = opendir(folder);
+    for (struct dirent *file; files && (file = readdir(files));)
+        unlinkat(dirfd(files), file->d_name, 0);
+    if (files)
+        closedir(files);
+    rmdir(folder);
+}
+
+const char *fuzz_folder(void)
+{
+    static bool made;
+    if (!made)
+        fuzz_must(mkdtemp(folder) && !atexit(remove_files), "no folder in memory");
+    made = true;
+    return folder;
+}
+
 void fuzz_file(int fd, const void *data, size_t size)
 {
     static bool made[FUZZ_FD_END];
     if (!made[fd]) {
-        int memory = memfd_create("fuzz", 0);
+        char path[sizeof folder + 32];
+        snprintf(path, sizeof path, "%s/%d.safetensors", fuzz_folder(), fd);
+        int memory = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
         fuzz_must(memory >= 0 && dup2(memory, fd) == fd && close(memory) == 0, "no file in memory");
         made[fd] = true;
     }
@@ -113,21 +137,23 @@ size_t fuzz_cut(const uint8_t *data, size_t size, const uint8_t **rest)
 
 /* ---- readers that die ---- */
 
-static int by_memory(const void *a, const void *b)
-{
-    const struct event *x = a, *y = b;
-    if (x->memory != y->memory)
-        return x->memory < y->memory ? -1 : 1;
-    return x->number < y->number ? -1 : 1;
-}
-
 /* Of the reader that died; its descriptors begin at `first`. */
 static void give_back(int first)
 {
-    qsort(event, events, sizeof *event, by_memory);
-    for (uint32_t i = 0; i < events; i++)
-        if (!event[i].freed && (i + 1 == events || event[i + 1].memory != event[i].memory))
-            free((void *)event[i].memory);
+    static uint32_t last[2 * EVENTS_MAX]; /* a hash table: 1 + the last event of each address */
+    uint32_t mask = 1;
+    while (mask + 1 < 2 * events)
+        mask = 2 * mask + 1;
+    memset(last, 0, (mask + 1) * sizeof *last);
+    for (uint32_t i = 0; i < events; i++) {
+        uint32_t at = (uint32_t)((uintptr_t)event[i].memory >> 4) * 0x9e3779b1U & mask;
+        while (last[at] && event[last[at] - 1].memory != event[i].memory)
+            at = (at + 1) & mask;
+        last[at] = i + 1;
+    }
+    for (uint32_t at = 0; at <= mask; at++)
+        if (last[at] && !event[last[at] - 1].freed)
+            free((void *)event[last[at] - 1].memory);
     close_range((unsigned)first, ~0U, 0);
 }
 

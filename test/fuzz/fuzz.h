@@ -23,9 +23,14 @@ static inline void fuzz_must(bool holds, const char *otherwise)
 bool fuzz_refused(char *error);
 
 /* Make a file of these bytes behind descriptor `fd`, from FUZZ_FD to below FUZZ_FD_END; its path is
- * /proc/self/fd/FD, its position at the start. It is the same file at each call. */
+ * /proc/self/fd/FD, its position at the start. It is the same file at each call. It has a name,
+ * FD.safetensors in fuzz_folder(): a reference may lead to it (stream/reach.h). */
 enum { FUZZ_FD = 10, FUZZ_FD_END = 20 };
 void fuzz_file(int fd, const void *data, size_t size);
+
+/* The folder of these files, in memory; removed with what is in it at the end, unless a fault was
+ * found. */
+const char *fuzz_folder(void);
 
 /* Call reader(context): true if it returned, false if it died. What a reader that died had
  * allocated or opened is given back, as at the end of a process. */

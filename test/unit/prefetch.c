@@ -61,11 +61,12 @@ struct sharing {
     unsigned gathered, wrong;
 };
 
-static void take_piece(void *context, const void *data, size_t size)
+static bool take_piece(void *context, const void *data, size_t size)
 {
     struct sharing *s = context;
     memcpy(s->others, data, size);
     s->others += size;
+    return true;
 }
 
 /* Before: its own piece, and no other. After: all. */

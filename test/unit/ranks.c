@@ -8,12 +8,15 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <cmocka.h>
 
 #include "base/die.h"
+#include "base/message.h"
+#include "forward/predictions.h"
 
 enum { RANKS = 3, TEXT = 4096 };
 
@@ -131,12 +134,50 @@ static void a_read_that_hangs_ends_all(void **state)
     assert_non_null(strstr(said, "[2]: rank 0 says: rank 1 says: two.weight"));
 }
 
+/* Rank 1 has three candidates for its token, the others one. */
+static bool gather_others(struct ranks *ranks)
+{
+    const int32_t id[] = {1, 2, 3};
+    const float logprob[] = {-1, -2, -3};
+    struct predictions p = {.top = ranks_rank(ranks) == 1 ? 3 : 1};
+    predictions_add(&p, 0.5F, logprob, id);
+    predictions_gather(&p, ranks);
+    predictions_free(&p);
+    return true;
+}
+
+static void what_is_not_as_expected_ends_all(void **state)
+{
+    (void)state;
+    char said[TEXT];
+    assert_int_equal(run(gather_others, said), 0);
+    assert_non_null(strstr(said, "[0]: rank 1 is at a different step"));
+    assert_non_null(strstr(said, "[2]: rank 0 says: rank 1 is at a different step"));
+}
+
+/* What is announced takes no memory until it comes. */
+static void a_message_that_never_comes(void **state)
+{
+    (void)state;
+    const uint64_t announced = (uint64_t)1 << 62;
+    size_t size;
+    int end[2];
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, end), 0);
+    assert_int_equal(send(end[0], &announced, sizeof announced, 0), sizeof announced);
+    assert_int_equal(send(end[0], "some", 4, 0), 4);
+    close(end[0]);
+    assert_null(message_receive_any(end[1], &size));
+    close(end[1]);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(what_they_put_together),
         cmocka_unit_test(shares_are_equal_and_complete),
         cmocka_unit_test(a_read_that_hangs_ends_all),
+        cmocka_unit_test(what_is_not_as_expected_ends_all),
+        cmocka_unit_test(a_message_that_never_comes),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
