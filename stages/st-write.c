@@ -509,8 +509,8 @@ static bool was_complete(struct output_dir *output, struct ts_in *in, const stru
 static bool was_joined(const struct output_dir *output, const struct options *o)
 {
     json_t *record = run_record_read(output->path);
-    bool joined = record && access(output->partial, F_OK) &&
-                  output_dir_state(output) == OUTPUT_DIR_COMPLETE;
+    bool joined =
+        record && access(output->partial, F_OK) && output_dir_state(output) == OUTPUT_DIR_COMPLETE;
     json_decref(record);
     if (joined && o->overwrite)
         die("%s: is complete, and no parts are at %s: an earlier --join put it in place, or --part "

@@ -4,8 +4,8 @@
 
 #include <stdbool.h>
 
-/* True if the name is a link, device or FIFO of another user, but not of root. Whoever made it chose
- * what would be written by it. False if there is nothing of that name. */
+/* True if the name is a link, device or FIFO of another user, but not of root. Whoever made it
+ * chose what would be written by it. False if there is nothing of that name. */
 bool is_foreign(const char *path);
 
 #endif

@@ -452,8 +452,7 @@ static void check_renamed(const struct output_dir *output, unsigned how)
 {
     if (is_at(output->folder, output->path))
         return;
-    if (renameat2(AT_FDCWD, output->path, AT_FDCWD, output->partial, how) &&
-        errno != ENOENT)
+    if (renameat2(AT_FDCWD, output->path, AT_FDCWD, output->partial, how) && errno != ENOENT)
         warn("%s: is not what this run wrote; remove it", output->path);
     die("%s: was renamed or replaced, and is not put in place; move back what this run wrote, and "
         "run the same command again",
@@ -583,8 +582,7 @@ static bool settle(const struct output_dir *output, const char *identity, const 
     return ours;
 }
 
-bool output_dir_was_done(struct output_dir *output, const char *identity,
-                         const struct toc *toc)
+bool output_dir_was_done(struct output_dir *output, const char *identity, const struct toc *toc)
 {
     if (output->inside)
         return settle_inside(output, identity, toc);
@@ -804,8 +802,8 @@ static int sync_entry(const char *path, const struct stat *status, int type, str
     return 0;
 }
 
-/* Check that DST.partial is what this run wrote, and DST what it may replace: who can write in their
- * folder can rename both. */
+/* Check that DST.partial is what this run wrote, and DST what it may replace: who can write in
+ * their folder can rename both. */
 static void check_names(const struct output_dir *output)
 {
     struct stat status;
@@ -848,8 +846,11 @@ void output_dir_finish(struct output_dir *output)
     sync_folder(output->parent);
     close(output->folder);
     output->folder = -1;
-    output_dir_was_done(output, NULL, NULL); /* the remaining steps, as after a kill at this point
-                                              */
+    /* the remaining steps, as after a kill at this point */
+    if (!output_dir_was_done(output, NULL, NULL) && !output->inside)
+        die("%s: was renamed when only its journal was left to remove; move it back, and run the "
+            "same command again",
+            output->path);
 }
 
 void output_dir_free(struct output_dir *output)

@@ -45,8 +45,7 @@ bool output_dir_in_place(const struct output_dir *output);
 /* Finish the work of a run that was killed when everything was on disk: put DST in place if only
  * renames were left, remove the journal in it and the old checkpoint at DST.partial. True if that
  * run was one of a stream with `identity` and `toc` (as below), so that nothing is left to do. */
-bool output_dir_was_done(struct output_dir *output, const char *identity,
-                         const struct toc *toc);
+bool output_dir_was_done(struct output_dir *output, const char *identity, const struct toc *toc);
 
 /* True if DST.partial is an old checkpoint, which the new one at DST has replaced, and which was
  * left when it was being removed: output_dir_was_done() removes the rest. */
@@ -107,8 +106,8 @@ uint64_t output_dir_free_bytes(const struct output_dir *output);
 
 /* Everything is written: sync the folders, rename to DST, sync the parent. With overwrite, exchange
  * it with the old one and remove that. What others put in the place of either meanwhile is neither
- * put in place nor removed; it ends the process. Where the filesystem exchanges no names, the old one waits
- * at DST.replaced until the new one is in place. */
+ * put in place nor removed; it ends the process. Where the filesystem exchanges no names, the old
+ * one waits at DST.replaced until the new one is in place. */
 void output_dir_finish(struct output_dir *output);
 
 void output_dir_free(struct output_dir *output);
