@@ -30,10 +30,11 @@ struct output {
  * A regular file is a new one, which no other process can write, link or replace: it has no name
  * until it is complete. So a failed or killed run leaves nothing, an old file stays until then, and
  * of two runs that write the same file, the last one's is there in the end. Where the filesystem
- * has no files without names (NFS, FUSE), it is called FILE.N.partial, with the first free number,
- * and a killed run leaves it; so is, elsewhere, a file that is about to replace one. Permissions
- * that an old file has not, the new one has not, either. A symbolic link's target is written. A
- * device or FIFO is written directly, because a rename would replace it by a file.
+ * has no files without names (NFS, FUSE), it is called FILE.N.partial, with the first free number;
+ * elsewhere it is for the moment in which it replaces an old file. A killed run leaves that one.
+ * What others put under that name does not become FILE, and ends the process. Permissions that an
+ * old file has not, the new one has not, either. A symbolic link's target is written. A device or
+ * FIFO is written directly, because a rename would replace it by a file.
  *
  * What output_check() refuses and every other failure ends the process. */
 void output_open(struct output *out, const char *file);

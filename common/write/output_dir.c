@@ -860,8 +860,11 @@ void output_dir_finish(struct output_dir *output)
     sync_folder(output->parent);
     close(output->folder);
     output->folder = -1;
-    output_dir_was_done(output, NULL, NULL); /* the remaining steps, as after a kill at this point
-                                              */
+    /* the remaining steps, as after a kill at this point */
+    if (!output_dir_was_done(output, NULL, NULL) && !output->inside)
+        die("%s: was renamed when only its journal was left to remove; move it back, and run the "
+            "same command again",
+            output->path);
 }
 
 void output_dir_free(struct output_dir *output)

@@ -1,6 +1,7 @@
 # What programs write: files that only their own run can touch, streams that carry their digest, and
 # folders that a run of the same user and the same data left.
 # shellcheck disable=SC2030,SC2031 # each test is a subshell
+# shellcheck disable=SC2317 # functions are called by name
 load common
 load craft
 
@@ -123,6 +124,18 @@ begin_slow() {
     [ -c /dev/null ]
     run pipelines/amax-plot -o '' "$T/dump.ts"
     [ "$status" -eq 2 ]
+}
+
+@test "pipelines/amax-plot -o: a picture for which there is no room is not put in place" {
+    command -v gnuplot >/dev/null || skip 'gnuplot is missing'
+    mkdir "$T/small"
+    unshare -m mount -t tmpfs -o size=32k none "$T/small" 2>/dev/null || skip 'cannot mount a small disk here'
+    pt-read "$NANO_AMAX" >"$T/dump.ts"
+    run unshare -m bash -c "mount -t tmpfs -o size=32k none '$T/small' &&
+        TMPDIR=$T/small pipelines/amax-plot -o '$T/x.png' '$T/dump.ts'"
+    [ "$status" -eq 1 ]
+    [[ $output == *'x.png: was not drawn'* ]]
+    [ ! -e "$T/x.png" ]
 }
 
 @test "standard output is the stream's alone" {
@@ -455,6 +468,7 @@ part() {
 stopped_at() {
     local stopped=''
     strace -o /dev/null true 2>/dev/null || skip 'strace is missing, or may not trace'
+    : >"$T/log"
     strace -f -o "$T/log" -e "trace=$1" -e "inject=$1:signal=SIGSTOP:when=$2" "${@:4}" 2>"$T/said" 3>&- &
     until [ -n "$stopped" ]; do
         kill -0 $!
@@ -514,13 +528,29 @@ stopped_at() {
     [ "$(st-sum "$T/out")" = "$(st-sum "$NANO")" ]
 }
 
+@test "a folder that is moved away in the last steps: they are not left out" {
+    st-read "$NANO" >"$T/a.ts"
+    strace -f -o "$T/log" -e trace=access st-write -q "$T/out" "$T/a.ts" || skip 'strace is missing, or may not trace'
+    count=$(grep -c 'access(' "$T/log")
+    move() { mv "$T/here" "$T/there"; }
+    for ((i = count - 3; i <= count; i++)); do
+        rm -rf "$T/here" "$T/there"
+        mkdir "$T/here"
+        stopped_at access "$i" move st-write -q "$T/here/out" "$T/a.ts"
+        mv "$T/there" "$T/here"
+        [ "$status" = 0 ] || st-write -q "$T/here/out" "$T/a.ts"
+        [ ! -e "$T/here/out/.journal" ]
+        [ "$(st-sum "$T/here/out")" = "$(st-sum "$NANO")" ]
+    done
+}
+
 @test "--overwrite replaces what was there when it began, and nothing that came later" {
     st-read "$NANO" >"$T/a.ts"
     for before in checkpoint nothing; do
         rm -rf "$T"/out* "$T/moved"
-        [ $before = nothing ] || st-write -q "$T/out" "$T/a.ts"
+        [ "$before" = nothing ] || st-write -q "$T/out" "$T/a.ts"
         replace() {
-            [ $before = nothing ] || mv "$T/out" "$T/moved"
+            [ "$before" = nothing ] || mv "$T/out" "$T/moved"
             mkdir "$T/out"
             echo mine >"$T/out/file"
         }

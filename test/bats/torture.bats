@@ -35,6 +35,15 @@ harm() {
     harm disks 2
 }
 
+@test "killed where something is replaced, and calls that fail there" {
+    harm lifetimes 2
+}
+
+@test "other users and other runs in the same folder" {
+    chmod 711 "$T" # they come in
+    harm neighbours 1 fp8-dequant-over st-write-overwrite
+}
+
 @test "one thing in a checkpoint is changed: a refusal, or a right result" {
     harm mutations 200
 }

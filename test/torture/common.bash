@@ -248,7 +248,7 @@ stop_at() {
     local call=$1 number=$2 hook=$3 logs status=0
     logs=$(mktemp -u "$T/log.XXXXXX")
     shift 3
-    timeout "$LIMIT" strace -f --seccomp-bpf -qq -o "$logs.1" -e "trace=$call" -e "inject=$call:signal=SIGSTOP:when=$number" "$@" \
+    timeout "$LIMIT" strace -f -qq -o "$logs.1" -e "trace=$call" -e "inject=$call:signal=SIGSTOP:when=$number" "$@" \
         >/dev/null 2>&1 &
     watch $! "$logs" "$hook"
     wait $! || status=$?
