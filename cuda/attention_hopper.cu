@@ -27,8 +27,8 @@ struct hopper_room {
     uint16_t q[HEADS * WIDTH];
     uint16_t key[2][KEYS * WIDTH]; /* one is filled while the other is multiplied */
     uint16_t p[HEADS * KEYS];
-    float most[HEADS][GROUPS], sum[HEADS][GROUPS];
-    uint32_t there[2][2]; /* a bit for each key of a tile that exists */
+    float most[HEADS][GROUPS], sum[HEADS][GROUPS]; /* of a group's keys */
+    uint32_t there[2][2];                          /* a bit for each key of a tile that exists */
 };
 
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
@@ -110,21 +110,24 @@ static __device__ struct looked_up look_up(const struct sight &s, unsigned first
 static __device__ void fetch_tile(struct hopper_room *room, unsigned stage,
                                   const struct looked_up &own, const struct sight &s)
 {
-    unsigned half = threadIdx.x / WARP % 2, eight = half * WARP + threadIdx.x % WARP;
+    unsigned first = threadIdx.x / WARP / 2;
+    unsigned col = (threadIdx.x / WARP % 2 * WARP + threadIdx.x % WARP) * EIGHT;
+    uint16_t *even =
+        panel_at(room->key[stage], first, col); /* eight rows on, it is the same again */
+    uint16_t *odd = panel_at(room->key[stage], first + 4, col);
 #pragma unroll
     for (unsigned part = 0; part < 2; part++) {
         const uint16_t *key = own.key[part];
         uint32_t there = __ballot_sync(~0U, key != NULL);
         uint64_t address = (uint64_t)(key ? key : s.window);
-#pragma unroll
-        for (unsigned i = 0; i < WARP; i += GROUP / WARP) {
-            unsigned row = i + threadIdx.x / WARP / 2;
-            const uint16_t *from = (const uint16_t *)__shfl_sync(~0U, address, row);
-            copy_async(panel_at(room->key[stage], part * WARP + row, eight * EIGHT),
-                       from + eight * EIGHT, there >> row & 1);
-        }
         if (threadIdx.x == 0)
             room->there[stage][part] = there;
+        there >>= first;
+#pragma unroll
+        for (unsigned i = 0; i < WARP; i += 4)
+            copy_async((i % 8 ? odd : even) + (part * WARP + i / 8 * 8) * PANEL,
+                       (const uint16_t *)__shfl_sync(~0U, address, i + first) + col,
+                       there >> i & 1);
     }
     copy_commit();
 }
@@ -163,6 +166,14 @@ static __device__ void logits_of(float *logit, struct hopper_room *room, unsigne
     }
 }
 
+/* Two values as BF16, the first in the lower half. */
+static __device__ uint32_t rounded(float low, float high)
+{
+    uint32_t both;
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(both) : "f"(high), "f"(low));
+    return both;
+}
+
 /* Probabilities relative to the largest logits of a lane's two rows: rounded to shared memory, and
  * added to the sums. */
 static __device__ void put_probabilities(struct hopper_room *room, float *sum, const float *logit,
@@ -177,8 +188,7 @@ static __device__ void put_probabilities(struct hopper_room *room, float *sum, c
             float high = expf(logit[n * 4 + 2 * i + 1] - most[i]);
             sum[i] += low;
             sum[i] += high;
-            *(uint32_t *)panel_at(room->p, row + 8 * i, col + n * 8) =
-                bf16_from_f32(low) | (uint32_t)bf16_from_f32(high) << 16;
+            *(uint32_t *)panel_at(room->p, row + 8 * i, col + n * 8) = rounded(low, high);
         }
 }
 
@@ -213,39 +223,53 @@ struct lane {
     float most[2], sum[2], total[COLS / 2];
 };
 
-/* Both passes over a token's keys, of which the first tile is on its way. */
+/* The largest logits of a lane's rows so far, from those of a tile; what is relative to the
+ * previous ones is scaled down. */
+static __device__ __forceinline__ void raise_most(struct lane &own, struct hopper_room *room,
+                                                  const float *logit)
+{
+    float most[2] = {-INFINITY, -INFINITY};
+#pragma unroll
+    for (unsigned i = 0; i < LOGITS / 2; i++)
+        most[i / 2 % 2] = fmaxf(most[i / 2 % 2], logit[i]);
+    for (unsigned i = 0; i < 2; i++)
+        most[i] = quad_max(most[i]);
+    share(room->most, most, own.row);
+    __syncthreads();
+#pragma unroll
+    for (unsigned i = 0; i < 2; i++) {
+        const float *of = room->most[own.row + 8 * i];
+        float raised = fmaxf(own.most[i], fmaxf(of[0], of[1]));
+        float factor = expf(own.most[i] - raised); /* 0 for the first tile, which has a key */
+        own.most[i] = raised;
+        own.sum[i] *= factor;
+#pragma unroll
+        for (unsigned n = 0; n < COLS / 8; n++) {
+            own.total[n * 4 + 2 * i] *= factor;
+            own.total[n * 4 + 2 * i + 1] *= factor;
+        }
+    }
+}
+
+/* All of a token's keys, of which the first tile is on its way. */
 static __device__ __forceinline__ void attend_keys(struct lane &own, struct hopper_room *room,
                                                    const struct sight &s, float scale)
 {
-    unsigned tiles = (s.count + KEYS - 1) / KEYS;
-    struct looked_up next = look_up(s, 1 % tiles * KEYS);
-    for (unsigned turn = 0; turn < 2 * tiles; turn++) {
+    struct looked_up next = look_up(s, KEYS);
+    for (unsigned turn = 0, first = 0; first < s.count; turn ^= 1, first += KEYS) {
         copy_wait();
         publish();
         __syncthreads(); /* the tile is complete, and the previous one may be overwritten */
-        if (turn + 1 < 2 * tiles)
-            fetch_tile(room, (turn + 1) % 2, next, s);
-        next = look_up(s, (turn + 2) % tiles * KEYS);
-        if (turn == tiles) /* the second pass begins, and `most` was shared */
-            for (unsigned i = 0; i < 2; i++)
-                own.most[i] = fmaxf(room->most[own.row + 8 * i][0], room->most[own.row + 8 * i][1]);
+        if (first + KEYS < s.count)
+            fetch_tile(room, turn ^ 1, next, s);
+        next = look_up(s, first + 2 * KEYS);
         float logit[LOGITS / 2];
-        logits_of(logit, room, turn % 2, scale);
-        if (turn < tiles) {
-#pragma unroll
-            for (unsigned i = 0; i < LOGITS / 2; i++)
-                own.most[i / 2 % 2] = fmaxf(own.most[i / 2 % 2], logit[i]);
-            if (turn + 1 < tiles)
-                continue;
-            for (unsigned i = 0; i < 2; i++)
-                own.most[i] = quad_max(own.most[i]);
-            share(room->most, own.most, own.row);
-            continue;
-        }
+        logits_of(logit, room, turn, scale);
+        raise_most(own, room, logit);
         put_probabilities(room, own.sum, logit, own.most, own.row);
         publish();
         __syncthreads();
-        add_values(own.total, room, turn % 2);
+        add_values(own.total, room, turn);
     }
 }
 
@@ -264,9 +288,8 @@ static __device__ __forceinline__ void put_output(const struct lane &own, const 
                        threadIdx.x / GROUP * COLS + threadIdx.x % 4 * 2;
 #pragma unroll
         for (unsigned n = 0; n < COLS / 8; n++) {
-            uint32_t low = bf16_from_f32(own.total[n * 4 + 2 * i] / all);
-            uint32_t high = bf16_from_f32(own.total[n * 4 + 2 * i + 1] / all);
-            *(uint32_t *)(to + n * 8) = low | high << 16;
+            const float *total = own.total + n * 4 + 2 * i;
+            *(uint32_t *)(to + n * 8) = rounded(total[0] / all, total[1] / all);
         }
     }
 }
