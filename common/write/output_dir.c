@@ -227,10 +227,8 @@ void output_dir_name(struct output_dir *output, const char *path)
         die_usage("%s: name the folder itself, not '.', '..' or '/'", path);
     char *above =
         slash ? xprintf("%.*s", (int)(slash == clean ? 1 : slash - clean), clean) : xstrdup(".");
-    *output = (struct output_dir){.parent = realpath(above, NULL),
-                                  .folder = -1,
-                                  .journal.fd = -1,
-                                  .opened = names_new()};
+    *output = (struct output_dir){
+        .parent = realpath(above, NULL), .folder = -1, .journal.fd = -1, .opened = names_new()};
     if (!output->parent)
         die_errno("%s: the folder to write into", above);
     output->path = xprintf("%s/%s", strcmp(output->parent, "/") ? output->parent : "", base);
