@@ -1,6 +1,6 @@
 # What programs write: files that only their own run can touch, streams that carry their digest, and
 # folders that a run of the same user and the same data left.
-# shellcheck disable=SC2030,SC2031 # each test is a subshell
+# shellcheck disable=SC2030,SC2031,SC2317 # each test is a subshell; functions are called by name
 load common
 load craft
 
@@ -520,7 +520,7 @@ stopped_at() {
         rm -rf "$T"/out* "$T/moved"
         [ $before = nothing ] || st-write -q "$T/out" "$T/a.ts"
         replace() {
-            [ $before = nothing ] || mv "$T/out" "$T/moved"
+            [ "$before" = nothing ] || mv "$T/out" "$T/moved"
             mkdir "$T/out"
             echo mine >"$T/out/file"
         }
