@@ -308,7 +308,7 @@ put_file() {
     beside=$(mktemp -d -- "$target.XXXXXX.partial")
     (
         exec <"$1"
-        cd -- "$beside"
+        cd -- "$beside" || exit
         [ -O . ] || { echo "$program: $beside: another user replaced it" >&2 && exit 1; }
         cat >new
         if [ -e "$target" ]; then chmod --reference="$target" -- new; else chmod -- =rw new; fi
