@@ -227,7 +227,8 @@ void output_dir_name(struct output_dir *output, const char *path)
         die_usage("%s: name the folder itself, not '.', '..' or '/'", path);
     char *above =
         slash ? xprintf("%.*s", (int)(slash == clean ? 1 : slash - clean), clean) : xstrdup(".");
-    *output = (struct output_dir){.parent = realpath(above, NULL), .folder = -1, .journal.fd = -1};
+    *output = (struct output_dir){
+        .parent = realpath(above, NULL), .folder = -1, .journal.fd = -1, .opened = names_new()};
     if (!output->parent)
         die_errno("%s: the folder to write into", above);
     output->path = xprintf("%s/%s", strcmp(output->parent, "/") ? output->parent : "", base);
@@ -745,8 +746,6 @@ static void make_folders(struct output_dir *output, const char *name)
 int output_dir_open(struct output_dir *output, const char *name, bool truncate)
 {
     make_folders(output, name);
-    if (!output->opened)
-        output->opened = names_new();
     names_add(output->opened, name);
     int fd = openat(output->folder, name,
                     O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW | (truncate ? O_TRUNC : 0), 0666);

@@ -153,14 +153,16 @@ empty_expert() {
     done
     refused 'lacks [0-9]+ of those' amax-merge --fallback layer-max --model "$NANO" "$T/a.safetensors"
     # Layers, each with an expert or two: the time grows as they do.
-    for ((i = 0; i < 30000; i++)); do
+    layers=30000
+    [[ $BIN != *sanitize* ]] || layers=3000
+    for ((i = 0; i < layers; i++)); do
         printf 'layers.%d.ffn.experts.%d.w1_input_quantizer._amax\n' $i $((i % 2)) $i 2
         printf 'mtp.%d.ffn.experts.1.w1_input_quantizer._amax\n' $i
     done >"$T/names"
     made
     for fallback in layer-max projection-max; do
         quick amax-merge -q --fallback $fallback --summary "$T/summary" "$T/a.safetensors"
-        grep -q '^layers\.29999\.ffn\.experts w1 input  *3  *1 ' "$T/summary"
+        grep -q "^layers\.$((layers - 1))\.ffn\.experts w1 input  *3  *1 " "$T/summary"
     done
 }
 

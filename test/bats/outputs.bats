@@ -1,7 +1,6 @@
 # What programs write: files that only their own run can touch, streams that carry their digest, and
 # folders that a run of the same user and the same data left.
-# shellcheck disable=SC2030,SC2031 # each test is a subshell
-# shellcheck disable=SC2317 # functions are called by name
+# shellcheck disable=SC2030,SC2031,SC2317 # each test is a subshell; functions are called by name
 load common
 load craft
 
