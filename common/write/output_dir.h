@@ -24,7 +24,7 @@ struct output_dir {
     int folder;    /* descriptor of `partial`, locked; -1 until it exists */
     struct journal journal;
     bool overwrite;
-    struct stat old; /* what was at DST when it was checked; st_ino 0: nothing */
+    int old; /* descriptor of what was at DST when it was checked; -1: nothing was */
 };
 
 /* Set the absolute names for `path`. A path that cannot name a folder ends the process.
