@@ -293,6 +293,10 @@ output_folder() {
 beside=''
 put_file() {
     local target
+    if is_foreign "$2"; then # by now
+        echo "$program: $2: is a link, device or FIFO of another user; remove it, or name another file" >&2
+        exit 1
+    fi
     if [ -e "$2" ] && [ ! -f "$2" ]; then
         cat -- "$1" >"$2"
         return
