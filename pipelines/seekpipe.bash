@@ -334,6 +334,10 @@ takes_files() {
 beside=''
 put_file() {
     local target
+    if is_planted "$2"; then # by now
+        echo "$program: $2: is another user's, who could have made it to be written instead; remove it" >&2
+        exit 1
+    fi
     if [ -e "$2" ] && [ ! -f "$2" ]; then
         cat -- "$1" >"$2"
         return

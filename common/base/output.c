@@ -179,12 +179,16 @@ void output_open(struct output *out, const char *file)
         die_errno("%s: giving the new file the permissions of the old one", out->path);
 }
 
-/* True if `name` is the file that is being written. */
+/* True if `name` is the file that is being written. Some network filesystems give a renamed file
+ * another inode: then, one of this owner and size that has no other name. */
 static bool is_own(const struct output *out, const char *name)
 {
     struct stat own, named;
-    return !fstat(out->fd, &own) && !lstat(name, &named) && own.st_dev == named.st_dev &&
-           own.st_ino == named.st_ino;
+    if (fstat(out->fd, &own) || lstat(name, &named))
+        return false;
+    return (own.st_dev == named.st_dev && own.st_ino == named.st_ino) ||
+           (S_ISREG(named.st_mode) && own.st_uid == named.st_uid && own.st_size == named.st_size &&
+            named.st_nlink == 1);
 }
 
 /* Give the file its final name in place of its temporary one. */

@@ -227,8 +227,11 @@ void output_dir_name(struct output_dir *output, const char *path)
         die_usage("%s: name the folder itself, not '.', '..' or '/'", path);
     char *above =
         slash ? xprintf("%.*s", (int)(slash == clean ? 1 : slash - clean), clean) : xstrdup(".");
-    *output = (struct output_dir){
-        .parent = realpath(above, NULL), .folder = -1, .journal.fd = -1, .opened = names_new()};
+    *output = (struct output_dir){.parent = realpath(above, NULL),
+                                  .folder = -1,
+                                  .journal.fd = -1,
+                                  .opened = names_new(),
+                                  .old = -1};
     if (!output->parent)
         die_errno("%s: the folder to write into", above);
     output->path = xprintf("%s/%s", strcmp(output->parent, "/") ? output->parent : "", base);
@@ -257,8 +260,11 @@ static char *replaced_path(const struct output_dir *output)
 
 static void note_old(struct output_dir *output)
 {
-    if (lstat(output->path, &output->old))
-        output->old.st_ino = 0;
+    if (output->old >= 0)
+        close(output->old);
+    output->old = open(output->path, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+    if (output->old < 0 && errno != ENOENT)
+        die_errno("%s", output->path);
 }
 
 void output_dir_check(struct output_dir *output, bool overwrite, const char *source,
@@ -279,16 +285,12 @@ void output_dir_check(struct output_dir *output, bool overwrite, const char *sou
     free(replaced);
 }
 
-static bool is_same(const struct stat *a, const struct stat *b)
-{
-    return a->st_ino == b->st_ino && a->st_dev == b->st_dev;
-}
-
 /* True if the open folder is the one of that name. */
 static bool is_at(int folder, const char *path)
 {
     struct stat opened, named;
-    return !fstat(folder, &opened) && !lstat(path, &named) && is_same(&opened, &named);
+    return !fstat(folder, &opened) && !lstat(path, &named) && opened.st_ino == named.st_ino &&
+           opened.st_dev == named.st_dev;
 }
 
 /* Open and lock a folder that st-write made; -1 if it does not exist. */
@@ -444,10 +446,24 @@ static void settle_renames(struct output_dir *output)
     free(replaced);
 }
 
+/* True if DST is what this run wrote. Some network filesystems give a renamed folder another inode:
+ * then, one of this user that has a journal. */
+static bool is_renamed(const struct output_dir *output)
+{
+    if (is_at(output->folder, output->path))
+        return true;
+    int folder = open(output->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+    bool own = folder >= 0 && owner_is_self(folder, folder) &&
+               !faccessat(folder, journal_name, F_OK, AT_SYMLINK_NOFOLLOW);
+    if (folder >= 0)
+        close(folder);
+    return own;
+}
+
 /* What was renamed to DST must be what this run wrote. Otherwise, rename it back. */
 static void check_renamed(const struct output_dir *output, unsigned how)
 {
-    if (is_at(output->folder, output->path))
+    if (is_renamed(output))
         return;
     if (renameat2(AT_FDCWD, output->path, AT_FDCWD, output->partial, how) && errno != ENOENT)
         warn("%s: is not what this run wrote; remove it", output->path);
@@ -820,12 +836,11 @@ static int sync_entry(const char *path, const struct stat *status, int type, str
 static void check_names(const struct output_dir *output)
 {
     struct stat status;
-    bool present = !lstat(output->path, &status);
     if (!is_at(output->folder, output->partial))
         die("%s: was renamed or replaced, and is not put in place; move back what this run wrote, "
             "and run the same command again",
             output->partial);
-    if (output->overwrite && present && !is_same(&status, &output->old))
+    if (output->overwrite && !lstat(output->path, &status) && !is_at(output->old, output->path))
         die("%s: is not what was there when this run began; move it away, and run the same command "
             "again",
             output->path);
@@ -870,6 +885,8 @@ void output_dir_free(struct output_dir *output)
 {
     if (output->folder >= 0)
         close(output->folder);
+    if (output->old >= 0)
+        close(output->old);
     journal_free(&output->journal);
     names_free(output->opened);
     free(output->path);

@@ -497,6 +497,10 @@ stopped_at() {
         run timeout 20 pipelines/amax-plot -o "$T/$name" "$T/dump.ts"
         [ "$status" -eq 2 ]
         [[ $output == *"$name is another user's"* ]]
+        # It may appear after that.
+        run timeout 20 bash -c ". pipelines/seekpipe.bash && put_file '$T/dump.ts' '$T/$name'"
+        [ "$status" -eq 1 ]
+        [[ $output == *"$name: is another user's"* ]]
     done
     refused 'out: it is another user.s' bash -c "st-read '$NANO' | st-write -q '$T/out'"
     [ "$(cat "$T/secret")" = secret ]

@@ -36,7 +36,7 @@ harm() {
 }
 
 @test "killed where something is replaced, and calls that fail there" {
-    harm lifetimes 2
+    harm lifetimes 3 st-write-overwrite st-write-join-overwrite-renames amax-merge-summary st-sum-over
 }
 
 @test "other users and other runs in the same folder" {

@@ -196,9 +196,18 @@ export -f fresh
 # lines "name number", numbers being strace's (which begin with the loader's first, in each process and thread).
 calls_of() {
     awk '{ process = $1; sub(/^[0-9]+ +/, "") }
-        match($0, /^[a-z0-9_]+\(/) { name = substr($0, 1, RLENGTH - 1); print name, ++n[process, name] }
-        /^prlimit64\(0, RLIMIT_STACK, NULL/ && !main { main = NR; print "main" }' "$1" |
-        awk '$1 == "main" { count = 0; next } { line[++count] = $0 } END { for (i = 1; i <= count; i++) print line[i] }'
+        match($0, /^[a-z0-9_]+\(/) {
+            name[++count] = substr($0, 1, RLENGTH - 1)
+            number[count] = ++n[process, name[count]]
+        }
+        /^prlimit64\(0, RLIMIT_STACK, NULL/ && !main {
+            main = count
+            for (i = 1; i <= count; i++) loader[name[i]] = number[i]
+        }
+        END {
+            for (i = main + 1; i <= count; i++)
+                if (number[i] > loader[name[i]]) print name[i], number[i]
+        }' "$1"
 }
 
 # evenly N: N lines of standard input, evenly spaced, the first and last among them; all if there are fewer.
