@@ -130,9 +130,10 @@ _Noreturn static void refuse_format(const struct table *table, const struct weig
 
 static void check_something(const struct table *table)
 {
-    const struct weight *named = NULL, *last = table->weights->weight + table->weights->count;
-    for (const struct weight *w = last; w-- > table->weights->weight;) {
-        if (table->selected[w - table->weights->weight])
+    const struct weight *named = NULL;
+    for (size_t i = table->weights->count; i-- > 0;) {
+        const struct weight *w = &table->weights->weight[i];
+        if (table->selected[i])
             return;
         if (is_named(table, w))
             named = w;

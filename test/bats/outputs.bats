@@ -472,7 +472,7 @@ stopped_at() {
     until [ -n "$stopped" ]; do
         kill -0 $!
         sleep 0.02
-        stopped=$(awk '/stopped by SIGSTOP/ { print $1 }' "$T/log")
+        [ ! -e "$T/log" ] || stopped=$(awk '/stopped by SIGSTOP/ { print $1 }' "$T/log")
     done
     "$3"
     kill -CONT "$stopped"
