@@ -6,8 +6,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include <omp.h>
-
 #include "base/die.h"
 #include "cpu/cpu.h"
 
@@ -115,6 +113,16 @@ static void room_free(struct room *room)
 
 /* ---- a tile ---- */
 
+/* Every tile's attention. */
+struct attending {
+    struct cpu *cpu;
+    const struct causal *causal;
+    struct products products;
+    struct tile *tile;
+    uint64_t most; /* tiles of the longest sample */
+    struct mat o;
+};
+
 /* A head's columns of `count` rows from `first` on as an operand of `rows` rows; zeros beyond. */
 static void take(enum gemm_type type, void *to, const struct head_cols *from, uint64_t head,
                  uint64_t first, uint64_t count, uint64_t rows)
@@ -179,10 +187,13 @@ static void probabilities(uint16_t *rounded, float *logit, uint64_t count)
         rounded[j] = bf16_from_f32(logit[j] / (float)sum);
 }
 
-static void attend_tile(struct cpu *cpu, const struct causal *c, const struct products *p,
-                        struct room *room, const struct tile *tile, uint64_t head, struct mat o)
+static void attend_tile(const struct attending *a, struct room *room, unsigned thread,
+                        const struct tile *tile, uint64_t head)
 {
-    unsigned thread = (unsigned)omp_get_thread_num();
+    struct cpu *cpu = a->cpu;
+    const struct causal *c = a->causal;
+    const struct products *p = &a->products;
+    struct mat o = a->o;
     uint64_t keys = tile_keys(tile), first = tile->sample + keys - TILE;
     take_keys(cpu, c, room, tile, head);
     for (unsigned part = 0; part < PARTS; part++) {
@@ -208,26 +219,26 @@ static void attend_tile(struct cpu *cpu, const struct causal *c, const struct pr
             bf16_row(o, first + i)[head * width + j] = bf16_from_f32(room->sum[i * width + j]);
 }
 
+static void attend_tiles(void *context, unsigned thread, uint64_t first, uint64_t last)
+{
+    const struct attending *a = context;
+    struct room room;
+    room_make(&room, a->cpu, a->causal, a->most);
+    for (uint64_t i = first; i < last; i++)
+        for (uint64_t head = 0; head < a->causal->heads; head++)
+            attend_tile(a, &room, thread, &a->tile[i], head);
+    room_free(&room);
+}
+
 static void attend_causal(struct device *d, struct mat o, const struct causal *c)
 {
-    struct cpu *cpu = cpu_of(d);
-    struct products products;
+    struct attending a = {.cpu = cpu_of(d), .causal = c, .o = o};
     size_t tiles;
-    uint64_t most;
-    struct tile *tile = find_tiles(c, &tiles, &most);
-    products_begin(&products, cpu, c, most);
-#pragma omp parallel num_threads(cpu->threads)
-    {
-        struct room room;
-        room_make(&room, cpu, c, most);
-#pragma omp for schedule(dynamic)
-        for (size_t i = 0; i < tiles; i++)
-            for (uint64_t head = 0; head < c->heads; head++)
-                attend_tile(cpu, c, &products, &room, &tile[i], head, o);
-        room_free(&room);
-    }
-    products_end(&products);
-    free(tile);
+    a.tile = find_tiles(c, &tiles, &a.most);
+    products_begin(&a.products, a.cpu, c, a.most);
+    parallel_for(a.cpu->threads, tiles, 1, attend_tiles, &a);
+    products_end(&a.products);
+    free(a.tile);
 }
 
 void cpu_causal(struct device *d)

@@ -2,9 +2,6 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
-
-#include <omp.h>
 
 #include "base/die.h"
 #include "cpu/cpu.h"
@@ -156,6 +153,14 @@ static uint32_t magnitude_f32(const float *x, uint64_t count)
     return most;
 }
 
+static uint32_t largest(const uint32_t *magnitude, uint64_t count)
+{
+    uint32_t most = 0;
+    for (uint64_t i = 0; i < count; i++)
+        most = magnitude[i] > most ? magnitude[i] : most;
+    return most;
+}
+
 /* The source of a tile. */
 struct origin {
     const struct weight *weight;
@@ -195,7 +200,7 @@ static void dequantize_columns(const struct origin *from, uint64_t first, uint64
 
 /* Dequantize and pack one tile; returns the largest magnitude's bits. */
 static uint32_t make_tile(const struct operand *w, enum gemm_type type, uint64_t tile,
-                          const struct origin *from)
+                          const struct origin *from, unsigned thread)
 {
     uint64_t rows = tile_rows(w, tile), count = rows * w->cols;
     const struct gemm *gemm = tile_gemm(w, tile);
@@ -214,9 +219,24 @@ static uint32_t make_tile(const struct operand *w, enum gemm_type type, uint64_t
         cpu_fill(type, filled, 0, rows_bf16, count);
         free(rows_bf16);
     }
-    gemm_pack(gemm, (unsigned)omp_get_thread_num(), filled, w->tile[tile]);
+    gemm_pack(gemm, thread, filled, w->tile[tile]);
     free(filled);
     return most;
+}
+
+/* The tiles of an operand to make. */
+struct making {
+    const struct operand *w;
+    enum gemm_type type;
+    const struct origin *from;
+    uint32_t *most; /* by tile */
+};
+
+static void make_tiles(void *context, unsigned thread, uint64_t first, uint64_t last)
+{
+    const struct making *m = context;
+    for (uint64_t tile = first; tile < last; tile++)
+        m->most[tile] = make_tile(m->w, m->type, tile, m->from, thread);
 }
 
 /* An F32 matrix's part; returns the largest magnitude's bits. */
@@ -261,12 +281,10 @@ static struct operand *operand(struct device *d, const struct weight *weight,
     struct scales all = *scales;
     all.raw = scale.at;
     struct origin from = {weight, tensor, &all, raw.at, part};
-    uint32_t most = 0;
-#pragma omp parallel for num_threads(cpu->threads) schedule(static) reduction(max : most)
-    for (uint64_t tile = 0; tile < w->tiles; tile++) {
-        uint32_t magnitude = make_tile(w, cpu->type, tile, &from);
-        most = magnitude > most ? magnitude : most;
-    }
+    struct making making = {w, cpu->type, &from, xalloc((size_t)w->tiles, sizeof(uint32_t))};
+    parallel_for(cpu->threads, w->tiles, cpu_grain(w->cols * TILE), make_tiles, &making);
+    uint32_t most = largest(making.most, w->tiles);
+    free(making.most);
     memcpy(amax.at, &most, sizeof most);
     return w;
 }
@@ -285,18 +303,6 @@ static void drop_operand(struct device *d, struct operand *w)
 
 /* ---- products ---- */
 
-/* Rows of activations in blocks of GEMM_ROWS, in the type of products. */
-static void *blocks_of(struct cpu *cpu, struct mat x, uint64_t blocks)
-{
-    size_t size = cpu->type == GEMM_BF16 ? sizeof(uint16_t) : sizeof(float);
-    char *a = gemm_alloc((size_t)(blocks * GEMM_ROWS * x.cols), size);
-    memset(a + x.rows * x.cols * size, 0, (size_t)((blocks * GEMM_ROWS - x.rows) * x.cols) * size);
-#pragma omp parallel for num_threads(cpu->threads) schedule(static)
-    for (uint64_t i = 0; i < x.rows; i++)
-        cpu_fill(cpu->type, a, i * x.cols, bf16_row(x, i), x.cols);
-    return a;
-}
-
 static void put(struct mat y, uint64_t row, uint64_t col, const float *c, uint64_t rows,
                 uint64_t cols)
 {
@@ -309,26 +315,51 @@ static void put(struct mat y, uint64_t row, uint64_t col, const float *c, uint64
     }
 }
 
+/* y = x · wᵀ in pieces: a tile of w and a block of GEMM_ROWS rows of x each. */
+struct packed {
+    enum gemm_type type;
+    struct mat y, x;
+    const struct operand *w;
+    uint64_t blocks;
+    char *a; /* the rows of x in the type of products, padded with zeros to whole blocks */
+};
+
+static size_t packed_element(const struct packed *p)
+{
+    return p->type == GEMM_BF16 ? sizeof(uint16_t) : sizeof(float);
+}
+
+static void fill_rows(void *context, unsigned thread, uint64_t first, uint64_t last)
+{
+    const struct packed *p = context;
+    (void)thread;
+    for (uint64_t i = first; i < last; i++)
+        cpu_fill(p->type, p->a, i * p->x.cols, bf16_row(p->x, i), p->x.cols);
+}
+
+static void run_tiles(void *context, unsigned thread, uint64_t first, uint64_t last)
+{
+    const struct packed *p = context;
+    float *c = gemm_alloc((size_t)GEMM_ROWS * TILE, sizeof *c);
+    for (uint64_t i = first; i < last; i++) {
+        uint64_t tile = i / p->blocks, row = i % p->blocks * GEMM_ROWS, rows = p->x.rows - row;
+        gemm_run(tile_gemm(p->w, tile), thread, p->a + row * p->x.cols * packed_element(p),
+                 p->w->tile[tile], c);
+        put(p->y, row, tile * TILE, c, rows < GEMM_ROWS ? rows : GEMM_ROWS, tile_rows(p->w, tile));
+    }
+    free(c);
+}
+
 static void packed_product(struct cpu *cpu, struct mat y, struct mat x, const struct operand *w)
 {
-    uint64_t blocks = (x.rows + GEMM_ROWS - 1) / GEMM_ROWS;
-    size_t element = cpu->type == GEMM_BF16 ? sizeof(uint16_t) : sizeof(float);
-    char *a = blocks_of(cpu, x, blocks);
-#pragma omp parallel num_threads(cpu->threads)
-    {
-        float *c = gemm_alloc((size_t)GEMM_ROWS * TILE, sizeof *c);
-#pragma omp for collapse(2) schedule(static)
-        for (uint64_t tile = 0; tile < w->tiles; tile++)
-            for (uint64_t block = 0; block < blocks; block++) {
-                uint64_t row = block * GEMM_ROWS, rows = x.rows - row;
-                gemm_run(tile_gemm(w, tile), (unsigned)omp_get_thread_num(),
-                         a + row * x.cols * element, w->tile[tile], c);
-                put(y, row, tile * TILE, c, rows < GEMM_ROWS ? rows : GEMM_ROWS,
-                    tile_rows(w, tile));
-            }
-        free(c);
-    }
-    free(a);
+    struct packed p = {cpu->type, y, x, w, (x.rows + GEMM_ROWS - 1) / GEMM_ROWS, NULL};
+    uint64_t padded = p.blocks * GEMM_ROWS;
+    size_t element = packed_element(&p);
+    p.a = gemm_alloc((size_t)(padded * x.cols), element);
+    memset(p.a + x.rows * x.cols * element, 0, (size_t)((padded - x.rows) * x.cols) * element);
+    parallel_for(cpu->threads, x.rows, cpu_grain(x.cols), fill_rows, &p);
+    parallel_for(cpu->threads, w->tiles * p.blocks, 1, run_tiles, &p);
+    free(p.a);
 }
 
 /* Summed in double and rounded once: this is closest to every order of F32 sums. In partial sums,
@@ -348,21 +379,31 @@ static float dot(const float *a, const float *b, uint64_t count)
     return (float)sum;
 }
 
+struct plain {
+    struct mat y, x;
+    const struct operand *w;
+};
+
+static void run_rows(void *context, unsigned thread, uint64_t first, uint64_t last)
+{
+    const struct plain *p = context;
+    uint64_t cols = p->x.cols;
+    float *a = gemm_alloc((size_t)cols, sizeof *a);
+    (void)thread;
+    for (uint64_t i = first; i < last; i++) {
+        cpu_fill(GEMM_F32, a, 0, bf16_row(p->x, i), cols);
+        for (uint64_t j = 0; j < p->w->rows; j++) {
+            float sum = dot(a, p->w->plain + j * cols, cols);
+            put(p->y, i, j, &sum, 1, 1);
+        }
+    }
+    free(a);
+}
+
 static void plain_product(struct cpu *cpu, struct mat y, struct mat x, const struct operand *w)
 {
-#pragma omp parallel num_threads(cpu->threads)
-    {
-        float *a = gemm_alloc((size_t)x.cols, sizeof *a);
-#pragma omp for schedule(static)
-        for (uint64_t i = 0; i < x.rows; i++) {
-            cpu_fill(GEMM_F32, a, 0, bf16_row(x, i), x.cols);
-            for (uint64_t j = 0; j < w->rows; j++) {
-                float sum = dot(a, w->plain + j * w->cols, w->cols);
-                put(y, i, j, &sum, 1, 1);
-            }
-        }
-        free(a);
-    }
+    parallel_for(cpu->threads, x.rows, cpu_grain(x.cols * w->rows), run_rows,
+                 &(struct plain){y, x, w});
 }
 
 static void product(struct device *d, struct mat y, struct mat x, const struct operand *w)
@@ -372,17 +413,31 @@ static void product(struct device *d, struct mat y, struct mat x, const struct o
     (w->plain ? plain_product : packed_product)(cpu_of(d), y, x, w);
 }
 
-static void max_abs(struct device *d, struct mat amax, struct mat x)
+struct magnitudes {
+    struct mat x;
+    uint32_t *most; /* by thread */
+};
+
+static void max_rows(void *context, unsigned thread, uint64_t first, uint64_t last)
 {
-    uint32_t most;
-    memcpy(&most, amax.at, sizeof most);
-#pragma omp parallel for num_threads(cpu_of(d)->threads) schedule(static) reduction(max : most)
-    for (uint64_t i = 0; i < x.rows; i++) {
+    const struct magnitudes *m = context;
+    struct mat x = m->x;
+    for (uint64_t i = first; i < last; i++) {
         uint32_t magnitude = x.dtype == DTYPE_F32 ? magnitude_f32(f32_row(x, i), x.cols)
                                                   : magnitude_bf16(bf16_row(x, i), x.cols);
-        most = magnitude > most ? magnitude : most;
+        m->most[thread] = magnitude > m->most[thread] ? magnitude : m->most[thread];
     }
+}
+
+static void max_abs(struct device *d, struct mat amax, struct mat x)
+{
+    struct cpu *cpu = cpu_of(d);
+    struct magnitudes m = {x, xalloc(cpu->thread_count, sizeof(uint32_t))};
+    memcpy(&m.most[0], amax.at, sizeof m.most[0]);
+    parallel_for(cpu->threads, x.rows, cpu_grain(x.cols), max_rows, &m);
+    uint32_t most = largest(m.most, cpu->thread_count);
     memcpy(amax.at, &most, sizeof most);
+    free(m.most);
 }
 
 /* ---- the device ---- */
@@ -390,17 +445,20 @@ static void max_abs(struct device *d, struct mat amax, struct mat x)
 static void close_cpu(struct device *d)
 {
     gemms_free(cpu_of(d)->gemms);
+    parallel_free(cpu_of(d)->threads);
     free(cpu_of(d));
 }
 
 struct device *device_cpu(unsigned threads)
 {
     struct cpu *cpu = xalloc(1, sizeof *cpu);
-    cpu->threads = threads ? threads : (unsigned)omp_get_num_procs();
-    cpu->gemms = gemms_new(cpu->threads);
+    cpu->thread_count = threads ? threads : parallel_processors();
+    cpu->threads = parallel_new(cpu->thread_count);
+    cpu->gemms = gemms_new(cpu->thread_count);
     cpu->type = gemm_bf16() ? GEMM_BF16 : GEMM_F32_BLOCKS;
     struct device *d = &cpu->device;
     d->name = "cpu";
+    d->threads = cpu->thread_count;
     d->memory = (uint64_t)4 << 30;
     d->room = UINT64_MAX;
     d->close = close_cpu;

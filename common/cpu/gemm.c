@@ -138,7 +138,6 @@ bool gemm_bf16(void)
 struct gemms *gemms_new(unsigned threads)
 {
     struct gemms *gemms = xalloc(1, sizeof *gemms);
-    omp_set_num_threads(1);
     dnnl_set_verbose(0); /* it would print on standard output, whatever $ONEDNN_VERBOSE says */
     check(dnnl_engine_create(&gemms->engine, dnnl_cpu, 0), "engine");
     check(dnnl_primitive_attr_create(&gemms->attributes), "attributes");
@@ -224,6 +223,7 @@ static struct gemm *gemm_new(struct gemms *gemms, enum gemm_type type, enum gemm
                              uint64_t m, uint64_t n, uint64_t k)
 {
     struct gemm *gemm = xalloc(1, sizeof *gemm);
+    omp_set_num_threads(1); /* see execute() */
     uint64_t block = type == GEMM_F32_BLOCKS && k > GEMM_BLOCK ? GEMM_BLOCK : k;
     *gemm = (struct gemm){.gemms = gemms, .type = type, .right = right, .m = m, .n = n, .k = k};
     gemm->parts = (k + block - 1) / block;
@@ -298,9 +298,11 @@ static void *grown(struct buffer *buffer, uint64_t count, size_t size)
     return buffer->at;
 }
 
-/* With the scratch memory that `form` wants as the last operand. */
+/* With the scratch memory that `form` wants as the last operand. On this thread alone: oneDNN asks
+ * OpenMP how many to use, and what OpenMP answers is set for each thread. */
 static void execute(struct run *run, dnnl_primitive_desc_t form, dnnl_primitive_t primitive)
 {
+    omp_set_num_threads(1);
     seen_layout_t scratch = layout_of(form, dnnl_query_scratchpad_md);
     struct room *room = run->room;
     size_t size = scratch ? dnnl_memory_desc_get_size(scratch) : 0;

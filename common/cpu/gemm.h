@@ -38,9 +38,9 @@ enum gemm_right {
 struct gemms;
 struct gemm;
 
-/* For `threads` threads (at least 1). Sets OpenMP's default to one thread, since oneDNN would
- * otherwise split a product. The caller frees it with gemms_free(), which also frees the
- * products. */
+/* For `threads` threads (at least 1). OpenMP's setting of the threads that make and run products
+ * becomes one thread, since oneDNN would otherwise split a product. The caller frees it with
+ * gemms_free(), which also frees the products. */
 struct gemms *gemms_new(unsigned threads);
 void gemms_free(struct gemms *gemms);
 

@@ -143,6 +143,7 @@ enum { DEVICE_PIECE = 16 << 20, DEVICE_STREAMS = 6 };
 
 struct device {
     const char *name;
+    unsigned threads;  /* of the host, for what is computed there; 0: one for each processor */
     uint64_t memory;   /* bytes for weights that wait or are in use, unless the user sets them */
     uint64_t room;     /* bytes for offloaded matrices and what is needed along with them */
     bool stages_pages; /* see acquire_staging() */
