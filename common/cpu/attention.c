@@ -162,7 +162,7 @@ static void select_best(int32_t *selected, uint64_t n, const float *score, struc
 
 /* Every token's best blocks. */
 struct selecting {
-    enum gemm_type type;
+    struct cpu *cpu;
     struct mat selected, q, weight;
     const struct keys *keys;
     uint64_t most; /* blocks that any token sees */
@@ -180,12 +180,12 @@ static void score_blocks(const struct selecting *s, const struct selecting_room 
                          unsigned thread, uint64_t token, uint64_t blocks)
 {
     uint64_t width = s->q.cols / s->weight.cols, row = (uint64_t)*i32_row(s->keys->block, token);
-    cpu_fill(s->type, room->q, 0, bf16_row(s->q, token), s->q.cols);
+    cpu_fill(s->cpu->type, room->q, 0, bf16_row(s->q, token), s->q.cols);
     for (uint64_t run = 0; run < blocks; run += RUN) {
         uint64_t count = blocks - run < RUN ? blocks - run : RUN;
         for (uint64_t j = 0; j < count; j++)
-            cpu_fill(s->type, room->key, j * width, bf16_row(s->keys->compressed, row + run + j),
-                     width);
+            cpu_fill(s->cpu->type, room->key, j * width,
+                     bf16_row(s->keys->compressed, row + run + j), width);
         gemm_run(s->gemm, thread, room->q, room->key, room->product);
         score_run(room->score + run, room->product, s->keys, row + run, s->weight, token, count);
     }
@@ -194,7 +194,7 @@ static void score_blocks(const struct selecting *s, const struct selecting_room 
 static void select_piece(void *context, unsigned thread, uint64_t first, uint64_t last)
 {
     const struct selecting *s = context;
-    size_t element = element_size(s->type);
+    size_t element = element_size(s->cpu->type);
     uint64_t heads = s->weight.cols;
     struct selecting_room room = {gemm_alloc((size_t)s->q.cols, element),
                                   gemm_alloc((size_t)(RUN * (s->q.cols / heads)), element),
@@ -218,13 +218,8 @@ static void select_blocks(struct device *d, struct mat selected, struct mat q,
 {
     struct cpu *cpu = cpu_of(d);
     uint64_t heads = weight.cols, width = q.cols / heads, most = most_blocks(keys);
-    struct selecting s = {cpu->type,
-                          selected,
-                          q,
-                          weight,
-                          keys,
-                          most,
-                          gemm_get(cpu->gemms, cpu->type, GEMM_TRANSPOSED, heads, RUN, width)};
+    struct selecting s = {cpu, selected, q, weight, keys, most, NULL};
+    s.gemm = gemm_get(cpu->gemms, cpu->type, GEMM_TRANSPOSED, heads, RUN, width);
     parallel_for(cpu->threads, q.rows, TOKENS, select_piece, &s);
 }
 
@@ -272,23 +267,24 @@ static void attention_end(struct attention *a)
 
 static void room_make(struct attention_room *room, const struct attention *a)
 {
+    struct blocks *blocks = a->cpu->blocks;
     size_t element = element_size(a->cpu->type), n = (size_t)(a->runs * RUN);
-    room->q = gemm_alloc((size_t)(a->heads * a->width), element);
-    room->key = gemm_alloc(n * (size_t)a->width, element);
-    room->probability = gemm_alloc((size_t)a->heads * n, element);
-    room->logit = gemm_alloc((size_t)a->heads * n, sizeof(float));
-    room->sum = gemm_alloc((size_t)(a->heads * a->width), sizeof(float));
+    room->q = blocks_take(blocks, a->heads * a->width, element);
+    room->key = blocks_take(blocks, n * a->width, element);
+    room->probability = blocks_take(blocks, a->heads * n, element);
+    room->logit = blocks_take(blocks, a->heads * n, sizeof(float));
+    room->sum = blocks_take(blocks, a->heads * a->width, sizeof(float));
     room->total = xalloc((size_t)a->heads, sizeof(float));
     room->rounded = xalloc(n, sizeof(uint16_t));
 }
 
-static void room_free(struct attention_room *room)
+static void room_free(struct attention_room *room, struct blocks *blocks)
 {
-    free(room->q);
-    free(room->key);
-    free(room->probability);
-    free(room->logit);
-    free(room->sum);
+    blocks_give(blocks, room->q);
+    blocks_give(blocks, room->key);
+    blocks_give(blocks, room->probability);
+    blocks_give(blocks, room->logit);
+    blocks_give(blocks, room->sum);
     free(room->total);
     free(room->rounded);
 }
@@ -361,7 +357,7 @@ static void attend_piece(void *context, unsigned thread, uint64_t first, uint64_
     room_make(&room, a);
     for (uint64_t i = first; i < last; i++)
         attend_token(a, &room, thread, i);
-    room_free(&room);
+    room_free(&room, a->cpu->blocks);
 }
 
 static void attend(struct device *d, struct mat o, struct mat q, const struct keys *keys,

@@ -82,31 +82,32 @@ static void products_end(struct products *p)
 static void room_make(struct room *room, const struct cpu *cpu, const struct causal *c,
                       uint64_t most)
 {
+    struct blocks *blocks = cpu->blocks;
     size_t element = cpu->type == GEMM_BF16 ? sizeof(uint16_t) : sizeof(float);
     size_t keys = (size_t)most * TILE, wide = (size_t)c->key[0].width;
     for (unsigned part = 0; part < PARTS; part++) {
         wide = c->key[part].width > wide ? (size_t)c->key[part].width : wide;
-        room->key[part] = gemm_alloc(keys * (size_t)c->key[part].width, element);
-        room->logit[part] = gemm_alloc(TILE * keys, sizeof(float));
+        room->key[part] = blocks_take(blocks, keys * c->key[part].width, element);
+        room->logit[part] = blocks_take(blocks, TILE * keys, sizeof(float));
     }
-    room->q = gemm_alloc(TILE * wide, element);
-    room->value = gemm_alloc(keys * (size_t)c->value.width, element);
-    room->probability = gemm_alloc(TILE * keys, element);
-    room->sum = gemm_alloc((size_t)(TILE * c->value.width), sizeof(float));
+    room->q = blocks_take(blocks, TILE * wide, element);
+    room->value = blocks_take(blocks, keys * c->value.width, element);
+    room->probability = blocks_take(blocks, TILE * keys, element);
+    room->sum = blocks_take(blocks, TILE * c->value.width, sizeof(float));
     room->rounded = xalloc(keys, sizeof *room->rounded);
     room->seen = xalloc(keys, sizeof *room->seen);
 }
 
-static void room_free(struct room *room)
+static void room_free(struct room *room, struct blocks *blocks)
 {
     for (unsigned part = 0; part < PARTS; part++) {
-        free(room->key[part]);
-        free(room->logit[part]);
+        blocks_give(blocks, room->key[part]);
+        blocks_give(blocks, room->logit[part]);
     }
-    free(room->q);
-    free(room->value);
-    free(room->probability);
-    free(room->sum);
+    blocks_give(blocks, room->q);
+    blocks_give(blocks, room->value);
+    blocks_give(blocks, room->probability);
+    blocks_give(blocks, room->sum);
     free(room->rounded);
     free(room->seen);
 }
@@ -227,7 +228,7 @@ static void attend_tiles(void *context, unsigned thread, uint64_t first, uint64_
     for (uint64_t i = first; i < last; i++)
         for (uint64_t head = 0; head < a->causal->heads; head++)
             attend_tile(a, &room, thread, &a->tile[i], head);
-    room_free(&room);
+    room_free(&room, a->cpu->blocks);
 }
 
 static void attend_causal(struct device *d, struct mat o, const struct causal *c)

@@ -3,6 +3,7 @@
 #define DEVICE_CPU_H
 
 #include "base/parallel.h"
+#include "cpu/blocks.h"
 #include "cpu/gemm.h"
 #include "forward/device.h"
 #include "tensor/bf16.h"
@@ -11,6 +12,7 @@ struct cpu {
     struct device device; /* first: a struct device * is a struct cpu *, too */
     struct parallel *threads;
     unsigned thread_count;
+    struct blocks *blocks;
     struct gemms *gemms;
     enum gemm_type type; /* type in which BF16 operands are multiplied */
 };

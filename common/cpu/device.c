@@ -11,17 +11,16 @@
 
 static struct mat make(struct device *d, enum dtype dtype, uint64_t rows, uint64_t cols)
 {
-    (void)d;
     uint64_t count;
     if (!mul_fits(rows, cols, &count))
         die("out of memory");
-    return (struct mat){gemm_alloc((size_t)count, dtype_size(dtype)), rows, cols, cols, dtype};
+    void *at = blocks_take(cpu_of(d)->blocks, count, dtype_size(dtype));
+    return (struct mat){at, rows, cols, cols, dtype};
 }
 
 static void drop(struct device *d, struct mat m)
 {
-    (void)d;
-    free(m.at);
+    blocks_give(cpu_of(d)->blocks, m.at);
 }
 
 static void write_mat(struct device *d, struct mat m, const void *data)
@@ -186,48 +185,48 @@ static void dequantize_split(const struct origin *from, uint64_t row, uint64_t r
 }
 
 /* Some of the part's columns, which are rows of its transpose. */
-static void dequantize_columns(const struct origin *from, uint64_t first, uint64_t count,
-                               uint16_t *to)
+static void dequantize_columns(struct cpu *cpu, const struct origin *from, uint64_t first,
+                               uint64_t count, uint16_t *to)
 {
     uint64_t rows = from->part.rows, cols = from->weight->cols;
-    uint16_t *all = gemm_alloc((size_t)(rows * cols), sizeof *all);
+    uint16_t *all = blocks_take(cpu->blocks, rows * cols, sizeof *all);
     dequantize(from, from->part.first, rows, all);
     for (uint64_t i = 0; i < count; i++)
         for (uint64_t j = 0; j < rows; j++)
             to[i * rows + j] = all[j * cols + first + i];
-    free(all);
+    blocks_give(cpu->blocks, all);
 }
 
 /* Dequantize and pack one tile; returns the largest magnitude's bits. */
-static uint32_t make_tile(const struct operand *w, enum gemm_type type, uint64_t tile,
+static uint32_t make_tile(struct cpu *cpu, const struct operand *w, uint64_t tile,
                           const struct origin *from, unsigned thread)
 {
     uint64_t rows = tile_rows(w, tile), count = rows * w->cols;
     const struct gemm *gemm = tile_gemm(w, tile);
-    w->tile[tile] = gemm_alloc(gemm_packed_size(gemm), 1);
-    uint16_t *rows_bf16 = gemm_alloc((size_t)count, sizeof *rows_bf16);
+    w->tile[tile] = blocks_take(cpu->blocks, gemm_packed_size(gemm), 1);
+    uint16_t *rows_bf16 = blocks_take(cpu->blocks, count, sizeof *rows_bf16);
     if (from->part.transposed)
-        dequantize_columns(from, tile * TILE, rows, rows_bf16);
+        dequantize_columns(cpu, from, tile * TILE, rows, rows_bf16);
     else if (from->part.split)
         dequantize_split(from, from->part.first + tile * TILE, rows, rows_bf16);
     else
         dequantize(from, from->part.first + tile * TILE, rows, rows_bf16);
     uint32_t most = magnitude_bf16(rows_bf16, count);
     void *filled = rows_bf16;
-    if (type != GEMM_BF16) {
-        filled = gemm_alloc((size_t)count, sizeof(float));
-        cpu_fill(type, filled, 0, rows_bf16, count);
-        free(rows_bf16);
+    if (cpu->type != GEMM_BF16) {
+        filled = blocks_take(cpu->blocks, count, sizeof(float));
+        cpu_fill(cpu->type, filled, 0, rows_bf16, count);
+        blocks_give(cpu->blocks, rows_bf16);
     }
     gemm_pack(gemm, thread, filled, w->tile[tile]);
-    free(filled);
+    blocks_give(cpu->blocks, filled);
     return most;
 }
 
 /* The tiles of an operand to make. */
 struct making {
+    struct cpu *cpu;
     const struct operand *w;
-    enum gemm_type type;
     const struct origin *from;
     uint32_t *most; /* by tile */
 };
@@ -236,7 +235,7 @@ static void make_tiles(void *context, unsigned thread, uint64_t first, uint64_t 
 {
     const struct making *m = context;
     for (uint64_t tile = first; tile < last; tile++)
-        m->most[tile] = make_tile(m->w, m->type, tile, m->from, thread);
+        m->most[tile] = make_tile(m->cpu, m->w, tile, m->from, thread);
 }
 
 /* An F32 matrix's part; returns the largest magnitude's bits. */
@@ -281,7 +280,7 @@ static struct operand *operand(struct device *d, const struct weight *weight,
     struct scales all = *scales;
     all.raw = scale.at;
     struct origin from = {weight, tensor, &all, raw.at, part};
-    struct making making = {w, cpu->type, &from, xalloc((size_t)w->tiles, sizeof(uint32_t))};
+    struct making making = {cpu, w, &from, xalloc((size_t)w->tiles, sizeof(uint32_t))};
     parallel_for(cpu->threads, w->tiles, cpu_grain(w->cols * TILE), make_tiles, &making);
     uint32_t most = largest(making.most, w->tiles);
     free(making.most);
@@ -291,11 +290,10 @@ static struct operand *operand(struct device *d, const struct weight *weight,
 
 static void drop_operand(struct device *d, struct operand *w)
 {
-    (void)d;
     if (!w)
         return;
     for (uint64_t i = 0; i < w->tiles; i++)
-        free(w->tile[i]);
+        blocks_give(cpu_of(d)->blocks, w->tile[i]);
     free(w->tile);
     free(w->plain);
     free(w);
@@ -317,49 +315,62 @@ static void put(struct mat y, uint64_t row, uint64_t col, const float *c, uint64
 
 /* y = x · wᵀ in pieces: a tile of w and a block of GEMM_ROWS rows of x each. */
 struct packed {
-    enum gemm_type type;
+    struct cpu *cpu;
     struct mat y, x;
     const struct operand *w;
     uint64_t blocks;
-    char *a; /* the rows of x in the type of products, padded with zeros to whole blocks */
+    uint64_t in_place; /* blocks that are multiplied where they are in x, and then, in the type of
+                        * products and padded with zeros, from here: */
+    char *rest;
 };
 
 static size_t packed_element(const struct packed *p)
 {
-    return p->type == GEMM_BF16 ? sizeof(uint16_t) : sizeof(float);
+    return p->cpu->type == GEMM_BF16 ? sizeof(uint16_t) : sizeof(float);
 }
 
-static void fill_rows(void *context, unsigned thread, uint64_t first, uint64_t last)
+static void fill_rest(void *context, unsigned thread, uint64_t first, uint64_t last)
 {
     const struct packed *p = context;
     (void)thread;
     for (uint64_t i = first; i < last; i++)
-        cpu_fill(p->type, p->a, i * p->x.cols, bf16_row(p->x, i), p->x.cols);
+        cpu_fill(p->cpu->type, p->rest, i * p->x.cols, bf16_row(p->x, p->in_place * GEMM_ROWS + i),
+                 p->x.cols);
+}
+
+static const void *packed_rows(const struct packed *p, uint64_t block)
+{
+    if (block < p->in_place)
+        return bf16_row(p->x, block * GEMM_ROWS);
+    return p->rest + (block - p->in_place) * GEMM_ROWS * p->x.cols * packed_element(p);
 }
 
 static void run_tiles(void *context, unsigned thread, uint64_t first, uint64_t last)
 {
     const struct packed *p = context;
-    float *c = gemm_alloc((size_t)GEMM_ROWS * TILE, sizeof *c);
+    float *c = blocks_take(p->cpu->blocks, (size_t)GEMM_ROWS * TILE, sizeof *c);
     for (uint64_t i = first; i < last; i++) {
-        uint64_t tile = i / p->blocks, row = i % p->blocks * GEMM_ROWS, rows = p->x.rows - row;
-        gemm_run(tile_gemm(p->w, tile), thread, p->a + row * p->x.cols * packed_element(p),
-                 p->w->tile[tile], c);
+        uint64_t tile = i / p->blocks, block = i % p->blocks;
+        uint64_t row = block * GEMM_ROWS, rows = p->x.rows - row;
+        gemm_run(tile_gemm(p->w, tile), thread, packed_rows(p, block), p->w->tile[tile], c);
         put(p->y, row, tile * TILE, c, rows < GEMM_ROWS ? rows : GEMM_ROWS, tile_rows(p->w, tile));
     }
-    free(c);
+    blocks_give(p->cpu->blocks, c);
 }
 
 static void packed_product(struct cpu *cpu, struct mat y, struct mat x, const struct operand *w)
 {
-    struct packed p = {cpu->type, y, x, w, (x.rows + GEMM_ROWS - 1) / GEMM_ROWS, NULL};
-    uint64_t padded = p.blocks * GEMM_ROWS;
+    struct packed p = {cpu, y, x, w, (x.rows + GEMM_ROWS - 1) / GEMM_ROWS, 0, NULL};
+    if (cpu->type == GEMM_BF16 && x.stride == x.cols)
+        p.in_place = x.rows / GEMM_ROWS;
+    uint64_t rows = x.rows - p.in_place * GEMM_ROWS;
+    uint64_t padded = (p.blocks - p.in_place) * GEMM_ROWS;
     size_t element = packed_element(&p);
-    p.a = gemm_alloc((size_t)(padded * x.cols), element);
-    memset(p.a + x.rows * x.cols * element, 0, (size_t)((padded - x.rows) * x.cols) * element);
-    parallel_for(cpu->threads, x.rows, cpu_grain(x.cols), fill_rows, &p);
+    p.rest = blocks_take(cpu->blocks, padded * x.cols, element);
+    memset(p.rest + rows * x.cols * element, 0, (size_t)((padded - rows) * x.cols) * element);
+    parallel_for(cpu->threads, rows, cpu_grain(x.cols), fill_rest, &p);
     parallel_for(cpu->threads, w->tiles * p.blocks, 1, run_tiles, &p);
-    free(p.a);
+    blocks_give(cpu->blocks, p.rest);
 }
 
 /* Summed in double and rounded once: this is closest to every order of F32 sums. In partial sums,
@@ -445,6 +456,7 @@ static void max_abs(struct device *d, struct mat amax, struct mat x)
 static void close_cpu(struct device *d)
 {
     gemms_free(cpu_of(d)->gemms);
+    blocks_free(cpu_of(d)->blocks);
     parallel_free(cpu_of(d)->threads);
     free(cpu_of(d));
 }
@@ -454,6 +466,7 @@ struct device *device_cpu(unsigned threads)
     struct cpu *cpu = xalloc(1, sizeof *cpu);
     cpu->thread_count = threads ? threads : parallel_processors();
     cpu->threads = parallel_new(cpu->thread_count);
+    cpu->blocks = blocks_new();
     cpu->gemms = gemms_new(cpu->thread_count);
     cpu->type = gemm_bf16() ? GEMM_BF16 : GEMM_F32_BLOCKS;
     struct device *d = &cpu->device;
