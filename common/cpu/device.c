@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/die.h"
+#include "base/vectors.h"
 #include "cpu/cpu.h"
 #include "tensor/split.h"
 
@@ -95,6 +96,11 @@ static void spent(struct device *d, double *upload, double *wait)
     *upload = *wait = 0;
 }
 
+static double multiplied(struct device *d)
+{
+    return gemms_seconds(cpu_of(d)->gemms) / cpu_of(d)->thread_count;
+}
+
 /* ---- operands ---- */
 
 /* A weight is packed in tiles of result columns: a tile stays in the cache while all rows of
@@ -132,10 +138,10 @@ void cpu_fill(enum gemm_type type, void *to, uint64_t at, const uint16_t *from, 
 /* The largest magnitude as bits: NaN is above infinity, infinity above all numbers. */
 static uint32_t magnitude_bf16(const uint16_t *x, uint64_t count)
 {
-    uint16_t most = 0;
+    int16_t most = 0; /* signed ones are compared faster */
     for (uint64_t i = 0; i < count; i++) {
-        uint16_t bits = x[i] & 0x7fff;
-        most = bits > most ? bits : most;
+        int16_t bits = x[i] & 0x7fff;
+        most = (int16_t)(bits > most ? bits : most);
     }
     return (uint32_t)most << 16;
 }
@@ -375,19 +381,31 @@ static void packed_product(struct cpu *cpu, struct mat y, struct mat x, const st
 
 /* Summed in double and rounded once: this is closest to every order of F32 sums. In partial sums,
  * which compilers vectorize without changing the order. */
-static float dot(const float *a, const float *b, uint64_t count)
+INLINE float dot(const double *a, const float *b, uint64_t count)
 {
     enum { LANES = 8 };
     double lane[LANES] = {0}, sum = 0;
     uint64_t i = 0;
     for (; i + LANES <= count; i += LANES)
         for (uint64_t j = 0; j < LANES; j++)
-            lane[j] += (double)a[i + j] * (double)b[i + j];
+            lane[j] += a[i + j] * (double)b[i + j];
     for (; i < count; i++)
-        lane[i % LANES] += (double)a[i] * (double)b[i];
+        lane[i % LANES] += a[i] * (double)b[i];
     for (uint64_t j = 0; j < LANES; j++)
         sum += lane[j];
     return (float)sum;
+}
+
+/* y[j] = a · row j of w. */
+INLINE void plain_row(float *y, const double *a, const struct operand *w)
+{
+    for (uint64_t j = 0; j < w->rows; j++)
+        y[j] = dot(a, w->plain + j * w->cols, w->cols);
+}
+
+WIDE_VECTORS static void plain_row_wide(float *y, const double *a, const struct operand *w)
+{
+    plain_row(y, a, w);
 }
 
 struct plain {
@@ -398,17 +416,20 @@ struct plain {
 static void run_rows(void *context, unsigned thread, uint64_t first, uint64_t last)
 {
     const struct plain *p = context;
-    uint64_t cols = p->x.cols;
-    float *a = gemm_alloc((size_t)cols, sizeof *a);
+    double *a = xalloc((size_t)p->x.cols, sizeof *a);
+    float *y = xalloc((size_t)p->w->rows, sizeof *y);
     (void)thread;
     for (uint64_t i = first; i < last; i++) {
-        cpu_fill(GEMM_F32, a, 0, bf16_row(p->x, i), cols);
-        for (uint64_t j = 0; j < p->w->rows; j++) {
-            float sum = dot(a, p->w->plain + j * cols, cols);
-            put(p->y, i, j, &sum, 1, 1);
-        }
+        for (uint64_t j = 0; j < p->x.cols; j++)
+            a[j] = (double)bf16_to_f32(bf16_row(p->x, i)[j]);
+        if (has_wide_vectors())
+            plain_row_wide(y, a, p->w);
+        else
+            plain_row(y, a, p->w);
+        put(p->y, i, 0, y, 1, p->w->rows);
     }
     free(a);
+    free(y);
 }
 
 static void plain_product(struct cpu *cpu, struct mat y, struct mat x, const struct operand *w)
@@ -487,6 +508,7 @@ struct device *device_cpu(unsigned threads)
     d->acquire_staging = acquire_staging;
     d->submit_staging = submit_staging;
     d->spent = spent;
+    d->multiplied = multiplied;
     d->operand = operand;
     d->drop_operand = drop_operand;
     d->product = product;

@@ -7,6 +7,7 @@
 #include <omp.h>
 
 #include "base/die.h"
+#include "base/progress.h"
 
 enum { ALIGN = 64 };
 
@@ -28,6 +29,7 @@ struct buffer {
 /* A thread's scratch memory. */
 struct room {
     dnnl_stream_t stream;
+    double seconds;                    /* in gemm_run() */
     struct buffer scratch, block, sum; /* block, sum: [m, n] F32 and double, for GEMM_F32_BLOCKS */
 };
 
@@ -377,8 +379,18 @@ static void run_parts(const struct gemm *gemm, unsigned thread, const float *a, 
 
 void gemm_run(const struct gemm *gemm, unsigned thread, const void *a, const void *b, float *c)
 {
+    double begin = now();
     if (gemm->parts > 1)
         run_parts(gemm, thread, a, b, c);
     else
         run_part(gemm, &gemm->last, thread, a, b, c);
+    gemm->gemms->room[thread].seconds += now() - begin;
+}
+
+double gemms_seconds(const struct gemms *gemms)
+{
+    double sum = 0;
+    for (unsigned i = 0; i < gemms->threads; i++)
+        sum += gemms->room[i].seconds;
+    return sum;
 }

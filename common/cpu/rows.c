@@ -602,6 +602,15 @@ static void hc_gate(struct device *d, struct mat pre, struct mat mixes, struct m
              &(struct hc_gate_args){pre, mixes, scale, base, eps});
 }
 
+/* Columns at a time: sums over copies are taken in the same order in each. */
+enum { COLS = 64 };
+
+static void add_scaled(float *sum, float factor, const uint16_t *x, uint64_t count)
+{
+    for (uint64_t j = 0; j < count; j++)
+        sum[j] += factor * bf16_to_f32(x[j]);
+}
+
 struct hc_in_args {
     struct mat y, x, pre;
 };
@@ -609,13 +618,14 @@ struct hc_in_args {
 static void hc_in_piece(const void *args, uint64_t first, uint64_t last)
 {
     const struct hc_in_args o = *(const struct hc_in_args *)args;
-    uint64_t n = o.pre.cols;
     for (uint64_t i = first; i < last; i++)
-        for (uint64_t j = 0; j < o.y.cols; j++) {
-            float sum = 0;
-            for (uint64_t k = 0; k < n; k++)
-                sum += f32_row(o.pre, i)[k] * bf16_to_f32(bf16_row(o.x, i)[k * o.y.cols + j]);
-            bf16_row(o.y, i)[j] = bf16_from_f32(sum);
+        for (uint64_t n, j = 0; j < o.y.cols; j += n) {
+            n = at_most(o.y.cols - j, COLS);
+            float sum[COLS] = {0};
+            for (uint64_t k = 0; k < o.pre.cols; k++)
+                add_scaled(sum, f32_row(o.pre, i)[k], bf16_row(o.x, i) + k * o.y.cols + j, n);
+            for (uint64_t l = 0; l < n; l++)
+                bf16_row(o.y, i)[j + l] = bf16_from_f32(sum[l]);
         }
 }
 
@@ -624,20 +634,18 @@ static void hc_in(struct device *d, struct mat y, struct mat x, struct mat pre)
     each_row(d, y.rows, x.cols, hc_in_piece, &(struct hc_in_args){y, x, pre});
 }
 
-/* The copies of one row; room: n floats. */
-static void hc_out_row(uint16_t *x, const uint16_t *y, const float *post, const float *comb,
-                       uint64_t n, uint64_t cols, float *room)
+/* Up to COLS columns of one row's copies, which are `cols` apart; old: room for them. */
+static void hc_out_cols(uint16_t *x, const uint16_t *y, const float *post, const float *comb,
+                        uint64_t n, uint64_t cols, uint64_t count, uint16_t *old)
 {
-    for (uint64_t j = 0; j < cols; j++) {
-        float value = bf16_to_f32(y[j]);
-        for (uint64_t k = 0; k < n; k++)
-            room[k] = bf16_to_f32(x[k * cols + j]);
-        for (uint64_t k = 0; k < n; k++) {
-            float sum = 0;
-            for (uint64_t i = 0; i < n; i++)
-                sum += comb[i * n + k] * room[i];
-            x[k * cols + j] = bf16_from_f32(post[k] * value + sum);
-        }
+    for (uint64_t k = 0; k < n; k++)
+        memcpy(old + k * COLS, x + k * cols, (size_t)count * sizeof *x);
+    for (uint64_t k = 0; k < n; k++) {
+        float sum[COLS] = {0};
+        for (uint64_t i = 0; i < n; i++)
+            add_scaled(sum, comb[i * n + k], old + i * COLS, count);
+        for (uint64_t j = 0; j < count; j++)
+            x[k * cols + j] = bf16_from_f32(post[k] * bf16_to_f32(y[j]) + sum[j]);
     }
 }
 
@@ -648,11 +656,13 @@ struct hc_out_args {
 static void hc_out_piece(const void *args, uint64_t first, uint64_t last)
 {
     const struct hc_out_args o = *(const struct hc_out_args *)args;
-    float *room = xalloc((size_t)o.post.cols, sizeof *room);
+    uint64_t n = o.post.cols, cols = o.y.cols;
+    uint16_t *old = xalloc((size_t)n * COLS, sizeof *old);
     for (uint64_t i = first; i < last; i++)
-        hc_out_row(bf16_row(o.x, i), bf16_row(o.y, i), f32_row(o.post, i), f32_row(o.comb, i),
-                   o.post.cols, o.y.cols, room);
-    free(room);
+        for (uint64_t j = 0; j < cols; j += COLS)
+            hc_out_cols(bf16_row(o.x, i) + j, bf16_row(o.y, i) + j, f32_row(o.post, i),
+                        f32_row(o.comb, i), n, cols, at_most(cols - j, COLS), old);
+    free(old);
 }
 
 static void hc_out(struct device *d, struct mat x, struct mat y, struct mat post, struct mat comb)

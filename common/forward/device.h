@@ -369,6 +369,10 @@ struct device {
      * of an offloaded matrix; 0 where a device uploads nothing. Waits as read() does. */
     void (*spent)(struct device *d, double *upload, double *wait);
 
+    /* Seconds so far in matrix products, on average over its threads; NULL for a device that does
+     * not tell. */
+    double (*multiplied)(struct device *d);
+
     /* ---- results ---- */
 
     /* nll [rows, 1] F32 = -log softmax(logits)[target], target [rows, 1] I32. */

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/die.h"
+#include "base/vectors.h"
 #include "stream/elements.h"
 #include "tensor/bf16.h"
 
@@ -109,25 +110,6 @@ static void add_bytes(struct stats *stats, enum dtype dtype, const uint8_t *data
         }
     }
 }
-
-/* ---- loops that compilers vectorize, here for AVX2 where the processor has it ---- */
-
-#ifdef __x86_64__
-#define WIDE_VECTORS __attribute__((target("avx2")))
-static bool has_wide_vectors(void)
-{
-    return __builtin_cpu_supports("avx2");
-}
-#else
-#define WIDE_VECTORS
-static bool has_wide_vectors(void)
-{
-    return true;
-}
-#endif
-
-/* For each instruction set. */
-#define INLINE static inline __attribute__((always_inline))
 
 /* ---- bytes without a histogram: their sums are exact, so their order does not matter ---- */
 
