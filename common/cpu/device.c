@@ -307,7 +307,7 @@ static void drop_operand(struct device *d, struct operand *w)
 
 /* ---- products ---- */
 
-static void put(struct mat y, uint64_t row, uint64_t col, const float *c, uint64_t rows,
+INLINE void put(struct mat y, uint64_t row, uint64_t col, const float *c, uint64_t rows,
                 uint64_t cols)
 {
     for (uint64_t i = 0; i < rows; i++, c += cols) {
@@ -317,6 +317,12 @@ static void put(struct mat y, uint64_t row, uint64_t col, const float *c, uint64
             for (uint64_t j = 0; j < cols; j++)
                 bf16_row(y, row + i)[col + j] = bf16_from_f32(c[j]);
     }
+}
+
+WIDE_VECTORS static void put_wide(struct mat y, uint64_t row, uint64_t col, const float *c,
+                                  uint64_t rows, uint64_t cols)
+{
+    put(y, row, col, c, rows, cols);
 }
 
 /* y = x · wᵀ in pieces: a tile of w and a block of GEMM_ROWS rows of x each. */
@@ -359,7 +365,8 @@ static void run_tiles(void *context, unsigned thread, uint64_t first, uint64_t l
         uint64_t tile = i / p->blocks, block = i % p->blocks;
         uint64_t row = block * GEMM_ROWS, rows = p->x.rows - row;
         gemm_run(tile_gemm(p->w, tile), thread, packed_rows(p, block), p->w->tile[tile], c);
-        put(p->y, row, tile * TILE, c, rows < GEMM_ROWS ? rows : GEMM_ROWS, tile_rows(p->w, tile));
+        (has_wide_vectors() ? put_wide : put)(p->y, row, tile * TILE, c, at_most(rows, GEMM_ROWS),
+                                              tile_rows(p->w, tile));
     }
     blocks_give(p->cpu->blocks, c);
 }
@@ -422,10 +429,7 @@ static void run_rows(void *context, unsigned thread, uint64_t first, uint64_t la
     for (uint64_t i = first; i < last; i++) {
         for (uint64_t j = 0; j < p->x.cols; j++)
             a[j] = (double)bf16_to_f32(bf16_row(p->x, i)[j]);
-        if (has_wide_vectors())
-            plain_row_wide(y, a, p->w);
-        else
-            plain_row(y, a, p->w);
+        (has_wide_vectors() ? plain_row_wide : plain_row)(y, a, p->w);
         put(p->y, i, 0, y, 1, p->w->rows);
     }
     free(a);

@@ -34,6 +34,9 @@ static void each_row(struct device *d, uint64_t rows, uint64_t elements, piece *
  * F32 sums. In LANES partial sums, which compilers vectorize without changing the order. */
 enum { LANES = 8 };
 
+/* Columns at a time, where several loops over them are faster than one. */
+enum { COLS = 64 };
+
 static float mean_square(const uint16_t *x, uint64_t count)
 {
     double lane[LANES] = {0}, sum = 0;
@@ -469,21 +472,32 @@ struct swiglu_args {
     struct mat weight;
 };
 
+/* Up to COLS columns, in loops that compilers vectorize but for the exponentials. */
+static void swiglu_cols(uint16_t *y, const uint16_t *gate, const uint16_t *up, struct swiglu how,
+                        float weight, uint64_t count)
+{
+    float g[COLS], u[COLS], power[COLS], limit = how.limit > 0 ? how.limit : INFINITY;
+    for (uint64_t j = 0; j < count; j++) {
+        g[j] = bf16_to_f32(gate[j]);
+        u[j] = bf16_to_f32(up[j]);
+        u[j] = u[j] > limit ? limit : u[j] < -limit ? -limit : u[j];
+        g[j] = g[j] > limit ? limit : g[j];
+    }
+    for (uint64_t j = 0; j < count; j++)
+        power[j] = expf(-g[j]);
+    for (uint64_t j = 0; j < count; j++) {
+        float silu = g[j] / (1 + power[j]);
+        y[j] = bf16_from_f32(weight * ((how.rounds ? to_bf16(silu) : silu) * u[j]));
+    }
+}
+
 static void swiglu_piece(const void *args, uint64_t first, uint64_t last)
 {
     const struct swiglu_args o = *(const struct swiglu_args *)args;
     for (uint64_t i = first; i < last; i++)
-        for (uint64_t j = 0; j < o.y.cols; j++) {
-            float g = bf16_to_f32(bf16_row(o.gate, i)[j]), u = bf16_to_f32(bf16_row(o.up, i)[j]);
-            if (o.how.limit > 0) {
-                u = u > o.how.limit ? o.how.limit : u < -o.how.limit ? -o.how.limit : u;
-                g = g > o.how.limit ? o.how.limit : g;
-            }
-            float silu = g / (1 + expf(-g));
-            float value = (o.how.rounds ? to_bf16(silu) : silu) * u;
-            bf16_row(o.y, i)[j] =
-                bf16_from_f32(o.weight.rows ? *f32_row(o.weight, i) * value : value);
-        }
+        for (uint64_t j = 0; j < o.y.cols; j += COLS)
+            swiglu_cols(bf16_row(o.y, i) + j, bf16_row(o.gate, i) + j, bf16_row(o.up, i) + j, o.how,
+                        o.weight.rows ? *f32_row(o.weight, i) : 1, at_most(o.y.cols - j, COLS));
 }
 
 static void swiglu(struct device *d, struct mat y, struct mat gate, struct mat up,
@@ -601,9 +615,6 @@ static void hc_gate(struct device *d, struct mat pre, struct mat mixes, struct m
     each_row(d, pre.rows, pre.cols, hc_gate_piece,
              &(struct hc_gate_args){pre, mixes, scale, base, eps});
 }
-
-/* Columns at a time: sums over copies are taken in the same order in each. */
-enum { COLS = 64 };
 
 static void add_scaled(float *sum, float factor, const uint16_t *x, uint64_t count)
 {
