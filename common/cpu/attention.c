@@ -196,9 +196,9 @@ static void select_piece(void *context, unsigned thread, uint64_t first, uint64_
     const struct selecting *s = context;
     size_t element = element_size(s->cpu->type);
     uint64_t heads = s->weight.cols;
-    struct selecting_room room = {gemm_alloc((size_t)s->q.cols, element),
-                                  gemm_alloc((size_t)(RUN * (s->q.cols / heads)), element),
-                                  gemm_alloc((size_t)(heads * RUN), sizeof(float)),
+    struct selecting_room room = {xaligned((size_t)s->q.cols, element),
+                                  xaligned((size_t)(RUN * (s->q.cols / heads)), element),
+                                  xaligned((size_t)(heads * RUN), sizeof(float)),
                                   xalloc((size_t)s->most, sizeof(float)),
                                   xalloc((size_t)s->most, sizeof(struct ranked))};
     for (uint64_t i = first; i < last; i++) {

@@ -2,8 +2,8 @@
 #ifndef DEVICE_CPU_H
 #define DEVICE_CPU_H
 
+#include "base/blocks.h"
 #include "base/parallel.h"
-#include "cpu/blocks.h"
 #include "cpu/gemm.h"
 #include "forward/device.h"
 #include "tensor/bf16.h"

@@ -249,7 +249,7 @@ static uint32_t copy_plain(struct operand *w, const float *raw, struct operand_p
 {
     size_t count = (size_t)(w->rows * w->cols);
     const float *from = raw + part.first * (part.transposed ? w->rows : w->cols);
-    w->plain = gemm_alloc(count, sizeof *w->plain);
+    w->plain = xaligned(count, sizeof *w->plain);
     for (uint64_t i = 0; i < w->rows && part.transposed; i++)
         for (uint64_t j = 0; j < w->cols; j++)
             w->plain[i * w->cols + j] = from[j * w->rows + i];

@@ -9,8 +9,6 @@
 #include "base/die.h"
 #include "base/progress.h"
 
-enum { ALIGN = 64 };
-
 /* A layout is an opaque object since oneDNN 3, a structure before. */
 #if DNNL_VERSION_MAJOR >= 3
 typedef dnnl_memory_desc_t layout_t;
@@ -64,18 +62,6 @@ static void check(dnnl_status_t status, const char *what)
         die("oneDNN: %s: out of memory", what);
     if (status != dnnl_success)
         die("oneDNN: %s: error %d; is the library damaged?", what, (int)status);
-}
-
-void *gemm_alloc(size_t count, size_t size)
-{
-    uint64_t bytes;
-    if (!mul_fits(count, size, &bytes) || bytes > SIZE_MAX - ALIGN)
-        die("out of memory");
-    bytes = (bytes + ALIGN) / ALIGN * ALIGN;
-    void *memory = aligned_alloc(ALIGN, (size_t)bytes);
-    if (!memory)
-        die("out of memory");
-    return memory;
 }
 
 /* ---- what oneDNN 2 and 3 call differently ---- */
@@ -294,7 +280,7 @@ static void *grown(struct buffer *buffer, uint64_t count, size_t size)
 {
     if (!buffer->at || count * size > buffer->size) {
         free(buffer->at);
-        buffer->at = gemm_alloc((size_t)count, size);
+        buffer->at = xaligned((size_t)count, size);
         buffer->size = (size_t)count * size;
     }
     return buffer->at;

@@ -63,8 +63,4 @@ void gemm_run(const struct gemm *gemm, unsigned thread, const void *a, const voi
 /* Seconds so far in gemm_run(), of all threads together. Not while any of them runs one. */
 double gemms_seconds(const struct gemms *gemms);
 
-/* Uninitialized memory for operands, aligned for oneDNN; the caller frees it with free(). Ends the
- * process if memory is exhausted. */
-void *gemm_alloc(size_t count, size_t size);
-
 #endif

@@ -1,17 +1,16 @@
-#include "cpu/blocks.h"
+#include "base/blocks.h"
 
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/die.h"
-#include "cpu/gemm.h"
 
 /* Smaller blocks are the C library's: it keeps them itself. */
 enum { SMALL = 1 << 16 };
 
 /* In front of a block, in as many bytes as keep it aligned. */
-enum { HEAD = 64 };
+enum { HEAD = XALIGN };
 
 struct head {
     size_t size; /* of the block and its head */
@@ -79,7 +78,7 @@ void *blocks_take(struct blocks *blocks, uint64_t count, size_t size)
         pthread_mutex_unlock(&blocks->mutex);
     }
     if (!head) {
-        head = gemm_alloc(whole, 1);
+        head = xaligned(whole, 1);
         head->size = whole;
     }
     return (char *)head + HEAD;
