@@ -140,7 +140,7 @@ static uint32_t magnitude_bf16(const uint16_t *x, uint64_t count)
 {
     int16_t most = 0; /* signed ones are compared faster */
     for (uint64_t i = 0; i < count; i++) {
-        int16_t bits = x[i] & 0x7fff;
+        int16_t bits = (int16_t)(x[i] & 0x7fff);
         most = (int16_t)(bits > most ? bits : most);
     }
     return (uint32_t)most << 16;
