@@ -24,7 +24,8 @@ INCLUDE  := -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 -Icommon
 COMPILE   = $(CC) -std=gnu17 -Wall -Wextra -fopenmp $(SANITIZERS) $(COUNTERS) $(INCLUDE) $(CPPFLAGS) \
             $(CFLAGS) -ffp-contract=off -MMD -MP
 LINK      = $(CC) $(SANITIZERS) $(LDFLAGS)
-# Only programs that run the model come to need oneDNN or cuBLASLt for products, and OpenMP for threads.
+# Only programs that run the model come to need oneDNN or cuBLASLt for products, and OpenMP
+# to tell oneDNN that a product stays on one thread.
 LIBS     := -larchive -ljansson -lpcre2-8 -lcrypto -lxxhash -lutf8proc
 LDLIBS    = -Wl,--as-needed $(LIBS) -lm $(if $(filter 0,$(DNNL)),,-ldnnl) -fopenmp $(CUDA_LIBS)
 

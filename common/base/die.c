@@ -106,6 +106,17 @@ void *xalloc(size_t count, size_t size)
     return memory;
 }
 
+void *xaligned(size_t count, size_t size)
+{
+    uint64_t bytes;
+    void *memory = NULL;
+    if (mul_fits(count, size, &bytes) && bytes <= SIZE_MAX - XALIGN)
+        memory = aligned_alloc(XALIGN, (size_t)(bytes + XALIGN) / XALIGN * XALIGN);
+    if (!memory)
+        die("out of memory (%zu times %zu bytes)", count, size);
+    return memory;
+}
+
 void *xgrow(void *old, size_t count, size_t size)
 {
     void *memory = reallocarray(old, count ? count : 1, size);

@@ -41,8 +41,14 @@ void warn(const char *format, ...) __attribute__((format(printf, 1, 2)));
  * return with free(). Sizes are count * size, checked for overflow; count may be 0. xalloc() zeroes
  * its memory. */
 void *xalloc(size_t count, size_t size);
+
 void *xgrow(void *old, size_t count, size_t size);
 char *xstrdup(const char *text);
+
+/* As xalloc(), but uninitialized, at a multiple of XALIGN bytes, which suits vectors of any width.
+ */
+enum { XALIGN = 64 };
+void *xaligned(size_t count, size_t size);
 
 /* printf and vprintf into a new string, which the caller frees. */
 char *xprintf(const char *format, ...) __attribute__((format(printf, 1, 2)));

@@ -1,10 +1,10 @@
 #include "base/ordered_pool.h"
 
 #include <pthread.h>
-#include <sched.h>
 #include <stdlib.h>
 
 #include "base/die.h"
+#include "base/parallel.h"
 
 enum state { EMPTY, SUBMITTED, READY };
 
@@ -26,13 +26,11 @@ struct ordered_pool {
 
 unsigned ordered_pool_threads(uint64_t wanted)
 {
-    cpu_set_t set;
     if (wanted > ORDERED_POOL_THREADS_MAX)
         die_usage("--threads: at most %d", ORDERED_POOL_THREADS_MAX);
     if (wanted)
         return (unsigned)wanted;
-    int processors = sched_getaffinity(0, sizeof set, &set) ? 1 : CPU_COUNT(&set);
-    return processors < ORDERED_POOL_THREADS_MAX ? (unsigned)processors : ORDERED_POOL_THREADS_MAX;
+    return (unsigned)at_most(parallel_processors(), ORDERED_POOL_THREADS_MAX);
 }
 
 static void *piece_at(struct ordered_pool *pool, uint64_t number)

@@ -4,14 +4,15 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include <omp.h>
-
 #include "base/die.h"
 #include "cpu/cpu.h"
 
 /* Products take this many keys at a time, padded with zeros, which keeps the number of shapes
  * small. */
 enum { RUN = 64 };
+
+/* Tokens that are worth another thread. */
+enum { TOKENS = 4 };
 
 static uint64_t runs_of(uint64_t keys)
 {
@@ -75,22 +76,30 @@ static float pool_channel(const struct pooled *token, uint64_t count, uint64_t j
     return (float)pooled;
 }
 
+struct pool_args {
+    struct mat y, kv, score, ape, first, number;
+};
+
+/* Blocks first … last - 1. */
+static void pool_piece(void *args, unsigned thread, uint64_t first, uint64_t last)
+{
+    const struct pool_args o = *(const struct pool_args *)args;
+    struct pooled *token = xalloc(2 * (size_t)o.ape.rows, sizeof *token);
+    (void)thread;
+    for (uint64_t b = first; b < last; b++) {
+        uint64_t count = pooled_tokens(token, o.kv, o.score, o.ape, (uint64_t)*i32_row(o.first, b),
+                                       o.kv.cols == 2 * o.y.cols, *i32_row(o.number, b) > 0);
+        for (uint64_t j = 0; j < o.y.cols; j++)
+            bf16_row(o.y, b)[j] = bf16_from_f32(pool_channel(token, count, j));
+    }
+    free(token);
+}
+
 static void pool(struct device *d, struct mat y, struct mat kv, struct mat score, struct mat ape,
                  struct mat first, struct mat number)
 {
-    bool overlap = kv.cols == 2 * y.cols;
-#pragma omp parallel num_threads(cpu_of(d)->threads)
-    {
-        struct pooled *token = xalloc(2 * (size_t)ape.rows, sizeof *token);
-#pragma omp for schedule(static)
-        for (uint64_t b = 0; b < y.rows; b++) {
-            uint64_t count = pooled_tokens(token, kv, score, ape, (uint64_t)*i32_row(first, b),
-                                           overlap, *i32_row(number, b) > 0);
-            for (uint64_t j = 0; j < y.cols; j++)
-                bf16_row(y, b)[j] = bf16_from_f32(pool_channel(token, count, j));
-        }
-        free(token);
-    }
+    parallel_for(cpu_of(d)->threads, y.rows, cpu_grain(y.cols * ape.rows), pool_piece,
+                 &(struct pool_args){y, kv, score, ape, first, number});
 }
 
 /* ---- the indexer ---- */
@@ -151,40 +160,67 @@ static void select_best(int32_t *selected, uint64_t n, const float *score, struc
     qsort(selected, (size_t)kept, sizeof *selected, by_number);
 }
 
+/* Every token's best blocks. */
+struct selecting {
+    struct cpu *cpu;
+    struct mat selected, q, weight;
+    const struct keys *keys;
+    uint64_t most; /* blocks that any token sees */
+    const struct gemm *gemm;
+};
+
+/* What a thread needs for one token. */
+struct selecting_room {
+    char *q, *key; /* operands */
+    float *product, *score;
+    struct ranked *ranked;
+};
+
+static void score_blocks(const struct selecting *s, const struct selecting_room *room,
+                         unsigned thread, uint64_t token, uint64_t blocks)
+{
+    uint64_t width = s->q.cols / s->weight.cols, row = (uint64_t)*i32_row(s->keys->block, token);
+    cpu_fill(s->cpu->type, room->q, 0, bf16_row(s->q, token), s->q.cols);
+    for (uint64_t run = 0; run < blocks; run += RUN) {
+        uint64_t count = blocks - run < RUN ? blocks - run : RUN;
+        for (uint64_t j = 0; j < count; j++)
+            cpu_fill(s->cpu->type, room->key, j * width,
+                     bf16_row(s->keys->compressed, row + run + j), width);
+        gemm_run(s->gemm, thread, room->q, room->key, room->product);
+        score_run(room->score + run, room->product, s->keys, row + run, s->weight, token, count);
+    }
+}
+
+static void select_piece(void *context, unsigned thread, uint64_t first, uint64_t last)
+{
+    const struct selecting *s = context;
+    size_t element = element_size(s->cpu->type);
+    uint64_t heads = s->weight.cols;
+    struct selecting_room room = {xaligned((size_t)s->q.cols, element),
+                                  xaligned((size_t)(RUN * (s->q.cols / heads)), element),
+                                  xaligned((size_t)(heads * RUN), sizeof(float)),
+                                  xalloc((size_t)s->most, sizeof(float)),
+                                  xalloc((size_t)s->most, sizeof(struct ranked))};
+    for (uint64_t i = first; i < last; i++) {
+        uint64_t blocks = blocks_before(s->keys, i);
+        score_blocks(s, &room, thread, i, blocks);
+        select_best(i32_row(s->selected, i), s->selected.cols, room.score, room.ranked, blocks);
+    }
+    free(room.q);
+    free(room.key);
+    free(room.product);
+    free(room.score);
+    free(room.ranked);
+}
+
 static void select_blocks(struct device *d, struct mat selected, struct mat q,
                           const struct keys *keys, struct mat weight)
 {
     struct cpu *cpu = cpu_of(d);
     uint64_t heads = weight.cols, width = q.cols / heads, most = most_blocks(keys);
-    size_t element = element_size(cpu->type);
-    const struct gemm *gemm = gemm_get(cpu->gemms, cpu->type, GEMM_TRANSPOSED, heads, RUN, width);
-#pragma omp parallel num_threads(cpu->threads)
-    {
-        char *q_operand = gemm_alloc((size_t)(heads * width), element);
-        char *key = gemm_alloc((size_t)(RUN * width), element);
-        float *product = gemm_alloc((size_t)(heads * RUN), sizeof *product);
-        float *score = xalloc((size_t)most, sizeof *score);
-        struct ranked *ranked = xalloc((size_t)most, sizeof *ranked);
-#pragma omp for schedule(dynamic, RUN)
-        for (uint64_t i = 0; i < q.rows; i++) {
-            uint64_t blocks = blocks_before(keys, i), row = (uint64_t)*i32_row(keys->block, i);
-            cpu_fill(cpu->type, q_operand, 0, bf16_row(q, i), heads * width);
-            for (uint64_t run = 0; run < blocks; run += RUN) {
-                uint64_t count = blocks - run < RUN ? blocks - run : RUN;
-                for (uint64_t j = 0; j < count; j++)
-                    cpu_fill(cpu->type, key, j * width, bf16_row(keys->compressed, row + run + j),
-                             width);
-                gemm_run(gemm, (unsigned)omp_get_thread_num(), q_operand, key, product);
-                score_run(score + run, product, keys, row + run, weight, i, count);
-            }
-            select_best(i32_row(selected, i), selected.cols, score, ranked, blocks);
-        }
-        free(q_operand);
-        free(key);
-        free(product);
-        free(score);
-        free(ranked);
-    }
+    struct selecting s = {cpu, selected, q, weight, keys, most, NULL};
+    s.gemm = gemm_get(cpu->gemms, cpu->type, GEMM_TRANSPOSED, heads, RUN, width);
+    parallel_for(cpu->threads, q.rows, TOKENS, select_piece, &s);
 }
 
 /* ---- attention ---- */
@@ -195,6 +231,7 @@ struct attention {
     const struct keys *keys;
     uint64_t heads, width, runs;
     const struct gemm **logits, **sums; /* by runs - 1 */
+    struct mat o, q;
     const float *sink;
     float scale;
 };
@@ -230,23 +267,24 @@ static void attention_end(struct attention *a)
 
 static void room_make(struct attention_room *room, const struct attention *a)
 {
+    struct blocks *blocks = a->cpu->blocks;
     size_t element = element_size(a->cpu->type), n = (size_t)(a->runs * RUN);
-    room->q = gemm_alloc((size_t)(a->heads * a->width), element);
-    room->key = gemm_alloc(n * (size_t)a->width, element);
-    room->probability = gemm_alloc((size_t)a->heads * n, element);
-    room->logit = gemm_alloc((size_t)a->heads * n, sizeof(float));
-    room->sum = gemm_alloc((size_t)(a->heads * a->width), sizeof(float));
+    room->q = blocks_take(blocks, a->heads * a->width, element);
+    room->key = blocks_take(blocks, n * a->width, element);
+    room->probability = blocks_take(blocks, a->heads * n, element);
+    room->logit = blocks_take(blocks, a->heads * n, sizeof(float));
+    room->sum = blocks_take(blocks, a->heads * a->width, sizeof(float));
     room->total = xalloc((size_t)a->heads, sizeof(float));
     room->rounded = xalloc(n, sizeof(uint16_t));
 }
 
-static void room_free(struct attention_room *room)
+static void room_free(struct attention_room *room, struct blocks *blocks)
 {
-    free(room->q);
-    free(room->key);
-    free(room->probability);
-    free(room->logit);
-    free(room->sum);
+    blocks_give(blocks, room->q);
+    blocks_give(blocks, room->key);
+    blocks_give(blocks, room->probability);
+    blocks_give(blocks, room->logit);
+    blocks_give(blocks, room->sum);
     free(room->total);
     free(room->rounded);
 }
@@ -290,11 +328,12 @@ static float probabilities(const struct attention *a, const float *logit, uint16
     return (float)(sum + (double)expf(sink - most));
 }
 
-static void attend_token(const struct attention *a, struct attention_room *room, uint16_t *o,
-                         const uint16_t *q, uint64_t token)
+static void attend_token(const struct attention *a, struct attention_room *room, unsigned thread,
+                         uint64_t token)
 {
     enum gemm_type type = a->cpu->type;
-    unsigned thread = (unsigned)omp_get_thread_num();
+    const uint16_t *q = bf16_row(a->q, token);
+    uint16_t *o = bf16_row(a->o, token);
     uint64_t count = gather_keys(a, token, room->key), n = runs_of(count) * RUN;
     size_t element = element_size(type);
     memset(room->key + count * a->width * element, 0, (size_t)((n - count) * a->width) * element);
@@ -311,22 +350,26 @@ static void attend_token(const struct attention *a, struct attention_room *room,
             o[j] = bf16_from_f32(room->sum[j] / room->total[h]);
 }
 
+static void attend_piece(void *context, unsigned thread, uint64_t first, uint64_t last)
+{
+    const struct attention *a = context;
+    struct attention_room room;
+    room_make(&room, a);
+    for (uint64_t i = first; i < last; i++)
+        attend_token(a, &room, thread, i);
+    room_free(&room, a->cpu->blocks);
+}
+
 static void attend(struct device *d, struct mat o, struct mat q, const struct keys *keys,
                    struct mat sink, float scale)
 {
     struct attention a;
     attention_begin(&a, cpu_of(d), keys, sink.cols, q.cols / sink.cols);
+    a.o = o;
+    a.q = q;
     a.sink = f32_row(sink, 0);
     a.scale = scale;
-#pragma omp parallel num_threads(a.cpu->threads)
-    {
-        struct attention_room room;
-        room_make(&room, &a);
-#pragma omp for schedule(dynamic, RUN)
-        for (uint64_t i = 0; i < q.rows; i++)
-            attend_token(&a, &room, bf16_row(o, i), bf16_row(q, i), i);
-        room_free(&room);
-    }
+    parallel_for(a.cpu->threads, q.rows, TOKENS, attend_piece, &a);
     attention_end(&a);
 }
 

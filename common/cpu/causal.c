@@ -6,8 +6,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include <omp.h>
-
 #include "base/die.h"
 #include "cpu/cpu.h"
 
@@ -84,36 +82,47 @@ static void products_end(struct products *p)
 static void room_make(struct room *room, const struct cpu *cpu, const struct causal *c,
                       uint64_t most)
 {
+    struct blocks *blocks = cpu->blocks;
     size_t element = cpu->type == GEMM_BF16 ? sizeof(uint16_t) : sizeof(float);
     size_t keys = (size_t)most * TILE, wide = (size_t)c->key[0].width;
     for (unsigned part = 0; part < PARTS; part++) {
         wide = c->key[part].width > wide ? (size_t)c->key[part].width : wide;
-        room->key[part] = gemm_alloc(keys * (size_t)c->key[part].width, element);
-        room->logit[part] = gemm_alloc(TILE * keys, sizeof(float));
+        room->key[part] = blocks_take(blocks, keys * c->key[part].width, element);
+        room->logit[part] = blocks_take(blocks, TILE * keys, sizeof(float));
     }
-    room->q = gemm_alloc(TILE * wide, element);
-    room->value = gemm_alloc(keys * (size_t)c->value.width, element);
-    room->probability = gemm_alloc(TILE * keys, element);
-    room->sum = gemm_alloc((size_t)(TILE * c->value.width), sizeof(float));
+    room->q = blocks_take(blocks, TILE * wide, element);
+    room->value = blocks_take(blocks, keys * c->value.width, element);
+    room->probability = blocks_take(blocks, TILE * keys, element);
+    room->sum = blocks_take(blocks, TILE * c->value.width, sizeof(float));
     room->rounded = xalloc(keys, sizeof *room->rounded);
     room->seen = xalloc(keys, sizeof *room->seen);
 }
 
-static void room_free(struct room *room)
+static void room_free(struct room *room, struct blocks *blocks)
 {
     for (unsigned part = 0; part < PARTS; part++) {
-        free(room->key[part]);
-        free(room->logit[part]);
+        blocks_give(blocks, room->key[part]);
+        blocks_give(blocks, room->logit[part]);
     }
-    free(room->q);
-    free(room->value);
-    free(room->probability);
-    free(room->sum);
+    blocks_give(blocks, room->q);
+    blocks_give(blocks, room->value);
+    blocks_give(blocks, room->probability);
+    blocks_give(blocks, room->sum);
     free(room->rounded);
     free(room->seen);
 }
 
 /* ---- a tile ---- */
+
+/* Every tile's attention. */
+struct attending {
+    struct cpu *cpu;
+    const struct causal *causal;
+    struct products products;
+    struct tile *tile;
+    uint64_t most; /* tiles of the longest sample */
+    struct mat o;
+};
 
 /* A head's columns of `count` rows from `first` on as an operand of `rows` rows; zeros beyond. */
 static void take(enum gemm_type type, void *to, const struct head_cols *from, uint64_t head,
@@ -179,10 +188,13 @@ static void probabilities(uint16_t *rounded, float *logit, uint64_t count)
         rounded[j] = bf16_from_f32(logit[j] / (float)sum);
 }
 
-static void attend_tile(struct cpu *cpu, const struct causal *c, const struct products *p,
-                        struct room *room, const struct tile *tile, uint64_t head, struct mat o)
+static void attend_tile(const struct attending *a, struct room *room, unsigned thread,
+                        const struct tile *tile, uint64_t head)
 {
-    unsigned thread = (unsigned)omp_get_thread_num();
+    struct cpu *cpu = a->cpu;
+    const struct causal *c = a->causal;
+    const struct products *p = &a->products;
+    struct mat o = a->o;
     uint64_t keys = tile_keys(tile), first = tile->sample + keys - TILE;
     take_keys(cpu, c, room, tile, head);
     for (unsigned part = 0; part < PARTS; part++) {
@@ -208,26 +220,26 @@ static void attend_tile(struct cpu *cpu, const struct causal *c, const struct pr
             bf16_row(o, first + i)[head * width + j] = bf16_from_f32(room->sum[i * width + j]);
 }
 
+static void attend_tiles(void *context, unsigned thread, uint64_t first, uint64_t last)
+{
+    const struct attending *a = context;
+    struct room room;
+    room_make(&room, a->cpu, a->causal, a->most);
+    for (uint64_t i = first; i < last; i++)
+        for (uint64_t head = 0; head < a->causal->heads; head++)
+            attend_tile(a, &room, thread, &a->tile[i], head);
+    room_free(&room, a->cpu->blocks);
+}
+
 static void attend_causal(struct device *d, struct mat o, const struct causal *c)
 {
-    struct cpu *cpu = cpu_of(d);
-    struct products products;
+    struct attending a = {.cpu = cpu_of(d), .causal = c, .o = o};
     size_t tiles;
-    uint64_t most;
-    struct tile *tile = find_tiles(c, &tiles, &most);
-    products_begin(&products, cpu, c, most);
-#pragma omp parallel num_threads(cpu->threads)
-    {
-        struct room room;
-        room_make(&room, cpu, c, most);
-#pragma omp for schedule(dynamic)
-        for (size_t i = 0; i < tiles; i++)
-            for (uint64_t head = 0; head < c->heads; head++)
-                attend_tile(cpu, c, &products, &room, &tile[i], head, o);
-        room_free(&room);
-    }
-    products_end(&products);
-    free(tile);
+    a.tile = find_tiles(c, &tiles, &a.most);
+    products_begin(&a.products, a.cpu, c, a.most);
+    parallel_for(a.cpu->threads, tiles, 1, attend_tiles, &a);
+    products_end(&a.products);
+    free(a.tile);
 }
 
 void cpu_causal(struct device *d)

@@ -2,13 +2,17 @@
 #ifndef DEVICE_CPU_H
 #define DEVICE_CPU_H
 
+#include "base/blocks.h"
+#include "base/parallel.h"
 #include "cpu/gemm.h"
 #include "forward/device.h"
 #include "tensor/bf16.h"
 
 struct cpu {
     struct device device; /* first: a struct device * is a struct cpu *, too */
-    unsigned threads;
+    struct parallel *threads;
+    unsigned thread_count;
+    struct blocks *blocks;
     struct gemms *gemms;
     enum gemm_type type; /* type in which BF16 operands are multiplied */
 };
@@ -31,6 +35,14 @@ static inline float *f32_row(struct mat m, uint64_t i)
 static inline int32_t *i32_row(struct mat m, uint64_t i)
 {
     return (int32_t *)m.at + i * m.stride;
+}
+
+/* The grain for parallel_for() of rows worth `elements` elements each: together they take some
+ * microseconds. */
+static inline uint64_t cpu_grain(uint64_t elements)
+{
+    enum { WORTH = 4096 };
+    return elements < WORTH ? WORTH / (elements + 1) + 1 : 1;
 }
 
 /* Convert `count` BF16 elements to operand elements of `type`, from element `at` of `to` on. */

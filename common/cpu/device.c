@@ -2,11 +2,9 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
-
-#include <omp.h>
 
 #include "base/die.h"
+#include "base/vectors.h"
 #include "cpu/cpu.h"
 #include "tensor/split.h"
 
@@ -14,17 +12,16 @@
 
 static struct mat make(struct device *d, enum dtype dtype, uint64_t rows, uint64_t cols)
 {
-    (void)d;
     uint64_t count;
     if (!mul_fits(rows, cols, &count))
         die("out of memory");
-    return (struct mat){gemm_alloc((size_t)count, dtype_size(dtype)), rows, cols, cols, dtype};
+    void *at = blocks_take(cpu_of(d)->blocks, count, dtype_size(dtype));
+    return (struct mat){at, rows, cols, cols, dtype};
 }
 
 static void drop(struct device *d, struct mat m)
 {
-    (void)d;
-    free(m.at);
+    blocks_give(cpu_of(d)->blocks, m.at);
 }
 
 static void write_mat(struct device *d, struct mat m, const void *data)
@@ -99,6 +96,11 @@ static void spent(struct device *d, double *upload, double *wait)
     *upload = *wait = 0;
 }
 
+static double multiplied(struct device *d)
+{
+    return gemms_seconds(cpu_of(d)->gemms) / cpu_of(d)->thread_count;
+}
+
 /* ---- operands ---- */
 
 /* A weight is packed in tiles of result columns: a tile stays in the cache while all rows of
@@ -136,10 +138,10 @@ void cpu_fill(enum gemm_type type, void *to, uint64_t at, const uint16_t *from, 
 /* The largest magnitude as bits: NaN is above infinity, infinity above all numbers. */
 static uint32_t magnitude_bf16(const uint16_t *x, uint64_t count)
 {
-    uint16_t most = 0;
+    int16_t most = 0; /* signed ones are compared faster */
     for (uint64_t i = 0; i < count; i++) {
-        uint16_t bits = x[i] & 0x7fff;
-        most = bits > most ? bits : most;
+        int16_t bits = (int16_t)(x[i] & 0x7fff);
+        most = (int16_t)(bits > most ? bits : most);
     }
     return (uint32_t)most << 16;
 }
@@ -153,6 +155,14 @@ static uint32_t magnitude_f32(const float *x, uint64_t count)
         bits &= 0x7fffffff;
         most = bits > most ? bits : most;
     }
+    return most;
+}
+
+static uint32_t largest(const uint32_t *magnitude, uint64_t count)
+{
+    uint32_t most = 0;
+    for (uint64_t i = 0; i < count; i++)
+        most = magnitude[i] > most ? magnitude[i] : most;
     return most;
 }
 
@@ -181,42 +191,57 @@ static void dequantize_split(const struct origin *from, uint64_t row, uint64_t r
 }
 
 /* Some of the part's columns, which are rows of its transpose. */
-static void dequantize_columns(const struct origin *from, uint64_t first, uint64_t count,
-                               uint16_t *to)
+static void dequantize_columns(struct cpu *cpu, const struct origin *from, uint64_t first,
+                               uint64_t count, uint16_t *to)
 {
     uint64_t rows = from->part.rows, cols = from->weight->cols;
-    uint16_t *all = gemm_alloc((size_t)(rows * cols), sizeof *all);
+    uint16_t *all = blocks_take(cpu->blocks, rows * cols, sizeof *all);
     dequantize(from, from->part.first, rows, all);
     for (uint64_t i = 0; i < count; i++)
         for (uint64_t j = 0; j < rows; j++)
             to[i * rows + j] = all[j * cols + first + i];
-    free(all);
+    blocks_give(cpu->blocks, all);
 }
 
 /* Dequantize and pack one tile; returns the largest magnitude's bits. */
-static uint32_t make_tile(const struct operand *w, enum gemm_type type, uint64_t tile,
-                          const struct origin *from)
+static uint32_t make_tile(struct cpu *cpu, const struct operand *w, uint64_t tile,
+                          const struct origin *from, unsigned thread)
 {
     uint64_t rows = tile_rows(w, tile), count = rows * w->cols;
     const struct gemm *gemm = tile_gemm(w, tile);
-    w->tile[tile] = gemm_alloc(gemm_packed_size(gemm), 1);
-    uint16_t *rows_bf16 = gemm_alloc((size_t)count, sizeof *rows_bf16);
+    w->tile[tile] = blocks_take(cpu->blocks, gemm_packed_size(gemm), 1);
+    uint16_t *rows_bf16 = blocks_take(cpu->blocks, count, sizeof *rows_bf16);
     if (from->part.transposed)
-        dequantize_columns(from, tile * TILE, rows, rows_bf16);
+        dequantize_columns(cpu, from, tile * TILE, rows, rows_bf16);
     else if (from->part.split)
         dequantize_split(from, from->part.first + tile * TILE, rows, rows_bf16);
     else
         dequantize(from, from->part.first + tile * TILE, rows, rows_bf16);
     uint32_t most = magnitude_bf16(rows_bf16, count);
     void *filled = rows_bf16;
-    if (type != GEMM_BF16) {
-        filled = gemm_alloc((size_t)count, sizeof(float));
-        cpu_fill(type, filled, 0, rows_bf16, count);
-        free(rows_bf16);
+    if (cpu->type != GEMM_BF16) {
+        filled = blocks_take(cpu->blocks, count, sizeof(float));
+        cpu_fill(cpu->type, filled, 0, rows_bf16, count);
+        blocks_give(cpu->blocks, rows_bf16);
     }
-    gemm_pack(gemm, (unsigned)omp_get_thread_num(), filled, w->tile[tile]);
-    free(filled);
+    gemm_pack(gemm, thread, filled, w->tile[tile]);
+    blocks_give(cpu->blocks, filled);
     return most;
+}
+
+/* The tiles of an operand to make. */
+struct making {
+    struct cpu *cpu;
+    const struct operand *w;
+    const struct origin *from;
+    uint32_t *most; /* by tile */
+};
+
+static void make_tiles(void *context, unsigned thread, uint64_t first, uint64_t last)
+{
+    const struct making *m = context;
+    for (uint64_t tile = first; tile < last; tile++)
+        m->most[tile] = make_tile(m->cpu, m->w, tile, m->from, thread);
 }
 
 /* An F32 matrix's part; returns the largest magnitude's bits. */
@@ -224,7 +249,7 @@ static uint32_t copy_plain(struct operand *w, const float *raw, struct operand_p
 {
     size_t count = (size_t)(w->rows * w->cols);
     const float *from = raw + part.first * (part.transposed ? w->rows : w->cols);
-    w->plain = gemm_alloc(count, sizeof *w->plain);
+    w->plain = xaligned(count, sizeof *w->plain);
     for (uint64_t i = 0; i < w->rows && part.transposed; i++)
         for (uint64_t j = 0; j < w->cols; j++)
             w->plain[i * w->cols + j] = from[j * w->rows + i];
@@ -261,23 +286,20 @@ static struct operand *operand(struct device *d, const struct weight *weight,
     struct scales all = *scales;
     all.raw = scale.at;
     struct origin from = {weight, tensor, &all, raw.at, part};
-    uint32_t most = 0;
-#pragma omp parallel for num_threads(cpu->threads) schedule(static) reduction(max : most)
-    for (uint64_t tile = 0; tile < w->tiles; tile++) {
-        uint32_t magnitude = make_tile(w, cpu->type, tile, &from);
-        most = magnitude > most ? magnitude : most;
-    }
+    struct making making = {cpu, w, &from, xalloc((size_t)w->tiles, sizeof(uint32_t))};
+    parallel_for(cpu->threads, w->tiles, cpu_grain(w->cols * TILE), make_tiles, &making);
+    uint32_t most = largest(making.most, w->tiles);
+    free(making.most);
     memcpy(amax.at, &most, sizeof most);
     return w;
 }
 
 static void drop_operand(struct device *d, struct operand *w)
 {
-    (void)d;
     if (!w)
         return;
     for (uint64_t i = 0; i < w->tiles; i++)
-        free(w->tile[i]);
+        blocks_give(cpu_of(d)->blocks, w->tile[i]);
     free(w->tile);
     free(w->plain);
     free(w);
@@ -285,19 +307,7 @@ static void drop_operand(struct device *d, struct operand *w)
 
 /* ---- products ---- */
 
-/* Rows of activations in blocks of GEMM_ROWS, in the type of products. */
-static void *blocks_of(struct cpu *cpu, struct mat x, uint64_t blocks)
-{
-    size_t size = cpu->type == GEMM_BF16 ? sizeof(uint16_t) : sizeof(float);
-    char *a = gemm_alloc((size_t)(blocks * GEMM_ROWS * x.cols), size);
-    memset(a + x.rows * x.cols * size, 0, (size_t)((blocks * GEMM_ROWS - x.rows) * x.cols) * size);
-#pragma omp parallel for num_threads(cpu->threads) schedule(static)
-    for (uint64_t i = 0; i < x.rows; i++)
-        cpu_fill(cpu->type, a, i * x.cols, bf16_row(x, i), x.cols);
-    return a;
-}
-
-static void put(struct mat y, uint64_t row, uint64_t col, const float *c, uint64_t rows,
+INLINE void put(struct mat y, uint64_t row, uint64_t col, const float *c, uint64_t rows,
                 uint64_t cols)
 {
     for (uint64_t i = 0; i < rows; i++, c += cols) {
@@ -309,60 +319,127 @@ static void put(struct mat y, uint64_t row, uint64_t col, const float *c, uint64
     }
 }
 
+WIDE_VECTORS static void put_wide(struct mat y, uint64_t row, uint64_t col, const float *c,
+                                  uint64_t rows, uint64_t cols)
+{
+    put(y, row, col, c, rows, cols);
+}
+
+/* y = x · wᵀ in pieces: a tile of w and a block of GEMM_ROWS rows of x each. */
+struct packed {
+    struct cpu *cpu;
+    struct mat y, x;
+    const struct operand *w;
+    uint64_t blocks;
+    uint64_t in_place; /* blocks that are multiplied where they are in x, and then, in the type of
+                        * products and padded with zeros, from here: */
+    char *rest;
+};
+
+static size_t packed_element(const struct packed *p)
+{
+    return p->cpu->type == GEMM_BF16 ? sizeof(uint16_t) : sizeof(float);
+}
+
+static void fill_rest(void *context, unsigned thread, uint64_t first, uint64_t last)
+{
+    const struct packed *p = context;
+    (void)thread;
+    for (uint64_t i = first; i < last; i++)
+        cpu_fill(p->cpu->type, p->rest, i * p->x.cols, bf16_row(p->x, p->in_place * GEMM_ROWS + i),
+                 p->x.cols);
+}
+
+static const void *packed_rows(const struct packed *p, uint64_t block)
+{
+    if (block < p->in_place)
+        return bf16_row(p->x, block * GEMM_ROWS);
+    return p->rest + (block - p->in_place) * GEMM_ROWS * p->x.cols * packed_element(p);
+}
+
+static void run_tiles(void *context, unsigned thread, uint64_t first, uint64_t last)
+{
+    const struct packed *p = context;
+    float *c = blocks_take(p->cpu->blocks, (size_t)GEMM_ROWS * TILE, sizeof *c);
+    for (uint64_t i = first; i < last; i++) {
+        uint64_t tile = i / p->blocks, block = i % p->blocks;
+        uint64_t row = block * GEMM_ROWS, rows = p->x.rows - row;
+        gemm_run(tile_gemm(p->w, tile), thread, packed_rows(p, block), p->w->tile[tile], c);
+        (has_wide_vectors() ? put_wide : put)(p->y, row, tile * TILE, c, at_most(rows, GEMM_ROWS),
+                                              tile_rows(p->w, tile));
+    }
+    blocks_give(p->cpu->blocks, c);
+}
+
 static void packed_product(struct cpu *cpu, struct mat y, struct mat x, const struct operand *w)
 {
-    uint64_t blocks = (x.rows + GEMM_ROWS - 1) / GEMM_ROWS;
-    size_t element = cpu->type == GEMM_BF16 ? sizeof(uint16_t) : sizeof(float);
-    char *a = blocks_of(cpu, x, blocks);
-#pragma omp parallel num_threads(cpu->threads)
-    {
-        float *c = gemm_alloc((size_t)GEMM_ROWS * TILE, sizeof *c);
-#pragma omp for collapse(2) schedule(static)
-        for (uint64_t tile = 0; tile < w->tiles; tile++)
-            for (uint64_t block = 0; block < blocks; block++) {
-                uint64_t row = block * GEMM_ROWS, rows = x.rows - row;
-                gemm_run(tile_gemm(w, tile), (unsigned)omp_get_thread_num(),
-                         a + row * x.cols * element, w->tile[tile], c);
-                put(y, row, tile * TILE, c, rows < GEMM_ROWS ? rows : GEMM_ROWS,
-                    tile_rows(w, tile));
-            }
-        free(c);
-    }
-    free(a);
+    struct packed p = {cpu, y, x, w, (x.rows + GEMM_ROWS - 1) / GEMM_ROWS, 0, NULL};
+    if (cpu->type == GEMM_BF16 && x.stride == x.cols)
+        p.in_place = x.rows / GEMM_ROWS;
+    uint64_t rows = x.rows - p.in_place * GEMM_ROWS;
+    uint64_t padded = (p.blocks - p.in_place) * GEMM_ROWS;
+    size_t element = packed_element(&p);
+    p.rest = blocks_take(cpu->blocks, padded * x.cols, element);
+    memset(p.rest + rows * x.cols * element, 0, (size_t)((padded - rows) * x.cols) * element);
+    parallel_for(cpu->threads, rows, cpu_grain(x.cols), fill_rest, &p);
+    parallel_for(cpu->threads, w->tiles * p.blocks, 1, run_tiles, &p);
+    blocks_give(cpu->blocks, p.rest);
 }
 
 /* Summed in double and rounded once: this is closest to every order of F32 sums. In partial sums,
  * which compilers vectorize without changing the order. */
-static float dot(const float *a, const float *b, uint64_t count)
+INLINE float dot(const double *a, const float *b, uint64_t count)
 {
     enum { LANES = 8 };
     double lane[LANES] = {0}, sum = 0;
     uint64_t i = 0;
     for (; i + LANES <= count; i += LANES)
         for (uint64_t j = 0; j < LANES; j++)
-            lane[j] += (double)a[i + j] * (double)b[i + j];
+            lane[j] += a[i + j] * (double)b[i + j];
     for (; i < count; i++)
-        lane[i % LANES] += (double)a[i] * (double)b[i];
+        lane[i % LANES] += a[i] * (double)b[i];
     for (uint64_t j = 0; j < LANES; j++)
         sum += lane[j];
     return (float)sum;
 }
 
+/* y[j] = a · row j of w. */
+INLINE void plain_row(float *y, const double *a, const struct operand *w)
+{
+    for (uint64_t j = 0; j < w->rows; j++)
+        y[j] = dot(a, w->plain + j * w->cols, w->cols);
+}
+
+WIDE_VECTORS static void plain_row_wide(float *y, const double *a, const struct operand *w)
+{
+    plain_row(y, a, w);
+}
+
+struct plain {
+    struct mat y, x;
+    const struct operand *w;
+};
+
+static void run_rows(void *context, unsigned thread, uint64_t first, uint64_t last)
+{
+    const struct plain *p = context;
+    double *a = xalloc((size_t)p->x.cols, sizeof *a);
+    float *y = xalloc((size_t)p->w->rows, sizeof *y);
+    (void)thread;
+    for (uint64_t i = first; i < last; i++) {
+        for (uint64_t j = 0; j < p->x.cols; j++)
+            a[j] = (double)bf16_to_f32(bf16_row(p->x, i)[j]);
+        (has_wide_vectors() ? plain_row_wide : plain_row)(y, a, p->w);
+        put(p->y, i, 0, y, 1, p->w->rows);
+    }
+    free(a);
+    free(y);
+}
+
 static void plain_product(struct cpu *cpu, struct mat y, struct mat x, const struct operand *w)
 {
-#pragma omp parallel num_threads(cpu->threads)
-    {
-        float *a = gemm_alloc((size_t)x.cols, sizeof *a);
-#pragma omp for schedule(static)
-        for (uint64_t i = 0; i < x.rows; i++) {
-            cpu_fill(GEMM_F32, a, 0, bf16_row(x, i), x.cols);
-            for (uint64_t j = 0; j < w->rows; j++) {
-                float sum = dot(a, w->plain + j * w->cols, w->cols);
-                put(y, i, j, &sum, 1, 1);
-            }
-        }
-        free(a);
-    }
+    parallel_for(cpu->threads, x.rows, cpu_grain(x.cols * w->rows), run_rows,
+                 &(struct plain){y, x, w});
 }
 
 static void product(struct device *d, struct mat y, struct mat x, const struct operand *w)
@@ -372,17 +449,31 @@ static void product(struct device *d, struct mat y, struct mat x, const struct o
     (w->plain ? plain_product : packed_product)(cpu_of(d), y, x, w);
 }
 
-static void max_abs(struct device *d, struct mat amax, struct mat x)
+struct magnitudes {
+    struct mat x;
+    uint32_t *most; /* by thread */
+};
+
+static void max_rows(void *context, unsigned thread, uint64_t first, uint64_t last)
 {
-    uint32_t most;
-    memcpy(&most, amax.at, sizeof most);
-#pragma omp parallel for num_threads(cpu_of(d)->threads) schedule(static) reduction(max : most)
-    for (uint64_t i = 0; i < x.rows; i++) {
+    const struct magnitudes *m = context;
+    struct mat x = m->x;
+    for (uint64_t i = first; i < last; i++) {
         uint32_t magnitude = x.dtype == DTYPE_F32 ? magnitude_f32(f32_row(x, i), x.cols)
                                                   : magnitude_bf16(bf16_row(x, i), x.cols);
-        most = magnitude > most ? magnitude : most;
+        m->most[thread] = magnitude > m->most[thread] ? magnitude : m->most[thread];
     }
+}
+
+static void max_abs(struct device *d, struct mat amax, struct mat x)
+{
+    struct cpu *cpu = cpu_of(d);
+    struct magnitudes m = {x, xalloc(cpu->thread_count, sizeof(uint32_t))};
+    memcpy(&m.most[0], amax.at, sizeof m.most[0]);
+    parallel_for(cpu->threads, x.rows, cpu_grain(x.cols), max_rows, &m);
+    uint32_t most = largest(m.most, cpu->thread_count);
     memcpy(amax.at, &most, sizeof most);
+    free(m.most);
 }
 
 /* ---- the device ---- */
@@ -390,17 +481,22 @@ static void max_abs(struct device *d, struct mat amax, struct mat x)
 static void close_cpu(struct device *d)
 {
     gemms_free(cpu_of(d)->gemms);
+    blocks_free(cpu_of(d)->blocks);
+    parallel_free(cpu_of(d)->threads);
     free(cpu_of(d));
 }
 
 struct device *device_cpu(unsigned threads)
 {
     struct cpu *cpu = xalloc(1, sizeof *cpu);
-    cpu->threads = threads ? threads : (unsigned)omp_get_num_procs();
-    cpu->gemms = gemms_new(cpu->threads);
+    cpu->thread_count = threads ? threads : parallel_processors();
+    cpu->threads = parallel_new(cpu->thread_count);
+    cpu->blocks = blocks_new();
+    cpu->gemms = gemms_new(cpu->thread_count);
     cpu->type = gemm_bf16() ? GEMM_BF16 : GEMM_F32_BLOCKS;
     struct device *d = &cpu->device;
     d->name = "cpu";
+    d->threads = cpu->thread_count;
     d->memory = (uint64_t)4 << 30;
     d->room = UINT64_MAX;
     d->rows = 2048;
@@ -417,6 +513,7 @@ struct device *device_cpu(unsigned threads)
     d->acquire_staging = acquire_staging;
     d->submit_staging = submit_staging;
     d->spent = spent;
+    d->multiplied = multiplied;
     d->operand = operand;
     d->drop_operand = drop_operand;
     d->product = product;

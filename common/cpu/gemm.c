@@ -7,8 +7,7 @@
 #include <omp.h>
 
 #include "base/die.h"
-
-enum { ALIGN = 64 };
+#include "base/progress.h"
 
 /* A layout is an opaque object since oneDNN 3, a structure before. */
 #if DNNL_VERSION_MAJOR >= 3
@@ -28,6 +27,7 @@ struct buffer {
 /* A thread's scratch memory. */
 struct room {
     dnnl_stream_t stream;
+    double seconds;                    /* in gemm_run() */
     struct buffer scratch, block, sum; /* block, sum: [m, n] F32 and double, for GEMM_F32_BLOCKS */
 };
 
@@ -62,18 +62,6 @@ static void check(dnnl_status_t status, const char *what)
         die("oneDNN: %s: out of memory", what);
     if (status != dnnl_success)
         die("oneDNN: %s: error %d; is the library damaged?", what, (int)status);
-}
-
-void *gemm_alloc(size_t count, size_t size)
-{
-    uint64_t bytes;
-    if (!mul_fits(count, size, &bytes) || bytes > SIZE_MAX - ALIGN)
-        die("out of memory");
-    bytes = (bytes + ALIGN) / ALIGN * ALIGN;
-    void *memory = aligned_alloc(ALIGN, (size_t)bytes);
-    if (!memory)
-        die("out of memory");
-    return memory;
 }
 
 /* ---- what oneDNN 2 and 3 call differently ---- */
@@ -138,7 +126,6 @@ bool gemm_bf16(void)
 struct gemms *gemms_new(unsigned threads)
 {
     struct gemms *gemms = xalloc(1, sizeof *gemms);
-    omp_set_num_threads(1);
     dnnl_set_verbose(0); /* it would print on standard output, whatever $ONEDNN_VERBOSE says */
     check(dnnl_engine_create(&gemms->engine, dnnl_cpu, 0), "engine");
     check(dnnl_primitive_attr_create(&gemms->attributes), "attributes");
@@ -224,6 +211,7 @@ static struct gemm *gemm_new(struct gemms *gemms, enum gemm_type type, enum gemm
                              uint64_t m, uint64_t n, uint64_t k)
 {
     struct gemm *gemm = xalloc(1, sizeof *gemm);
+    omp_set_num_threads(1); /* see execute() */
     uint64_t block = type == GEMM_F32_BLOCKS && k > GEMM_BLOCK ? GEMM_BLOCK : k;
     *gemm = (struct gemm){.gemms = gemms, .type = type, .right = right, .m = m, .n = n, .k = k};
     gemm->parts = (k + block - 1) / block;
@@ -292,15 +280,17 @@ static void *grown(struct buffer *buffer, uint64_t count, size_t size)
 {
     if (!buffer->at || count * size > buffer->size) {
         free(buffer->at);
-        buffer->at = gemm_alloc((size_t)count, size);
+        buffer->at = xaligned((size_t)count, size);
         buffer->size = (size_t)count * size;
     }
     return buffer->at;
 }
 
-/* With the scratch memory that `form` wants as the last operand. */
+/* With the scratch memory that `form` wants as the last operand. On this thread alone: oneDNN asks
+ * OpenMP how many to use, and what OpenMP answers is set for each thread. */
 static void execute(struct run *run, dnnl_primitive_desc_t form, dnnl_primitive_t primitive)
 {
+    omp_set_num_threads(1);
     seen_layout_t scratch = layout_of(form, dnnl_query_scratchpad_md);
     struct room *room = run->room;
     size_t size = scratch ? dnnl_memory_desc_get_size(scratch) : 0;
@@ -375,8 +365,18 @@ static void run_parts(const struct gemm *gemm, unsigned thread, const float *a, 
 
 void gemm_run(const struct gemm *gemm, unsigned thread, const void *a, const void *b, float *c)
 {
+    double begin = now();
     if (gemm->parts > 1)
         run_parts(gemm, thread, a, b, c);
     else
         run_part(gemm, &gemm->last, thread, a, b, c);
+    gemm->gemms->room[thread].seconds += now() - begin;
+}
+
+double gemms_seconds(const struct gemms *gemms)
+{
+    double sum = 0;
+    for (unsigned i = 0; i < gemms->threads; i++)
+        sum += gemms->room[i].seconds;
+    return sum;
 }

@@ -38,9 +38,9 @@ enum gemm_right {
 struct gemms;
 struct gemm;
 
-/* For `threads` threads (at least 1). Sets OpenMP's default to one thread, since oneDNN would
- * otherwise split a product. The caller frees it with gemms_free(), which also frees the
- * products. */
+/* For `threads` threads (at least 1). OpenMP's setting of the threads that make and run products
+ * becomes one thread, since oneDNN would otherwise split a product. The caller frees it with
+ * gemms_free(), which also frees the products. */
 struct gemms *gemms_new(unsigned threads);
 void gemms_free(struct gemms *gemms);
 
@@ -60,8 +60,7 @@ void gemm_pack(const struct gemm *gemm, unsigned thread, const void *b, void *pa
  * gemms_new()'s `threads`. */
 void gemm_run(const struct gemm *gemm, unsigned thread, const void *a, const void *b, float *c);
 
-/* Uninitialized memory for operands, aligned for oneDNN; the caller frees it with free(). Ends the
- * process if memory is exhausted. */
-void *gemm_alloc(size_t count, size_t size);
+/* Seconds so far in gemm_run(), of all threads together. Not while any of them runs one. */
+double gemms_seconds(const struct gemms *gemms);
 
 #endif

@@ -1,28 +1,42 @@
 /* The CPU as a device: what is recorded of a linear's inputs. */
+#include <stdlib.h>
 #include <string.h>
 
+#include "base/die.h"
 #include "cpu/cpu.h"
 #include "tensor/headroom.h"
 
 enum { BLOCK = DEVICE_BLOCK };
 
-static void add_moments(struct device *d, struct mat moments, struct mat x)
+struct moments_args {
+    struct mat moments, x;
+};
+
+/* Blocks of columns first … last - 1. */
+static void add_moments_piece(void *args, unsigned thread, uint64_t first, uint64_t last)
 {
-#pragma omp parallel for num_threads(cpu_of(d)->threads) schedule(static)
-    for (uint64_t block = 0; block < x.cols / BLOCK; block++) {
+    const struct moments_args o = *(const struct moments_args *)args;
+    (void)thread;
+    for (uint64_t block = first; block < last; block++) {
         float sum[BLOCK][BLOCK], v[BLOCK];
         for (unsigned i = 0; i < BLOCK; i++)
-            memcpy(sum[i], f32_row(moments, block * BLOCK + i), sizeof sum[i]);
-        for (uint64_t row = 0; row < x.rows; row++) {
+            memcpy(sum[i], f32_row(o.moments, block * BLOCK + i), sizeof sum[i]);
+        for (uint64_t row = 0; row < o.x.rows; row++) {
             for (unsigned i = 0; i < BLOCK; i++)
-                v[i] = bf16_to_f32(bf16_row(x, row)[block * BLOCK + i]);
+                v[i] = bf16_to_f32(bf16_row(o.x, row)[block * BLOCK + i]);
             for (unsigned i = 0; i < BLOCK; i++)
                 for (unsigned j = 0; j < BLOCK; j++)
                     sum[i][j] += v[i] * v[j];
         }
         for (unsigned i = 0; i < BLOCK; i++)
-            memcpy(f32_row(moments, block * BLOCK + i), sum[i], sizeof sum[i]);
+            memcpy(f32_row(o.moments, block * BLOCK + i), sum[i], sizeof sum[i]);
     }
+}
+
+static void add_moments(struct device *d, struct mat moments, struct mat x)
+{
+    parallel_for(cpu_of(d)->threads, x.cols / BLOCK, cpu_grain(x.rows * BLOCK * BLOCK),
+                 add_moments_piece, &(struct moments_args){moments, x});
 }
 
 static void count_row(int64_t *count, const uint16_t *x, uint64_t cols)
@@ -35,19 +49,28 @@ static void count_row(int64_t *count, const uint16_t *x, uint64_t cols)
     }
 }
 
+struct counts_args {
+    struct mat x;
+    int64_t (*own)[HEADROOM_BUCKETS]; /* by thread */
+};
+
+static void count_amaxes_piece(void *args, unsigned thread, uint64_t first, uint64_t last)
+{
+    const struct counts_args *o = args;
+    for (uint64_t row = first; row < last; row++)
+        count_row(o->own[thread], bf16_row(o->x, row), o->x.cols);
+}
+
 static void count_amaxes(struct device *d, struct mat count, struct mat x)
 {
+    struct cpu *cpu = cpu_of(d);
     int64_t *all = count.at;
-#pragma omp parallel num_threads(cpu_of(d)->threads)
-    {
-        int64_t own[HEADROOM_BUCKETS] = {0};
-#pragma omp for schedule(static)
-        for (uint64_t row = 0; row < x.rows; row++)
-            count_row(own, bf16_row(x, row), x.cols);
-#pragma omp critical
+    struct counts_args o = {x, xalloc(cpu->thread_count, sizeof *o.own)};
+    parallel_for(cpu->threads, x.rows, cpu_grain(x.cols), count_amaxes_piece, &o);
+    for (unsigned thread = 0; thread < cpu->thread_count; thread++)
         for (unsigned i = 0; i < HEADROOM_BUCKETS; i++)
-            all[i] += own[i];
-    }
+            all[i] += o.own[thread][i];
+    free(o.own);
 }
 
 void cpu_inputs(struct device *d)

@@ -7,13 +7,35 @@
 #include "cpu/cpu.h"
 #include "tensor/activation.h"
 
-#define EACH_ROW(d) omp parallel for num_threads(cpu_of(d)->threads) schedule(static)
-#define PRAGMA(x) _Pragma(#x)
-#define PARALLEL(x) PRAGMA(x)
+/* Rows first … last - 1 of an operation. */
+typedef void piece(const void *args, uint64_t first, uint64_t last);
+
+struct piecewise {
+    piece *run;
+    const void *args;
+};
+
+static void run_piece(void *context, unsigned thread, uint64_t first, uint64_t last)
+{
+    const struct piecewise *operation = context;
+    (void)thread;
+    operation->run(operation->args, first, last);
+}
+
+/* Run an operation on `rows` rows, each worth `elements` elements, on all threads. */
+static void each_row(struct device *d, uint64_t rows, uint64_t elements, piece *run,
+                     const void *args)
+{
+    parallel_for(cpu_of(d)->threads, rows, cpu_grain(elements), run_piece,
+                 &(struct piecewise){run, args});
+}
 
 /* Sums over a row are taken in double and rounded once to F32: this is closest to every order of
  * F32 sums. In LANES partial sums, which compilers vectorize without changing the order. */
 enum { LANES = 8 };
+
+/* Columns at a time, where several loops over them are faster than one. */
+enum { COLS = 64 };
 
 static float mean_square(const uint16_t *x, uint64_t count)
 {
@@ -35,146 +57,234 @@ static float sigmoid(float x)
 
 /* ---- copies and sums ---- */
 
+struct copy_args {
+    struct mat y, x;
+};
+
+static void copy_piece(const void *args, uint64_t first, uint64_t last)
+{
+    const struct copy_args o = *(const struct copy_args *)args;
+    for (uint64_t i = first; i < last; i++) {
+        if (o.x.dtype == o.y.dtype)
+            memcpy(mat_rows(o.y, i, 1).at, mat_rows(o.x, i, 1).at,
+                   (size_t)o.y.cols * dtype_size(o.y.dtype));
+        else if (o.y.dtype == DTYPE_BF16)
+            for (uint64_t j = 0; j < o.y.cols; j++)
+                bf16_row(o.y, i)[j] = bf16_from_f32(f32_row(o.x, i)[j]);
+        else
+            for (uint64_t j = 0; j < o.y.cols; j++)
+                f32_row(o.y, i)[j] = bf16_to_f32(bf16_row(o.x, i)[j]);
+    }
+}
+
 static void copy(struct device *d, struct mat y, struct mat x)
 {
-    PARALLEL(EACH_ROW(d))
-    for (uint64_t i = 0; i < y.rows; i++) {
-        if (x.dtype == y.dtype)
-            memcpy(mat_rows(y, i, 1).at, mat_rows(x, i, 1).at,
-                   (size_t)y.cols * dtype_size(y.dtype));
-        else if (y.dtype == DTYPE_BF16)
-            for (uint64_t j = 0; j < y.cols; j++)
-                bf16_row(y, i)[j] = bf16_from_f32(f32_row(x, i)[j]);
-        else
-            for (uint64_t j = 0; j < y.cols; j++)
-                f32_row(y, i)[j] = bf16_to_f32(bf16_row(x, i)[j]);
-    }
+    each_row(d, y.rows, y.cols, copy_piece, &(struct copy_args){y, x});
+}
+
+struct gather_args {
+    struct mat y, x, index;
+};
+
+static void gather_piece(const void *args, uint64_t first, uint64_t last)
+{
+    const struct gather_args o = *(const struct gather_args *)args;
+    for (uint64_t i = first; i < last; i++)
+        memcpy(bf16_row(o.y, i), bf16_row(o.x, (uint64_t)*i32_row(o.index, i)),
+               (size_t)o.y.cols * sizeof(uint16_t));
 }
 
 static void gather(struct device *d, struct mat y, struct mat x, struct mat index)
 {
-    PARALLEL(EACH_ROW(d))
-    for (uint64_t i = 0; i < y.rows; i++)
-        memcpy(bf16_row(y, i), bf16_row(x, (uint64_t)*i32_row(index, i)),
-               (size_t)y.cols * sizeof(uint16_t));
+    each_row(d, y.rows, y.cols, gather_piece, &(struct gather_args){y, x, index});
+}
+
+struct scatter_add_args {
+    struct mat y, x, index, weight;
+};
+
+static void scatter_add_piece(const void *args, uint64_t first, uint64_t last)
+{
+    const struct scatter_add_args o = *(const struct scatter_add_args *)args;
+    for (uint64_t i = first; i < last; i++) {
+        float *to = f32_row(o.y, (uint64_t)*i32_row(o.index, i));
+        const uint16_t *from = bf16_row(o.x, i);
+        float factor = o.weight.rows ? *f32_row(o.weight, i) : 1;
+        for (uint64_t j = 0; j < o.x.cols; j++)
+            to[j] += bf16_to_f32(from[j]) * factor;
+    }
 }
 
 static void scatter_add(struct device *d, struct mat y, struct mat x, struct mat index,
                         struct mat weight)
 {
-    PARALLEL(EACH_ROW(d))
-    for (uint64_t i = 0; i < x.rows; i++) {
-        float *to = f32_row(y, (uint64_t)*i32_row(index, i));
-        const uint16_t *from = bf16_row(x, i);
-        float factor = weight.rows ? *f32_row(weight, i) : 1;
-        for (uint64_t j = 0; j < x.cols; j++)
-            to[j] += bf16_to_f32(from[j]) * factor;
-    }
+    each_row(d, x.rows, x.cols, scatter_add_piece, &(struct scatter_add_args){y, x, index, weight});
+}
+
+struct scale_args {
+    struct mat x;
+    float factor;
+};
+
+static void scale_piece(const void *args, uint64_t first, uint64_t last)
+{
+    const struct scale_args o = *(const struct scale_args *)args;
+    for (uint64_t i = first; i < last; i++)
+        for (uint64_t j = 0; j < o.x.cols; j++)
+            bf16_row(o.x, i)[j] = bf16_from_f32(bf16_to_f32(bf16_row(o.x, i)[j]) * o.factor);
 }
 
 static void scale(struct device *d, struct mat x, float factor)
 {
-    PARALLEL(EACH_ROW(d))
-    for (uint64_t i = 0; i < x.rows; i++)
-        for (uint64_t j = 0; j < x.cols; j++)
-            bf16_row(x, i)[j] = bf16_from_f32(bf16_to_f32(bf16_row(x, i)[j]) * factor);
+    each_row(d, x.rows, x.cols, scale_piece, &(struct scale_args){x, factor});
+}
+
+struct scale_rows_args {
+    struct mat x, factor;
+};
+
+static void scale_rows_piece(const void *args, uint64_t first, uint64_t last)
+{
+    const struct scale_rows_args o = *(const struct scale_rows_args *)args;
+    for (uint64_t i = first; i < last; i++)
+        for (uint64_t j = 0; j < o.x.cols; j++)
+            bf16_row(o.x, i)[j] =
+                bf16_from_f32(bf16_to_f32(bf16_row(o.x, i)[j]) * *f32_row(o.factor, i));
 }
 
 static void scale_rows(struct device *d, struct mat x, struct mat factor)
 {
-    PARALLEL(EACH_ROW(d))
-    for (uint64_t i = 0; i < x.rows; i++)
-        for (uint64_t j = 0; j < x.cols; j++)
-            bf16_row(x, i)[j] = bf16_from_f32(bf16_to_f32(bf16_row(x, i)[j]) * *f32_row(factor, i));
+    each_row(d, x.rows, x.cols, scale_rows_piece, &(struct scale_rows_args){x, factor});
 }
 
-static void add(struct device *d, struct mat y, struct mat x)
+struct add_args {
+    struct mat y, x;
+};
+
+static void add_piece(const void *args, uint64_t first, uint64_t last)
 {
-    PARALLEL(EACH_ROW(d))
-    for (uint64_t i = 0; i < y.rows; i++) {
-        uint16_t *to = bf16_row(y, i);
-        const uint16_t *from = bf16_row(x, i);
-        for (uint64_t j = 0; j < y.cols; j++)
+    const struct add_args o = *(const struct add_args *)args;
+    for (uint64_t i = first; i < last; i++) {
+        uint16_t *to = bf16_row(o.y, i);
+        const uint16_t *from = bf16_row(o.x, i);
+        for (uint64_t j = 0; j < o.y.cols; j++)
             to[j] = bf16_from_f32(bf16_to_f32(to[j]) + bf16_to_f32(from[j]));
     }
 }
 
+static void add(struct device *d, struct mat y, struct mat x)
+{
+    each_row(d, y.rows, y.cols, add_piece, &(struct add_args){y, x});
+}
+
 /* ---- activations ---- */
+
+struct quantize_args {
+    struct mat y, x;
+    enum activation how;
+    float scale_2;
+};
+
+static void quantize_piece(const void *args, uint64_t first, uint64_t last)
+{
+    const struct quantize_args o = *(const struct quantize_args *)args;
+    uint8_t *room = xalloc((size_t)o.x.cols, 1);
+    for (uint64_t i = first; i < last; i++) {
+        uint16_t *to = bf16_row(o.y, i);
+        const uint16_t *from = bf16_row(o.x, i);
+        switch (o.how) {
+        case ACTIVATION_BF16:
+            memmove(to, from, (size_t)o.x.cols * sizeof *to);
+            break;
+        case ACTIVATION_FP8:
+            activation_fp8_row(to, from, (size_t)o.x.cols, 128);
+            break;
+        case ACTIVATION_FP8_32:
+            activation_fp8_row(to, from, (size_t)o.x.cols, 32);
+            break;
+        case ACTIVATION_FP8_V3:
+        case ACTIVATION_FP8_V32:
+            activation_fp8_split_row(to, from, (size_t)o.x.cols, o.how == ACTIVATION_FP8_V3);
+            break;
+        case ACTIVATION_FP8_V32_ROUNDED:
+            activation_fp8_real_row(to, from, (size_t)o.x.cols);
+            break;
+        case ACTIVATION_FP4:
+            activation_fp4_row(to, from, (size_t)o.x.cols);
+            break;
+        case ACTIVATION_NVFP4:
+            activation_nvfp4_row(to, from, (size_t)o.x.cols, o.scale_2, room);
+            break;
+        }
+    }
+    free(room);
+}
 
 static void quantize(struct device *d, struct mat y, struct mat x, enum activation how,
                      float scale_2)
 {
-#pragma omp parallel num_threads(cpu_of(d)->threads)
-    {
-        uint8_t *room = xalloc((size_t)x.cols, 1);
-#pragma omp for schedule(static)
-        for (uint64_t i = 0; i < x.rows; i++) {
-            uint16_t *to = bf16_row(y, i);
-            const uint16_t *from = bf16_row(x, i);
-            switch (how) {
-            case ACTIVATION_BF16:
-                memmove(to, from, (size_t)x.cols * sizeof *to);
-                break;
-            case ACTIVATION_FP8:
-                activation_fp8_row(to, from, (size_t)x.cols, 128);
-                break;
-            case ACTIVATION_FP8_32:
-                activation_fp8_row(to, from, (size_t)x.cols, 32);
-                break;
-            case ACTIVATION_FP8_V3:
-            case ACTIVATION_FP8_V32:
-                activation_fp8_split_row(to, from, (size_t)x.cols, how == ACTIVATION_FP8_V3);
-                break;
-            case ACTIVATION_FP8_V32_ROUNDED:
-                activation_fp8_real_row(to, from, (size_t)x.cols);
-                break;
-            case ACTIVATION_FP4:
-                activation_fp4_row(to, from, (size_t)x.cols);
-                break;
-            case ACTIVATION_NVFP4:
-                activation_nvfp4_row(to, from, (size_t)x.cols, scale_2, room);
-                break;
-            }
-        }
-        free(room);
-    }
+    each_row(d, x.rows, x.cols, quantize_piece, &(struct quantize_args){y, x, how, scale_2});
+}
+
+struct encode_args {
+    struct mat y, x, factor;
+    bool power;
+};
+
+static void encode_piece(const void *args, uint64_t first, uint64_t last)
+{
+    const struct encode_args o = *(const struct encode_args *)args;
+    for (uint64_t i = first; i < last; i++)
+        *f32_row(o.factor, i) *= activation_fp8_encode_row(bf16_row(o.y, i), bf16_row(o.x, i),
+                                                           (size_t)o.x.cols, o.power);
 }
 
 static void encode(struct device *d, struct mat y, struct mat x, struct mat factor, bool power)
 {
-    PARALLEL(EACH_ROW(d))
-    for (uint64_t i = 0; i < x.rows; i++)
-        *f32_row(factor, i) *=
-            activation_fp8_encode_row(bf16_row(y, i), bf16_row(x, i), (size_t)x.cols, power);
+    each_row(d, x.rows, x.cols, encode_piece, &(struct encode_args){y, x, factor, power});
+}
+
+struct rms_norm_args {
+    struct mat y, x, weight;
+    float eps;
+};
+
+static void rms_norm_piece(const void *args, uint64_t first, uint64_t last)
+{
+    const struct rms_norm_args o = *(const struct rms_norm_args *)args;
+    for (uint64_t i = first; i < last; i++) {
+        const uint16_t *from = bf16_row(o.x, i);
+        const float *w = f32_row(o.weight, 0);
+        float scale = 1 / sqrtf(mean_square(from, o.x.cols) + o.eps);
+        for (uint64_t j = 0; j < o.x.cols; j++)
+            bf16_row(o.y, i)[j] = bf16_from_f32(w[j] * (bf16_to_f32(from[j]) * scale));
+    }
 }
 
 static void rms_norm(struct device *d, struct mat y, struct mat x, struct mat weight, float eps)
 {
-    PARALLEL(EACH_ROW(d))
-    for (uint64_t i = 0; i < x.rows; i++) {
-        const uint16_t *from = bf16_row(x, i);
-        const float *w = f32_row(weight, 0);
-        float scale = 1 / sqrtf(mean_square(from, x.cols) + eps);
-        for (uint64_t j = 0; j < x.cols; j++)
-            bf16_row(y, i)[j] = bf16_from_f32(w[j] * (bf16_to_f32(from[j]) * scale));
-    }
+    each_row(d, x.rows, x.cols, rms_norm_piece, &(struct rms_norm_args){y, x, weight, eps});
 }
 
-static void add_norm(struct device *d, struct mat y, struct mat sum, struct mat x,
-                     struct mat weight, float eps)
+struct add_norm_args {
+    struct mat y, sum, x, weight;
+    float eps;
+};
+
+static void add_norm_piece(const void *args, uint64_t first, uint64_t last)
 {
-    PARALLEL(EACH_ROW(d))
-    for (uint64_t i = 0; i < x.rows; i++) {
-        uint16_t *to = bf16_row(y, i), *a = bf16_row(sum, i);
-        const uint16_t *b = bf16_row(x, i);
-        const float *w = f32_row(weight, 0);
+    const struct add_norm_args o = *(const struct add_norm_args *)args;
+    for (uint64_t i = first; i < last; i++) {
+        uint16_t *to = bf16_row(o.y, i), *a = bf16_row(o.sum, i);
+        const uint16_t *b = bf16_row(o.x, i);
+        const float *w = f32_row(o.weight, 0);
         double squares = 0;
-        for (uint64_t j = 0; j < x.cols; j++) {
+        for (uint64_t j = 0; j < o.x.cols; j++) {
             double value = (double)(bf16_to_f32(a[j]) + bf16_to_f32(b[j]));
             squares += value * value;
         }
-        float scale = 1 / sqrtf((float)squares / (float)x.cols + eps);
-        for (uint64_t j = 0; j < x.cols; j++) {
+        float scale = 1 / sqrtf((float)squares / (float)o.x.cols + o.eps);
+        for (uint64_t j = 0; j < o.x.cols; j++) {
             float value = bf16_to_f32(a[j]) + bf16_to_f32(b[j]);
             to[j] = bf16_from_f32(w[j] * (value * scale));
             a[j] = bf16_from_f32(value);
@@ -182,26 +292,43 @@ static void add_norm(struct device *d, struct mat y, struct mat sum, struct mat 
     }
 }
 
-static void layer_norm(struct device *d, struct mat y, struct mat x, struct mat weight,
-                       struct mat bias, float eps)
+static void add_norm(struct device *d, struct mat y, struct mat sum, struct mat x,
+                     struct mat weight, float eps)
 {
-    PARALLEL(EACH_ROW(d))
-    for (uint64_t i = 0; i < x.rows; i++) {
-        const uint16_t *from = bf16_row(x, i);
+    each_row(d, x.rows, x.cols, add_norm_piece, &(struct add_norm_args){y, sum, x, weight, eps});
+}
+
+struct layer_norm_args {
+    struct mat y, x, weight, bias;
+    float eps;
+};
+
+static void layer_norm_piece(const void *args, uint64_t first, uint64_t last)
+{
+    const struct layer_norm_args o = *(const struct layer_norm_args *)args;
+    for (uint64_t i = first; i < last; i++) {
+        const uint16_t *from = bf16_row(o.x, i);
         double sum = 0, squares = 0;
-        for (uint64_t j = 0; j < x.cols; j++)
+        for (uint64_t j = 0; j < o.x.cols; j++)
             sum += (double)bf16_to_f32(from[j]);
-        double mean = sum / (double)x.cols;
-        for (uint64_t j = 0; j < x.cols; j++) {
+        double mean = sum / (double)o.x.cols;
+        for (uint64_t j = 0; j < o.x.cols; j++) {
             double value = (double)bf16_to_f32(from[j]) - mean;
             squares += value * value;
         }
-        float centre = (float)mean, scale = 1 / sqrtf((float)(squares / (double)x.cols) + eps);
-        for (uint64_t j = 0; j < x.cols; j++)
-            bf16_row(y, i)[j] =
-                bf16_from_f32((bf16_to_f32(from[j]) - centre) * scale * f32_row(weight, 0)[j] +
-                              f32_row(bias, 0)[j]);
+        float centre = (float)mean, scale = 1 / sqrtf((float)(squares / (double)o.x.cols) + o.eps);
+        for (uint64_t j = 0; j < o.x.cols; j++)
+            bf16_row(o.y, i)[j] =
+                bf16_from_f32((bf16_to_f32(from[j]) - centre) * scale * f32_row(o.weight, 0)[j] +
+                              f32_row(o.bias, 0)[j]);
     }
+}
+
+static void layer_norm(struct device *d, struct mat y, struct mat x, struct mat weight,
+                       struct mat bias, float eps)
+{
+    each_row(d, x.rows, x.cols, layer_norm_piece,
+             &(struct layer_norm_args){y, x, weight, bias, eps});
 }
 
 static float to_bf16(float value)
@@ -220,12 +347,23 @@ static void unit_head(uint16_t *x, uint64_t width, float eps)
         x[j] = bf16_from_f32(bf16_to_f32(x[j]) * scale);
 }
 
+struct unit_args {
+    struct mat x;
+    uint64_t width;
+    float eps;
+};
+
+static void unit_piece(const void *args, uint64_t first, uint64_t last)
+{
+    const struct unit_args o = *(const struct unit_args *)args;
+    for (uint64_t i = first; i < last; i++)
+        for (uint64_t first = 0; first < o.x.cols; first += o.width)
+            unit_head(bf16_row(o.x, i) + first, o.width, o.eps);
+}
+
 static void unit(struct device *d, struct mat x, uint64_t width, float eps)
 {
-    PARALLEL(EACH_ROW(d))
-    for (uint64_t i = 0; i < x.rows; i++)
-        for (uint64_t first = 0; first < x.cols; first += width)
-            unit_head(bf16_row(x, i) + first, width, eps);
+    each_row(d, x.rows, x.cols, unit_piece, &(struct unit_args){x, width, eps});
 }
 
 /* Pairs of the `cols` columns: a column and the one that is `apart` from it, pairs `step` apart.
@@ -244,27 +382,52 @@ static inline void rotate_head(uint16_t *x, const float *angle, uint64_t cols, f
     }
 }
 
+struct rotate_args {
+    struct mat x;
+    uint64_t width;
+    struct mat table, position;
+    bool inverse;
+};
+
+static void rotate_piece(const void *args, uint64_t first, uint64_t last)
+{
+    const struct rotate_args o = *(const struct rotate_args *)args;
+    for (uint64_t i = first; i < last; i++) {
+        const float *angle = f32_row(o.table, (uint64_t)*i32_row(o.position, i));
+        for (uint64_t end = o.width; end <= o.x.cols; end += o.width)
+            rotate_head(bf16_row(o.x, i) + end - o.table.cols, angle, o.table.cols,
+                        o.inverse ? -1 : 1, 1, 2);
+    }
+}
+
 static void rotate(struct device *d, struct mat x, uint64_t width, struct mat table,
                    struct mat position, bool inverse)
 {
-    PARALLEL(EACH_ROW(d))
-    for (uint64_t i = 0; i < x.rows; i++) {
-        const float *angle = f32_row(table, (uint64_t)*i32_row(position, i));
-        for (uint64_t end = width; end <= x.cols; end += width)
-            rotate_head(bf16_row(x, i) + end - table.cols, angle, table.cols, inverse ? -1 : 1, 1,
-                        2);
+    each_row(d, x.rows, x.cols, rotate_piece,
+             &(struct rotate_args){x, width, table, position, inverse});
+}
+
+struct rotate_halves_args {
+    struct mat x;
+    uint64_t width;
+    struct mat table, position;
+};
+
+static void rotate_halves_piece(const void *args, uint64_t first, uint64_t last)
+{
+    const struct rotate_halves_args o = *(const struct rotate_halves_args *)args;
+    for (uint64_t i = first; i < last; i++) {
+        const float *angle = f32_row(o.table, (uint64_t)*i32_row(o.position, i));
+        for (uint64_t first = 0; first < o.x.cols; first += o.width)
+            rotate_head(bf16_row(o.x, i) + first, angle, o.table.cols, 1, o.table.cols / 2, 1);
     }
 }
 
 static void rotate_halves(struct device *d, struct mat x, uint64_t width, struct mat table,
                           struct mat position)
 {
-    PARALLEL(EACH_ROW(d))
-    for (uint64_t i = 0; i < x.rows; i++) {
-        const float *angle = f32_row(table, (uint64_t)*i32_row(position, i));
-        for (uint64_t first = 0; first < x.cols; first += width)
-            rotate_head(bf16_row(x, i) + first, angle, table.cols, 1, table.cols / 2, 1);
-    }
+    each_row(d, x.rows, x.cols, rotate_halves_piece,
+             &(struct rotate_halves_args){x, width, table, position});
 }
 
 static void hadamard_head(uint16_t *x, float *sum, uint64_t width)
@@ -283,34 +446,64 @@ static void hadamard_head(uint16_t *x, float *sum, uint64_t width)
         x[j] = bf16_from_f32(sum[j] * scale);
 }
 
+struct hadamard_args {
+    struct mat x;
+    uint64_t width;
+};
+
+static void hadamard_piece(const void *args, uint64_t first, uint64_t last)
+{
+    const struct hadamard_args o = *(const struct hadamard_args *)args;
+    float *sum = xalloc((size_t)o.width, sizeof *sum);
+    for (uint64_t i = first; i < last; i++)
+        for (uint64_t first = 0; first < o.x.cols; first += o.width)
+            hadamard_head(bf16_row(o.x, i) + first, sum, o.width);
+    free(sum);
+}
+
 static void hadamard(struct device *d, struct mat x, uint64_t width)
 {
-#pragma omp parallel num_threads(cpu_of(d)->threads)
-    {
-        float *sum = xalloc((size_t)width, sizeof *sum);
-#pragma omp for schedule(static)
-        for (uint64_t i = 0; i < x.rows; i++)
-            for (uint64_t first = 0; first < x.cols; first += width)
-                hadamard_head(bf16_row(x, i) + first, sum, width);
-        free(sum);
+    each_row(d, x.rows, x.cols, hadamard_piece, &(struct hadamard_args){x, width});
+}
+
+struct swiglu_args {
+    struct mat y, gate, up;
+    struct swiglu how;
+    struct mat weight;
+};
+
+/* Up to COLS columns, in loops that compilers vectorize but for the exponentials. */
+static void swiglu_cols(uint16_t *y, const uint16_t *gate, const uint16_t *up, struct swiglu how,
+                        float weight, uint64_t count)
+{
+    float g[COLS], u[COLS], power[COLS], limit = how.limit > 0 ? how.limit : INFINITY;
+    for (uint64_t j = 0; j < count; j++) {
+        g[j] = bf16_to_f32(gate[j]);
+        u[j] = bf16_to_f32(up[j]);
+        u[j] = u[j] > limit ? limit : u[j] < -limit ? -limit : u[j];
+        g[j] = g[j] > limit ? limit : g[j];
     }
+    for (uint64_t j = 0; j < count; j++)
+        power[j] = expf(-g[j]);
+    for (uint64_t j = 0; j < count; j++) {
+        float silu = g[j] / (1 + power[j]);
+        y[j] = bf16_from_f32(weight * ((how.rounds ? to_bf16(silu) : silu) * u[j]));
+    }
+}
+
+static void swiglu_piece(const void *args, uint64_t first, uint64_t last)
+{
+    const struct swiglu_args o = *(const struct swiglu_args *)args;
+    for (uint64_t i = first; i < last; i++)
+        for (uint64_t j = 0; j < o.y.cols; j += COLS)
+            swiglu_cols(bf16_row(o.y, i) + j, bf16_row(o.gate, i) + j, bf16_row(o.up, i) + j, o.how,
+                        o.weight.rows ? *f32_row(o.weight, i) : 1, at_most(o.y.cols - j, COLS));
 }
 
 static void swiglu_rows(struct device *d, struct mat y, struct mat gate, struct mat up,
                         struct swiglu how, struct mat weight)
 {
-    PARALLEL(EACH_ROW(d))
-    for (uint64_t i = 0; i < y.rows; i++)
-        for (uint64_t j = 0; j < y.cols; j++) {
-            float g = bf16_to_f32(bf16_row(gate, i)[j]), u = bf16_to_f32(bf16_row(up, i)[j]);
-            if (how.limit > 0) {
-                u = u > how.limit ? how.limit : u < -how.limit ? -how.limit : u;
-                g = g > how.limit ? how.limit : g;
-            }
-            float silu = g / (1 + expf(-g));
-            float value = (how.rounds ? to_bf16(silu) : silu) * u;
-            bf16_row(y, i)[j] = bf16_from_f32(weight.rows ? *f32_row(weight, i) * value : value);
-        }
+    each_row(d, y.rows, y.cols, swiglu_piece, &(struct swiglu_args){y, gate, up, how, weight});
 }
 
 static void swiglu(struct device *d, struct mat y, struct mat gate, struct mat up,
@@ -333,14 +526,24 @@ static void swiglu(struct device *d, struct mat y, struct mat gate, struct mat u
 
 /* ---- hyper-connections ---- */
 
+struct hc_scale_args {
+    struct mat mixes, x;
+    float eps;
+};
+
+static void hc_scale_piece(const void *args, uint64_t first, uint64_t last)
+{
+    const struct hc_scale_args o = *(const struct hc_scale_args *)args;
+    for (uint64_t i = first; i < last; i++) {
+        float scale = 1 / sqrtf(mean_square(bf16_row(o.x, i), o.x.cols) + o.eps);
+        for (uint64_t j = 0; j < o.mixes.cols; j++)
+            f32_row(o.mixes, i)[j] *= scale;
+    }
+}
+
 static void hc_scale(struct device *d, struct mat mixes, struct mat x, float eps)
 {
-    PARALLEL(EACH_ROW(d))
-    for (uint64_t i = 0; i < x.rows; i++) {
-        float scale = 1 / sqrtf(mean_square(bf16_row(x, i), x.cols) + eps);
-        for (uint64_t j = 0; j < mixes.cols; j++)
-            f32_row(mixes, i)[j] *= scale;
-    }
+    each_row(d, x.rows, x.cols, hc_scale_piece, &(struct hc_scale_args){mixes, x, eps});
 }
 
 static void softmax(float *x, uint64_t count)
@@ -378,91 +581,147 @@ static void doubly_stochastic(float *comb, uint64_t n, uint64_t iterations, floa
     }
 }
 
+struct sinkhorn_args {
+    struct mat pre, post, comb, mixes, scale, base;
+    uint64_t iterations;
+    float eps;
+};
+
+static void sinkhorn_piece(const void *args, uint64_t first, uint64_t last)
+{
+    const struct sinkhorn_args o = *(const struct sinkhorn_args *)args;
+    uint64_t n = o.pre.cols;
+    const float *s = f32_row(o.scale, 0), *b = f32_row(o.base, 0);
+    for (uint64_t i = first; i < last; i++) {
+        const float *mix = f32_row(o.mixes, i);
+        for (uint64_t j = 0; j < n; j++) {
+            f32_row(o.pre, i)[j] = sigmoid(mix[j] * s[0] + b[j]) + o.eps;
+            f32_row(o.post, i)[j] = 2 * sigmoid(mix[n + j] * s[1] + b[n + j]);
+        }
+        for (uint64_t j = 0; j < n * n; j++)
+            f32_row(o.comb, i)[j] = mix[2 * n + j] * s[2] + b[2 * n + j];
+        doubly_stochastic(f32_row(o.comb, i), n, o.iterations, o.eps);
+    }
+}
+
 static void sinkhorn(struct device *d, struct mat pre, struct mat post, struct mat comb,
                      struct mat mixes, struct mat scale, struct mat base, uint64_t iterations,
                      float eps)
 {
-    uint64_t n = pre.cols;
-    const float *s = f32_row(scale, 0), *b = f32_row(base, 0);
-    PARALLEL(EACH_ROW(d))
-    for (uint64_t i = 0; i < mixes.rows; i++) {
-        const float *mix = f32_row(mixes, i);
-        for (uint64_t j = 0; j < n; j++) {
-            f32_row(pre, i)[j] = sigmoid(mix[j] * s[0] + b[j]) + eps;
-            f32_row(post, i)[j] = 2 * sigmoid(mix[n + j] * s[1] + b[n + j]);
-        }
-        for (uint64_t j = 0; j < n * n; j++)
-            f32_row(comb, i)[j] = mix[2 * n + j] * s[2] + b[2 * n + j];
-        doubly_stochastic(f32_row(comb, i), n, iterations, eps);
-    }
+    each_row(d, mixes.rows, mixes.cols * iterations, sinkhorn_piece,
+             &(struct sinkhorn_args){pre, post, comb, mixes, scale, base, iterations, eps});
+}
+
+struct hc_gate_args {
+    struct mat pre, mixes, scale, base;
+    float eps;
+};
+
+static void hc_gate_piece(const void *args, uint64_t first, uint64_t last)
+{
+    const struct hc_gate_args o = *(const struct hc_gate_args *)args;
+    for (uint64_t i = first; i < last; i++)
+        for (uint64_t j = 0; j < o.pre.cols; j++)
+            f32_row(o.pre, i)[j] =
+                sigmoid(f32_row(o.mixes, i)[j] * *f32_row(o.scale, 0) + f32_row(o.base, 0)[j]) +
+                o.eps;
 }
 
 static void hc_gate(struct device *d, struct mat pre, struct mat mixes, struct mat scale,
                     struct mat base, float eps)
 {
-    PARALLEL(EACH_ROW(d))
-    for (uint64_t i = 0; i < pre.rows; i++)
-        for (uint64_t j = 0; j < pre.cols; j++)
-            f32_row(pre, i)[j] =
-                sigmoid(f32_row(mixes, i)[j] * *f32_row(scale, 0) + f32_row(base, 0)[j]) + eps;
+    each_row(d, pre.rows, pre.cols, hc_gate_piece,
+             &(struct hc_gate_args){pre, mixes, scale, base, eps});
+}
+
+static void add_scaled(float *sum, float factor, const uint16_t *x, uint64_t count)
+{
+    for (uint64_t j = 0; j < count; j++)
+        sum[j] += factor * bf16_to_f32(x[j]);
+}
+
+struct hc_in_args {
+    struct mat y, x, pre;
+};
+
+static void hc_in_piece(const void *args, uint64_t first, uint64_t last)
+{
+    const struct hc_in_args o = *(const struct hc_in_args *)args;
+    for (uint64_t i = first; i < last; i++)
+        for (uint64_t n, j = 0; j < o.y.cols; j += n) {
+            n = at_most(o.y.cols - j, COLS);
+            float sum[COLS] = {0};
+            for (uint64_t k = 0; k < o.pre.cols; k++)
+                add_scaled(sum, f32_row(o.pre, i)[k], bf16_row(o.x, i) + k * o.y.cols + j, n);
+            for (uint64_t l = 0; l < n; l++)
+                bf16_row(o.y, i)[j + l] = bf16_from_f32(sum[l]);
+        }
 }
 
 static void hc_in(struct device *d, struct mat y, struct mat x, struct mat pre)
 {
-    uint64_t n = pre.cols;
-    PARALLEL(EACH_ROW(d))
-    for (uint64_t i = 0; i < y.rows; i++)
-        for (uint64_t j = 0; j < y.cols; j++) {
-            float sum = 0;
-            for (uint64_t k = 0; k < n; k++)
-                sum += f32_row(pre, i)[k] * bf16_to_f32(bf16_row(x, i)[k * y.cols + j]);
-            bf16_row(y, i)[j] = bf16_from_f32(sum);
-        }
+    each_row(d, y.rows, x.cols, hc_in_piece, &(struct hc_in_args){y, x, pre});
 }
 
-/* The copies of one row; room: n floats. */
-static void hc_out_row(uint16_t *x, const uint16_t *y, const float *post, const float *comb,
-                       uint64_t n, uint64_t cols, float *room)
+/* Up to COLS columns of one row's copies, which are `cols` apart; old: room for them. */
+static void hc_out_cols(uint16_t *x, const uint16_t *y, const float *post, const float *comb,
+                        uint64_t n, uint64_t cols, uint64_t count, uint16_t *old)
 {
-    for (uint64_t j = 0; j < cols; j++) {
-        float value = bf16_to_f32(y[j]);
-        for (uint64_t k = 0; k < n; k++)
-            room[k] = bf16_to_f32(x[k * cols + j]);
-        for (uint64_t k = 0; k < n; k++) {
-            float sum = 0;
-            for (uint64_t i = 0; i < n; i++)
-                sum += comb[i * n + k] * room[i];
-            x[k * cols + j] = bf16_from_f32(post[k] * value + sum);
-        }
+    for (uint64_t k = 0; k < n; k++)
+        memcpy(old + k * COLS, x + k * cols, (size_t)count * sizeof *x);
+    for (uint64_t k = 0; k < n; k++) {
+        float sum[COLS] = {0};
+        for (uint64_t i = 0; i < n; i++)
+            add_scaled(sum, comb[i * n + k], old + i * COLS, count);
+        for (uint64_t j = 0; j < count; j++)
+            x[k * cols + j] = bf16_from_f32(post[k] * bf16_to_f32(y[j]) + sum[j]);
     }
+}
+
+struct hc_out_args {
+    struct mat x, y, post, comb;
+};
+
+static void hc_out_piece(const void *args, uint64_t first, uint64_t last)
+{
+    const struct hc_out_args o = *(const struct hc_out_args *)args;
+    uint64_t n = o.post.cols, cols = o.y.cols;
+    uint16_t *old = xalloc((size_t)n * COLS, sizeof *old);
+    for (uint64_t i = first; i < last; i++)
+        for (uint64_t j = 0; j < cols; j += COLS)
+            hc_out_cols(bf16_row(o.x, i) + j, bf16_row(o.y, i) + j, f32_row(o.post, i),
+                        f32_row(o.comb, i), n, cols, at_most(cols - j, COLS), old);
+    free(old);
 }
 
 static void hc_out(struct device *d, struct mat x, struct mat y, struct mat post, struct mat comb)
 {
-#pragma omp parallel num_threads(cpu_of(d)->threads)
-    {
-        float *room = xalloc((size_t)post.cols, sizeof *room);
-#pragma omp for schedule(static)
-        for (uint64_t i = 0; i < x.rows; i++)
-            hc_out_row(bf16_row(x, i), bf16_row(y, i), f32_row(post, i), f32_row(comb, i),
-                       post.cols, y.cols, room);
-        free(room);
-    }
+    each_row(d, x.rows, x.cols, hc_out_piece, &(struct hc_out_args){x, y, post, comb});
 }
 
 /* ---- experts ---- */
 
+struct score_args {
+    struct mat logits;
+    enum scoring how;
+};
+
+static void score_piece(const void *args, uint64_t first, uint64_t last)
+{
+    const struct score_args o = *(const struct score_args *)args;
+    for (uint64_t i = first; i < last; i++) {
+        float *x = f32_row(o.logits, i);
+        if (o.how == SCORING_SOFTMAX)
+            softmax(x, o.logits.cols);
+        for (uint64_t j = 0; j < o.logits.cols && o.how != SCORING_SOFTMAX; j++)
+            x[j] = o.how == SCORING_SIGMOID ? sigmoid(x[j])
+                                            : sqrtf(x[j] > 20 ? x[j] : log1pf(expf(x[j])));
+    }
+}
+
 static void score(struct device *d, struct mat logits, enum scoring how)
 {
-    PARALLEL(EACH_ROW(d))
-    for (uint64_t i = 0; i < logits.rows; i++) {
-        float *x = f32_row(logits, i);
-        if (how == SCORING_SOFTMAX)
-            softmax(x, logits.cols);
-        for (uint64_t j = 0; j < logits.cols && how != SCORING_SOFTMAX; j++)
-            x[j] = how == SCORING_SIGMOID ? sigmoid(x[j])
-                                          : sqrtf(x[j] > 20 ? x[j] : log1pf(expf(x[j])));
-    }
+    each_row(d, logits.rows, logits.cols, score_piece, &(struct score_args){logits, how});
 }
 
 /* The n <= count largest of count numbers, in order, ties to the first. */
@@ -511,39 +770,59 @@ static void keep_groups(float *x, uint64_t count, struct expert_groups groups, b
             x[j] = -INFINITY;
 }
 
+struct route_topk_args {
+    struct mat experts, scores, bias;
+    struct expert_groups groups;
+};
+
+static void route_topk_piece(const void *args, uint64_t first, uint64_t last)
+{
+    const struct route_topk_args o = *(const struct route_topk_args *)args;
+    float *biased = xalloc((size_t)o.scores.cols, sizeof *biased);
+    struct group_room room = {xalloc((size_t)o.groups.count, sizeof(float)),
+                              xalloc((size_t)o.groups.count, sizeof(int32_t))};
+    for (uint64_t i = first; i < last; i++) {
+        for (uint64_t j = 0; j < o.scores.cols; j++)
+            biased[j] = f32_row(o.scores, i)[j] + (o.bias.rows ? f32_row(o.bias, 0)[j] : 0);
+        if (o.groups.count > 1)
+            keep_groups(biased, o.scores.cols, o.groups, o.bias.rows > 0, &room);
+        largest(biased, o.scores.cols, i32_row(o.experts, i), o.experts.cols);
+    }
+    free(biased);
+    free(room.score);
+    free(room.best);
+}
+
 static void route_topk(struct device *d, struct mat experts, struct mat scores, struct mat bias,
                        struct expert_groups groups)
 {
-#pragma omp parallel num_threads(cpu_of(d)->threads)
-    {
-        float *biased = xalloc((size_t)scores.cols, sizeof *biased);
-        struct group_room room = {xalloc((size_t)groups.count, sizeof(float)),
-                                  xalloc((size_t)groups.count, sizeof(int32_t))};
-#pragma omp for schedule(static)
-        for (uint64_t i = 0; i < scores.rows; i++) {
-            for (uint64_t j = 0; j < scores.cols; j++)
-                biased[j] = f32_row(scores, i)[j] + (bias.rows ? f32_row(bias, 0)[j] : 0);
-            if (groups.count > 1)
-                keep_groups(biased, scores.cols, groups, bias.rows > 0, &room);
-            largest(biased, scores.cols, i32_row(experts, i), experts.cols);
-        }
-        free(biased);
-        free(room.score);
-        free(room.best);
+    each_row(d, scores.rows, scores.cols, route_topk_piece,
+             &(struct route_topk_args){experts, scores, bias, groups});
+}
+
+struct route_weights_args {
+    struct mat weight, scores, experts;
+    bool normalize;
+    float scale;
+};
+
+static void route_weights_piece(const void *args, uint64_t first, uint64_t last)
+{
+    const struct route_weights_args o = *(const struct route_weights_args *)args;
+    for (uint64_t i = first; i < last; i++) {
+        float *w = f32_row(o.weight, i), sum = 0;
+        for (uint64_t j = 0; j < o.weight.cols; j++)
+            sum += w[j] = f32_row(o.scores, i)[i32_row(o.experts, i)[j]];
+        for (uint64_t j = 0; j < o.weight.cols; j++)
+            w[j] = (o.normalize ? w[j] / sum : w[j]) * o.scale;
     }
 }
 
 static void route_weights(struct device *d, struct mat weight, struct mat scores,
                           struct mat experts, bool normalize, float scale)
 {
-    PARALLEL(EACH_ROW(d))
-    for (uint64_t i = 0; i < weight.rows; i++) {
-        float *w = f32_row(weight, i), sum = 0;
-        for (uint64_t j = 0; j < weight.cols; j++)
-            sum += w[j] = f32_row(scores, i)[i32_row(experts, i)[j]];
-        for (uint64_t j = 0; j < weight.cols; j++)
-            w[j] = (normalize ? w[j] / sum : w[j]) * scale;
-    }
+    each_row(d, weight.rows, weight.cols, route_weights_piece,
+             &(struct route_weights_args){weight, scores, experts, normalize, scale});
 }
 
 /* ---- results ---- */
@@ -560,25 +839,43 @@ static double log_sum(const float *x, uint64_t count)
     return (double)most + log(sum);
 }
 
+struct loss_args {
+    struct mat nll, logits, target;
+};
+
+static void loss_piece(const void *args, uint64_t first, uint64_t last)
+{
+    const struct loss_args o = *(const struct loss_args *)args;
+    for (uint64_t i = first; i < last; i++) {
+        const float *x = f32_row(o.logits, i);
+        *f32_row(o.nll, i) = (float)(log_sum(x, o.logits.cols) - (double)x[*i32_row(o.target, i)]);
+    }
+}
+
 static void loss(struct device *d, struct mat nll, struct mat logits, struct mat target)
 {
-    PARALLEL(EACH_ROW(d))
-    for (uint64_t i = 0; i < logits.rows; i++) {
-        const float *x = f32_row(logits, i);
-        *f32_row(nll, i) = (float)(log_sum(x, logits.cols) - (double)x[*i32_row(target, i)]);
+    each_row(d, logits.rows, logits.cols, loss_piece, &(struct loss_args){nll, logits, target});
+}
+
+struct best_args {
+    struct mat value, number, logits;
+};
+
+static void best_piece(const void *args, uint64_t first, uint64_t last)
+{
+    const struct best_args o = *(const struct best_args *)args;
+    for (uint64_t i = first; i < last; i++) {
+        const float *x = f32_row(o.logits, i);
+        double sum = log_sum(x, o.logits.cols);
+        largest(x, o.logits.cols, i32_row(o.number, i), o.number.cols);
+        for (uint64_t j = 0; j < o.value.cols; j++)
+            f32_row(o.value, i)[j] = (float)((double)x[i32_row(o.number, i)[j]] - sum);
     }
 }
 
 static void best(struct device *d, struct mat value, struct mat number, struct mat logits)
 {
-    PARALLEL(EACH_ROW(d))
-    for (uint64_t i = 0; i < logits.rows; i++) {
-        const float *x = f32_row(logits, i);
-        double sum = log_sum(x, logits.cols);
-        largest(x, logits.cols, i32_row(number, i), number.cols);
-        for (uint64_t j = 0; j < value.cols; j++)
-            f32_row(value, i)[j] = (float)((double)x[i32_row(number, i)[j]] - sum);
-    }
+    each_row(d, logits.rows, logits.cols, best_piece, &(struct best_args){value, number, logits});
 }
 
 void cpu_rows(struct device *d)

@@ -149,6 +149,7 @@ enum { DEVICE_PIECE = 16 << 20, DEVICE_STREAMS = 6 };
 
 struct device {
     const char *name;
+    unsigned threads;  /* of the host, for what is computed there; 0: one for each processor */
     uint64_t memory;   /* bytes for weights that wait or are in use, unless the user sets them */
     uint64_t room;     /* bytes for offloaded matrices and what is needed along with them */
     uint64_t rows;     /* of matrices outside the experts, unless the user sets them: enough for the
@@ -376,6 +377,10 @@ struct device {
     /* Seconds so far that uploads of weights took, and that operations waited for them or for rows
      * of an offloaded matrix; 0 where a device uploads nothing. Waits as read() does. */
     void (*spent)(struct device *d, double *upload, double *wait);
+
+    /* Seconds so far in matrix products, on average over its threads; NULL for a device that does
+     * not tell. */
+    double (*multiplied)(struct device *d);
 
     /* ---- results ---- */
 

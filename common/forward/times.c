@@ -11,6 +11,7 @@ struct times times_so_far(double begin, struct prefetch *prefetch, double embedd
     d->spent(d, &t.upload, &t.wait);
     t.wait += weights.waiting + embedding;
     t.all = now() - begin;
+    t.products = d->multiplied ? d->multiplied(d) : 0;
     return t;
 }
 
@@ -31,4 +32,6 @@ void times_tell_bound(struct times all)
     warn("the bound was %s", t.wait < t.all / 2  ? "computing"
                              : t.read < t.upload ? "the upload to the device"
                                                  : "reading the weights");
+    if (all.products > 0)
+        warn("matrix products took %.1f%% of the time", 100 * all.products / all.all);
 }

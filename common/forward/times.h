@@ -9,6 +9,7 @@
 /* Seconds; all zeros at the beginning. */
 struct times {
     double all, read, upload, wait; /* wait: for weights */
+    double products;                /* of matrices; 0 if the device does not tell */
 };
 
 /* The times so far of a run that began at now() = begin; embedding: seconds spent on reading
@@ -19,7 +20,7 @@ struct times times_so_far(double begin, struct prefetch *prefetch, double embedd
 /* Print the times since `from`, and return them. */
 struct times times_tell(const char *what, struct times now, struct times from);
 
-/* Print a whole run's times, and which resource limited it. */
+/* Print a whole run's times, which resource limited it, and the part that products had in it. */
 void times_tell_bound(struct times all);
 
 #endif

@@ -4,8 +4,12 @@
 #include <string.h>
 
 #include "base/die.h"
+#include "base/vectors.h"
 #include "stream/elements.h"
 #include "tensor/bf16.h"
+
+/* E4M3's smallest subnormal as a power of two; as many numbers as have a sum in 32 bits of it. */
+enum { E4M3_UNIT = -9, E4M3_CHUNK = 1 << 13 };
 
 enum { WIDE = 1024, CHUNK = 1 << 14, BYTES = 256, TABLES = 4, LANES = 8, INFINITE = 0x7f80 };
 
@@ -107,7 +111,89 @@ static void add_bytes(struct stats *stats, enum dtype dtype, const uint8_t *data
     }
 }
 
-/* ---- BF16, the result of dequantizing: loops that compilers vectorize ---- */
+/* ---- bytes without a histogram: their sums are exact, so their order does not matter ---- */
+
+/* `flip` makes the order of I8 that of unsigned bytes; 0 for U8. */
+WIDE_VECTORS static void add_integers(struct stats *stats, const uint8_t *data, size_t count,
+                                      uint8_t flip)
+{
+    enum { STEP = 256 }; /* sums of as many fit 16 bits */
+    uint8_t least = UINT8_MAX, most = 0;
+    uint64_t sum = 0;
+    for (size_t n, done = 0; done < count; done += n) {
+        uint16_t zeros = 0, some = 0;
+        n = (size_t)at_most(count - done, STEP);
+        for (size_t i = done; i < done + n; i++) {
+            uint8_t byte = data[i] ^ flip;
+            least = byte < least ? byte : least;
+            most = byte > most ? byte : most;
+            zeros += byte == flip;
+            some += byte;
+        }
+        stats->zeros += zeros;
+        sum += some;
+    }
+    widen(stats, least - flip, most - flip);
+    stats->sum += (double)sum - (double)flip * (double)count;
+}
+
+/* The sum of E4M3 numbers in units of the smallest subnormal. */
+INLINE int32_t sum_e4m3(const uint8_t *code, size_t count)
+{
+    int32_t sum = 0;
+    for (size_t i = 0; i < count; i++) {
+        int32_t exponent = code[i] >> 3 & 15, normal = exponent > 0;
+        int32_t magnitude = ((code[i] & 7) | normal << 3) << (exponent - normal);
+        sum += code[i] & 0x80 ? -magnitude : magnitude;
+    }
+    return sum;
+}
+
+static double e4m3_value(uint8_t code)
+{
+    return dtype_value(DTYPE_F8_E4M3, &code, 0) + 0.0;
+}
+
+/* False, and nothing added, if there is a NaN. */
+WIDE_VECTORS static bool add_e4m3(struct stats *stats, const uint8_t *code, size_t count)
+{
+    enum { E4M3_NAN = 0x7f };
+    int8_t least = INT8_MAX, most = INT8_MIN;
+    uint16_t zeros = 0, nan = 0;
+    for (size_t i = 0; i < count; i++) {
+        uint8_t magnitude = code[i] & 0x7f;
+        zeros += magnitude == 0;
+        nan += magnitude == E4M3_NAN;
+    }
+    if (nan)
+        return false;
+    for (size_t i = 0; i < count; i++) {
+        int8_t place = (int8_t)(code[i] & 0x80 ? code[i] ^ 0x7f : code[i]);
+        least = (int8_t)(place < least ? place : least);
+        most = (int8_t)(place > most ? place : most);
+    }
+    stats->zeros += zeros;
+    widen(stats, e4m3_value((uint8_t)(least < 0 ? least ^ 0x7f : least)),
+          e4m3_value((uint8_t)(most < 0 ? most ^ 0x7f : most)));
+    stats->sum += ldexp(sum_e4m3(code, count), E4M3_UNIT);
+    return true;
+}
+
+static void add_bytes_quickly(struct stats *stats, enum dtype dtype, const uint8_t *data,
+                              size_t count)
+{
+    if (dtype != DTYPE_F8_E4M3) {
+        add_integers(stats, data, count, dtype == DTYPE_I8 ? 0x80 : 0);
+        return;
+    }
+    for (size_t n; count; count -= n, data += n) {
+        n = (size_t)at_most(count, E4M3_CHUNK);
+        if (!add_e4m3(stats, data, n))
+            add_bytes(stats, dtype, data, n, STATS_NO_HISTOGRAM);
+    }
+}
+
+/* ---- BF16, the result of dequantizing ---- */
 
 static bool is_finite(uint16_t bits)
 {
@@ -115,7 +201,7 @@ static bool is_finite(uint16_t bits)
 }
 
 /* Of at most CHUNK elements: counts fit 16 bits. */
-static void count_kinds(struct stats *stats, const uint16_t *bits, size_t count)
+INLINE void count_kinds(struct stats *stats, const uint16_t *bits, size_t count)
 {
     uint16_t zeros = 0, nan = 0, infinite = 0;
     for (size_t i = 0; i < count; i++) {
@@ -142,7 +228,7 @@ static double value_of(int16_t place)
 }
 
 /* Widen the range by `count` finite elements. */
-static void find_ends(struct stats *stats, const uint16_t *bits, size_t count)
+INLINE void find_ends(struct stats *stats, const uint16_t *bits, size_t count)
 {
     int16_t least = INT16_MAX, most = INT16_MIN;
     for (size_t i = 0; i < count; i++) {
@@ -153,16 +239,24 @@ static void find_ends(struct stats *stats, const uint16_t *bits, size_t count)
     widen(stats, value_of(least), value_of(most));
 }
 
-static double sum_of(const uint16_t *bits, size_t count)
+/* In LANES partial sums, whatever the instruction set. */
+INLINE double sum_of(const uint16_t *bits, size_t count)
 {
-    double lane[LANES] = {0}, sum = 0;
-    size_t i = 0;
-    for (; i + LANES <= count; i += LANES)
-        for (size_t j = 0; j < LANES; j++)
-            lane[j] += (double)bf16_to_f32(is_finite(bits[i + j]) ? bits[i + j] : 0);
+    double lane[LANES] = {0}, value[WIDE], sum = 0;
+    size_t n, tail = count % LANES;
+    for (size_t done = 0; done < count - tail; done += n) {
+        n = (size_t)at_most(count - tail - done, WIDE);
+        for (size_t i = 0; i < n; i++) {
+            uint16_t finite = (uint16_t)-is_finite(bits[done + i]);
+            value[i] = (double)bf16_to_f32(bits[done + i] & finite);
+        }
+        for (size_t i = 0; i < n; i += LANES)
+            for (size_t j = 0; j < LANES; j++)
+                lane[j] += value[i + j];
+    }
     for (size_t j = 0; j < LANES; j++)
         sum += lane[j];
-    for (; i < count; i++)
+    for (size_t i = count - tail; i < count; i++)
         sum += (double)bf16_to_f32(is_finite(bits[i]) ? bits[i] : 0);
     return sum;
 }
@@ -183,29 +277,53 @@ static void add_exponents(struct stats *stats, const uint16_t *bits, size_t coun
             add_exponent(stats, (double)bf16_to_f32(bits[i]), 1);
 }
 
+/* Range, kinds and sum of at most CHUNK elements. */
+INLINE void add_chunk(struct stats *stats, const uint16_t *bits, size_t count)
+{
+    uint64_t others = stats->nan + stats->infinite;
+    count_kinds(stats, bits, count);
+    stats->sum += sum_of(bits, count);
+    if (stats->nan + stats->infinite == others)
+        find_ends(stats, bits, count);
+    else
+        for (size_t i = 0; i < count; i++)
+            if (is_finite(bits[i]))
+                find_ends(stats, &bits[i], 1);
+}
+
+WIDE_VECTORS static void add_chunk_wide(struct stats *stats, const uint16_t *bits, size_t count)
+{
+    add_chunk(stats, bits, count);
+}
+
 static void add_bf16(struct stats *stats, const uint16_t *bits, size_t count, bool exponents)
 {
+    bool wide = has_wide_vectors();
     for (size_t n; count; count -= n, bits += n) {
-        uint64_t zeros = stats->zeros, others = stats->nan + stats->infinite;
+        uint64_t zeros = stats->zeros;
         n = (size_t)at_most(count, CHUNK);
-        count_kinds(stats, bits, n);
-        stats->sum += sum_of(bits, n);
-        if (stats->nan + stats->infinite == others)
-            find_ends(stats, bits, n);
+        if (wide)
+            add_chunk_wide(stats, bits, n);
         else
-            for (size_t i = 0; i < n; i++)
-                if (is_finite(bits[i]))
-                    find_ends(stats, &bits[i], 1);
+            add_chunk(stats, bits, n);
         if (exponents)
             add_exponents(stats, bits, n, stats->zeros - zeros);
     }
+}
+
+/* Bytes for which add_bytes_quickly() is. */
+static bool is_quick(enum dtype dtype)
+{
+    return dtype == DTYPE_I8 || dtype == DTYPE_U8 || dtype == DTYPE_F8_E4M3;
 }
 
 void stats_add(struct stats *stats, enum dtype dtype, const void *data, size_t count,
                enum stats_histogram histogram)
 {
     stats->count += count;
-    if (dtype_size(dtype) == 1)
+    if (count && is_quick(dtype) && histogram == STATS_NO_HISTOGRAM && has_wide_vectors())
+        add_bytes_quickly(stats, dtype, data, count);
+    else if (dtype_size(dtype) == 1)
         add_bytes(stats, dtype, data, count, histogram);
     else if (dtype == DTYPE_BF16)
         add_bf16(stats, data, count, histogram != STATS_NO_HISTOGRAM);

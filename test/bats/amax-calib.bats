@@ -14,6 +14,7 @@ prepare() {
 @test "-v: where the time went, layer by layer, and what the bound was" {
     amax-calib -v --samples 2 --tokens "$T/tokens.safetensors" -o "$T/a.ts" "$NANO" 2>"$T/said"
     [ "$(grep -cE '^amax-calib: (start:|layers\.[0-3]\.|all:) [0-9.]+ s: read .*, upload .*, compute .*, wait ' "$T/said")" = 6 ]
+    grep -qE '^amax-calib: matrix products took [0-9.]+% of the time$' "$T/said"
     grep -qE '^amax-calib: the bound was (computing|reading the weights|the upload to the device)$' "$T/said"
 }
 

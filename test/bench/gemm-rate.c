@@ -23,7 +23,7 @@ struct shape {
 /* Numbers of magnitude 1 or so. */
 static uint16_t *numbers(uint64_t count)
 {
-    uint16_t *code = gemm_alloc((size_t)count, sizeof *code);
+    uint16_t *code = xaligned((size_t)count, sizeof *code);
     for (uint64_t i = 0; i < count; i++)
         code[i] = bf16_from_f32((float)(i * 2654435761U % 2001) / 1000 - 1);
     return code;
@@ -88,10 +88,10 @@ static void bare_begin(struct bare *bare, unsigned threads, struct shape s, cons
     bare->gemms = gemms_new(1);
     omp_set_num_threads((int)threads);
     bare->gemm = gemm_get(bare->gemms, type, GEMM_PACKED, s.rows, s.out, s.in);
-    void *plain = gemm_alloc((size_t)(s.out * s.in), sizeof(float));
-    bare->a = gemm_alloc((size_t)(s.rows * s.in), sizeof(float));
-    bare->b = gemm_alloc(gemm_packed_size(bare->gemm), 1);
-    bare->c = gemm_alloc((size_t)(s.rows * s.out), sizeof *bare->c);
+    void *plain = xaligned((size_t)(s.out * s.in), sizeof(float));
+    bare->a = xaligned((size_t)(s.rows * s.in), sizeof(float));
+    bare->b = xaligned(gemm_packed_size(bare->gemm), 1);
+    bare->c = xaligned((size_t)(s.rows * s.out), sizeof *bare->c);
     cpu_fill(type, bare->a, 0, a, s.rows * s.in);
     cpu_fill(type, plain, 0, b, s.out * s.in);
     gemm_pack(bare->gemm, 0, plain, bare->b);

@@ -17,7 +17,7 @@ export SEEKPIPE_BIN=$PWD/$BIN SEEKPIPE_RECIPES=$PWD/pipelines/recipes
 export PATH="$SEEKPIPE_BIN:$SEEKPIPE_BIN/test:$PWD/pipelines:$PATH:/usr/sbin:/sbin"
 export NANO=$PWD/test/data/v4-nano LIMIT=120 # seconds: what takes longer hangs
 # Programs that strace runs cannot look for leaks, and end without freeing their memory anyway.
-export ASAN_OPTIONS=detect_leaks=0:exitcode=99 OMP_WAIT_POLICY=passive
+export ASAN_OPTIONS=detect_leaks=0:exitcode=99
 jobs=$(nproc)
 
 T=$(mktemp -d "${TMPDIR:-/tmp}/torture.XXXXXX")

@@ -142,12 +142,49 @@ static void sums(void **state)
     free(narrow);
 }
 
+static void assert_sum(enum dtype dtype, const uint8_t *data)
+{
+    double sum = 0;
+    struct stats stats;
+    for (size_t i = 0; i < MANY; i++) {
+        double x = dtype_value(dtype, data, i);
+        sum += isnan(x) ? 0 : x;
+    }
+    stats_clear(&stats);
+    stats_add(&stats, dtype, data, MANY, STATS_NO_HISTOGRAM);
+    assert_true(stats.sum == sum);
+}
+
+/* Of bytes whose sums are exact: any, with NaN in one place, and the largest of either sign. */
+static void sums_of_bytes(void **state)
+{
+    (void)state;
+    static const enum dtype dtype[] = {DTYPE_I8, DTYPE_U8, DTYPE_F8_E4M3};
+    uint64_t random = 1;
+    uint8_t *data = malloc(MANY);
+    for (size_t i = 0; i < sizeof dtype / sizeof *dtype; i++) {
+        for (size_t j = 0; j < MANY; j++)
+            data[j] = (uint8_t)(next(&random) % 0xff); /* without 0xff, which is a NaN */
+        for (size_t j = 0; j < MANY; j++)
+            data[j] = data[j] == 0x7f ? 0 : data[j]; /* nor the other */
+        assert_sum(dtype[i], data);
+        data[MANY / 2] = 0x7f;
+        assert_sum(dtype[i], data);
+        memset(data, 0x7e, MANY);
+        assert_sum(dtype[i], data);
+        memset(data, 0xfe, MANY);
+        assert_sum(dtype[i], data);
+    }
+    free(data);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(any_bits_of_any_dtype),
         cmocka_unit_test(every_bf16),
         cmocka_unit_test(sums),
+        cmocka_unit_test(sums_of_bytes),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include "base/die.h"
+#include "base/parallel.h"
 #include "forward/deepseek_v41/deepseek_v41.h"
 #include "tensor/bf16.h"
 
@@ -46,12 +47,33 @@ static float *gate_weights(struct layer *layer)
     return weight;
 }
 
+/* What gate_rows() adds to, and what it adds. */
+struct gating {
+    const struct network *n;
+    uint16_t *hidden; /* [rows, copies * dim] */
+    const uint16_t *kv;
+    const float *weight;
+};
+
+static void gate_rows(void *context, unsigned thread, uint64_t first, uint64_t last)
+{
+    const struct gating *g = context;
+    uint64_t copies = g->n->copies, dim = g->n->dim;
+    (void)thread;
+    for (uint64_t i = first; i < last; i++) {
+        const uint16_t *keys = g->kv + i * (copies + 1) * dim;
+        for (uint64_t k = 0; k < copies; k++)
+            add_value(g->hidden + (i * copies + k) * dim, keys + k * dim, keys + copies * dim,
+                      g->weight + k * dim, dim, g->n->norm_eps);
+    }
+}
+
 /* Add to the copies what kv [rows, (copies + 1) * dim], the keys and the value, have. */
 static void gate_all(struct layer *layer, struct mat copies, struct mat kv)
 {
     const struct network *n = layer->network;
     struct device *d = n->device;
-    uint64_t wide = copies.cols, dim = n->dim;
+    uint64_t wide = copies.cols;
     float *weight = gate_weights(layer);
     uint16_t *hidden = xalloc((size_t)(copies.rows * wide), sizeof *hidden);
     uint16_t *keys = xalloc((size_t)(kv.rows * kv.cols), sizeof *keys);
@@ -59,11 +81,9 @@ static void gate_all(struct layer *layer, struct mat copies, struct mat kv)
     d->copy(d, whole, copies);
     d->read(d, hidden, whole);
     d->read(d, keys, kv);
-#pragma omp parallel for schedule(static)
-    for (uint64_t i = 0; i < copies.rows; i++)
-        for (uint64_t k = 0; k < n->copies; k++)
-            add_value(hidden + i * wide + k * dim, keys + i * kv.cols + k * dim,
-                      keys + i * kv.cols + wide, weight + k * dim, dim, n->norm_eps);
+    struct parallel *threads = parallel_new(d->threads ? d->threads : parallel_processors());
+    parallel_for(threads, copies.rows, 1, gate_rows, &(struct gating){n, hidden, keys, weight});
+    parallel_free(threads);
     d->write(d, whole, hidden);
     d->copy(d, copies, whole);
     d->drop(d, whole);
