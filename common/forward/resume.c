@@ -90,11 +90,12 @@ bool resume_load(struct resume *resume, struct forward *run, struct scalars *sca
     if (!resume->file || fstatat(resume->folder, name, &status, 0))
         return false;
     struct ts_in *in = ts_open(resume->file, NULL);
-    bool options = false, layer = false, states = false;
+    bool fingerprint = false, options = false, layer = false, weights = false, states = false;
     uint64_t done = 0;
     for (const struct tensor *tensor; (tensor = ts_next(in));) {
         if (!strcmp(tensor->name, "fingerprint")) {
             states_check(run, in);
+            fingerprint = true;
         } else if (!strcmp(tensor->name, "options")) {
             check_options(resume, in);
             options = true;
@@ -103,13 +104,15 @@ bool resume_load(struct resume *resume, struct forward *run, struct scalars *sca
             layer = true;
         } else if (!strcmp(tensor->name, "weights")) {
             read_digest(in, resume->weights);
+            weights = true;
         } else if (!strcmp(tensor->name, "hidden_states")) {
             states = true;
         } else if (!strcmp(ts_toc(in)->shard[tensor->shard], scalars->shard)) {
             read_record(in, scalars);
         }
     }
-    if (!options || !layer || (!states && done != run->last))
+    bool whole = fingerprint && options && layer && weights && ts_sealed(in);
+    if (!whole || (!states && done != run->last))
         die("%s: was not written by --resume; choose another folder", ts_name(in));
     ts_close(in);
     run->first = done + 1;

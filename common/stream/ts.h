@@ -123,6 +123,10 @@ struct progress *ts_take_progress(struct ts_in *in, uint64_t total);
  * Owned by the stream; NULL for a checkpoint. */
 const json_t *ts_end_counts(const struct ts_in *in);
 
+/* True if a stream that was read to its end has a digest, which held. Streams of early builds have
+ * none. */
+bool ts_sealed(const struct ts_in *in);
+
 /* What earlier stages counted, by shard (counts.h), as far as it arrived before the current tensor,
  * or by the end, since the last call. The caller owns it; NULL if there is nothing. */
 json_t *ts_take_counts(struct ts_in *in);

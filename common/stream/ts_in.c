@@ -322,6 +322,11 @@ const json_t *ts_end_counts(const struct ts_in *in)
     return in->end ? json_object_get(in->end, "counts") : NULL;
 }
 
+bool ts_sealed(const struct ts_in *in)
+{
+    return json_object_get(in->end, "digest");
+}
+
 json_t *ts_take_counts(struct ts_in *in)
 {
     json_t *counts = in->counts;

@@ -208,6 +208,10 @@ begin_slow() {
     [ "$size" -gt 0 ]
     head -c "$size" /dev/zero | tr '\0' '\377' | dd of="$T/kept/calibration.ts" bs=1 seek=$((offset + 512)) conv=notrunc status=none
     refused 'calibration\.ts: \.end: the stream.s digest is another' "${calib[@]}" -o "$T/out.ts" "$NANO"
+    # Without a digest, changed or not.
+    unseal
+    pack "$T/kept/calibration.ts"
+    refused 'calibration\.ts: was not written by --resume' "${calib[@]}" -o "$T/out.ts" "$NANO"
 }
 
 # ---- runs that are continued ----
