@@ -26,21 +26,20 @@ void owner_refuse_other(int folder, const char *path)
             path);
 }
 
-/* True if the entry at `path`, which ends in a name, is such a link, FIFO or file; on the way to
- * what is to be written, or the `last` one. */
+/* True if the entry at `path`, which ends in a name, is such a link or FIFO; on the way to what is
+ * to be written, or the `last` one. */
 static bool is_planted(const char *path, bool last)
 {
     struct stat entry, above;
-    if (lstat(path, &entry) || S_ISDIR(entry.st_mode) || entry.st_uid == geteuid())
+    if (lstat(path, &entry) || S_ISDIR(entry.st_mode) || S_ISREG(entry.st_mode) ||
+        entry.st_uid == geteuid())
         return false;
-    if (last && !S_ISREG(entry.st_mode))
+    if (last)
         return entry.st_uid;
     const char *slash = strrchr(path, '/');
     char *folder = slash ? xprintf("%.*s/.", (int)(slash - path), path) : xstrdup(".");
     bool sticky = !stat(folder, &above) && above.st_mode & S_ISVTX;
     free(folder);
-    if (S_ISREG(entry.st_mode))
-        return sticky && geteuid() && above.st_uid != geteuid();
     return sticky && above.st_mode & S_IWOTH && entry.st_uid != above.st_uid;
 }
 

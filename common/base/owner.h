@@ -13,8 +13,7 @@ void owner_refuse_other(int folder, const char *path);
 
 /* End the process if `path` is a link, FIFO or device that neither this user nor root made, or
  * leads through such a link in a sticky folder that everybody may write in, such as /tmp, unless
- * the folder's owner made it; or if it is a file that could not be replaced, because it is another
- * user's in a sticky folder. What is not there is none of it. */
+ * the folder's owner made it. What is not there is none of it. */
 void owner_refuse_planted(const char *path);
 
 #endif

@@ -6,7 +6,8 @@ load common
     [ "$(uname -m)" = x86_64 ] || skip 'the instructions looked for are those of x86'
     fused='\bvfn?m(add|sub)'
     compile() {
-        "${CC:-cc}" -std=gnu17 -fopenmp -D_GNU_SOURCE -Icommon -O3 -march=haswell "${@:2}" -S -o "$T/s" "$1"
+        # shellcheck disable=SC2086 # as in make, "ccache gcc" is two words
+        ${CC:-cc} -std=gnu17 -fopenmp -D_GNU_SOURCE -Icommon -O3 -march=haswell "${@:2}" -S -o "$T/s" "$1"
     }
     for file in common/cpu/*.c; do
         compile "$file" -ffp-contract=off

@@ -625,7 +625,8 @@ nobody() {
     # What one cannot replace in the end.
     : >"$T/shared/roots"
     if nobody test -x "$(command -v st-sum)" && nobody test -r "$src"; then
-        refused "$wrong" setpriv --reuid 65534 --clear-groups "$(command -v st-sum)" -o "$T/shared/roots" "$src"
+        refused 'roots: belongs to another user, and only they may replace it' \
+            setpriv --reuid 65534 --clear-groups "$(command -v st-sum)" -o "$T/shared/roots" "$src"
     fi
     # One's own, and the folder's owner's, and what lies elsewhere.
     ln -s "$T/key" "$T/shared/own.ts"
