@@ -304,10 +304,13 @@ static bool greet(int fd, const struct launch *launch, enum channel channel)
     struct hello hello;
     struct answer answer;
     unsigned char proof[PROOF_SIZE];
-    if (!proof_has_secret() && !proof_same_user(fd))
+    if (!proof_has_secret() && !proof_same_user(fd)) {
+        if (channel == CHANNEL_DATA) /* rank 0 has proven itself already, but may end just now */
+            return false;
         die("port %s of this machine is another user's, or of a run with another $MASTER_ADDR; set "
             "both to the same for all ranks of a run",
             launch->port);
+    }
     hello_make(&hello, launch->count, launch->rank, channel);
     (void)!send(fd, &hello, sizeof hello, MSG_NOSIGNAL);
     if (recv(fd, &answer, sizeof answer, MSG_WAITALL) != (ssize_t)sizeof answer)
@@ -319,10 +322,18 @@ static bool greet(int fd, const struct launch *launch, enum channel channel)
     return send(fd, proof, sizeof proof, MSG_NOSIGNAL) == (ssize_t)sizeof proof;
 }
 
+/* True if rank 0 hung up on the channel `life`; -1: there is none yet. */
+static bool has_ended(int life)
+{
+    char byte;
+    ssize_t got = life >= 0 ? recv(life, &byte, 1, MSG_PEEK | MSG_DONTWAIT) : 1;
+    return !got || (got < 0 && errno != EAGAIN && errno != EINTR);
+}
+
 /* Connect to rank 0, retrying until the time `end`, as it may not listen yet, or be busy with
- * others; -1 if it does not answer. */
+ * others; -1 if it does not answer, or ended after `life` was connected. */
 static int call(const struct launch *launch, const struct addrinfo *address, enum channel channel,
-                double end)
+                int life, double end)
 {
     for (;;) {
         int fd = try_addresses(address);
@@ -332,7 +343,7 @@ static int call(const struct launch *launch, const struct addrinfo *address, enu
         if (fd >= 0)
             close(fd);
         errno = error;
-        if (monotonic_seconds() >= end)
+        if (monotonic_seconds() >= end || has_ended(life))
             return -1;
         usleep(RETRY_MICROSECONDS);
     }
@@ -350,10 +361,10 @@ static void join(struct peer *peer, const struct launch *launch, unsigned second
     struct addrinfo *address = addresses(host, launch->port);
     char all_here;
     double end = monotonic_seconds() + seconds;
-    peer->life = call(launch, address, CHANNEL_LIFE, end);
+    peer->life = call(launch, address, CHANNEL_LIFE, -1, end);
     if (peer->life < 0)
         die_errno("rank 0 does not answer at %s, port %s; did it start?", host, launch->port);
-    peer->data = call(launch, address, CHANNEL_DATA, end);
+    peer->data = call(launch, address, CHANNEL_DATA, peer->life, end);
     freeaddrinfo(address);
     if (peer->data >= 0) /* rank 0 itself says which rank is missing */
         set_timeout(peer->data, seconds + HELLO_SECONDS);

@@ -126,7 +126,8 @@ SH
     # All but the seconds that a layer took, and the line that each rank begins with.
     # shellcheck disable=SC2016 # the names, not their values
     said='as $RANK and $WORLD_SIZE say (unset them to run alone)'
-    diff <(grep -v ' s: read ' "$T/alone") <(tail -n +2 "$T/0" | sed 's/^st-eval\[0\]/st-eval/' | grep -v ' s: read ')
+    time=' s: read | of the time$'
+    diff <(grep -vE "$time" "$T/alone") <(tail -n +2 "$T/0" | sed 's/^st-eval\[0\]/st-eval/' | grep -vE "$time")
     [ "$(head -n 1 "$T/0")" = "st-eval: rank 0 of 3, $said" ]
     [ ! -s "$T/1.out" ] && [ "$(<"$T/1")" = "st-eval: rank 1 of 3, $said" ]
 }
@@ -291,6 +292,7 @@ two_machines() {
     ended 0 1
     [ "$codes" = '1 1' ]
     grep -q 'rank 1 of 3 connected, but this is a run of 2' "$T/0"
+    grep -q 'rank 0 ended before all ranks had connected' "$T/1"
 }
 
 # greeting COUNT RANK CHANNEL: what a rank says first, with a number of zeros.
