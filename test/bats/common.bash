@@ -36,9 +36,14 @@ digests() {
         awk -F'\t' '{ gsub(/[][]/, "", $4); print $2 "\t" $3 "\t" $4 "\t" $1 }' | LC_ALL=C sort
 }
 
-# golden FILE: the same from a golden file (whose fifth column, the shard, goes).
+# golden_lines FILE: a golden file, or FILE.gz, sorted.
+golden_lines() {
+    if [ -f "$1" ]; then cat "$1"; else gzip -dc "$1.gz"; fi | LC_ALL=C sort
+}
+
+# golden FILE: its lines as digests() gives them: without the fifth column, the shard.
 golden() {
-    cut -f1-4 "$1" | LC_ALL=C sort
+    golden_lines "$1" | cut -f1-4 | LC_ALL=C sort
 }
 
 # same_json A B [FILTER]: equal as JSON documents.

@@ -9,11 +9,6 @@ ranks() {
         awk -F'\t' '$2 != $5 { exit 1 } { gsub(/[][]/, "", $4); print $2 "\t" $3 "\t" $4 "\t" $1 "\t" $9 }' | LC_ALL=C sort
 }
 
-# golden_ranks FILE: the same from a golden file, FILE.tsv or FILE.tsv.gz.
-golden_ranks() {
-    if [ -f "$1.tsv" ]; then cat "$1.tsv"; else gzip -dc "$1.tsv.gz"; fi | LC_ALL=C sort
-}
-
 # patch DIR FILE NAME: one bit of the tensor changes there.
 patch() {
     local at
@@ -44,9 +39,9 @@ rank() {
 @test "V4: names, dtypes, shapes, bytes and files of convert.py, experts in FP4 and in FP8" {
     for experts in fp4 fp8; do
         st-reshard -n 2 --experts $experts -o "$T/$experts.ts" "$NANO"
-        diff <(ranks "$T/$experts.ts") <(golden_ranks "$GOLDEN/mp2-$experts")
+        diff <(ranks "$T/$experts.ts") <(golden_lines "$GOLDEN/mp2-$experts.tsv")
         st-write -q "$T/$experts" "$T/$experts.ts"
-        diff <(ranks "$T/$experts") <(golden_ranks "$GOLDEN/mp2-$experts")
+        diff <(ranks "$T/$experts") <(golden_lines "$GOLDEN/mp2-$experts.tsv")
     done
     # By default, experts stay.
     st-cmp <(st-reshard -n 2 "$NANO") "$T/fp4.ts"
@@ -58,14 +53,14 @@ rank() {
     local one=$PWD/../shared/fixtures/v4-nano/golden/mp1-fp4
     [ -f "$one.tsv" ] || skip "larger fixtures (v4-nano) are not here"
     st-reshard -n 1 -o "$T/a.ts" "$NANO"
-    diff <(ranks "$T/a.ts") <(golden_ranks "$one")
+    diff <(ranks "$T/a.ts") <(golden_lines "$one.tsv")
 }
 
 @test "V4: MXFP4 that FP8 cannot hold, counted" {
     fixtures v4-mini
     for experts in fp4 fp8; do
         st-reshard -n 2 --experts $experts -o "$T/$experts.ts" "$FIXTURES/ckpt"
-        diff <(ranks "$T/$experts.ts") <(golden_ranks "$FIXTURES/golden/mp2-$experts")
+        diff <(ranks "$T/$experts.ts") <(golden_lines "$FIXTURES/golden/mp2-$experts.tsv")
     done
     [ "$(tar xOf "$T/fp8.ts" .end | jq -c '.counts[0] | [.fp8_blocks, .fp8_lossy]')" = '[1966080,13]' ]
     run st-write "$T/out" "$T/fp8.ts"
@@ -79,7 +74,7 @@ rank() {
         fixtures "$model"
         run st-reshard -n "$n" -o "$T/a.ts" "$FIXTURES/ckpt"
         [ "$output" = "st-reshard: $left tensors of MTP are left out, which DeepSeek's inference code does not have" ]
-        diff <(ranks "$T/a.ts") <(golden_ranks "$FIXTURES/golden/mp$n")
+        diff <(ranks "$T/a.ts") <(golden_lines "$FIXTURES/golden/mp$n.tsv")
         st-reshard -r -o "$T/back.ts" "$T/a.ts"
         diff <(digests "$T/back.ts") <(digests "$FIXTURES/ckpt" | grep -v '^model\.layers\.3\.')
     done
@@ -136,7 +131,7 @@ rank() {
     [ "$(st-ls --tsv "$T/back" | cut -f5 | sort -u)" = model-00001-of-00001.safetensors ]
     # Once more, to the same ranks: wo_a is BF16 now.
     st-reshard -n 2 -o "$T/again.ts" "$T/back"
-    diff <(ranks "$T/again.ts") <(golden_ranks "$GOLDEN/mp2-fp4")
+    diff <(ranks "$T/again.ts") <(golden_lines "$GOLDEN/mp2-fp4.tsv")
 }
 
 @test "releases with FP8 experts, with scales in F32 or E8M0: there and back" {
@@ -155,7 +150,7 @@ rank() {
     pipeline "st-reshard -n 2 --experts fp8 '$NANO' | st-reshard -r >'$T/back.ts'"
     st-cmp --values "$NANO" "$T/back.ts"
     st-reshard -n 2 --experts fp8 -o "$T/again.ts" "$T/back.ts"
-    diff <(ranks "$T/again.ts") <(golden_ranks "$GOLDEN/mp2-fp8")
+    diff <(ranks "$T/again.ts") <(golden_lines "$GOLDEN/mp2-fp8.tsv")
 }
 
 @test "2 ranks of 1, and 1 of 2, through the release's layout" {
@@ -309,7 +304,7 @@ rank() {
     run st-write -q "$T/out" "$T/trunk.ts"
     [ "$status" -eq 1 ]
     st-write -q --partial "$T/out" "$T/trunk.ts"
-    diff <(ranks "$T/out") <(golden_ranks "$GOLDEN/mp2-fp4" | grep -v '^mtp')
+    diff <(ranks "$T/out") <(golden_lines "$GOLDEN/mp2-fp4.tsv" | grep -v '^mtp')
 }
 
 # ---- ranks that are not as they should be ----
