@@ -473,19 +473,25 @@ static int generate(const struct options *o, struct stage *stage)
     return report_end(stage);
 }
 
+static struct arg arithmetic_arg(struct options *o)
+{
+    return (struct arg){
+        .name = "arithmetic",
+        .kind = ARG_CHOICE,
+        .to = &o->arithmetic,
+        .value = "which",
+        .choices = "engine|model|source",
+        .help = "how NVFP4 weights are used: engine (default), as serving engines do; model, as "
+                "the model's own code would: each expert's own input scale, and the router's "
+                "weight before w2; source: FP8 activations as for the MXFP4 weights they were "
+                "made from",
+        .in = FORM(0) | FORM(2)};
+}
+
 static void take_options(struct options *o, struct stage *stage, int argc, char **argv)
 {
     const struct arg own[] = {
-        {.name = "arithmetic",
-         .kind = ARG_CHOICE,
-         .to = &o->arithmetic,
-         .value = "which",
-         .choices = "engine|model|source",
-         .help = "how NVFP4 weights are used: engine (default), as serving engines do; model, as "
-                 "the model's own code would: each expert's own input scale, and the router's "
-                 "weight before w2; source: FP8 activations as for the MXFP4 weights they were "
-                 "made from",
-         .in = FORM(0) | FORM(2)},
+        arithmetic_arg(o),
         {.name = "save",
          .kind = ARG_OUTPUT,
          .to = &o->save,

@@ -26,7 +26,7 @@ struct output_dir {
     struct journal journal;
     bool overwrite;
     struct names *opened; /* of files that output_dir_open() opened */
-    int old; /* descriptor of what was at DST when it was checked; -1: nothing was */
+    int old;              /* descriptor of what was at DST when it was checked; -1: nothing was */
 };
 
 /* Set the absolute names for `path`. A path that cannot name a folder ends the process.
