@@ -1,9 +1,11 @@
 /* The GPU as a device: attention by the asynchronous matrix instructions of sm_90a, for heads of
- * 512 columns. As in attention.cu, a token's heads are the rows of products, its keys are read
- * twice, and nothing else has a part in its result.
+ * 512 columns. As in attention.cu, a token's heads are the rows of products, and nothing else has a
+ * part in its result. Unlike there, keys are read once, 64 at a time: probabilities are rounded
+ * relative to the largest logit so far, and what was summed before is scaled down when a larger one
+ * comes. So does the reference's own kernel.
  *
  * Sources: the PTX manual, wgmma.mma_async: layouts in shared memory and of fragments, matrix
- * descriptors. */
+ * descriptors; DeepSeek-V4's inference/kernel.py, sparse attention. */
 #include "sight.cuh"
 
 enum {
