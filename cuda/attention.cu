@@ -484,8 +484,7 @@ put_output(const struct mat &o, const struct attend_room<S> *room,
 
 /* HEADS heads of a token. The keys are read twice: first for each head's largest logit, then for
  * the probabilities relative to it; so probabilities are rounded as if all keys were present at
- * once. What bounds it is the way of the keys from the L2 cache, so that heads which share them
- * count, and logits are cheaper computed again than kept. */
+ * once. Logits are computed again, as there is no room to keep them. */
 template <typename S>
 static __global__ void __launch_bounds__(S::THREADS, 1)
     attend_token(struct mat o, struct mat q, struct keys keys, struct mat sink, float scale)

@@ -346,7 +346,8 @@ struct device {
 
     /* o = softmax(q · key · scale) · key over all keys that a token sees, with `sink` [1, heads]
      * F32 as one more logit that has no value. Probabilities are rounded to BF16 for the second
-     * product, but not for their sum. q, o [tokens, heads * width] BF16. */
+     * product, but not for their sum; relative to the largest logit, or to the largest of those so
+     * far. q, o [tokens, heads * width] BF16. */
     void (*attend)(struct device *d, struct mat o, struct mat q, const struct keys *keys,
                    struct mat sink, float scale);
 
