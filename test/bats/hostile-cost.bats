@@ -1,5 +1,6 @@
 # Small inputs that ask for much time or memory.
 
+# shellcheck disable=SC2030,SC2031 # each test is a subshell
 load common
 load craft
 
@@ -259,7 +260,7 @@ empty_expert() {
     [ "$looks" -le $((60 * 15)) ]
 }
 
-# ---- memory, as seekpipe(7) has it ----
+# ---- memory, as seekpipe(7) has it; sanitizers take more ----
 
 # took COMMAND...: set $kib to the most memory that it takes.
 took() {
@@ -280,6 +281,7 @@ many() {
 }
 
 @test "memory for many tensors: for each 300 bytes, and five times its name and its shard's" {
+    [[ $BIN != *sanitize* ]] || skip "measured without sanitizers"
     cd "$T" || return
     BIN=$OLDPWD/$BIN
     commands=('st-read -o x.ts in/many.safetensors' 'st-ls in/many.safetensors' 'st-stat x.ts' 'st-sum x.ts' 'st-cmp in/many.safetensors x.ts'
@@ -339,6 +341,7 @@ made() {
 }
 
 @test "memory for large scales: of the matrices at work, once; five times for E8M0 of FP8" {
+    [[ $BIN != *sanitize* ]] || skip "measured without sanitizers"
     mkdir "$T/v4"
     cp "$NANO/config.json" "$T/v4"
     dump "$T/amax.safetensors" 1 1
