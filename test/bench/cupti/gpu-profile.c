@@ -35,9 +35,9 @@ static struct {
     size_t spans, room;
 } profile = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
-static void fail(const char *what)
+static void fail(const char *problem)
 {
-    fprintf(stderr, "gpu-profile: %s failed\n", what);
+    fprintf(stderr, "gpu-profile: %s\n", problem);
     exit(1);
 }
 
@@ -47,7 +47,7 @@ static struct kernel *kernel_of(const char *name)
     while (i < profile.kernels && strncmp(profile.kernel[i].name, name, NAME - 1) != 0)
         i++;
     if (i == NAMES)
-        fail("counting so many kernels");
+        fail("the program has more kernels than there is room for");
     if (i == profile.kernels) {
         snprintf(profile.kernel[i].name, NAME, "%s", name);
         profile.kernels++;
@@ -64,7 +64,7 @@ static void count(const CUpti_ActivityKernel9 *record)
         profile.room = profile.room ? 2 * profile.room : 1 << 16;
         profile.span = realloc(profile.span, profile.room * sizeof *profile.span);
         if (!profile.span)
-            fail("memory");
+            fail("out of memory");
     }
     profile.span[profile.spans++] = (struct span){record->start, record->end};
 }
@@ -122,7 +122,7 @@ static void report(void)
     cuptiActivityFlushAll(CUPTI_ACTIVITY_FLAG_FLUSH_FORCED);
     FILE *out = path ? fopen(path, "w") : stderr;
     if (!out)
-        fail(path);
+        fail("the file in $GPU_PROFILE cannot be written");
     uint64_t all = 0;
     qsort(profile.kernel, profile.kernels, sizeof *profile.kernel, by_time);
     for (size_t i = 0; i < profile.kernels; i++) {
@@ -140,7 +140,7 @@ int InitializeInjection(void)
 {
     if (cuptiActivityRegisterCallbacks(give_buffer, take_buffer) != CUPTI_SUCCESS ||
         cuptiActivityEnable(CUPTI_ACTIVITY_KIND_CONCURRENT_KERNEL) != CUPTI_SUCCESS)
-        fail("CUPTI");
+        fail("CUPTI does not start");
     atexit(report);
     return 1;
 }
