@@ -70,7 +70,7 @@ static void read_mat(struct device *d, void *data, struct mat m)
 {
     cudaStream_t stream = gpu_of(d)->stream;
     if (m.dtype == DTYPE_U8)
-        gpu_wait_uploads(gpu_of(d));
+        gpu_wait_uploads(gpu_of(d), m.at, NULL);
     gpu_check(cudaMemcpyAsync(data, m.at, mat_bytes(m), cudaMemcpyDeviceToHost, stream), "read");
     gpu_check(cudaStreamSynchronize(stream), "read");
 }

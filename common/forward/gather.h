@@ -8,11 +8,24 @@
 #include "base/ranks.h"
 #include "forward/device.h"
 
+/* A matrix of U8 that holds `piece` bytes for each rank, in rank order. */
+struct gathered {
+    struct mat bytes;
+    uint64_t piece;
+};
+
 struct gather {
-    /* `bytes`, a matrix of U8, holds `piece` bytes for each rank, in rank order. This rank has
-     * submitted its own (see device.h, submit_staging()); the others' arrive as submitted bytes do.
-     * Does not wait. Ranks call it for the same tensors in the same order, one at a time. */
-    void (*all)(struct gather *gather, struct mat bytes, uint64_t piece);
+    uint64_t batch; /* bytes of the matrices of one call, unless one alone has more */
+
+    /* This rank has submitted its pieces of `count` matrices (see device.h, submit_staging()); the
+     * others' arrive while operations run, and operations on these matrices wait for them. Does not
+     * wait. Ranks call it for the same matrices, divided in the same way and in the same order, one
+     * at a time. */
+    void (*all)(struct gather *gather, const struct gathered *part, size_t count);
+
+    /* Seconds so far that exchanges took that are complete, each from when this rank's pieces were
+     * on its device: waiting for slower ranks counts. Any thread may call it. */
+    double (*spent)(struct gather *gather);
 
     void (*close)(struct gather *gather);
 };

@@ -16,7 +16,7 @@
 #include "base/die.h"
 
 #define CHECKPOINT "test/data/v4-nano/ckpt"
-enum { RANKS = 3, LARGE = 1 << 20, BUDGET = 16 << 20 };
+enum { RANKS = 3, LARGE = 128 << 10, BUDGET = 16 << 20, BATCH = 3 << 20 };
 
 /* ---- a device whose memory is ours ---- */
 
@@ -51,14 +51,14 @@ static void submit_staging(struct device *d, struct mat m, uint64_t at, size_t s
 
 /* ---- ranks ---- */
 
-/* What a rank knows of the present tensor when it gathers. */
+/* What a rank knows of the present tensors when it gathers. */
 struct sharing {
     struct gather gather;
     struct ranks *ranks;
     struct ts_in *truth; /* the same checkpoint, read by this rank alone */
     char *whole;         /* the present tensor, from there, with room behind */
     char *others;        /* where rank 0 puts the next piece */
-    unsigned gathered, wrong;
+    unsigned batches, gathered, wrong;
 };
 
 static bool take_piece(void *context, const void *data, size_t size)
@@ -70,24 +70,37 @@ static bool take_piece(void *context, const void *data, size_t size)
 }
 
 /* Before: its own piece, and no other. After: all. */
-static void gather_all(struct gather *gather, struct mat m, uint64_t piece)
+static void gather_one(struct sharing *s, struct gathered part)
 {
-    struct sharing *s = (struct sharing *)gather;
     const struct tensor *tensor = ts_next(s->truth);
     while (tensor->size < LARGE)
         tensor = ts_next(s->truth);
-    s->whole = xgrow(s->whole, RANKS, (size_t)piece);
+    s->whole = xgrow(s->whole, RANKS, (size_t)part.piece);
     ts_read(s->truth, s->whole, (size_t)tensor->size);
-    char *bytes = m.at;
+    char *bytes = part.bytes.at;
     for (uint64_t r = 0; r < RANKS; r++) {
-        uint64_t first = r * piece, left = tensor->size - first;
-        bool there = !memcmp(bytes + first, s->whole + first, left < piece ? left : piece);
+        uint64_t first = r * part.piece, left = tensor->size - first;
+        bool there =
+            !memcmp(bytes + first, s->whole + first, left < part.piece ? left : part.piece);
         s->wrong += there != (r == ranks_rank(s->ranks));
     }
-    s->others = bytes + piece;
-    ranks_gather(s->ranks, bytes + ranks_rank(s->ranks) * piece, (size_t)piece, take_piece, s);
-    ranks_broadcast(s->ranks, bytes, (size_t)(RANKS * piece));
+    s->others = bytes + part.piece;
+    ranks_gather(s->ranks, bytes + ranks_rank(s->ranks) * part.piece, (size_t)part.piece,
+                 take_piece, s);
+    ranks_broadcast(s->ranks, bytes, (size_t)(RANKS * part.piece));
     s->gathered++;
+}
+
+static void gather_all(struct gather *gather, const struct gathered *part, size_t count)
+{
+    struct sharing *s = (struct sharing *)gather;
+    uint64_t bytes = 0;
+    for (size_t i = 0; i < count; i++) {
+        gather_one(s, part[i]);
+        bytes += part[i].bytes.cols;
+    }
+    s->wrong += count > 1 && bytes > BATCH;
+    s->batches++;
 }
 
 /* One rank reads everything; how many tensors were wrong, or not read together. */
@@ -95,6 +108,7 @@ static unsigned run(unsigned rank, const char *port)
 {
     const struct launch launch = {.rank = rank, .count = RANKS, .local = rank, .port = port};
     struct sharing s = {.ranks = ranks_open(&launch), .truth = ts_open(CHECKPOINT, NULL)};
+    s.gather.batch = BATCH;
     s.gather.all = gather_all;
     struct ts_in *in = ts_open(CHECKPOINT, NULL), *truth = ts_open(CHECKPOINT, NULL);
     bool *wanted = xalloc(ts_toc(in)->count, sizeof *wanted);
@@ -118,7 +132,9 @@ static unsigned run(unsigned rank, const char *port)
     for (const struct tensor *tensor; (tensor = prefetch_take(prefetch, &to));) {
         ts_next(truth);
         void *whole = ts_read_all(truth);
-        s.wrong += memcmp(to.bytes.at, whole, (size_t)tensor->size) != 0;
+        size_t size = (size_t)tensor->size, head = size < PREFETCH_HEAD ? size : PREFETCH_HEAD;
+        s.wrong += memcmp(to.bytes.at, whole, size) != 0;
+        s.wrong += memcmp(to.head, whole, head) != 0;
         free(whole);
         free(to.head);
         drop(&device, to.bytes);
@@ -130,7 +146,7 @@ static unsigned run(unsigned rank, const char *port)
     ts_close(s.truth);
     free(wanted);
     free(s.whole);
-    return s.wrong + (s.gathered != large) + !large;
+    return s.wrong + (s.gathered != large) + !large + (s.batches < 2) + (s.batches >= large);
 }
 
 static void pieces_make_the_whole(void **state)
