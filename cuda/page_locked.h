@@ -1,0 +1,23 @@
+/* page_locked.h: memory of the host from and to which a GPU copies by itself. Locking its pages
+ * takes time, most of it for the kernel to clear them; so threads lock a chunk after the other, from
+ * the first on, and each chunk can be used as soon as it is locked. */
+#ifndef PAGE_LOCKED_H
+#define PAGE_LOCKED_H
+
+#include <stddef.h>
+
+struct page_locked;
+
+/* Begin to lock zeros, for GPU number `gpu`. page_locked_end() frees them and what was made here.
+ * What goes wrong ends the process. */
+struct page_locked *page_locked_begin(size_t bytes, int gpu);
+void page_locked_end(struct page_locked *locked);
+
+/* Where they lie. */
+void *page_locked_memory(const struct page_locked *locked);
+
+/* Wait until the byte at `at` is locked; returns how many bytes from there on are in its chunk,
+ * which one copy may take. */
+size_t page_locked_wait(struct page_locked *locked, const void *at);
+
+#endif
