@@ -8,12 +8,12 @@
 
 struct page_locked;
 
-/* Begin to lock zeros, for GPU number `gpu`. page_locked_end() frees them and what was made here.
- * What goes wrong ends the process. */
+/* Begin to lock so much memory for GPU number `gpu`, which page_locked_end() frees. What goes wrong
+ * ends the process. */
 struct page_locked *page_locked_begin(size_t bytes, int gpu);
 void page_locked_end(struct page_locked *locked);
 
-/* Where they lie. */
+/* Where it lies. Its contents are undefined. */
 void *page_locked_memory(const struct page_locked *locked);
 
 /* Wait until the byte at `at` is locked; returns how many bytes from there on are in its chunk,

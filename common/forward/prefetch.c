@@ -11,8 +11,8 @@
 #include "base/die.h"
 #include "base/progress.h"
 
-/* Each rank reads smaller tensors itself: exchanging pieces would take longer. An expert's scales
- * are larger. Ranks' pieces are whole pages. */
+/* Each rank reads smaller tensors itself: exchanging them would take longer. An expert's scales are
+ * larger. */
 enum { GATHER_LEAST = 128 << 10, PAGE = 4096 };
 
 /* Pieces read at a time: enough to keep disk arrays busy, and to copy cached files as fast as a
@@ -28,7 +28,8 @@ struct item {
     struct item *next_together;
     struct prefetched to;
     bool on_device, unseen, together; /* together: not gathered yet */
-    uint64_t piece, batch;            /* of a rank, if they read it together; and in which batch */
+    uint64_t batch;                   /* with which it is gathered */
+    unsigned *owner;                  /* the rank that reads each piece; NULL: all read all */
     uint64_t left;                    /* bytes that this rank has yet to read */
     int fd, direct;                   /* of its file, or -1; direct: with O_DIRECT, or -1 */
     void *file;                       /* the same for the device to read, or NULL */
@@ -50,6 +51,7 @@ struct prefetch {
     struct prefetch_plan plan;
     struct progress *progress;
     pthread_t lister, gatherer, reader[READERS];
+    uint64_t *given;       /* bytes to read together, to each rank so far: the lister's */
     pthread_mutex_t mutex; /* guards what follows */
     pthread_cond_t changed;
     struct item *first, **last;
@@ -199,23 +201,37 @@ static size_t read_batch(const struct prefetch *prefetch)
 /* With the mutex held: the first `count` items are gathered, or not to be. */
 static void leave(struct prefetch *prefetch, size_t count)
 {
-    for (; count--; prefetch->first_together = prefetch->first_together->next_together)
+    for (; count--; prefetch->first_together = prefetch->first_together->next_together) {
+        free(prefetch->first_together->owner);
         prefetch->first_together->together = false;
+    }
     if (!prefetch->first_together)
         prefetch->last_together = &prefetch->first_together;
     pthread_cond_broadcast(&prefetch->changed);
+}
+
+/* The pieces of `count` items; *pieces is how many. The caller frees them. */
+static struct gathered *pieces_of(const struct item *item, size_t count, size_t *pieces)
+{
+    struct gathered *part = NULL;
+    for (*pieces = 0; count--; item = item->next_together)
+        for (uint64_t at = 0, size = item->tensor->size; at < size; at += DEVICE_PIECE) {
+            part = xgrow(part, *pieces + 1, sizeof *part);
+            part[(*pieces)++] =
+                (struct gathered){item->to.bytes, at, at_most(size - at, DEVICE_PIECE),
+                                  item->owner[at / DEVICE_PIECE]};
+        }
+    return part;
 }
 
 /* Without the mutex, so that readers go on: until they are gathered, items stay where they are. */
 static void gather_batch(struct prefetch *prefetch, size_t count)
 {
     struct gather *gather = prefetch->plan.gather;
-    struct gathered *part = xalloc(count, sizeof *part);
-    const struct item *item = prefetch->first_together;
-    for (size_t i = 0; i < count; i++, item = item->next_together)
-        part[i] = (struct gathered){item->to.bytes, item->piece};
+    size_t pieces;
+    struct gathered *part = pieces_of(prefetch->first_together, count, &pieces);
     pthread_mutex_unlock(&prefetch->mutex);
-    gather->all(gather, part, count);
+    gather->all(gather, part, pieces);
     pthread_mutex_lock(&prefetch->mutex);
     free(part);
 }
@@ -257,10 +273,25 @@ static void list_piece(struct prefetch *prefetch, struct piece piece)
     prefetch->last_piece = &p->next;
 }
 
-/* Queue the current tensor's bytes from `first` to `end`, after `head` bytes of its head. */
-static void list_pieces(struct prefetch *prefetch, struct item *item,
-                        const struct location *location, size_t head, uint64_t first, uint64_t end)
+/* Whether this rank reads the piece at `at`. */
+static bool is_own(const struct prefetch *prefetch, const struct item *item, uint64_t at)
 {
+    return !item->owner || item->owner[at / DEVICE_PIECE] == ranks_rank(prefetch->plan.ranks);
+}
+
+/* How many bytes this rank reads of an item's first ones, if another one reads its first piece. */
+static size_t head_of(const struct prefetch *prefetch, const struct item *item)
+{
+    bool needed = !item->unseen && !is_own(prefetch, item, 0);
+    return needed ? (size_t)at_most(item->tensor->size, PREFETCH_HEAD) : 0;
+}
+
+/* Queue what this rank reads of the current tensor. */
+static void list_pieces(struct prefetch *prefetch, struct item *item,
+                        const struct location *location)
+{
+    const uint64_t all = item->tensor->size;
+    size_t head = head_of(prefetch, item);
     struct sources *sources = ts_sources(prefetch->in);
     struct device *d = prefetch->plan.device;
     item->fd = sources_dup(sources, location->source);
@@ -273,15 +304,15 @@ static void list_pieces(struct prefetch *prefetch, struct item *item,
     if (item->unseen && item->direct >= 0 && d->open_file)
         item->file = d->open_file(d, item->direct);
     pthread_mutex_lock(&prefetch->mutex);
+    struct piece piece = {.item = item, .offset = location->offset, .size = head, .head = true};
     if (head)
-        list_piece(
-            prefetch,
-            (struct piece){.item = item, .offset = location->offset, .size = head, .head = true});
-    for (uint64_t at = first; at < end; at += DEVICE_PIECE)
-        list_piece(prefetch, (struct piece){.item = item,
-                                            .at = at,
-                                            .offset = location->offset + at,
-                                            .size = (size_t)at_most(end - at, DEVICE_PIECE)});
+        list_piece(prefetch, piece);
+    piece.head = false;
+    for (; piece.at < all; piece.at += DEVICE_PIECE, piece.offset += DEVICE_PIECE) {
+        piece.size = (size_t)at_most(all - piece.at, DEVICE_PIECE);
+        if (is_own(prefetch, item, piece.at))
+            list_piece(prefetch, piece);
+    }
     pthread_cond_broadcast(&prefetch->changed);
     pthread_mutex_unlock(&prefetch->mutex);
 }
@@ -318,30 +349,35 @@ static void read_inline(struct prefetch *prefetch, struct item *item)
     }
 }
 
-/* Read this rank's piece of the current tensor, and the head in any case. */
+/* The rank that has the fewest bytes to read so far; all ranks find the same. */
+static unsigned give(struct prefetch *prefetch, uint64_t bytes)
+{
+    uint64_t *given = prefetch->given;
+    unsigned least = 0;
+    for (unsigned rank = 1; rank < ranks_count(prefetch->plan.ranks); rank++)
+        least = given[rank] < given[least] ? rank : least;
+    given[least] += bytes;
+    return least;
+}
+
+/* Read this rank's pieces of the current tensor, and the head in any case. */
 static void read_together(struct prefetch *prefetch, struct item *item,
                           const struct location *location)
 {
-    uint64_t size = item->tensor->size;
-    uint64_t first = at_most(ranks_rank(prefetch->plan.ranks) * item->piece, size);
-    uint64_t end = at_most(first + item->piece, size);
-    size_t head = first && !item->unseen ? (size_t)at_most(size, PREFETCH_HEAD) : 0;
+    const uint64_t all = item->tensor->size;
+    item->owner = xalloc((size_t)(all / DEVICE_PIECE) + 1, sizeof *item->owner);
+    for (uint64_t at = 0; at < all; at += DEVICE_PIECE)
+        item->owner[at / DEVICE_PIECE] = give(prefetch, at_most(all - at, DEVICE_PIECE));
+    uint64_t left = head_of(prefetch, item);
+    for (uint64_t at = 0; at < all; at += DEVICE_PIECE)
+        left += is_own(prefetch, item, at) ? at_most(all - at, DEVICE_PIECE) : 0;
     pthread_mutex_lock(&prefetch->mutex);
-    item->left = head + end - first;
+    item->left = left;
     *prefetch->last_together = item;
     prefetch->last_together = &item->next_together;
     pthread_mutex_unlock(&prefetch->mutex);
-    if (item->left) /* the last ranks may have nothing to read */
-        list_pieces(prefetch, item, location, head, first, end);
-}
-
-/* A matrix for a tensor's bytes, padded to hold the pieces of all ranks. */
-static struct mat room_for(const struct prefetch *prefetch, const struct item *item)
-{
-    struct device *d = prefetch->plan.device;
-    uint64_t pieces = item->piece * ranks_count(prefetch->plan.ranks);
-    uint64_t size = item->tensor->size;
-    return mat_cols(d->make(d, DTYPE_U8, 1, pieces > size ? pieces : size), 0, size);
+    if (left)
+        list_pieces(prefetch, item, location);
 }
 
 /* The current tensor's rows are read later. */
@@ -382,12 +418,11 @@ static void read_present(struct prefetch *prefetch, const struct tensor *tensor,
     item->unseen = item->on_device && prefetch->plan.unseen && prefetch->plan.unseen[line];
     item->together =
         prefetch->plan.gather && item->on_device && tensor->size >= GATHER_LEAST && there;
-    if (item->together)
-        item->piece = (tensor->size / ranks_count(prefetch->plan.ranks) + PAGE) / PAGE * PAGE;
     if (is_by_rows(prefetch, line))
         item->to.rows = hold_present(prefetch, tensor);
     else if (item->on_device)
-        item->to.bytes = room_for(prefetch, item);
+        item->to.bytes =
+            prefetch->plan.device->make(prefetch->plan.device, DTYPE_U8, 1, tensor->size);
     else
         item->to.data = xgrow(NULL, (size_t)tensor->size, 1);
     pthread_mutex_lock(&prefetch->mutex);
@@ -398,7 +433,7 @@ static void read_present(struct prefetch *prefetch, const struct tensor *tensor,
     if (item->together)
         read_together(prefetch, item, &location);
     else if (there && size)
-        list_pieces(prefetch, item, &location, 0, 0, size);
+        list_pieces(prefetch, item, &location);
     else if (size) /* an empty one may already be taken */
         read_inline(prefetch, item);
 }
@@ -485,6 +520,7 @@ struct prefetch *prefetch_begin(struct ts_in *in, const struct prefetch_plan *pl
     struct prefetch *prefetch = xalloc(1, sizeof *prefetch);
     prefetch->in = in;
     prefetch->plan = *plan;
+    prefetch->given = xalloc(ranks_count(plan->ranks), sizeof *prefetch->given);
     prefetch->progress = ts_take_progress(in, wanted_bytes(prefetch));
     prefetch->last = &prefetch->first;
     prefetch->last_piece = &prefetch->first_piece;
@@ -585,6 +621,7 @@ void prefetch_end(struct prefetch *prefetch)
     for (size_t i = 0; i < prefetch->holds; i++)
         ts_release(prefetch->held[i]);
     free(prefetch->held);
+    free(prefetch->given);
     progress_end(prefetch->progress);
     pthread_mutex_destroy(&prefetch->mutex);
     pthread_cond_destroy(&prefetch->changed);

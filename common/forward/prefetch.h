@@ -23,8 +23,8 @@ struct prefetch_plan {
     uint64_t budget;       /* bytes that may wait to be taken; one tensor always may, and one
                               gather->batch where ranks share the reading */
     struct ranks *ranks;   /* watched for failures while reads wait; or NULL */
-    struct gather *gather; /* if set, this rank reads only its piece of large tensors that are given
-                              by reference and go to the device; or NULL */
+    struct gather *gather; /* if set, this rank reads only its pieces of the large tensors that are
+                              given by reference and go to the device; or NULL */
 };
 
 /* A tensor's rows to read later, which remain the prefetch's, until prefetch_end(). Or its bytes,

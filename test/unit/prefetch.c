@@ -56,39 +56,51 @@ struct sharing {
     struct gather gather;
     struct ranks *ranks;
     struct ts_in *truth; /* the same checkpoint, read by this rank alone */
-    char *whole;         /* the present tensor, from there, with room behind */
-    char *others;        /* where rank 0 puts the next piece */
+    char *whole;         /* the present tensor, from there */
+    char *others;        /* what rank 0 gets of a piece from the others, one after the other */
+    size_t taken;
+    uint64_t read, all, largest; /* bytes of pieces */
     unsigned batches, gathered, wrong;
 };
 
 static bool take_piece(void *context, const void *data, size_t size)
 {
     struct sharing *s = context;
-    memcpy(s->others, data, size);
-    s->others += size;
+    memcpy(s->others + s->taken, data, size);
+    s->taken += size;
     return true;
 }
 
-/* Before: its own piece, and no other. After: all. */
-static void gather_one(struct sharing *s, struct gathered part)
+/* The next tensor that is read together. */
+static void next_whole(struct sharing *s)
 {
     const struct tensor *tensor = ts_next(s->truth);
     while (tensor->size < LARGE)
         tensor = ts_next(s->truth);
-    s->whole = xgrow(s->whole, RANKS, (size_t)part.piece);
+    s->whole = xgrow(s->whole, 1, (size_t)tensor->size);
     ts_read(s->truth, s->whole, (size_t)tensor->size);
-    char *bytes = part.bytes.at;
-    for (uint64_t r = 0; r < RANKS; r++) {
-        uint64_t first = r * part.piece, left = tensor->size - first;
-        bool there =
-            !memcmp(bytes + first, s->whole + first, left < part.piece ? left : part.piece);
-        s->wrong += there != (r == ranks_rank(s->ranks));
-    }
-    s->others = bytes + part.piece;
-    ranks_gather(s->ranks, bytes + ranks_rank(s->ranks) * part.piece, (size_t)part.piece,
-                 take_piece, s);
-    ranks_broadcast(s->ranks, bytes, (size_t)(RANKS * part.piece));
     s->gathered++;
+}
+
+/* Before: its own pieces, and no others. After: all. */
+static void gather_one(struct sharing *s, const struct gathered *part)
+{
+    unsigned rank = ranks_rank(s->ranks);
+    char *bytes = (char *)part->bytes.at + part->at;
+    if (!part->at)
+        next_whole(s);
+    bool there = !memcmp(bytes, s->whole + part->at, (size_t)part->size);
+    s->wrong += there != (rank == part->owner);
+    s->read += part->owner == rank ? part->size : 0;
+    s->all += part->size;
+    s->largest = part->size > s->largest ? part->size : s->largest;
+    s->others = xgrow(NULL, RANKS - 1, (size_t)part->size);
+    s->taken = 0;
+    ranks_gather(s->ranks, bytes, (size_t)part->size, take_piece, s);
+    if (!rank && part->owner)
+        memcpy(bytes, s->others + (part->owner - 1) * part->size, (size_t)part->size);
+    ranks_broadcast(s->ranks, bytes, (size_t)part->size);
+    free(s->others);
 }
 
 static void gather_all(struct gather *gather, const struct gathered *part, size_t count)
@@ -96,10 +108,10 @@ static void gather_all(struct gather *gather, const struct gathered *part, size_
     struct sharing *s = (struct sharing *)gather;
     uint64_t bytes = 0;
     for (size_t i = 0; i < count; i++) {
-        gather_one(s, part[i]);
-        bytes += part[i].bytes.cols;
+        gather_one(s, &part[i]);
+        bytes += part[i].size;
     }
-    s->wrong += count > 1 && bytes > BATCH;
+    s->wrong += part[0].bytes.at != part[count - 1].bytes.at && bytes > BATCH;
     s->batches++;
 }
 
@@ -146,6 +158,7 @@ static unsigned run(unsigned rank, const char *port)
     ts_close(s.truth);
     free(wanted);
     free(s.whole);
+    s.wrong += s.read > s.all / RANKS + s.largest;
     return s.wrong + (s.gathered != large) + !large + (s.batches < 2) + (s.batches >= large);
 }
 
