@@ -1,6 +1,6 @@
 /* page_locked.h: memory of the host from and to which a GPU copies by itself. Locking its pages
- * takes time, most of it for the kernel to clear them; so threads lock a chunk after the other, from
- * the first on, and each chunk can be used as soon as it is locked. */
+ * takes time, most of it for the kernel to clear them. So threads lock chunk after chunk from the
+ * first on, and each can be used as soon as it is locked. */
 #ifndef PAGE_LOCKED_H
 #define PAGE_LOCKED_H
 

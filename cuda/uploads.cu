@@ -2,6 +2,7 @@
  * is copied to the GPU in the upload stream, concurrently with operations. */
 #include "gpu.cuh"
 
+#include <math.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,6 +16,7 @@ enum { PIECES = 32, PAGE = 4096, PIECE_ROOM = DEVICE_PIECE + 2 * PAGE, SMALL = 3
 struct piece {
     char *memory;
     bool staging, used; /* acquired by a reader now; ever */
+    bool counted;       /* last copied in the upload stream */
     cudaEvent_t uploaded;
 };
 
@@ -66,6 +68,17 @@ static double seconds(cudaEvent_t from, cudaEvent_t end)
     return (double)milliseconds / 1000;
 }
 
+static bool complete(cudaEvent_t event)
+{
+    cudaError_t status = cudaEventQuery(event);
+    if (status == cudaErrorNotReady) {
+        (void)cudaGetLastError(); /* not an error */
+        return false;
+    }
+    gpu_check(status, "upload");
+    return true;
+}
+
 /* ---- pieces ---- */
 
 /* The piece that was submitted longest ago. */
@@ -98,17 +111,24 @@ static void busy_end(struct uploads *a)
  * uploads records one event at its start, since each event delays the copies after it. */
 static void busy_begin(struct uploads *a, struct piece *piece, bool here)
 {
-    cudaError_t status = a->last ? cudaEventQuery(a->last->uploaded) : cudaSuccess;
-    if (status == cudaErrorNotReady)
-        (void)cudaGetLastError(); /* not an error */
-    else
-        gpu_check(status, "upload");
-    if (status == cudaSuccess || piece == a->last)
+    if (a->last && (complete(a->last->uploaded) || piece == a->last))
         busy_end(a);
     if (here && !a->last)
         gpu_check(cudaEventRecord(a->busy, a->stream), "upload");
     if (here)
         a->last = piece;
+    piece->counted = here;
+}
+
+/* With the mutex held: seconds of the current run of uploads up to the last complete one. */
+static double run_so_far(struct uploads *a)
+{
+    double most = 0;
+    bool begun = a->last && complete(a->busy);
+    for (const struct piece *p = a->piece; begun && p < a->piece + PIECES; p++)
+        if (p->counted && complete(p->uploaded))
+            most = fmax(most, seconds(a->busy, p->uploaded)); /* of earlier runs: negative */
+    return most;
 }
 
 static void piece_submit(struct uploads *a, struct piece *piece, cudaStream_t stream, void *to,
@@ -314,8 +334,7 @@ static void spent(struct device *d, double *upload, double *wait)
                    (a->timed[i].concurrent ? DEVICE_STREAMS : 1);
     a->timed_used = 0;
     pthread_mutex_lock(&a->mutex);
-    busy_end(a);
-    *upload = a->upload;
+    *upload = a->upload + run_so_far(a);
     pthread_mutex_unlock(&a->mutex);
     *wait = a->wait;
 }

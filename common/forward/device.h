@@ -378,8 +378,9 @@ struct device {
 
     /* ---- time ---- */
 
-    /* Seconds so far that uploads of weights took, and that operations waited for them or for rows
-     * of an offloaded matrix; 0 where a device uploads nothing. Waits as read() does. */
+    /* Seconds so far that complete uploads of weights took, and that operations waited for uploads
+     * or for rows of an offloaded matrix; 0 where a device uploads nothing. Waits as read() does.
+     */
     void (*spent)(struct device *d, double *upload, double *wait);
 
     /* Seconds so far in matrix products, on average over its threads; NULL for a device that does
