@@ -22,10 +22,10 @@ static uint64_t group_size(const struct forward *run, const struct rows *rows, u
     uint64_t room = run->device->room > memory ? run->device->room - memory : 0, most = memory / 4;
     if (rows->hidden.on_host)
         most = room > memory / 2 ? room : memory / 2;
-    uint64_t batches = (rows->samples + run->batch - 1) / run->batch;
-    uint64_t fit = at_most(most / sample / run->batch, batches);
-    uint64_t groups = fit ? (batches + fit - 1) / fit : batches;
-    return (batches + groups - 1) / groups * run->batch;
+    uint64_t fit = most / sample / run->batch;
+    uint64_t groups = fit ? (rows->samples - 1) / (run->batch * fit) + 1 : rows->samples;
+    uint64_t each = (rows->samples + groups - 1) / groups;
+    return (each + run->batch - 1) / run->batch * run->batch;
 }
 
 static uint64_t memory_of(const struct forward *run, uint64_t largest, bool together)

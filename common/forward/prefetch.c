@@ -214,7 +214,7 @@ static void leave(struct prefetch *prefetch, size_t count)
 static struct gathered *pieces_of(const struct item *item, size_t count, size_t *pieces)
 {
     struct gathered *part = NULL;
-    for (*pieces = 0; count--; item = item->next_together)
+    for (*pieces = 0; item && count--; item = item->next_together)
         for (uint64_t at = 0, size = item->tensor->size; at < size; at += DEVICE_PIECE) {
             part = xgrow(part, *pieces + 1, sizeof *part);
             part[(*pieces)++] =
