@@ -39,12 +39,13 @@ static struct {
     int (*unique_id)(struct unique_id *id);
 } nccl;
 
-/* An exchange's kernel keeps as many multiprocessors from computing as it has thread blocks (CTAs).
- * Over NVLink each of them moves some 20 GB/s: with eight, the exchange is three times as fast as
- * the uploads, which are what limits it, and takes 6% of an H100 for a third of that time. Blocks
- * are not tied to clusters, which would have to wait until enough multiprocessors next to each
- * other are free. NCCL_MAX_CTAS and NCCL_CGA_CLUSTER_SIZE overrule both. */
-enum { CTAS = 8, NO_CLUSTERS = 0, MAGIC = (int)0xcafebeef, VERSION = 21700 };
+/* An exchange's kernel keeps as many multiprocessors from computing as it has thread blocks (CTAs),
+ * each of which moves some 20 GB/s over NVLink in one direction at a time. More of them keep more
+ * for a shorter time, until ranks wait for each other, when fewer are better. Sixteen exchange a
+ * layer in less than half of the time that its uploads take, which are what limits it. Blocks are
+ * not tied to clusters, which would have to wait until enough neighbouring multiprocessors are
+ * free. NCCL_MAX_CTAS and NCCL_CGA_CLUSTER_SIZE overrule both. */
+enum { CTAS = 16, NO_CLUSTERS = 0, MAGIC = (int)0xcafebeef, VERSION = 21700 };
 
 /* Of one exchange: so many that starting it costs little beside it, and so few that the next ones
  * are read and uploaded meanwhile. */
