@@ -242,8 +242,8 @@ static void *gather_batches(void *context)
     struct prefetch *prefetch = context;
     pthread_mutex_lock(&prefetch->mutex);
     while (prefetch->first_together || !prefetch->done) {
-        size_t count = read_batch(prefetch);
-        if (prefetch->first_together && prefetch->stop) {
+        size_t count = prefetch->stop ? 0 : read_batch(prefetch);
+        if (prefetch->stop && prefetch->done) { /* before, the lister uses items */
             leave(prefetch, 1);
         } else if (count) {
             gather_batch(prefetch, count);

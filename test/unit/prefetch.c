@@ -124,7 +124,7 @@ static unsigned run(unsigned rank, const char *port)
     s.gather.all = gather_all;
     struct ts_in *in = ts_open(CHECKPOINT, NULL), *truth = ts_open(CHECKPOINT, NULL);
     bool *wanted = xalloc(ts_toc(in)->count, sizeof *wanted);
-    unsigned large = 0;
+    unsigned large = 0, wrong = 0;
     for (size_t i = 0; i < ts_toc(in)->count; i++) {
         wanted[i] = true;
         large += ts_toc(in)->tensor[i].size >= LARGE;
@@ -145,8 +145,8 @@ static unsigned run(unsigned rank, const char *port)
         ts_next(truth);
         void *whole = ts_read_all(truth);
         size_t size = (size_t)tensor->size, head = size < PREFETCH_HEAD ? size : PREFETCH_HEAD;
-        s.wrong += memcmp(to.bytes.at, whole, size) != 0;
-        s.wrong += memcmp(to.head, whole, head) != 0;
+        wrong += memcmp(to.bytes.at, whole, size) != 0;
+        wrong += memcmp(to.head, whole, head) != 0;
         free(whole);
         free(to.head);
         drop(&device, to.bytes);
@@ -158,8 +158,9 @@ static unsigned run(unsigned rank, const char *port)
     ts_close(s.truth);
     free(wanted);
     free(s.whole);
-    s.wrong += s.read > s.all / RANKS + s.largest;
-    return s.wrong + (s.gathered != large) + !large + (s.batches < 2) + (s.batches >= large);
+    wrong += s.read > s.all / RANKS + s.largest;
+    return wrong + s.wrong + (s.gathered != large) + !large + (s.batches < 2) +
+           (s.batches >= large);
 }
 
 static void pieces_make_the_whole(void **state)
@@ -179,6 +180,44 @@ static void pieces_make_the_whole(void **state)
         assert_int_equal(status, 0);
     }
     free(port);
+}
+
+static void gather_nothing(struct gather *gather, const struct gathered *part, size_t count)
+{
+    (void)gather;
+    for (size_t i = 0; i < count; i++)
+        assert_int_equal(part[i].owner, 0);
+}
+
+/* It may end while tensors are being listed, read and gathered, whatever was taken. */
+static void it_ends_at_any_time(void **state)
+{
+    (void)state;
+    struct gather gather = {.batch = BATCH / 4, .all = gather_nothing};
+    struct device device = {.make = make,
+                            .drop = drop,
+                            .acquire_staging = acquire_staging,
+                            .submit_staging = submit_staging};
+    for (unsigned taken = 0; taken < 40; taken++) {
+        struct ts_in *in = ts_open(CHECKPOINT, NULL);
+        bool *wanted = xalloc(ts_toc(in)->count, sizeof *wanted);
+        memset(wanted, true, ts_toc(in)->count);
+        const struct prefetch_plan plan = {.wanted = wanted,
+                                           .on_device = wanted,
+                                           .device = &device,
+                                           .budget = BUDGET / 4,
+                                           .gather = &gather};
+        struct prefetch *prefetch = prefetch_begin(in, &plan);
+        struct prefetched to;
+        for (unsigned i = 0; i < taken; i++) {
+            assert_non_null(prefetch_take(prefetch, &to));
+            free(to.head);
+            drop(&device, to.bytes);
+        }
+        prefetch_end(prefetch);
+        ts_close(in);
+        free(wanted);
+    }
 }
 
 /* ---- a device that reads files itself ---- */
@@ -303,6 +342,7 @@ static void unseen_bytes_come_from_the_file(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(pieces_make_the_whole),
+                                       cmocka_unit_test(it_ends_at_any_time),
                                        cmocka_unit_test(unseen_bytes_come_from_the_file)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
