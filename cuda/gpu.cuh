@@ -55,11 +55,10 @@ void gpu_ordered_end(struct gpu *gpu);
 void *gpu_alloc(struct gpu *gpu, uint64_t count, uint64_t size);
 void gpu_free(struct gpu *gpu, void *memory);
 
-/* The same for bytes uploaded in the upload stream. Call gpu_wait_uploads() before such bytes are
- * used: it makes the current stream wait for all earlier uploads, and for what the matrices at up
- * to two addresses (or NULL) get from other GPUs (see uploads.h). gpu_free_upload() frees memory
- * only at the stream's next gpu_wait_uploads(): an upload in flight would otherwise overwrite the
- * memory's next owner. */
+/* The same for bytes uploaded in the upload stream. Before they are used, gpu_wait_uploads() makes
+ * the current stream wait until the matrices at up to two addresses (or NULL) have theirs, whether
+ * submitted (see device.h), uploaded here, or from other GPUs (see uploads.h). gpu_free_upload()
+ * waits, too: an upload in flight would otherwise overwrite the memory's next owner. */
 void *gpu_alloc_upload(struct gpu *gpu, uint64_t bytes);
 void gpu_free_upload(struct gpu *gpu, void *memory);
 void gpu_upload(struct gpu *gpu, void *to, const void *data, uint64_t bytes);
