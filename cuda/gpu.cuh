@@ -292,6 +292,12 @@ static __device__ inline void keep_most(uint32_t *to, uint32_t magnitude)
         atomicMax(to, magnitude);
 }
 
+/* Where an operation's `seen` is kept; NULL: nowhere. */
+static inline uint32_t *magnitude_of(const struct mat &seen)
+{
+    return seen.rows ? (uint32_t *)seen.at : NULL;
+}
+
 /* Per half word, the largest magnitude; and the F32 bits of the larger half. */
 static __device__ inline uint32_t most_of(uint32_t most, const struct eight &x)
 {

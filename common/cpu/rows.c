@@ -94,9 +94,16 @@ static void gather_piece(const void *args, uint64_t first, uint64_t last)
                (size_t)o.y.cols * sizeof(uint16_t));
 }
 
-static void gather(struct device *d, struct mat y, struct mat x, struct mat index)
+static void see(struct device *d, struct mat seen, struct mat x)
+{
+    if (seen.rows)
+        d->max_abs(d, seen, x);
+}
+
+static void gather(struct device *d, struct mat y, struct mat x, struct mat index, struct mat seen)
 {
     each_row(d, y.rows, y.cols, gather_piece, &(struct gather_args){y, x, index});
+    see(d, seen, y);
 }
 
 struct scatter_add_args {
@@ -116,8 +123,9 @@ static void scatter_add_piece(const void *args, uint64_t first, uint64_t last)
 }
 
 static void scatter_add(struct device *d, struct mat y, struct mat x, struct mat index,
-                        struct mat weight)
+                        struct mat weight, struct mat seen)
 {
+    see(d, seen, x);
     each_row(d, x.rows, x.cols, scatter_add_piece, &(struct scatter_add_args){y, x, index, weight});
 }
 
@@ -221,8 +229,9 @@ static void quantize_piece(const void *args, uint64_t first, uint64_t last)
 }
 
 static void quantize(struct device *d, struct mat y, struct mat x, enum activation how,
-                     float scale_2)
+                     float scale_2, struct mat seen)
 {
+    see(d, seen, x);
     each_row(d, x.rows, x.cols, quantize_piece, &(struct quantize_args){y, x, how, scale_2});
 }
 
@@ -361,8 +370,9 @@ static void unit_piece(const void *args, uint64_t first, uint64_t last)
             unit_head(bf16_row(o.x, i) + first, o.width, o.eps);
 }
 
-static void unit(struct device *d, struct mat x, uint64_t width, float eps)
+static void unit(struct device *d, struct mat x, uint64_t width, float eps, struct mat seen)
 {
+    see(d, seen, x);
     each_row(d, x.rows, x.cols, unit_piece, &(struct unit_args){x, width, eps});
 }
 

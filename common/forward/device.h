@@ -217,18 +217,21 @@ struct device {
                                struct mat amax);
     void (*drop_operand)(struct device *d, struct operand *operand);
 
-    /* ---- rows ---- */
+    /* ---- rows ----
+     * `seen`: [1, 1] F32, to see the largest magnitude as max_abs() would without another pass over
+     * memory; or no rows. */
 
     /* y = x, of the same shape, to or from BF16 and F32. */
     void (*copy)(struct device *d, struct mat y, struct mat x);
 
-    /* Row i of y = row index[i] of x; index [rows, 1] I32. BF16. */
-    void (*gather)(struct device *d, struct mat y, struct mat x, struct mat index);
+    /* Row i of y = row index[i] of x; index [rows, 1] I32. BF16. Sees y. */
+    void (*gather)(struct device *d, struct mat y, struct mat x, struct mat index,
+                   struct mat seen);
 
     /* Row index[i] of y += row i of x times its weight, with no index twice; y F32, x BF16, weight
-     * [rows, 1] F32, or no rows for 1. */
+     * [rows, 1] F32, or no rows for 1. Sees x. */
     void (*scatter_add)(struct device *d, struct mat y, struct mat x, struct mat index,
-                        struct mat weight);
+                        struct mat weight, struct mat seen);
 
     /* x *= factor, BF16. */
     void (*scale)(struct device *d, struct mat x, float factor);
@@ -243,9 +246,9 @@ struct device {
     void (*product)(struct device *d, struct mat y, struct mat x, const struct operand *w);
 
     /* y = x quantized and dequantized; BF16, y may be x unless it is split. Only NVFP4 uses
-     * scale_2. */
+     * scale_2. Sees x. */
     void (*quantize)(struct device *d, struct mat y, struct mat x, enum activation how,
-                     float scale_2);
+                     float scale_2, struct mat seen);
 
     /* y = x quantized to E4M3 with one scale a row, that of ACTIVATION_FP8_V32 or, if `power`,
      * ACTIVATION_FP8, without dequantizing it; factor [rows, 1] F32 *= the scale. BF16. */
@@ -278,8 +281,8 @@ struct device {
                        struct mat bias, float eps);
 
     /* x /= rms(x) for each `width` columns separately, in BF16 steps: square, mean, sum with eps,
-     * reciprocal root, product. */
-    void (*unit)(struct device *d, struct mat x, uint64_t width, float eps);
+     * reciprocal root, product. Sees x as it was. */
+    void (*unit)(struct device *d, struct mat x, uint64_t width, float eps, struct mat seen);
 
     /* Rotate the last table.cols of each `width` columns, pair by pair, by the angles of the row's
      * position; table [positions, pairs * 2] F32: cosine and sine. `inverse` rotates back. */

@@ -122,13 +122,13 @@ static enum weighing weighing(const struct experts *experts, const struct linear
 }
 
 static void run(const struct experts *experts, struct linear *linear, struct mat y, struct mat x,
-                struct mat weight)
+                struct mat weight, enum sees sees)
 {
     struct device *d = experts->layer->network->device;
     enum weighing what = weighing(experts, linear);
     linear_mlp(d, &linear[EXPERT_GATE], &linear[EXPERT_UP], &linear[EXPERT_DOWN],
                experts->layer->experts.swiglu, y, x,
-               what == WEIGH_INPUT ? weight : (struct mat){0});
+               what == WEIGH_INPUT ? weight : (struct mat){0}, sees);
     if (what == WEIGH_OUTPUT)
         d->scale_rows(d, y, weight);
 }
@@ -142,10 +142,11 @@ static void run_routed(const struct experts *experts, struct group *g, struct li
     struct mat weight = mat_rows(g->sorted_weight, first, count);
     struct mat x = d->make(d, DTYPE_BF16, count, g->x.cols);
     struct mat y = d->make(d, DTYPE_BF16, count, g->x.cols);
-    d->gather(d, x, g->x, index);
-    run(experts, linear, y, x, weight);
+    d->gather(d, x, g->x, index, linear_seen(&linear[EXPERT_GATE], SEEN_INPUT));
+    run(experts, linear, y, x, weight, SEES_NEITHER);
     d->scatter_add(d, g->y, y, index,
-                   weighing(experts, linear) == WEIGH_SUM ? weight : (struct mat){0});
+                   weighing(experts, linear) == WEIGH_SUM ? weight : (struct mat){0},
+                   linear_seen(&linear[EXPERT_DOWN], SEEN_OUTPUT));
     d->drop(d, x);
     d->drop(d, y);
 }
@@ -157,7 +158,7 @@ static void run_all(const struct experts *experts, struct group *g, struct linea
     struct device *d = experts->layer->network->device;
     struct mat y = d->make(d, DTYPE_BF16, count, g->x.cols);
     run(experts, linear, y, mat_rows(g->x, first, count),
-        mat_cols(mat_rows(g->all_weights, first, count), e, 1));
+        mat_cols(mat_rows(g->all_weights, first, count), e, 1), SEES_BOTH);
     d->drop(d, y);
 }
 

@@ -159,11 +159,12 @@ static void test_experts(struct loaded *l, const char *prefix, struct mat x)
         struct mat some = device->make(device, DTYPE_BF16, count, x.cols);
         device->write(device, index, row);
         device->write(device, w, weight);
-        device->gather(device, some, x, index);
+        device->gather(device, some, x, index, (struct mat){0});
         struct linear *linear = l->expert[e];
         linear_mlp(device, &linear[EXPERT_GATE], &linear[EXPERT_UP], &linear[EXPERT_DOWN],
-                   (struct swiglu){.limit = c->swiglu_limit}, mat_rows(y, 0, count), some, w);
-        device->scatter_add(device, sum, mat_rows(y, 0, count), index, (struct mat){0});
+                   (struct swiglu){.limit = c->swiglu_limit}, mat_rows(y, 0, count), some, w, SEES_BOTH);
+        device->scatter_add(device, sum, mat_rows(y, 0, count), index, (struct mat){0},
+                            (struct mat){0});
         device->drop(device, index);
         device->drop(device, w);
         device->drop(device, some);

@@ -18,6 +18,7 @@
 #include "tensor/e2m1.h"
 #include "tensor/e4m3.h"
 #include "tensor/headroom.h"
+#include "tensor/split.h"
 
 static struct device *d;
 
@@ -415,6 +416,76 @@ static void the_largest_magnitude_keeps_nan(void **state)
     d->drop(d, b);
 }
 
+enum { SEEN_ROWS = 3, SEEN_COLS = 776 };
+
+/* An operation that sees x, or the rows `index` of it; y and sum have room for what it makes. */
+struct seeing {
+    struct mat x, y, sum, index, seen;
+};
+
+static void see_by(struct device *d, unsigned operation, const struct seeing *s)
+{
+    const struct mat none = {0}, all = mat_cols(s->y, 0, SEEN_COLS);
+    switch (operation) {
+    case 0:
+        d->gather(d, mat_rows(all, 0, s->index.rows), s->x, s->index, s->seen);
+        break;
+    case 1:
+        d->scatter_add(d, s->sum, s->x, mat_rows(s->index, 0, SEEN_ROWS), none, s->seen);
+        break;
+    case 2:
+        d->copy(d, all, s->x);
+        d->unit(d, all, SEEN_COLS / 8, 1e-6F, s->seen);
+        break;
+    default: {
+        enum activation how = (enum activation)(operation - 3);
+        d->quantize(d, activation_splits(how) ? s->y : all, s->x, how, 1, s->seen);
+    }
+    }
+}
+
+static float seen_by(struct device *d, unsigned operation, const float *x, float before)
+{
+    const int32_t number[] = {2, 0, 1};
+    struct seeing s = {.x = bf16(SEEN_ROWS, SEEN_COLS, x),
+                       .y = d->make(d, DTYPE_BF16, SEEN_ROWS, SPLIT * SEEN_COLS),
+                       .sum = d->make(d, DTYPE_F32, SEEN_ROWS, SEEN_COLS),
+                       .index = d->make(d, DTYPE_I32, SEEN_ROWS, 1),
+                       .seen = f32(1, 1, &before)};
+    float got;
+    d->write(d, s.index, number);
+    see_by(d, operation, &s);
+    d->read(d, &got, s.seen);
+    d->drop(d, s.x);
+    d->drop(d, s.y);
+    d->drop(d, s.sum);
+    d->drop(d, s.index);
+    d->drop(d, s.seen);
+    return got;
+}
+
+/* Wherever the largest is, whatever was seen before; infinity is larger, NaN the largest. */
+static void operations_see_the_largest_magnitude(void **state)
+{
+    (void)state;
+    need_device(d);
+    static const unsigned at[] = {0, 7, 255, 256, SEEN_COLS - 1, SEEN_ROWS * SEEN_COLS - 1};
+    static const float most[] = {-3, 5, -INFINITY, NAN};
+    for (unsigned operation = 0; operation < 3 + ACTIVATION_NVFP4 + 1; operation++)
+        for (size_t i = 0; i < sizeof at / sizeof *at; i++)
+            for (size_t j = 0; j < sizeof most / sizeof *most; j++) {
+                float x[SEEN_ROWS * SEEN_COLS], want = most[j];
+                for (size_t k = 0; k < sizeof x / sizeof *x; k++)
+                    x[k] = k % 2 ? -0.5F : 0.25F;
+                x[at[i]] = want;
+                float got = seen_by(d, operation, x, 4);
+                if (isnan(want))
+                    assert_true(isnan(got));
+                else
+                    assert_true(got == fmaxf(4, fabsf(want)));
+            }
+}
+
 /* ---- far matrices ---- */
 
 enum { FAR_ROWS = 203, FAR_COLS = 2048, FAR_TURNS = 5 };
@@ -522,6 +593,7 @@ int main(void)
         cmocka_unit_test(hadamard_is_its_own_inverse),
         cmocka_unit_test(rows_do_not_depend_on_each_other),
         cmocka_unit_test(the_largest_magnitude_keeps_nan),
+        cmocka_unit_test(operations_see_the_largest_magnitude),
         cmocka_unit_test(moments_are_sums_of_products),
         cmocka_unit_test(blocks_are_counted_by_their_largest_magnitudes),
         cmocka_unit_test(offloaded_rows_come_and_go),
