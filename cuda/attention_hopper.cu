@@ -97,20 +97,20 @@ static __device__ void multiply_values(float *c, uint64_t a, uint64_t b)
 
 /* ---- a tile ---- */
 
-/* The keys that a warp's lanes look up for a tile. */
+/* The keys that a warp's lanes look up for a tile, NULL where there is none, and some key. */
 struct looked_up {
-    const uint16_t *key[2];
+    const uint16_t *key[2], *any;
 };
 
 static __device__ struct looked_up look_up(const struct sight &s, unsigned first)
 {
     unsigned lane = threadIdx.x % WARP;
-    return {{key_at(s, first + lane), key_at(s, first + WARP + lane)}};
+    return {{key_at(s, first + lane), key_at(s, first + WARP + lane)}, s.window};
 }
 
 /* Begin to copy a tile of keys. A warp copies half of every fourth row. */
 static __device__ void fetch_tile(struct hopper_room *room, unsigned stage,
-                                  const struct looked_up &own, const struct sight &s)
+                                  const struct looked_up &own)
 {
     unsigned first = threadIdx.x / WARP / 2;
     unsigned col = (threadIdx.x / WARP % 2 * WARP + threadIdx.x % WARP) * EIGHT;
@@ -121,7 +121,7 @@ static __device__ void fetch_tile(struct hopper_room *room, unsigned stage,
     for (unsigned part = 0; part < 2; part++) {
         const uint16_t *key = own.key[part];
         uint32_t there = __ballot_sync(~0U, key != NULL);
-        uint64_t address = (uint64_t)(key ? key : s.window);
+        uint64_t address = (uint64_t)(key ? key : own.any);
         if (threadIdx.x == 0)
             room->there[stage][part] = there;
         there >>= first;
@@ -134,13 +134,16 @@ static __device__ void fetch_tile(struct hopper_room *room, unsigned stage,
     copy_commit();
 }
 
-static __device__ void fetch_queries(struct hopper_room *room, const uint16_t *q, unsigned heads)
+/* Begin to copy a token's queries, of its heads from `first` on. */
+static __device__ void fetch_queries(struct hopper_room *room, const uint16_t *q, unsigned first,
+                                     unsigned heads)
 {
     for (unsigned i = threadIdx.x; i < HEADS * EIGHTS; i += THREADS) {
-        unsigned head = i / EIGHTS, col = i % EIGHTS * EIGHT;
-        copy_async(panel_at(room->q, head, col), q + (head < heads ? head * WIDTH + col : 0),
+        unsigned head = first + i / EIGHTS, col = i % EIGHTS * EIGHT;
+        copy_async(panel_at(room->q, i / EIGHTS, col), q + (head < heads ? head * WIDTH + col : 0),
                    head < heads);
     }
+    copy_commit();
 }
 
 /* The logits of all heads and a group's keys of a tile, times scale; -infinity where there is no
@@ -253,21 +256,34 @@ static __device__ __forceinline__ void raise_most(struct lane &own, struct hoppe
     }
 }
 
-/* All of a token's keys, of which the first tile is on its way. */
+/* What a thread block does at a time: HEADS of a token's heads from `head` on. */
+struct job {
+    uint64_t token;
+    unsigned head;
+    struct sight sight;
+};
+
+/* All keys of a job, of which the first tile is on its way to stage `turn`. Those of the next job,
+ * if there is one, and its queries are on their way afterwards. */
 static __device__ __forceinline__ void attend_keys(struct lane &own, struct hopper_room *room,
-                                                   const struct sight &s, float scale)
+                                                   unsigned &turn, const struct sight &s,
+                                                   const struct job &next, const struct mat &q,
+                                                   unsigned heads, float scale)
 {
-    struct looked_up next = look_up(s, KEYS);
-    for (unsigned turn = 0, first = 0; first < s.count; turn ^= 1, first += KEYS) {
+    bool more = next.token < q.rows;
+    for (unsigned first = 0; first < s.count; turn ^= 1, first += KEYS) {
+        bool last = first + KEYS >= s.count;
+        struct looked_up keys = last ? look_up(next.sight, 0) : look_up(s, first + KEYS);
         copy_wait();
         publish();
         __syncthreads(); /* the tile is complete, and the previous one may be overwritten */
-        if (first + KEYS < s.count)
-            fetch_tile(room, turn ^ 1, next, s);
-        next = look_up(s, first + 2 * KEYS);
+        if (!last || more)
+            fetch_tile(room, turn ^ 1, keys);
         float logit[LOGITS / 2];
         logits_of(logit, room, turn, scale);
-        raise_most(own, room, logit);
+        raise_most(own, room, logit); /* all threads are done with the queries */
+        if (last && more)
+            fetch_queries(room, bf16_row(q, next.token), next.head, heads);
         put_probabilities(room, own.sum, logit, own.most, own.row);
         publish();
         __syncthreads();
@@ -275,52 +291,68 @@ static __device__ __forceinline__ void attend_keys(struct lane &own, struct hopp
     }
 }
 
+/* The output, gathered in a stage that is free. */
 static __device__ __forceinline__ void put_output(const struct lane &own, const struct mat &o,
-                                                  const struct hopper_room *room,
-                                                  const struct mat &sink, unsigned first)
+                                                  struct hopper_room *room, unsigned stage,
+                                                  const struct mat &sink, const struct job &job)
 {
+    unsigned heads = (unsigned)sink.cols;
 #pragma unroll
     for (unsigned i = 0; i < 2; i++) {
-        unsigned row = own.row + 8 * i, head = first + row;
-        if (head >= sink.cols)
-            continue;
-        float all =
-            room->sum[row][0] + room->sum[row][1] + expf(f32_row(sink, 0)[head] - own.most[i]);
-        uint16_t *to = bf16_row(o, blockIdx.x) + (uint64_t)head * WIDTH +
-                       threadIdx.x / GROUP * COLS + threadIdx.x % 4 * 2;
+        unsigned row = own.row + 8 * i, col = threadIdx.x / GROUP * COLS + threadIdx.x % 4 * 2;
+        float last = expf(f32_row(sink, 0)[min(job.head + row, heads - 1)] - own.most[i]);
+        float part = 1 / (room->sum[row][0] + room->sum[row][1] + last);
 #pragma unroll
         for (unsigned n = 0; n < COLS / 8; n++) {
             const float *total = own.total + n * 4 + 2 * i;
-            *(uint32_t *)(to + n * 8) = rounded(total[0] / all, total[1] / all);
+            *(uint32_t *)panel_at(room->key[stage], row, col + n * 8) =
+                rounded(total[0] * part, total[1] * part);
         }
     }
+    __syncthreads();
+    uint16_t *to = bf16_row(o, job.token) + (uint64_t)job.head * WIDTH;
+    for (unsigned i = threadIdx.x; i < min(HEADS, heads - job.head) * EIGHTS; i += THREADS)
+        store_codes(to + i * EIGHT,
+                    load_codes(panel_at(room->key[stage], i / EIGHTS, i % EIGHTS * EIGHT), EIGHT),
+                    EIGHT);
 }
 
-/* All heads, HEADS at a time. While the output of some is written, the queries of the next ones and
- * the first keys arrive. */
-static __device__ void attend_heads(struct hopper_room *room, const struct mat &o,
-                                    const struct mat &q, const struct keys &keys,
-                                    const struct mat &sink, float scale)
+static __device__ struct job job_after(const struct job &job, const struct keys &keys,
+                                       uint64_t tokens, unsigned heads)
 {
-    unsigned heads = (unsigned)sink.cols;
-    const uint16_t *query = bf16_row(q, blockIdx.x);
-    fetch_queries(room, query, heads);
-    struct sight s = sight_of(keys, blockIdx.x);
-    fetch_tile(room, 0, look_up(s, 0), s);
-    for (unsigned first = 0; first < heads; first += HEADS) {
+    struct job next = job;
+    next.head += HEADS;
+    if (next.head < heads)
+        return next;
+    next.head = 0;
+    next.token += gridDim.x;
+    next.sight.count = 0;
+    if (next.token < tokens)
+        next.sight = sight_of(keys, next.token);
+    return next;
+}
+
+/* All heads of every gridDim.x-th token. A token's first keys and its queries arrive while the
+ * previous one's last keys are multiplied, and its output is written. */
+static __device__ void attend_tokens(struct hopper_room *room, const struct mat &o,
+                                     const struct mat &q, const struct keys &keys,
+                                     const struct mat &sink, float scale)
+{
+    unsigned heads = (unsigned)sink.cols, turn = 0;
+    struct job job = {blockIdx.x, 0, sight_of(keys, blockIdx.x)};
+    fetch_queries(room, bf16_row(q, job.token), 0, heads);
+    fetch_tile(room, 0, look_up(job.sight, 0));
+    while (job.token < q.rows) {
+        struct job next = job_after(job, keys, q.rows, heads);
         struct lane own = {threadIdx.x % GROUP / WARP * 16 + threadIdx.x % WARP / 4,
                            {-INFINITY, -INFINITY}};
-        attend_keys(own, room, s, scale);
+        attend_keys(own, room, turn, job.sight, next, q, heads, scale);
         for (unsigned i = 0; i < 2; i++)
             own.sum[i] = quad_sum(own.sum[i]);
         share(room->sum, own.sum, own.row);
         __syncthreads();
-        unsigned next = first + HEADS;
-        if (next < heads) {
-            fetch_queries(room, query + (uint64_t)next * WIDTH, heads - next);
-            fetch_tile(room, 0, look_up(s, 0), s);
-        }
-        put_output(own, o, room, sink, first);
+        put_output(own, o, room, turn ^ 1, sink, job);
+        job = next;
     }
 }
 
@@ -331,23 +363,28 @@ static __global__ void __launch_bounds__(THREADS, 1)
 {
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
     extern __shared__ __align__(1024) char memory[];
-    attend_heads((struct hopper_room *)memory, o, q, keys, sink, scale);
+    attend_tokens((struct hopper_room *)memory, o, q, keys, sink, scale);
 #endif
+}
+
+static int attribute(const struct gpu *gpu, enum cudaDeviceAttr which)
+{
+    int value;
+    gpu_check(cudaDeviceGetAttribute(&value, which, gpu->number), "device");
+    return value;
 }
 
 bool gpu_attend_hopper(struct gpu *gpu, struct mat o, struct mat q, const struct keys *keys,
                        struct mat sink, float scale)
 {
-    int major, minor;
-    gpu_check(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, gpu->number),
-              "device");
-    gpu_check(cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, gpu->number),
-              "device");
-    if (major != 9 || minor != 0 || q.cols != sink.cols * WIDTH)
+    if (attribute(gpu, cudaDevAttrComputeCapabilityMajor) != 9 ||
+        attribute(gpu, cudaDevAttrComputeCapabilityMinor) != 0 || q.cols != sink.cols * WIDTH)
         return false;
     size_t room = sizeof(struct hopper_room);
+    uint64_t processors = (uint64_t)attribute(gpu, cudaDevAttrMultiProcessorCount);
+    unsigned blocks = (unsigned)min(q.rows, processors);
     gpu_allow_shared((const void *)attend_hopper, room);
-    attend_hopper<<<(unsigned)q.rows, THREADS, room, gpu->stream>>>(o, q, *keys, sink, scale);
+    attend_hopper<<<blocks, THREADS, room, gpu->stream>>>(o, q, *keys, sink, scale);
     gpu_check(cudaGetLastError(), "attention");
     return true;
 }

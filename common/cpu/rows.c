@@ -835,6 +835,26 @@ static void route_weights(struct device *d, struct mat weight, struct mat scores
              &(struct route_weights_args){weight, scores, experts, normalize, scale});
 }
 
+static void sort_by_expert(struct device *d, struct mat token, struct mat sorted,
+                           struct mat experts, struct mat weight, uint64_t *number, uint64_t count)
+{
+    uint64_t used = experts.cols, all = experts.rows * used, at = 0;
+    const int32_t *expert = experts.at;
+    uint64_t *next = xalloc((size_t)count, sizeof *next);
+    (void)d;
+    memset(number, 0, (size_t)count * sizeof *number);
+    for (uint64_t i = 0; i < all; i++)
+        number[expert[i]]++;
+    for (uint64_t e = 0; e < count; at += number[e++])
+        next[e] = at;
+    for (uint64_t i = 0; i < all; i++) {
+        uint64_t to = next[expert[i]]++;
+        *i32_row(token, to) = (int32_t)(i / used);
+        *f32_row(sorted, to) = ((const float *)weight.at)[i];
+    }
+    free(next);
+}
+
 /* ---- results ---- */
 
 /* log of the sum of exp; in double, since a vocabulary is large. */
@@ -914,6 +934,7 @@ void cpu_rows(struct device *d)
     d->score = score;
     d->route_topk = route_topk;
     d->route_weights = route_weights;
+    d->sort_by_expert = sort_by_expert;
     d->loss = loss;
     d->best = best;
 }

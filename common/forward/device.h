@@ -225,8 +225,7 @@ struct device {
     void (*copy)(struct device *d, struct mat y, struct mat x);
 
     /* Row i of y = row index[i] of x; index [rows, 1] I32. BF16. Sees y. */
-    void (*gather)(struct device *d, struct mat y, struct mat x, struct mat index,
-                   struct mat seen);
+    void (*gather)(struct device *d, struct mat y, struct mat x, struct mat index, struct mat seen);
 
     /* Row index[i] of y += row i of x times its weight, with no index twice; y F32, x BF16, weight
      * [rows, 1] F32, or no rows for 1. Sees x. */
@@ -375,6 +374,14 @@ struct device {
      * `normalize`, times scale. */
     void (*route_weights)(struct device *d, struct mat weight, struct mat scores,
                           struct mat experts, bool normalize, float scale);
+
+    /* Sort tokens by expert: token [tokens * n, 1] I32 and sorted [tokens * n, 1] F32 get, for one
+     * expert after the other, the tokens that have it among theirs, ascending, and its weights
+     * there. experts [tokens, n] I32 and weight [tokens, n] F32, both contiguous, n > 0; each
+     * expert is below `count`, and at most once in a row. number [count], in the caller's memory:
+     * how many tokens an expert has. Waits as read() does. */
+    void (*sort_by_expert)(struct device *d, struct mat token, struct mat sorted,
+                           struct mat experts, struct mat weight, uint64_t *number, uint64_t count);
 
     /* ---- time ---- */
 

@@ -424,9 +424,12 @@ static void norms_and_turns(void **state)
 {
     (void)state;
     need_device(cuda);
-    struct array n[] = {bf16(30, 3000, 2, 1), result(bf16(30, 3000, 1, 2), ROUNDINGS),
-                        f32(1, 3000, 1, 3), result(bf16(30, 960, 5, 4), ROUNDINGS),
-                        result(f32(30, 24, 1, 5), 1e-12), result(f32(1, 1, 0, 6), 0)};
+    struct array n[] = {bf16(30, 3000, 2, 1),
+                        result(bf16(30, 3000, 1, 2), ROUNDINGS),
+                        f32(1, 3000, 1, 3),
+                        result(bf16(30, 960, 5, 4), ROUNDINGS),
+                        result(f32(30, 24, 1, 5), 1e-12),
+                        result(f32(1, 1, 0, 6), 0)};
     COMPARE(norms, n);
     struct array t[] = {result(bf16(30, 1024, 2, 1), 0), f32(50, 64, 1, 2), i32(30, 1, 50, 11)};
     COMPARE(turns, t);
@@ -486,6 +489,33 @@ static struct array few_values(uint64_t rows, uint64_t cols, uint32_t seed)
     for (uint64_t i = 0; i < rows * cols; i++)
         ((float *)a.data)[i] = roundf(((float *)a.data)[i] * 8) / 8;
     return a;
+}
+
+static void sorts(struct device *d, const struct mat *m)
+{
+    uint64_t number[40];
+    float as_float[40];
+    d->route_topk(d, m[1], m[0], (struct mat){0}, (struct expert_groups){1, 1});
+    d->route_weights(d, m[2], m[0], m[1], true, 1);
+    d->sort_by_expert(d, m[3], m[4], m[1], m[2], number, 40);
+    for (unsigned e = 0; e < 40; e++)
+        as_float[e] = (float)number[e];
+    d->write(d, m[5], as_float);
+}
+
+static void tokens_by_expert(void **state)
+{
+    (void)state;
+    need_device(cuda);
+    for (uint64_t tokens = 1; tokens <= 3001; tokens += 1000) {
+        struct array m[] = {few_values(tokens, 40, 1),
+                            i32(tokens, 6, 1, 2),
+                            f32(tokens, 6, 0, 3),
+                            result(i32(tokens * 6, 1, 1, 4), 0),
+                            result(f32(tokens * 6, 1, 0, 5), 0),
+                            result(f32(1, 40, 0, 6), 0)};
+        COMPARE(sorts, m);
+    }
 }
 
 static void gates(struct device *d, const struct mat *m)
@@ -845,6 +875,7 @@ int main(void)
         cmocka_unit_test(norms_and_turns),
         cmocka_unit_test(hyper_connections),
         cmocka_unit_test(experts),
+        cmocka_unit_test(tokens_by_expert),
         cmocka_unit_test(losses),
         cmocka_unit_test(products),
         cmocka_unit_test(compression),

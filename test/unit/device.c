@@ -209,6 +209,32 @@ static void bias_chooses_but_does_not_weigh(void **state)
         d->drop(d, mats[i]);
 }
 
+static void tokens_are_sorted_by_expert(void **state)
+{
+    (void)state;
+    need_device(d);
+    enum { TOKENS = 4, USED = 2, ALL = TOKENS * USED, EXPERTS = 4 };
+    static const int32_t chosen[ALL] = {2, 0, 2, 1, 0, 2, 1, 0};
+    static const float weight[ALL] = {0, 1, 2, 3, 4, 5, 6, 7};
+    static const int32_t want[ALL] = {0, 2, 3, 1, 3, 0, 1, 2};
+    static const float want_weight[ALL] = {1, 4, 7, 3, 6, 0, 2, 5};
+    struct mat experts = d->make(d, DTYPE_I32, TOKENS, USED), w = f32(TOKENS, USED, weight);
+    struct mat token = d->make(d, DTYPE_I32, ALL, 1), sorted = d->make(d, DTYPE_F32, ALL, 1);
+    uint64_t number[EXPERTS];
+    int32_t got[ALL];
+    float got_weight[ALL];
+    d->write(d, experts, chosen);
+    d->sort_by_expert(d, token, sorted, experts, w, number, EXPERTS);
+    d->read(d, got, token);
+    d->read(d, got_weight, sorted);
+    assert_memory_equal(got, want, sizeof want);
+    assert_memory_equal(got_weight, want_weight, sizeof want_weight);
+    assert_true(number[0] == 3 && number[1] == 2 && number[2] == 3 && number[3] == 0);
+    const struct mat mats[] = {experts, w, token, sorted};
+    for (size_t i = 0; i < sizeof mats / sizeof *mats; i++)
+        d->drop(d, mats[i]);
+}
+
 /* ---- activations ---- */
 
 /* A block under a power of two, through the codecs. */
@@ -589,6 +615,7 @@ int main(void)
         cmocka_unit_test(copies_mix_the_right_way_round),
         cmocka_unit_test(swiglu_cuts_gate_above_and_up_at_both_ends),
         cmocka_unit_test(bias_chooses_but_does_not_weigh),
+        cmocka_unit_test(tokens_are_sorted_by_expert),
         cmocka_unit_test(activations_are_those_of_the_codecs),
         cmocka_unit_test(hadamard_is_its_own_inverse),
         cmocka_unit_test(rows_do_not_depend_on_each_other),
