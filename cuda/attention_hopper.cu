@@ -291,30 +291,53 @@ static __device__ __forceinline__ void attend_keys(struct lane &own, struct hopp
     }
 }
 
-/* The output, gathered in a stage that is free. */
-static __device__ __forceinline__ void put_output(const struct lane &own, const struct mat &o,
-                                                  struct hopper_room *room, unsigned stage,
-                                                  const struct mat &sink, const struct job &job)
+/* x / y, given 1 / y: rounded like a quotient after a step of Newton's. */
+static __device__ float quotient(float x, float y, float inverse)
+{
+    float q = x * inverse;
+    return __fmaf_rn(__fmaf_rn(-q, y, x), inverse, q);
+}
+
+/* The last step of a pair of columns: rotate it back, rounded before and after. */
+static __device__ __forceinline__ uint32_t rotated_back(uint32_t pair, const float *angle)
+{
+    float a = bf16_to_f32((uint16_t)pair), b = bf16_to_f32((uint16_t)(pair >> 16));
+    float cosine = angle[0], sine = -angle[1];
+    return rounded(a * cosine - b * sine, a * sine + b * cosine);
+}
+
+/* The output, gathered in a stage that is free. Returns the largest magnitudes, see most_of(). */
+static __device__ __forceinline__ uint32_t put_output(const struct lane &own, const struct mat &o,
+                                                      struct hopper_room *room, unsigned stage,
+                                                      const struct mat &sink, const struct job &job,
+                                                      const float *angle, unsigned turned)
 {
     unsigned heads = (unsigned)sink.cols;
 #pragma unroll
     for (unsigned i = 0; i < 2; i++) {
         unsigned row = own.row + 8 * i, col = threadIdx.x / GROUP * COLS + threadIdx.x % 4 * 2;
         float last = expf(f32_row(sink, 0)[min(job.head + row, heads - 1)] - own.most[i]);
-        float part = 1 / (room->sum[row][0] + room->sum[row][1] + last);
+        float all = room->sum[row][0] + room->sum[row][1] + last, part = 1 / all;
 #pragma unroll
         for (unsigned n = 0; n < COLS / 8; n++) {
             const float *total = own.total + n * 4 + 2 * i;
-            *(uint32_t *)panel_at(room->key[stage], row, col + n * 8) =
-                rounded(total[0] * part, total[1] * part);
+            unsigned at = col + n * 8;
+            uint32_t pair = rounded(quotient(total[0], all, part), quotient(total[1], all, part));
+            if (at >= WIDTH - turned)
+                pair = rotated_back(pair, angle + (at - (WIDTH - turned)));
+            *(uint32_t *)panel_at(room->key[stage], row, at) = pair;
         }
     }
     __syncthreads();
     uint16_t *to = bf16_row(o, job.token) + (uint64_t)job.head * WIDTH;
-    for (unsigned i = threadIdx.x; i < min(HEADS, heads - job.head) * EIGHTS; i += THREADS)
-        store_codes(to + i * EIGHT,
-                    load_codes(panel_at(room->key[stage], i / EIGHTS, i % EIGHTS * EIGHT), EIGHT),
-                    EIGHT);
+    uint32_t most = 0;
+    for (unsigned i = threadIdx.x; i < min(HEADS, heads - job.head) * EIGHTS; i += THREADS) {
+        struct eight codes =
+            load_codes(panel_at(room->key[stage], i / EIGHTS, i % EIGHTS * EIGHT), EIGHT);
+        store_codes(to + i * EIGHT, codes, EIGHT);
+        most = most_of(most, codes);
+    }
+    return most;
 }
 
 static __device__ struct job job_after(const struct job &job, const struct keys &keys,
@@ -336,9 +359,11 @@ static __device__ struct job job_after(const struct job &job, const struct keys 
  * previous one's last keys are multiplied, and its output is written. */
 static __device__ void attend_tokens(struct hopper_room *room, const struct mat &o,
                                      const struct mat &q, const struct keys &keys,
-                                     const struct mat &sink, float scale)
+                                     const struct mat &sink, float scale,
+                                     const struct attended &then)
 {
-    unsigned heads = (unsigned)sink.cols, turn = 0;
+    unsigned heads = (unsigned)sink.cols, turned = (unsigned)then.table.cols, turn = 0;
+    uint32_t most = 0;
     struct job job = {blockIdx.x, 0, sight_of(keys, blockIdx.x)};
     fetch_queries(room, bf16_row(q, job.token), 0, heads);
     fetch_tile(room, 0, look_up(job.sight, 0));
@@ -351,19 +376,24 @@ static __device__ void attend_tokens(struct hopper_room *room, const struct mat 
             own.sum[i] = quad_sum(own.sum[i]);
         share(room->sum, own.sum, own.row);
         __syncthreads();
-        put_output(own, o, room, turn ^ 1, sink, job);
+        const float *angle =
+            turned ? f32_row(then.table, (uint64_t)*i32_row(keys.position, job.token)) : NULL;
+        most = __vmaxu2(most, put_output(own, o, room, turn ^ 1, sink, job, angle, turned));
         job = next;
     }
+    if (then.seen.rows)
+        keep_most((uint32_t *)then.seen.at, larger_of(most));
 }
 
 #endif
 
 static __global__ void __launch_bounds__(THREADS, 1)
-    attend_hopper(struct mat o, struct mat q, struct keys keys, struct mat sink, float scale)
+    attend_hopper(struct mat o, struct mat q, struct keys keys, struct mat sink, float scale,
+                  struct attended then)
 {
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
     extern __shared__ __align__(1024) char memory[];
-    attend_tokens((struct hopper_room *)memory, o, q, keys, sink, scale);
+    attend_tokens((struct hopper_room *)memory, o, q, keys, sink, scale, then);
 #endif
 }
 
@@ -375,7 +405,7 @@ static int attribute(const struct gpu *gpu, enum cudaDeviceAttr which)
 }
 
 bool gpu_attend_hopper(struct gpu *gpu, struct mat o, struct mat q, const struct keys *keys,
-                       struct mat sink, float scale)
+                       struct mat sink, float scale, const struct attended *then)
 {
     if (attribute(gpu, cudaDevAttrComputeCapabilityMajor) != 9 ||
         attribute(gpu, cudaDevAttrComputeCapabilityMinor) != 0 || q.cols != sink.cols * WIDTH)
@@ -384,7 +414,7 @@ bool gpu_attend_hopper(struct gpu *gpu, struct mat o, struct mat q, const struct
     uint64_t processors = (uint64_t)attribute(gpu, cudaDevAttrMultiProcessorCount);
     unsigned blocks = (unsigned)min(q.rows, processors);
     gpu_allow_shared((const void *)attend_hopper, room);
-    attend_hopper<<<blocks, THREADS, room, gpu->stream>>>(o, q, *keys, sink, scale);
+    attend_hopper<<<blocks, THREADS, room, gpu->stream>>>(o, q, *keys, sink, scale, *then);
     gpu_check(cudaGetLastError(), "attention");
     return true;
 }

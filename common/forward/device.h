@@ -121,6 +121,12 @@ struct keys {
     uint64_t ratio;        /* tokens a block */
 };
 
+/* What attend() does with its output. If `table` has rows, it rotates it back by the tokens'
+ * positions: see rotate(), `inverse`. Then it sees it. */
+struct attended {
+    struct mat table, seen;
+};
+
 /* The columns of each head in a BF16 matrix: head h has `width` from first + h * step on. With a
  * step of 0, all heads share them. */
 struct head_cols {
@@ -351,7 +357,7 @@ struct device {
      * product, but not for their sum; relative to the largest logit, or to the largest of those so
      * far. q, o [tokens, heads * width] BF16. */
     void (*attend)(struct device *d, struct mat o, struct mat q, const struct keys *keys,
-                   struct mat sink, float scale);
+                   struct mat sink, float scale, const struct attended *then);
 
     /* o = softmax(q · key · scale) · value over the tokens that a token sees: in its sample, those
      * up to itself. In BF16 steps: logits, scaled logits, probabilities. o [tokens, heads * value's
@@ -402,6 +408,10 @@ struct device {
      * token ids I32. */
     void (*best)(struct device *d, struct mat value, struct mat number, struct mat logits);
 };
+
+/* The same steps after attend() by rotate() and max_abs(), for devices that have no better way. */
+void device_attended(struct device *d, struct mat o, const struct keys *keys, uint64_t width,
+                     const struct attended *then);
 
 /* The CPU, through oneDNN; `threads` of 0 means one for each processor. */
 struct device *device_cpu(unsigned threads);

@@ -19,7 +19,7 @@ static struct device *cpu, *cuda;
 
 /* ---- an operation on both devices ---- */
 
-enum { MATS_MOST = 9 };
+enum { MATS_MOST = 10 };
 
 /* What an operation works on. `nmse` of a result: 0 for equal bytes. */
 struct array {
@@ -718,7 +718,7 @@ static void attends(struct device *d, const struct mat *m)
                               .selected = m[6],
                               .sliding = 50,
                               .ratio = ratio_of(m[3])};
-    d->attend(d, m[0], m[1], &keys, m[7], 0.1F);
+    d->attend(d, m[0], m[1], &keys, m[7], 0.1F, &(struct attended){m[8], m[9]});
 }
 
 /* Some of the blocks that a token sees, some of them none. */
@@ -735,7 +735,7 @@ static struct array some_blocks(uint64_t n, uint64_t ratio)
 
 /* Keys of a kind: without blocks, with all of them, with selected ones. With queries of 0 all keys
  * count the same, and sums are exact. */
-static void attend_to(int kind, uint64_t heads, uint64_t width, bool exact)
+static void attend_to(int kind, uint64_t heads, uint64_t width, bool exact, bool rotates)
 {
     uint64_t ratio = kind == 1 ? 16 : 4, blocks = kind ? blocks_of(ratio) : 0;
     struct array m[] = {result(bf16(TOKENS, heads * width, 0, 1), exact ? 0 : 1e-5),
@@ -745,7 +745,9 @@ static void attend_to(int kind, uint64_t heads, uint64_t width, bool exact)
                         positions(),
                         first_blocks(ratio),
                         kind == 2 ? some_blocks(30, ratio) : i32(TOKENS, 0, 1, 1),
-                        f32(1, heads, exact ? 0 : 2, 5)};
+                        f32(1, heads, exact ? 0 : 2, 5),
+                        f32(rotates ? TOKENS : 0, 16, 1, 6),
+                        result(f32(1, 1, 0, 7), exact ? 0 : 1e-4)};
     COMPARE(attends, m);
 }
 
@@ -757,8 +759,8 @@ static void attention(void **state)
     for (uint64_t width = 64; width <= 512; width *= 2)
         for (uint64_t heads = 4; heads <= 68; heads += 64)
             for (int kind = 0; kind < 3; kind++) {
-                attend_to(kind, heads, width, false);
-                attend_to(kind, heads, width, true);
+                attend_to(kind, heads, width, false, kind != 2);
+                attend_to(kind, heads, width, true, kind != 1);
             }
 }
 

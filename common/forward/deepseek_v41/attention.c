@@ -189,7 +189,7 @@ void v41_attention(const struct v41 *v41, struct layer *layer, const struct v41_
         v41_select(v41, layer, batch, carried, x, low);
     v4_attend(&v41->v4, layer, &batch->v4, o, q, kv, mat_rows(carried->key, 0, seen),
               mat_cols(carried->selected, 0, best));
-    v4_output(&v41->v4, layer, &batch->v4, y, o);
+    v4_output(&v41->v4, layer, y, o);
     d->drop(d, low);
     d->drop(d, q);
     d->drop(d, kv);
