@@ -362,7 +362,8 @@ static __device__ void attend_tokens(struct hopper_room *room, const struct mat 
                                      const struct mat &sink, float scale,
                                      const struct attended &then)
 {
-    unsigned heads = (unsigned)sink.cols, turned = (unsigned)then.table.cols, turn = 0;
+    unsigned heads = (unsigned)sink.cols, turn = 0;
+    unsigned turned = then.table.rows ? (unsigned)then.table.cols : 0;
     uint32_t most = 0;
     struct job job = {blockIdx.x, 0, sight_of(keys, blockIdx.x)};
     fetch_queries(room, bf16_row(q, job.token), 0, heads);
