@@ -260,6 +260,72 @@ empty_expert() {
     [ "$looks" -le $((60 * 15)) ]
 }
 
+# shards N: a checkpoint of N shards of 4 bytes each, as $T/N.
+shards() {
+    local i
+    mkdir "$T/$1"
+    for ((i = 10001; i <= 10000 + $1; i++)); do
+        safetensors "$T/$1/s$i.safetensors" "{\"t$i\":{\"dtype\":\"U8\",\"shape\":[4],\"data_offsets\":[0,4]}}" abcd
+    done
+}
+
+@test "what programs ask of the system grows as shards and sources do, not as their product" {
+    strace -o /dev/null true 2>/dev/null || skip 'strace is missing, or may not trace'
+    cd "$T" || return
+    # calls PROGRAM...: how often it looks at files, opens, reads and writes; st-verify finds no model here.
+    calls() {
+        strace -f -qq -c -U calls -o calls -e trace=%file,%desc "$@" >out || [ "$1" = st-verify ]
+        awk 'END { print $1 }' calls
+    }
+    while read -r command; do commands+=("$command"); done <<'COMMANDS'
+st-read -o N.ts N
+st-read --inline -o N.inline.ts N
+st-ls N
+st-stat N.ts
+st-sum N.ts
+st-cmp N N.ts
+fp8-dequant N.ts
+st-verify --source N --values N
+st-write -q N.out N.inline.ts
+st-write -q --verify N.killed N.ts
+st-write -q N.killed N.ts
+st-write -q --join N.joined
+st-write -q --join --verify N.verified
+COMMANDS
+    for n in 50 300; do
+        shards $n
+        for part in 1/2 2/2; do
+            st-read --part $part $n >part.ts
+            st-write -q --part $n.joined part.ts
+            st-write -q --part $n.verified part.ts
+        done
+        st-read -o killed.ts $n
+        strace -f -qq -o /dev/null -e trace=ftruncate -e inject=ftruncate:signal=SIGKILL:when=$((n * 9 / 10)) st-write -q $n.killed killed.ts || true
+        [ -s $n.killed.partial/.journal ]
+        for ((i = 0; i < ${#commands[@]}; i++)); do
+            # shellcheck disable=SC2086 # words
+            eval "asked$n[i]=$(calls ${commands[i]//N/$n})"
+        done
+    done
+    for ((i = 0; i < ${#commands[@]}; i++)); do
+        echo "${commands[i]}: ${asked50[i]} calls for 50, ${asked300[i]} for 300"
+        [ "${asked50[i]}" -gt 50 ]
+        [ "${asked300[i]}" -le $((7 * asked50[i])) ]
+    done
+}
+
+@test "a journal's notes of sources are read once when a run goes on, however many there are" {
+    strace -o /dev/null true 2>/dev/null || skip 'strace is missing, or may not trace'
+    notes=200000
+    [[ $BIN != *sanitize* ]] || notes=50000
+    shards 2
+    st-read -o "$T/2.ts" "$T/2"
+    strace -f -qq -o /dev/null -e trace=ftruncate -e inject=ftruncate:signal=SIGKILL:when=2 st-write -q "$T/out" "$T/2.ts" || true
+    seq $notes | sed 's|.*|source\tx&.safetensors\t1\t/nowhere/x|' >>"$T/out.partial/.journal"
+    quick st-write -q "$T/out" "$T/2.ts"
+    st-cmp "$T/2" "$T/out"
+}
+
 # ---- memory, as seekpipe(7) has it; sanitizers take more ----
 
 # took COMMAND...: set $kib to the most memory that it takes.
