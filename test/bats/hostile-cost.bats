@@ -295,6 +295,7 @@ shards() {
         strace -f -qq -c -U calls -o calls -e trace=%file,%desc "$@" >out || [ "$1" = st-verify ]
         awk 'END { print $1 }' calls
     }
+    declare -A asked
     while read -r command; do commands+=("$command"); done <<'COMMANDS'
 st-read -o N.ts N
 st-read --inline -o N.inline.ts N
@@ -322,13 +323,13 @@ COMMANDS
         [ -s $n.killed.partial/.journal ]
         for ((i = 0; i < ${#commands[@]}; i++)); do
             # shellcheck disable=SC2086 # words
-            eval "asked$n[i]=$(calls ${commands[i]//N/$n})"
+            asked[$n.$i]=$(calls ${commands[i]//N/$n})
         done
     done
     for ((i = 0; i < ${#commands[@]}; i++)); do
-        echo "${commands[i]}: ${asked50[i]} calls for 50, ${asked300[i]} for 300"
-        [ "${asked50[i]}" -gt 50 ]
-        [ "${asked300[i]}" -le $((7 * asked50[i])) ]
+        echo "${commands[i]}: ${asked[50.$i]} calls for 50, ${asked[300.$i]} for 300"
+        [ "${asked[50.$i]}" -gt 50 ]
+        [ "${asked[300.$i]}" -le $((7 * asked[50.$i])) ]
     done
 }
 
