@@ -278,6 +278,19 @@ costly() {
     quick st-tokenize --tokenizer "$T/tokenizer.json" --no-bos --length 1000000 "$T/text.txt"
 }
 
+@test "st-write looks a few times at each source, however many shards there are" {
+    strace -o /dev/null true 2>/dev/null || skip 'strace is missing, or may not trace'
+    mkdir "$T/m"
+    for ((i = 1; i <= 60; i++)); do
+        safetensors "$T/m/model-000$i-of-60.safetensors" "{\"t$i\":{\"dtype\":\"U8\",\"shape\":[4],\"data_offsets\":[0,4]}}" abcd
+    done
+    st-read "$T/m" >"$T/m.ts"
+    strace -f -o "$T/trace" -e trace=%%stat st-write -q "$T/out" "$T/m.ts"
+    looks=$(grep -c "$T/m/" "$T/trace")
+    [ "$looks" -ge 60 ]
+    [ "$looks" -le $((60 * 15)) ]
+}
+
 # shards N: a checkpoint of N shards of 4 bytes each, as $T/N.
 shards() {
     local i
