@@ -117,6 +117,13 @@ static void take_states(void *context, const struct states *states)
     resume_save(&r->resume, r->stage, states, &r->scalars);
 }
 
+static void take_end(void *context)
+{
+    const struct results *r = context;
+    if (r->moments)
+        moments_flush(r->moments); /* of the last drafts */
+}
+
 static void give_states(void *context, const struct states *states)
 {
     const struct results *r = context;
@@ -386,6 +393,7 @@ static void listen(struct forward *run, struct results *r)
     run->records = r->options->headroom || r->options->moments ? records : NULL;
     run->linear = take_linear;
     run->routed = take_routed;
+    run->reported = take_end;
     run->states = take_states;
     if (r->options->moments && !r->stage->plan && !ranks_rank(run->ranks))
         r->moments = moments_writer_new(r->options->moments, r->model, r->stage);
@@ -417,8 +425,6 @@ int main(int argc, char **argv)
     else
         resume(&results, &run);
     forward_options_run(&run);
-    if (results.moments)
-        moments_flush(results.moments); /* of the last drafts */
     if (o.resume_keep)
         resume_finish(&results.resume, &stage, &results.scalars);
     if (!ranks_rank(run.ranks))

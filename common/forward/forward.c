@@ -123,6 +123,8 @@ void forward_run(const struct forward *run)
     for (unsigned i = 0; i < pass.network->mtp_layers && needs_mtp(run); i++)
         run_mtp(&pass, &head, i);
     observe_layer(run, &head);
+    if (run->reported)
+        run->reported(run->context);
     if (run->verbose)
         times_tell_bound(pass_times(&pass));
     layer_end(&head);

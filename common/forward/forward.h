@@ -85,6 +85,8 @@ struct forward {
     unsigned (*records)(void *context, const char *module, bool expert);
     void (*linear)(void *context, const struct linear_seen *seen);
     void (*routed)(void *context, const char *expert, uint64_t tokens);
+    /* All was reported that will be; the weights are still open. */
+    void (*reported)(void *context);
     /* The hidden states after a layer. */
     void (*states)(void *context, const struct states *states);
     /* Logits for the rows from `first` on, and the token that follows each, -1 after a sample's
