@@ -79,13 +79,12 @@ static bool is_finished(const char *folder)
 /* How often they are kept, as a text that the caller frees. */
 static char *how_often(const struct kept *kept, const struct keeping *keeping)
 {
-    uint64_t times = keeping->every ? (kept->run->last + 1) / keeping->every : 0;
     char all[BYTES_TEXT];
-    return keeping->every ? xprintf("after every %" PRIu64 ". layer, %" PRIu64
-                                    " times, so that %s are written",
-                                    keeping->every, times,
-                                    bytes_text((double)times * (double)kept_bytes(kept), all))
-                          : xstrdup("as often as takes at most a tenth of the time");
+    if (!keeping->every)
+        return xstrdup("as often as takes at most a tenth of the time");
+    uint64_t times = (kept->run->last + 1) / keeping->every;
+    return xprintf("%" PRIu64 " times, %s in all", times,
+                   bytes_text((double)times * (double)kept_bytes(kept), all));
 }
 
 void resume_plan(const char *folder, const struct forward *run, const struct keeping *keeping,
@@ -332,13 +331,30 @@ static void begin_level(struct resume *resume, const struct stage *stage,
     write_file(resume, stage, scalars);
 }
 
+/* Write the chunks that are not at this layer yet, each in place of an older one. */
+static void replace_chunks(struct resume *resume, const struct stage *stage,
+                           const struct states *states, double begin)
+{
+    const size_t chunks = resume->kept.chunks, left = chunks - resume->ahead;
+    for (; resume->ahead < chunks; resume->ahead++) {
+        kept_store(&resume->kept, stage, resume->ahead, &resume->done, states->hidden);
+        kept_drop(&resume->kept, resume->ahead, &resume->before);
+    }
+    resume->ended = now();
+    resume->took = (resume->ended - begin) * (double)chunks / (double)left;
+    char time[TIME_TEXT];
+    if (stage->verbose)
+        warn("kept layer %" PRIu64 ": %zu of %zu chunks in %s", states->layer, left, chunks,
+             time_text(resume->ended - begin, time));
+}
+
 void resume_save(struct resume *resume, const struct stage *stage, const struct states *states,
                  const struct scalars *scalars)
 {
     if (!resume->folder)
         return;
     const double time = now();
-    bool lagged = (int64_t)states->layer == resume->done.layer;
+    const bool lagged = (int64_t)states->layer == resume->done.layer;
     memcpy(resume->weights, states->weights, sizeof resume->weights);
     if (lagged)
         check_weights(resume, &resume->done, states);
@@ -351,13 +367,7 @@ void resume_save(struct resume *resume, const struct stage *stage, const struct 
     const double begin = now();
     if (!lagged)
         begin_level(resume, stage, states, scalars);
-    const size_t left = resume->kept.chunks - resume->ahead;
-    for (; resume->ahead < resume->kept.chunks; resume->ahead++) {
-        kept_store(&resume->kept, stage, resume->ahead, &resume->done, states->hidden);
-        kept_drop(&resume->kept, resume->ahead, &resume->before);
-    }
-    resume->ended = now();
-    resume->took = (resume->ended - begin) * (double)resume->kept.chunks / (double)left;
+    replace_chunks(resume, stage, states, begin);
 }
 
 void resume_finish(struct resume *resume, const struct stage *stage, const struct scalars *scalars)
