@@ -88,7 +88,7 @@ static bool exists(const struct kept *kept, size_t chunk, const struct level *le
 {
     struct stat status;
     char *name = name_of(chunk, level);
-    bool is = level->layer >= 0 && !fstatat(kept->fd, name, &status, 0);
+    bool is = level->layer >= 0 && !fstatat(kept->fd, name, &status, 0) && S_ISREG(status.st_mode);
     free(name);
     return is;
 }

@@ -1,4 +1,5 @@
 # amax-calib --resume: whenever a calibration dies, the same command goes on.
+# shellcheck disable=SC2030,SC2031 # each test is a subshell
 load common
 load craft
 
@@ -80,7 +81,7 @@ gives_again() {
     killed fsync 10 # it is in place
     catches_up 1 0-2 1-1
     killed linkat 13 # two of an index that replaces another, before its second chunk has a name
-    [ "$(ls "$T/kept" | tr '\n' ' ')" = 'calibration.0000.2.ts calibration.0001.1.ts calibration.0002.1.ts calibration.ts ' ]
+    [ "$(echo "$T"/kept/*.*.ts)" = "$T/kept/calibration.0000.2.ts $T/kept/calibration.0001.1.ts $T/kept/calibration.0002.1.ts" ]
     catches_up 2 1-2 2-2
     killed unlinkat 3 # the first that the last one replaces
     [ -e "$T/kept/calibration.0002.0.ts" ]
@@ -375,6 +376,55 @@ other_scale() {
     refused 'not a tensor stream' "${calib[@]}" --resume "$T/kept" "$NANO"
     "${calib[@]}" -q --layers 0-1 --states-out "$kept" "$NANO" >"$T/out.ts"
     refused 'calibration.ts: was not written by --resume' "${calib[@]}" --resume "$T/kept" "$NANO"
+}
+
+@test "a chunk that is missing, was changed, or is of another run is refused" {
+    killed fsync 12 # one chunk after layer 1, two after layer 0
+    cp -r "$T/kept" "$T/good"
+    first=$T/kept/calibration.0000.1.ts second=$T/kept/calibration.0001.0.ts
+    again=("${calib[@]}" -q --resume "$T/kept" "$NANO")
+    rm "$second"
+    refused 'calibration\.0001\.0\.ts: is missing; remove the other calibration\.\*' "${again[@]}"
+    mkfifo "$second"
+    refused 'calibration\.0001\.0\.ts: is missing' "${again[@]}"
+    rm "$second"
+    head -c 5000 "$T/good/${second##*/}" >"$second"
+    refused 'calibration\.0001\.0\.ts: .*(end|cut|short|trunc)' "${again[@]}"
+    cp "$T/good/calibration.0002.0.ts" "$second"
+    refused 'calibration\.0001\.0\.ts: is not what this run keeps; remove the calibration\.\* there' "${again[@]}"
+    cp "$T/good/${second##*/}" "$second"
+    offset=$(grep -abo hidden_states "$first" | tail -n 1 | cut -d: -f1)
+    printf '\x12' | dd of="$first" bs=1 seek=$((offset + 1000)) conv=notrunc status=none
+    refused 'calibration\.0000\.1\.ts: \.end: the stream.s digest is another' "${again[@]}"
+    # With a digest that fits: NaN, and another type. st-grep writes one, where there was none.
+    unpack "$T/good/${first##*/}"
+    printf '\xff\x7f' | dd of="$T/tree/hidden_states" bs=1 seek=200 conv=notrunc status=none
+    unseal
+    pack "$first"
+    refused 'calibration\.0000\.1\.ts: (holds NaN|is not what)' "${again[@]}"
+    st-grep -q . "$first" >"$T/sealed.ts"
+    mv "$T/sealed.ts" "$first"
+    refused 'calibration\.0000\.1\.ts: holds NaN or infinity, which no run keeps' "${again[@]}"
+    sed -i 's/BF16/F16/' "$T/tree/.toc"
+    pack "$first"
+    refused 'calibration\.0000\.1\.ts: is not what this run keeps' "${again[@]}"
+    # Another run's, at the same place.
+    rm -r "$T/kept"
+    random_ids "$T/tokens.safetensors" 3 40 8
+    killed fsync 12
+    cp "$T/kept/calibration.0001.0.ts" "$T/good"
+    cp "$T/good"/* "$T/kept"
+    random_ids "$T/tokens.safetensors" 3 40
+    refused 'calibration\.0001\.0\.ts: is not what this run keeps' "${again[@]}"
+}
+
+@test "what other runs left is removed before the first chunk is written" {
+    mkdir "$T/kept"
+    "${calib[@]}" -q "$NANO" >"$T/whole.ts"
+    echo nonsense | tee "$T/kept/calibration.0001.0.ts" >"$T/kept/calibration.0007.3.ts"
+    killed fsync 2 # before any chunk
+    [ "$(ls -A "$T/kept")" = calibration.ts ]
+    catches_up 0 0-2 0-0
 }
 
 @test "a plan keeps nothing; --states-in does not go with it" {
