@@ -14,14 +14,20 @@
 static const char files[] = "calibration.[0-9]*.[0-9]*.ts",
                   unfinished[] = "calibration.[0-9]*.[0-9]*.ts.*.partial";
 
-/* Rows that are copied at a time. */
-enum { COPIED_ROWS = 2048 };
+/* As many rows are copied at a time: memory that is used again stays in the allocator. */
+enum { COPIED_BYTES = 8 << 20 };
 
 /* ---- chunks ---- */
 
 static uint64_t row_bytes(const struct kept *kept)
 {
     return network_columns(kept->run->network) * sizeof(uint16_t);
+}
+
+static uint64_t rows_at_a_time(const struct kept *kept)
+{
+    uint64_t rows = COPIED_BYTES / row_bytes(kept);
+    return rows ? rows : 1;
 }
 
 static uint64_t first_row(const struct kept *kept, size_t chunk)
@@ -189,11 +195,10 @@ static void read_rows(const struct kept *kept, struct ts_in *in, size_t chunk,
                       struct offloaded hidden)
 {
     struct device *d = kept->run->device;
-    uint64_t end = first_row(kept, chunk + 1);
-    uint16_t *rows =
-        xalloc((size_t)at_most(rows_in(kept, chunk), COPIED_ROWS), (size_t)row_bytes(kept));
-    for (uint64_t at = first_row(kept, chunk); at < end; at += COPIED_ROWS) {
-        uint64_t count = at_most(end - at, COPIED_ROWS);
+    const uint64_t end = first_row(kept, chunk + 1), most = rows_at_a_time(kept);
+    uint16_t *rows = xalloc((size_t)most, (size_t)row_bytes(kept));
+    for (uint64_t at = first_row(kept, chunk); at < end; at += most) {
+        uint64_t count = at_most(end - at, most);
         ts_read(in, rows, (size_t)(count * row_bytes(kept)));
         check_finite(kept, in, rows, count);
         struct mat there = d->fetch(d, hidden, at, count, 0);
@@ -230,12 +235,11 @@ static void write_rows(const struct kept *kept, struct ts_out *out, size_t chunk
                        struct offloaded hidden)
 {
     struct device *d = kept->run->device;
-    uint64_t end = first_row(kept, chunk + 1);
-    uint16_t *rows =
-        xalloc((size_t)at_most(rows_in(kept, chunk), COPIED_ROWS), (size_t)row_bytes(kept));
+    const uint64_t end = first_row(kept, chunk + 1), most = rows_at_a_time(kept);
+    uint16_t *rows = xalloc((size_t)most, (size_t)row_bytes(kept));
     ts_begin(out, "hidden_states");
-    for (uint64_t at = first_row(kept, chunk); at < end; at += COPIED_ROWS) {
-        uint64_t count = at_most(end - at, COPIED_ROWS);
+    for (uint64_t at = first_row(kept, chunk); at < end; at += most) {
+        uint64_t count = at_most(end - at, most);
         struct mat there = d->fetch(d, hidden, at, count, 0);
         d->read(d, rows, there);
         d->store(d, hidden, at, there);
@@ -252,6 +256,7 @@ void kept_store(const struct kept *kept, const struct stage *stage, size_t chunk
     struct toc *toc = plan(kept, chunk);
     struct ts_out *out = ts_create(&file, NULL, toc);
     struct label label;
+    ts_direct(out);
     describe(&label, kept, chunk, level);
     ts_put(out, "fingerprint", label.fingerprint, sizeof label.fingerprint);
     ts_put(out, "options", label.options, sizeof label.options);

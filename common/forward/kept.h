@@ -8,10 +8,12 @@
  *   hidden_states  BF16 [rows, columns]: all tokens of the samples, without padding, and all
  * columns that the forward pass has (network.h, network_columns())
  *
- * They are kept as they are: compressed, they take less by a quarter at most. Of 64 MiB of a
- * trained model's states (v4-mini), zstd -1 leaves 77 to 80 % at 370 MB/s of a processor, lz4 99 to
- * 100 %; with high and low bytes apart zstd -1 leaves 71 to 73 % at 460 MB/s. A disk writes 2 GB/s
- * and more, and with 16 processors the host's memory has better to do. */
+ * They are not compressed. Of a trained model's states (64 MiB of v4-mini's after each of its
+ * layers), zstd -1 leaves 77 %, or 67 % with high and low bytes apart; lz4 97 or 82 %. That takes a
+ * processor two to three seconds a GB, where writing takes it a quarter of a second, and the disk
+ * one. So it would be slower on one processor, and on several it would take them from the forward
+ * pass to save a third.
+ */
 #ifndef KEPT_H
 #define KEPT_H
 

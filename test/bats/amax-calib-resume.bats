@@ -159,6 +159,29 @@ gives_again() {
         $(printf '%q ' "${calib[@]}") -q --layers 0-0 --resume '$T/disk/kept' --resume-keep --no-keep -o '$T/out.ts' '$NANO'"
 }
 
+@test "a large chunk is written without the page cache; also where a filesystem only says that it can" {
+    strace -o /dev/null true 2>/dev/null || skip 'strace is missing, or may not trace'
+    random_ids "$T/tokens.safetensors" 1 4200 # 8.6 MB
+    # kept FOLDER OPTION...: the chunk that a run leaves under strace with these options.
+    kept() {
+        run strace -f -o "$T/calls" -e trace=fcntl,write,linkat "${@:2}" -e inject=linkat:signal=KILL:when=3 \
+            amax-calib -q --tokens "$T/tokens.safetensors" --layers 0-0 --resume "$T/kept" --keep-every 1 -o "$T/out.ts" "$NANO"
+        [ "$status" -eq 137 ]
+        mkdir "$T/$1"
+        mv "$T"/kept/calibration.0000.0.ts "$T/$1"
+        rm -r "$T/kept"
+    }
+    kept direct
+    grep -q ' fcntl([0-9]*, F_SETFL, .*O_DIRECT|.*= 0$' "$T/calls" || skip 'this filesystem does not say that it can'
+    grep -q ' write(.*, 8388608) *= 8388608$' "$T/calls"
+    # Of all writes of its thread.
+    first=$(awk '/ write\(/ { n[$1]++; if (/, 8388608\)/) { print n[$1]; exit } }' "$T/calls")
+    kept refused -e inject=write:error=EINVAL:when="$first"
+    grep -q ' write(.*, 8388608).*EINVAL.*(INJECTED)' "$T/calls"
+    cmp "$T"/{direct,refused}/calibration.0000.0.ts
+    st-sum "$T/direct/calibration.0000.0.ts" # its digest holds
+}
+
 @test "killed while it writes the first: the run starts again" {
     "${calib[@]}" -q "$NANO" >"$T/whole.ts"
     killed linkat 1
