@@ -15,6 +15,7 @@
 #include "base/output.h"
 #include "base/owner.h"
 #include "base/progress.h"
+#include "forward/needed.h"
 #include "forward/states.h"
 
 static const char name[] = "calibration.ts", unfinished[] = "calibration.ts.*.partial";
@@ -82,7 +83,7 @@ static char *how_often(const struct kept *kept, const struct keeping *keeping)
     char all[BYTES_TEXT];
     if (!keeping->every)
         return xstrdup("as often as takes at most a tenth of the time");
-    uint64_t times = (kept->run->last + 1) / keeping->every;
+    uint64_t times = (kept->run->last + needs_mtp(kept->run)) / keeping->every;
     return xprintf("%" PRIu64 " times, %s in all", times,
                    bytes_text((double)times * (double)kept_bytes(kept), all));
 }
@@ -92,8 +93,10 @@ void resume_plan(const char *folder, const struct forward *run, const struct kee
 {
     struct kept kept;
     int fd = folder ? open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
-    bool exists = fd >= 0;
-    if (!folder || keeping->never || (exists && is_finished(folder)))
+    bool exists = fd >= 0, finished = exists && is_finished(folder);
+    if (exists && (keeping->never || finished))
+        close(fd);
+    if (!folder || keeping->never || finished)
         return;
     char *parent = output_folder_of(folder), needed[BYTES_TEXT], available[BYTES_TEXT];
     if (!exists)
@@ -180,9 +183,9 @@ static unsigned read_tensor(struct resume *resume, const struct forward *run, st
         return resume->before.layer = read_layer(in, -1, (int64_t)run->last - 1), BEFORE;
     if (!strcmp(tensor->name, "weights_before"))
         return read_digest(in, resume->before.weights), WEIGHTS_BEFORE;
-    if (!strcmp(ts_toc(in)->shard[tensor->shard], scalars->shard))
-        read_record(in, scalars);
-    return 0;
+    if (strcmp(ts_toc(in)->shard[tensor->shard], scalars->shard) != 0)
+        refuse(in);
+    return read_record(in, scalars), 0;
 }
 
 static void read_file(struct resume *resume, const struct forward *run, struct scalars *scalars)
@@ -348,6 +351,12 @@ static void replace_chunks(struct resume *resume, const struct stage *stage,
              time_text(resume->ended - begin, time));
 }
 
+/* True if anything is computed from the hidden states after a layer. */
+static bool goes_on(const struct forward *run, uint64_t layer)
+{
+    return layer < run->last || needs_mtp(run);
+}
+
 void resume_save(struct resume *resume, const struct stage *stage, const struct states *states,
                  const struct scalars *scalars)
 {
@@ -358,7 +367,7 @@ void resume_save(struct resume *resume, const struct stage *stage, const struct 
     memcpy(resume->weights, states->weights, sizeof resume->weights);
     if (lagged)
         check_weights(resume, &resume->done, states);
-    if (resume->keeping.never)
+    if (resume->keeping.never || !goes_on(resume->kept.run, states->layer))
         return;
     if (!lagged && !resume->keeping.every && resume->took <= 0)
         try_disk(resume, stage, states);

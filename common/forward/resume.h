@@ -85,7 +85,7 @@ void resume_plan(const char *folder, const struct forward *run, const struct kee
  * layers fast, and so a run spends at most a tenth of its time on it. */
 bool resume_is_due(const struct resume *resume, uint64_t layer, double time);
 
-/* After a layer: keep it if it is due; or complete what a killed run was keeping. After the first
+/* After a layer: keep it if it is due, and another follows; or complete what a killed run was keeping. After the first
  * layer, a chunk is written only to see how long that takes, and so that a faulty disk shows. */
 void resume_save(struct resume *resume, const struct stage *stage, const struct states *states,
                  const struct scalars *scalars);

@@ -113,7 +113,7 @@ gives_again() {
 }
 
 @test "killed at each call that changes the disk" {
-    calib=(amax-calib --tokens "$T/tokens.safetensors" --layers 0-1 -j 2)
+    calib=(amax-calib --tokens "$T/tokens.safetensors" --layers 0-2 -j 2) # two are kept
     "${calib[@]}" -q "$NANO" >"$T/whole.ts"
     strace -o /dev/null true 2>/dev/null || skip 'strace is missing, or may not trace'
     for call in fsync linkat rename unlinkat; do
@@ -149,7 +149,7 @@ gives_again() {
     [ "$(id -u)" = 0 ] || unshare=(unshare -rm)
     "${unshare[@]}" mount -t tmpfs -o size=1m none "$T/disk" 2>/dev/null || skip 'cannot mount a tmpfs here'
     "${unshare[@]}" bash -c "mount -t tmpfs -o size=3200k none '$T/disk' &&
-        $(printf '%q ' "${calib[@]}") -q --layers 0-1 --resume '$T/disk/kept' --keep-every 1 -o '$T/out.ts' '$NANO'"
+        $(printf '%q ' "${calib[@]}") -q --layers 0-2 --resume '$T/disk/kept' --keep-every 1 -o '$T/out.ts' '$NANO'"
     for plan in '' -n; do
         run "${unshare[@]}" bash -c "mount -t tmpfs -o size=1200k none '$T/disk' &&
             $(printf '%q ' "${calib[@]}") -q $plan --resume '$T/disk/kept' '$NANO' | cat"
@@ -165,7 +165,7 @@ gives_again() {
     # kept FOLDER OPTION...: the chunk that a run leaves under strace with these options.
     kept() {
         run strace -f -o "$T/calls" -e trace=fcntl,write,linkat "${@:2}" -e inject=linkat:signal=KILL:when=3 \
-            amax-calib -q --tokens "$T/tokens.safetensors" --layers 0-0 --resume "$T/kept" --keep-every 1 -o "$T/out.ts" "$NANO"
+            amax-calib -q --tokens "$T/tokens.safetensors" --layers 0-1 --resume "$T/kept" --keep-every 1 -o "$T/out.ts" "$NANO"
         [ "$status" -eq 137 ]
         mkdir "$T/$1"
         mv "$T"/kept/calibration.0000.0.ts "$T/$1"
@@ -314,11 +314,13 @@ gives_again() {
     goes_on 1 -j 1 --batch 1 --mem 1K
 }
 
-@test "hidden states after the last layer are written once" {
+@test "the last layer is not kept, but its hidden states are written where they are wanted" {
     "${calib[@]}" -q --layers 0-2 --states-out "$T/states.ts" "$NANO" >"$T/whole.ts"
     mv "$T/states.ts" "$T/whole-states.ts"
-    killed linkat 16 --layers 0-2 --states-out "$T/states.ts"
-    goes_on 2 --layers 0-2 --states-out "$T/states.ts"
+    killed linkat 11 --layers 0-2 --states-out "$T/states.ts" # out.ts, after four files, five, and states.ts
+    cmp "$T/whole-states.ts" "$T/states.ts"
+    [ "$(echo "$T"/kept/*.*.ts)" = "$T/kept/calibration.0000.1.ts $T/kept/calibration.0001.1.ts $T/kept/calibration.0002.1.ts" ]
+    goes_on 1 --layers 0-2 --states-out "$T/states.ts"
     cmp "$T/whole-states.ts" "$T/states.ts"
 }
 
