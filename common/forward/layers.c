@@ -4,6 +4,12 @@
 #include "forward/pass.h"
 #include "forward/routing.h"
 
+/* See forward.h. */
+static bool is_repeated(const struct layer_pass *lp)
+{
+    return lp->layer.number < lp->pass->run->repeated;
+}
+
 /* A group, with its hidden states. */
 struct layer_group {
     struct group experts;
@@ -45,7 +51,7 @@ static void run_group(struct layer_pass *lp, uint64_t sample, uint64_t samples)
     struct layer_group g = {.first = pass->rows.start[sample]};
     g.hidden =
         d->fetch(d, pass->rows.hidden, g.first, rows, rows_of(&pass->rows, sample + samples, next));
-    group_begin(&g.experts, &lp->layer, rows, pass->run->all_experts);
+    group_begin(&g.experts, &lp->layer, rows, pass->run->all_experts && !is_repeated(lp));
     g.kept = d->make(d, DTYPE_F32, rows, n->kept);
     for (uint64_t i = 0; i < samples; i += batch)
         run_batch(lp, &g, sample + i, at_most(samples - i, batch));
@@ -65,7 +71,8 @@ void layer_pass_begin(struct layer_pass *lp, struct pass *pass, uint64_t number)
     layer_begin(n, &lp->layer, number);
     feed_layer(&pass->feed, &lp->layer, 0, n->late_pieces);
     experts_begin(&lp->experts, &lp->layer, &pass->feed, pass->memory.resident);
-    observe_begin(pass->run, &lp->layer, &lp->experts);
+    if (!is_repeated(lp))
+        observe_begin(pass->run, &lp->layer, &lp->experts);
 }
 
 void layer_pass_run(struct layer_pass *lp)
@@ -73,7 +80,7 @@ void layer_pass_run(struct layer_pass *lp)
     const struct pass *pass = lp->pass;
     uint64_t samples = pass->rows.samples;
     uint64_t group = pass->memory.resident ? pass->memory.group : samples;
-    for (uint64_t i = 0; i < samples; i += group)
+    for (uint64_t i = is_repeated(lp) ? pass->run->lagging : 0; i < samples; i += group)
         run_group(lp, i, at_most(samples - i, group));
 }
 
@@ -81,8 +88,10 @@ void layer_pass_end(struct layer_pass *lp)
 {
     struct pass *pass = lp->pass;
     pass_digest_end(pass);
-    observe_layer(pass->run, &lp->layer);
-    observe_experts(pass->run, &lp->experts);
+    if (!is_repeated(lp)) {
+        observe_layer(pass->run, &lp->layer);
+        observe_experts(pass->run, &lp->experts);
+    }
     if (pass->run->verbose)
         times_tell(lp->layer.prefix, pass_times(pass), lp->begin);
     experts_end(&lp->experts);
