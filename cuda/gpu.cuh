@@ -55,14 +55,15 @@ void gpu_ordered_end(struct gpu *gpu);
 void *gpu_alloc(struct gpu *gpu, uint64_t count, uint64_t size);
 void gpu_free(struct gpu *gpu, void *memory);
 
-/* The same for bytes uploaded in the upload stream. gpu_wait_uploads() makes the current stream
- * wait for all earlier uploads; call it before the bytes are used. gpu_free_upload() frees memory
+/* The same for bytes uploaded in the upload stream. Call gpu_wait_uploads() before such bytes are
+ * used: it makes the current stream wait for all earlier uploads, and for what the matrices at up
+ * to two addresses (or NULL) get from other GPUs (see uploads.h). gpu_free_upload() frees memory
  * only at the stream's next gpu_wait_uploads(): an upload in flight would otherwise overwrite the
  * memory's next owner. */
 void *gpu_alloc_upload(struct gpu *gpu, uint64_t bytes);
 void gpu_free_upload(struct gpu *gpu, void *memory);
 void gpu_upload(struct gpu *gpu, void *to, const void *data, uint64_t bytes);
-void gpu_wait_uploads(struct gpu *gpu);
+void gpu_wait_uploads(struct gpu *gpu, const void *at, const void *other);
 
 /* Make the current stream wait for an event, and count the time as waiting (see device.h,
  * spent()). */

@@ -184,15 +184,18 @@ struct device {
 
     /* A matrix that stays in the device's memory if `room` holds its bytes and `besides` more. If
      * not, it lies in the host's memory, and operations see some rows at a time: fetch() brings
-     * rows from `first` on as last stored, and store() must return them, changed or not, before
-     * they are fetched again. If the `next` rows after them are fetched next, they are copied while
-     * operations run; 0 if other rows are. Stored rows are copied while operations run, too. In
-     * stream 0. */
+     * rows from `first` on as last stored, and store() must return the same rows, changed or not,
+     * before any of them are fetched again. Stored rows are copied while operations run, and so are
+     * rows that fetch_ahead() says will be fetched, in the order of its calls; they must be stored
+     * by then. It does nothing if it has said so before. A fetch() of other rows than those said
+     * first makes it forget all. In stream 0. */
     struct offloaded (*make_offloaded)(struct device *d, enum dtype dtype, uint64_t rows,
                                        uint64_t cols, uint64_t besides);
     void (*drop_offloaded)(struct device *d, struct offloaded offloaded);
-    struct mat (*fetch)(struct device *d, struct offloaded offloaded, uint64_t first, uint64_t rows,
-                        uint64_t next);
+    struct mat (*fetch)(struct device *d, struct offloaded offloaded, uint64_t first,
+                        uint64_t rows);
+    void (*fetch_ahead)(struct device *d, struct offloaded offloaded, uint64_t first,
+                        uint64_t rows);
     void (*store)(struct device *d, struct offloaded offloaded, uint64_t first, struct mat rows);
 
     /* Weights are uploaded while operations run: acquire_staging() gives memory for `size` bytes of
@@ -391,8 +394,9 @@ struct device {
 
     /* ---- time ---- */
 
-    /* Seconds so far that uploads of weights took, and that operations waited for them or for rows
-     * of an offloaded matrix; 0 where a device uploads nothing. Waits as read() does. */
+    /* Seconds so far that complete uploads of weights took, and that operations waited for uploads
+     * or for rows of an offloaded matrix; 0 where a device uploads nothing. Waits as read() does.
+     */
     void (*spent)(struct device *d, double *upload, double *wait);
 
     /* Seconds so far in matrix products, on average over its threads; NULL for a device that does

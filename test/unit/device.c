@@ -514,7 +514,7 @@ static void operations_see_the_largest_magnitude(void **state)
 
 /* ---- far matrices ---- */
 
-enum { FAR_ROWS = 203, FAR_COLS = 2048, FAR_TURNS = 5 };
+enum { FAR_ROWS = 203, FAR_COLS = 2048, FAR_TURNS = 5, FAR_BATCH = FAR_ROWS / 7 };
 
 /* Takes a device longer than rows take to come or go. */
 static void keep_busy(struct mat a, struct mat b)
@@ -535,7 +535,7 @@ static void write_far(const struct offloaded *offloaded, uint64_t first, uint64_
     uint16_t *code = xalloc(count, sizeof *code);
     for (size_t i = 0; i < count; i++)
         code[i] = offloaded_value((size_t)first * FAR_COLS + i);
-    struct mat m = d->fetch(d, *offloaded, first, rows, 0);
+    struct mat m = d->fetch(d, *offloaded, first, rows);
     d->write(d, m, code);
     d->store(d, *offloaded, first, m);
     free(code);
@@ -546,7 +546,7 @@ static void expect_far(const struct offloaded *offloaded, uint64_t first, uint64
 {
     size_t count = (size_t)(rows * FAR_COLS);
     uint16_t *code = xalloc(count, sizeof *code);
-    struct mat m = d->fetch(d, *offloaded, first, rows, 0);
+    struct mat m = d->fetch(d, *offloaded, first, rows);
     d->read(d, code, m);
     d->store(d, *offloaded, first, m);
     for (size_t i = 0; i < count; i++) {
@@ -558,20 +558,58 @@ static void expect_far(const struct offloaded *offloaded, uint64_t first, uint64
     free(code);
 }
 
-/* One is added to all rows, `most` at a time; of every three times, two tell truly what comes next,
- * and one of these two that nothing will. */
+/* What comes after some rows is told: the next rows; nothing; others; or the next ones twice, and
+ * those after them. */
+static void tell_far(const struct offloaded *offloaded, uint64_t end, uint64_t most, uint64_t turn)
+{
+    uint64_t left = FAR_ROWS - end, next = at_most(left, most);
+    if (turn % 4 == 1)
+        return;
+    if (turn % 4 == 2)
+        next = at_most(left, most / 2 + 1);
+    d->fetch_ahead(d, *offloaded, end, next);
+    if (turn % 4 == 3) {
+        d->fetch_ahead(d, *offloaded, end, next);
+        d->fetch_ahead(d, *offloaded, end + next, at_most(left - next, most));
+    }
+}
+
+/* One is added to all rows, `most` at a time. */
 static void add_to_far(const struct offloaded *offloaded, uint64_t most, struct mat ones,
                        const struct mat *busy)
 {
     for (uint64_t first = 0, turn = 0, rows; first < FAR_ROWS; first += rows, turn++) {
         rows = at_most(FAR_ROWS - first, most);
-        uint64_t left = FAR_ROWS - first - rows, next = at_most(left, most);
-        uint64_t told = turn % 3 == 0 ? next : turn % 3 == 1 ? 0 : at_most(left, most / 2 + 1);
-        struct mat m = d->fetch(d, *offloaded, first, rows, told);
+        struct mat m = d->fetch(d, *offloaded, first, rows);
+        tell_far(offloaded, first + rows, most, turn);
         keep_busy(busy[0], busy[1]);
         d->add(d, m, mat_rows(ones, 0, rows));
         d->store(d, *offloaded, first, m);
     }
+}
+
+/* Two are added as the layers do it: of batches of `most` rows, `group` are out at a time, the next
+ * `group` are told, and after the last one the first. */
+static void add_to_groups(const struct offloaded *offloaded, uint64_t most, uint64_t group,
+                          struct mat ones, const struct mat *busy)
+{
+    uint64_t batches = FAR_ROWS / most;
+    struct mat *m = xalloc((size_t)group, sizeof *m);
+    for (uint64_t first = 0; first < batches; first += group) {
+        uint64_t out = at_most(batches - first, group);
+        for (uint64_t i = 0; i < out; i++) {
+            m[i] = d->fetch(d, *offloaded, (first + i) * most, most);
+            for (uint64_t k = 1; k <= group && (first + i + k) % batches != first; k++)
+                d->fetch_ahead(d, *offloaded, (first + i + k) % batches * most, most);
+            d->add(d, m[i], mat_rows(ones, 0, most));
+        }
+        keep_busy(busy[0], busy[1]);
+        for (uint64_t i = 0; i < out; i++) {
+            d->add(d, m[i], mat_rows(ones, 0, most));
+            d->store(d, *offloaded, (first + i) * most, m[i]);
+        }
+    }
+    free(m);
 }
 
 /* Rows of a far matrix are what was stored last, wherever it lies, in windows of any size. */
@@ -596,9 +634,13 @@ static void offloaded_rows_come_and_go(void **state)
         static const uint64_t most[FAR_TURNS] = {1, 7, 64, 100, FAR_ROWS};
         for (int turn = 0; turn < FAR_TURNS; turn++)
             add_to_far(&offloaded, most[turn], ones, busy);
-        expect_far(&offloaded, 0, FAR_ROWS, FAR_TURNS);
-        expect_far(&offloaded, 17, 31, FAR_TURNS);
-        d->store(d, offloaded, 0, d->fetch(d, offloaded, 0, 5, 50)); /* nobody takes those 50 */
+        for (int turn = 0; turn < FAR_TURNS; turn++)
+            add_to_groups(&offloaded, FAR_BATCH, 1 + turn % 3, ones, busy);
+        expect_far(&offloaded, 0, FAR_ROWS, FAR_TURNS + 2 * FAR_TURNS);
+        expect_far(&offloaded, 17, 31, FAR_TURNS + 2 * FAR_TURNS);
+        struct mat rows = d->fetch(d, offloaded, 0, 5);
+        d->fetch_ahead(d, offloaded, 5, 50); /* nobody takes these */
+        d->store(d, offloaded, 0, rows);
         d->drop_offloaded(d, offloaded);
     }
     d->room = room;
