@@ -84,7 +84,7 @@ void gpu_inputs(struct device *d);    /* inputs.cu */
 /* attend() of device.h for what sm_90a's own instructions compute; false, and nothing done, for
  * other GPUs or widths. attention_hopper.cu. */
 bool gpu_attend_hopper(struct gpu *gpu, struct mat o, struct mat q, const struct keys *keys,
-                       struct mat sink, float scale);
+                       struct mat sink, float scale, const struct attended *then);
 
 /* The same for files that have state: streams.cu, products.cu, uploads.cu, offload.cu. Streams
  * begin first and end last, with stream 0 selected. */
@@ -290,6 +290,12 @@ static __device__ inline void keep_most(uint32_t *to, uint32_t magnitude)
     magnitude = warp_max(magnitude);
     if (threadIdx.x % WARP == 0 && magnitude > *to)
         atomicMax(to, magnitude);
+}
+
+/* Where an operation's `seen` is kept; NULL: nowhere. */
+static inline uint32_t *magnitude_of(const struct mat &seen)
+{
+    return seen.rows ? (uint32_t *)seen.at : NULL;
 }
 
 /* Per half word, the largest magnitude; and the F32 bits of the larger half. */

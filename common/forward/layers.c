@@ -6,6 +6,12 @@
 #include "forward/pass.h"
 #include "forward/routing.h"
 
+/* See forward.h. */
+static bool is_repeated(const struct layer_pass *lp)
+{
+    return lp->layer.number < lp->pass->run->repeated;
+}
+
 /* A group, with its hidden states. */
 struct layer_group {
     struct group experts;
@@ -96,7 +102,7 @@ static void run_group(struct layer_pass *lp, uint64_t sample, uint64_t samples)
                             .first = pass->rows.start[sample],
                             .rows = rows_of(&pass->rows, sample, samples)};
     g.hidden = xalloc((size_t)(samples / pass->run->batch + 1), sizeof *g.hidden);
-    group_begin(&g.experts, &lp->layer, g.rows, pass->run->all_experts);
+    group_begin(&g.experts, &lp->layer, g.rows, pass->run->all_experts && !is_repeated(lp));
     g.kept = d->make(d, DTYPE_F32, g.rows, pass->network->kept);
     for (struct batch b = {0}; next_batch(lp, &g, &b); b.number++)
         run_batch(lp, &g, &b);
@@ -116,7 +122,8 @@ void layer_pass_begin(struct layer_pass *lp, struct pass *pass, uint64_t number)
     layer_begin(n, &lp->layer, number);
     feed_layer(&pass->feed, &lp->layer, 0, n->late_pieces);
     experts_begin(&lp->experts, &lp->layer, &pass->feed, pass->memory.resident);
-    observe_begin(pass->run, &lp->layer, &lp->experts);
+    if (!is_repeated(lp))
+        observe_begin(pass->run, &lp->layer, &lp->experts);
 }
 
 void layer_pass_run(struct layer_pass *lp)
@@ -124,7 +131,7 @@ void layer_pass_run(struct layer_pass *lp)
     const struct pass *pass = lp->pass;
     uint64_t samples = pass->rows.samples;
     uint64_t group = pass->memory.resident ? pass->memory.group : samples;
-    for (uint64_t i = 0; i < samples; i += group)
+    for (uint64_t i = is_repeated(lp) ? pass->run->lagging : 0; i < samples; i += group)
         run_group(lp, i, at_most(samples - i, group));
 }
 
@@ -132,8 +139,10 @@ void layer_pass_end(struct layer_pass *lp)
 {
     struct pass *pass = lp->pass;
     pass_digest_end(pass);
-    observe_layer(pass->run, &lp->layer);
-    observe_experts(pass->run, &lp->experts);
+    if (!is_repeated(lp)) {
+        observe_layer(pass->run, &lp->layer);
+        observe_experts(pass->run, &lp->experts);
+    }
     if (pass->run->verbose)
         times_tell(lp->layer.prefix, pass_times(pass), lp->begin);
     experts_end(&lp->experts);

@@ -18,6 +18,7 @@
 #include "tensor/e2m1.h"
 #include "tensor/e4m3.h"
 #include "tensor/headroom.h"
+#include "tensor/split.h"
 
 static struct device *d;
 
@@ -204,6 +205,32 @@ static void bias_chooses_but_does_not_weigh(void **state)
     assert_int_equal(chosen[1], 0);
     assert_true(fabsf(got[0] - 0.3F) < 1e-6F && fabsf(got[1] - 1.2F) < 1e-6F);
     const struct mat mats[] = {s, b, experts, weight};
+    for (size_t i = 0; i < sizeof mats / sizeof *mats; i++)
+        d->drop(d, mats[i]);
+}
+
+static void tokens_are_sorted_by_expert(void **state)
+{
+    (void)state;
+    need_device(d);
+    enum { TOKENS = 4, USED = 2, ALL = TOKENS * USED, EXPERTS = 4 };
+    static const int32_t chosen[ALL] = {2, 0, 2, 1, 0, 2, 1, 0};
+    static const float weight[ALL] = {0, 1, 2, 3, 4, 5, 6, 7};
+    static const int32_t want[ALL] = {0, 2, 3, 1, 3, 0, 1, 2};
+    static const float want_weight[ALL] = {1, 4, 7, 3, 6, 0, 2, 5};
+    struct mat experts = d->make(d, DTYPE_I32, TOKENS, USED), w = f32(TOKENS, USED, weight);
+    struct mat token = d->make(d, DTYPE_I32, ALL, 1), sorted = d->make(d, DTYPE_F32, ALL, 1);
+    uint64_t number[EXPERTS];
+    int32_t got[ALL];
+    float got_weight[ALL];
+    d->write(d, experts, chosen);
+    d->sort_by_expert(d, token, sorted, experts, w, number, EXPERTS);
+    d->read(d, got, token);
+    d->read(d, got_weight, sorted);
+    assert_memory_equal(got, want, sizeof want);
+    assert_memory_equal(got_weight, want_weight, sizeof want_weight);
+    assert_true(number[0] == 3 && number[1] == 2 && number[2] == 3 && number[3] == 0);
+    const struct mat mats[] = {experts, w, token, sorted};
     for (size_t i = 0; i < sizeof mats / sizeof *mats; i++)
         d->drop(d, mats[i]);
 }
@@ -415,6 +442,76 @@ static void the_largest_magnitude_keeps_nan(void **state)
     d->drop(d, b);
 }
 
+enum { SEEN_ROWS = 3, SEEN_COLS = 776 };
+
+/* An operation that sees x, or the rows `index` of it; y and sum have room for what it makes. */
+struct seeing {
+    struct mat x, y, sum, index, seen;
+};
+
+static void see_by(struct device *d, unsigned operation, const struct seeing *s)
+{
+    const struct mat none = {0}, all = mat_cols(s->y, 0, SEEN_COLS);
+    switch (operation) {
+    case 0:
+        d->gather(d, mat_rows(all, 0, s->index.rows), s->x, s->index, s->seen);
+        break;
+    case 1:
+        d->scatter_add(d, s->sum, s->x, mat_rows(s->index, 0, SEEN_ROWS), none, s->seen);
+        break;
+    case 2:
+        d->copy(d, all, s->x);
+        d->unit(d, all, SEEN_COLS / 8, 1e-6F, s->seen);
+        break;
+    default: {
+        enum activation how = (enum activation)(operation - 3);
+        d->quantize(d, activation_splits(how) ? s->y : all, s->x, how, 1, s->seen);
+    }
+    }
+}
+
+static float seen_by(struct device *d, unsigned operation, const float *x, float before)
+{
+    const int32_t number[] = {2, 0, 1};
+    struct seeing s = {.x = bf16(SEEN_ROWS, SEEN_COLS, x),
+                       .y = d->make(d, DTYPE_BF16, SEEN_ROWS, SPLIT * SEEN_COLS),
+                       .sum = d->make(d, DTYPE_F32, SEEN_ROWS, SEEN_COLS),
+                       .index = d->make(d, DTYPE_I32, SEEN_ROWS, 1),
+                       .seen = f32(1, 1, &before)};
+    float got;
+    d->write(d, s.index, number);
+    see_by(d, operation, &s);
+    d->read(d, &got, s.seen);
+    d->drop(d, s.x);
+    d->drop(d, s.y);
+    d->drop(d, s.sum);
+    d->drop(d, s.index);
+    d->drop(d, s.seen);
+    return got;
+}
+
+/* Wherever the largest is, whatever was seen before; infinity is larger, NaN the largest. */
+static void operations_see_the_largest_magnitude(void **state)
+{
+    (void)state;
+    need_device(d);
+    static const unsigned at[] = {0, 7, 255, 256, SEEN_COLS - 1, SEEN_ROWS * SEEN_COLS - 1};
+    static const float most[] = {-3, 5, -INFINITY, NAN};
+    for (unsigned operation = 0; operation < 3 + ACTIVATION_NVFP4 + 1; operation++)
+        for (size_t i = 0; i < sizeof at / sizeof *at; i++)
+            for (size_t j = 0; j < sizeof most / sizeof *most; j++) {
+                float x[SEEN_ROWS * SEEN_COLS], want = most[j];
+                for (size_t k = 0; k < sizeof x / sizeof *x; k++)
+                    x[k] = k % 2 ? -0.5F : 0.25F;
+                x[at[i]] = want;
+                float got = seen_by(d, operation, x, 4);
+                if (isnan(want))
+                    assert_true(isnan(got));
+                else
+                    assert_true(got == fmaxf(4, fabsf(want)));
+            }
+}
+
 /* ---- far matrices ---- */
 
 enum { FAR_ROWS = 203, FAR_COLS = 2048, FAR_TURNS = 5, FAR_BATCH = FAR_ROWS / 7 };
@@ -560,10 +657,12 @@ int main(void)
         cmocka_unit_test(copies_mix_the_right_way_round),
         cmocka_unit_test(swiglu_cuts_gate_above_and_up_at_both_ends),
         cmocka_unit_test(bias_chooses_but_does_not_weigh),
+        cmocka_unit_test(tokens_are_sorted_by_expert),
         cmocka_unit_test(activations_are_those_of_the_codecs),
         cmocka_unit_test(hadamard_is_its_own_inverse),
         cmocka_unit_test(rows_do_not_depend_on_each_other),
         cmocka_unit_test(the_largest_magnitude_keeps_nan),
+        cmocka_unit_test(operations_see_the_largest_magnitude),
         cmocka_unit_test(moments_are_sums_of_products),
         cmocka_unit_test(blocks_are_counted_by_their_largest_magnitudes),
         cmocka_unit_test(offloaded_rows_come_and_go),
