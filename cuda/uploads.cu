@@ -2,6 +2,7 @@
  * is copied to the GPU in the upload stream, concurrently with operations. */
 #include "gpu.cuh"
 
+#include <math.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,6 +16,7 @@ enum { PIECES = 32, PAGE = 4096, PIECE_ROOM = DEVICE_PIECE + 2 * PAGE, SMALL = 3
 struct piece {
     char *memory;
     bool staging, used; /* acquired by a reader now; ever */
+    bool counted;       /* last copied in the upload stream */
     cudaEvent_t uploaded;
 };
 
@@ -24,7 +26,16 @@ struct timed_wait {
     bool concurrent; /* with other streams */
 };
 
-/* Memory that a stream's next gpu_wait_uploads() frees. */
+/* When a matrix has its bytes, whether they were submitted or come from other GPUs; found by its
+ * address. */
+struct arrival {
+    struct arrival *next;
+    const void *at;
+    cudaEvent_t event;
+};
+enum { ARRIVAL_LISTS = 4096, ALLOCATED_STEP = 512 }; /* bytes between addresses of two matrices */
+
+/* Memory that a stream's next wait for all uploads frees. */
 struct deferred {
     void **memory;
     size_t count;
@@ -41,6 +52,7 @@ struct uploads {
     cudaEvent_t busy;   /* start of the current run of uploads, */
     struct piece *last; /* and its last piece; NULL: none in flight */
     double upload;      /* seconds of earlier runs */
+    struct arrival *arrival[ARRIVAL_LISTS];
     /* Used only by the thread that calls operations: */
     cudaEvent_t uploaded;
     struct timed_wait *timed;
@@ -55,6 +67,17 @@ static double seconds(cudaEvent_t from, cudaEvent_t end)
     float milliseconds;
     gpu_check(cudaEventElapsedTime(&milliseconds, from, end), "event");
     return (double)milliseconds / 1000;
+}
+
+static bool complete(cudaEvent_t event)
+{
+    cudaError_t status = cudaEventQuery(event);
+    if (status == cudaErrorNotReady) {
+        (void)cudaGetLastError(); /* not an error */
+        return false;
+    }
+    gpu_check(status, "upload");
+    return true;
 }
 
 /* ---- pieces ---- */
@@ -89,27 +112,58 @@ static void busy_end(struct uploads *a)
  * uploads records one event at its start, since each event delays the copies after it. */
 static void busy_begin(struct uploads *a, struct piece *piece, bool here)
 {
-    cudaError_t status = a->last ? cudaEventQuery(a->last->uploaded) : cudaSuccess;
-    if (status == cudaErrorNotReady)
-        (void)cudaGetLastError(); /* not an error */
-    else
-        gpu_check(status, "upload");
-    if (status == cudaSuccess || piece == a->last)
+    if (a->last && (complete(a->last->uploaded) || piece == a->last))
         busy_end(a);
     if (here && !a->last)
         gpu_check(cudaEventRecord(a->busy, a->stream), "upload");
     if (here)
         a->last = piece;
+    piece->counted = here;
 }
 
-static void piece_submit(struct uploads *a, struct piece *piece, cudaStream_t stream, void *to,
-                         const void *from, size_t size)
+/* With the mutex held: seconds of the current run of uploads up to the last complete one. */
+static double run_so_far(struct uploads *a)
+{
+    double most = 0;
+    bool begun = a->last && complete(a->busy);
+    for (const struct piece *p = a->piece; begun && p < a->piece + PIECES; p++)
+        if (p->counted && complete(p->uploaded))
+            most = fmax(most, seconds(a->busy, p->uploaded)); /* of earlier runs: negative */
+    return most;
+}
+
+/* With the mutex held: the link to a matrix's arrival, which may be NULL. */
+static struct arrival **arrival_of(struct uploads *a, const void *at)
+{
+    struct arrival **link = &a->arrival[(uintptr_t)at / ALLOCATED_STEP % ARRIVAL_LISTS];
+    while (*link && (*link)->at != at)
+        link = &(*link)->next;
+    return link;
+}
+
+/* With the mutex held. */
+static void set_arrival(struct uploads *a, const void *at, cudaEvent_t event)
+{
+    struct arrival **link = arrival_of(a, at);
+    if (!*link) {
+        *link = (struct arrival *)xalloc(1, sizeof **link);
+        (*link)->at = at;
+    }
+    (*link)->event = event;
+}
+
+/* Copy a piece to `to`; it is of the matrix at `matrix`, or of none. Its event may be recorded
+ * again before an operation waits for it, but only after this copy is complete. */
+static void piece_submit(struct uploads *a, struct piece *piece, cudaStream_t stream,
+                         const void *matrix, void *to, const void *from, size_t size)
 {
     /* Copy and event must not be separated. */
     pthread_mutex_lock(&a->mutex);
     busy_begin(a, piece, stream == a->stream);
     gpu_check(cudaMemcpyAsync(to, from, size, cudaMemcpyDefault, stream), "upload");
     gpu_check(cudaEventRecord(piece->uploaded, stream), "upload");
+    if (matrix)
+        set_arrival(a, matrix, piece->uploaded);
     piece->staging = false;
     pthread_cond_broadcast(&a->submitted);
     pthread_mutex_unlock(&a->mutex);
@@ -130,7 +184,7 @@ static void submit_staging(struct device *d, struct mat m, uint64_t at, size_t s
 {
     struct uploads *a = gpu_of(d)->uploads;
     struct piece *piece = &a->piece[((char *)staging - a->memory) / PIECE_ROOM];
-    piece_submit(a, piece, a->stream, (char *)m.at + at, staging, size);
+    piece_submit(a, piece, a->stream, m.at, (char *)m.at + at, staging, size);
 }
 
 static void *open_file(struct device *d, int fd)
@@ -158,7 +212,8 @@ static bool read_file(struct device *d, struct mat m, uint64_t at, size_t size, 
     uint64_t own = (uint64_t)(piece - a->piece) * PIECE_ROOM;
     int64_t got = cufile_read(file, offset - phase, pages, a->direct, own);
     bool all = got >= (int64_t)(phase + size);
-    piece_submit(a, piece, a->stream, (char *)m.at + at, a->direct + own + phase, all ? size : 0);
+    piece_submit(a, piece, a->stream, m.at, (char *)m.at + at, a->direct + own + phase,
+                 all ? size : 0);
     return all;
 }
 
@@ -174,7 +229,7 @@ static void upload_pieces(struct gpu *gpu, cudaStream_t stream, void *to, const 
         size_t size = bytes - at < DEVICE_PIECE ? (size_t)(bytes - at) : (size_t)DEVICE_PIECE;
         struct piece *piece = piece_acquire(a);
         memcpy(piece->memory, (const char *)data + at, size);
-        piece_submit(a, piece, stream, (char *)to + at, piece->memory, size);
+        piece_submit(a, piece, stream, NULL, (char *)to + at, piece->memory, size);
     }
 }
 
@@ -199,11 +254,42 @@ void gpu_upload(struct gpu *gpu, void *to, const void *data, uint64_t bytes)
     upload_pieces(gpu, gpu->uploads->stream, to, data, bytes);
 }
 
+/* ---- waiting ---- */
+
+void gpu_arrives(struct device *device, const void *at, cudaEvent_t event)
+{
+    struct uploads *a = gpu_of(device)->uploads;
+    pthread_mutex_lock(&a->mutex);
+    set_arrival(a, at, event);
+    pthread_mutex_unlock(&a->mutex);
+}
+
+/* The current stream waits until a matrix has its bytes; with `last`, nothing else will. False if
+ * that is not known of it alone. */
+static bool wait_arrival(struct gpu *gpu, const void *at, bool last)
+{
+    struct uploads *a = gpu->uploads;
+    pthread_mutex_lock(&a->mutex);
+    struct arrival **link = arrival_of(a, at), *arrival = *link;
+    if (arrival)
+        gpu_check(cudaStreamWaitEvent(gpu->stream, arrival->event, 0), "wait");
+    if (arrival && last) {
+        *link = arrival->next;
+        free(arrival);
+    }
+    pthread_mutex_unlock(&a->mutex);
+    return arrival != NULL;
+}
+
 void gpu_free_upload(struct gpu *gpu, void *memory)
 {
     struct deferred *deferred = &gpu->uploads->deferred[gpu->stream_number];
     if (!memory)
         return;
+    if (wait_arrival(gpu, memory, true)) {
+        gpu_free(gpu, memory);
+        return;
+    }
     deferred->memory =
         (void **)xgrow(deferred->memory, deferred->count + 1, sizeof *deferred->memory);
     deferred->memory[deferred->count++] = memory;
@@ -215,7 +301,8 @@ static void free_deferred(struct gpu *gpu, struct deferred *deferred)
         gpu_free(gpu, deferred->memory[--deferred->count]);
 }
 
-void gpu_wait(struct gpu *gpu, cudaEvent_t event)
+/* The current stream's waits between these are timed. */
+static void timed_begin(struct gpu *gpu)
 {
     struct uploads *a = gpu->uploads;
     if (a->timed_used == a->timed_count) {
@@ -223,19 +310,42 @@ void gpu_wait(struct gpu *gpu, cudaEvent_t event)
         gpu_event(&a->timed[a->timed_used].begin, cudaEventDefault);
         gpu_event(&a->timed[a->timed_used].end, cudaEventDefault);
     }
-    struct timed_wait *timed = &a->timed[a->timed_used++];
+    struct timed_wait *timed = &a->timed[a->timed_used];
     timed->concurrent = gpu->stream_number != 0;
     gpu_check(cudaEventRecord(timed->begin, gpu->stream), "wait");
-    gpu_check(cudaStreamWaitEvent(gpu->stream, event, 0), "wait");
-    gpu_check(cudaEventRecord(timed->end, gpu->stream), "wait");
 }
 
-void gpu_wait_uploads(struct gpu *gpu)
+static void timed_end(struct gpu *gpu)
+{
+    struct uploads *a = gpu->uploads;
+    gpu_check(cudaEventRecord(a->timed[a->timed_used++].end, gpu->stream), "wait");
+}
+
+void gpu_wait(struct gpu *gpu, cudaEvent_t event)
+{
+    timed_begin(gpu);
+    gpu_check(cudaStreamWaitEvent(gpu->stream, event, 0), "wait");
+    timed_end(gpu);
+}
+
+/* All uploads so far, and what they may not overwrite. */
+static void wait_all(struct gpu *gpu)
 {
     struct uploads *a = gpu->uploads;
     gpu_check(cudaEventRecord(a->uploaded, a->stream), "upload");
-    gpu_wait(gpu, a->uploaded);
+    gpu_check(cudaStreamWaitEvent(gpu->stream, a->uploaded, 0), "wait");
     free_deferred(gpu, &a->deferred[gpu->stream_number]);
+}
+
+void gpu_wait_uploads(struct gpu *gpu, const void *at, const void *other)
+{
+    timed_begin(gpu);
+    bool known = wait_arrival(gpu, at, false);
+    if (other && !wait_arrival(gpu, other, false))
+        known = false;
+    if (!known)
+        wait_all(gpu);
+    timed_end(gpu);
 }
 
 /* A wait that is concurrent with other streams counts as one stream's share. */
@@ -249,8 +359,7 @@ static void spent(struct device *d, double *upload, double *wait)
                    (a->timed[i].concurrent ? DEVICE_STREAMS : 1);
     a->timed_used = 0;
     pthread_mutex_lock(&a->mutex);
-    busy_end(a);
-    *upload = a->upload;
+    *upload = a->upload + run_so_far(a);
     pthread_mutex_unlock(&a->mutex);
     *wait = a->wait;
 }
@@ -279,13 +388,10 @@ static void use_cufile(struct device *d, struct uploads *a)
 
 void gpu_uploads(struct device *d)
 {
-    int least, most;
     struct uploads *a = (struct uploads *)xalloc(1, sizeof *a);
     pthread_mutex_init(&a->mutex, NULL);
     pthread_cond_init(&a->submitted, NULL);
-    /* With the highest priority: NCCL's transfers run kernels in this stream, too. */
-    gpu_check(cudaDeviceGetStreamPriorityRange(&least, &most), "stream");
-    gpu_check(cudaStreamCreateWithPriority(&a->stream, cudaStreamNonBlocking, most), "stream");
+    gpu_check(cudaStreamCreateWithFlags(&a->stream, cudaStreamNonBlocking), "stream");
     gpu_check(cudaHostAlloc((void **)&a->memory, (size_t)PIECES * PIECE_ROOM, cudaHostAllocDefault),
               "page-locked memory");
     gpu_event(&a->uploaded, cudaEventDisableTiming);

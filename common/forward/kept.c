@@ -201,7 +201,7 @@ static void read_rows(const struct kept *kept, struct ts_in *in, size_t chunk,
         uint64_t count = at_most(end - at, most);
         ts_read(in, rows, (size_t)(count * row_bytes(kept)));
         check_finite(kept, in, rows, count);
-        struct mat there = d->fetch(d, hidden, at, count, 0);
+        struct mat there = d->fetch(d, hidden, at, count);
         d->write(d, there, rows);
         d->store(d, hidden, at, there);
     }
@@ -240,7 +240,7 @@ static void write_rows(const struct kept *kept, struct ts_out *out, size_t chunk
     ts_begin(out, "hidden_states");
     for (uint64_t at = first_row(kept, chunk); at < end; at += most) {
         uint64_t count = at_most(end - at, most);
-        struct mat there = d->fetch(d, hidden, at, count, 0);
+        struct mat there = d->fetch(d, hidden, at, count);
         d->read(d, rows, there);
         d->store(d, hidden, at, there);
         ts_write(out, rows, (size_t)(count * row_bytes(kept)));

@@ -83,7 +83,7 @@ static void read_columns(const struct forward *run, struct ts_in *in, const stru
     uint16_t *whole = xalloc((size_t)(tokens->length * wide), sizeof *whole);
     for (uint64_t i = 0; i < tokens->samples; i++) {
         uint64_t first = tokens->start[i], length = length_of(tokens, i);
-        struct mat rows = d->fetch(d, states->hidden, first, length, 0);
+        struct mat rows = d->fetch(d, states->hidden, first, length);
         ts_read(in, part, (size_t)(tokens->length * c->count) * sizeof *part);
         d->read(d, whole, rows);
         copy_columns(whole, wide, part, c, length, false);
@@ -197,7 +197,7 @@ static void write_columns(const struct forward *run, struct ts_out *out, struct 
     ts_begin(out, c->name);
     for (uint64_t i = 0; i < tokens->samples; i++) {
         uint64_t first = tokens->start[i], length = length_of(tokens, i);
-        struct mat rows = d->fetch(d, hidden, first, length, 0);
+        struct mat rows = d->fetch(d, hidden, first, length);
         d->read(d, whole, rows);
         d->store(d, hidden, first, rows);
         copy_columns(whole, wide, part, c, length, true);

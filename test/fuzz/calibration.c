@@ -18,11 +18,9 @@ static const char digits[DIGEST_TEXT] =
 
 /* ---- a device that only holds the hidden states ---- */
 
-static struct mat fetch(struct device *d, struct offloaded offloaded, uint64_t first, uint64_t rows,
-                        uint64_t next)
+static struct mat fetch(struct device *d, struct offloaded offloaded, uint64_t first, uint64_t rows)
 {
     (void)d;
-    (void)next;
     fuzz_must(first <= ROWS && rows <= ROWS - first, "rows that are not there");
     return (struct mat){(uint16_t *)offloaded.all.at + first * COLUMNS, rows, COLUMNS, COLUMNS,
                         DTYPE_BF16};
