@@ -71,9 +71,6 @@ static bool load(char **why)
     /* Multicast over NVLink reduces; to gather bytes it brings nothing, and it takes more of the
      * switches than plain copies do. Before any call, since NCCL reads its environment once. */
     setenv("NCCL_NVLS_ENABLE", "0", false);
-    /* NCCL takes the pieces, each on its own, for small, and would send a flag with every eight
-     * bytes ("LL"), at half of the speed. */
-    setenv("NCCL_PROTO", "Simple", false);
     return library_load("libnccl.so.2", functions, why);
 }
 

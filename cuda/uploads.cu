@@ -397,9 +397,7 @@ void gpu_uploads(struct device *d)
     gpu_event(&a->uploaded, cudaEventDisableTiming);
     for (unsigned i = 0; i < PIECES; i++) {
         a->piece[i].memory = a->memory + (size_t)i * PIECE_ROOM;
-        /* Readers sleep while they wait: spinning, those of several ranks take the processors from
-         * the threads that start operations. */
-        gpu_event(&a->piece[i].uploaded, cudaEventBlockingSync);
+        gpu_event(&a->piece[i].uploaded, cudaEventDefault);
     }
     gpu_event(&a->busy, cudaEventDefault);
     gpu_of(d)->uploads = a;
