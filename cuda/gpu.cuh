@@ -25,8 +25,6 @@ extern "C" {
 struct gpu {
     struct device device; /* first: a struct device * is a struct gpu *, too */
     int number;
-    int processors; /* multiprocessors for operations: all that are not reserved, see uploads.h */
-    bool shares;    /* some are */
     unsigned stream_number; /* the current one, see device.h, stream() */
     cudaStream_t stream;    /* its CUDA stream */
     struct streams *streams;
