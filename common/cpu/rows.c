@@ -5,10 +5,13 @@
 
 #include "base/die.h"
 #include "cpu/cpu.h"
+#include "cpu/exp.h"
 #include "tensor/activation.h"
 
 /* Rows first … last - 1 of an operation. */
 typedef void piece(const void *args, uint64_t first, uint64_t last);
+#define PIECE(name)                                                                                \
+    VECTORS(void, name, (const void *args, uint64_t first, uint64_t last), (args, first, last))
 
 struct piecewise {
     piece *run;
@@ -32,27 +35,41 @@ static void each_row(struct device *d, uint64_t rows, uint64_t elements, piece *
 
 /* Sums over a row are taken in double and rounded once to F32: this is closest to every order of
  * F32 sums. In LANES partial sums, which compilers vectorize without changing the order. */
-enum { LANES = 8 };
+enum { LANES = 32 };
 
 /* Columns at a time, where several loops over them are faster than one. */
 enum { COLS = 64 };
 
-static float mean_square(const uint16_t *x, uint64_t count)
+INLINE double sum_lanes(const double *lane)
 {
-    double lane[LANES] = {0}, sum = 0;
-    for (uint64_t i = 0; i < count; i += LANES)
-        for (uint64_t j = 0; j < LANES && i + j < count; j++) {
-            double value = (double)bf16_to_f32(x[i + j]);
-            lane[j] += value * value;
-        }
-    for (int j = 0; j < LANES; j++)
+    double sum = 0;
+    for (uint64_t j = 0; j < LANES; j++)
         sum += lane[j];
-    return (float)sum / (float)count;
+    return sum;
 }
 
-static float sigmoid(float x)
+/* Add up to LANES squares. */
+INLINE void add_squares(double *lane, const uint16_t *x, uint64_t count)
 {
-    return 1 / (1 + expf(-x));
+    for (uint64_t j = 0; j < count; j++) {
+        double value = (double)bf16_to_f32(x[j]);
+        lane[j] += value * value;
+    }
+}
+
+INLINE float mean_square(const uint16_t *x, uint64_t count)
+{
+    double lane[LANES] = {0};
+    uint64_t i = 0;
+    for (; i + LANES <= count; i += LANES)
+        add_squares(lane, x + i, LANES);
+    add_squares(lane, x + i, count - i);
+    return (float)sum_lanes(lane) / (float)count;
+}
+
+INLINE float sigmoid(float x)
+{
+    return 1 / (1 + exp_f32(-x));
 }
 
 /* ---- copies and sums ---- */
@@ -61,7 +78,7 @@ struct copy_args {
     struct mat y, x;
 };
 
-static void copy_piece(const void *args, uint64_t first, uint64_t last)
+PIECE(copy_piece)
 {
     const struct copy_args o = *(const struct copy_args *)args;
     for (uint64_t i = first; i < last; i++) {
@@ -103,7 +120,7 @@ struct scatter_add_args {
     struct mat y, x, index, weight;
 };
 
-static void scatter_add_piece(const void *args, uint64_t first, uint64_t last)
+PIECE(scatter_add_piece)
 {
     const struct scatter_add_args o = *(const struct scatter_add_args *)args;
     for (uint64_t i = first; i < last; i++) {
@@ -126,7 +143,7 @@ struct scale_args {
     float factor;
 };
 
-static void scale_piece(const void *args, uint64_t first, uint64_t last)
+PIECE(scale_piece)
 {
     const struct scale_args o = *(const struct scale_args *)args;
     for (uint64_t i = first; i < last; i++)
@@ -143,7 +160,7 @@ struct scale_rows_args {
     struct mat x, factor;
 };
 
-static void scale_rows_piece(const void *args, uint64_t first, uint64_t last)
+PIECE(scale_rows_piece)
 {
     const struct scale_rows_args o = *(const struct scale_rows_args *)args;
     for (uint64_t i = first; i < last; i++)
@@ -161,7 +178,7 @@ struct add_args {
     struct mat y, x;
 };
 
-static void add_piece(const void *args, uint64_t first, uint64_t last)
+PIECE(add_piece)
 {
     const struct add_args o = *(const struct add_args *)args;
     for (uint64_t i = first; i < last; i++) {
@@ -249,7 +266,7 @@ struct rms_norm_args {
     float eps;
 };
 
-static void rms_norm_piece(const void *args, uint64_t first, uint64_t last)
+PIECE(rms_norm_piece)
 {
     const struct rms_norm_args o = *(const struct rms_norm_args *)args;
     for (uint64_t i = first; i < last; i++) {
@@ -271,7 +288,7 @@ struct add_norm_args {
     float eps;
 };
 
-static void add_norm_piece(const void *args, uint64_t first, uint64_t last)
+PIECE(add_norm_piece)
 {
     const struct add_norm_args o = *(const struct add_norm_args *)args;
     for (uint64_t i = first; i < last; i++) {
@@ -303,7 +320,7 @@ struct layer_norm_args {
     float eps;
 };
 
-static void layer_norm_piece(const void *args, uint64_t first, uint64_t last)
+PIECE(layer_norm_piece)
 {
     const struct layer_norm_args o = *(const struct layer_norm_args *)args;
     for (uint64_t i = first; i < last; i++) {
@@ -331,17 +348,26 @@ static void layer_norm(struct device *d, struct mat y, struct mat x, struct mat 
              &(struct layer_norm_args){y, x, weight, bias, eps});
 }
 
-static float to_bf16(float value)
+INLINE float to_bf16(float value)
 {
     return bf16_to_f32(bf16_from_f32(value));
 }
 
-static void unit_head(uint16_t *x, uint64_t width, float eps)
+/* Add up to LANES squares that are rounded to BF16. */
+INLINE void add_rounded_squares(double *lane, const uint16_t *x, uint64_t count)
 {
-    double sum = 0;
-    for (uint64_t j = 0; j < width; j++)
-        sum += (double)to_bf16(bf16_to_f32(x[j]) * bf16_to_f32(x[j]));
-    float mean = to_bf16((float)sum / (float)width);
+    for (uint64_t j = 0; j < count; j++)
+        lane[j] += (double)to_bf16(bf16_to_f32(x[j]) * bf16_to_f32(x[j]));
+}
+
+INLINE void unit_head(uint16_t *x, uint64_t width, float eps)
+{
+    double lane[LANES] = {0};
+    uint64_t i = 0;
+    for (; i + LANES <= width; i += LANES)
+        add_rounded_squares(lane, x + i, LANES);
+    add_rounded_squares(lane, x + i, width - i);
+    float mean = to_bf16((float)sum_lanes(lane) / (float)width);
     float scale = to_bf16(1 / sqrtf(to_bf16(mean + eps)));
     for (uint64_t j = 0; j < width; j++)
         x[j] = bf16_from_f32(bf16_to_f32(x[j]) * scale);
@@ -353,7 +379,7 @@ struct unit_args {
     float eps;
 };
 
-static void unit_piece(const void *args, uint64_t first, uint64_t last)
+PIECE(unit_piece)
 {
     const struct unit_args o = *(const struct unit_args *)args;
     for (uint64_t i = first; i < last; i++)
@@ -371,8 +397,8 @@ static void unit(struct device *d, struct mat x, uint64_t width, float eps)
  * If one product is added and another subtracted, GCC 12's loop vectorizer fuses products and sums
  * on processors with FMA (-march=native), despite -ffp-contract=off. So both are added; the product
  * with -sine is that with sine, negated. */
-static inline void rotate_head(uint16_t *x, const float *angle, uint64_t cols, float direction,
-                               uint64_t apart, uint64_t step)
+INLINE void rotate_head(uint16_t *x, const float *angle, uint64_t cols, float direction,
+                        uint64_t apart, uint64_t step)
 {
     for (uint64_t j = 0; j < cols; j += 2, x += step) {
         float a = bf16_to_f32(x[0]), b = bf16_to_f32(x[apart]);
@@ -389,7 +415,7 @@ struct rotate_args {
     bool inverse;
 };
 
-static void rotate_piece(const void *args, uint64_t first, uint64_t last)
+PIECE(rotate_piece)
 {
     const struct rotate_args o = *(const struct rotate_args *)args;
     for (uint64_t i = first; i < last; i++) {
@@ -413,7 +439,7 @@ struct rotate_halves_args {
     struct mat table, position;
 };
 
-static void rotate_halves_piece(const void *args, uint64_t first, uint64_t last)
+PIECE(rotate_halves_piece)
 {
     const struct rotate_halves_args o = *(const struct rotate_halves_args *)args;
     for (uint64_t i = first; i < last; i++) {
@@ -430,7 +456,7 @@ static void rotate_halves(struct device *d, struct mat x, uint64_t width, struct
              &(struct rotate_halves_args){x, width, table, position});
 }
 
-static void hadamard_head(uint16_t *x, float *sum, uint64_t width)
+INLINE void hadamard_head(uint16_t *x, float *sum, uint64_t width)
 {
     for (uint64_t j = 0; j < width; j++)
         sum[j] = bf16_to_f32(x[j]);
@@ -451,7 +477,7 @@ struct hadamard_args {
     uint64_t width;
 };
 
-static void hadamard_piece(const void *args, uint64_t first, uint64_t last)
+PIECE(hadamard_piece)
 {
     const struct hadamard_args o = *(const struct hadamard_args *)args;
     float *sum = xalloc((size_t)o.width, sizeof *sum);
@@ -473,7 +499,7 @@ struct swiglu_args {
 };
 
 /* Up to COLS columns, in loops that compilers vectorize but for the exponentials. */
-static void swiglu_cols(uint16_t *y, const uint16_t *gate, const uint16_t *up, struct swiglu how,
+INLINE void swiglu_cols(uint16_t *y, const uint16_t *gate, const uint16_t *up, struct swiglu how,
                         float weight, uint64_t count)
 {
     float g[COLS], u[COLS], power[COLS], limit = how.limit > 0 ? how.limit : INFINITY;
@@ -484,14 +510,14 @@ static void swiglu_cols(uint16_t *y, const uint16_t *gate, const uint16_t *up, s
         g[j] = g[j] > limit ? limit : g[j];
     }
     for (uint64_t j = 0; j < count; j++)
-        power[j] = expf(-g[j]);
+        power[j] = exp_f32(-g[j]);
     for (uint64_t j = 0; j < count; j++) {
         float silu = g[j] / (1 + power[j]);
         y[j] = bf16_from_f32(weight * ((how.rounds ? to_bf16(silu) : silu) * u[j]));
     }
 }
 
-static void swiglu_piece(const void *args, uint64_t first, uint64_t last)
+PIECE(swiglu_piece)
 {
     const struct swiglu_args o = *(const struct swiglu_args *)args;
     for (uint64_t i = first; i < last; i++)
@@ -531,7 +557,7 @@ struct hc_scale_args {
     float eps;
 };
 
-static void hc_scale_piece(const void *args, uint64_t first, uint64_t last)
+PIECE(hc_scale_piece)
 {
     const struct hc_scale_args o = *(const struct hc_scale_args *)args;
     for (uint64_t i = first; i < last; i++) {
@@ -546,13 +572,15 @@ static void hc_scale(struct device *d, struct mat mixes, struct mat x, float eps
     each_row(d, x.rows, x.cols, hc_scale_piece, &(struct hc_scale_args){mixes, x, eps});
 }
 
-static void softmax(float *x, uint64_t count)
+INLINE void softmax(float *x, uint64_t count)
 {
     float most = x[0], sum = 0;
     for (uint64_t j = 1; j < count; j++)
         most = fmaxf(most, x[j]);
     for (uint64_t j = 0; j < count; j++)
-        sum += x[j] = expf(x[j] - most);
+        x[j] = exp_f32(x[j] - most);
+    for (uint64_t j = 0; j < count; j++)
+        sum += x[j];
     for (uint64_t j = 0; j < count; j++)
         x[j] /= sum;
 }
@@ -634,7 +662,7 @@ static void hc_gate(struct device *d, struct mat pre, struct mat mixes, struct m
              &(struct hc_gate_args){pre, mixes, scale, base, eps});
 }
 
-static void add_scaled(float *sum, float factor, const uint16_t *x, uint64_t count)
+INLINE void add_scaled(float *sum, float factor, const uint16_t *x, uint64_t count)
 {
     for (uint64_t j = 0; j < count; j++)
         sum[j] += factor * bf16_to_f32(x[j]);
@@ -644,7 +672,7 @@ struct hc_in_args {
     struct mat y, x, pre;
 };
 
-static void hc_in_piece(const void *args, uint64_t first, uint64_t last)
+PIECE(hc_in_piece)
 {
     const struct hc_in_args o = *(const struct hc_in_args *)args;
     for (uint64_t i = first; i < last; i++)
@@ -664,7 +692,7 @@ static void hc_in(struct device *d, struct mat y, struct mat x, struct mat pre)
 }
 
 /* Up to COLS columns of one row's copies, which are `cols` apart; old: room for them. */
-static void hc_out_cols(uint16_t *x, const uint16_t *y, const float *post, const float *comb,
+INLINE void hc_out_cols(uint16_t *x, const uint16_t *y, const float *post, const float *comb,
                         uint64_t n, uint64_t cols, uint64_t count, uint16_t *old)
 {
     for (uint64_t k = 0; k < n; k++)
@@ -682,7 +710,7 @@ struct hc_out_args {
     struct mat x, y, post, comb;
 };
 
-static void hc_out_piece(const void *args, uint64_t first, uint64_t last)
+PIECE(hc_out_piece)
 {
     const struct hc_out_args o = *(const struct hc_out_args *)args;
     uint64_t n = o.post.cols, cols = o.y.cols;
@@ -706,7 +734,7 @@ struct score_args {
     enum scoring how;
 };
 
-static void score_piece(const void *args, uint64_t first, uint64_t last)
+PIECE(score_piece)
 {
     const struct score_args o = *(const struct score_args *)args;
     for (uint64_t i = first; i < last; i++) {
@@ -715,7 +743,7 @@ static void score_piece(const void *args, uint64_t first, uint64_t last)
             softmax(x, o.logits.cols);
         for (uint64_t j = 0; j < o.logits.cols && o.how != SCORING_SOFTMAX; j++)
             x[j] = o.how == SCORING_SIGMOID ? sigmoid(x[j])
-                                            : sqrtf(x[j] > 20 ? x[j] : log1pf(expf(x[j])));
+                                            : sqrtf(x[j] > 20 ? x[j] : log1pf(exp_f32(x[j])));
     }
 }
 
@@ -827,23 +855,32 @@ static void route_weights(struct device *d, struct mat weight, struct mat scores
 
 /* ---- results ---- */
 
-/* log of the sum of exp; in double, since a vocabulary is large. */
-static double log_sum(const float *x, uint64_t count)
+/* Add up to LANES numbers of e^(x - most). */
+INLINE void add_powers(double *lane, const float *x, float most, uint64_t count)
 {
+    for (uint64_t j = 0; j < count; j++)
+        lane[j] += (double)exp_f32(x[j] - most);
+}
+
+/* log of the sum of exp; in double, since a vocabulary is large. */
+INLINE double log_sum(const float *x, uint64_t count)
+{
+    double lane[LANES] = {0};
     float most = x[0];
-    double sum = 0;
+    uint64_t i = 0;
     for (uint64_t j = 1; j < count; j++)
         most = fmaxf(most, x[j]);
-    for (uint64_t j = 0; j < count; j++)
-        sum += (double)expf(x[j] - most);
-    return (double)most + log(sum);
+    for (; i + LANES <= count; i += LANES)
+        add_powers(lane, x + i, most, LANES);
+    add_powers(lane, x + i, most, count - i);
+    return (double)most + log(sum_lanes(lane));
 }
 
 struct loss_args {
     struct mat nll, logits, target;
 };
 
-static void loss_piece(const void *args, uint64_t first, uint64_t last)
+PIECE(loss_piece)
 {
     const struct loss_args o = *(const struct loss_args *)args;
     for (uint64_t i = first; i < last; i++) {
@@ -861,7 +898,7 @@ struct best_args {
     struct mat value, number, logits;
 };
 
-static void best_piece(const void *args, uint64_t first, uint64_t last)
+PIECE(best_piece)
 {
     const struct best_args o = *(const struct best_args *)args;
     for (uint64_t i = first; i < last; i++) {

@@ -114,8 +114,8 @@ static void add_bytes(struct stats *stats, enum dtype dtype, const uint8_t *data
 /* ---- bytes without a histogram: their sums are exact, so their order does not matter ---- */
 
 /* `flip` makes the order of I8 that of unsigned bytes; 0 for U8. */
-WIDE_VECTORS static void add_integers(struct stats *stats, const uint8_t *data, size_t count,
-                                      uint8_t flip)
+VECTORS(void, add_integers, (struct stats * stats, const uint8_t *data, size_t count, uint8_t flip),
+        (stats, data, count, flip))
 {
     enum { STEP = 256 }; /* sums of as many fit 16 bits */
     uint8_t least = UINT8_MAX, most = 0;
@@ -155,7 +155,8 @@ static double e4m3_value(uint8_t code)
 }
 
 /* False, and nothing added, if there is a NaN. */
-WIDE_VECTORS static bool add_e4m3(struct stats *stats, const uint8_t *code, size_t count)
+VECTORS(bool, add_e4m3, (struct stats * stats, const uint8_t *code, size_t count),
+        (stats, code, count))
 {
     enum { E4M3_NAN = 0x7f };
     int8_t least = INT8_MAX, most = INT8_MIN;
@@ -278,7 +279,8 @@ static void add_exponents(struct stats *stats, const uint16_t *bits, size_t coun
 }
 
 /* Range, kinds and sum of at most CHUNK elements. */
-INLINE void add_chunk(struct stats *stats, const uint16_t *bits, size_t count)
+VECTORS(void, add_chunk, (struct stats * stats, const uint16_t *bits, size_t count),
+        (stats, bits, count))
 {
     uint64_t others = stats->nan + stats->infinite;
     count_kinds(stats, bits, count);
@@ -291,21 +293,12 @@ INLINE void add_chunk(struct stats *stats, const uint16_t *bits, size_t count)
                 find_ends(stats, &bits[i], 1);
 }
 
-WIDE_VECTORS static void add_chunk_wide(struct stats *stats, const uint16_t *bits, size_t count)
-{
-    add_chunk(stats, bits, count);
-}
-
 static void add_bf16(struct stats *stats, const uint16_t *bits, size_t count, bool exponents)
 {
-    bool wide = has_wide_vectors();
     for (size_t n; count; count -= n, bits += n) {
         uint64_t zeros = stats->zeros;
         n = (size_t)at_most(count, CHUNK);
-        if (wide)
-            add_chunk_wide(stats, bits, n);
-        else
-            add_chunk(stats, bits, n);
+        add_chunk(stats, bits, n);
         if (exponents)
             add_exponents(stats, bits, n, stats->zeros - zeros);
     }
