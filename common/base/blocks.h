@@ -17,7 +17,8 @@ void blocks_free(struct blocks *blocks);
  * caller gives back. Ends the process if memory is exhausted. */
 void *blocks_take(struct blocks *blocks, uint64_t count, size_t size);
 
-/* Give a block back; NULL is none. At most a quarter is kept of what was taken at any one time. */
+/* Give a block back; NULL is none. What is taken and kept together is at most a quarter more than
+ * what was taken at any one time. */
 void blocks_give(struct blocks *blocks, void *block);
 
 #endif
