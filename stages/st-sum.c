@@ -184,7 +184,7 @@ static void sum_listing(struct listing *listing, enum digest_kind kind, uint64_t
 /* A line without its digest: name, dtype and shape. */
 static const char *line_tensor(const char *line)
 {
-    return strchr(line, '\t') + 1;
+    return line + strcspn(line, "\t") + 1;
 }
 
 /* Whether a line begins with a digest of that kind, and goes on. */
