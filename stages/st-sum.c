@@ -243,18 +243,18 @@ static size_t check_listing(struct listing *found, struct listing *listed,
     sort_lines(listed, by_tensor);
     size_t wrong = 0;
     for (size_t i = 0, j = 0; i < found->count || j < listed->count;) {
-        const char *have = i < found->count ? found->line[i] : NULL;
-        const char *want = j < listed->count ? listed->line[j] : NULL;
-        int order = !have ? 1 : !want ? -1 : strcmp(line_tensor(have), line_tensor(want));
-        bool equal = order == 0 && !strcmp(have, want);
+        bool have = i < found->count, want = j < listed->count;
+        const char *here = have ? found->line[i] : "", *there = want ? listed->line[j] : "";
+        int order = !have ? 1 : !want ? -1 : strcmp(line_tensor(here), line_tensor(there));
+        bool equal = order == 0 && !strcmp(here, there);
         i += order <= 0;
         j += order >= 0;
         wrong += !equal;
         if (!stage->quiet && (!equal || stage->verbose))
-            say_tensor(order > 0 ? want : have, equal       ? "OK"
-                                                : order > 0 ? "missing"
-                                                : order < 0 ? "not listed"
-                                                            : "FAILED");
+            say_tensor(order > 0 ? there : here, equal       ? "OK"
+                                                 : order > 0 ? "missing"
+                                                 : order < 0 ? "not listed"
+                                                             : "FAILED");
     }
     return wrong;
 }
