@@ -117,12 +117,12 @@ static void add_bytes(struct stats *stats, enum dtype dtype, const uint8_t *data
 VECTORS(void, add_integers, (struct stats * stats, const uint8_t *data, size_t count, uint8_t flip),
         (stats, data, count, flip))
 {
-    enum { STEP = 256 }; /* sums of as many fit 16 bits */
+    enum { SUMMED = 256 }; /* sums of as many fit 16 bits */
     uint8_t least = UINT8_MAX, most = 0;
     uint64_t sum = 0;
     for (size_t n, done = 0; done < count; done += n) {
         uint16_t zeros = 0, some = 0;
-        n = (size_t)at_most(count - done, STEP);
+        n = (size_t)at_most(count - done, SUMMED);
         for (size_t i = done; i < done + n; i++) {
             uint8_t byte = data[i] ^ flip;
             least = byte < least ? byte : least;
@@ -154,26 +154,36 @@ static double e4m3_value(uint8_t code)
     return dtype_value(DTYPE_F8_E4M3, &code, 0) + 0.0;
 }
 
+/* Codes of 0 and -0 among at most ZEROS_MOST; counts of every STEP-th one fit a byte. */
+enum { STEP = 64, ZEROS_MOST = STEP * UINT8_MAX };
+INLINE uint64_t zeros_e4m3(const uint8_t *code, size_t count)
+{
+    uint8_t lane[STEP] = {0};
+    uint64_t zeros = 0;
+    size_t i = 0;
+    for (; i + STEP <= count; i += STEP)
+        for (size_t j = 0; j < STEP; j++)
+            lane[j] += (code[i + j] & 0x7f) == 0;
+    for (; i < count; i++)
+        zeros += (code[i] & 0x7f) == 0;
+    for (size_t j = 0; j < STEP; j++)
+        zeros += lane[j];
+    return zeros;
+}
+
 /* False, and nothing added, if there is a NaN. */
 VECTORS(bool, add_e4m3, (struct stats * stats, const uint8_t *code, size_t count),
         (stats, code, count))
 {
-    enum { E4M3_NAN = 0x7f };
     int8_t least = INT8_MAX, most = INT8_MIN;
-    uint16_t zeros = 0, nan = 0;
-    for (size_t i = 0; i < count; i++) {
-        uint8_t magnitude = code[i] & 0x7f;
-        zeros += magnitude == 0;
-        nan += magnitude == E4M3_NAN;
-    }
-    if (nan)
-        return false;
     for (size_t i = 0; i < count; i++) {
         int8_t place = (int8_t)(code[i] & 0x80 ? code[i] ^ 0x7f : code[i]);
         least = (int8_t)(place < least ? place : least);
         most = (int8_t)(place > most ? place : most);
     }
-    stats->zeros += zeros;
+    if (least == INT8_MIN || most == INT8_MAX) /* the NaN with and without a sign */
+        return false;
+    stats->zeros += zeros_e4m3(code, count);
     widen(stats, e4m3_value((uint8_t)(least < 0 ? least ^ 0x7f : least)),
           e4m3_value((uint8_t)(most < 0 ? most ^ 0x7f : most)));
     stats->sum += ldexp(sum_e4m3(code, count), E4M3_UNIT);
@@ -304,6 +314,62 @@ static void add_bf16(struct stats *stats, const uint16_t *bits, size_t count, bo
     }
 }
 
+/* ---- F32 without a histogram ---- */
+
+/* The bits of F32 as an integer of the same order, and back. */
+INLINE int32_t ordered_f32(int32_t bits)
+{
+    return bits < 0 ? bits ^ INT32_MAX : bits;
+}
+
+static double f32_of(int32_t place)
+{
+    int32_t bits = ordered_f32(place);
+    float value;
+    memcpy(&value, &bits, sizeof value);
+    return (double)value + 0.0;
+}
+
+/* False, and nothing added, if one of at most WIDE elements is not finite. */
+VECTORS(bool, add_finite_f32, (struct stats * stats, const char *data, size_t count),
+        (stats, data, count))
+{
+    const int32_t infinity = 0x7f800000;
+    int32_t bits[WIDE], least = INT32_MAX, most = INT32_MIN, zeros = 0;
+    float value[WIDE];
+    double lane[LANES] = {0};
+    memcpy(bits, data, count * sizeof *bits);
+    memcpy(value, data, count * sizeof *value);
+    for (size_t i = 0; i < count; i++) {
+        int32_t place = ordered_f32(bits[i]);
+        least = place < least ? place : least;
+        most = place > most ? place : most;
+        zeros += (bits[i] & INT32_MAX) == 0;
+    }
+    if (most >= infinity || least <= ordered_f32((int32_t)((uint32_t)infinity | 1U << 31)))
+        return false;
+    stats->zeros += (uint64_t)zeros;
+    widen(stats, f32_of(least), f32_of(most));
+    size_t i = 0;
+    for (; i + LANES <= count; i += LANES)
+        for (size_t j = 0; j < LANES; j++)
+            lane[j] += (double)value[i + j];
+    for (; i < count; i++)
+        lane[0] += (double)value[i];
+    for (size_t j = 0; j < LANES; j++)
+        stats->sum += lane[j];
+    return true;
+}
+
+static void add_f32(struct stats *stats, const char *data, size_t count)
+{
+    for (size_t n; count; count -= n, data += n * sizeof(float)) {
+        n = (size_t)at_most(count, WIDE);
+        if (!add_finite_f32(stats, data, n))
+            add_wide(stats, DTYPE_F32, data, n, false);
+    }
+}
+
 /* Bytes for which add_bytes_quickly() is. */
 static bool is_quick(enum dtype dtype)
 {
@@ -320,6 +386,8 @@ void stats_add(struct stats *stats, enum dtype dtype, const void *data, size_t c
         add_bytes(stats, dtype, data, count, histogram);
     else if (dtype == DTYPE_BF16)
         add_bf16(stats, data, count, histogram != STATS_NO_HISTOGRAM);
+    else if (dtype == DTYPE_F32 && histogram == STATS_NO_HISTOGRAM)
+        add_f32(stats, data, count);
     else
         add_wide(stats, dtype, data, count, histogram != STATS_NO_HISTOGRAM);
 }
