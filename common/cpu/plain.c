@@ -9,10 +9,7 @@
 
 /* A sum is LANES partial ones, of every LANES-th column. SIDE rows of x and of w meet in registers;
  * GROUP rows of x and COLS columns of both are in the cache meanwhile. */
-enum { LANES = 8, SIDE = 4, GROUP = 16, COLS = 512 };
-
-typedef double lanes __attribute__((vector_size(LANES * sizeof(double))));
-typedef float float_lanes __attribute__((vector_size(LANES * sizeof(float))));
+enum { LANES = 8, SIDE = 4, GROUP = 16, COLS = 256 };
 
 struct mat plain_new(uint64_t rows, uint64_t cols)
 {
@@ -26,8 +23,8 @@ struct mat plain_new(uint64_t rows, uint64_t cols)
 
 /* A thread's rows of x. */
 struct group {
-    double *x;  /* [GROUP, COLS] */
-    lanes *sum; /* [GROUP, w.rows] */
+    double *x;            /* [GROUP, COLS] */
+    double (*sum)[LANES]; /* [GROUP, w.rows] */
 };
 
 /* Columns first … first + count - 1 of `rows` rows of x, and zeros up to a multiple of LANES. */
@@ -44,27 +41,21 @@ INLINE void widen(double *to, struct mat x, uint64_t row, uint64_t rows, uint64_
 }
 
 /* Add the products of `side` rows of x with as many of w; sums of a row of x are `step` apart. */
-INLINE void multiply(lanes *sum, uint64_t step, const double *x, const float *w, uint64_t stride,
-                     uint64_t cols, uint64_t side)
+INLINE void multiply(double (*sum)[LANES], uint64_t step, const double *x, const float *w,
+                     uint64_t stride, uint64_t cols, uint64_t side)
 {
-    lanes s[SIDE][SIDE];
+    double s[SIDE][SIDE][LANES];
     for (uint64_t i = 0; i < side; i++)
         for (uint64_t j = 0; j < side; j++)
-            s[i][j] = sum[i * step + j];
-    for (uint64_t k = 0; k < cols; k += LANES) {
-        lanes a[SIDE];
-        for (uint64_t i = 0; i < side; i++)
-            memcpy(&a[i], x + i * COLS + k, sizeof a[i]);
-        for (uint64_t j = 0; j < side; j++) {
-            float_lanes b;
-            memcpy(&b, w + j * stride + k, sizeof b);
+            memcpy(s[i][j], sum[i * step + j], sizeof s[i][j]);
+    for (uint64_t k = 0; k < cols; k += LANES)
+        for (uint64_t l = 0; l < LANES; l++)
             for (uint64_t i = 0; i < side; i++)
-                s[i][j] += a[i] * __builtin_convertvector(b, lanes);
-        }
-    }
+                for (uint64_t j = 0; j < side; j++)
+                    s[i][j][l] += x[i * COLS + k + l] * (double)w[j * stride + k + l];
     for (uint64_t i = 0; i < side; i++)
         for (uint64_t j = 0; j < side; j++)
-            sum[i * step + j] = s[i][j];
+            memcpy(sum[i * step + j], s[i][j], sizeof s[i][j]);
 }
 
 /* Add the products of some columns of `rows` rows with all of w. */
@@ -113,7 +104,7 @@ static void run_rows(void *context, unsigned thread, uint64_t first, uint64_t la
 {
     const struct product *p = context;
     struct group g = {xaligned((size_t)GROUP * COLS, sizeof(double)),
-                      xaligned((size_t)(GROUP * p->w.rows), sizeof(lanes))};
+                      xaligned((size_t)(GROUP * p->w.rows), LANES * sizeof(double))};
     (void)thread;
     for (uint64_t i = first; i < last; i += GROUP)
         multiply_group(&g, p->y, p->x, p->w, i, at_most(last - i, GROUP));
