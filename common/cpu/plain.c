@@ -48,11 +48,16 @@ INLINE void multiply(double (*sum)[LANES], uint64_t step, const double *x, const
     for (uint64_t i = 0; i < side; i++)
         for (uint64_t j = 0; j < side; j++)
             memcpy(s[i][j], sum[i * step + j], sizeof s[i][j]);
-    for (uint64_t k = 0; k < cols; k += LANES)
+    for (uint64_t k = 0; k < cols; k += LANES) {
+        double b[SIDE][LANES];
+        for (uint64_t j = 0; j < side; j++)
+            for (uint64_t l = 0; l < LANES; l++)
+                b[j][l] = (double)w[j * stride + k + l];
         for (uint64_t l = 0; l < LANES; l++)
             for (uint64_t i = 0; i < side; i++)
                 for (uint64_t j = 0; j < side; j++)
-                    s[i][j][l] += x[i * COLS + k + l] * (double)w[j * stride + k + l];
+                    s[i][j][l] += x[i * COLS + k + l] * b[j][l];
+    }
     for (uint64_t i = 0; i < side; i++)
         for (uint64_t j = 0; j < side; j++)
             memcpy(sum[i * step + j], s[i][j], sizeof s[i][j]);
