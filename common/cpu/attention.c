@@ -62,19 +62,38 @@ static uint64_t pooled_tokens(struct pooled *token, struct mat kv, struct mat sc
     return count;
 }
 
-static float pool_channel(const struct pooled *token, uint64_t count, uint64_t j)
+/* Channels at a time. */
+enum { CHANNELS = 64 };
+
+INLINE float pool_logit(const struct pooled *token, uint64_t j)
 {
-    float most = -INFINITY;
-    double sum = 0, pooled = 0; /* see rows.c */
-    for (uint64_t i = 0; i < count; i++)
-        most = fmaxf(most, token[i].score[j] + token[i].ape[j]);
-    for (uint64_t i = 0; i < count; i++)
-        sum += (double)exp_f32(token[i].score[j] + token[i].ape[j] - most);
-    for (uint64_t i = 0; i < count; i++) {
-        float share = exp_f32(token[i].score[j] + token[i].ape[j] - most) / (float)sum;
-        pooled += (double)(token[i].kv[j] * share);
-    }
-    return (float)pooled;
+    return token->score[j] + token->ape[j];
+}
+
+/* Up to CHANNELS channels from `first` on; sums as in rows.c. */
+VECTORS(void, pool_channels,
+        (uint16_t * y, const struct pooled *token, uint64_t tokens, uint64_t first, uint64_t count),
+        (y, token, tokens, first, count))
+{
+    float most[CHANNELS];
+    double sum[CHANNELS] = {0}, pooled[CHANNELS] = {0};
+    for (uint64_t j = 0; j < count; j++)
+        most[j] = -INFINITY;
+    for (uint64_t i = 0; i < tokens; i++)
+        for (uint64_t j = 0; j < count; j++) {
+            float logit = pool_logit(&token[i], first + j);
+            most[j] = logit > most[j] ? logit : most[j];
+        }
+    for (uint64_t i = 0; i < tokens; i++)
+        for (uint64_t j = 0; j < count; j++)
+            sum[j] += (double)exp_f32(pool_logit(&token[i], first + j) - most[j]);
+    for (uint64_t i = 0; i < tokens; i++)
+        for (uint64_t j = 0; j < count; j++) {
+            float power = exp_f32(pool_logit(&token[i], first + j) - most[j]);
+            pooled[j] += (double)(token[i].kv[first + j] * (power / (float)sum[j]));
+        }
+    for (uint64_t j = 0; j < count; j++)
+        y[j] = bf16_from_f32((float)pooled[j]);
 }
 
 struct pool_args {
@@ -90,8 +109,8 @@ static void pool_piece(void *args, unsigned thread, uint64_t first, uint64_t las
     for (uint64_t b = first; b < last; b++) {
         uint64_t count = pooled_tokens(token, o.kv, o.score, o.ape, (uint64_t)*i32_row(o.first, b),
                                        o.kv.cols == 2 * o.y.cols, *i32_row(o.number, b) > 0);
-        for (uint64_t j = 0; j < o.y.cols; j++)
-            bf16_row(o.y, b)[j] = bf16_from_f32(pool_channel(token, count, j));
+        for (uint64_t j = 0; j < o.y.cols; j += CHANNELS)
+            pool_channels(bf16_row(o.y, b) + j, token, count, j, at_most(o.y.cols - j, CHANNELS));
     }
     free(token);
 }
