@@ -541,11 +541,11 @@ static void attend_as(struct gpu *gpu, struct mat o, struct mat q, const struct 
 }
 
 static void attend(struct device *d, struct mat o, struct mat q, const struct keys *keys,
-                   struct mat sink, float scale)
+                   struct mat sink, float scale, const struct attended *then)
 {
     struct gpu *gpu = gpu_of(d);
     uint64_t width = q.cols / sink.cols;
-    if (!q.rows || gpu_attend_hopper(gpu, o, q, keys, sink, scale))
+    if (!q.rows || gpu_attend_hopper(gpu, o, q, keys, sink, scale, then))
         return;
     if (width == 512) /* two tiles fit into the 99 KiB that every GPU from sm_90 on has */
         attend_as<attend_shape<512, 64, 2>>(gpu, o, q, keys, sink, scale);
@@ -557,6 +557,7 @@ static void attend(struct device *d, struct mat o, struct mat q, const struct ke
         attend_as<attend_shape<64, 32, 4>>(gpu, o, q, keys, sink, scale);
     else
         die("CUDA: attention heads must have 64, 128, 256 or 512 columns, not %d", (int)width);
+    device_attended(d, o, keys, width, then);
 }
 
 void gpu_attention(struct device *d)

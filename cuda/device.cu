@@ -70,7 +70,7 @@ static void read_mat(struct device *d, void *data, struct mat m)
 {
     cudaStream_t stream = gpu_of(d)->stream;
     if (m.dtype == DTYPE_U8)
-        gpu_wait_uploads(gpu_of(d));
+        gpu_wait_uploads(gpu_of(d), m.at, NULL);
     gpu_check(cudaMemcpyAsync(data, m.at, mat_bytes(m), cudaMemcpyDeviceToHost, stream), "read");
     gpu_check(cudaStreamSynchronize(stream), "read");
 }
@@ -109,9 +109,18 @@ static uint64_t memory_for_weights(void)
     return free / 3;
 }
 
+/* The driver sends the work of all streams through eight queues, unless it is told otherwise before
+ * its first call. There are more streams here: those of device.h, uploads, exchanges, and two for
+ * offloaded rows. If two share a queue, work of one comes only after what the other waits for. */
+static void a_queue_for_each_stream(void)
+{
+    setenv("CUDA_DEVICE_MAX_CONNECTIONS", "32", false);
+}
+
 extern "C" struct device *device_cuda(unsigned gpu_number, const char **why)
 {
     int count = 0;
+    a_queue_for_each_stream();
     cudaError_t status = cudaGetDeviceCount(&count);
     if (status != cudaSuccess || !count) {
         *why = xprintf("no GPU or no driver on this machine (%s); --device cpu needs none",

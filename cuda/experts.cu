@@ -2,6 +2,7 @@
 #include "gpu.cuh"
 
 #include <float.h>
+#include <stdlib.h>
 
 /* Where magnitudes are kept; NULL: nowhere. */
 struct swiglu_most {
@@ -204,6 +205,64 @@ static void route_weights(struct device *d, struct mat weight, struct mat scores
              THREADS_MOST, weight, scores, experts, normalize, scale);
 }
 
+/* ---- tokens by expert ---- */
+
+static __global__ void count_tokens(int32_t *number, const int32_t *expert, uint64_t all)
+{
+    uint64_t i = (uint64_t)blockIdx.x * blockDim.x + threadIdx.x;
+    if (i < all)
+        atomicAdd(number + expert[i], 1);
+}
+
+enum { SORT_THREADS = 1024, SORT_WARPS = SORT_THREADS / WARP };
+
+/* A block finds the tokens of an expert, blockIdx.x, SORT_THREADS entries at a time. */
+static __global__ void __launch_bounds__(SORT_THREADS)
+    place_tokens(struct mat token, struct mat sorted, struct mat experts, struct mat weight,
+                 const int32_t *number)
+{
+    __shared__ uint32_t found[2][SORT_WARPS]; /* by each warp, in even and odd turns */
+    unsigned lane = threadIdx.x % WARP, warp = threadIdx.x / WARP, turn = 0;
+    uint64_t all = experts.rows * experts.cols, at = 0;
+    for (unsigned e = 0; e < blockIdx.x; e++)
+        at += number[e];
+    for (uint64_t first = 0; first < all; first += SORT_THREADS, turn ^= 1) {
+        uint64_t i = first + threadIdx.x;
+        bool is_own = i < all && i32_row(experts, 0)[i] == (int32_t)blockIdx.x;
+        uint32_t own = __ballot_sync(~0U, is_own);
+        if (lane == 0)
+            found[turn][warp] = (uint32_t)__popc(own);
+        __syncthreads();
+        uint32_t others = found[turn][lane];
+        uint32_t before = __reduce_add_sync(~0U, lane < warp ? others : 0);
+        if (is_own) {
+            uint64_t to = at + before + (uint64_t)__popc(own & ((1U << lane) - 1));
+            *i32_row(token, to) = (int32_t)(i / experts.cols);
+            *f32_row(sorted, to) = f32_row(weight, 0)[i];
+        }
+        at += __reduce_add_sync(~0U, others);
+    }
+}
+
+static void sort_by_expert(struct device *d, struct mat token, struct mat sorted,
+                           struct mat experts, struct mat weight, uint64_t *number, uint64_t count)
+{
+    struct gpu *gpu = gpu_of(d);
+    uint64_t all = experts.rows * experts.cols;
+    struct mat numbers = d->make(d, DTYPE_I32, 1, count);
+    int32_t *own = (int32_t *)numbers.at, *host = (int32_t *)xalloc((size_t)count, sizeof *host);
+    static_assert((int)SORT_WARPS == (int)WARP, "a lane for each warp's count");
+    gpu_check(cudaMemsetAsync(own, 0, count * sizeof *own, gpu->stream), "sorting");
+    EACH_ROW(gpu, count_tokens, (all + SORT_THREADS - 1) / SORT_THREADS, SORT_THREADS, own,
+             (const int32_t *)experts.at, all);
+    EACH_ROW(gpu, place_tokens, all ? count : 0, SORT_THREADS, token, sorted, experts, weight, own);
+    d->read(d, host, numbers);
+    for (uint64_t e = 0; e < count; e++)
+        number[e] = (uint64_t)host[e];
+    d->drop(d, numbers);
+    free(host);
+}
+
 /* ---- results ---- */
 
 static __device__ double warp_sum(double x)
@@ -277,6 +336,7 @@ void gpu_experts(struct device *d)
     d->score = score;
     d->route_topk = route_topk;
     d->route_weights = route_weights;
+    d->sort_by_expert = sort_by_expert;
     d->loss = loss;
     d->best = best;
 }

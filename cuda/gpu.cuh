@@ -55,14 +55,15 @@ void gpu_ordered_end(struct gpu *gpu);
 void *gpu_alloc(struct gpu *gpu, uint64_t count, uint64_t size);
 void gpu_free(struct gpu *gpu, void *memory);
 
-/* The same for bytes uploaded in the upload stream. gpu_wait_uploads() makes the current stream
- * wait for all earlier uploads; call it before the bytes are used. gpu_free_upload() frees memory
+/* The same for bytes uploaded in the upload stream. Call gpu_wait_uploads() before such bytes are
+ * used: it makes the current stream wait for all earlier uploads, and for what the matrices at up
+ * to two addresses (or NULL) get from other GPUs (see uploads.h). gpu_free_upload() frees memory
  * only at the stream's next gpu_wait_uploads(): an upload in flight would otherwise overwrite the
  * memory's next owner. */
 void *gpu_alloc_upload(struct gpu *gpu, uint64_t bytes);
 void gpu_free_upload(struct gpu *gpu, void *memory);
 void gpu_upload(struct gpu *gpu, void *to, const void *data, uint64_t bytes);
-void gpu_wait_uploads(struct gpu *gpu);
+void gpu_wait_uploads(struct gpu *gpu, const void *at, const void *other);
 
 /* Make the current stream wait for an event, and count the time as waiting (see device.h,
  * spent()). */
@@ -84,7 +85,7 @@ void gpu_inputs(struct device *d);    /* inputs.cu */
 /* attend() of device.h for what sm_90a's own instructions compute; false, and nothing done, for
  * other GPUs or widths. attention_hopper.cu. */
 bool gpu_attend_hopper(struct gpu *gpu, struct mat o, struct mat q, const struct keys *keys,
-                       struct mat sink, float scale);
+                       struct mat sink, float scale, const struct attended *then);
 
 /* The same for files that have state: streams.cu, products.cu, uploads.cu, offload.cu. Streams
  * begin first and end last, with stream 0 selected. */
@@ -290,6 +291,12 @@ static __device__ inline void keep_most(uint32_t *to, uint32_t magnitude)
     magnitude = warp_max(magnitude);
     if (threadIdx.x % WARP == 0 && magnitude > *to)
         atomicMax(to, magnitude);
+}
+
+/* Where an operation's `seen` is kept; NULL: nowhere. */
+static inline uint32_t *magnitude_of(const struct mat &seen)
+{
+    return seen.rows ? (uint32_t *)seen.at : NULL;
 }
 
 /* Per half word, the largest magnitude; and the F32 bits of the larger half. */

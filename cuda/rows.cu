@@ -25,39 +25,52 @@ static void copy(struct device *d, struct mat y, struct mat x)
     EACH_ROW(gpu_of(d), copy_row, y.rows, threads_for(y.cols), y, x);
 }
 
-static __global__ void gather_row(struct mat y, struct mat x, struct mat index)
+static __global__ void gather_row(struct mat y, struct mat x, struct mat index, uint32_t *seen)
 {
     uint64_t i = blockIdx.x, from = (uint64_t)*i32_row(index, i);
+    uint32_t most = 0;
     EACH_EIGHT(j, y.cols)
-    store_codes(bf16_row(y, i) + j, load_codes(bf16_row(x, from) + j, y.cols - j), y.cols - j);
+    {
+        struct eight codes = load_codes(bf16_row(x, from) + j, y.cols - j);
+        store_codes(bf16_row(y, i) + j, codes, y.cols - j);
+        most = most_of(most, codes);
+    }
+    if (seen)
+        keep_most(seen, larger_of(most));
 }
 
-static void gather(struct device *d, struct mat y, struct mat x, struct mat index)
+static void gather(struct device *d, struct mat y, struct mat x, struct mat index, struct mat seen)
 {
-    EACH_ROW(gpu_of(d), gather_row, y.rows, threads_for(y.cols), y, x, index);
+    EACH_ROW(gpu_of(d), gather_row, y.rows, threads_for(y.cols), y, x, index, magnitude_of(seen));
 }
 
-static __global__ void scatter_row(struct mat y, struct mat x, struct mat index, struct mat weight)
+static __global__ void scatter_row(struct mat y, struct mat x, struct mat index, struct mat weight,
+                                   uint32_t *seen)
 {
     uint64_t i = blockIdx.x, to = (uint64_t)*i32_row(index, i);
     float factor = weight.rows ? *f32_row(weight, i) : 1;
+    uint32_t most = 0;
     EACH_EIGHT(j, x.cols)
     {
-        float sum[EIGHT], v[EIGHT];
+        float sum[EIGHT];
+        struct eight codes = load_codes(bf16_row(x, i) + j, x.cols - j);
         load8(sum, f32_row(y, to) + j, x.cols - j);
-        load8(v, bf16_row(x, i) + j, x.cols - j);
 #pragma unroll
         for (unsigned k = 0; k < EIGHT; k++)
-            sum[k] += v[k] * factor;
+            sum[k] += bf16_to_f32(code_of(codes, k)) * factor;
         store8(f32_row(y, to) + j, sum, x.cols - j);
+        most = most_of(most, codes);
     }
+    if (seen)
+        keep_most(seen, larger_of(most));
 }
 
 static void scatter_add(struct device *d, struct mat y, struct mat x, struct mat index,
-                        struct mat weight)
+                        struct mat weight, struct mat seen)
 {
     gpu_ordered_begin(gpu_of(d));
-    EACH_ROW(gpu_of(d), scatter_row, x.rows, threads_for(x.cols), y, x, index, weight);
+    EACH_ROW(gpu_of(d), scatter_row, x.rows, threads_for(x.cols), y, x, index, weight,
+             magnitude_of(seen));
     gpu_ordered_end(gpu_of(d));
 }
 
@@ -112,15 +125,20 @@ static void add(struct device *d, struct mat y, struct mat x)
 /* ---- magnitudes ---- */
 
 /* The largest of eight columns' magnitudes, as bits of F32. */
-static __device__ uint32_t most_of_eight(const float *from, uint64_t left)
+static __device__ uint32_t most_of_eight(const float *v)
 {
-    float v[EIGHT];
     uint32_t most = 0;
-    load8(v, from, left);
 #pragma unroll
     for (unsigned k = 0; k < EIGHT; k++)
         most = max(most, __float_as_uint(v[k]) & 0x7fffffff);
     return most;
+}
+
+static __device__ uint32_t most_of_eight(const float *from, uint64_t left)
+{
+    float v[EIGHT];
+    load8(v, from, left);
+    return most_of_eight(v);
 }
 
 static __device__ uint32_t most_of_eight(const uint16_t *from, uint64_t left)
@@ -134,7 +152,6 @@ template <typename T>
 static __global__ void most_of_all(uint32_t *amax, const T *from, uint64_t rows, uint64_t cols,
                                    uint64_t stride)
 {
-    __shared__ uint32_t part[WARPS_MOST];
     uint64_t eights = (cols + EIGHT - 1) / EIGHT, turn = (uint64_t)gridDim.x * blockDim.x;
     uint32_t most = 0;
     for (uint64_t i = (uint64_t)blockIdx.x * blockDim.x + threadIdx.x; i < rows * eights;
@@ -142,14 +159,7 @@ static __global__ void most_of_all(uint32_t *amax, const T *from, uint64_t rows,
         uint64_t row = rows == 1 ? 0 : i / eights, j = (i - row * eights) * EIGHT;
         most = max(most, most_of_eight(from + row * stride + j, cols - j));
     }
-    most = warp_max(most);
-    if (threadIdx.x % WARP == 0)
-        part[threadIdx.x / WARP] = most;
-    __syncthreads();
-    for (unsigned i = 0; i < WARPS_MOST; i++)
-        most = max(most, part[i]);
-    if (threadIdx.x == 0 && most > *amax)
-        atomicMax(amax, most);
+    keep_most(amax, most);
 }
 
 static void max_abs(struct device *d, struct mat amax, struct mat x)
@@ -175,10 +185,7 @@ static void max_abs(struct device *d, struct mat amax, struct mat x)
 /* The largest magnitude in the eight columns of each of `threads` neighbours. */
 static __device__ float neighbours_most(const float *v, int threads)
 {
-    uint32_t most = 0;
-#pragma unroll
-    for (unsigned k = 0; k < EIGHT; k++)
-        most = max(most, __float_as_uint(v[k]) & 0x7fffffff);
+    uint32_t most = most_of_eight(v);
     for (int step = threads / 2; step; step /= 2)
         most = max(most, __shfl_xor_sync(~0U, most, step));
     return __uint_as_float(most);
@@ -230,13 +237,16 @@ static __device__ void round_nvfp4(float *v, float scale_2)
 }
 
 /* All threads run all iterations, since neighbours exchange values. */
-static __global__ void quantize_row(struct mat y, struct mat x, enum activation how, float scale_2)
+static __global__ void quantize_row(struct mat y, struct mat x, enum activation how, float scale_2,
+                                    uint32_t *seen)
 {
     uint64_t i = blockIdx.x;
+    uint32_t most = 0;
     for (uint64_t first = 0; first < x.cols; first += blockDim.x * EIGHT) {
         uint64_t j = first + threadIdx.x * EIGHT, left = j < x.cols ? x.cols - j : 0;
         float v[EIGHT];
         load8(v, bf16_row(x, i) + j, left);
+        most = max(most, most_of_eight(v));
         if (how == ACTIVATION_FP8)
             round_fp8(v, 128);
         else if (how == ACTIVATION_FP8_32)
@@ -249,19 +259,25 @@ static __global__ void quantize_row(struct mat y, struct mat x, enum activation 
             round_nvfp4(v, scale_2);
         store8(bf16_row(y, i) + j, v, left);
     }
+    if (seen)
+        keep_most(seen, most);
 }
 
-static __global__ void split_row(struct mat y, struct mat x, bool quotient)
+static __global__ void split_row(struct mat y, struct mat x, bool quotient, uint32_t *seen)
 {
     uint64_t i = blockIdx.x;
+    uint32_t most = 0;
     for (uint64_t first = 0; first < x.cols; first += blockDim.x * EIGHT) {
         uint64_t j = first + threadIdx.x * EIGHT, left = j < x.cols ? x.cols - j : 0;
         float v[EIGHT];
         load8(v, bf16_row(x, i) + j, left);
+        most = max(most, most_of_eight(v));
         round_real(v, quotient);
         for (unsigned k = 0; k < EIGHT && k < left; k++)
             split_left(bf16_row(y, i) + j + k, x.cols, split_of(v[k]));
     }
+    if (seen)
+        keep_most(seen, most);
 }
 
 /* One warp per row. */
@@ -285,13 +301,15 @@ static void encode(struct device *d, struct mat y, struct mat x, struct mat fact
 }
 
 static void quantize(struct device *d, struct mat y, struct mat x, enum activation how,
-                     float scale_2)
+                     float scale_2, struct mat seen)
 {
+    uint32_t *to = magnitude_of(seen);
     if (activation_splits(how)) {
-        EACH_ROW(gpu_of(d), split_row, x.rows, threads_for(x.cols), y, x, how == ACTIVATION_FP8_V3);
+        EACH_ROW(gpu_of(d), split_row, x.rows, threads_for(x.cols), y, x, how == ACTIVATION_FP8_V3,
+                 to);
         return;
     }
-    EACH_ROW(gpu_of(d), quantize_row, x.rows, threads_for(x.cols), y, x, how, scale_2);
+    EACH_ROW(gpu_of(d), quantize_row, x.rows, threads_for(x.cols), y, x, how, scale_2, to);
 }
 
 /* ---- norms ---- */
@@ -412,34 +430,53 @@ static void hc_scale(struct device *d, struct mat mixes, struct mat x, float eps
     for (uint64_t first = threadIdx.x / WARP * (width); first < (cols);                            \
          first += blockDim.x / WARP * (width))
 
-static __global__ void unit_row(struct mat x, uint64_t width, float eps)
+/* A warp has each head in registers, OWN eights of columns a lane. */
+template <unsigned OWN>
+static __global__ void unit_row(struct mat x, uint64_t width, float eps, uint32_t *seen)
 {
-    unsigned lane = threadIdx.x % WARP;
+    uint64_t j = threadIdx.x % WARP * EIGHT;
+    uint32_t most = 0;
     EACH_HEAD(first, width, x.cols)
     {
         uint16_t *head = bf16_row(x, blockIdx.x) + first;
-        float sum = 0, v[EIGHT];
-        for (uint64_t j = lane * EIGHT; j < width; j += WARP * EIGHT) {
-            load8(v, head + j, width - j);
+        float sum = 0, v[OWN][EIGHT];
+#pragma unroll
+        for (unsigned n = 0; n < OWN; n++) {
+            uint64_t at = n * WARP * EIGHT + j;
+            load8(v[n], head + at, at < width ? width - at : 0);
+            most = max(most, most_of_eight(v[n]));
 #pragma unroll
             for (unsigned k = 0; k < EIGHT; k++)
-                sum += to_bf16(v[k] * v[k]);
+                sum += to_bf16(v[n][k] * v[n][k]);
         }
         float mean = to_bf16(warp_sum(sum) / (float)width);
         float scale = to_bf16(1 / sqrtf(to_bf16(mean + eps)));
-        for (uint64_t j = lane * EIGHT; j < width; j += WARP * EIGHT) {
-            load8(v, head + j, width - j);
+#pragma unroll
+        for (unsigned n = 0; n < OWN; n++) {
+            uint64_t at = n * WARP * EIGHT + j;
 #pragma unroll
             for (unsigned k = 0; k < EIGHT; k++)
-                v[k] *= scale;
-            store8(head + j, v, width - j);
+                v[n][k] *= scale;
+            store8(head + at, v[n], at < width ? width - at : 0);
         }
     }
+    if (seen)
+        keep_most(seen, most);
 }
 
-static void unit(struct device *d, struct mat x, uint64_t width, float eps)
+static void unit(struct device *d, struct mat x, uint64_t width, float eps, struct mat seen)
 {
-    EACH_ROW(gpu_of(d), unit_row, x.rows, THREADS_MOST, x, width, eps);
+    enum { ONE = WARP * EIGHT };
+    struct gpu *gpu = gpu_of(d);
+    uint32_t *to = magnitude_of(seen);
+    if (width <= 1 * ONE)
+        EACH_ROW(gpu, unit_row<1>, x.rows, THREADS_MOST, x, width, eps, to);
+    else if (width <= 2 * ONE)
+        EACH_ROW(gpu, unit_row<2>, x.rows, THREADS_MOST, x, width, eps, to);
+    else if (width <= 4 * ONE)
+        EACH_ROW(gpu, unit_row<4>, x.rows, THREADS_MOST, x, width, eps, to);
+    else
+        die("CUDA: queries may have heads of %d columns, not %d", 4 * ONE, (int)width);
 }
 
 static __global__ void rotate_row(struct mat x, uint64_t width, struct mat table,

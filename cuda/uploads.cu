@@ -2,6 +2,7 @@
  * is copied to the GPU in the upload stream, concurrently with operations. */
 #include "gpu.cuh"
 
+#include <math.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,6 +16,7 @@ enum { PIECES = 32, PAGE = 4096, PIECE_ROOM = DEVICE_PIECE + 2 * PAGE, SMALL = 3
 struct piece {
     char *memory;
     bool staging, used; /* acquired by a reader now; ever */
+    bool counted;       /* last copied in the upload stream */
     cudaEvent_t uploaded;
 };
 
@@ -23,6 +25,14 @@ struct timed_wait {
     cudaEvent_t begin, end;
     bool concurrent; /* with other streams */
 };
+
+/* What a matrix gets from other GPUs; found by its address. */
+struct arrival {
+    struct arrival *next;
+    const void *at;
+    cudaEvent_t event;
+};
+enum { ARRIVAL_LISTS = 4096, ALLOCATED_STEP = 512 }; /* bytes between addresses of two matrices */
 
 /* Memory that a stream's next gpu_wait_uploads() frees. */
 struct deferred {
@@ -41,6 +51,7 @@ struct uploads {
     cudaEvent_t busy;   /* start of the current run of uploads, */
     struct piece *last; /* and its last piece; NULL: none in flight */
     double upload;      /* seconds of earlier runs */
+    struct arrival *arrival[ARRIVAL_LISTS];
     /* Used only by the thread that calls operations: */
     cudaEvent_t uploaded;
     struct timed_wait *timed;
@@ -55,6 +66,17 @@ static double seconds(cudaEvent_t from, cudaEvent_t end)
     float milliseconds;
     gpu_check(cudaEventElapsedTime(&milliseconds, from, end), "event");
     return (double)milliseconds / 1000;
+}
+
+static bool complete(cudaEvent_t event)
+{
+    cudaError_t status = cudaEventQuery(event);
+    if (status == cudaErrorNotReady) {
+        (void)cudaGetLastError(); /* not an error */
+        return false;
+    }
+    gpu_check(status, "upload");
+    return true;
 }
 
 /* ---- pieces ---- */
@@ -89,17 +111,24 @@ static void busy_end(struct uploads *a)
  * uploads records one event at its start, since each event delays the copies after it. */
 static void busy_begin(struct uploads *a, struct piece *piece, bool here)
 {
-    cudaError_t status = a->last ? cudaEventQuery(a->last->uploaded) : cudaSuccess;
-    if (status == cudaErrorNotReady)
-        (void)cudaGetLastError(); /* not an error */
-    else
-        gpu_check(status, "upload");
-    if (status == cudaSuccess || piece == a->last)
+    if (a->last && (complete(a->last->uploaded) || piece == a->last))
         busy_end(a);
     if (here && !a->last)
         gpu_check(cudaEventRecord(a->busy, a->stream), "upload");
     if (here)
         a->last = piece;
+    piece->counted = here;
+}
+
+/* With the mutex held: seconds of the current run of uploads up to the last complete one. */
+static double run_so_far(struct uploads *a)
+{
+    double most = 0;
+    bool begun = a->last && complete(a->busy);
+    for (const struct piece *p = a->piece; begun && p < a->piece + PIECES; p++)
+        if (p->counted && complete(p->uploaded))
+            most = fmax(most, seconds(a->busy, p->uploaded)); /* of earlier runs: negative */
+    return most;
 }
 
 static void piece_submit(struct uploads *a, struct piece *piece, cudaStream_t stream, void *to,
@@ -199,11 +228,51 @@ void gpu_upload(struct gpu *gpu, void *to, const void *data, uint64_t bytes)
     upload_pieces(gpu, gpu->uploads->stream, to, data, bytes);
 }
 
+/* ---- what arrives from other GPUs ---- */
+
+/* With the mutex held: the link to what arrives at an address, which may be NULL. */
+static struct arrival **arrival_at(struct uploads *a, const void *at)
+{
+    struct arrival **link = &a->arrival[(uintptr_t)at / ALLOCATED_STEP % ARRIVAL_LISTS];
+    while (*link && (*link)->at != at)
+        link = &(*link)->next;
+    return link;
+}
+
+void gpu_arrives(struct device *device, const void *at, cudaEvent_t event)
+{
+    struct uploads *a = gpu_of(device)->uploads;
+    struct arrival *arrival = (struct arrival *)xalloc(1, sizeof *arrival);
+    pthread_mutex_lock(&a->mutex);
+    struct arrival **link = arrival_at(a, at);
+    *arrival = (struct arrival){*link, at, event};
+    *link = arrival;
+    pthread_mutex_unlock(&a->mutex);
+}
+
+/* The current stream waits for it; with `last`, nothing else will. */
+static void wait_arrival(struct gpu *gpu, const void *at, bool last)
+{
+    struct uploads *a = gpu->uploads;
+    pthread_mutex_lock(&a->mutex);
+    struct arrival **link = arrival_at(a, at), *arrival = *link;
+    if (arrival)
+        gpu_check(cudaStreamWaitEvent(gpu->stream, arrival->event, 0), "wait");
+    if (arrival && last) {
+        *link = arrival->next;
+        free(arrival);
+    }
+    pthread_mutex_unlock(&a->mutex);
+}
+
+/* ---- waiting ---- */
+
 void gpu_free_upload(struct gpu *gpu, void *memory)
 {
     struct deferred *deferred = &gpu->uploads->deferred[gpu->stream_number];
     if (!memory)
         return;
+    wait_arrival(gpu, memory, true);
     deferred->memory =
         (void **)xgrow(deferred->memory, deferred->count + 1, sizeof *deferred->memory);
     deferred->memory[deferred->count++] = memory;
@@ -215,7 +284,8 @@ static void free_deferred(struct gpu *gpu, struct deferred *deferred)
         gpu_free(gpu, deferred->memory[--deferred->count]);
 }
 
-void gpu_wait(struct gpu *gpu, cudaEvent_t event)
+/* The current stream's waits between these are timed. */
+static void timed_begin(struct gpu *gpu)
 {
     struct uploads *a = gpu->uploads;
     if (a->timed_used == a->timed_count) {
@@ -223,18 +293,33 @@ void gpu_wait(struct gpu *gpu, cudaEvent_t event)
         gpu_event(&a->timed[a->timed_used].begin, cudaEventDefault);
         gpu_event(&a->timed[a->timed_used].end, cudaEventDefault);
     }
-    struct timed_wait *timed = &a->timed[a->timed_used++];
+    struct timed_wait *timed = &a->timed[a->timed_used];
     timed->concurrent = gpu->stream_number != 0;
     gpu_check(cudaEventRecord(timed->begin, gpu->stream), "wait");
-    gpu_check(cudaStreamWaitEvent(gpu->stream, event, 0), "wait");
-    gpu_check(cudaEventRecord(timed->end, gpu->stream), "wait");
 }
 
-void gpu_wait_uploads(struct gpu *gpu)
+static void timed_end(struct gpu *gpu)
+{
+    struct uploads *a = gpu->uploads;
+    gpu_check(cudaEventRecord(a->timed[a->timed_used++].end, gpu->stream), "wait");
+}
+
+void gpu_wait(struct gpu *gpu, cudaEvent_t event)
+{
+    timed_begin(gpu);
+    gpu_check(cudaStreamWaitEvent(gpu->stream, event, 0), "wait");
+    timed_end(gpu);
+}
+
+void gpu_wait_uploads(struct gpu *gpu, const void *at, const void *other)
 {
     struct uploads *a = gpu->uploads;
     gpu_check(cudaEventRecord(a->uploaded, a->stream), "upload");
-    gpu_wait(gpu, a->uploaded);
+    timed_begin(gpu);
+    gpu_check(cudaStreamWaitEvent(gpu->stream, a->uploaded, 0), "wait");
+    wait_arrival(gpu, at, false);
+    wait_arrival(gpu, other, false);
+    timed_end(gpu);
     free_deferred(gpu, &a->deferred[gpu->stream_number]);
 }
 
@@ -249,8 +334,7 @@ static void spent(struct device *d, double *upload, double *wait)
                    (a->timed[i].concurrent ? DEVICE_STREAMS : 1);
     a->timed_used = 0;
     pthread_mutex_lock(&a->mutex);
-    busy_end(a);
-    *upload = a->upload;
+    *upload = a->upload + run_so_far(a);
     pthread_mutex_unlock(&a->mutex);
     *wait = a->wait;
 }
@@ -279,13 +363,10 @@ static void use_cufile(struct device *d, struct uploads *a)
 
 void gpu_uploads(struct device *d)
 {
-    int least, most;
     struct uploads *a = (struct uploads *)xalloc(1, sizeof *a);
     pthread_mutex_init(&a->mutex, NULL);
     pthread_cond_init(&a->submitted, NULL);
-    /* With the highest priority: NCCL's transfers run kernels in this stream, too. */
-    gpu_check(cudaDeviceGetStreamPriorityRange(&least, &most), "stream");
-    gpu_check(cudaStreamCreateWithPriority(&a->stream, cudaStreamNonBlocking, most), "stream");
+    gpu_check(cudaStreamCreateWithFlags(&a->stream, cudaStreamNonBlocking), "stream");
     gpu_check(cudaHostAlloc((void **)&a->memory, (size_t)PIECES * PIECE_ROOM, cudaHostAllocDefault),
               "page-locked memory");
     gpu_event(&a->uploaded, cudaEventDisableTiming);

@@ -204,9 +204,10 @@ static __global__ void part_row(uint16_t *out, struct operand w, const float *fr
     }
 }
 
-/* F32 stays F32, in three parts; `from` has the rows that `w` has so far. */
-static void take_f32(struct device *d, struct operand *w, void *from, bool transposed,
-                     struct mat amax)
+/* F32 stays F32, in three parts; `from`, of the matrix at `raw`, has the rows that `w` has so
+ * far. */
+static void take_f32(struct device *d, struct operand *w, const void *raw, void *from,
+                     bool transposed, struct mat amax)
 {
     struct gpu *gpu = gpu_of(d);
     struct mat m = {from, w->rows, w->cols, w->cols, DTYPE_F32};
@@ -215,7 +216,7 @@ static void take_f32(struct device *d, struct operand *w, void *from, bool trans
     w->cols = transposed ? m.rows : m.cols;
     w->stride = (w->cols + OPERAND_STEP - 1) / OPERAND_STEP * OPERAND_STEP;
     w->at = gpu_alloc(gpu, OPERAND_PARTS * w->rows * w->stride, sizeof(uint16_t));
-    gpu_wait_uploads(gpu);
+    gpu_wait_uploads(gpu, raw, NULL);
     d->max_abs(d, amax, m);
     EACH_ROW(gpu, part_row, w->rows, THREADS_MOST, (uint16_t *)w->at, *w, (const float *)from,
              transposed ? 1 : m.cols, transposed ? m.cols : 1);
@@ -234,7 +235,7 @@ static struct operand *operand(struct device *d, const struct weight *weight,
     const uint8_t *from = (const uint8_t *)raw.at + first * stride;
     gpu_check(cudaMemsetAsync(amax.at, 0, sizeof(float), gpu->stream), "amax");
     if (tensor->dtype == DTYPE_F32) {
-        take_f32(d, w, (void *)from, part.transposed, amax);
+        take_f32(d, w, raw.at, (void *)from, part.transposed, amax);
         return w;
     }
     struct packed p = {};
@@ -260,7 +261,7 @@ static struct operand *operand(struct device *d, const struct weight *weight,
         gpu_write(gpu, fp8, scales->fp8, blocks * sizeof *fp8);
     }
     p.fp8 = fp8;
-    gpu_wait_uploads(gpu);
+    gpu_wait_uploads(gpu, raw.at, scale.at);
     w->at = gpu_alloc(gpu, rows * w->cols, sizeof(uint16_t));
     dequantize(gpu, w, weight->format, (enum dtype)tensor->dtype, p, (uint32_t *)amax.at);
     if (part.split)

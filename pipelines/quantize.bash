@@ -13,11 +13,11 @@
 
 amax='' calib=() samples='' length='' all_experts=() save_amax='' eval='' device=''
 fallback='' field=() input_scale='' jobs=1 summary='' mtp=() measured=() headroom=() record=()
-recipe=() selection=() policies=() convert=() converter='' drafts_too=''
+recipe=() selection=() policies=() convert=() converter='' drafts_too='' keep_every=() no_keep=()
 
 # What arrange takes for conversion_option.
 conversion_options=amax:,calib:,field:,samples:,length:,all-experts,save-amax:,device:,eval:,fallback:,input-scale:
-conversion_options+=,jobs:,recipe:,summary:
+conversion_options+=,jobs:,keep-every:,no-keep,recipe:,summary:
 
 # conversion_option OPTION NEXT: one that every such pipeline has; $taken: how many words after it are its value.
 conversion_option() {
@@ -44,6 +44,8 @@ conversion_option() {
             usage_error "$1: '$2' is not calib, headroom or a number above 0"
         input_scale=$2 ;;
     --jobs) number "$1" "$2" 1 999; jobs=$2 ;;
+    --keep-every) number "$1" "$2" 1 999999999; keep_every=(--keep-every "$2") ;;
+    --no-keep) taken=0 no_keep=(--no-keep) ;;
     --recipe) file_name "$1" "$2"; recipe=(--recipe "$2") ;;
     --summary) output_file "$1" "$2"; summary=$2 ;;
     --all-experts) taken=0 all_experts=(--all-experts) ;;
@@ -70,6 +72,9 @@ conversion_operands() {
 calibration, or an NVFP4 checkpoint of this model; --input-scale 1 does without" ;;
     *) usage_error "--amax, --calib and --input-scale exclude each other" ;;
     esac
+    [ -n "${calib[*]}" ] || [ -z "${keep_every[*]}${no_keep[*]}" ] ||
+        usage_error "--keep-every and --no-keep are for a calibration that is made here, with --calib"
+    [ -z "${keep_every[*]}" ] || [ -z "${no_keep[*]}" ] || usage_error "--keep-every and --no-keep exclude each other"
     [ -n "${calib[*]}$eval" ] || [ -z "${field[*]}$samples$length$device" ] ||
         usage_error "--field, --samples, --length and --device are for running the model on a text, with --calib or --eval"
     [ -z "$save_amax" ] || [ "$save_amax" != "$summary" ] || usage_error "--save-amax and --summary name the same file"
@@ -222,11 +227,16 @@ get_calibration() {
 make_plan() {
     choose_last "$destination"
     if [ -n "${calib[*]}" ]; then
-        plan_calib=(quietly amax-calib -n "${all_experts[@]}" "${headroom[@]}" "${recipe[@]}" --device "$device"
-            --tokens "$scratch/calib.ts" --resume "$kept" -o "$scratch/plan.ts")
+        keeps=("${keep_every[@]}" "${no_keep[@]}")
+        [ -n "${overwrite[*]}" ] || [ "$(st-write --state "$destination" 2>/dev/null)" != complete ] ||
+            keeps=(--no-keep) # no calibration is to come, and needs no room
+        plan_calib=(quietly amax-calib -n "${talk[@]}" "${all_experts[@]}" "${headroom[@]}" "${recipe[@]}"
+            --device "$device" --tokens "$scratch/calib.ts" --resume "$kept" --resume-keep "${keeps[@]}"
+            -o "$scratch/plan.ts")
         # Drafts that are cast are calibrated, too, where they have a forward pass.
-        if [ -n "$drafts_too" ] && "${plan_calib[@]}" --mtp "$weights" 2>/dev/null; then
+        if [ -n "$drafts_too" ] && "${plan_calib[@]}" --mtp "$weights" 2>"$scratch/said"; then
             mtp=(--mtp)
+            [ ! -s "$scratch/said" ] || tell "$(<"$scratch/said")"
         else
             "${plan_calib[@]}" "$weights" || blame $? amax-calib
         fi
@@ -263,8 +273,8 @@ calibrate() {
     amax=${save_amax:-$scratch/calib-amax.ts}
     [ -z "${record[*]}" ] || own_folder "$kept"
     quietly amax-calib "${talk[@]}" "${all_experts[@]}" "${headroom[@]}" "${record[@]}" "${recipe[@]}" "${mtp[@]}" \
-        --device "$device" --tokens "$scratch/calib.ts" --resume "$kept" --resume-keep -o "$amax" "$weights" ||
-        blame $? amax-calib
+        --device "$device" --tokens "$scratch/calib.ts" --resume "$kept" --resume-keep "${keep_every[@]}" \
+        "${no_keep[@]}" -o "$amax" "$weights" || blame $? amax-calib
     merge "$amax"
 }
 

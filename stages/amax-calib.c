@@ -30,8 +30,8 @@ static const struct program program = {
 
 struct options {
     const char *recipe, *resume, *moments;
-    uint64_t resume_every;
-    bool all_experts, headroom, resume_keep, resume_discard;
+    uint64_t keep_every;
+    bool all_experts, headroom, no_keep, resume_keep, resume_discard;
     struct forward_options forward;
 };
 
@@ -114,7 +114,20 @@ static void take_states(void *context, const struct states *states)
     forward_options_states(&r->options->forward, r->stage, r->run, states);
     if (r->moments) /* before the layer counts as done */
         moments_flush(r->moments);
-    resume_save(&r->resume, r->run, r->stage, states, &r->scalars);
+    resume_save(&r->resume, r->stage, states, &r->scalars);
+}
+
+static void take_end(void *context)
+{
+    const struct results *r = context;
+    if (r->moments)
+        moments_flush(r->moments); /* of the last drafts */
+}
+
+static void give_states(void *context, const struct states *states)
+{
+    const struct results *r = context;
+    resume_states(&r->resume, r->run, states);
 }
 
 /* True if the run goes through the layer that the matrix is in. */
@@ -126,7 +139,12 @@ static bool is_run(const struct forward *run, const struct place *place)
            (place->layer >= run->first && place->layer <= run->last);
 }
 
-/* What a run would record if every expert were reached. */
+static struct keeping keeping(const struct options *o)
+{
+    return (struct keeping){.every = o->keep_every, .never = o->no_keep};
+}
+
+/* What a run would record if every expert were reached, and keep meanwhile. */
 static void plan(struct results *r, struct ts_in *in)
 {
     struct weights weights;
@@ -144,6 +162,8 @@ static void plan(struct results *r, struct ts_in *in)
             take_routed(r, model_expert_path(r->model, &w->place, expert), 1);
     }
     weights_free(&weights);
+    const struct keeping how = keeping(r->options);
+    resume_plan(r->options->resume, r->run, &how, r->stage->quiet);
 }
 
 /* ---- beginning ---- */
@@ -176,19 +196,33 @@ static struct recipe *open_recipe(const struct options *o, const struct stage *s
     return recipe;
 }
 
+/* Where a resumed run begins. */
+static void tell_resumed(const struct resume *resume, const struct forward *run)
+{
+    if (resume->finished)
+        warn("%s: the calibration is finished; writing its result again", resume->file);
+    else if (run->first < run->repeated)
+        warn("%s: layers up to %" PRIu64 " are done; resuming after them, once samples %" PRIu64
+             "-%" PRIu64 " have gone through layers %" PRIu64 "-%" PRIu64 " again",
+             resume->file, run->repeated - 1, run->lagging, run->tokens->samples - 1, run->first,
+             run->repeated - 1);
+    else
+        warn("%s: layers up to %" PRIu64 " are done; resuming after them", resume->file,
+             run->repeated - 1);
+}
+
 /* Begin, or resume an interrupted run. */
 static void resume(struct results *r, struct forward *run)
 {
     char *options = deciding_options(r);
-    resume_begin(&r->resume, r->options->resume, options, r->options->resume_every);
+    const struct keeping how = keeping(r->options);
+    resume_begin(&r->resume, r->options->resume, options, &how);
     free(options);
-    if (!resume_load(&r->resume, run, &r->scalars) || r->stage->quiet)
+    if (!resume_load(&r->resume, run, &r->scalars))
         return;
-    if (r->resume.finished)
-        warn("%s: the calibration is finished; writing its result again", r->resume.file);
-    else
-        warn("%s: layers up to %" PRIu64 " are done; resuming after them", r->resume.file,
-             run->first - 1);
+    run->resume = give_states;
+    if (!r->stage->quiet)
+        tell_resumed(&r->resume, run);
 }
 
 /* ---- output ---- */
@@ -244,6 +278,39 @@ static struct arg headroom_arg(bool *to)
                         .in = FORM(0)};
 }
 
+static struct arg resume_arg(const char **to)
+{
+    return (struct arg){.name = "resume",
+                        .kind = ARG_TEXT,
+                        .to = to,
+                        .value = "dir",
+                        .help = "keep the calibration in dir, from which the same command resumes "
+                                "after it was killed",
+                        .required = FORM(1),
+                        .silent = true};
+}
+
+static struct arg keep_every_arg(uint64_t *to)
+{
+    return (struct arg){.name = "keep-every",
+                        .kind = ARG_NUMBER,
+                        .to = to,
+                        .value = "N",
+                        .help = "keep hidden states after every N layers (default: as often as "
+                                "takes at most a tenth of the time)",
+                        .in = FORM(0),
+                        .silent = true};
+}
+
+static struct arg no_keep_arg(bool *to)
+{
+    return (struct arg){.name = "no-keep",
+                        .to = to,
+                        .help = "keep no hidden states, only what --resume-keep does",
+                        .in = FORM(0),
+                        .silent = true};
+}
+
 static void take_options(struct options *o, struct stage *stage, int argc, char **argv)
 {
     const struct arg own[] = {
@@ -260,21 +327,9 @@ static void take_options(struct options *o, struct stage *stage, int argc, char 
          .help = "also calibrate the other matrices that this recipe quantizes: record their "
                  "amaxes, and do not round their inputs either",
          .in = FORM(0)},
-        {.name = "resume",
-         .kind = ARG_TEXT,
-         .to = &o->resume,
-         .value = "dir",
-         .help = "save checkpoints in dir, from which the same command resumes after it was killed",
-         .required = FORM(1),
-         .silent = true},
-        {.name = "resume-every",
-         .kind = ARG_NUMBER,
-         .to = &o->resume_every,
-         .value = "N",
-         .help =
-             "save after every N layers (default: as often as takes at most a tenth of the time)",
-         .in = FORM(0),
-         .silent = true},
+        resume_arg(&o->resume),
+        keep_every_arg(&o->keep_every),
+        no_keep_arg(&o->no_keep),
         {.name = "resume-keep",
          .to = &o->resume_keep,
          .help = "keep the finished calibration in dir; the same command then writes it again "
@@ -309,8 +364,12 @@ static void check_options(const struct options *o, const struct stage *stage)
     if (o->resume && o->forward.states_in)
         die_usage(
             "--resume and --states-in exclude each other: --resume begins with states of its own");
-    if (!o->resume && (o->resume_every || o->resume_keep))
-        die_usage("--resume-every and --resume-keep go with --resume: into which folder?");
+    if (!o->resume && (o->keep_every || o->no_keep || o->resume_keep))
+        die_usage("--keep-every, --no-keep and --resume-keep go with --resume: into which folder?");
+    if (o->no_keep && (o->keep_every || !o->resume_keep))
+        die_usage(o->keep_every ? "--no-keep and --keep-every exclude each other"
+                                : "--resume with --no-keep keeps nothing: leave both out, or give "
+                                  "--resume-keep, which keeps the finished calibration");
     if (!stage->output && isatty(STDOUT_FILENO)) /* not only after hours of work */
         die_usage("standard output is a terminal, and a tensor stream is binary; redirect it, or "
                   "use -o FILE");
@@ -334,6 +393,7 @@ static void listen(struct forward *run, struct results *r)
     run->records = r->options->headroom || r->options->moments ? records : NULL;
     run->linear = take_linear;
     run->routed = take_routed;
+    run->reported = take_end;
     run->states = take_states;
     if (r->options->moments && !r->stage->plan && !ranks_rank(run->ranks))
         r->moments = moments_writer_new(r->options->moments, r->model, r->stage);
@@ -365,10 +425,8 @@ int main(int argc, char **argv)
     else
         resume(&results, &run);
     forward_options_run(&run);
-    if (results.moments)
-        moments_flush(results.moments); /* of the last drafts */
     if (o.resume_keep)
-        resume_finish(&results.resume, &run, &stage, &results.scalars);
+        resume_finish(&results.resume, &stage, &results.scalars);
     if (!ranks_rank(run.ranks))
         emit(&results);
     forward_options_close(&run);

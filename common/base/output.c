@@ -12,8 +12,7 @@
 #include "base/owner.h"
 #include "base/temporary.h"
 
-/* The folder that a path lies in, which the caller frees. */
-static char *folder_of(const char *path)
+char *output_folder_of(const char *path)
 {
     const char *slash = strrchr(path, '/');
     return !slash          ? xstrdup(".")
@@ -33,7 +32,7 @@ static bool takes_files(const char *folder)
  * that name, can be replaced, unless it is NULL. */
 static void check_folder_of(const char *path, const struct stat *old)
 {
-    char *folder = folder_of(path);
+    char *folder = output_folder_of(path);
     struct stat status;
     uid_t user = geteuid();
     if (stat(folder, &status))
@@ -103,7 +102,7 @@ bool output_is_same(const char *a, const char *b)
     if (a_exists || b_exists)
         return a_exists && b_exists && S_ISREG(of_a.st_mode) && of_a.st_dev == of_b.st_dev &&
                of_a.st_ino == of_b.st_ino;
-    char *folder_a = folder_of(a), *folder_b = folder_of(b);
+    char *folder_a = output_folder_of(a), *folder_b = output_folder_of(b);
     const char *slash_a = strrchr(a, '/'), *slash_b = strrchr(b, '/');
     bool same = !stat(folder_a, &of_a) && !stat(folder_b, &of_b) && of_a.st_dev == of_b.st_dev &&
                 of_a.st_ino == of_b.st_ino &&
@@ -169,7 +168,7 @@ void output_open(struct output *out, const char *file)
             die_errno("%s", file);
         return;
     }
-    char *folder = folder_of(out->path);
+    char *folder = output_folder_of(out->path);
     out->fd = open(folder, O_TMPFILE | O_WRONLY | O_CLOEXEC, 0666);
     free(folder);
     if (out->fd < 0)

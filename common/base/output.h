@@ -13,6 +13,9 @@ void output_check(const char *file);
 /* The same for a folder in which a program is to write files, and which it makes if needed. */
 void output_check_folder(const char *folder);
 
+/* The folder that a path lies in, which the caller frees. */
+char *output_folder_of(const char *path);
+
 /* True if both are names of one regular file, which need not exist yet. */
 bool output_is_same(const char *a, const char *b);
 

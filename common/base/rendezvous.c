@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
@@ -77,12 +78,29 @@ static int open_listener(const struct addrinfo *address)
     return -1;
 }
 
+/* True if a host is this machine wherever it is looked up: localhost, or an address of loopback.
+ * Other names are not, even where they resolve to one: Debian's /etc/hosts gives a machine's own
+ * name 127.0.1.1, and others know it by another address. */
+static bool is_loopback(const char *host)
+{
+    const struct addrinfo hints = {.ai_flags = AI_NUMERICHOST};
+    struct addrinfo *found;
+    if (!strcasecmp(host, "localhost"))
+        return true;
+    if (getaddrinfo(host, NULL, &hints, &found))
+        return false;
+    const struct in_addr *v4 = &((const struct sockaddr_in *)found->ai_addr)->sin_addr;
+    const struct in6_addr *v6 = &((const struct sockaddr_in6 *)found->ai_addr)->sin6_addr;
+    bool is = found->ai_family == AF_INET ? ntohl(v4->s_addr) >> 24 == IN_LOOPBACKNET
+                                          : IN6_IS_ADDR_LOOPBACK(v6);
+    freeaddrinfo(found);
+    return is;
+}
+
 /* With all ranks on this machine, other machines cannot connect. */
 static bool is_local(const struct launch *launch)
 {
-    const char *host = launch->host;
-    return launch->together || !host || !strcmp(host, "localhost") || !strncmp(host, "127.", 4) ||
-           !strcmp(host, "::1");
+    return launch->together || !launch->host || is_loopback(launch->host);
 }
 
 /* The host's name may resolve to another address on the host itself, so it listens on all

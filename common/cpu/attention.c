@@ -425,7 +425,7 @@ static void attend_piece(void *context, unsigned thread, uint64_t first, uint64_
 }
 
 static void attend(struct device *d, struct mat o, struct mat q, const struct keys *keys,
-                   struct mat sink, float scale)
+                   struct mat sink, float scale, const struct attended *then)
 {
     struct attention a;
     attention_begin(&a, cpu_of(d), keys, sink.cols, q.cols / sink.cols);
@@ -435,6 +435,7 @@ static void attend(struct device *d, struct mat o, struct mat q, const struct ke
     a.scale = scale;
     parallel_for(a.cpu->threads, q.rows, TOKENS, attend_piece, &a);
     attention_end(&a);
+    device_attended(d, o, keys, a.width, then);
 }
 
 void cpu_attention(struct device *d)

@@ -50,12 +50,16 @@ static void drop_offloaded(struct device *d, struct offloaded offloaded)
     drop(d, offloaded.all);
 }
 
-static struct mat fetch(struct device *d, struct offloaded offloaded, uint64_t first, uint64_t rows,
-                        uint64_t next)
+static struct mat fetch(struct device *d, struct offloaded offloaded, uint64_t first, uint64_t rows)
 {
     (void)d;
-    (void)next;
     return mat_rows(offloaded.all, first, rows);
+}
+
+static void fetch_ahead(struct device *d, struct offloaded offloaded, uint64_t first, uint64_t rows)
+{
+    (void)d;
+    (void)mat_rows(offloaded.all, first, rows); /* checks that they are there */
 }
 
 static void store(struct device *d, struct offloaded offloaded, uint64_t first, struct mat rows)
@@ -449,6 +453,7 @@ struct device *device_cpu(unsigned threads)
     d->make_offloaded = make_offloaded;
     d->drop_offloaded = drop_offloaded;
     d->fetch = fetch;
+    d->fetch_ahead = fetch_ahead;
     d->store = store;
     d->stream = stream;
     d->acquire_staging = acquire_staging;

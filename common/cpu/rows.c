@@ -111,9 +111,16 @@ static void gather_piece(const void *args, uint64_t first, uint64_t last)
                (size_t)o.y.cols * sizeof(uint16_t));
 }
 
-static void gather(struct device *d, struct mat y, struct mat x, struct mat index)
+static void see(struct device *d, struct mat seen, struct mat x)
+{
+    if (seen.rows)
+        d->max_abs(d, seen, x);
+}
+
+static void gather(struct device *d, struct mat y, struct mat x, struct mat index, struct mat seen)
 {
     each_row(d, y.rows, y.cols, gather_piece, &(struct gather_args){y, x, index});
+    see(d, seen, y);
 }
 
 struct scatter_add_args {
@@ -133,8 +140,9 @@ PIECE(scatter_add_piece)
 }
 
 static void scatter_add(struct device *d, struct mat y, struct mat x, struct mat index,
-                        struct mat weight)
+                        struct mat weight, struct mat seen)
 {
+    see(d, seen, x);
     each_row(d, x.rows, x.cols, scatter_add_piece, &(struct scatter_add_args){y, x, index, weight});
 }
 
@@ -238,8 +246,9 @@ static void quantize_piece(const void *args, uint64_t first, uint64_t last)
 }
 
 static void quantize(struct device *d, struct mat y, struct mat x, enum activation how,
-                     float scale_2)
+                     float scale_2, struct mat seen)
 {
+    see(d, seen, x);
     each_row(d, x.rows, x.cols, quantize_piece, &(struct quantize_args){y, x, how, scale_2});
 }
 
@@ -387,8 +396,9 @@ PIECE(unit_piece)
             unit_head(bf16_row(o.x, i) + first, o.width, o.eps);
 }
 
-static void unit(struct device *d, struct mat x, uint64_t width, float eps)
+static void unit(struct device *d, struct mat x, uint64_t width, float eps, struct mat seen)
 {
+    see(d, seen, x);
     each_row(d, x.rows, x.cols, unit_piece, &(struct unit_args){x, width, eps});
 }
 
@@ -898,6 +908,26 @@ static void route_weights(struct device *d, struct mat weight, struct mat scores
              &(struct route_weights_args){weight, scores, experts, normalize, scale});
 }
 
+static void sort_by_expert(struct device *d, struct mat token, struct mat sorted,
+                           struct mat experts, struct mat weight, uint64_t *number, uint64_t count)
+{
+    uint64_t used = experts.cols, all = experts.rows * used, at = 0;
+    const int32_t *expert = experts.at;
+    uint64_t *next = xalloc((size_t)count, sizeof *next);
+    (void)d;
+    memset(number, 0, (size_t)count * sizeof *number);
+    for (uint64_t i = 0; i < all; i++)
+        number[expert[i]]++;
+    for (uint64_t e = 0; e < count; at += number[e++])
+        next[e] = at;
+    for (uint64_t i = 0; i < all; i++) {
+        uint64_t to = next[expert[i]]++;
+        *i32_row(token, to) = (int32_t)(i / used);
+        *f32_row(sorted, to) = ((const float *)weight.at)[i];
+    }
+    free(next);
+}
+
 /* ---- results ---- */
 
 /* Add up to LANES numbers of e^(x - most). */
@@ -986,6 +1016,7 @@ void cpu_rows(struct device *d)
     d->score = score;
     d->route_topk = route_topk;
     d->route_weights = route_weights;
+    d->sort_by_expert = sort_by_expert;
     d->loss = loss;
     d->best = best;
 }

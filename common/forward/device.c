@@ -64,3 +64,12 @@ void mat_round(struct device *d, struct mat m)
     d->copy(d, m, rounded);
     d->drop(d, rounded);
 }
+
+void device_attended(struct device *d, struct mat o, const struct keys *keys, uint64_t width,
+                     const struct attended *then)
+{
+    if (then->table.rows)
+        d->rotate(d, o, width, then->table, keys->position, true);
+    if (then->seen.rows)
+        d->max_abs(d, then->seen, o);
+}

@@ -121,6 +121,12 @@ struct keys {
     uint64_t ratio;        /* tokens a block */
 };
 
+/* What attend() does with its output. If `table` has rows, it rotates it back by the tokens'
+ * positions: see rotate(), `inverse`. Then it sees it. */
+struct attended {
+    struct mat table, seen;
+};
+
 /* The columns of each head in a BF16 matrix: head h has `width` from first + h * step on. With a
  * step of 0, all heads share them. */
 struct head_cols {
@@ -178,15 +184,18 @@ struct device {
 
     /* A matrix that stays in the device's memory if `room` holds its bytes and `besides` more. If
      * not, it lies in the host's memory, and operations see some rows at a time: fetch() brings
-     * rows from `first` on as last stored, and store() must return them, changed or not, before
-     * they are fetched again. If the `next` rows after them are fetched next, they are copied while
-     * operations run; 0 if other rows are. Stored rows are copied while operations run, too. In
-     * stream 0. */
+     * rows from `first` on as last stored, and store() must return the same rows, changed or not,
+     * before any of them are fetched again. Stored rows are copied while operations run, and so are
+     * rows that fetch_ahead() says will be fetched, in the order of its calls; they must be stored
+     * by then. It does nothing if it has said so before. A fetch() of other rows than those said
+     * first makes it forget all. In stream 0. */
     struct offloaded (*make_offloaded)(struct device *d, enum dtype dtype, uint64_t rows,
                                        uint64_t cols, uint64_t besides);
     void (*drop_offloaded)(struct device *d, struct offloaded offloaded);
-    struct mat (*fetch)(struct device *d, struct offloaded offloaded, uint64_t first, uint64_t rows,
-                        uint64_t next);
+    struct mat (*fetch)(struct device *d, struct offloaded offloaded, uint64_t first,
+                        uint64_t rows);
+    void (*fetch_ahead)(struct device *d, struct offloaded offloaded, uint64_t first,
+                        uint64_t rows);
     void (*store)(struct device *d, struct offloaded offloaded, uint64_t first, struct mat rows);
 
     /* Weights are uploaded while operations run: acquire_staging() gives memory for `size` bytes of
@@ -217,18 +226,20 @@ struct device {
                                struct mat amax);
     void (*drop_operand)(struct device *d, struct operand *operand);
 
-    /* ---- rows ---- */
+    /* ---- rows ----
+     * `seen`: [1, 1] F32, to see the largest magnitude as max_abs() would without another pass over
+     * memory; or no rows. */
 
     /* y = x, of the same shape, to or from BF16 and F32. */
     void (*copy)(struct device *d, struct mat y, struct mat x);
 
-    /* Row i of y = row index[i] of x; index [rows, 1] I32. BF16. */
-    void (*gather)(struct device *d, struct mat y, struct mat x, struct mat index);
+    /* Row i of y = row index[i] of x; index [rows, 1] I32. BF16. Sees y. */
+    void (*gather)(struct device *d, struct mat y, struct mat x, struct mat index, struct mat seen);
 
     /* Row index[i] of y += row i of x times its weight, with no index twice; y F32, x BF16, weight
-     * [rows, 1] F32, or no rows for 1. */
+     * [rows, 1] F32, or no rows for 1. Sees x. */
     void (*scatter_add)(struct device *d, struct mat y, struct mat x, struct mat index,
-                        struct mat weight);
+                        struct mat weight, struct mat seen);
 
     /* x *= factor, BF16. */
     void (*scale)(struct device *d, struct mat x, float factor);
@@ -243,9 +254,9 @@ struct device {
     void (*product)(struct device *d, struct mat y, struct mat x, const struct operand *w);
 
     /* y = x quantized and dequantized; BF16, y may be x unless it is split. Only NVFP4 uses
-     * scale_2. */
+     * scale_2. Sees x. */
     void (*quantize)(struct device *d, struct mat y, struct mat x, enum activation how,
-                     float scale_2);
+                     float scale_2, struct mat seen);
 
     /* y = x quantized to E4M3 with one scale a row, that of ACTIVATION_FP8_V32 or, if `power`,
      * ACTIVATION_FP8, without dequantizing it; factor [rows, 1] F32 *= the scale. BF16. */
@@ -278,8 +289,8 @@ struct device {
                        struct mat bias, float eps);
 
     /* x /= rms(x) for each `width` columns separately, in BF16 steps: square, mean, sum with eps,
-     * reciprocal root, product. */
-    void (*unit)(struct device *d, struct mat x, uint64_t width, float eps);
+     * reciprocal root, product. Sees x as it was. */
+    void (*unit)(struct device *d, struct mat x, uint64_t width, float eps, struct mat seen);
 
     /* Rotate the last table.cols of each `width` columns, pair by pair, by the angles of the row's
      * position; table [positions, pairs * 2] F32: cosine and sine. `inverse` rotates back. */
@@ -349,7 +360,7 @@ struct device {
      * product, but not for their sum; relative to the largest logit, or to the largest of those so
      * far. q, o [tokens, heads * width] BF16. */
     void (*attend)(struct device *d, struct mat o, struct mat q, const struct keys *keys,
-                   struct mat sink, float scale);
+                   struct mat sink, float scale, const struct attended *then);
 
     /* o = softmax(q · key · scale) · value over the tokens that a token sees: in its sample, those
      * up to itself. In BF16 steps: logits, scaled logits, probabilities. o [tokens, heads * value's
@@ -373,10 +384,19 @@ struct device {
     void (*route_weights)(struct device *d, struct mat weight, struct mat scores,
                           struct mat experts, bool normalize, float scale);
 
+    /* Sort tokens by expert: token [tokens * n, 1] I32 and sorted [tokens * n, 1] F32 get, for one
+     * expert after the other, the tokens that have it among theirs, ascending, and its weights
+     * there. experts [tokens, n] I32 and weight [tokens, n] F32, both contiguous, n > 0; each
+     * expert is below `count`, and at most once in a row. number [count], in the caller's memory:
+     * how many tokens an expert has. Waits as read() does. */
+    void (*sort_by_expert)(struct device *d, struct mat token, struct mat sorted,
+                           struct mat experts, struct mat weight, uint64_t *number, uint64_t count);
+
     /* ---- time ---- */
 
-    /* Seconds so far that uploads of weights took, and that operations waited for them or for rows
-     * of an offloaded matrix; 0 where a device uploads nothing. Waits as read() does. */
+    /* Seconds so far that complete uploads of weights took, and that operations waited for uploads
+     * or for rows of an offloaded matrix; 0 where a device uploads nothing. Waits as read() does.
+     */
     void (*spent)(struct device *d, double *upload, double *wait);
 
     /* Seconds so far in matrix products, on average over its threads; NULL for a device that does
@@ -392,6 +412,10 @@ struct device {
      * token ids I32. */
     void (*best)(struct device *d, struct mat value, struct mat number, struct mat logits);
 };
+
+/* The same steps after attend() by rotate() and max_abs(), for devices that have no better way. */
+void device_attended(struct device *d, struct mat o, const struct keys *keys, uint64_t width,
+                     const struct attended *then);
 
 /* The CPU, through oneDNN; `threads` of 0 means one for each processor. */
 struct device *device_cpu(unsigned threads);

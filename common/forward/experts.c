@@ -80,33 +80,18 @@ void group_end(struct group *g, struct device *d)
     free(g->offset);
 }
 
-/* Sort rows by expert: the only step for which the host reads a device's results. */
+/* The host needs to know how many rows each expert has: here alone it waits for the device. */
 static void sort_rows(struct group *g, struct device *d, uint64_t experts)
 {
-    uint64_t used = g->expert.cols;
-    size_t count = (size_t)(g->expert.rows * used);
-    int32_t *expert = xalloc(count, sizeof *expert), *row = xalloc(count, sizeof *row);
-    float *weight = xalloc(count, sizeof *weight), *sorted = xalloc(count, sizeof *sorted);
-    d->read(d, expert, g->expert);
-    d->read(d, weight, g->weight);
-    g->offset = xalloc((size_t)experts + 2, sizeof *g->offset);
-    for (size_t i = 0; i < count; i++)
-        g->offset[expert[i] + 2]++;
-    for (uint64_t e = 0; e < experts; e++)
-        g->offset[e + 2] += g->offset[e + 1];
-    for (size_t i = 0; i < count; i++) { /* offset[e + 1] runs up to where e + 1 begins */
-        uint64_t at = g->offset[expert[i] + 1]++;
-        row[at] = (int32_t)(i / used);
-        sorted[at] = weight[i];
-    }
+    uint64_t count = g->expert.rows * g->expert.cols;
+    uint64_t *number = xalloc((size_t)experts, sizeof *number);
     g->sorted_row = d->make(d, DTYPE_I32, count, 1);
     g->sorted_weight = d->make(d, DTYPE_F32, count, 1);
-    d->write(d, g->sorted_row, row);
-    d->write(d, g->sorted_weight, sorted);
-    free(expert);
-    free(weight);
-    free(row);
-    free(sorted);
+    d->sort_by_expert(d, g->sorted_row, g->sorted_weight, g->expert, g->weight, number, experts);
+    g->offset = xalloc((size_t)experts + 1, sizeof *g->offset);
+    for (uint64_t e = 0; e < experts; e++)
+        g->offset[e + 1] = g->offset[e] + number[e];
+    free(number);
 }
 
 /* ---- running ---- */
@@ -122,13 +107,13 @@ static enum weighing weighing(const struct experts *experts, const struct linear
 }
 
 static void run(const struct experts *experts, struct linear *linear, struct mat y, struct mat x,
-                struct mat weight)
+                struct mat weight, enum sees sees)
 {
     struct device *d = experts->layer->network->device;
     enum weighing what = weighing(experts, linear);
     linear_mlp(d, &linear[EXPERT_GATE], &linear[EXPERT_UP], &linear[EXPERT_DOWN],
-               experts->layer->experts.swiglu, y, x,
-               what == WEIGH_INPUT ? weight : (struct mat){0});
+               experts->layer->experts.swiglu, y, x, what == WEIGH_INPUT ? weight : (struct mat){0},
+               sees);
     if (what == WEIGH_OUTPUT)
         d->scale_rows(d, y, weight);
 }
@@ -142,10 +127,11 @@ static void run_routed(const struct experts *experts, struct group *g, struct li
     struct mat weight = mat_rows(g->sorted_weight, first, count);
     struct mat x = d->make(d, DTYPE_BF16, count, g->x.cols);
     struct mat y = d->make(d, DTYPE_BF16, count, g->x.cols);
-    d->gather(d, x, g->x, index);
-    run(experts, linear, y, x, weight);
+    d->gather(d, x, g->x, index, linear_seen(&linear[EXPERT_GATE], SEEN_INPUT));
+    run(experts, linear, y, x, weight, SEES_NEITHER);
     d->scatter_add(d, g->y, y, index,
-                   weighing(experts, linear) == WEIGH_SUM ? weight : (struct mat){0});
+                   weighing(experts, linear) == WEIGH_SUM ? weight : (struct mat){0},
+                   linear_seen(&linear[EXPERT_DOWN], SEEN_OUTPUT));
     d->drop(d, x);
     d->drop(d, y);
 }
@@ -157,7 +143,7 @@ static void run_all(const struct experts *experts, struct group *g, struct linea
     struct device *d = experts->layer->network->device;
     struct mat y = d->make(d, DTYPE_BF16, count, g->x.cols);
     run(experts, linear, y, mat_rows(g->x, first, count),
-        mat_cols(mat_rows(g->all_weights, first, count), e, 1));
+        mat_cols(mat_rows(g->all_weights, first, count), e, 1), SEES_BOTH);
     d->drop(d, y);
 }
 
@@ -198,6 +184,8 @@ void experts_run(struct experts *experts, struct group *g)
 {
     struct device *d = experts->layer->network->device;
     uint64_t count = experts->layer->experts.count;
+    if (!count)
+        return;
     sort_rows(g, d, count);
     for (uint64_t e = 0; e < count; e++) {
         d->stream(d, 1 + (unsigned)(e % DEVICE_STREAMS));

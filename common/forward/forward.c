@@ -84,10 +84,13 @@ void forward_check(const struct forward *run)
 static void run_layers(struct pass *pass)
 {
     const struct forward *run = pass->run;
+    const struct states before = {run->first - 1, pass->rows.hidden, pass->digest};
     if (run->states_in)
-        states_load(run, &(struct states){run->first - 1, pass->rows.hidden, pass->digest});
-    else
+        states_load(run, &before);
+    else if (!run->first)
         embed_all(pass);
+    if (run->resume)
+        run->resume(run->context, &before);
     if (run->verbose && run->device->read_file)
         warn("files are read directly into the device's memory");
     if (run->verbose)
@@ -97,7 +100,7 @@ static void run_layers(struct pass *pass)
         layer_pass_begin(&lp, pass, i);
         layer_pass_run(&lp);
         layer_pass_end(&lp);
-        if (run->states)
+        if (run->states && i + 1 >= run->repeated)
             run->states(run->context, &(struct states){i, pass->rows.hidden, pass->digest});
     }
 }
@@ -120,6 +123,8 @@ void forward_run(const struct forward *run)
     for (unsigned i = 0; i < pass.network->mtp_layers && needs_mtp(run); i++)
         run_mtp(&pass, &head, i);
     observe_layer(run, &head);
+    if (run->reported)
+        run->reported(run->context);
     if (run->verbose)
         times_tell_bound(pass_times(&pass));
     layer_end(&head);

@@ -59,24 +59,34 @@ struct forward {
                               are told of all samples */
     struct gather *gather; /* shares the reading between ranks; NULL: each reads all */
     enum arithmetic arithmetic;
-    const char *recipe;    /* a digest that tells what quantizes() says from what another run's
-                              says, or NULL without it */
-    bool all_experts;      /* every token also goes through every expert, for amaxes only */
-    bool mtp;              /* run the multi-token prediction layers, too */
-    bool head;             /* losses are wanted */
-    bool verbose;          /* report where each layer's time went */
-    bool quiet;            /* do not say which tensors are not used */
-    uint64_t batch;        /* samples at a time outside experts; at least 1 */
-    uint64_t memory;       /* bytes for weights that wait or are in use; 0: the device's default */
-    uint64_t first, last;  /* layers */
+    const char *recipe;   /* a digest that tells what quantizes() says from what another run's
+                             says, or NULL without it */
+    bool all_experts;     /* every token also goes through every expert, for amaxes only */
+    bool mtp;             /* run the multi-token prediction layers, too */
+    bool head;            /* losses are wanted */
+    bool verbose;         /* report where each layer's time went */
+    bool quiet;           /* do not say which tensors are not used */
+    uint64_t batch;       /* samples at a time outside experts; at least 1 */
+    uint64_t memory;      /* bytes for weights that wait or are in use; 0: the device's default */
+    uint64_t first, last; /* layers */
+    /* Layers before `repeated` were reported by an earlier run, which the samples before `lagging`
+     * went through, too: from `first` on only the others do, and only the last of these layers
+     * calls back, for its hidden states. */
+    uint64_t repeated, lagging;
     const char *states_in; /* hidden states to begin with instead of embeddings, or NULL */
     void *context;         /* for the callbacks, which may be NULL: */
+    /* Fill hidden states of an earlier run that this one continues: those of all samples after
+     * layer `first` - 1, or of those before `lagging` after layer `repeated` - 1. If `first` is 0,
+     * there are embeddings already. */
+    void (*resume)(void *context, const struct states *states);
     /* Whether the module is to be quantized after a calibration, which then shows it BF16. */
     bool (*quantizes)(void *context, const char *module);
     /* What to record of a linear's inputs besides amaxes: the kinds of inputs.h, 0 for none. */
     unsigned (*records)(void *context, const char *module, bool expert);
     void (*linear)(void *context, const struct linear_seen *seen);
     void (*routed)(void *context, const char *expert, uint64_t tokens);
+    /* All was reported that will be; the weights are still open. */
+    void (*reported)(void *context);
     /* The hidden states after a layer. */
     void (*states)(void *context, const struct states *states);
     /* Logits for the rows from `first` on, and the token that follows each, -1 after a sample's

@@ -34,7 +34,7 @@ void run_head(struct pass *pass, struct layer *norm, struct layer *head, unsigne
         struct mat logits = d->make(d, DTYPE_F32, hidden.rows, n->vocabulary);
         n->head(n, norm, x, hidden);
         rows_store(&pass->rows, first, hidden);
-        linear_apply(d, &head->piece[n->head_piece].linear, logits, x);
+        linear_apply(d, &head->piece[n->head_piece].linear, logits, x, SEES_BOTH);
         if (n->rounds_logits)
             mat_round(d, logits);
         pass->run->logits(pass->run->context, mtp, first, logits, target + first);

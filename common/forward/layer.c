@@ -208,7 +208,13 @@ void layer_load(struct layer *layer, size_t piece, const struct forward *run,
 
 void layer_apply(struct layer *layer, size_t piece, struct mat y, struct mat x)
 {
-    linear_apply(layer->network->device, &layer->piece[piece].linear, y, x);
+    layer_apply_seeing(layer, piece, y, x, SEES_BOTH);
+}
+
+void layer_apply_seeing(struct layer *layer, size_t piece, struct mat y, struct mat x,
+                        enum sees sees)
+{
+    linear_apply(layer->network->device, &layer->piece[piece].linear, y, x, sees);
 }
 
 void layer_norm(const struct layer *layer, size_t piece, struct mat y, struct mat x)

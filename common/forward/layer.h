@@ -81,8 +81,11 @@ size_t layer_find(const struct layer *layer, const char *tensor);
 void layer_load(struct layer *layer, size_t piece, const struct forward *run,
                 const struct raw_weight *from);
 
-/* linear_apply(), and device.h's rms_norm() with network->norm_eps, with a loaded piece. */
+/* linear_apply(), with all seen or what is said, and device.h's rms_norm() with network->norm_eps,
+ * with a loaded piece. */
 void layer_apply(struct layer *layer, size_t piece, struct mat y, struct mat x);
+void layer_apply_seeing(struct layer *layer, size_t piece, struct mat y, struct mat x,
+                        enum sees sees);
 void layer_norm(const struct layer *layer, size_t piece, struct mat y, struct mat x);
 
 #endif

@@ -35,9 +35,9 @@ static struct mat on_device(struct device *d, const void *raw, uint64_t size, st
     return bytes;
 }
 
-static struct mat seen(const struct linear *linear, unsigned what)
+struct mat linear_seen(const struct linear *linear, enum seen what)
 {
-    return mat_cols(linear->seen, what, 1);
+    return mat_cols(linear->seen, (uint64_t)what, 1);
 }
 
 /* Some rows of each group become an operand; returns these. */
@@ -52,7 +52,7 @@ static struct operand **load_rows(struct device *d, const struct linear *linear,
     for (uint64_t i = 0; i < linear->groups; i++, part.first += rows) {
         operand[i] = d->operand(d, from->weight, from->tensor, from->scales, scale, bytes, part,
                                 mat_rows(amax, i, 1));
-        d->max_abs(d, seen(linear, SEEN_WEIGHT), mat_rows(amax, i, 1));
+        d->max_abs(d, linear_seen(linear, SEEN_WEIGHT), mat_rows(amax, i, 1));
     }
     d->drop(d, amax);
     return operand;
@@ -108,43 +108,42 @@ void linear_drop(struct device *d, struct linear *linear)
 
 /* ---- products ---- */
 
-static void see_input(struct device *d, struct linear *linear, struct mat x)
+void linear_observe(struct device *d, struct linear *linear, struct mat y, struct mat x)
 {
     linear->rows += x.rows;
-    d->max_abs(d, seen(linear, SEEN_INPUT), x);
+    d->max_abs(d, linear_seen(linear, SEEN_INPUT), x);
+    d->max_abs(d, linear_seen(linear, SEEN_OUTPUT), y);
     inputs_record(linear->inputs, d, x);
 }
 
-static void see_output(struct device *d, struct linear *linear, struct mat y)
+/* x quantized for the product, seen meanwhile if `sees`; x itself if there is nothing to do. */
+static struct mat quantized(struct device *d, const struct linear *linear, struct mat x, bool sees)
 {
-    d->max_abs(d, seen(linear, SEEN_OUTPUT), y);
-}
-
-void linear_observe(struct device *d, struct linear *linear, struct mat y, struct mat x)
-{
-    see_input(d, linear, x);
-    see_output(d, linear, y);
-}
-
-static void multiply(struct device *d, const struct linear *linear, struct mat y, struct mat x)
-{
-    struct mat a = x;
-    if (linear->activation != ACTIVATION_BF16) {
-        bool split = activation_splits(linear->activation);
-        a = d->make(d, DTYPE_BF16, x.rows, split ? SPLIT * x.cols : x.cols);
-        d->quantize(d, a, x, linear->activation, linear->scale_2);
+    struct mat seen = sees ? linear_seen(linear, SEEN_INPUT) : (struct mat){0};
+    if (linear->activation == ACTIVATION_BF16) {
+        if (sees)
+            d->max_abs(d, seen, x);
+        return x;
     }
+    struct mat a = d->make(d, DTYPE_BF16, x.rows,
+                           activation_splits(linear->activation) ? SPLIT * x.cols : x.cols);
+    d->quantize(d, a, x, linear->activation, linear->scale_2, seen);
+    return a;
+}
+
+void linear_apply(struct device *d, struct linear *linear, struct mat y, struct mat x,
+                  enum sees sees)
+{
+    struct mat a = quantized(d, linear, x, sees & SEES_INPUT);
     uint64_t wide = a.cols / linear->groups, high = y.cols / linear->groups;
+    linear->rows += x.rows;
+    inputs_record(linear->inputs, d, x);
     for (uint64_t i = 0; i < linear->groups; i++)
         d->product(d, mat_cols(y, i * high, high), mat_cols(a, i * wide, wide), linear->operand[i]);
     if (a.at != x.at)
         d->drop(d, a);
-}
-
-void linear_apply(struct device *d, struct linear *linear, struct mat y, struct mat x)
-{
-    multiply(d, linear, y, x);
-    linear_observe(d, linear, y, x);
+    if (sees & SEES_OUTPUT)
+        d->max_abs(d, linear_seen(linear, SEEN_OUTPUT), y);
 }
 
 /* Record what `down` would have as input without the router's weight. */
@@ -158,25 +157,20 @@ static void record_unweighted(struct device *d, const struct linear *down, struc
 }
 
 void linear_mlp(struct device *d, struct linear *gate, struct linear *up, struct linear *down,
-                struct swiglu how, struct mat y, struct mat x, struct mat weight)
+                struct swiglu how, struct mat y, struct mat x, struct mat weight, enum sees sees)
 {
     struct mat g = d->make(d, DTYPE_BF16, x.rows, gate->outputs);
     struct mat u = d->make(d, DTYPE_BF16, x.rows, up->outputs);
-    const struct swiglu_seen both = {seen(gate, SEEN_OUTPUT), seen(up, SEEN_OUTPUT),
-                                     seen(down, SEEN_UNWEIGHTED), seen(down, SEEN_INPUT)};
-    multiply(d, gate, g, x);
-    multiply(d, up, u, x);
-    see_input(d, gate, x);
-    up->rows += x.rows; /* of the same input */
-    d->max_abs(d, seen(up, SEEN_INPUT), seen(gate, SEEN_INPUT));
-    inputs_record(up->inputs, d, x);
+    const struct swiglu_seen both = {linear_seen(gate, SEEN_OUTPUT), linear_seen(up, SEEN_OUTPUT),
+                                     linear_seen(down, SEEN_UNWEIGHTED),
+                                     linear_seen(down, SEEN_INPUT)};
+    linear_apply(d, gate, g, x, sees & SEES_INPUT);
+    linear_apply(d, up, u, x, SEES_NEITHER); /* of the same input: */
+    d->max_abs(d, linear_seen(up, SEEN_INPUT), linear_seen(gate, SEEN_INPUT));
     if (weight.rows && down->inputs)
         record_unweighted(d, down, g, u, how);
     d->swiglu(d, g, g, u, how, weight, &both);
-    down->rows += x.rows;
-    inputs_record(down->inputs, d, g);
-    multiply(d, down, y, g);
-    see_output(d, down, y);
+    linear_apply(d, down, y, g, sees & SEES_OUTPUT);
     d->drop(d, g);
     d->drop(d, u);
 }

@@ -21,7 +21,11 @@ struct raw_weight {
 
 /* The columns of `seen`. SEEN_UNWEIGHTED: the input without the router's weight, by linear_mlp().
  */
-enum { SEEN_WEIGHT, SEEN_INPUT, SEEN_UNWEIGHTED, SEEN_OUTPUT, SEEN };
+enum seen { SEEN_WEIGHT, SEEN_INPUT, SEEN_UNWEIGHTED, SEEN_OUTPUT, SEEN };
+
+/* Which magnitudes a product records itself. The others are recorded by operations before and after
+ * it, which read the same memory anyway: those of device.h with `seen`. */
+enum sees { SEES_NEITHER, SEES_INPUT, SEES_OUTPUT, SEES_BOTH = SEES_INPUT | SEES_OUTPUT };
 
 /* A weight in use; all zeros where there is none. */
 struct linear {
@@ -54,17 +58,23 @@ void linear_load(struct device *d, struct linear *linear, const struct raw_weigh
                  enum activation activation, struct cut cut, struct mat seen);
 void linear_drop(struct device *d, struct linear *linear);
 
+/* The magnitude so far, [1, 1] F32. */
+struct mat linear_seen(const struct linear *linear, enum seen what);
+
 /* y [rows, outputs] = x · weightᵀ, with x first quantized as linear->activation says; each group
  * reads its columns of x and writes its columns of y. x BF16, y BF16 or F32. */
-void linear_apply(struct device *d, struct linear *linear, struct mat y, struct mat x);
+void linear_apply(struct device *d, struct linear *linear, struct mat y, struct mat x,
+                  enum sees sees);
 
 /* Record magnitudes of an input x and an output y, as linear_apply() does: for products with the
  * operands themselves. */
 void linear_observe(struct device *d, struct linear *linear, struct mat y, struct mat x);
 
 /* y = down(silu(gate(x)) · up(x)), an expert's MLP; how and weight as for device.h's swiglu().
- * With a weight, which is the router's, down also records its input without it. BF16. */
+ * With a weight, which is the router's, down also records its input without it. With
+ * SEES_NEITHER, others record x, as gate's input, before, and y, as down's output, after it; else
+ * sees is SEES_BOTH. BF16. */
 void linear_mlp(struct device *d, struct linear *gate, struct linear *up, struct linear *down,
-                struct swiglu how, struct mat y, struct mat x, struct mat weight);
+                struct swiglu how, struct mat y, struct mat x, struct mat weight, enum sees sees);
 
 #endif

@@ -13,13 +13,19 @@ static uint64_t token_bytes(const struct network *n, const struct rows *rows)
 }
 
 /* How many samples go through the experts together if weights are resident: enough to outweigh the
- * work of preparing the weights, but with no more memory than the weights take. If hidden states
- * are offloaded, groups may also use their memory. */
+ * work of preparing the weights, with no more memory than the weights take. If hidden states are
+ * offloaded, groups use their room, too. Groups are of about the same size: a small one takes
+ * nearly as much preparing as a large one. */
 static uint64_t group_size(const struct forward *run, const struct rows *rows, uint64_t memory)
 {
     uint64_t sample = (rows_count(rows) / rows->samples + 1) * token_bytes(run->network, rows);
-    uint64_t batches = memory / (rows->hidden.on_host ? 2 : 4) / sample / run->batch;
-    return run->batch * (batches ? batches : 1);
+    uint64_t room = run->device->room > memory ? run->device->room - memory : 0, most = memory / 4;
+    if (rows->hidden.on_host)
+        most = room > memory / 2 ? room : memory / 2;
+    uint64_t fit = most / sample / run->batch;
+    uint64_t groups = fit ? (rows->samples - 1) / (run->batch * fit) + 1 : rows->samples;
+    uint64_t each = (rows->samples + groups - 1) / groups;
+    return (each + run->batch - 1) / run->batch * run->batch;
 }
 
 static uint64_t memory_of(const struct forward *run, uint64_t largest, bool together)

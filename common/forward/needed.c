@@ -29,7 +29,7 @@ bool needs_norm(const struct forward *run)
 
 bool needs_embedding(const struct forward *run)
 {
-    return !run->states_in || needs_mtp(run);
+    return (!run->states_in && !run->first) || needs_mtp(run);
 }
 
 static bool is_wanted(const struct forward *run, uint64_t layer)

@@ -78,5 +78,6 @@ void pass_end(struct pass *pass)
 
 struct times pass_times(const struct pass *pass)
 {
-    return times_so_far(pass->begin, pass->feed.prefetch, pass->embedding.seconds, pass->device);
+    return times_so_far(pass->begin, pass->feed.prefetch, pass->embedding.seconds, pass->device,
+                        pass->run->gather);
 }

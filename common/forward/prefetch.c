@@ -11,9 +11,9 @@
 #include "base/die.h"
 #include "base/progress.h"
 
-/* Each rank reads smaller tensors itself: exchanging pieces would take longer. Ranks' pieces are
- * whole pages. */
-enum { GATHER_LEAST = 1 << 20, PAGE = 4096 };
+/* Each rank reads smaller tensors itself: exchanging them would take longer. An expert's scales are
+ * larger. */
+enum { GATHER_LEAST = 128 << 10, PAGE = 4096 };
 
 /* Pieces read at a time: enough to keep disk arrays busy, and to copy cached files as fast as a
  * GPU's bus takes them (half as many threads were the bottleneck). */
@@ -28,30 +28,35 @@ struct item {
     struct item *next_together;
     struct prefetched to;
     bool on_device, unseen, together; /* together: not gathered yet */
-    uint64_t piece;                   /* of a rank, if they read it together */
+    uint64_t batch;                   /* with which it is gathered */
+    unsigned *owner;                  /* the rank that reads each piece; NULL: all read all */
     uint64_t left;                    /* bytes that this rank has yet to read */
     int fd, direct;                   /* of its file, or -1; direct: with O_DIRECT, or -1 */
     void *file;                       /* the same for the device to read, or NULL */
     const char *path;
 };
 
-/* Some of an item's bytes, at `offset` of its file. */
+/* Some of an item's bytes, at `offset` of its file; or the head alone of an item whose first bytes
+ * another rank uploads. */
 struct piece {
     struct piece *next;
     struct item *item;
     uint64_t at, offset;
     size_t size;
+    bool head;
 };
 
 struct prefetch {
     struct ts_in *in;
     struct prefetch_plan plan;
     struct progress *progress;
-    pthread_t lister, reader[READERS];
+    pthread_t lister, gatherer, reader[READERS];
+    uint64_t *given;       /* bytes to read together, to each rank so far: the lister's */
     pthread_mutex_t mutex; /* guards what follows */
     pthread_cond_t changed;
     struct item *first, **last;
     struct item *first_together, **last_together; /* not gathered yet */
+    uint64_t batches;                             /* whose items are all listed */
     struct piece *first_piece, **last_piece;
     uint64_t waiting; /* bytes */
     unsigned busy;    /* reads under way */
@@ -70,20 +75,6 @@ static void read_begins(struct prefetch *prefetch, const char *name)
     if (!prefetch->busy++)
         prefetch->since = now();
     ranks_reading(prefetch->plan.ranks, name);
-}
-
-/* With the mutex held: gather the tensors whose piece this rank has read, in table order. */
-static void gather_on(struct prefetch *prefetch)
-{
-    for (struct item *item; (item = prefetch->first_together) && !item->left;) {
-        prefetch->first_together = item->next_together;
-        if (!prefetch->first_together)
-            prefetch->last_together = &prefetch->first_together;
-        if (!prefetch->stop)
-            prefetch->plan.gather->all(prefetch->plan.gather, item->to.bytes, item->piece);
-        item->together = false;
-    }
-    pthread_cond_broadcast(&prefetch->changed);
 }
 
 static void close_item(const struct prefetch *prefetch, const struct item *item)
@@ -105,7 +96,7 @@ static void read_ends(struct prefetch *prefetch, struct item *item, uint64_t siz
     item->left -= size;
     if (!item->left)
         close_item(prefetch, item);
-    gather_on(prefetch);
+    pthread_cond_broadcast(&prefetch->changed);
 }
 
 /* Read a piece by whole pages, for which `to` has room at both ends. False if the filesystem
@@ -145,6 +136,11 @@ static void read_piece(struct prefetch *prefetch, const struct piece *p)
 {
     struct item *item = p->item;
     struct device *d = prefetch->plan.device;
+    if (p->head) {
+        item->to.head = xgrow(NULL, p->size, 1);
+        source_read(item->fd, item->path, p->offset, item->to.head, p->size, item->tensor->name);
+        return;
+    }
     if (item->file && d->read_file(d, item->to.bytes, p->at, p->size, item->file, p->offset))
         return;
     char *to = item->on_device ? d->acquire_staging(d, item->to.bytes, p->at, p->size,
@@ -185,6 +181,81 @@ static void *read_pieces(void *context)
     return NULL;
 }
 
+/* ---- gathering: a thread of its own ---- */
+
+/* With the mutex held: the number of items of the first batch that is not gathered yet, if all of
+ * them are listed and this rank has read its pieces; otherwise 0. */
+static size_t read_batch(const struct prefetch *prefetch)
+{
+    const struct item *item = prefetch->first_together;
+    uint64_t batch = item ? item->batch : 0;
+    size_t count = 0;
+    if (!item || batch >= prefetch->batches)
+        return 0;
+    for (; item && item->batch == batch; item = item->next_together, count++)
+        if (item->left)
+            return 0;
+    return count;
+}
+
+/* With the mutex held: the first `count` items are gathered, or not to be. */
+static void leave(struct prefetch *prefetch, size_t count)
+{
+    for (; count--; prefetch->first_together = prefetch->first_together->next_together) {
+        free(prefetch->first_together->owner);
+        prefetch->first_together->together = false;
+    }
+    if (!prefetch->first_together)
+        prefetch->last_together = &prefetch->first_together;
+    pthread_cond_broadcast(&prefetch->changed);
+}
+
+/* The pieces of `count` items; *pieces is how many. The caller frees them. */
+static struct gathered *pieces_of(const struct item *item, size_t count, size_t *pieces)
+{
+    struct gathered *part = NULL;
+    for (*pieces = 0; item && count--; item = item->next_together)
+        for (uint64_t at = 0, size = item->tensor->size; at < size; at += DEVICE_PIECE) {
+            part = xgrow(part, *pieces + 1, sizeof *part);
+            part[(*pieces)++] =
+                (struct gathered){item->to.bytes, at, at_most(size - at, DEVICE_PIECE),
+                                  item->owner[at / DEVICE_PIECE]};
+        }
+    return part;
+}
+
+/* Without the mutex, so that readers go on: until they are gathered, items stay where they are. */
+static void gather_batch(struct prefetch *prefetch, size_t count)
+{
+    struct gather *gather = prefetch->plan.gather;
+    size_t pieces;
+    struct gathered *part = pieces_of(prefetch->first_together, count, &pieces);
+    pthread_mutex_unlock(&prefetch->mutex);
+    gather->all(gather, part, pieces);
+    pthread_mutex_lock(&prefetch->mutex);
+    free(part);
+}
+
+/* Gather the batches that this rank has read, in table order. */
+static void *gather_batches(void *context)
+{
+    struct prefetch *prefetch = context;
+    pthread_mutex_lock(&prefetch->mutex);
+    while (prefetch->first_together || !prefetch->done) {
+        size_t count = prefetch->stop ? 0 : read_batch(prefetch);
+        if (prefetch->stop && prefetch->done) { /* before, the lister uses items */
+            leave(prefetch, 1);
+        } else if (count) {
+            gather_batch(prefetch, count);
+            leave(prefetch, count);
+        } else {
+            pthread_cond_wait(&prefetch->changed, &prefetch->mutex);
+        }
+    }
+    pthread_mutex_unlock(&prefetch->mutex);
+    return NULL;
+}
+
 /* ---- listing: the stream's thread ---- */
 
 /* The place of a referenced tensor's bytes. */
@@ -193,10 +264,34 @@ struct location {
     uint64_t offset;
 };
 
-/* Queue the current tensor's bytes from `first` to `end` for the readers. */
-static void list_pieces(struct prefetch *prefetch, struct item *item,
-                        const struct location *location, uint64_t first, uint64_t end)
+/* With the mutex held: queue some of an item's bytes for the readers. */
+static void list_piece(struct prefetch *prefetch, struct piece piece)
 {
+    struct piece *p = xalloc(1, sizeof *p);
+    *p = piece;
+    *prefetch->last_piece = p;
+    prefetch->last_piece = &p->next;
+}
+
+/* Whether this rank reads the piece at `at`. */
+static bool is_own(const struct prefetch *prefetch, const struct item *item, uint64_t at)
+{
+    return !item->owner || item->owner[at / DEVICE_PIECE] == ranks_rank(prefetch->plan.ranks);
+}
+
+/* How many bytes this rank reads of an item's first ones, if another one reads its first piece. */
+static size_t head_of(const struct prefetch *prefetch, const struct item *item)
+{
+    bool needed = !item->unseen && !is_own(prefetch, item, 0);
+    return needed ? (size_t)at_most(item->tensor->size, PREFETCH_HEAD) : 0;
+}
+
+/* Queue what this rank reads of the current tensor. */
+static void list_pieces(struct prefetch *prefetch, struct item *item,
+                        const struct location *location)
+{
+    const uint64_t all = item->tensor->size;
+    size_t head = head_of(prefetch, item);
     struct sources *sources = ts_sources(prefetch->in);
     struct device *d = prefetch->plan.device;
     item->fd = sources_dup(sources, location->source);
@@ -209,12 +304,14 @@ static void list_pieces(struct prefetch *prefetch, struct item *item,
     if (item->unseen && item->direct >= 0 && d->open_file)
         item->file = d->open_file(d, item->direct);
     pthread_mutex_lock(&prefetch->mutex);
-    for (uint64_t at = first; at < end; at += DEVICE_PIECE) {
-        struct piece *p = xalloc(1, sizeof *p);
-        *p = (struct piece){.item = item, .at = at, .offset = location->offset + at};
-        p->size = (size_t)at_most(end - at, DEVICE_PIECE);
-        *prefetch->last_piece = p;
-        prefetch->last_piece = &p->next;
+    struct piece piece = {.item = item, .offset = location->offset, .size = head, .head = true};
+    if (head)
+        list_piece(prefetch, piece);
+    piece.head = false;
+    for (; piece.at < all; piece.at += DEVICE_PIECE, piece.offset += DEVICE_PIECE) {
+        piece.size = (size_t)at_most(all - piece.at, DEVICE_PIECE);
+        if (is_own(prefetch, item, piece.at))
+            list_piece(prefetch, piece);
     }
     pthread_cond_broadcast(&prefetch->changed);
     pthread_mutex_unlock(&prefetch->mutex);
@@ -252,40 +349,35 @@ static void read_inline(struct prefetch *prefetch, struct item *item)
     }
 }
 
-/* Read this rank's piece of the current tensor. */
+/* The rank that has the fewest bytes to read so far; all ranks find the same. */
+static unsigned give(struct prefetch *prefetch, uint64_t bytes)
+{
+    uint64_t *given = prefetch->given;
+    unsigned least = 0;
+    for (unsigned rank = 1; rank < ranks_count(prefetch->plan.ranks); rank++)
+        least = given[rank] < given[least] ? rank : least;
+    given[least] += bytes;
+    return least;
+}
+
+/* Read this rank's pieces of the current tensor, and the head in any case. */
 static void read_together(struct prefetch *prefetch, struct item *item,
                           const struct location *location)
 {
-    uint64_t first = at_most(ranks_rank(prefetch->plan.ranks) * item->piece, item->tensor->size);
-    uint64_t end = at_most(first + item->piece, item->tensor->size);
+    const uint64_t all = item->tensor->size;
+    item->owner = xalloc((size_t)(all / DEVICE_PIECE) + 1, sizeof *item->owner);
+    for (uint64_t at = 0; at < all; at += DEVICE_PIECE)
+        item->owner[at / DEVICE_PIECE] = give(prefetch, at_most(all - at, DEVICE_PIECE));
+    uint64_t left = head_of(prefetch, item);
+    for (uint64_t at = 0; at < all; at += DEVICE_PIECE)
+        left += is_own(prefetch, item, at) ? at_most(all - at, DEVICE_PIECE) : 0;
     pthread_mutex_lock(&prefetch->mutex);
-    item->left = end - first;
+    item->left = left;
     *prefetch->last_together = item;
     prefetch->last_together = &item->next_together;
-    gather_on(prefetch); /* the last ranks may have nothing to read */
     pthread_mutex_unlock(&prefetch->mutex);
-    if (first < end)
-        list_pieces(prefetch, item, location, first, end);
-}
-
-/* Wait for room in the budget; false if stopped. */
-static bool wait_for_room(struct prefetch *prefetch, uint64_t size)
-{
-    pthread_mutex_lock(&prefetch->mutex);
-    while (!prefetch->stop && prefetch->first && prefetch->waiting + size > prefetch->plan.budget)
-        pthread_cond_wait(&prefetch->changed, &prefetch->mutex);
-    bool stop = prefetch->stop;
-    pthread_mutex_unlock(&prefetch->mutex);
-    return !stop;
-}
-
-/* A matrix for a tensor's bytes, padded to hold the pieces of all ranks. */
-static struct mat room_for(const struct prefetch *prefetch, const struct item *item)
-{
-    struct device *d = prefetch->plan.device;
-    uint64_t pieces = item->piece * ranks_count(prefetch->plan.ranks);
-    uint64_t size = item->tensor->size;
-    return mat_cols(d->make(d, DTYPE_U8, 1, pieces > size ? pieces : size), 0, size);
+    if (left)
+        list_pieces(prefetch, item, location);
 }
 
 /* The current tensor's rows are read later. */
@@ -314,24 +406,23 @@ static uint64_t bytes_of(const struct prefetch *prefetch, const struct tensor *t
     return is_by_rows(prefetch, line) ? 0 : tensor->size;
 }
 
-static void read_present(struct prefetch *prefetch, const struct tensor *tensor)
+static void read_present(struct prefetch *prefetch, const struct tensor *tensor, uint64_t batch)
 {
     struct item *item = xalloc(1, sizeof *item);
     struct location location;
     bool there = ts_ref(prefetch->in, &location.source, &location.offset);
     size_t line = (size_t)(tensor - ts_toc(prefetch->in)->tensor);
     uint64_t size = bytes_of(prefetch, tensor);
-    *item = (struct item){.tensor = tensor, .left = size, .fd = -1, .direct = -1};
+    *item = (struct item){.tensor = tensor, .batch = batch, .left = size, .fd = -1, .direct = -1};
     item->on_device = prefetch->plan.on_device && prefetch->plan.on_device[line];
     item->unseen = item->on_device && prefetch->plan.unseen && prefetch->plan.unseen[line];
     item->together =
         prefetch->plan.gather && item->on_device && tensor->size >= GATHER_LEAST && there;
-    if (item->together)
-        item->piece = (tensor->size / ranks_count(prefetch->plan.ranks) + PAGE) / PAGE * PAGE;
     if (is_by_rows(prefetch, line))
         item->to.rows = hold_present(prefetch, tensor);
     else if (item->on_device)
-        item->to.bytes = room_for(prefetch, item);
+        item->to.bytes =
+            prefetch->plan.device->make(prefetch->plan.device, DTYPE_U8, 1, tensor->size);
     else
         item->to.data = xgrow(NULL, (size_t)tensor->size, 1);
     pthread_mutex_lock(&prefetch->mutex);
@@ -342,22 +433,65 @@ static void read_present(struct prefetch *prefetch, const struct tensor *tensor)
     if (item->together)
         read_together(prefetch, item, &location);
     else if (there && size)
-        list_pieces(prefetch, item, &location, 0, size);
+        list_pieces(prefetch, item, &location);
     else if (size) /* an empty one may already be taken */
         read_inline(prefetch, item);
+}
+
+/* The lines of a batch, up to `end`, and their bytes. They depend on the table only, since all
+ * ranks must make the same; memory, which may differ, decides when a batch begins. */
+struct batch {
+    uint64_t number, bytes;
+    size_t end;
+};
+
+/* The next batch, from a line on. Without ranks that share the reading, each tensor is one. */
+static struct batch next_batch(const struct prefetch *prefetch, struct batch batch, size_t line)
+{
+    const struct toc *toc = ts_toc(prefetch->in);
+    struct batch next = {batch.number + 1, bytes_of(prefetch, &toc->tensor[line]), line + 1};
+    for (; prefetch->plan.gather && next.end < toc->count; next.end++) {
+        if (!prefetch->plan.wanted[next.end])
+            continue;
+        uint64_t more = bytes_of(prefetch, &toc->tensor[next.end]);
+        if (next.bytes + more > prefetch->plan.gather->batch)
+            break;
+        next.bytes += more;
+    }
+    return next;
+}
+
+/* All items of earlier batches are listed. Wait for room in the budget; false if stopped. */
+static bool begin_batch(struct prefetch *prefetch, struct batch batch)
+{
+    pthread_mutex_lock(&prefetch->mutex);
+    prefetch->batches = batch.number;
+    pthread_cond_broadcast(&prefetch->changed);
+    while (!prefetch->stop && prefetch->first &&
+           prefetch->waiting + batch.bytes > prefetch->plan.budget)
+        pthread_cond_wait(&prefetch->changed, &prefetch->mutex);
+    bool stop = prefetch->stop;
+    pthread_mutex_unlock(&prefetch->mutex);
+    return !stop;
 }
 
 static void *read_on(void *context)
 {
     struct prefetch *prefetch = context;
+    struct batch batch = {0};
     for (const struct tensor *tensor; (tensor = ts_next(prefetch->in));) {
-        if (!prefetch->plan.wanted[tensor - ts_toc(prefetch->in)->tensor])
+        size_t line = (size_t)(tensor - ts_toc(prefetch->in)->tensor);
+        if (!prefetch->plan.wanted[line])
             continue;
-        if (!wait_for_room(prefetch, bytes_of(prefetch, tensor)))
-            break;
-        read_present(prefetch, tensor);
+        if (line >= batch.end) {
+            batch = next_batch(prefetch, batch, line);
+            if (!begin_batch(prefetch, batch))
+                break;
+        }
+        read_present(prefetch, tensor, batch.number);
     }
     pthread_mutex_lock(&prefetch->mutex);
+    prefetch->batches = UINT64_MAX;
     prefetch->done = true;
     pthread_cond_broadcast(&prefetch->changed);
     pthread_mutex_unlock(&prefetch->mutex);
@@ -386,6 +520,7 @@ struct prefetch *prefetch_begin(struct ts_in *in, const struct prefetch_plan *pl
     struct prefetch *prefetch = xalloc(1, sizeof *prefetch);
     prefetch->in = in;
     prefetch->plan = *plan;
+    prefetch->given = xalloc(ranks_count(plan->ranks), sizeof *prefetch->given);
     prefetch->progress = ts_take_progress(in, wanted_bytes(prefetch));
     prefetch->last = &prefetch->first;
     prefetch->last_piece = &prefetch->first_piece;
@@ -393,6 +528,8 @@ struct prefetch *prefetch_begin(struct ts_in *in, const struct prefetch_plan *pl
     pthread_mutex_init(&prefetch->mutex, NULL);
     pthread_cond_init(&prefetch->changed, NULL);
     start(&prefetch->lister, read_on, prefetch);
+    if (plan->gather)
+        start(&prefetch->gatherer, gather_batches, prefetch);
     for (unsigned i = 0; i < READERS; i++)
         start(&prefetch->reader[i], read_pieces, prefetch);
     return prefetch;
@@ -472,6 +609,8 @@ void prefetch_end(struct prefetch *prefetch)
     pthread_mutex_unlock(&prefetch->mutex);
     for (unsigned i = 0; i < READERS; i++)
         pthread_join(prefetch->reader[i], NULL);
+    if (prefetch->plan.gather)
+        pthread_join(prefetch->gatherer, NULL);
     struct prefetched rest;
     while (prefetch_take(prefetch, &rest)) {
         free(rest.data);
@@ -482,6 +621,7 @@ void prefetch_end(struct prefetch *prefetch)
     for (size_t i = 0; i < prefetch->holds; i++)
         ts_release(prefetch->held[i]);
     free(prefetch->held);
+    free(prefetch->given);
     progress_end(prefetch->progress);
     pthread_mutex_destroy(&prefetch->mutex);
     pthread_cond_destroy(&prefetch->changed);

@@ -20,16 +20,17 @@ struct prefetch_plan {
      * NULL. */
     void (*look)(void *context, uint32_t line, uint64_t at, const void *bytes, size_t size);
     void *context;
-    uint64_t budget;       /* bytes that may wait to be taken; one tensor always may */
+    uint64_t budget;       /* bytes that may wait to be taken; one tensor always may, and one
+                              gather->batch where ranks share the reading */
     struct ranks *ranks;   /* watched for failures while reads wait; or NULL */
-    struct gather *gather; /* if set, this rank reads only its piece of large tensors that are given
-                              by reference and go to the device; or NULL */
+    struct gather *gather; /* if set, this rank reads only its pieces of the large tensors that are
+                              given by reference and go to the device; or NULL */
 };
 
 /* A tensor's rows to read later, which remain the prefetch's, until prefetch_end(). Or its bytes,
  * owned by the caller: `data`, or on the device `bytes`, a matrix of U8, with
- * `head`, a copy of at most PREFETCH_HEAD first bytes (NULL if unseen, or if other ranks read
- * them). The caller frees data and head. */
+ * `head`, a copy of at most PREFETCH_HEAD first bytes (NULL if unseen). The caller frees data and
+ * head. */
 enum { PREFETCH_HEAD = 4096 };
 struct prefetched {
     struct ts_held *rows;

@@ -47,7 +47,7 @@ void route(struct device *d, const struct router *router, struct mat weights, st
            struct mat all_weights, const int32_t *ids, struct mat x)
 {
     struct mat scores = d->make(d, DTYPE_F32, x.rows, router->gate->outputs);
-    linear_apply(d, router->gate, scores, x);
+    linear_apply(d, router->gate, scores, x, SEES_BOTH);
     if (router->rounds)
         mat_round(d, scores);
     d->score(d, scores, router->scoring);

@@ -36,7 +36,9 @@ struct mat rows_fetch(const struct rows *rows, uint64_t first, uint64_t count)
 {
     struct device *d = rows->device;
     uint64_t left = rows_count(rows) - first, now = at_most(count, left);
-    return d->fetch(d, rows->hidden, first, now, at_most(left - now, count));
+    struct mat hidden = d->fetch(d, rows->hidden, first, now);
+    d->fetch_ahead(d, rows->hidden, first + now, at_most(left - now, count));
+    return hidden;
 }
 
 void rows_store(const struct rows *rows, uint64_t first, struct mat hidden)
@@ -58,10 +60,10 @@ static void move(const struct rows *rows, uint64_t to, uint64_t from, uint64_t c
 {
     struct device *d = rows->device;
     struct mat between = d->make(d, DTYPE_BF16, count, rows->hidden.all.cols);
-    struct mat hidden = d->fetch(d, rows->hidden, from, count, 0);
+    struct mat hidden = d->fetch(d, rows->hidden, from, count);
     d->copy(d, between, hidden);
     d->store(d, rows->hidden, from, hidden);
-    hidden = d->fetch(d, rows->hidden, to, count, 0);
+    hidden = d->fetch(d, rows->hidden, to, count);
     d->copy(d, hidden, between);
     d->store(d, rows->hidden, to, hidden);
     d->drop(d, between);

@@ -7,7 +7,7 @@
 #include "base/die.h"
 #include "base/json.h"
 
-static char *fingerprint(const struct forward *run, char *hex)
+char *states_fingerprint(const struct forward *run, char *hex)
 {
     struct digest *digest = digest_new();
     char *text = json_text(run->network->config.json, false, true);
@@ -83,7 +83,7 @@ static void read_columns(const struct forward *run, struct ts_in *in, const stru
     uint16_t *whole = xalloc((size_t)(tokens->length * wide), sizeof *whole);
     for (uint64_t i = 0; i < tokens->samples; i++) {
         uint64_t first = tokens->start[i], length = length_of(tokens, i);
-        struct mat rows = d->fetch(d, states->hidden, first, length, 0);
+        struct mat rows = d->fetch(d, states->hidden, first, length);
         ts_read(in, part, (size_t)(tokens->length * c->count) * sizeof *part);
         d->read(d, whole, rows);
         copy_columns(whole, wide, part, c, length, false);
@@ -132,7 +132,7 @@ void states_check(const struct forward *run, struct ts_in *in)
 {
     char hex[DIGEST_TEXT];
     check_digest(
-        in, fingerprint(run, hex),
+        in, states_fingerprint(run, hex),
         "from other tokens, from another config.json, with other arithmetic, or for another "
         "recipe");
 }
@@ -180,7 +180,7 @@ void states_load(const struct forward *run, const struct states *states)
 
 /* ---- writing ---- */
 
-static void plan(struct toc *toc, const char *name, enum dtype dtype, unsigned rank,
+static void line(struct toc *toc, const char *name, enum dtype dtype, unsigned rank,
                  const uint64_t *dim)
 {
     toc_append(toc, "states.safetensors", name, dtype, rank, dim);
@@ -197,7 +197,7 @@ static void write_columns(const struct forward *run, struct ts_out *out, struct 
     ts_begin(out, c->name);
     for (uint64_t i = 0; i < tokens->samples; i++) {
         uint64_t first = tokens->start[i], length = length_of(tokens, i);
-        struct mat rows = d->fetch(d, hidden, first, length, 0);
+        struct mat rows = d->fetch(d, hidden, first, length);
         d->read(d, whole, rows);
         d->store(d, hidden, first, rows);
         copy_columns(whole, wide, part, c, length, true);
@@ -209,26 +209,25 @@ static void write_columns(const struct forward *run, struct ts_out *out, struct 
     free(whole);
 }
 
-void states_plan(struct toc *toc, const struct forward *run, const struct states *states)
+static struct toc *plan(const struct forward *run)
 {
-    const struct tokens *tokens = run->tokens;
     const uint64_t digits = DIGEST_TEXT - 1;
-    plan(toc, "fingerprint", DTYPE_U8, 1, &digits);
-    plan(toc, "layer", DTYPE_I64, 0, NULL);
-    plan(toc, "weights", DTYPE_U8, 1, &digits);
-    plan(toc, "lengths", DTYPE_I32, 1, &tokens->samples);
-    if (!states->hidden.all.at)
-        return;
+    struct toc *toc = toc_new();
     struct columns columns[2];
+    line(toc, "fingerprint", DTYPE_U8, 1, &digits);
+    line(toc, "layer", DTYPE_I64, 0, NULL);
+    line(toc, "weights", DTYPE_U8, 1, &digits);
+    line(toc, "lengths", DTYPE_I32, 1, &run->tokens->samples);
     for (size_t i = 0, count = columns_of(run, columns); i < count; i++)
-        plan(toc, columns[i].name, DTYPE_BF16, columns[i].rank, columns[i].dim);
+        line(toc, columns[i].name, DTYPE_BF16, columns[i].rank, columns[i].dim);
+    return toc;
 }
 
-void states_write(struct ts_out *out, const struct forward *run, const struct states *states)
+static void write_states(struct ts_out *out, const struct forward *run, const struct states *states)
 {
     const struct tokens *tokens = run->tokens;
     char hex[DIGEST_TEXT];
-    ts_put(out, "fingerprint", fingerprint(run, hex), DIGEST_TEXT - 1);
+    ts_put(out, "fingerprint", states_fingerprint(run, hex), DIGEST_TEXT - 1);
     int64_t layer = (int64_t)states->layer;
     ts_put(out, "layer", &layer, sizeof layer);
     ts_put(out, "weights", states->weights, DIGEST_TEXT - 1);
@@ -238,8 +237,7 @@ void states_write(struct ts_out *out, const struct forward *run, const struct st
     ts_put(out, "lengths", length, (size_t)tokens->samples * sizeof *length);
     free(length);
     struct columns columns[2];
-    size_t count = states->hidden.all.at ? columns_of(run, columns) : 0;
-    for (size_t i = 0; i < count; i++)
+    for (size_t i = 0, count = columns_of(run, columns); i < count; i++)
         write_columns(run, out, states->hidden, &columns[i]);
 }
 
@@ -247,10 +245,9 @@ void states_save(const struct forward *run, const struct stage *stage, const cha
                  const struct states *states)
 {
     struct stage file = {.output = path, .entry = stage->entry};
-    struct toc *toc = toc_new();
-    states_plan(toc, run, states);
+    struct toc *toc = plan(run);
     struct ts_out *out = ts_create(&file, NULL, toc);
-    states_write(out, run, states);
+    write_states(out, run, states);
     ts_finish(out, NULL, NULL);
     toc_free(toc);
 }

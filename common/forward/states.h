@@ -20,16 +20,13 @@
  * must match run->tokens and the other members of `states`, or the process ends. */
 void states_load(const struct forward *run, const struct states *states);
 
+/* The run's fingerprint into hex (DIGEST_TEXT bytes), which is returned. */
+char *states_fingerprint(const struct forward *run, char *hex);
+
 /* Check that the current tensor of `in`, a fingerprint, is the run's; end the process if not. */
 void states_check(const struct forward *run, struct ts_in *in);
 
-/* For a file that holds more than states: append the lines above to its table, and write the
- * tensors to a stream whose table has them next. Both omit hidden_states and carried if there
- * is no states->hidden. */
-void states_plan(struct toc *toc, const struct forward *run, const struct states *states);
-void states_write(struct ts_out *out, const struct forward *run, const struct states *states);
-
-/* Write them alone to `path`; `stage` is the program's, for the history. */
+/* Write them to `path`; `stage` is the program's, for the history. */
 void states_save(const struct forward *run, const struct stage *stage, const char *path,
                  const struct states *states);
 

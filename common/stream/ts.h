@@ -149,6 +149,10 @@ void ts_close(struct ts_in *in);
  * table must live until ts_finish(). */
 struct ts_out *ts_create(const struct stage *stage, struct ts_in *in, const struct toc *toc);
 
+/* For a large file that nobody reads soon, after ts_create(): write it without the page cache
+ * (O_DIRECT), where the filesystem can. This is faster, and leaves the cache to others. */
+void ts_direct(struct ts_out *out);
+
 /* The next line of the table to write, or NULL. */
 const struct tensor *ts_due(const struct ts_out *out);
 

@@ -25,14 +25,18 @@
 /* Output is written in blocks, except for pieces that are large themselves. */
 enum { BLOCK = 1 << 20, LARGE = 1 << 16, PUBLIC = 0644 };
 
+/* Direct output, see ts_direct(): all of it in such blocks, which lie at such addresses. */
+enum { DIRECT_BLOCK = 8 << 20, DIRECT_ALIGNMENT = 1 << 12 };
+
 struct ts_out {
     const struct stage *stage;
     const struct toc *toc;
     struct archive *archive;
     struct archive_entry *entry; /* one record, reused */
     struct output to;
-    char *block; /* BLOCK bytes, of which `held` are not written yet */
-    size_t held;
+    char *block; /* `room` bytes, of which `held` are not written yet */
+    size_t room, held;
+    bool direct;
     size_t next;          /* the next line to write */
     uint64_t left;        /* bytes of the current tensor still to be written */
     uint64_t bytes;       /* payload, inline and by reference */
@@ -54,12 +58,21 @@ static void check(struct ts_out *out, la_ssize_t result)
 
 /* ---- to the file or pipe ---- */
 
+static bool set_direct(struct ts_out *out, bool direct)
+{
+    int flags = fcntl(out->to.fd, F_GETFL);
+    out->direct = direct;
+    return flags >= 0 && !fcntl(out->to.fd, F_SETFL, direct ? flags | O_DIRECT : flags & ~O_DIRECT);
+}
+
 static bool write_all(struct ts_out *out, const char *data, size_t size)
 {
     while (size) {
         ssize_t put = write(out->to.fd, data, size);
         if (put < 0 && errno == EINTR)
             continue;
+        if (put < 0 && errno == EINVAL && out->direct && set_direct(out, false))
+            continue; /* a filesystem that allows it, but not so */
         if (put < 0) {
             archive_set_error(out->archive, errno, "Write error");
             return false;
@@ -74,7 +87,24 @@ static bool flush(struct ts_out *out)
 {
     size_t size = out->held;
     out->held = 0;
+    if (out->direct && size % DIRECT_ALIGNMENT && !set_direct(out, false)) /* the end of the file */
+        die_errno("%s", out->to.name);
     return write_all(out, out->block, size);
+}
+
+/* Through the block alone. */
+static bool write_blocks(struct ts_out *out, const char *data, size_t size)
+{
+    while (size) {
+        size_t part = size < out->room - out->held ? size : out->room - out->held;
+        memcpy(out->block + out->held, data, part);
+        out->held += part;
+        data += part;
+        size -= part;
+        if (out->held == out->room && !flush(out))
+            return false;
+    }
+    return true;
 }
 
 /* libarchive's write callback. Its own buffer would copy every tensor once more. ts_finish() writes
@@ -83,6 +113,8 @@ static la_ssize_t write_bytes(struct archive *archive, void *context, const void
 {
     struct ts_out *out = context;
     (void)archive;
+    if (out->room == DIRECT_BLOCK)
+        return write_blocks(out, data, size) ? (la_ssize_t)size : -1;
     if ((size >= LARGE || size > BLOCK - out->held) && !flush(out))
         return -1;
     if (size >= LARGE)
@@ -248,11 +280,25 @@ struct ts_out *ts_create(const struct stage *stage, struct ts_in *in, const stru
     check(out, archive_write_set_bytes_per_block(out->archive, 0));
     check(out, archive_write_set_bytes_in_last_block(out->archive, 1));
     out->block = xgrow(NULL, BLOCK, 1);
+    out->room = BLOCK;
     check(out, archive_write_open(out->archive, out, NULL, write_bytes, NULL));
     write_header(out, in);
     write_toc(out);
     write_side_files(out, in);
     return out;
+}
+
+void ts_direct(struct ts_out *out)
+{
+    if (lseek(out->to.fd, 0, SEEK_CUR) || !set_direct(out, true))
+        return;
+    char *block = aligned_alloc(DIRECT_ALIGNMENT, DIRECT_BLOCK);
+    if (!block)
+        die("out of memory");
+    memcpy(block, out->block, out->held);
+    free(out->block);
+    out->block = block;
+    out->room = DIRECT_BLOCK;
 }
 
 const struct tensor *ts_due(const struct ts_out *out)

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "base/die.h"
 #include "text/unicode_new.h"
@@ -14,9 +15,13 @@
 enum {
     PATTERN_MAX = 1 << 14,      /* bytes */
     MATCH_LIMIT = 50000000,     /* steps of one match; runs of white space can be long */
-    FREE_LIMIT = 4096,          /* those that are not counted */
+    FREE_LIMIT = 512,           /* those that are not counted */
     BUDGET_LEAST = 1 << 22,     /* of a text's others … */
     BUDGET_BYTE = 1024,         /* … and for each of its bytes */
+    SECONDS_LEAST = 5,          /* of a processor for a text … */
+    NANOSECONDS_BYTE = 5000,    /* … and for each of its bytes */
+    MATCHES = 16,               /* after which the time is looked at, … */
+    READ = 1 << 24,             /* … if each that reads on to the end once has read so much */
     DEPTH_LIMIT = 100000,       /* of backtracking without a JIT … */
     HEAP_LIMIT = 64 << 10,      /* … in KiB */
     JIT_STACK_FIRST = 32 << 10, /* bytes */
@@ -291,29 +296,69 @@ void pattern_free(struct pattern *pattern)
     free(pattern);
 }
 
-uint64_t pattern_budget(size_t length)
+static int64_t cpu_ns(void)
 {
-    return BUDGET_LEAST + BUDGET_BYTE * (uint64_t)length;
+    struct timespec now;
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
+    return now.tv_sec * INT64_C(1000000000) + now.tv_nsec;
+}
+
+struct pattern_budget pattern_budget(size_t length)
+{
+    return (struct pattern_budget){
+        .steps = BUDGET_LEAST + BUDGET_BYTE * (uint64_t)length,
+        .end_ns =
+            cpu_ns() + SECONDS_LEAST * INT64_C(1000000000) + NANOSECONDS_BYTE * (int64_t)length,
+    };
+}
+
+/* Take steps off the budget. False if not so many are left, or not the time that 8 times as many
+ * may take, going by the last try. *since is when that began, 0 if this is not known; it becomes
+ * the time now. */
+static bool spend(struct pattern_budget *budget, uint32_t steps, int64_t *since)
+{
+    int64_t now = cpu_ns(), took = *since ? now - *since : 0;
+    if (budget->steps < steps || now + 8 * took > budget->end_ns)
+        return false;
+    budget->steps -= steps;
+    *since = now;
+    return true;
+}
+
+/* A match begins `left` bytes before the text's end. True if there is no time for it, as far as
+ * this is known: to look takes longer than most matches. */
+static bool is_late(struct pattern_budget *budget, size_t left)
+{
+    budget->read += left;
+    if (++budget->matches < MATCHES || budget->read < READ)
+        return false;
+    budget->matches = 0;
+    budget->read = 0;
+    return cpu_ns() > budget->end_ns;
 }
 
 /* PCRE2 limits the steps of a match, but does not tell how many it took: so the limit grows until
  * it suffices. */
 static int match(struct pattern *pattern, const char *text, size_t length, size_t from,
-                 uint64_t *budget)
+                 struct pattern_budget *budget)
 {
+    if (is_late(budget, length - from))
+        return PCRE2_ERROR_MATCHLIMIT;
+    int64_t since = 0;
     for (uint32_t limit = FREE_LIMIT;;) {
         pcre2_set_match_limit(pattern->context, limit);
         int found = pcre2_match(pattern->code, (PCRE2_SPTR)text, length, from, PCRE2_NO_UTF_CHECK,
                                 pattern->match, pattern->context);
-        if (found != PCRE2_ERROR_MATCHLIMIT || limit >= MATCH_LIMIT || *budget < limit)
+        if (found != PCRE2_ERROR_MATCHLIMIT || limit >= MATCH_LIMIT ||
+            !spend(budget, limit, &since))
             return found;
-        *budget -= limit;
         limit = 8 * limit < MATCH_LIMIT ? 8 * limit : MATCH_LIMIT;
     }
 }
 
 enum pattern_result pattern_find(struct pattern *pattern, const char *text, size_t length,
-                                 size_t from, uint64_t *budget, size_t *start, size_t *end)
+                                 size_t from, struct pattern_budget *budget, size_t *start,
+                                 size_t *end)
 {
     int found = match(pattern, text, length, from, budget);
     if (found == PCRE2_ERROR_NOMATCH)

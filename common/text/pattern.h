@@ -23,14 +23,28 @@ char *pattern_new_word(struct pattern **pattern);
 
 enum pattern_result { PATTERN_NONE, PATTERN_FOUND, PATTERN_GAVE_UP };
 
-/* The steps that matches in a text of that length may take beyond the first few thousand of each:
- * far more than those of any pattern that looks at a character some times only. */
-uint64_t pattern_budget(size_t length);
+/* What the matches in one text may take: far more than those of any pattern that looks at a
+ * character some times only. Steps are counted beyond the first few hundred of each match, to
+ * within a factor of 8. What one step takes is not counted (a repeat of one character is a step,
+ * and may read the whole text), so the thread's processor time has a bound, too: it is looked at
+ * before a match gets more steps, and now and then between matches. All zeros: no more than those
+ * first steps. */
+struct pattern_budget {
+    uint64_t steps;
+    int64_t end_ns; /* of the thread's CLOCK_THREAD_CPUTIME_ID */
+    /* Since it was last looked at: */
+    unsigned matches;
+    uint64_t read; /* bytes, if each of them read on to the end once */
+};
+
+/* That of a text of `length` bytes, which this thread splits from now on. */
+struct pattern_budget pattern_budget(size_t length);
 
 /* The first match in valid UTF-8 that begins at byte `from` or later: *start to *end. Only the text
- * itself is seen, nothing before or after it. Steps are taken off the budget, to within a factor of
- * 8; PATTERN_GAVE_UP if it does not suffice, or one match takes too many. */
+ * itself is seen, nothing before or after it. PATTERN_GAVE_UP if the budget does not suffice, or
+ * one match takes too many steps. */
 enum pattern_result pattern_find(struct pattern *pattern, const char *text, size_t length,
-                                 size_t from, uint64_t *budget, size_t *start, size_t *end);
+                                 size_t from, struct pattern_budget *budget, size_t *start,
+                                 size_t *end);
 
 #endif

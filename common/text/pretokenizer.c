@@ -5,7 +5,6 @@
 
 #include "base/die.h"
 #include "base/utf8.h"
-#include "text/pattern.h"
 
 enum { STEPS_MAX = 16, SHOWN_MAX = 200 }; /* SHOWN: of a pattern in a message, bytes */
 
@@ -125,7 +124,7 @@ void pretokenizer_free(struct pretokenizer *p)
 
 struct cut {
     const struct pretokenizer *p;
-    uint64_t *budget;
+    struct pattern_budget *budget;
     pretokenizer_take *take;
     void *context;
     const char *error;
@@ -148,7 +147,8 @@ static bool cut_prefixed(struct cut *cut, size_t step, const char *text, size_t 
 /* The next match as the reference finds it: an empty match at the end of the last one does not
  * count. */
 static enum pattern_result find(const struct step *step, const char *text, size_t length,
-                                size_t done, uint64_t *budget, size_t *start, size_t *end)
+                                size_t done, struct pattern_budget *budget, size_t *start,
+                                size_t *end)
 {
     enum pattern_result result =
         pattern_find(step->pattern, text, length, done, budget, start, end);
@@ -185,7 +185,7 @@ static bool cut_from(struct cut *cut, size_t i, const char *text, size_t length)
 }
 
 const char *pretokenizer_cut(const struct pretokenizer *p, const char *text, size_t length,
-                             uint64_t *budget, pretokenizer_take *take, void *context)
+                             struct pattern_budget *budget, pretokenizer_take *take, void *context)
 {
     struct cut cut = {p, budget, take, context, NULL};
     cut_from(&cut, 0, text, length);

@@ -6,7 +6,8 @@
 #include <jansson.h>
 #include <stdbool.h>
 #include <stddef.h>
-#include <stdint.h>
+
+#include "text/pattern.h"
 
 struct pretokenizer;
 
@@ -22,9 +23,9 @@ void pretokenizer_free(struct pretokenizer *p);
 typedef bool pretokenizer_take(void *context, const char *piece, size_t length);
 
 /* Split non-empty, valid UTF-8 into pieces, in order. Returns NULL, or an error text if a
- * pattern takes too many steps on this text: more than *budget (see pattern.h), from which they are
- * taken. The error text names the pattern and belongs to `p`. */
+ * pattern takes too many steps on this text: more than *budget, from which they are taken. The
+ * error text names the pattern and belongs to `p`. */
 const char *pretokenizer_cut(const struct pretokenizer *p, const char *text, size_t length,
-                             uint64_t *budget, pretokenizer_take *take, void *context);
+                             struct pattern_budget *budget, pretokenizer_take *take, void *context);
 
 #endif

@@ -20,6 +20,7 @@
 
 /* DeepSeek's tokenizer.json of 8 MB takes 60 MB, parsed. */
 enum { FILE_MAX = 64 << 20, PARSED_MAX = 512 << 20, ADDED_MAX = 1 << 16 };
+enum { CONTENT_MAX = 512 }; /* bytes of an added token, which may be compared at each of a text */
 
 /* An added token, found in text as it is written. */
 struct added {
@@ -103,6 +104,9 @@ static char *read_added(struct tokenizer *t, const json_t *items, const json_t *
                            BPE_IDS_MAX - 1);
         if (!*content)
             continue; /* the reference skips it, too */
+        if (strlen(content) > CONTENT_MAX)
+            return xprintf("added_tokens[%zu]: '%.40s…' has more than the %d bytes allowed", i,
+                           content, CONTENT_MAX);
         const json_t *same = json_object_get(vocab, content);
         if (same && json_integer_value(same) != json_integer_value(id))
             return xprintf("added_tokens[%zu]: '%.40s' has another id in the vocabulary", i,
@@ -470,7 +474,7 @@ static size_t size_before(const char *text, size_t at)
 static bool is_word(const struct tokenizer *t, const char *character, size_t size)
 {
     size_t start, end;
-    uint64_t budget = 0;
+    struct pattern_budget budget = {0};
     return pattern_find(t->word, character, size, 0, &budget, &start, &end) == PATTERN_FOUND;
 }
 
@@ -492,7 +496,7 @@ struct encoding {
     const struct passage *passage;
     struct ids *ids;
     size_t enough;
-    uint64_t budget; /* see pattern.h */
+    struct pattern_budget budget;
     const char *error;
 };
 

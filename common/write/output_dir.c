@@ -844,6 +844,9 @@ static void check_names(const struct output_dir *output)
         die("%s: is not what was there when this run began; move it away, and run the same command "
             "again",
             output->path);
+    /* Once more: when it was checked, another run may have been in its last step, or hours ago. */
+    if (output->overwrite && !lstat(output->path, &status) && !output->inside)
+        check_present(output);
 }
 
 void output_dir_finish(struct output_dir *output)

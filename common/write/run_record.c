@@ -275,38 +275,51 @@ static char *differing_stages(const json_t *was, const json_t *are, bool plan)
     return text;
 }
 
-static const json_t *find_source(const json_t *sources, const char *file)
+/* The first source of each file, by its name; the caller frees it. */
+static json_t *by_file(const json_t *sources)
 {
+    json_t *files = json_object(), *source;
     size_t i;
-    json_t *source;
-    json_array_foreach((json_t *)sources, i,
-                       source) if (!strcmp(text_of(source, "file"), file)) return source;
+    json_array_foreach((json_t *)sources, i, source)
+    {
+        const char *file = text_of(source, "file");
+        if (!json_object_get(files, file) && json_object_set(files, file, source))
+            die("out of memory");
+    }
+    return files;
+}
+
+static char *differing_source(const char *file, const json_t *was, const json_t *is)
+{
+    if (!is)
+        return xprintf("its source had %s, this one has not", file);
+    if (!was)
+        return xprintf("its source had no %s, this one has", file);
+    bool sampled = *text_of(was, "sample") && *text_of(is, "sample");
+    if (!json_equal(json_object_get(was, "bytes"), json_object_get(is, "bytes")) ||
+        (sampled && strcmp(text_of(was, "sample"), text_of(is, "sample")) != 0))
+        return xprintf("its source had another %s", file);
     return NULL;
 }
 
 static char *differing_sources(const json_t *were, const json_t *are)
 {
-    size_t i;
-    json_t *source;
-    json_array_foreach(
-        (json_t *)were, i,
-        source) if (!find_source(are,
-                                 text_of(
-                                     source,
-                                     "file"))) return xprintf("its source had %s, this one has not",
-                                                              text_of(source, "file"));
-    json_array_foreach((json_t *)are, i, source)
+    json_t *before = by_file(were), *now = by_file(are), *source;
+    const char *file;
+    char *text = NULL;
+    json_object_foreach(before, file, source)
     {
-        const char *file = text_of(source, "file");
-        const json_t *old = find_source(were, file);
-        if (!old)
-            return xprintf("its source had no %s, this one has", file);
-        bool sampled = *text_of(old, "sample") && *text_of(source, "sample");
-        if (!json_equal(json_object_get(old, "bytes"), json_object_get(source, "bytes")) ||
-            (sampled && strcmp(text_of(old, "sample"), text_of(source, "sample")) != 0))
-            return xprintf("its source had another %s", file);
+        if (!text && !json_object_get(now, file))
+            text = differing_source(file, source, NULL);
     }
-    return NULL;
+    json_object_foreach(now, file, source)
+    {
+        if (!text)
+            text = differing_source(file, json_object_get(before, file), source);
+    }
+    json_decref(before);
+    json_decref(now);
+    return text;
 }
 
 char *run_record_difference(const json_t *record, const json_t *stream, bool plan)

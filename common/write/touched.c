@@ -29,15 +29,6 @@ char *touched_notes(const struct sources *sources)
     return text;
 }
 
-/* True if a later line notes the label that `line` begins with, of `length` bytes with the word. */
-static bool is_renewed(const char *line, size_t length)
-{
-    for (const char *next = line; (next = strchr(next, '\n')) && *++next;)
-        if (!strncmp(next, line, length))
-            return true;
-    return false;
-}
-
 /* True if the file has another ctime than the text "CTIME PATH" of `length` bytes says. */
 static bool is_touched(const char *text, size_t length)
 {
@@ -55,22 +46,42 @@ static bool is_touched(const char *text, size_t length)
     return touched;
 }
 
+/* Add the label that `note` begins with, up to its tab; returns its number. */
+static size_t add_label(struct names *labels, const char *note)
+{
+    char *label = xprintf("%.*s", (int)strcspn(note, "\t"), note);
+    size_t number = names_add(labels, label);
+    free(label);
+    return number;
+}
+
+/* The last note "LABEL CTIME PATH" of each label, in the order of the first ones, and NULL. The
+ * caller frees the array. */
+static const char **last_notes(const char *notes)
+{
+    size_t lines = 0;
+    for (const char *line = notes; line && *line; line = strchr(line, '\n') + 1)
+        lines++;
+    const char **last = xalloc(lines + 1, sizeof *last);
+    struct names *labels = names_new();
+    for (const char *line = notes; line && *line; line = strchr(line, '\n') + 1) {
+        const char *note = line + strlen(word);
+        if (starts_with(line, word) && note[strcspn(note, "\t\n")] == '\t')
+            last[add_label(labels, note)] = note;
+    }
+    names_free(labels);
+    return last;
+}
+
 struct names *touched_labels(const char *notes)
 {
     struct names *labels = names_new();
-    for (const char *line = notes; line && *line; line = strchr(line, '\n') + 1) {
-        if (!starts_with(line, word))
-            continue;
-        const char *label = line + strlen(word);
-        size_t length = strcspn(label, "\t\n");
-        if (label[length] != '\t' || is_renewed(line, strlen(word) + length + 1))
-            continue;
-        const char *rest = label + length + 1;
-        if (is_touched(rest, strcspn(rest, "\n"))) {
-            char *name = xprintf("%.*s", (int)length, label);
-            names_add(labels, name);
-            free(name);
-        }
+    const char **last = last_notes(notes);
+    for (const char **note = last; *note; note++) {
+        const char *rest = *note + strcspn(*note, "\t") + 1;
+        if (is_touched(rest, strcspn(rest, "\n")))
+            add_label(labels, *note);
     }
+    free(last);
     return labels;
 }

@@ -232,19 +232,50 @@ empty_expert() {
     refused 'recipe\.json: line 1: more than 1 MiB' nvfp4-pack -n --recipe "$T/recipe.json" "$NANO"
 }
 
-@test "a tokenizer's pattern of exponential cost: an error that names it, soon, whatever each match takes" {
-    printf 'aaaaaaaaaaaaaaaaaaaaaaa c%.0s' {1..800} >"$T/text.txt" # 20 KB
-    jq '.pre_tokenizer = {type: "Sequence", pretokenizers: [
-        {type: "Split", pattern: {Regex: "(?:a|aa)+b|."}, behavior: "Isolated", invert: false},
-        {type: "ByteLevel", add_prefix_space: false, trim_offsets: true, use_regex: false}]}' "$NANO/tokenizer.json" >"$T/tokenizer.json"
-    status=0
-    (ulimit -t 10 && exec timeout 300 st-tokenize --tokenizer "$T/tokenizer.json" --no-bos --length 100 "$T/text.txt") >/dev/null 2>"$T/said" || status=$?
+# costly REGEX [second]: with this pattern in a Split of the tokenizer (the first, or the second), and $T/text.txt, st-tokenize ends
+# within some seconds of a processor's time, with an error that names the pattern.
+costly() {
+    local status=0 seconds=30
+    [[ $BIN != *sanitize* ]] || seconds=100
+    jq --arg regex "$1" --arg place "${2-}" '
+        def split: {type: "Split", pattern: {Regex: .}, behavior: "Isolated", invert: false};
+        .pre_tokenizer = {type: "Sequence", pretokenizers: [
+            if $place == "second" then "\n" | split else empty end, ($regex | split),
+            {type: "ByteLevel", add_prefix_space: false, trim_offsets: true, use_regex: false}]}' \
+        "$NANO/tokenizer.json" >"$T/tokenizer.json"
+    (ulimit -t $seconds && exec timeout 300 st-tokenize --tokenizer "$T/tokenizer.json" --no-bos --length 100 "$T/text.txt") >/dev/null 2>"$T/said" || status=$?
     cat "$T/said"
     [ "$status" -eq 1 ]
-    grep -q "pattern takes too many steps on this text: (?:a|aa)+b|\." "$T/said"
+    grep -qF "pattern takes too many steps on this text: $1" "$T/said"
+}
+
+@test "a tokenizer's pattern of exponential cost: an error that names it, soon, whatever each match takes" {
+    printf 'aaaaaaaaaaaaaaaaaaaaaaa c%.0s' {1..800} >"$T/text.txt" # 20 KB
+    # The same in other words: nested, in alternatives that are equal, where it only looks, in a later step.
+    for regex in '(?:a|aa)+b|.' '(?:a+)+b|.' '(?:a|a)*b|.' '(?=(?:a|aa)+b)|.' '.(?!(?:a*)*b)|.'; do costly "$regex"; done
+    costly '(?:a+)+b|.' second
     # What real patterns meet, long runs of one kind, is not it.
     { head -c 200000 /dev/zero | tr '\0' ' ' && echo && head -c 200000 /dev/zero | tr '\0' a && echo; } >"$T/text.txt"
     quick st-tokenize --tokenizer "$NANO" --length 100 "$T/text.txt"
+}
+
+@test "so is one of few steps that each read all of the text" {
+    head -c 20000 /dev/zero | tr '\0' a >"$T/text.txt"
+    costly 'a*a*[bc]|.'
+    costly 'a{0,4000}a*[bc]|.'
+    head -c 1000000 /dev/zero | tr '\0' a >"$T/text.txt"
+    costly 'a*(?=a*)[bc]|.'
+}
+
+@test "an added token of 200,000 characters is refused; one of 512 bytes costs a text little" {
+    head -c 400000 /dev/zero | tr '\0' a >"$T/text.txt"
+    added() { # LENGTH
+        jq --argjson n "$1" '.added_tokens += [{id: 100000, content: ("a" * ($n - 1) + "b"), special: true, normalized: false}]' "$NANO/tokenizer.json" >"$T/tokenizer.json"
+    }
+    added 200001
+    refused "added_tokens\[[0-9]+\]: 'a{40}…' has more than the 512 bytes allowed" st-tokenize --tokenizer "$T/tokenizer.json" --length 100 "$T/text.txt"
+    added 512
+    quick st-tokenize --tokenizer "$T/tokenizer.json" --no-bos --length 1000000 "$T/text.txt"
 }
 
 @test "st-write looks a few times at each source, however many shards there are" {
@@ -258,6 +289,73 @@ empty_expert() {
     looks=$(grep -c "$T/m/" "$T/trace")
     [ "$looks" -ge 60 ]
     [ "$looks" -le $((60 * 15)) ]
+}
+
+# shards N: a checkpoint of N shards of 4 bytes each, as $T/N.
+shards() {
+    local i
+    mkdir "$T/$1"
+    for ((i = 10001; i <= 10000 + $1; i++)); do
+        safetensors "$T/$1/s$i.safetensors" "{\"t$i\":{\"dtype\":\"U8\",\"shape\":[4],\"data_offsets\":[0,4]}}" abcd
+    done
+}
+
+@test "what programs ask of the system grows as shards and sources do, not as their product" {
+    strace -o /dev/null true 2>/dev/null || skip 'strace is missing, or may not trace'
+    cd "$T" || return
+    # calls PROGRAM...: how often it looks at files, opens, reads and writes; st-verify finds no model here.
+    calls() {
+        strace -f -qq -c -U calls -o calls -e trace=%file,%desc "$@" >out || [ "$1" = st-verify ]
+        awk 'END { print $1 }' calls
+    }
+    declare -A asked
+    while read -r command; do commands+=("$command"); done <<'COMMANDS'
+st-read -o N.ts N
+st-read --inline -o N.inline.ts N
+st-ls N
+st-stat N.ts
+st-sum N.ts
+st-cmp N N.ts
+fp8-dequant N.ts
+st-verify --source N --values N
+st-write -q N.out N.inline.ts
+st-write -q --verify N.killed N.ts
+st-write -q N.killed N.ts
+st-write -q --join N.joined
+st-write -q --join --verify N.verified
+COMMANDS
+    for n in 50 300; do
+        shards $n
+        for part in 1/2 2/2; do
+            st-read --part $part $n >part.ts
+            st-write -q --part $n.joined part.ts
+            st-write -q --part $n.verified part.ts
+        done
+        st-read -o killed.ts $n
+        strace -f -qq -o /dev/null -e trace=ftruncate -e inject=ftruncate:signal=SIGKILL:when=$((n * 9 / 10)) st-write -q $n.killed killed.ts || true
+        [ -s $n.killed.partial/.journal ]
+        for ((i = 0; i < ${#commands[@]}; i++)); do
+            # shellcheck disable=SC2086 # words
+            asked[$n.$i]=$(calls ${commands[i]//N/$n})
+        done
+    done
+    for ((i = 0; i < ${#commands[@]}; i++)); do
+        echo "${commands[i]}: ${asked[50.$i]} calls for 50, ${asked[300.$i]} for 300"
+        [ "${asked[50.$i]}" -gt 50 ]
+        [ "${asked[300.$i]}" -le $((7 * asked[50.$i])) ]
+    done
+}
+
+@test "a journal's notes of sources are read once when a run goes on, however many there are" {
+    strace -o /dev/null true 2>/dev/null || skip 'strace is missing, or may not trace'
+    notes=200000
+    [[ $BIN != *sanitize* ]] || notes=50000
+    shards 2
+    st-read -o "$T/2.ts" "$T/2"
+    strace -f -qq -o /dev/null -e trace=ftruncate -e inject=ftruncate:signal=SIGKILL:when=2 st-write -q "$T/out" "$T/2.ts" || true
+    seq $notes | sed 's|.*|source\tx&.safetensors\t1\t/nowhere/x|' >>"$T/out.partial/.journal"
+    quick st-write -q "$T/out" "$T/2.ts"
+    st-cmp "$T/2" "$T/out"
 }
 
 # ---- memory, as seekpipe(7) has it; sanitizers take more ----

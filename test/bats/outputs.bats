@@ -593,6 +593,21 @@ nobody() {
     setpriv --reuid 65534 --clear-groups "$@"
 }
 
+@test "another user's checkpoint that was in its last step when it was checked is not replaced" {
+    [ "$(id -u)" = 0 ] && nobody true || skip 'only root can act for others'
+    chmod 711 "$T"
+    mkdir -m 777 "$T/open"
+    st-read "$NANO" | st-write -q "$T/open/out"
+    : >"$T/open/out/.journal"
+    fp8-dequant "$NANO" >"$T/a.ts"
+    chmod 777 "$T/open"
+    end() { rm "$T/open/out/.journal"; }
+    stopped_at rename 1 end setpriv --reuid 65534 --clear-groups st-write -q --overwrite "$T/open/out" "$T/a.ts"
+    [ "$status" -eq 1 ]
+    grep -q 'open/out: --overwrite could not remove what is in it' "$T/said"
+    [ "$(st-sum "$T/open/out")" = "$(st-sum "$NANO")" ]
+}
+
 @test "what another user planted in a shared folder is not written through" {
     [ "$(id -u)" = 0 ] && nobody true || skip 'only root can act for others'
     chmod 711 "$T"

@@ -336,6 +336,45 @@ greeting() {
     "${calib[@]}" -q "$NANO" | cmp - "$T/a.ts"
 }
 
+# listening: where the port is listened on, as /proc has it: addresses in hexadecimal; nothing if nowhere.
+listening() {
+    awk -v port="$(printf ':%04X$' "$MASTER_PORT")" '$4 == "0A" && $2 ~ port { sub(/:.*/, "", $2); print $2 }' /proc/net/tcp*
+}
+
+@test "rank 0 listens on loopback alone where MASTER_ADDR is this machine for all ranks, on other addresses elsewhere" {
+    [ -e /proc/net/tcp ] || skip 'no /proc/net/tcp'
+    # shellcheck disable=SC2317 # becomes calls it
+    listens() { [ -n "$(listening)" ]; }
+    "${calib[@]}" -q "$NANO" >"$T/alone.ts"
+    # Loopback in all ways to write it, whether there is IPv6 or not; and a launcher that says it.
+    for where in '' localhost LocalHost 127.0.0.1 127.0.0.2 127.1 ::1 0:0:0:0:0:0:0:1 0.0.0.0; do
+        export MASTER_ADDR=$where
+        [ "$where" != 0.0.0.0 ] || export LOCAL_WORLD_SIZE=2
+        rank 0 2 "${calib[@]}" -q -o "$T/a.ts" "$NANO"
+        becomes listens
+        echo "MASTER_ADDR='$where': $(listening)"
+        [ "$(listening)" = 0100007F ]
+        rank 1 2 "${calib[@]}" -q "$NANO"
+        ended 0 1
+        cat "$T/0" "$T/1"
+        [ "$codes" = '0 0' ]
+        cmp "$T/alone.ts" "$T/a.ts"
+    done
+    unset LOCAL_WORLD_SIZE
+    # This machine's own name may resolve to loopback here, and to another address elsewhere; so may one that looks
+    # like such an address.
+    for where in 0.0.0.0 "$(uname -n)" 127.example; do
+        [ "$where" != localhost ] || continue
+        MASTER_ADDR=$where rank 0 2 "${calib[@]}" -q -o "$T/a.ts" "$NANO"
+        becomes listens
+        echo "MASTER_ADDR='$where': $(listening)"
+        [[ $(listening) =~ ^0+$ ]]
+        becomes grep -q 'SEEKPIPE_RANKS_SECRET=' "$T/0"
+        kill "${pid[0]}"
+        wait "${pid[0]}" || true
+    done
+}
+
 @test "a secret: all have it, or are not of the run" {
     # shellcheck disable=SC2317 # becomes calls it
     listens() { : >"/dev/tcp/127.0.0.1/$MASTER_PORT"; } 2>/dev/null

@@ -178,10 +178,18 @@ refuses() {
         pipelines/v4-experts --amax "$T/calib.ts" --scale-search mse "$NANO" "$T/c"
 }
 
+@test "moments: those of drafts come last" {
+    prepare
+    "${calib[@]}" --mtp --moments "$T/m" "$NANO" >"$T/calib.ts"
+    st-sum "$T/m/mtp.0.ts"
+    st-ls --tsv "$T/m/mtp.0.ts" >"$T/list"
+    [ "$(grep -c '^mtp\.0\.ffn\.experts\.' "$T/list")" -gt 16 ]
+}
+
 @test "moments: a killed run leaves the layers that it finished, and the same command adds the others" {
     prepare
     "${calib[@]}" --moments "$T/whole" "$NANO" >"$T/whole.ts"
-    again=("${calib[@]}" --resume "$T/resume" --resume-every 1 --moments "$T/m" -o "$T/a.ts" "$NANO")
+    again=("${calib[@]}" --resume "$T/resume" --keep-every 1 --moments "$T/m" -o "$T/a.ts" "$NANO")
     "${again[@]}" 3>&- &
     until [ -e "$T/m/layers.1.ts" ] || ! kill -0 $!; do sleep 0.05; done
     kill -KILL $! || skip 'it was too fast'

@@ -44,7 +44,7 @@ goes_on() {
     "${run[@]}" -v "$NANO" "$T/whole" 2>"$T/said"
     [ "$(grep -c '^amax-calib: layers\..*compute' "$T/said")" = 4 ]
     [ ! -e "$T/whole.calib" ]
-    killed amax-calib fsync 2 # when it has kept the first layer
+    killed amax-calib fsync 6 --keep-every 1 # calibration.ts and two chunks, of two samples: the first layer
     [ ! -e "$T/out.partial" ]
     goes_on 3
     grep -q "$T/out.calib/calibration.ts: layers up to 0 are done; resuming" "$T/said"
@@ -72,7 +72,7 @@ goes_on() {
 }
 
 @test "with other texts or options, and with another source, it says what to do" {
-    killed amax-calib fsync 2
+    killed amax-calib fsync 6 --keep-every 1
     cp -r "$T/out.calib" "$T/before"
     other() { # WORDS OPTION... SOURCE
         local status=0
@@ -98,8 +98,27 @@ goes_on() {
     [ "$(ls -A "$T/out.calib")" = mine ]
 }
 
+@test "without room for hidden states: --no-keep" {
+    "${run[@]}" -q --save-amax "$T/amax.ts" "$NANO" "$T/whole"
+    mv "$T/amax.ts" "$T/whole-amax.ts"
+    killed st-write fsync 3 --no-keep
+    [ "$(ls "$T/out.calib")" = calibration.ts ]
+    goes_on 0 --no-keep --save-amax "$T/amax.ts"
+    cmp "$T/whole-amax.ts" "$T/amax.ts"
+    for wrong in '--amax x --no-keep' '--amax x --keep-every 2' '--calib x --no-keep --keep-every 2' '--calib x --keep-every 0'; do
+        # shellcheck disable=SC2086 # words
+        run v4-experts $wrong "$NANO" "$T/other"
+        [ "$status" -eq 2 ]
+    done
+}
+
 @test "a plan, and a calibration that is there, keep nothing" {
-    "${run[@]}" -n "$NANO" "$T/out" >"$T/plan"
+    "${run[@]}" -n "$NANO" "$T/out" >"$T/plan" 2>"$T/said"
+    grep -q 'out\.calib: keeps 1.. kB of hidden states, as often as takes at most a tenth of the time; .* are free$' "$T/said"
+    v4-experts -n --drafts cast --keep-every 2 "${run[@]:1}" "$NANO" "$T/out" >"$T/plan" 2>"$T/said"
+    grep -q 'out\.calib: keeps 1.. kB of hidden states, 2 times, 3.. kB in all; .* are free$' "$T/said"
+    "${run[@]}" -n --no-keep "$NANO" "$T/out" 2>"$T/said" >"$T/plan"
+    if grep 'hidden states' "$T/said"; then return 1; fi
     v4-experts -q --amax "$NANO_AMAX" "$NANO" "$T/out"
     [ ! -e "$T/out.calib" ]
 }

@@ -47,13 +47,15 @@ changed() {
 
 @test "a calibration that was killed resumes" {
     strace -o /dev/null true 2>/dev/null || skip 'strace is missing, or may not trace'
-    calib=(amax-calib -q -j 1 --tokens "$IDS")
-    "${calib[@]}" "$V41" >"$T/whole.ts"
-    run strace -f -o "$T/trace" -e trace=fsync -e inject=fsync:signal=KILL:when=8 \
-        "${calib[@]}" --resume "$T/kept" --resume-every 1 -o "$T/out.ts" "$V41"
+    calib=(amax-calib -j 1 --tokens "$IDS")
+    "${calib[@]}" -q "$V41" >"$T/whole.ts"
+    # In the middle of what is kept of two layers, so that the samples are not equally far.
+    run strace -f -o "$T/trace" -e trace=fsync -e inject=fsync:signal=KILL:when=17 \
+        "${calib[@]}" -q --resume "$T/kept" --keep-every 2 -o "$T/out.ts" "$V41"
     [ "$status" -eq 137 ]
     run "${calib[@]}" --resume "$T/kept" -o "$T/out.ts" "$V41"
     [ "$status" -eq 0 ]
+    [[ $output == *', once samples 1-4 have gone through layers 2-3 again'* ]]
     cmp "$T/whole.ts" "$T/out.ts"
 }
 

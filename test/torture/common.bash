@@ -57,6 +57,9 @@ command_of() {
     pt-read) command=(pt-read -o "$2" "$dump") ;;
     amax-merge) command=(amax-merge -q --fallback layer-max --model "$T/src" -o "$2" "$T/amax.ts") ;;
     amax-calib) command=(amax-calib -q --tokens "$T/tokens.ts" -o "$2" "$T/refs.ts") ;;
+    amax-calib-resume)
+        command=(amax-calib -q --tokens "$T/tokens.ts" --resume "$2.kept" --keep-every 1 -o "$2" "$T/refs.ts")
+        ;;
     st-eval) command=(st-eval -q --tokens "$T/tokens.ts" -o "$2" "$T/refs.ts") ;;
     st-tokenize)
         command=(st-tokenize -q --tokenizer "$NANO/ckpt" --length 16 --samples 2 -o "$2" test/data/text/eval.jsonl)

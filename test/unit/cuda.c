@@ -19,7 +19,7 @@ static struct device *cpu, *cuda;
 
 /* ---- an operation on both devices ---- */
 
-enum { MATS_MOST = 9 };
+enum { MATS_MOST = 10 };
 
 /* What an operation works on. `nmse` of a result: 0 for equal bytes. */
 struct array {
@@ -129,6 +129,12 @@ static struct array i32(uint64_t rows, uint64_t cols, uint32_t limit, uint32_t s
     for (uint64_t i = 0; i < rows * cols; i++)
         data[i] = (int32_t)(i * step % limit);
     return (struct array){DTYPE_I32, rows, cols, data, false, 0};
+}
+
+/* Where magnitudes are seen; not -0, whose bits are more than any number's. */
+static struct array nothing_seen(uint64_t cols)
+{
+    return (struct array){DTYPE_F32, 1, cols, xalloc((size_t)cols, sizeof(float)), false, 0};
 }
 
 static struct array result(struct array a, double nmse)
@@ -293,17 +299,17 @@ static void plain_weights(void **state)
 
 static void to_fp8(struct device *d, const struct mat *m)
 {
-    d->quantize(d, m[0], m[0], ACTIVATION_FP8, 0);
+    d->quantize(d, m[0], m[0], ACTIVATION_FP8, 0, (struct mat){0});
 }
 
 static void to_fp8_32(struct device *d, const struct mat *m)
 {
-    d->quantize(d, m[0], m[0], ACTIVATION_FP8_32, 0);
+    d->quantize(d, m[0], m[0], ACTIVATION_FP8_32, 0, (struct mat){0});
 }
 
 static void to_fp4(struct device *d, const struct mat *m)
 {
-    d->quantize(d, m[0], m[0], ACTIVATION_FP4, 0);
+    d->quantize(d, m[0], m[0], ACTIVATION_FP4, 0, (struct mat){0});
 }
 
 static void to_nvfp4(struct device *d, const struct mat *m)
@@ -311,7 +317,7 @@ static void to_nvfp4(struct device *d, const struct mat *m)
     static const float scale_2[] = {1, 1e-3F, 0.37F, 1e-30F, 1e10F};
     for (uint64_t i = 0; i < m[0].rows; i++) {
         struct mat row = mat_rows(m[0], i, 1);
-        d->quantize(d, row, row, ACTIVATION_NVFP4, scale_2[i % 5]);
+        d->quantize(d, row, row, ACTIVATION_NVFP4, scale_2[i % 5], (struct mat){0});
     }
 }
 
@@ -350,8 +356,8 @@ static void activations(void **state)
 
 static void moves(struct device *d, const struct mat *m)
 {
-    d->gather(d, m[1], m[0], m[3]);
-    d->scatter_add(d, m[2], m[1], m[3], (struct mat){0});
+    d->gather(d, m[1], m[0], m[3], mat_cols(m[6], 2, 1));
+    d->scatter_add(d, m[2], m[1], m[3], (struct mat){0}, mat_cols(m[6], 3, 1));
     d->copy(d, mat_cols(m[4], 8, m[0].cols), m[0]);
     d->copy(d, mat_cols(m[5], 3, m[0].cols), m[2]);
     d->scale(d, mat_cols(m[5], 2, 90), 0.3F);
@@ -372,7 +378,7 @@ static void moving(void **state)
                             i32(40, 1, 40, 7),
                             result(f32(40, cols + 8, 1, 4), 0),
                             result(bf16(40, cols + 5, 1, 5), 0),
-                            result(f32(1, 2, 0, 6), 0),
+                            result(nothing_seen(4), 0),
                             f32(40, 1, 1, 7)};
         COMPARE(moves, m);
     }
@@ -388,7 +394,7 @@ static void sums(struct device *d, const struct mat *m)
         for (unsigned turn = 0; turn <= (i % 3 ? 0 : 50); turn++)
             d->copy(d, x, m[1]);
         d->scale(d, x, (float)(i * i + 1) * (i % 2 ? 1.7F : -1.7F));
-        d->scatter_add(d, m[0], x, m[2], (struct mat){0});
+        d->scatter_add(d, m[0], x, m[2], (struct mat){0}, (struct mat){0});
         d->drop(d, x);
     }
     d->stream(d, 0);
@@ -409,7 +415,7 @@ static void lanes(void **state)
 static void norms(struct device *d, const struct mat *m)
 {
     d->rms_norm(d, m[1], m[0], m[2], 1e-6F);
-    d->unit(d, m[3], 96, 1e-6F);
+    d->unit(d, m[3], 96, 1e-6F, m[5]);
     d->hc_scale(d, m[4], m[0], 1e-6F);
 }
 
@@ -424,9 +430,12 @@ static void norms_and_turns(void **state)
 {
     (void)state;
     need_device(cuda);
-    struct array n[] = {bf16(30, 3000, 2, 1), result(bf16(30, 3000, 1, 2), ROUNDINGS),
-                        f32(1, 3000, 1, 3), result(bf16(30, 960, 5, 4), ROUNDINGS),
-                        result(f32(30, 24, 1, 5), 1e-12)};
+    struct array n[] = {bf16(30, 3000, 2, 1),
+                        result(bf16(30, 3000, 1, 2), ROUNDINGS),
+                        f32(1, 3000, 1, 3),
+                        result(bf16(30, 960, 5, 4), ROUNDINGS),
+                        result(f32(30, 24, 1, 5), 1e-12),
+                        result(nothing_seen(1), 0)};
     COMPARE(norms, n);
     struct array t[] = {result(bf16(30, 1024, 2, 1), 0), f32(50, 64, 1, 2), i32(30, 1, 50, 11)};
     COMPARE(turns, t);
@@ -488,6 +497,33 @@ static struct array few_values(uint64_t rows, uint64_t cols, uint32_t seed)
     return a;
 }
 
+static void sorts(struct device *d, const struct mat *m)
+{
+    uint64_t number[40];
+    float as_float[40];
+    d->route_topk(d, m[1], m[0], (struct mat){0}, (struct expert_groups){1, 1});
+    d->route_weights(d, m[2], m[0], m[1], true, 1);
+    d->sort_by_expert(d, m[3], m[4], m[1], m[2], number, 40);
+    for (unsigned e = 0; e < 40; e++)
+        as_float[e] = (float)number[e];
+    d->write(d, m[5], as_float);
+}
+
+static void tokens_by_expert(void **state)
+{
+    (void)state;
+    need_device(cuda);
+    for (uint64_t tokens = 1; tokens <= 3001; tokens += 1000) {
+        struct array m[] = {few_values(tokens, 40, 1),
+                            i32(tokens, 6, 1, 2),
+                            f32(tokens, 6, 0, 3),
+                            result(i32(tokens * 6, 1, 1, 4), 0),
+                            result(f32(tokens * 6, 1, 0, 5), 0),
+                            result(f32(1, 40, 0, 6), 0)};
+        COMPARE(sorts, m);
+    }
+}
+
 static void gates(struct device *d, const struct mat *m)
 {
     const struct swiglu_seen seen = {mat_cols(m[4], 0, 1), mat_cols(m[4], 1, 1),
@@ -513,7 +549,7 @@ static void experts(void **state)
     }
     struct array g[] = {result(bf16(60, 776, 20, 1), ROUNDINGS), bf16(60, 776, 20, 2),
                         result(bf16(60, 776, 1, 3), ROUNDINGS), f32(60, 1, 1, 4),
-                        result(f32(1, 4, 0, 5), ROUNDINGS)};
+                        result(nothing_seen(4), ROUNDINGS)};
     COMPARE(gates, g);
 }
 
@@ -575,19 +611,19 @@ static void products(void **state)
     (void)state;
     need_device(cuda);
     struct array exact[] = {result(f32(203, 336, 0, 1), 0), whole(203, 1024, 3, 2),
-                            whole(336, 1024, 3, 3), result(f32(1, 1, 0, 1), 0)};
+                            whole(336, 1024, 3, 3), result(nothing_seen(1), 0)};
     COMPARE(multiplies, exact);
     struct array rounded[] = {result(bf16(203, 336, 0, 1), 0), whole(203, 1024, 3, 2),
-                              whole(336, 1024, 3, 3), result(f32(1, 1, 0, 1), 0)};
+                              whole(336, 1024, 3, 3), result(nothing_seen(1), 0)};
     COMPARE(multiplies, rounded);
     struct array plain[] = {result(f32(203, 26, 0, 1), 0), whole(203, 1028, 3, 2),
-                            as_f32(whole(26, 1028, 3, 3)), result(f32(1, 1, 0, 1), 0)};
+                            as_f32(whole(26, 1028, 3, 3)), result(nothing_seen(1), 0)};
     COMPARE(multiplies, plain);
     struct array real[] = {result(f32(203, 336, 0, 1), TENSOR_CORES), bf16(203, 4096, 1, 2),
-                           bf16(336, 4096, 1, 3), result(f32(1, 1, 0, 1), 0)};
+                           bf16(336, 4096, 1, 3), result(nothing_seen(1), 0)};
     COMPARE(multiplies, real);
     struct array real_plain[] = {result(f32(203, 24, 0, 1), 1e-12), bf16(203, 4096, 1, 2),
-                                 f32(24, 4096, 1, 3), result(f32(1, 1, 0, 1), 0)};
+                                 f32(24, 4096, 1, 3), result(nothing_seen(1), 0)};
     COMPARE(multiplies, real_plain);
 }
 
@@ -688,7 +724,7 @@ static void attends(struct device *d, const struct mat *m)
                               .selected = m[6],
                               .sliding = 50,
                               .ratio = ratio_of(m[3])};
-    d->attend(d, m[0], m[1], &keys, m[7], 0.1F);
+    d->attend(d, m[0], m[1], &keys, m[7], 0.1F, &(struct attended){m[8], m[9]});
 }
 
 /* Some of the blocks that a token sees, some of them none. */
@@ -705,7 +741,7 @@ static struct array some_blocks(uint64_t n, uint64_t ratio)
 
 /* Keys of a kind: without blocks, with all of them, with selected ones. With queries of 0 all keys
  * count the same, and sums are exact. */
-static void attend_to(int kind, uint64_t heads, uint64_t width, bool exact)
+static void attend_to(int kind, uint64_t heads, uint64_t width, bool exact, bool rotates)
 {
     uint64_t ratio = kind == 1 ? 16 : 4, blocks = kind ? blocks_of(ratio) : 0;
     struct array m[] = {result(bf16(TOKENS, heads * width, 0, 1), exact ? 0 : 1e-5),
@@ -715,7 +751,9 @@ static void attend_to(int kind, uint64_t heads, uint64_t width, bool exact)
                         positions(),
                         first_blocks(ratio),
                         kind == 2 ? some_blocks(30, ratio) : i32(TOKENS, 0, 1, 1),
-                        f32(1, heads, exact ? 0 : 2, 5)};
+                        f32(1, heads, exact ? 0 : 2, 5),
+                        f32(rotates ? TOKENS : 0, 16, 1, 6),
+                        result(nothing_seen(1), exact ? 0 : 1e-4)};
     COMPARE(attends, m);
 }
 
@@ -727,8 +765,8 @@ static void attention(void **state)
     for (uint64_t width = 64; width <= 512; width *= 2)
         for (uint64_t heads = 4; heads <= 68; heads += 64)
             for (int kind = 0; kind < 3; kind++) {
-                attend_to(kind, heads, width, false);
-                attend_to(kind, heads, width, true);
+                attend_to(kind, heads, width, false, kind != 2);
+                attend_to(kind, heads, width, true, kind != 1);
             }
 }
 
@@ -845,6 +883,7 @@ int main(void)
         cmocka_unit_test(norms_and_turns),
         cmocka_unit_test(hyper_connections),
         cmocka_unit_test(experts),
+        cmocka_unit_test(tokens_by_expert),
         cmocka_unit_test(losses),
         cmocka_unit_test(products),
         cmocka_unit_test(compression),

@@ -260,7 +260,8 @@ static void test_attention(struct loaded *l, const struct v41_batch *batch,
     struct mat x = golden_mat(prefix, "attn_norm"), low = like(x, c->q_rank);
     struct mat q = like(x, c->heads * c->head_dim), kv = like(x, c->head_dim), o = like(q, q.cols);
     struct mat golden_q = golden_mat(prefix, "attn.q"), golden_kv = golden_mat(prefix, "attn.kv");
-    struct mat golden_o = golden_mat(prefix, "attn.o"), y = like(x, x.cols);
+    struct mat golden_o = golden_o_rotated(l->v4, &l->layer, &batch->v4, prefix);
+    struct mat y = like(x, x.cols);
     v4_project(l->v4, &l->layer, &batch->v4, low, q, kv, x);
     expect(q, prefix, "attn.q");
     expect(kv, prefix, "attn.kv");
@@ -269,8 +270,8 @@ static void test_attention(struct loaded *l, const struct v41_batch *batch,
         test_sources(l, batch, carried, prefix, x, low);
     v4_attend(l->v4, &l->layer, &batch->v4, o, golden_q, golden_kv, carried->key,
               mat_cols(carried->selected, 0, ratio ? carried->selected.cols : 0));
-    expect(o, prefix, "attn.o");
-    v4_output(l->v4, &l->layer, &batch->v4, y, golden_o);
+    expect_mat(o, golden_o, "attn.o");
+    v4_output(l->v4, &l->layer, y, golden_o);
     expect(y, prefix, "attn");
     const struct mat mats[] = {x, low, q, kv, o, golden_q, golden_kv, golden_o, y};
     for (size_t i = 0; i < sizeof mats / sizeof *mats; i++)

@@ -18,6 +18,7 @@
 #include "tensor/e2m1.h"
 #include "tensor/e4m3.h"
 #include "tensor/headroom.h"
+#include "tensor/split.h"
 
 static struct device *d;
 
@@ -258,6 +259,32 @@ static void bias_chooses_but_does_not_weigh(void **state)
         d->drop(d, mats[i]);
 }
 
+static void tokens_are_sorted_by_expert(void **state)
+{
+    (void)state;
+    need_device(d);
+    enum { TOKENS = 4, USED = 2, ALL = TOKENS * USED, EXPERTS = 4 };
+    static const int32_t chosen[ALL] = {2, 0, 2, 1, 0, 2, 1, 0};
+    static const float weight[ALL] = {0, 1, 2, 3, 4, 5, 6, 7};
+    static const int32_t want[ALL] = {0, 2, 3, 1, 3, 0, 1, 2};
+    static const float want_weight[ALL] = {1, 4, 7, 3, 6, 0, 2, 5};
+    struct mat experts = d->make(d, DTYPE_I32, TOKENS, USED), w = f32(TOKENS, USED, weight);
+    struct mat token = d->make(d, DTYPE_I32, ALL, 1), sorted = d->make(d, DTYPE_F32, ALL, 1);
+    uint64_t number[EXPERTS];
+    int32_t got[ALL];
+    float got_weight[ALL];
+    d->write(d, experts, chosen);
+    d->sort_by_expert(d, token, sorted, experts, w, number, EXPERTS);
+    d->read(d, got, token);
+    d->read(d, got_weight, sorted);
+    assert_memory_equal(got, want, sizeof want);
+    assert_memory_equal(got_weight, want_weight, sizeof want_weight);
+    assert_true(number[0] == 3 && number[1] == 2 && number[2] == 3 && number[3] == 0);
+    const struct mat mats[] = {experts, w, token, sorted};
+    for (size_t i = 0; i < sizeof mats / sizeof *mats; i++)
+        d->drop(d, mats[i]);
+}
+
 /* ---- activations ---- */
 
 /* A block under a power of two, through the codecs. */
@@ -465,9 +492,79 @@ static void the_largest_magnitude_keeps_nan(void **state)
     d->drop(d, b);
 }
 
+enum { SEEN_ROWS = 3, SEEN_COLS = 776 };
+
+/* An operation that sees x, or the rows `index` of it; y and sum have room for what it makes. */
+struct seeing {
+    struct mat x, y, sum, index, seen;
+};
+
+static void see_by(struct device *d, unsigned operation, const struct seeing *s)
+{
+    const struct mat none = {0}, all = mat_cols(s->y, 0, SEEN_COLS);
+    switch (operation) {
+    case 0:
+        d->gather(d, mat_rows(all, 0, s->index.rows), s->x, s->index, s->seen);
+        break;
+    case 1:
+        d->scatter_add(d, s->sum, s->x, mat_rows(s->index, 0, SEEN_ROWS), none, s->seen);
+        break;
+    case 2:
+        d->copy(d, all, s->x);
+        d->unit(d, all, SEEN_COLS / 8, 1e-6F, s->seen);
+        break;
+    default: {
+        enum activation how = (enum activation)(operation - 3);
+        d->quantize(d, activation_splits(how) ? s->y : all, s->x, how, 1, s->seen);
+    }
+    }
+}
+
+static float seen_by(struct device *d, unsigned operation, const float *x, float before)
+{
+    const int32_t number[] = {2, 0, 1};
+    struct seeing s = {.x = bf16(SEEN_ROWS, SEEN_COLS, x),
+                       .y = d->make(d, DTYPE_BF16, SEEN_ROWS, SPLIT * SEEN_COLS),
+                       .sum = d->make(d, DTYPE_F32, SEEN_ROWS, SEEN_COLS),
+                       .index = d->make(d, DTYPE_I32, SEEN_ROWS, 1),
+                       .seen = f32(1, 1, &before)};
+    float got;
+    d->write(d, s.index, number);
+    see_by(d, operation, &s);
+    d->read(d, &got, s.seen);
+    d->drop(d, s.x);
+    d->drop(d, s.y);
+    d->drop(d, s.sum);
+    d->drop(d, s.index);
+    d->drop(d, s.seen);
+    return got;
+}
+
+/* Wherever the largest is, whatever was seen before; infinity is larger, NaN the largest. */
+static void operations_see_the_largest_magnitude(void **state)
+{
+    (void)state;
+    need_device(d);
+    static const unsigned at[] = {0, 7, 255, 256, SEEN_COLS - 1, SEEN_ROWS * SEEN_COLS - 1};
+    static const float most[] = {-3, 5, -INFINITY, NAN};
+    for (unsigned operation = 0; operation < 3 + ACTIVATION_NVFP4 + 1; operation++)
+        for (size_t i = 0; i < sizeof at / sizeof *at; i++)
+            for (size_t j = 0; j < sizeof most / sizeof *most; j++) {
+                float x[SEEN_ROWS * SEEN_COLS], want = most[j];
+                for (size_t k = 0; k < sizeof x / sizeof *x; k++)
+                    x[k] = k % 2 ? -0.5F : 0.25F;
+                x[at[i]] = want;
+                float got = seen_by(d, operation, x, 4);
+                if (isnan(want))
+                    assert_true(isnan(got));
+                else
+                    assert_true(got == fmaxf(4, fabsf(want)));
+            }
+}
+
 /* ---- far matrices ---- */
 
-enum { FAR_ROWS = 203, FAR_COLS = 2048, FAR_TURNS = 5 };
+enum { FAR_ROWS = 203, FAR_COLS = 2048, FAR_TURNS = 5, FAR_BATCH = FAR_ROWS / 7 };
 
 /* Takes a device longer than rows take to come or go. */
 static void keep_busy(struct mat a, struct mat b)
@@ -488,7 +585,7 @@ static void write_far(const struct offloaded *offloaded, uint64_t first, uint64_
     uint16_t *code = xalloc(count, sizeof *code);
     for (size_t i = 0; i < count; i++)
         code[i] = offloaded_value((size_t)first * FAR_COLS + i);
-    struct mat m = d->fetch(d, *offloaded, first, rows, 0);
+    struct mat m = d->fetch(d, *offloaded, first, rows);
     d->write(d, m, code);
     d->store(d, *offloaded, first, m);
     free(code);
@@ -499,7 +596,7 @@ static void expect_far(const struct offloaded *offloaded, uint64_t first, uint64
 {
     size_t count = (size_t)(rows * FAR_COLS);
     uint16_t *code = xalloc(count, sizeof *code);
-    struct mat m = d->fetch(d, *offloaded, first, rows, 0);
+    struct mat m = d->fetch(d, *offloaded, first, rows);
     d->read(d, code, m);
     d->store(d, *offloaded, first, m);
     for (size_t i = 0; i < count; i++) {
@@ -511,20 +608,58 @@ static void expect_far(const struct offloaded *offloaded, uint64_t first, uint64
     free(code);
 }
 
-/* One is added to all rows, `most` at a time; of every three times, two tell truly what comes next,
- * and one of these two that nothing will. */
+/* What comes after some rows is told: the next rows; nothing; others; or the next ones twice, and
+ * those after them. */
+static void tell_far(const struct offloaded *offloaded, uint64_t end, uint64_t most, uint64_t turn)
+{
+    uint64_t left = FAR_ROWS - end, next = at_most(left, most);
+    if (turn % 4 == 1)
+        return;
+    if (turn % 4 == 2)
+        next = at_most(left, most / 2 + 1);
+    d->fetch_ahead(d, *offloaded, end, next);
+    if (turn % 4 == 3) {
+        d->fetch_ahead(d, *offloaded, end, next);
+        d->fetch_ahead(d, *offloaded, end + next, at_most(left - next, most));
+    }
+}
+
+/* One is added to all rows, `most` at a time. */
 static void add_to_far(const struct offloaded *offloaded, uint64_t most, struct mat ones,
                        const struct mat *busy)
 {
     for (uint64_t first = 0, turn = 0, rows; first < FAR_ROWS; first += rows, turn++) {
         rows = at_most(FAR_ROWS - first, most);
-        uint64_t left = FAR_ROWS - first - rows, next = at_most(left, most);
-        uint64_t told = turn % 3 == 0 ? next : turn % 3 == 1 ? 0 : at_most(left, most / 2 + 1);
-        struct mat m = d->fetch(d, *offloaded, first, rows, told);
+        struct mat m = d->fetch(d, *offloaded, first, rows);
+        tell_far(offloaded, first + rows, most, turn);
         keep_busy(busy[0], busy[1]);
         d->add(d, m, mat_rows(ones, 0, rows));
         d->store(d, *offloaded, first, m);
     }
+}
+
+/* Two are added as the layers do it: of batches of `most` rows, `group` are out at a time, the next
+ * `group` are told, and after the last one the first. */
+static void add_to_groups(const struct offloaded *offloaded, uint64_t most, uint64_t group,
+                          struct mat ones, const struct mat *busy)
+{
+    uint64_t batches = FAR_ROWS / most;
+    struct mat *m = xalloc((size_t)group, sizeof *m);
+    for (uint64_t first = 0; first < batches; first += group) {
+        uint64_t out = at_most(batches - first, group);
+        for (uint64_t i = 0; i < out; i++) {
+            m[i] = d->fetch(d, *offloaded, (first + i) * most, most);
+            for (uint64_t k = 1; k <= group && (first + i + k) % batches != first; k++)
+                d->fetch_ahead(d, *offloaded, (first + i + k) % batches * most, most);
+            d->add(d, m[i], mat_rows(ones, 0, most));
+        }
+        keep_busy(busy[0], busy[1]);
+        for (uint64_t i = 0; i < out; i++) {
+            d->add(d, m[i], mat_rows(ones, 0, most));
+            d->store(d, *offloaded, (first + i) * most, m[i]);
+        }
+    }
+    free(m);
 }
 
 /* Rows of a far matrix are what was stored last, wherever it lies, in windows of any size. */
@@ -549,9 +684,13 @@ static void offloaded_rows_come_and_go(void **state)
         static const uint64_t most[FAR_TURNS] = {1, 7, 64, 100, FAR_ROWS};
         for (int turn = 0; turn < FAR_TURNS; turn++)
             add_to_far(&offloaded, most[turn], ones, busy);
-        expect_far(&offloaded, 0, FAR_ROWS, FAR_TURNS);
-        expect_far(&offloaded, 17, 31, FAR_TURNS);
-        d->store(d, offloaded, 0, d->fetch(d, offloaded, 0, 5, 50)); /* nobody takes those 50 */
+        for (int turn = 0; turn < FAR_TURNS; turn++)
+            add_to_groups(&offloaded, FAR_BATCH, 1 + turn % 3, ones, busy);
+        expect_far(&offloaded, 0, FAR_ROWS, FAR_TURNS + 2 * FAR_TURNS);
+        expect_far(&offloaded, 17, 31, FAR_TURNS + 2 * FAR_TURNS);
+        struct mat rows = d->fetch(d, offloaded, 0, 5);
+        d->fetch_ahead(d, offloaded, 5, 50); /* nobody takes these */
+        d->store(d, offloaded, 0, rows);
         d->drop_offloaded(d, offloaded);
     }
     d->room = room;
@@ -569,10 +708,12 @@ int main(void)
         cmocka_unit_test(swiglu_cuts_gate_above_and_up_at_both_ends),
         cmocka_unit_test(swiglu_sees_the_largest),
         cmocka_unit_test(bias_chooses_but_does_not_weigh),
+        cmocka_unit_test(tokens_are_sorted_by_expert),
         cmocka_unit_test(activations_are_those_of_the_codecs),
         cmocka_unit_test(hadamard_is_its_own_inverse),
         cmocka_unit_test(rows_do_not_depend_on_each_other),
         cmocka_unit_test(the_largest_magnitude_keeps_nan),
+        cmocka_unit_test(operations_see_the_largest_magnitude),
         cmocka_unit_test(moments_are_sums_of_products),
         cmocka_unit_test(blocks_are_counted_by_their_largest_magnitudes),
         cmocka_unit_test(offloaded_rows_come_and_go),

@@ -163,7 +163,7 @@ static void weights_multiply_what_is_scattered(void **state)
     float *x, *weight, *y;
     struct mat m[] = {noises(DTYPE_BF16, 2, 9, 1, 1, &x), noises(DTYPE_F32, 2, 1, 1, 2, &weight),
                       noises(DTYPE_F32, 3, 9, 1, 3, &y), column(index, 2, 1)};
-    d->scatter_add(d, m[2], m[0], m[3], m[1]);
+    d->scatter_add(d, m[2], m[0], m[3], m[1], (struct mat){0});
     float *got = values(m[2]);
     for (int i = 0; i < 2; i++)
         for (int j = 0; j < 9; j++)
@@ -227,8 +227,9 @@ static void activations_are_split_without_loss(void **state)
         struct mat m[] = {noises(DTYPE_BF16, ROWS, COLS, 5, 1, &x),
                           d->make(d, DTYPE_BF16, ROWS, SPLIT * COLS),
                           d->make(d, DTYPE_BF16, ROWS, COLS)};
-        d->quantize(d, m[1], m[0], quotient ? ACTIVATION_FP8_V3 : ACTIVATION_FP8_V32, 0);
-        d->quantize(d, m[2], m[0], ACTIVATION_FP8_V32_ROUNDED, 0);
+        d->quantize(d, m[1], m[0], quotient ? ACTIVATION_FP8_V3 : ACTIVATION_FP8_V32, 0,
+                    (struct mat){0});
+        d->quantize(d, m[2], m[0], ACTIVATION_FP8_V32_ROUNDED, 0, (struct mat){0});
         float *got = values(m[1]), *rounded = values(m[2]);
         for (size_t i = 0; i < (size_t)ROWS * COLS; i++) {
             size_t row = i / COLS, col = i % COLS, first = col / 128 * 128;
@@ -320,7 +321,7 @@ static void products_with_parts_of_weights(void **state)
                       d->make(d, DTYPE_F32, X_ROWS, IN), d->make(d, DTYPE_F32, X_ROWS, OUT),
                       d->make(d, DTYPE_BF16, X_ROWS, SPLIT * IN)};
     multiply(m[2], m[0], code, scale, (struct operand_part){FIRST, ROWS, true, false});
-    d->quantize(d, m[4], m[1], ACTIVATION_FP8_V3, 0);
+    d->quantize(d, m[4], m[1], ACTIVATION_FP8_V3, 0, (struct mat){0});
     multiply(m[3], m[4], code, scale, (struct operand_part){.rows = OUT, .split = true});
     float *transposed = values(m[2]), *split = values(m[3]);
     for (int i = 0; i < X_ROWS; i++) {

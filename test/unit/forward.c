@@ -80,7 +80,7 @@ static uint16_t *read_hidden(const struct states *states)
 {
     struct offloaded offloaded = states->hidden;
     uint16_t *hidden = xalloc((size_t)(offloaded.all.rows * offloaded.all.cols), sizeof *hidden);
-    struct mat rows = device->fetch(device, offloaded, 0, offloaded.all.rows, 0);
+    struct mat rows = device->fetch(device, offloaded, 0, offloaded.all.rows);
     device->read(device, hidden, rows);
     device->store(device, offloaded, 0, rows);
     return hidden;

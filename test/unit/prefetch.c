@@ -16,7 +16,7 @@
 #include "base/die.h"
 
 #define CHECKPOINT "test/data/v4-nano/ckpt"
-enum { RANKS = 3, LARGE = 1 << 20, BUDGET = 16 << 20 };
+enum { RANKS = 3, LARGE = 128 << 10, BUDGET = 16 << 20, BATCH = 3 << 20 };
 
 /* ---- a device whose memory is ours ---- */
 
@@ -51,43 +51,68 @@ static void submit_staging(struct device *d, struct mat m, uint64_t at, size_t s
 
 /* ---- ranks ---- */
 
-/* What a rank knows of the present tensor when it gathers. */
+/* What a rank knows of the present tensors when it gathers. */
 struct sharing {
     struct gather gather;
     struct ranks *ranks;
     struct ts_in *truth; /* the same checkpoint, read by this rank alone */
-    char *whole;         /* the present tensor, from there, with room behind */
-    char *others;        /* where rank 0 puts the next piece */
-    unsigned gathered, wrong;
+    char *whole;         /* the present tensor, from there */
+    char *others;        /* what rank 0 gets of a piece from the others, one after the other */
+    size_t taken;
+    uint64_t read, all, largest; /* bytes of pieces */
+    unsigned batches, gathered, wrong;
 };
 
 static bool take_piece(void *context, const void *data, size_t size)
 {
     struct sharing *s = context;
-    memcpy(s->others, data, size);
-    s->others += size;
+    memcpy(s->others + s->taken, data, size);
+    s->taken += size;
     return true;
 }
 
-/* Before: its own piece, and no other. After: all. */
-static void gather_all(struct gather *gather, struct mat m, uint64_t piece)
+/* The next tensor that is read together. */
+static void next_whole(struct sharing *s)
 {
-    struct sharing *s = (struct sharing *)gather;
     const struct tensor *tensor = ts_next(s->truth);
     while (tensor->size < LARGE)
         tensor = ts_next(s->truth);
-    s->whole = xgrow(s->whole, RANKS, (size_t)piece);
+    s->whole = xgrow(s->whole, 1, (size_t)tensor->size);
     ts_read(s->truth, s->whole, (size_t)tensor->size);
-    char *bytes = m.at;
-    for (uint64_t r = 0; r < RANKS; r++) {
-        uint64_t first = r * piece, left = tensor->size - first;
-        bool there = !memcmp(bytes + first, s->whole + first, left < piece ? left : piece);
-        s->wrong += there != (r == ranks_rank(s->ranks));
-    }
-    s->others = bytes + piece;
-    ranks_gather(s->ranks, bytes + ranks_rank(s->ranks) * piece, (size_t)piece, take_piece, s);
-    ranks_broadcast(s->ranks, bytes, (size_t)(RANKS * piece));
     s->gathered++;
+}
+
+/* Before: its own pieces, and no others. After: all. */
+static void gather_one(struct sharing *s, const struct gathered *part)
+{
+    unsigned rank = ranks_rank(s->ranks);
+    char *bytes = (char *)part->bytes.at + part->at;
+    if (!part->at)
+        next_whole(s);
+    bool there = !memcmp(bytes, s->whole + part->at, (size_t)part->size);
+    s->wrong += there != (rank == part->owner);
+    s->read += part->owner == rank ? part->size : 0;
+    s->all += part->size;
+    s->largest = part->size > s->largest ? part->size : s->largest;
+    s->others = xgrow(NULL, RANKS - 1, (size_t)part->size);
+    s->taken = 0;
+    ranks_gather(s->ranks, bytes, (size_t)part->size, take_piece, s);
+    if (!rank && part->owner)
+        memcpy(bytes, s->others + (part->owner - 1) * part->size, (size_t)part->size);
+    ranks_broadcast(s->ranks, bytes, (size_t)part->size);
+    free(s->others);
+}
+
+static void gather_all(struct gather *gather, const struct gathered *part, size_t count)
+{
+    struct sharing *s = (struct sharing *)gather;
+    uint64_t bytes = 0;
+    for (size_t i = 0; i < count; i++) {
+        gather_one(s, &part[i]);
+        bytes += part[i].size;
+    }
+    s->wrong += part[0].bytes.at != part[count - 1].bytes.at && bytes > BATCH;
+    s->batches++;
 }
 
 /* One rank reads everything; how many tensors were wrong, or not read together. */
@@ -95,10 +120,11 @@ static unsigned run(unsigned rank, const char *port)
 {
     const struct launch launch = {.rank = rank, .count = RANKS, .local = rank, .port = port};
     struct sharing s = {.ranks = ranks_open(&launch), .truth = ts_open(CHECKPOINT, NULL)};
+    s.gather.batch = BATCH;
     s.gather.all = gather_all;
     struct ts_in *in = ts_open(CHECKPOINT, NULL), *truth = ts_open(CHECKPOINT, NULL);
     bool *wanted = xalloc(ts_toc(in)->count, sizeof *wanted);
-    unsigned large = 0;
+    unsigned large = 0, wrong = 0;
     for (size_t i = 0; i < ts_toc(in)->count; i++) {
         wanted[i] = true;
         large += ts_toc(in)->tensor[i].size >= LARGE;
@@ -118,7 +144,9 @@ static unsigned run(unsigned rank, const char *port)
     for (const struct tensor *tensor; (tensor = prefetch_take(prefetch, &to));) {
         ts_next(truth);
         void *whole = ts_read_all(truth);
-        s.wrong += memcmp(to.bytes.at, whole, (size_t)tensor->size) != 0;
+        size_t size = (size_t)tensor->size, head = size < PREFETCH_HEAD ? size : PREFETCH_HEAD;
+        wrong += memcmp(to.bytes.at, whole, size) != 0;
+        wrong += memcmp(to.head, whole, head) != 0;
         free(whole);
         free(to.head);
         drop(&device, to.bytes);
@@ -130,7 +158,9 @@ static unsigned run(unsigned rank, const char *port)
     ts_close(s.truth);
     free(wanted);
     free(s.whole);
-    return s.wrong + (s.gathered != large) + !large;
+    wrong += s.read > s.all / RANKS + s.largest;
+    return wrong + s.wrong + (s.gathered != large) + !large + (s.batches < 2) +
+           (s.batches >= large);
 }
 
 static void pieces_make_the_whole(void **state)
@@ -150,6 +180,44 @@ static void pieces_make_the_whole(void **state)
         assert_int_equal(status, 0);
     }
     free(port);
+}
+
+static void gather_nothing(struct gather *gather, const struct gathered *part, size_t count)
+{
+    (void)gather;
+    for (size_t i = 0; i < count; i++)
+        assert_int_equal(part[i].owner, 0);
+}
+
+/* It may end while tensors are being listed, read and gathered, whatever was taken. */
+static void it_ends_at_any_time(void **state)
+{
+    (void)state;
+    struct gather gather = {.batch = BATCH / 4, .all = gather_nothing};
+    struct device device = {.make = make,
+                            .drop = drop,
+                            .acquire_staging = acquire_staging,
+                            .submit_staging = submit_staging};
+    for (unsigned taken = 0; taken < 40; taken++) {
+        struct ts_in *in = ts_open(CHECKPOINT, NULL);
+        bool *wanted = xalloc(ts_toc(in)->count, sizeof *wanted);
+        memset(wanted, true, ts_toc(in)->count);
+        const struct prefetch_plan plan = {.wanted = wanted,
+                                           .on_device = wanted,
+                                           .device = &device,
+                                           .budget = BUDGET / 4,
+                                           .gather = &gather};
+        struct prefetch *prefetch = prefetch_begin(in, &plan);
+        struct prefetched to;
+        for (unsigned i = 0; i < taken; i++) {
+            assert_non_null(prefetch_take(prefetch, &to));
+            free(to.head);
+            drop(&device, to.bytes);
+        }
+        prefetch_end(prefetch);
+        ts_close(in);
+        free(wanted);
+    }
 }
 
 /* ---- a device that reads files itself ---- */
@@ -274,6 +342,7 @@ static void unseen_bytes_come_from_the_file(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(pieces_make_the_whole),
+                                       cmocka_unit_test(it_ends_at_any_time),
                                        cmocka_unit_test(unseen_bytes_come_from_the_file)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -115,11 +115,11 @@ static void forget_operand(struct device *d, struct operand *operand)
 }
 
 static void note_quantize(struct device *d, struct mat y, struct mat x, enum activation how,
-                          float scale_2)
+                          float scale_2, struct mat seen)
 {
     test.from = x;
     test.to = y.at;
-    test.original.quantize(d, y, x, how, scale_2);
+    test.original.quantize(d, y, x, how, scale_2, seen);
 }
 
 /* The inputs of the recipe's products are those from before they became FP8. */
@@ -134,7 +134,7 @@ static void replaced_product(struct device *d, struct mat y, struct mat x,
     assert_ptr_equal(x.at, test.to);
     struct mat own = d->make(d, DTYPE_BF16, x.rows, x.cols);
     if (test.quantize)
-        test.original.quantize(d, own, test.from, ACTIVATION_NVFP4, scale);
+        test.original.quantize(d, own, test.from, ACTIVATION_NVFP4, scale, (struct mat){0});
     else
         test.original.copy(d, own, test.from);
     test.original.product(d, y, own, operand);

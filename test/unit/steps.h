@@ -228,6 +228,23 @@ static inline void test_norm(struct loaded *l, enum v4_piece norm, const char *p
     device->drop(device, y);
 }
 
+/* Attention's golden output, which is from before it is rotated back, rotated back. */
+static inline struct mat golden_o_rotated(const struct v4 *v4, const struct layer *layer,
+                                          const struct v4_batch *batch, const char *prefix)
+{
+    struct mat o = golden_mat(prefix, "attn.o");
+    device->rotate(device, o, v4->config.head_dim, v4_angles(v4, layer), batch->position, true);
+    return o;
+}
+
+/* That o is a golden matrix. */
+static inline void expect_mat(struct mat o, struct mat golden, const char *name)
+{
+    uint16_t *want = read_bf16(golden);
+    expect_bf16(o, want, name);
+    free(want);
+}
+
 static inline int by_number(const void *left, const void *right)
 {
     int32_t a = *(const int32_t *)left, b = *(const int32_t *)right;

@@ -471,8 +471,8 @@ static void strips_white_space(void **state)
         size_t length = 3 + utf8_put(code, text + 3);
         ids.count = 0;
         assert_null(tokenizer_encode(t, text, length, SIZE_MAX, &ids));
-        bool white =
-            pattern_find(space, text, length, 3, &(uint64_t){0}, &start, &end) == PATTERN_FOUND;
+        bool white = pattern_find(space, text, length, 3, &(struct pattern_budget){0}, &start,
+                                  &end) == PATTERN_FOUND;
         if ((ids.count == 1) != white)
             fail_msg("U+%04x is %s, but %zu ids came", code, white ? "space" : "none", ids.count);
     }
@@ -563,8 +563,8 @@ static bool matches(const char *text, uint32_t code)
     char character[4];
     size_t start, end, size = utf8_put(code, character);
     assert_null(pattern_new(&pattern, text, strlen(text)));
-    bool found =
-        pattern_find(pattern, character, size, 0, &(uint64_t){0}, &start, &end) == PATTERN_FOUND;
+    bool found = pattern_find(pattern, character, size, 0, &(struct pattern_budget){0}, &start,
+                              &end) == PATTERN_FOUND;
     pattern_free(pattern);
     return found;
 }

@@ -57,7 +57,7 @@ void v3_keys(const struct v3 *v3, struct layer *layer, const struct v3_batch *ba
     layer_norm(layer, V3_KV_NORM, latent, latent);
     d->rotate(d, kv, kv.cols, v3->angles, batch->position, false);
     if (v3->config.index_best) /* V3.2 computes with what a cache in FP8 would hold */
-        d->quantize(d, latent, latent, v3->rounding, 0);
+        d->quantize(d, latent, latent, v3->rounding, 0, (struct mat){0});
 }
 
 /* ---- the indexer ---- */

@@ -119,7 +119,7 @@ static struct router router(const struct network *n, struct layer *layer)
 static void shared(const struct network *n, struct layer *layer, struct mat y, struct mat x)
 {
     linear_mlp(n->device, &layer->piece[V3_MLP_GATE].linear, &layer->piece[V3_MLP_UP].linear,
-               &layer->piece[V3_MLP_DOWN].linear, v3_swiglu(n), y, x, (struct mat){0});
+               &layer->piece[V3_MLP_DOWN].linear, v3_swiglu(n), y, x, (struct mat){0}, SEES_BOTH);
 }
 
 static void join(const struct network *n, struct layer *layer, struct mat hidden, struct mat y,

@@ -65,16 +65,17 @@ void v4_project(const struct v4 *v4, struct layer *layer, const struct v4_batch 
     struct mat table = v4_angles(v4, layer);
     layer_apply(layer, V4_WQ_A, low, x);
     layer_norm(layer, V4_Q_NORM, low, low);
-    layer_apply(layer, V4_WQ_B, q, low);
+    layer_apply_seeing(layer, V4_WQ_B, q, low, c->unit_queries ? SEES_INPUT : SEES_BOTH);
     if (c->unit_queries)
-        d->unit(d, q, c->head_dim, v4->network.norm_eps);
+        d->unit(d, q, c->head_dim, v4->network.norm_eps,
+                linear_seen(&layer->piece[V4_WQ_B].linear, SEEN_OUTPUT));
     d->rotate(d, q, c->head_dim, table, batch->position, false);
     layer_apply(layer, V4_WKV, kv, x);
     layer_norm(layer, V4_KV_NORM, kv, kv);
     d->rotate(d, kv, c->head_dim, table, batch->position, false);
     /* V4's reference also quantizes kv in place, but rounds the result to BF16: no change. */
     if (c->round_keys)
-        d->quantize(d, kv, kv, v4->network.fp8, 0);
+        d->quantize(d, kv, kv, v4->network.fp8, 0, (struct mat){0});
 }
 
 void v4_compress(const struct v4 *v4, struct layer *layer, enum v4_piece ape,
@@ -105,7 +106,7 @@ static void index_form(const struct v4 *v4, struct mat x)
 {
     struct device *d = v4->network.device;
     d->hadamard(d, x, v4->config.index_dim);
-    d->quantize(d, x, x, ACTIVATION_FP4, 0);
+    d->quantize(d, x, x, ACTIVATION_FP4, 0, (struct mat){0});
 }
 
 void v4_index_parts(const struct v4 *v4, struct layer *layer, const struct v4_batch *batch,
@@ -145,6 +146,8 @@ void v4_attend(const struct v4 *v4, const struct layer *layer, const struct v4_b
                struct mat o, struct mat q, struct mat kv, struct mat compressed,
                struct mat selected)
 {
+    const struct attended then = {v4_angles(v4, layer),
+                                  linear_seen(&layer->piece[V4_WO_A].linear, SEEN_INPUT)};
     const struct v4_config *c = &v4->config;
     const struct keys keys = {.window = kv,
                               .compressed = compressed,
@@ -154,17 +157,15 @@ void v4_attend(const struct v4 *v4, const struct layer *layer, const struct v4_b
                               .sliding = at_most(c->window, kv.rows),
                               .ratio = v4_ratio(layer)};
     v4->network.device->attend(v4->network.device, o, q, &keys, layer->piece[V4_SINK].vector,
-                               (float)(1 / sqrt((double)c->head_dim)));
+                               (float)(1 / sqrt((double)c->head_dim)), &then);
 }
 
-void v4_output(const struct v4 *v4, struct layer *layer, const struct v4_batch *batch, struct mat y,
-               struct mat o)
+void v4_output(const struct v4 *v4, struct layer *layer, struct mat y, struct mat o)
 {
     const struct v4_config *c = &v4->config;
     struct device *d = v4->network.device;
     struct mat low = d->make(d, DTYPE_BF16, o.rows, c->o_groups * c->o_rank);
-    d->rotate(d, o, c->head_dim, v4_angles(v4, layer), batch->position, true);
-    layer_apply(layer, V4_WO_A, low, o);
+    layer_apply_seeing(layer, V4_WO_A, low, o, SEES_NEITHER); /* low is seen as wo_b's input */
     layer_apply(layer, V4_WO_B, y, low);
     d->drop(d, low);
 }
@@ -187,7 +188,7 @@ void v4_attention(const struct v4 *v4, struct layer *layer, const struct v4_batc
         v4_compress(v4, layer, V4_APE, batch, compressed, x);
     struct mat o = d->make(d, DTYPE_BF16, x.rows, c->heads * c->head_dim);
     v4_attend(v4, layer, batch, o, q, kv, compressed, selected);
-    v4_output(v4, layer, batch, y, o);
+    v4_output(v4, layer, y, o);
     d->drop(d, low);
     d->drop(d, q);
     d->drop(d, kv);

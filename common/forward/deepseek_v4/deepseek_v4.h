@@ -185,13 +185,13 @@ void v4_index(const struct v4 *v4, struct layer *layer, const struct v4_batch *b
 uint64_t v4_index_best(const struct v4 *v4, const struct layer *layer,
                        const struct v4_batch *batch);
 
+/* Attention's output o, rotated back, and seen as wo_a's input. */
 void v4_attend(const struct v4 *v4, const struct layer *layer, const struct v4_batch *batch,
                struct mat o, struct mat q, struct mat kv, struct mat compressed,
                struct mat selected);
 
-/* Project attention's output o, which is overwritten, to y [rows, dim]. */
-void v4_output(const struct v4 *v4, struct layer *layer, const struct v4_batch *batch, struct mat y,
-               struct mat o);
+/* Project attention's output o to y [rows, dim]. */
+void v4_output(const struct v4 *v4, struct layer *layer, struct mat y, struct mat o);
 
 /* All steps from v4_project() to v4_output(). */
 void v4_attention(const struct v4 *v4, struct layer *layer, const struct v4_batch *batch,

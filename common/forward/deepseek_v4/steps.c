@@ -48,7 +48,8 @@ void v4_shared(const struct network *n, struct layer *layer, struct mat y, struc
 {
     linear_mlp(n->device, &layer->piece[V4_SHARED_W1].linear, &layer->piece[V4_SHARED_W3].linear,
                &layer->piece[V4_SHARED_W2].linear,
-               (struct swiglu){.limit = v4_of(n)->config.shared_limit}, y, x, (struct mat){0});
+               (struct swiglu){.limit = v4_of(n)->config.shared_limit}, y, x, (struct mat){0},
+               SEES_BOTH);
 }
 
 /* ---- multi-token prediction ---- */

@@ -129,6 +129,7 @@ void v41_make_keys(const struct v41 *v41, struct layer *layer, const struct v41_
 {
     struct device *d = v41->v4.network.device;
     const struct mat angles = v4_angles(&v41->v4, layer), at = batch->v4.block_position;
+    const struct mat none = {0};
     struct mat all = make_blocks(d, batch, carried->key.cols);
     struct mat all_index = make_blocks(d, batch, carried->index_key.cols);
     struct mat latent = mat_rows(all, 0, batch->v4.blocks);
@@ -138,12 +139,12 @@ void v41_make_keys(const struct v41 *v41, struct layer *layer, const struct v41_
         layer_apply(layer, V4_INDEX_WK, index, latent); /* before the latent is rotated */
         layer_norm(layer, V4_INDEX_K_NORM, index, index);
         d->rotate(d, index, index.cols, angles, at, false);
-        d->quantize(d, index, index, ACTIVATION_FP4, 0);
+        d->quantize(d, index, index, ACTIVATION_FP4, 0, none);
         d->rotate(d, latent, latent.cols, angles, at, false);
-        d->quantize(d, latent, latent, ACTIVATION_NVFP4, 1);
+        d->quantize(d, latent, latent, ACTIVATION_NVFP4, 1, none);
     }
-    d->gather(d, carried->key, all, batch->spread);
-    d->gather(d, carried->index_key, all_index, batch->spread);
+    d->gather(d, carried->key, all, batch->spread, none);
+    d->gather(d, carried->index_key, all_index, batch->spread, none);
     d->drop(d, all);
     d->drop(d, all_index);
 }
@@ -163,7 +164,7 @@ void v41_select(const struct v41 *v41, struct layer *layer, const struct v41_bat
                               .ratio = v4_ratio(layer)};
     layer_apply(layer, V4_INDEX_WQ_B, q, low);
     d->rotate(d, q, c->index_dim, v4_angles(&v41->v4, layer), batch->v4.position, false);
-    d->quantize(d, q, q, ACTIVATION_FP4, 0);
+    d->quantize(d, q, q, ACTIVATION_FP4, 0, (struct mat){0});
     layer_apply(layer, V4_INDEX_WEIGHTS, weight, x);
     d->scale(d, weight, (float)(1 / sqrt((double)c->index_dim) / sqrt((double)c->index_heads)));
     d->select(d, carried->selected, q, &keys, weight);
@@ -188,7 +189,7 @@ void v41_attention(const struct v41 *v41, struct layer *layer, const struct v41_
         v41_select(v41, layer, batch, carried, x, low);
     v4_attend(&v41->v4, layer, &batch->v4, o, q, kv, mat_rows(carried->key, 0, seen),
               mat_cols(carried->selected, 0, best));
-    v4_output(&v41->v4, layer, &batch->v4, y, o);
+    v4_output(&v41->v4, layer, y, o);
     d->drop(d, low);
     d->drop(d, q);
     d->drop(d, kv);
