@@ -2,11 +2,11 @@
  * needs the same sizes again and again: the pages of fresh memory take longer than many an
  * operation on them. Any thread may take and give blocks.
  *
- * Where memory lies on a machine of several nodes: a page is on the node of the thread that wrote it
- * first, and stays there as long as its block is kept. The threads of a loop write a block's pieces as
- * they come to take them, so blocks that loops fill are spread over the nodes of these threads, and
- * so is the load of reading them. No piece is bound to a node: threads that others hold up would
- * then hold up the loop. */
+ * Where memory lies on a machine of several nodes: a page is on the node of the thread that wrote
+ * it first, and stays there as long as its block is kept. The threads of a loop write a block's
+ * pieces as they come to take them, so blocks that loops fill are spread over the nodes of these
+ * threads, and so is the load of reading them. No piece is bound to a node: threads that others
+ * hold up would then hold up the loop. */
 #ifndef BLOCKS_H
 #define BLOCKS_H
 

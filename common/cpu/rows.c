@@ -515,7 +515,7 @@ struct swiglu_args {
     struct swiglu_most *most; /* by thread; or NULL */
 };
 
-INLINE void see(uint16_t *most, const uint16_t *x, uint64_t count)
+INLINE void see_cols(uint16_t *most, const uint16_t *x, uint64_t count)
 {
     uint16_t sofar = *most;
     for (uint64_t j = 0; j < count; j++) {
@@ -532,8 +532,8 @@ INLINE void swiglu_cols(uint16_t *y, const uint16_t *gate, const uint16_t *up, s
     float g[COLS], u[COLS], power[COLS], limit = how.limit > 0 ? how.limit : INFINITY;
     uint16_t unweighted[COLS];
     if (most) {
-        see(&most->of[OF_GATE], gate, count);
-        see(&most->of[OF_UP], up, count);
+        see_cols(&most->of[OF_GATE], gate, count);
+        see_cols(&most->of[OF_UP], up, count);
     }
     for (uint64_t j = 0; j < count; j++) {
         g[j] = bf16_to_f32(gate[j]);
@@ -551,8 +551,8 @@ INLINE void swiglu_cols(uint16_t *y, const uint16_t *gate, const uint16_t *up, s
     for (uint64_t j = 0; j < count; j++)
         y[j] = bf16_from_f32(weight * g[j]);
     if (most) {
-        see(&most->of[OF_UNWEIGHTED], unweighted, count);
-        see(&most->of[OF_Y], y, count);
+        see_cols(&most->of[OF_UNWEIGHTED], unweighted, count);
+        see_cols(&most->of[OF_Y], y, count);
     }
 }
 
