@@ -468,8 +468,7 @@ bool gpu_attend_hopper(struct gpu *gpu, struct mat o, struct mat q, const struct
         then->table.cols % OUT)
         return false;
     size_t room = sizeof(struct hopper_room);
-    uint64_t processors = (uint64_t)attribute(gpu, cudaDevAttrMultiProcessorCount);
-    unsigned blocks = (unsigned)min(q.rows, processors);
+    unsigned blocks = (unsigned)min(q.rows, (uint64_t)gpu->processors);
     gpu_allow_shared((const void *)attend_hopper, room);
     attend_hopper<<<blocks, THREADS, room, gpu->stream>>>(o, q, *keys, sink, scale * LOG2_E, *then);
     gpu_check(cudaGetLastError(), "attention");

@@ -77,6 +77,13 @@ static void read_mat(struct device *d, void *data, struct mat m)
 
 /* ---- the device ---- */
 
+void gpu_reserve(struct device *device, unsigned multiprocessors)
+{
+    struct gpu *gpu = gpu_of(device);
+    gpu->processors = max(gpu->processors - (int)multiprocessors, 1);
+    gpu->shares = true;
+}
+
 static void close_gpu(struct device *d)
 {
     struct gpu *gpu = gpu_of(d);
@@ -140,6 +147,8 @@ extern "C" struct device *device_cuda(unsigned gpu_number, const char **why)
     gpu->number = (int)gpu_number;
     gpu_check(cudaSetDevice(gpu->number), "device");
     keep_memory(gpu->number);
+    gpu_check(cudaDeviceGetAttribute(&gpu->processors, cudaDevAttrMultiProcessorCount, gpu->number),
+              "device");
     struct device *d = &gpu->device;
     d->name = "cuda";
     d->memory = memory_for_weights();

@@ -25,6 +25,8 @@ extern "C" {
 struct gpu {
     struct device device; /* first: a struct device * is a struct gpu *, too */
     int number;
+    int processors; /* multiprocessors for operations: all that are not reserved, see uploads.h */
+    bool shares;    /* some are */
     unsigned stream_number; /* the current one, see device.h, stream() */
     cudaStream_t stream;    /* its CUDA stream */
     struct streams *streams;
@@ -55,11 +57,10 @@ void gpu_ordered_end(struct gpu *gpu);
 void *gpu_alloc(struct gpu *gpu, uint64_t count, uint64_t size);
 void gpu_free(struct gpu *gpu, void *memory);
 
-/* The same for bytes uploaded in the upload stream. Call gpu_wait_uploads() before such bytes are
- * used: it makes the current stream wait for all earlier uploads, and for what the matrices at up
- * to two addresses (or NULL) get from other GPUs (see uploads.h). gpu_free_upload() frees memory
- * only at the stream's next gpu_wait_uploads(): an upload in flight would otherwise overwrite the
- * memory's next owner. */
+/* The same for bytes uploaded in the upload stream. Before they are used, gpu_wait_uploads() makes
+ * the current stream wait until the matrices at up to two addresses (or NULL) have theirs, whether
+ * submitted (see device.h), uploaded here, or from other GPUs (see uploads.h). gpu_free_upload()
+ * waits, too: an upload in flight would otherwise overwrite the memory's next owner. */
 void *gpu_alloc_upload(struct gpu *gpu, uint64_t bytes);
 void gpu_free_upload(struct gpu *gpu, void *memory);
 void gpu_upload(struct gpu *gpu, void *to, const void *data, uint64_t bytes);

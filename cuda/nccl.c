@@ -41,11 +41,12 @@ static struct {
 
 /* An exchange's kernel keeps as many multiprocessors from computing as it has thread blocks (CTAs),
  * each of which moves some 20 GB/s over NVLink in one direction at a time. More of them keep more
- * for a shorter time, until ranks wait for each other, when fewer are better. Sixteen exchange a
+ * for a shorter time, until ranks wait for each other, when fewer are better. Eight exchange a
  * layer in less than half of the time that its uploads take, which are what limits it. Blocks are
  * not tied to clusters, which would have to wait until enough neighbouring multiprocessors are
- * free. NCCL_MAX_CTAS and NCCL_CGA_CLUSTER_SIZE overrule both. */
-enum { CTAS = 16, NO_CLUSTERS = 0, MAGIC = (int)0xcafebeef, VERSION = 21700 };
+ * free. NCCL_MAX_CTAS and NCCL_CGA_CLUSTER_SIZE overrule both; CTAS multiprocessors are reserved
+ * for them in any case. */
+enum { CTAS = 8, NO_CLUSTERS = 0, MAGIC = (int)0xcafebeef, VERSION = 21700 };
 
 /* Of one exchange: so many that starting it costs little beside it, and so few that the next ones
  * are read and uploaded meanwhile. */
@@ -215,5 +216,6 @@ struct gather *gather_nccl(struct ranks *ranks, struct device *device, char **wh
     check(nccl.comm_init_rank(&g->group, (int)ranks_count(ranks), id, (int)ranks_rank(ranks),
                               &config),
           "connecting GPUs");
+    gpu_reserve(device, CTAS);
     return &g->gather;
 }

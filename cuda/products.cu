@@ -86,7 +86,7 @@ static void find_algorithm(const struct products *p, struct plan *plan)
     check(cublasLtMatmulPreferenceDestroy(wish), "preference");
 }
 
-static struct plan *plan_new(const struct products *p, const struct plan *like)
+static struct plan *plan_new(const struct gpu *gpu, const struct plan *like)
 {
     struct plan *plan = (struct plan *)xalloc(1, sizeof *plan);
     *plan = *like;
@@ -96,10 +96,14 @@ static struct plan *plan_new(const struct products *p, const struct plan *like)
     check(cublasLtMatmulDescSetAttribute(plan->how, CUBLASLT_MATMUL_DESC_TRANSA, &transposed,
                                          sizeof transposed),
           "product");
+    if (gpu->shares)
+        check(cublasLtMatmulDescSetAttribute(plan->how, CUBLASLT_MATMUL_DESC_SM_COUNT_TARGET,
+                                             &gpu->processors, sizeof gpu->processors),
+              "product");
     plan->w = layout(CUDA_R_16BF, plan->k, plan->n, plan->k);
     plan->x = layout(CUDA_R_16BF, plan->k, ROWS, plan->x_stride);
     plan->y = layout(y_type, plan->n, ROWS, plan->y_stride);
-    find_algorithm(p, plan);
+    find_algorithm(gpu->products, plan);
     return plan;
 }
 
@@ -112,8 +116,9 @@ static void plan_free(struct plan *plan)
     free(plan);
 }
 
-static struct plan *plan_of(struct products *p, struct mat y, struct mat x)
+static struct plan *plan_of(struct gpu *gpu, struct mat y, struct mat x)
 {
+    struct products *p = gpu->products;
     struct plan like = {};
     like.n = y.cols;
     like.k = x.cols;
@@ -130,13 +135,13 @@ static struct plan *plan_of(struct products *p, struct mat y, struct mat x)
             return plan;
     }
     p->plan = (struct plan **)xgrow(p->plan, p->count + 1, sizeof *p->plan);
-    return p->plan[p->count++] = plan_new(p, &like);
+    return p->plan[p->count++] = plan_new(gpu, &like);
 }
 
 static void blas_product(struct gpu *gpu, struct mat y, struct mat x, const struct operand *w)
 {
     struct products *p = gpu->products;
-    struct plan *plan = plan_of(p, y, x);
+    struct plan *plan = plan_of(gpu, y, x);
     const float one = 1, zero = 0;
     set_rows(plan->x, x.rows);
     set_rows(plan->y, y.rows);

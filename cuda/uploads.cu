@@ -26,7 +26,8 @@ struct timed_wait {
     bool concurrent; /* with other streams */
 };
 
-/* What a matrix gets from other GPUs; found by its address. */
+/* When a matrix has its bytes, whether they were submitted or come from other GPUs; found by its
+ * address. */
 struct arrival {
     struct arrival *next;
     const void *at;
@@ -34,7 +35,7 @@ struct arrival {
 };
 enum { ARRIVAL_LISTS = 4096, ALLOCATED_STEP = 512 }; /* bytes between addresses of two matrices */
 
-/* Memory that a stream's next gpu_wait_uploads() frees. */
+/* Memory that a stream's next wait for all uploads frees. */
 struct deferred {
     void **memory;
     size_t count;
@@ -131,14 +132,38 @@ static double run_so_far(struct uploads *a)
     return most;
 }
 
-static void piece_submit(struct uploads *a, struct piece *piece, cudaStream_t stream, void *to,
-                         const void *from, size_t size)
+/* With the mutex held: the link to a matrix's arrival, which may be NULL. */
+static struct arrival **arrival_of(struct uploads *a, const void *at)
+{
+    struct arrival **link = &a->arrival[(uintptr_t)at / ALLOCATED_STEP % ARRIVAL_LISTS];
+    while (*link && (*link)->at != at)
+        link = &(*link)->next;
+    return link;
+}
+
+/* With the mutex held. */
+static void set_arrival(struct uploads *a, const void *at, cudaEvent_t event)
+{
+    struct arrival **link = arrival_of(a, at);
+    if (!*link) {
+        *link = (struct arrival *)xalloc(1, sizeof **link);
+        (*link)->at = at;
+    }
+    (*link)->event = event;
+}
+
+/* Copy a piece to `to`; it is of the matrix at `matrix`, or of none. Its event may be recorded
+ * again before an operation waits for it, but only after this copy is complete. */
+static void piece_submit(struct uploads *a, struct piece *piece, cudaStream_t stream,
+                         const void *matrix, void *to, const void *from, size_t size)
 {
     /* Copy and event must not be separated. */
     pthread_mutex_lock(&a->mutex);
     busy_begin(a, piece, stream == a->stream);
     gpu_check(cudaMemcpyAsync(to, from, size, cudaMemcpyDefault, stream), "upload");
     gpu_check(cudaEventRecord(piece->uploaded, stream), "upload");
+    if (matrix)
+        set_arrival(a, matrix, piece->uploaded);
     piece->staging = false;
     pthread_cond_broadcast(&a->submitted);
     pthread_mutex_unlock(&a->mutex);
@@ -159,7 +184,7 @@ static void submit_staging(struct device *d, struct mat m, uint64_t at, size_t s
 {
     struct uploads *a = gpu_of(d)->uploads;
     struct piece *piece = &a->piece[((char *)staging - a->memory) / PIECE_ROOM];
-    piece_submit(a, piece, a->stream, (char *)m.at + at, staging, size);
+    piece_submit(a, piece, a->stream, m.at, (char *)m.at + at, staging, size);
 }
 
 static void *open_file(struct device *d, int fd)
@@ -187,7 +212,8 @@ static bool read_file(struct device *d, struct mat m, uint64_t at, size_t size, 
     uint64_t own = (uint64_t)(piece - a->piece) * PIECE_ROOM;
     int64_t got = cufile_read(file, offset - phase, pages, a->direct, own);
     bool all = got >= (int64_t)(phase + size);
-    piece_submit(a, piece, a->stream, (char *)m.at + at, a->direct + own + phase, all ? size : 0);
+    piece_submit(a, piece, a->stream, m.at, (char *)m.at + at, a->direct + own + phase,
+                 all ? size : 0);
     return all;
 }
 
@@ -203,7 +229,7 @@ static void upload_pieces(struct gpu *gpu, cudaStream_t stream, void *to, const 
         size_t size = bytes - at < DEVICE_PIECE ? (size_t)(bytes - at) : (size_t)DEVICE_PIECE;
         struct piece *piece = piece_acquire(a);
         memcpy(piece->memory, (const char *)data + at, size);
-        piece_submit(a, piece, stream, (char *)to + at, piece->memory, size);
+        piece_submit(a, piece, stream, NULL, (char *)to + at, piece->memory, size);
     }
 }
 
@@ -228,34 +254,23 @@ void gpu_upload(struct gpu *gpu, void *to, const void *data, uint64_t bytes)
     upload_pieces(gpu, gpu->uploads->stream, to, data, bytes);
 }
 
-/* ---- what arrives from other GPUs ---- */
-
-/* With the mutex held: the link to what arrives at an address, which may be NULL. */
-static struct arrival **arrival_at(struct uploads *a, const void *at)
-{
-    struct arrival **link = &a->arrival[(uintptr_t)at / ALLOCATED_STEP % ARRIVAL_LISTS];
-    while (*link && (*link)->at != at)
-        link = &(*link)->next;
-    return link;
-}
+/* ---- waiting ---- */
 
 void gpu_arrives(struct device *device, const void *at, cudaEvent_t event)
 {
     struct uploads *a = gpu_of(device)->uploads;
-    struct arrival *arrival = (struct arrival *)xalloc(1, sizeof *arrival);
     pthread_mutex_lock(&a->mutex);
-    struct arrival **link = arrival_at(a, at);
-    *arrival = (struct arrival){*link, at, event};
-    *link = arrival;
+    set_arrival(a, at, event);
     pthread_mutex_unlock(&a->mutex);
 }
 
-/* The current stream waits for it; with `last`, nothing else will. */
-static void wait_arrival(struct gpu *gpu, const void *at, bool last)
+/* The current stream waits until a matrix has its bytes; with `last`, nothing else will. False if
+ * that is not known of it alone. */
+static bool wait_arrival(struct gpu *gpu, const void *at, bool last)
 {
     struct uploads *a = gpu->uploads;
     pthread_mutex_lock(&a->mutex);
-    struct arrival **link = arrival_at(a, at), *arrival = *link;
+    struct arrival **link = arrival_of(a, at), *arrival = *link;
     if (arrival)
         gpu_check(cudaStreamWaitEvent(gpu->stream, arrival->event, 0), "wait");
     if (arrival && last) {
@@ -263,16 +278,18 @@ static void wait_arrival(struct gpu *gpu, const void *at, bool last)
         free(arrival);
     }
     pthread_mutex_unlock(&a->mutex);
+    return arrival != NULL;
 }
-
-/* ---- waiting ---- */
 
 void gpu_free_upload(struct gpu *gpu, void *memory)
 {
     struct deferred *deferred = &gpu->uploads->deferred[gpu->stream_number];
     if (!memory)
         return;
-    wait_arrival(gpu, memory, true);
+    if (wait_arrival(gpu, memory, true)) {
+        gpu_free(gpu, memory);
+        return;
+    }
     deferred->memory =
         (void **)xgrow(deferred->memory, deferred->count + 1, sizeof *deferred->memory);
     deferred->memory[deferred->count++] = memory;
@@ -311,16 +328,24 @@ void gpu_wait(struct gpu *gpu, cudaEvent_t event)
     timed_end(gpu);
 }
 
-void gpu_wait_uploads(struct gpu *gpu, const void *at, const void *other)
+/* All uploads so far, and what they may not overwrite. */
+static void wait_all(struct gpu *gpu)
 {
     struct uploads *a = gpu->uploads;
     gpu_check(cudaEventRecord(a->uploaded, a->stream), "upload");
-    timed_begin(gpu);
     gpu_check(cudaStreamWaitEvent(gpu->stream, a->uploaded, 0), "wait");
-    wait_arrival(gpu, at, false);
-    wait_arrival(gpu, other, false);
-    timed_end(gpu);
     free_deferred(gpu, &a->deferred[gpu->stream_number]);
+}
+
+void gpu_wait_uploads(struct gpu *gpu, const void *at, const void *other)
+{
+    timed_begin(gpu);
+    bool known = wait_arrival(gpu, at, false);
+    if (other && !wait_arrival(gpu, other, false))
+        known = false;
+    if (!known)
+        wait_all(gpu);
+    timed_end(gpu);
 }
 
 /* A wait that is concurrent with other streams counts as one stream's share. */

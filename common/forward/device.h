@@ -201,8 +201,9 @@ struct device {
     /* Weights are uploaded while operations run: acquire_staging() gives memory for `size` bytes of
      * m, a matrix of U8, from its byte `at` on; submit_staging() takes the filled memory back and
      * starts the upload. Any thread may call these two, and make() for U8; an operation waits for
-     * what was submitted before its call. With stages_pages, the memory begins `phase` bytes into a
-     * page of 4096, and the pages at its ends may be overwritten, as O_DIRECT needs. */
+     * what was submitted of its matrices before its call. With stages_pages, the memory begins
+     * `phase` bytes into a page of 4096, and the pages at its ends may be overwritten, as O_DIRECT
+     * needs. */
     void *(*acquire_staging)(struct device *d, struct mat m, uint64_t at, size_t size,
                              size_t phase);
     void (*submit_staging)(struct device *d, struct mat m, uint64_t at, size_t size, void *staging);

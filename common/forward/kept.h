@@ -5,14 +5,14 @@
  *   options        U8 [64]: as in resume.h
  *   weights        U8 [64]: a digest of the layers that they went through, see forward.h
  *   place          I64 [2]: the layer that they come out of, and the first sample
- *   hidden_states  BF16 [rows, columns]: all tokens of the samples, without padding, and all
- * columns that the forward pass has (network.h, network_columns())
+ *   hidden_states  BF16 [rows, columns]: the samples' tokens, without padding; all columns of
+ *                  network_columns()
  *
  * They are not compressed. Of a trained model's states (64 MiB of v4-mini's after each of its
- * layers), zstd -1 leaves 77 %, or 67 % with high and low bytes apart; lz4 97 or 82 %. That takes a
- * processor two to three seconds a GB, where writing takes it a quarter of a second, and the disk
- * one. So it would be slower on one processor, and on several it would take them from the forward
- * pass to save a third.
+ * layers), zstd -1 leaves 77 %, or 67 % with high and low bytes apart, and takes a processor two to
+ * three seconds a GB; lz4 leaves 97 or 82 %. Writing takes a processor a quarter of a second a GB,
+ * and the disk one. So it would be slower on one processor, and on several it would take them from
+ * the forward pass to save a third.
  */
 #ifndef KEPT_H
 #define KEPT_H

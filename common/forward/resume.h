@@ -2,11 +2,10 @@
  * recorded up to a layer, and the hidden states after it.
  *
  * The hidden states are the bulk: 120 GB for V4-Pro with 512 samples of 4096 tokens. They are never
- * there twice, and yet a run may be killed at any time, because samples do not depend on each
- * other:
+ * there twice, and yet a run may be killed at any time; for samples do not depend on each other:
  *
- *   calibration.ts             the records, of all samples up to a layer, and how far the chunks
- * are calibration.CHUNK.LAYER.ts the hidden states of some samples after a layer, see kept.h
+ *   calibration.ts              the records of all samples up to a layer; where the chunks are
+ *   calibration.CHUNK.LAYER.ts  the hidden states of some samples after a layer, see kept.h
  *
  * To keep layer 16 after layer 12, calibration.ts is replaced first: it has the records up to 16,
  * and says that chunks are at 16 or, if not, at 12. Then, chunk by chunk, the file at 16 is written
@@ -85,8 +84,9 @@ void resume_plan(const char *folder, const struct forward *run, const struct kee
  * layers fast, and so a run spends at most a tenth of its time on it. */
 bool resume_is_due(const struct resume *resume, uint64_t layer, double time);
 
-/* After a layer: keep it if it is due, and another follows; or complete what a killed run was keeping. After the first
- * layer, a chunk is written only to see how long that takes, and so that a faulty disk shows. */
+/* After a layer: keep it if it is due, and another follows; or complete what a killed run was
+ * keeping. After the first layer, a chunk is written only to see how long that takes, and so that a
+ * faulty disk shows. */
 void resume_save(struct resume *resume, const struct stage *stage, const struct states *states,
                  const struct scalars *scalars);
 

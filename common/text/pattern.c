@@ -22,6 +22,7 @@ enum {
     NANOSECONDS_BYTE = 5000,    /* … and for each of its bytes */
     MATCHES = 16,               /* after which the time is looked at, … */
     READ = 1 << 24,             /* … if each that reads on to the end once has read so much */
+    STARTS = 1024,              /* bytes at which one search may begin to match */
     DEPTH_LIMIT = 100000,       /* of backtracking without a JIT … */
     HEAP_LIMIT = 64 << 10,      /* … in KiB */
     JIT_STACK_FIRST = 32 << 10, /* bytes */
@@ -213,7 +214,8 @@ static char *compile(struct pattern *pattern, const char *text, size_t length)
     if (!context)
         die("out of memory");
     pcre2_set_newline(context, PCRE2_NEWLINE_LF); /* what '.' excludes, however PCRE2 was built */
-    pattern->code = pcre2_compile((PCRE2_SPTR)text, length, PCRE2_UTF, &code, &offset, context);
+    pattern->code = pcre2_compile((PCRE2_SPTR)text, length, PCRE2_UTF | PCRE2_USE_OFFSET_LIMIT,
+                                  &code, &offset, context);
     pcre2_compile_context_free(context);
     if (!pattern->code) {
         PCRE2_UCHAR reason[256];
@@ -337,14 +339,15 @@ static bool is_late(struct pattern_budget *budget, size_t left)
     return cpu_ns() > budget->end_ns;
 }
 
-/* PCRE2 limits the steps of a match, but does not tell how many it took: so the limit grows until
- * it suffices. */
+/* The first match that begins within STARTS bytes of `from`. PCRE2 limits the steps of a match, but
+ * does not tell how many it took: so the limit grows until it suffices. */
 static int match(struct pattern *pattern, const char *text, size_t length, size_t from,
                  struct pattern_budget *budget)
 {
     if (is_late(budget, length - from))
         return PCRE2_ERROR_MATCHLIMIT;
     int64_t since = 0;
+    pcre2_set_offset_limit(pattern->context, from + STARTS);
     for (uint32_t limit = FREE_LIMIT;;) {
         pcre2_set_match_limit(pattern->context, limit);
         int found = pcre2_match(pattern->code, (PCRE2_SPTR)text, length, from, PCRE2_NO_UTF_CHECK,
@@ -361,6 +364,12 @@ enum pattern_result pattern_find(struct pattern *pattern, const char *text, size
                                  size_t *end)
 {
     int found = match(pattern, text, length, from, budget);
+    while (found == PCRE2_ERROR_NOMATCH && length - from > STARTS) {
+        from += STARTS + 1;
+        while (from < length && ((unsigned char)text[from] & 0xc0) == 0x80)
+            from++;
+        found = match(pattern, text, length, from, budget);
+    }
     if (found == PCRE2_ERROR_NOMATCH)
         return PATTERN_NONE;
     if (found < 0)

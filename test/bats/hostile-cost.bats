@@ -265,6 +265,7 @@ costly() {
     costly 'a{0,4000}a*[bc]|.'
     head -c 1000000 /dev/zero | tr '\0' a >"$T/text.txt"
     costly 'a*(?=a*)[bc]|.'
+    costly '(?:aa?)*+[bc]' # in one search
 }
 
 @test "an added token of 200,000 characters is refused; one of 512 bytes costs a text little" {
