@@ -8,10 +8,10 @@
 #include "stream/elements.h"
 #include "tensor/bf16.h"
 
-/* E4M3's smallest subnormal as a power of two; as many numbers as have a sum in 32 bits of it. */
-enum { E4M3_UNIT = -9, E4M3_CHUNK = 1 << 13 };
+/* E4M3's smallest subnormal as a power of two; as many codes as have a sum in 32 bits of it. */
+enum { E4M3_UNIT = -9, CODES_CHUNK = 1 << 13 };
 
-enum { WIDE = 1024, CHUNK = 1 << 14, BYTES = 256, TABLES = 4, LANES = 8, INFINITE = 0x7f80 };
+enum { WIDE = 1024, CHUNK = 1 << 14, BYTES = 256, TABLES = 8, LANES = 8, INFINITE = 0x7f80 };
 
 void stats_clear(struct stats *stats)
 {
@@ -88,8 +88,11 @@ static void count_bytes(const uint8_t *byte, size_t count, uint64_t *times)
     }
     for (; i < count; i++)
         table[0][byte[i]]++;
-    for (i = 0; i < BYTES; i++)
-        times[i] = table[0][i] + table[1][i] + table[2][i] + table[3][i];
+    for (i = 0; i < BYTES; i++) {
+        times[i] = 0;
+        for (size_t j = 0; j < TABLES; j++)
+            times[i] += table[j][i];
+    }
 }
 
 static void add_bytes(struct stats *stats, enum dtype dtype, const uint8_t *data, size_t count,
@@ -113,26 +116,38 @@ static void add_bytes(struct stats *stats, enum dtype dtype, const uint8_t *data
 
 /* ---- bytes without a histogram: their sums are exact, so their order does not matter ---- */
 
-/* `flip` makes the order of I8 that of unsigned bytes; 0 for U8. */
+/* The bytes among at most CODES_MOST that are 0 but for other bits than `mask`; counts of every
+ * STEP-th one fit a byte. */
+enum { STEP = 64, CODES_MOST = STEP * UINT8_MAX };
+INLINE uint64_t zeros_of(const uint8_t *code, size_t count, uint8_t mask)
+{
+    uint8_t lane[STEP] = {0};
+    uint64_t zeros = 0;
+    size_t i = 0;
+    for (; i + STEP <= count; i += STEP)
+        for (size_t j = 0; j < STEP; j++)
+            lane[j] += (code[i + j] & mask) == 0;
+    for (; i < count; i++)
+        zeros += (code[i] & mask) == 0;
+    for (size_t j = 0; j < STEP; j++)
+        zeros += lane[j];
+    return zeros;
+}
+
+/* At most CODES_MOST bytes. `flip` makes the order of I8 that of unsigned bytes; 0 for U8. */
 VECTORS(void, add_integers, (struct stats * stats, const uint8_t *data, size_t count, uint8_t flip),
         (stats, data, count, flip))
 {
-    enum { SUMMED = 256 }; /* sums of as many fit 16 bits */
     uint8_t least = UINT8_MAX, most = 0;
-    uint64_t sum = 0;
-    for (size_t n, done = 0; done < count; done += n) {
-        uint16_t zeros = 0, some = 0;
-        n = (size_t)at_most(count - done, SUMMED);
-        for (size_t i = done; i < done + n; i++) {
-            uint8_t byte = data[i] ^ flip;
-            least = byte < least ? byte : least;
-            most = byte > most ? byte : most;
-            zeros += byte == flip;
-            some += byte;
-        }
-        stats->zeros += zeros;
-        sum += some;
+    uint32_t sum = 0;
+    for (size_t i = 0; i < count; i++) {
+        uint8_t byte = data[i] ^ flip;
+        least = byte < least ? byte : least;
+        most = byte > most ? byte : most;
     }
+    for (size_t i = 0; i < count; i++)
+        sum += data[i] ^ flip;
+    stats->zeros += zeros_of(data, count, UINT8_MAX);
     widen(stats, least - flip, most - flip);
     stats->sum += (double)sum - (double)flip * (double)count;
 }
@@ -154,23 +169,6 @@ static double e4m3_value(uint8_t code)
     return dtype_value(DTYPE_F8_E4M3, &code, 0) + 0.0;
 }
 
-/* Codes of 0 and -0 among at most ZEROS_MOST; counts of every STEP-th one fit a byte. */
-enum { STEP = 64, ZEROS_MOST = STEP * UINT8_MAX };
-INLINE uint64_t zeros_e4m3(const uint8_t *code, size_t count)
-{
-    uint8_t lane[STEP] = {0};
-    uint64_t zeros = 0;
-    size_t i = 0;
-    for (; i + STEP <= count; i += STEP)
-        for (size_t j = 0; j < STEP; j++)
-            lane[j] += (code[i + j] & 0x7f) == 0;
-    for (; i < count; i++)
-        zeros += (code[i] & 0x7f) == 0;
-    for (size_t j = 0; j < STEP; j++)
-        zeros += lane[j];
-    return zeros;
-}
-
 /* False, and nothing added, if there is a NaN. */
 VECTORS(bool, add_e4m3, (struct stats * stats, const uint8_t *code, size_t count),
         (stats, code, count))
@@ -183,7 +181,7 @@ VECTORS(bool, add_e4m3, (struct stats * stats, const uint8_t *code, size_t count
     }
     if (least == INT8_MIN || most == INT8_MAX) /* the NaN with and without a sign */
         return false;
-    stats->zeros += zeros_e4m3(code, count);
+    stats->zeros += zeros_of(code, count, 0x7f);
     widen(stats, e4m3_value((uint8_t)(least < 0 ? least ^ 0x7f : least)),
           e4m3_value((uint8_t)(most < 0 ? most ^ 0x7f : most)));
     stats->sum += ldexp(sum_e4m3(code, count), E4M3_UNIT);
@@ -193,13 +191,11 @@ VECTORS(bool, add_e4m3, (struct stats * stats, const uint8_t *code, size_t count
 static void add_bytes_quickly(struct stats *stats, enum dtype dtype, const uint8_t *data,
                               size_t count)
 {
-    if (dtype != DTYPE_F8_E4M3) {
-        add_integers(stats, data, count, dtype == DTYPE_I8 ? 0x80 : 0);
-        return;
-    }
     for (size_t n; count; count -= n, data += n) {
-        n = (size_t)at_most(count, E4M3_CHUNK);
-        if (!add_e4m3(stats, data, n))
+        n = (size_t)at_most(count, CODES_CHUNK);
+        if (dtype != DTYPE_F8_E4M3)
+            add_integers(stats, data, n, dtype == DTYPE_I8 ? 0x80 : 0);
+        else if (!add_e4m3(stats, data, n))
             add_bytes(stats, dtype, data, n, STATS_NO_HISTOGRAM);
     }
 }
