@@ -13,9 +13,8 @@
 #include "stream/ts.h"
 
 static const struct program program = {
-    .about = "Print a SHA-256 digest over all tensors, whatever their order, with their "
-             "number and bytes: two streams or checkpoints with equal digests hold the "
-             "same tensors.",
+    .about = "Print a digest over all tensors, whatever their order, with their number and "
+             "bytes: two streams or checkpoints with equal digests hold the same tensors.",
     .operands = {"[stream]"},
     .examples =
         {"st-sum DeepSeek-V4",
@@ -24,10 +23,12 @@ static const struct program program = {
     .max_operands = 1,
 };
 
-enum { BUFFER = 1 << 20 };
+/* A buffer stays in the processor's cache between reading and summing; tensors of at least LARGE
+ * bytes are worth a thread. */
+enum { BUFFER = 1 << 17, LARGE = 1 << 20 };
 
 struct options {
-    const char *check;
+    const char *algorithm, *check;
     bool each;
     uint64_t threads;
 };
@@ -76,6 +77,7 @@ static char *listing_line(const char *digest, const struct tensor *tensor)
 /* Shared by the threads. */
 struct summing {
     struct ts_in *in;
+    enum digest_kind kind;
     bool each;
     struct listing listing;
 };
@@ -95,7 +97,7 @@ static void sum_tensor(void *context, void *piece)
     const struct summing *s = context;
     struct sum *sum = piece;
     const struct tensor *tensor = sum->tensor;
-    struct digest *digest = digest_new();
+    struct digest *digest = digest_new_of(s->kind);
     for (uint64_t done = 0; done < tensor->size;) {
         size_t size = tensor->size - done < BUFFER ? (size_t)(tensor->size - done) : BUFFER;
         if (sum->by_reference)
@@ -139,7 +141,7 @@ static void sum_all(struct summing *s, unsigned threads)
         sum->by_reference = ts_ref(s->in, &sum->source, &sum->offset);
         if (!sum->buffer)
             sum->buffer = xgrow(NULL, BUFFER, 1);
-        if (sum->by_reference && sum->tensor->size >= BUFFER)
+        if (sum->by_reference && sum->tensor->size >= LARGE)
             ordered_pool_submit(line, true);
         else
             ordered_pool_do(line);
@@ -165,10 +167,10 @@ static void print_plan(const struct toc *toc, bool each)
         print_sum("-", toc->count, toc_bytes(toc, true));
 }
 
-static void sum_listing(struct listing *listing, uint64_t bytes)
+static void sum_listing(struct listing *listing, enum digest_kind kind, uint64_t bytes)
 {
     sort_lines(listing, by_bytes);
-    struct digest *digest = digest_new();
+    struct digest *digest = digest_new_of(kind);
     for (size_t i = 0; i < listing->count; i++) {
         digest_add(digest, listing->line[i], strlen(listing->line[i]));
         digest_add(digest, "\n", 1);
@@ -182,13 +184,15 @@ static void sum_listing(struct listing *listing, uint64_t bytes)
 /* A line without its digest: name, dtype and shape. */
 static const char *line_tensor(const char *line)
 {
-    return line + DIGEST_TEXT;
+    return line + strcspn(line, "\t") + 1;
 }
 
-static bool line_valid(const char *line)
+/* Whether a line begins with a digest of that kind, and goes on. */
+static bool line_valid(const char *line, enum digest_kind kind)
 {
-    return strspn(line, "0123456789abcdef") == DIGEST_TEXT - 1 && line[DIGEST_TEXT - 1] == '\t' &&
-           line[DIGEST_TEXT] && line[DIGEST_TEXT] != '\t';
+    size_t digits = strspn(line, "0123456789abcdef");
+    return digits == digest_digits(kind) && line[digits] == '\t' && line[digits + 1] &&
+           line[digits + 1] != '\t';
 }
 
 static int by_tensor(const void *left, const void *right)
@@ -198,8 +202,10 @@ static int by_tensor(const void *left, const void *right)
     return difference ? difference : strcmp(a, b);
 }
 
-static void read_listing(struct listing *listing, const char *path)
+/* Returns which digests the listing has. */
+static enum digest_kind read_listing(struct listing *listing, const char *path)
 {
+    enum digest_kind kind = DIGEST_SHA256;
     bool from_stdin = !strcmp(path, "-");
     FILE *file = from_stdin ? stdin : fopen(path, "re");
     if (!file)
@@ -209,7 +215,9 @@ static void read_listing(struct listing *listing, const char *path)
     for (ssize_t length; (length = getline(&line, &room, file)) > 0;) {
         if (line[length - 1] == '\n')
             line[length - 1] = 0;
-        if (!line_valid(line))
+        if (!listing->count && line_valid(line, DIGEST_XXH128))
+            kind = DIGEST_XXH128;
+        if (!line_valid(line, kind))
             die("%s: line %zu: not of a listing as --each writes it", path, listing->count + 1);
         add_line(listing, xstrdup(line));
     }
@@ -218,6 +226,7 @@ static void read_listing(struct listing *listing, const char *path)
     free(line);
     if (!from_stdin)
         fclose(file);
+    return kind;
 }
 
 static void say_tensor(const char *line, const char *verdict)
@@ -234,18 +243,18 @@ static size_t check_listing(struct listing *found, struct listing *listed,
     sort_lines(listed, by_tensor);
     size_t wrong = 0;
     for (size_t i = 0, j = 0; i < found->count || j < listed->count;) {
-        const char *have = i < found->count ? found->line[i] : NULL;
-        const char *want = j < listed->count ? listed->line[j] : NULL;
-        int order = !have ? 1 : !want ? -1 : strcmp(line_tensor(have), line_tensor(want));
-        bool equal = order == 0 && !strcmp(have, want);
+        bool have = i < found->count, want = j < listed->count;
+        const char *here = have ? found->line[i] : "", *there = want ? listed->line[j] : "";
+        int order = !have ? 1 : !want ? -1 : strcmp(line_tensor(here), line_tensor(there));
+        bool equal = order == 0 && !strcmp(here, there);
         i += order <= 0;
         j += order >= 0;
         wrong += !equal;
         if (!stage->quiet && (!equal || stage->verbose))
-            say_tensor(order > 0 ? want : have, equal       ? "OK"
-                                                : order > 0 ? "missing"
-                                                : order < 0 ? "not listed"
-                                                            : "FAILED");
+            say_tensor(order > 0 ? there : here, equal       ? "OK"
+                                                 : order > 0 ? "missing"
+                                                 : order < 0 ? "not listed"
+                                                             : "FAILED");
     }
     return wrong;
 }
@@ -253,6 +262,13 @@ static size_t check_listing(struct listing *found, struct listing *listed,
 static void take_options(struct options *o, struct stage *stage, int argc, char **argv)
 {
     const struct arg args[] = {
+        {.name = "algorithm",
+         .letter = 'a',
+         .kind = ARG_CHOICE,
+         .to = &o->algorithm,
+         .value = "name",
+         .choices = "sha256|xxh128",
+         .help = "xxh128 is XXH3-128: several times as fast, but no proof against intent"},
         {.name = "check",
          .letter = 'c',
          .kind = ARG_INPUT,
@@ -261,7 +277,7 @@ static void take_options(struct options *o, struct stage *stage, int argc, char 
          .help = "compare with file, which --each wrote: print missing, changed and new tensors"},
         {.name = "each",
          .to = &o->each,
-         .help = "a tab-separated line per tensor: SHA-256, name, dtype, shape",
+         .help = "a tab-separated line per tensor: digest, name, dtype, shape",
          .or_previous = true},
         arg_threads(&o->threads),
         {.name = "plan", .help = "from the table only: number and bytes, - for digests"},
@@ -280,20 +296,24 @@ int main(int argc, char **argv)
     stage.allow_zeros = true; /* it reports what is there */
     if (o.check && o.each)
         die_usage("--check and --each exclude each other");
+    if (o.check && o.algorithm)
+        die_usage("--check takes the algorithm from its file; leave -a out");
     if (stage.plan && o.check)
         die_usage("-n: without bytes there is nothing to check; st-cmp -n compares tables");
     if (o.check && !strcmp(o.check, "-") && !stage_input(&stage))
         die_usage("standard input cannot be both the listing and the stream");
     unsigned threads = ordered_pool_threads(o.threads);
     struct listing listed = {0};
+    struct summing summing = {.each = o.each};
+    if (o.algorithm && !strcmp(o.algorithm, "xxh128"))
+        summing.kind = DIGEST_XXH128;
     if (o.check)
-        read_listing(&listed, o.check);
-    struct ts_in *in = ts_open(stage_input(&stage), &stage);
+        summing.kind = read_listing(&listed, o.check);
+    struct ts_in *in = summing.in = ts_open(stage_input(&stage), &stage);
     uint64_t bytes = toc_bytes(ts_toc(in), true);
     char *name = xstrdup(ts_name(in));
     report_begin(&stage);
 
-    struct summing summing = {.in = in, .each = o.each};
     if (stage.plan)
         print_plan(ts_toc(in), o.each);
     sum_all(&summing, threads);
@@ -304,7 +324,7 @@ int main(int argc, char **argv)
     if (o.check)
         wrong = check_listing(&summing.listing, &listed, &stage);
     else if (!o.each && !stage.plan)
-        sum_listing(&summing.listing, bytes);
+        sum_listing(&summing.listing, summing.kind, bytes);
     if (wrong)
         die("%s: %zu tensors are not as %s lists them", name, wrong, o.check);
     free(name);

@@ -49,6 +49,14 @@ static struct head *remove_kept(struct blocks *blocks, size_t at)
     return head;
 }
 
+/* Free the blocks that have been kept longest, until all together are at most a quarter more than
+ * was ever taken. */
+static void drop_excess(struct blocks *blocks)
+{
+    while (blocks->count && blocks->taken + blocks->bytes > blocks->most + blocks->most / 4)
+        free(remove_kept(blocks, 0));
+}
+
 /* The smallest block that is kept and fits, if at most an eighth of it is left over; or NULL. */
 static struct head *find(struct blocks *blocks, size_t size)
 {
@@ -75,6 +83,7 @@ void *blocks_take(struct blocks *blocks, uint64_t count, size_t size)
         head = find(blocks, whole);
         blocks->taken += head ? head->size : whole;
         blocks->most = blocks->taken > blocks->most ? blocks->taken : blocks->most;
+        drop_excess(blocks);
         pthread_mutex_unlock(&blocks->mutex);
     }
     if (!head) {
@@ -101,7 +110,5 @@ void blocks_give(struct blocks *blocks, void *block)
     blocks->kept[blocks->count++] = head;
     blocks->bytes += head->size;
     blocks->taken -= head->size;
-    while (blocks->bytes > blocks->most / 4)
-        free(remove_kept(blocks, 0));
     pthread_mutex_unlock(&blocks->mutex);
 }

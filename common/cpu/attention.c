@@ -6,6 +6,7 @@
 
 #include "base/die.h"
 #include "cpu/cpu.h"
+#include "cpu/exp.h"
 
 /* Products take this many keys at a time, padded with zeros, which keeps the number of shapes
  * small. */
@@ -61,19 +62,38 @@ static uint64_t pooled_tokens(struct pooled *token, struct mat kv, struct mat sc
     return count;
 }
 
-static float pool_channel(const struct pooled *token, uint64_t count, uint64_t j)
+/* Channels at a time. */
+enum { CHANNELS = 64 };
+
+INLINE float pool_logit(const struct pooled *token, uint64_t j)
 {
-    float most = -INFINITY;
-    double sum = 0, pooled = 0; /* see rows.c */
-    for (uint64_t i = 0; i < count; i++)
-        most = fmaxf(most, token[i].score[j] + token[i].ape[j]);
-    for (uint64_t i = 0; i < count; i++)
-        sum += (double)expf(token[i].score[j] + token[i].ape[j] - most);
-    for (uint64_t i = 0; i < count; i++) {
-        float share = expf(token[i].score[j] + token[i].ape[j] - most) / (float)sum;
-        pooled += (double)(token[i].kv[j] * share);
-    }
-    return (float)pooled;
+    return token->score[j] + token->ape[j];
+}
+
+/* Up to CHANNELS channels from `first` on; sums as in rows.c. */
+VECTORS(void, pool_channels,
+        (uint16_t * y, const struct pooled *token, uint64_t tokens, uint64_t first, uint64_t count),
+        (y, token, tokens, first, count))
+{
+    float most[CHANNELS];
+    double sum[CHANNELS] = {0}, pooled[CHANNELS] = {0};
+    for (uint64_t j = 0; j < count; j++)
+        most[j] = -INFINITY;
+    for (uint64_t i = 0; i < tokens; i++)
+        for (uint64_t j = 0; j < count; j++) {
+            float logit = pool_logit(&token[i], first + j);
+            most[j] = logit > most[j] ? logit : most[j];
+        }
+    for (uint64_t i = 0; i < tokens; i++)
+        for (uint64_t j = 0; j < count; j++)
+            sum[j] += (double)exp_f32(pool_logit(&token[i], first + j) - most[j]);
+    for (uint64_t i = 0; i < tokens; i++)
+        for (uint64_t j = 0; j < count; j++) {
+            float power = exp_f32(pool_logit(&token[i], first + j) - most[j]);
+            pooled[j] += (double)(token[i].kv[first + j] * (power / (float)sum[j]));
+        }
+    for (uint64_t j = 0; j < count; j++)
+        y[j] = bf16_from_f32((float)pooled[j]);
 }
 
 struct pool_args {
@@ -89,8 +109,8 @@ static void pool_piece(void *args, unsigned thread, uint64_t first, uint64_t las
     for (uint64_t b = first; b < last; b++) {
         uint64_t count = pooled_tokens(token, o.kv, o.score, o.ape, (uint64_t)*i32_row(o.first, b),
                                        o.kv.cols == 2 * o.y.cols, *i32_row(o.number, b) > 0);
-        for (uint64_t j = 0; j < o.y.cols; j++)
-            bf16_row(o.y, b)[j] = bf16_from_f32(pool_channel(token, count, j));
+        for (uint64_t j = 0; j < o.y.cols; j += CHANNELS)
+            pool_channels(bf16_row(o.y, b) + j, token, count, j, at_most(o.y.cols - j, CHANNELS));
     }
     free(token);
 }
@@ -104,27 +124,30 @@ static void pool(struct device *d, struct mat y, struct mat kv, struct mat score
 
 /* ---- the indexer ---- */
 
-static float to_bf16(float value)
+INLINE float to_bf16(float value)
 {
     return bf16_to_f32(bf16_from_f32(value));
 }
 
 /* Scores of one run of blocks, from `first` on, from the products of all heads with their keys. */
-static void score_run(float *score, const float *product, const struct keys *keys, uint64_t first,
-                      struct mat weight, uint64_t token, uint64_t count)
+VECTORS(void, score_run,
+        (float *score, const float *product, const struct keys *keys, uint64_t first,
+         struct mat weight, uint64_t token, uint64_t count),
+        (score, product, keys, first, weight, token, count))
 {
     bool exact = weight.dtype == DTYPE_F32; /* with scales */
-    for (uint64_t j = 0; j < count; j++) {
-        float sum = 0;
-        for (uint64_t h = 0; h < weight.cols; h++) {
-            float value = product[h * RUN + j];
-            if (exact)
-                sum += fmaxf(value, 0) * f32_row(weight, token)[h];
-            else
-                sum += to_bf16(fmaxf(to_bf16(value), 0) * bf16_to_f32(bf16_row(weight, token)[h]));
+    float sum[RUN] = {0};
+    for (uint64_t h = 0; h < weight.cols; h++, product += RUN) {
+        float factor = exact ? f32_row(weight, token)[h] : bf16_to_f32(bf16_row(weight, token)[h]);
+        for (uint64_t j = 0; j < RUN && exact; j++)
+            sum[j] += (product[j] > 0 ? product[j] : 0) * factor;
+        for (uint64_t j = 0; j < RUN && !exact; j++) {
+            float value = to_bf16(product[j]);
+            sum[j] += to_bf16((value > 0 ? value : 0) * factor);
         }
-        score[j] = exact ? sum * *f32_row(keys->scale, first + j) : to_bf16(sum);
     }
+    for (uint64_t j = 0; j < count; j++)
+        score[j] = exact ? sum[j] * *f32_row(keys->scale, first + j) : to_bf16(sum[j]);
 }
 
 struct ranked {
@@ -311,21 +334,62 @@ static uint64_t gather_keys(const struct attention *a, uint64_t token, char *to)
     return count;
 }
 
+/* Partial sums of a head's probabilities: see rows.c. */
+enum { LANES = 32 };
+
+/* Add up to LANES probabilities, and round them. */
+INLINE void add_probabilities(double *lane, uint16_t *rounded, const float *logit, float scale,
+                              float most, uint64_t count)
+{
+    float p[LANES];
+    for (uint64_t j = 0; j < count; j++)
+        p[j] = exp_f32(logit[j] * scale - most);
+    for (uint64_t j = 0; j < count; j++)
+        lane[j] += (double)p[j];
+    for (uint64_t j = 0; j < count; j++)
+        rounded[j] = bf16_from_f32(p[j]);
+}
+
+/* The largest of count > 0 logits, scaled. */
+INLINE float most_logit(const float *logit, float scale, uint64_t count)
+{
+    float lane[LANES], most = -INFINITY;
+    for (uint64_t j = 0; j < LANES; j++)
+        lane[j] = -INFINITY;
+    for (uint64_t i = 0; i < count / LANES; i++)
+        for (uint64_t j = 0; j < LANES; j++) {
+            float value = logit[i * LANES + j] * scale;
+            lane[j] = value > lane[j] ? value : lane[j];
+        }
+    for (uint64_t j = 0; j < LANES; j++)
+        most = fmaxf(most, lane[j]);
+    for (uint64_t j = count / LANES * LANES; j < count; j++)
+        most = fmaxf(most, logit[j] * scale);
+    return most;
+}
+
 /* exp(logit · scale - most) of one head's keys, rounded to BF16; returns their sum before rounding,
  * with the sink's. */
-static float probabilities(const struct attention *a, const float *logit, uint16_t *rounded,
-                           uint64_t count, float sink)
+VECTORS(float, probabilities,
+        (const float *logit, uint16_t *rounded, uint64_t count, float scale, float sink),
+        (logit, rounded, count, scale, sink))
 {
-    float most = -INFINITY;
-    double sum = 0; /* see rows.c */
+    double lane[LANES] = {0}, sum = 0;
+    float most = most_logit(logit, scale, count);
+    uint64_t i = 0;
+    for (; i + LANES <= count; i += LANES)
+        add_probabilities(lane, rounded + i, logit + i, scale, most, LANES);
+    add_probabilities(lane, rounded + i, logit + i, scale, most, count - i);
+    for (uint64_t j = 0; j < LANES; j++)
+        sum += lane[j];
+    return (float)(sum + (double)exp_f32(sink - most));
+}
+
+VECTORS(void, divide, (uint16_t * y, const float *sum, float total, uint64_t count),
+        (y, sum, total, count))
+{
     for (uint64_t j = 0; j < count; j++)
-        most = fmaxf(most, logit[j] * a->scale);
-    for (uint64_t j = 0; j < count; j++) {
-        float p = expf(logit[j] * a->scale - most);
-        sum += (double)p;
-        rounded[j] = bf16_from_f32(p);
-    }
-    return (float)(sum + (double)expf(sink - most));
+        y[j] = bf16_from_f32(sum[j] / total);
 }
 
 static void attend_token(const struct attention *a, struct attention_room *room, unsigned thread,
@@ -341,13 +405,13 @@ static void attend_token(const struct attention *a, struct attention_room *room,
     gemm_run(a->logits[n / RUN - 1], thread, room->q, room->key, room->logit);
     memset(room->rounded, 0, (size_t)n * sizeof *room->rounded);
     for (uint64_t h = 0; h < a->heads; h++) {
-        room->total[h] = probabilities(a, room->logit + h * n, room->rounded, count, a->sink[h]);
+        room->total[h] =
+            probabilities(room->logit + h * n, room->rounded, count, a->scale, a->sink[h]);
         cpu_fill(type, room->probability, h * n, room->rounded, n);
     }
     gemm_run(a->sums[n / RUN - 1], thread, room->probability, room->key, room->sum);
     for (uint64_t h = 0; h < a->heads; h++)
-        for (uint64_t j = h * a->width; j < (h + 1) * a->width; j++)
-            o[j] = bf16_from_f32(room->sum[j] / room->total[h]);
+        divide(o + h * a->width, room->sum + h * a->width, room->total[h], a->width);
 }
 
 static void attend_piece(void *context, unsigned thread, uint64_t first, uint64_t last)

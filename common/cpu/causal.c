@@ -8,6 +8,7 @@
 
 #include "base/die.h"
 #include "cpu/cpu.h"
+#include "cpu/exp.h"
 
 enum { TILE = 64, PARTS = 2 };
 
@@ -160,32 +161,39 @@ static void look(const struct causal *c, bool *seen, uint64_t row, uint64_t coun
     }
 }
 
-static float to_bf16(float value)
+INLINE float to_bf16(float value)
 {
     return bf16_to_f32(bf16_from_f32(value));
 }
 
 /* The logits of `count` keys, in place in the first part's; -infinity where a key is not seen. */
-static void finish_logits(const struct causal *c, float *logit, const float *second,
-                          const bool *seen, uint64_t count)
+VECTORS(void, finish_logits,
+        (float *logit, const float *second, const bool *seen, uint64_t count, float scale,
+         bool rounds_parts),
+        (logit, second, seen, count, scale, rounds_parts))
 {
     for (uint64_t j = 0; j < count; j++) {
-        float sum = c->rounds_parts ? to_bf16(logit[j]) + to_bf16(second[j]) : logit[j] + second[j];
-        logit[j] = seen[j] ? to_bf16(to_bf16(sum) * c->scale) : -INFINITY;
+        float sum = rounds_parts ? to_bf16(logit[j]) + to_bf16(second[j]) : logit[j] + second[j];
+        float rounded = to_bf16(to_bf16(sum) * scale);
+        logit[j] = seen[j] ? rounded : -INFINITY;
     }
 }
 
 /* Their softmax, rounded; a token sees at least one. */
-static void probabilities(uint16_t *rounded, float *logit, uint64_t count)
+VECTORS(void, probabilities, (uint16_t * rounded, float *logit, uint64_t count),
+        (rounded, logit, count))
 {
     float most = -INFINITY;
     double sum = 0; /* see rows.c */
     for (uint64_t j = 0; j < count; j++)
         most = fmaxf(most, logit[j]);
     for (uint64_t j = 0; j < count; j++)
-        sum += (double)(logit[j] = expf(logit[j] - most));
+        logit[j] = exp_f32(logit[j] - most);
     for (uint64_t j = 0; j < count; j++)
-        rounded[j] = bf16_from_f32(logit[j] / (float)sum);
+        sum += (double)logit[j];
+    float total = (float)sum;
+    for (uint64_t j = 0; j < count; j++)
+        rounded[j] = bf16_from_f32(logit[j] / total);
 }
 
 static void attend_tile(const struct attending *a, struct room *room, unsigned thread,
@@ -207,8 +215,8 @@ static void attend_tile(const struct attending *a, struct room *room, unsigned t
         memset(room->rounded, 0, (size_t)keys * sizeof *room->rounded);
         if (count) {
             look(c, room->seen, first + i, count);
-            finish_logits(c, room->logit[0] + i * keys, room->logit[1] + i * keys, room->seen,
-                          count);
+            finish_logits(room->logit[0] + i * keys, room->logit[1] + i * keys, room->seen, count,
+                          c->scale, c->rounds_parts);
             probabilities(room->rounded, room->logit[0] + i * keys, count);
         }
         cpu_fill(cpu->type, room->probability, i * keys, room->rounded, keys);

@@ -6,6 +6,7 @@
 #include "base/die.h"
 #include "base/vectors.h"
 #include "cpu/cpu.h"
+#include "cpu/plain.h"
 #include "tensor/split.h"
 
 /* ---- memory ---- */
@@ -114,7 +115,7 @@ enum { TILE = 256 };
 
 struct operand {
     uint64_t rows, cols; /* of the weight */
-    float *plain;        /* F32, [rows, cols]; or else: */
+    struct mat plain;    /* F32, as plain_product()'s; or else: */
     uint64_t tiles;
     const struct gemm *full, *last; /* the products of a full and of the last tile */
     void **tile;
@@ -140,7 +141,7 @@ void cpu_fill(enum gemm_type type, void *to, uint64_t at, const uint16_t *from, 
 }
 
 /* The largest magnitude as bits: NaN is above infinity, infinity above all numbers. */
-static uint32_t magnitude_bf16(const uint16_t *x, uint64_t count)
+VECTORS(uint32_t, magnitude_bf16, (const uint16_t *x, uint64_t count), (x, count))
 {
     int16_t most = 0; /* signed ones are compared faster */
     for (uint64_t i = 0; i < count; i++) {
@@ -150,7 +151,7 @@ static uint32_t magnitude_bf16(const uint16_t *x, uint64_t count)
     return (uint32_t)most << 16;
 }
 
-static uint32_t magnitude_f32(const float *x, uint64_t count)
+VECTORS(uint32_t, magnitude_f32, (const float *x, uint64_t count), (x, count))
 {
     uint32_t most = 0;
     for (uint64_t i = 0; i < count; i++) {
@@ -251,15 +252,14 @@ static void make_tiles(void *context, unsigned thread, uint64_t first, uint64_t 
 /* An F32 matrix's part; returns the largest magnitude's bits. */
 static uint32_t copy_plain(struct operand *w, const float *raw, struct operand_part part)
 {
-    size_t count = (size_t)(w->rows * w->cols);
     const float *from = raw + part.first * (part.transposed ? w->rows : w->cols);
-    w->plain = xaligned(count, sizeof *w->plain);
+    w->plain = plain_new(w->rows, w->cols);
     for (uint64_t i = 0; i < w->rows && part.transposed; i++)
         for (uint64_t j = 0; j < w->cols; j++)
-            w->plain[i * w->cols + j] = from[j * w->rows + i];
-    if (!part.transposed)
-        memcpy(w->plain, from, count * sizeof *w->plain);
-    return magnitude_f32(w->plain, count);
+            f32_row(w->plain, i)[j] = from[j * w->rows + i];
+    for (uint64_t i = 0; i < w->rows && !part.transposed; i++)
+        memcpy(f32_row(w->plain, i), from + i * w->cols, (size_t)w->cols * sizeof *from);
+    return magnitude_f32(from, w->rows * w->cols);
 }
 
 static uint64_t operand_cols(const struct weight *weight, struct operand_part part)
@@ -305,14 +305,15 @@ static void drop_operand(struct device *d, struct operand *w)
     for (uint64_t i = 0; i < w->tiles; i++)
         blocks_give(cpu_of(d)->blocks, w->tile[i]);
     free(w->tile);
-    free(w->plain);
+    free(w->plain.at);
     free(w);
 }
 
 /* ---- products ---- */
 
-INLINE void put(struct mat y, uint64_t row, uint64_t col, const float *c, uint64_t rows,
-                uint64_t cols)
+VECTORS(void, put,
+        (struct mat y, uint64_t row, uint64_t col, const float *c, uint64_t rows, uint64_t cols),
+        (y, row, col, c, rows, cols))
 {
     for (uint64_t i = 0; i < rows; i++, c += cols) {
         if (y.dtype == DTYPE_F32)
@@ -321,12 +322,6 @@ INLINE void put(struct mat y, uint64_t row, uint64_t col, const float *c, uint64
             for (uint64_t j = 0; j < cols; j++)
                 bf16_row(y, row + i)[col + j] = bf16_from_f32(c[j]);
     }
-}
-
-WIDE_VECTORS static void put_wide(struct mat y, uint64_t row, uint64_t col, const float *c,
-                                  uint64_t rows, uint64_t cols)
-{
-    put(y, row, col, c, rows, cols);
 }
 
 /* y = x · wᵀ in pieces: a tile of w and a block of GEMM_ROWS rows of x each. */
@@ -369,8 +364,7 @@ static void run_tiles(void *context, unsigned thread, uint64_t first, uint64_t l
         uint64_t tile = i / p->blocks, block = i % p->blocks;
         uint64_t row = block * GEMM_ROWS, rows = p->x.rows - row;
         gemm_run(tile_gemm(p->w, tile), thread, packed_rows(p, block), p->w->tile[tile], c);
-        (has_wide_vectors() ? put_wide : put)(p->y, row, tile * TILE, c, at_most(rows, GEMM_ROWS),
-                                              tile_rows(p->w, tile));
+        put(p->y, row, tile * TILE, c, at_most(rows, GEMM_ROWS), tile_rows(p->w, tile));
     }
     blocks_give(p->cpu->blocks, c);
 }
@@ -390,67 +384,14 @@ static void packed_product(struct cpu *cpu, struct mat y, struct mat x, const st
     blocks_give(cpu->blocks, p.rest);
 }
 
-/* Summed in double and rounded once: this is closest to every order of F32 sums. In partial sums,
- * which compilers vectorize without changing the order. */
-INLINE float dot(const double *a, const float *b, uint64_t count)
-{
-    enum { LANES = 8 };
-    double lane[LANES] = {0}, sum = 0;
-    uint64_t i = 0;
-    for (; i + LANES <= count; i += LANES)
-        for (uint64_t j = 0; j < LANES; j++)
-            lane[j] += a[i + j] * (double)b[i + j];
-    for (; i < count; i++)
-        lane[i % LANES] += a[i] * (double)b[i];
-    for (uint64_t j = 0; j < LANES; j++)
-        sum += lane[j];
-    return (float)sum;
-}
-
-/* y[j] = a · row j of w. */
-INLINE void plain_row(float *y, const double *a, const struct operand *w)
-{
-    for (uint64_t j = 0; j < w->rows; j++)
-        y[j] = dot(a, w->plain + j * w->cols, w->cols);
-}
-
-WIDE_VECTORS static void plain_row_wide(float *y, const double *a, const struct operand *w)
-{
-    plain_row(y, a, w);
-}
-
-struct plain {
-    struct mat y, x;
-    const struct operand *w;
-};
-
-static void run_rows(void *context, unsigned thread, uint64_t first, uint64_t last)
-{
-    const struct plain *p = context;
-    double *a = xalloc((size_t)p->x.cols, sizeof *a);
-    float *y = xalloc((size_t)p->w->rows, sizeof *y);
-    (void)thread;
-    for (uint64_t i = first; i < last; i++) {
-        for (uint64_t j = 0; j < p->x.cols; j++)
-            a[j] = (double)bf16_to_f32(bf16_row(p->x, i)[j]);
-        (has_wide_vectors() ? plain_row_wide : plain_row)(y, a, p->w);
-        put(p->y, i, 0, y, 1, p->w->rows);
-    }
-    free(a);
-    free(y);
-}
-
-static void plain_product(struct cpu *cpu, struct mat y, struct mat x, const struct operand *w)
-{
-    parallel_for(cpu->threads, x.rows, cpu_grain(x.cols * w->rows), run_rows,
-                 &(struct plain){y, x, w});
-}
-
 static void product(struct device *d, struct mat y, struct mat x, const struct operand *w)
 {
     if (x.cols != w->cols || y.cols != w->rows || y.rows != x.rows)
         die("internal: a product of wrong shapes");
-    (w->plain ? plain_product : packed_product)(cpu_of(d), y, x, w);
+    if (w->plain.at)
+        plain_product(cpu_of(d)->threads, y, x, w->plain);
+    else
+        packed_product(cpu_of(d), y, x, w);
 }
 
 struct magnitudes {

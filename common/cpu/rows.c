@@ -5,10 +5,13 @@
 
 #include "base/die.h"
 #include "cpu/cpu.h"
+#include "cpu/exp.h"
 #include "tensor/activation.h"
 
 /* Rows first … last - 1 of an operation. */
 typedef void piece(const void *args, uint64_t first, uint64_t last);
+#define PIECE(name)                                                                                \
+    VECTORS(void, name, (const void *args, uint64_t first, uint64_t last), (args, first, last))
 
 struct piecewise {
     piece *run;
@@ -32,27 +35,41 @@ static void each_row(struct device *d, uint64_t rows, uint64_t elements, piece *
 
 /* Sums over a row are taken in double and rounded once to F32: this is closest to every order of
  * F32 sums. In LANES partial sums, which compilers vectorize without changing the order. */
-enum { LANES = 8 };
+enum { LANES = 32 };
 
 /* Columns at a time, where several loops over them are faster than one. */
 enum { COLS = 64 };
 
-static float mean_square(const uint16_t *x, uint64_t count)
+INLINE double sum_lanes(const double *lane)
 {
-    double lane[LANES] = {0}, sum = 0;
-    for (uint64_t i = 0; i < count; i += LANES)
-        for (uint64_t j = 0; j < LANES && i + j < count; j++) {
-            double value = (double)bf16_to_f32(x[i + j]);
-            lane[j] += value * value;
-        }
-    for (int j = 0; j < LANES; j++)
+    double sum = 0;
+    for (uint64_t j = 0; j < LANES; j++)
         sum += lane[j];
-    return (float)sum / (float)count;
+    return sum;
 }
 
-static float sigmoid(float x)
+/* Add up to LANES squares. */
+INLINE void add_squares(double *lane, const uint16_t *x, uint64_t count)
 {
-    return 1 / (1 + expf(-x));
+    for (uint64_t j = 0; j < count; j++) {
+        double value = (double)bf16_to_f32(x[j]);
+        lane[j] += value * value;
+    }
+}
+
+INLINE float mean_square(const uint16_t *x, uint64_t count)
+{
+    double lane[LANES] = {0};
+    uint64_t i = 0;
+    for (; i + LANES <= count; i += LANES)
+        add_squares(lane, x + i, LANES);
+    add_squares(lane, x + i, count - i);
+    return (float)sum_lanes(lane) / (float)count;
+}
+
+INLINE float sigmoid(float x)
+{
+    return 1 / (1 + exp_f32(-x));
 }
 
 /* ---- copies and sums ---- */
@@ -61,7 +78,7 @@ struct copy_args {
     struct mat y, x;
 };
 
-static void copy_piece(const void *args, uint64_t first, uint64_t last)
+PIECE(copy_piece)
 {
     const struct copy_args o = *(const struct copy_args *)args;
     for (uint64_t i = first; i < last; i++) {
@@ -110,7 +127,7 @@ struct scatter_add_args {
     struct mat y, x, index, weight;
 };
 
-static void scatter_add_piece(const void *args, uint64_t first, uint64_t last)
+PIECE(scatter_add_piece)
 {
     const struct scatter_add_args o = *(const struct scatter_add_args *)args;
     for (uint64_t i = first; i < last; i++) {
@@ -134,7 +151,7 @@ struct scale_args {
     float factor;
 };
 
-static void scale_piece(const void *args, uint64_t first, uint64_t last)
+PIECE(scale_piece)
 {
     const struct scale_args o = *(const struct scale_args *)args;
     for (uint64_t i = first; i < last; i++)
@@ -151,7 +168,7 @@ struct scale_rows_args {
     struct mat x, factor;
 };
 
-static void scale_rows_piece(const void *args, uint64_t first, uint64_t last)
+PIECE(scale_rows_piece)
 {
     const struct scale_rows_args o = *(const struct scale_rows_args *)args;
     for (uint64_t i = first; i < last; i++)
@@ -169,7 +186,7 @@ struct add_args {
     struct mat y, x;
 };
 
-static void add_piece(const void *args, uint64_t first, uint64_t last)
+PIECE(add_piece)
 {
     const struct add_args o = *(const struct add_args *)args;
     for (uint64_t i = first; i < last; i++) {
@@ -258,7 +275,7 @@ struct rms_norm_args {
     float eps;
 };
 
-static void rms_norm_piece(const void *args, uint64_t first, uint64_t last)
+PIECE(rms_norm_piece)
 {
     const struct rms_norm_args o = *(const struct rms_norm_args *)args;
     for (uint64_t i = first; i < last; i++) {
@@ -280,7 +297,7 @@ struct add_norm_args {
     float eps;
 };
 
-static void add_norm_piece(const void *args, uint64_t first, uint64_t last)
+PIECE(add_norm_piece)
 {
     const struct add_norm_args o = *(const struct add_norm_args *)args;
     for (uint64_t i = first; i < last; i++) {
@@ -312,7 +329,7 @@ struct layer_norm_args {
     float eps;
 };
 
-static void layer_norm_piece(const void *args, uint64_t first, uint64_t last)
+PIECE(layer_norm_piece)
 {
     const struct layer_norm_args o = *(const struct layer_norm_args *)args;
     for (uint64_t i = first; i < last; i++) {
@@ -340,17 +357,26 @@ static void layer_norm(struct device *d, struct mat y, struct mat x, struct mat 
              &(struct layer_norm_args){y, x, weight, bias, eps});
 }
 
-static float to_bf16(float value)
+INLINE float to_bf16(float value)
 {
     return bf16_to_f32(bf16_from_f32(value));
 }
 
-static void unit_head(uint16_t *x, uint64_t width, float eps)
+/* Add up to LANES squares that are rounded to BF16. */
+INLINE void add_rounded_squares(double *lane, const uint16_t *x, uint64_t count)
 {
-    double sum = 0;
-    for (uint64_t j = 0; j < width; j++)
-        sum += (double)to_bf16(bf16_to_f32(x[j]) * bf16_to_f32(x[j]));
-    float mean = to_bf16((float)sum / (float)width);
+    for (uint64_t j = 0; j < count; j++)
+        lane[j] += (double)to_bf16(bf16_to_f32(x[j]) * bf16_to_f32(x[j]));
+}
+
+INLINE void unit_head(uint16_t *x, uint64_t width, float eps)
+{
+    double lane[LANES] = {0};
+    uint64_t i = 0;
+    for (; i + LANES <= width; i += LANES)
+        add_rounded_squares(lane, x + i, LANES);
+    add_rounded_squares(lane, x + i, width - i);
+    float mean = to_bf16((float)sum_lanes(lane) / (float)width);
     float scale = to_bf16(1 / sqrtf(to_bf16(mean + eps)));
     for (uint64_t j = 0; j < width; j++)
         x[j] = bf16_from_f32(bf16_to_f32(x[j]) * scale);
@@ -362,7 +388,7 @@ struct unit_args {
     float eps;
 };
 
-static void unit_piece(const void *args, uint64_t first, uint64_t last)
+PIECE(unit_piece)
 {
     const struct unit_args o = *(const struct unit_args *)args;
     for (uint64_t i = first; i < last; i++)
@@ -381,8 +407,8 @@ static void unit(struct device *d, struct mat x, uint64_t width, float eps, stru
  * If one product is added and another subtracted, GCC 12's loop vectorizer fuses products and sums
  * on processors with FMA (-march=native), despite -ffp-contract=off. So both are added; the product
  * with -sine is that with sine, negated. */
-static inline void rotate_head(uint16_t *x, const float *angle, uint64_t cols, float direction,
-                               uint64_t apart, uint64_t step)
+INLINE void rotate_head(uint16_t *x, const float *angle, uint64_t cols, float direction,
+                        uint64_t apart, uint64_t step)
 {
     for (uint64_t j = 0; j < cols; j += 2, x += step) {
         float a = bf16_to_f32(x[0]), b = bf16_to_f32(x[apart]);
@@ -399,7 +425,7 @@ struct rotate_args {
     bool inverse;
 };
 
-static void rotate_piece(const void *args, uint64_t first, uint64_t last)
+PIECE(rotate_piece)
 {
     const struct rotate_args o = *(const struct rotate_args *)args;
     for (uint64_t i = first; i < last; i++) {
@@ -423,7 +449,7 @@ struct rotate_halves_args {
     struct mat table, position;
 };
 
-static void rotate_halves_piece(const void *args, uint64_t first, uint64_t last)
+PIECE(rotate_halves_piece)
 {
     const struct rotate_halves_args o = *(const struct rotate_halves_args *)args;
     for (uint64_t i = first; i < last; i++) {
@@ -440,7 +466,7 @@ static void rotate_halves(struct device *d, struct mat x, uint64_t width, struct
              &(struct rotate_halves_args){x, width, table, position});
 }
 
-static void hadamard_head(uint16_t *x, float *sum, uint64_t width)
+INLINE void hadamard_head(uint16_t *x, float *sum, uint64_t width)
 {
     for (uint64_t j = 0; j < width; j++)
         sum[j] = bf16_to_f32(x[j]);
@@ -461,7 +487,7 @@ struct hadamard_args {
     uint64_t width;
 };
 
-static void hadamard_piece(const void *args, uint64_t first, uint64_t last)
+PIECE(hadamard_piece)
 {
     const struct hadamard_args o = *(const struct hadamard_args *)args;
     float *sum = xalloc((size_t)o.width, sizeof *sum);
@@ -476,17 +502,39 @@ static void hadamard(struct device *d, struct mat x, uint64_t width)
     each_row(d, x.rows, x.cols, hadamard_piece, &(struct hadamard_args){x, width});
 }
 
+/* The largest magnitudes that swiglu() sees, as the bits of BF16: NaN is above infinity. */
+enum { OF_GATE, OF_UP, OF_UNWEIGHTED, OF_Y, OFS };
+struct swiglu_most {
+    uint16_t of[OFS];
+};
+
 struct swiglu_args {
     struct mat y, gate, up;
     struct swiglu how;
     struct mat weight;
+    struct swiglu_most *most; /* by thread; or NULL */
 };
 
-/* Up to COLS columns, in loops that compilers vectorize but for the exponentials. */
-static void swiglu_cols(uint16_t *y, const uint16_t *gate, const uint16_t *up, struct swiglu how,
-                        float weight, uint64_t count)
+INLINE void see_cols(uint16_t *most, const uint16_t *x, uint64_t count)
+{
+    uint16_t sofar = *most;
+    for (uint64_t j = 0; j < count; j++) {
+        uint16_t magnitude = x[j] & 0x7fff;
+        sofar = magnitude > sofar ? magnitude : sofar;
+    }
+    *most = sofar;
+}
+
+/* Up to COLS columns. */
+INLINE void swiglu_cols(uint16_t *y, const uint16_t *gate, const uint16_t *up, struct swiglu how,
+                        float weight, uint64_t count, struct swiglu_most *most)
 {
     float g[COLS], u[COLS], power[COLS], limit = how.limit > 0 ? how.limit : INFINITY;
+    uint16_t unweighted[COLS];
+    if (most) {
+        see_cols(&most->of[OF_GATE], gate, count);
+        see_cols(&most->of[OF_UP], up, count);
+    }
     for (uint64_t j = 0; j < count; j++) {
         g[j] = bf16_to_f32(gate[j]);
         u[j] = bf16_to_f32(up[j]);
@@ -494,44 +542,67 @@ static void swiglu_cols(uint16_t *y, const uint16_t *gate, const uint16_t *up, s
         g[j] = g[j] > limit ? limit : g[j];
     }
     for (uint64_t j = 0; j < count; j++)
-        power[j] = expf(-g[j]);
+        power[j] = exp_f32(-g[j]);
     for (uint64_t j = 0; j < count; j++) {
         float silu = g[j] / (1 + power[j]);
-        y[j] = bf16_from_f32(weight * ((how.rounds ? to_bf16(silu) : silu) * u[j]));
+        g[j] = (how.rounds ? to_bf16(silu) : silu) * u[j];
+        unweighted[j] = bf16_from_f32(g[j]);
+    }
+    for (uint64_t j = 0; j < count; j++)
+        y[j] = bf16_from_f32(weight * g[j]);
+    if (most) {
+        see_cols(&most->of[OF_UNWEIGHTED], unweighted, count);
+        see_cols(&most->of[OF_Y], y, count);
     }
 }
 
-static void swiglu_piece(const void *args, uint64_t first, uint64_t last)
+VECTORS(void, swiglu_rows,
+        (const struct swiglu_args *o, uint64_t first, uint64_t last, struct swiglu_most *most),
+        (o, first, last, most))
 {
-    const struct swiglu_args o = *(const struct swiglu_args *)args;
     for (uint64_t i = first; i < last; i++)
-        for (uint64_t j = 0; j < o.y.cols; j += COLS)
-            swiglu_cols(bf16_row(o.y, i) + j, bf16_row(o.gate, i) + j, bf16_row(o.up, i) + j, o.how,
-                        o.weight.rows ? *f32_row(o.weight, i) : 1, at_most(o.y.cols - j, COLS));
+        for (uint64_t j = 0; j < o->y.cols; j += COLS)
+            swiglu_cols(bf16_row(o->y, i) + j, bf16_row(o->gate, i) + j, bf16_row(o->up, i) + j,
+                        o->how, o->weight.rows ? *f32_row(o->weight, i) : 1,
+                        at_most(o->y.cols - j, COLS), most);
 }
 
-static void swiglu_rows(struct device *d, struct mat y, struct mat gate, struct mat up,
-                        struct swiglu how, struct mat weight)
+static void swiglu_piece(void *context, unsigned thread, uint64_t first, uint64_t last)
 {
-    each_row(d, y.rows, y.cols, swiglu_piece, &(struct swiglu_args){y, gate, up, how, weight});
+    const struct swiglu_args *o = context;
+    struct swiglu_most most = o->most ? o->most[thread] : (struct swiglu_most){0};
+    swiglu_rows(o, first, last, o->most ? &most : NULL);
+    if (o->most)
+        o->most[thread] = most;
+}
+
+/* The larger of an amax and of what each thread saw. */
+static void see_most(struct mat amax, const struct swiglu_most *most, unsigned threads, int what)
+{
+    for (unsigned i = 0; i < threads; i++) {
+        uint32_t bits, seen = (uint32_t)most[i].of[what] << 16;
+        memcpy(&bits, amax.at, sizeof bits);
+        if (seen > bits)
+            memcpy(amax.at, &seen, sizeof seen);
+    }
 }
 
 static void swiglu(struct device *d, struct mat y, struct mat gate, struct mat up,
                    struct swiglu how, struct mat weight, const struct swiglu_seen *seen)
 {
-    if (seen) {
-        d->max_abs(d, seen->gate, gate);
-        d->max_abs(d, seen->up, up);
-    }
-    if (seen && weight.rows) {
-        struct mat plain = d->make(d, DTYPE_BF16, y.rows, y.cols);
-        swiglu_rows(d, plain, gate, up, how, (struct mat){0});
-        d->max_abs(d, seen->unweighted, plain);
-        d->drop(d, plain);
-    }
-    swiglu_rows(d, y, gate, up, how, weight);
+    unsigned threads = cpu_of(d)->thread_count;
+    struct swiglu_args o = {y, gate, up, how, weight, NULL};
     if (seen)
-        d->max_abs(d, seen->y, y);
+        o.most = xalloc(threads, sizeof *o.most);
+    parallel_for(cpu_of(d)->threads, y.rows, cpu_grain(y.cols), swiglu_piece, &o);
+    if (!seen)
+        return;
+    see_most(seen->gate, o.most, threads, OF_GATE);
+    see_most(seen->up, o.most, threads, OF_UP);
+    see_most(seen->y, o.most, threads, OF_Y);
+    if (weight.rows)
+        see_most(seen->unweighted, o.most, threads, OF_UNWEIGHTED);
+    free(o.most);
 }
 
 /* ---- hyper-connections ---- */
@@ -541,7 +612,7 @@ struct hc_scale_args {
     float eps;
 };
 
-static void hc_scale_piece(const void *args, uint64_t first, uint64_t last)
+PIECE(hc_scale_piece)
 {
     const struct hc_scale_args o = *(const struct hc_scale_args *)args;
     for (uint64_t i = first; i < last; i++) {
@@ -556,13 +627,15 @@ static void hc_scale(struct device *d, struct mat mixes, struct mat x, float eps
     each_row(d, x.rows, x.cols, hc_scale_piece, &(struct hc_scale_args){mixes, x, eps});
 }
 
-static void softmax(float *x, uint64_t count)
+INLINE void softmax(float *x, uint64_t count)
 {
     float most = x[0], sum = 0;
     for (uint64_t j = 1; j < count; j++)
         most = fmaxf(most, x[j]);
     for (uint64_t j = 0; j < count; j++)
-        sum += x[j] = expf(x[j] - most);
+        x[j] = exp_f32(x[j] - most);
+    for (uint64_t j = 0; j < count; j++)
+        sum += x[j];
     for (uint64_t j = 0; j < count; j++)
         x[j] /= sum;
 }
@@ -644,7 +717,7 @@ static void hc_gate(struct device *d, struct mat pre, struct mat mixes, struct m
              &(struct hc_gate_args){pre, mixes, scale, base, eps});
 }
 
-static void add_scaled(float *sum, float factor, const uint16_t *x, uint64_t count)
+INLINE void add_scaled(float *sum, float factor, const uint16_t *x, uint64_t count)
 {
     for (uint64_t j = 0; j < count; j++)
         sum[j] += factor * bf16_to_f32(x[j]);
@@ -654,7 +727,7 @@ struct hc_in_args {
     struct mat y, x, pre;
 };
 
-static void hc_in_piece(const void *args, uint64_t first, uint64_t last)
+PIECE(hc_in_piece)
 {
     const struct hc_in_args o = *(const struct hc_in_args *)args;
     for (uint64_t i = first; i < last; i++)
@@ -674,7 +747,7 @@ static void hc_in(struct device *d, struct mat y, struct mat x, struct mat pre)
 }
 
 /* Up to COLS columns of one row's copies, which are `cols` apart; old: room for them. */
-static void hc_out_cols(uint16_t *x, const uint16_t *y, const float *post, const float *comb,
+INLINE void hc_out_cols(uint16_t *x, const uint16_t *y, const float *post, const float *comb,
                         uint64_t n, uint64_t cols, uint64_t count, uint16_t *old)
 {
     for (uint64_t k = 0; k < n; k++)
@@ -692,7 +765,7 @@ struct hc_out_args {
     struct mat x, y, post, comb;
 };
 
-static void hc_out_piece(const void *args, uint64_t first, uint64_t last)
+PIECE(hc_out_piece)
 {
     const struct hc_out_args o = *(const struct hc_out_args *)args;
     uint64_t n = o.post.cols, cols = o.y.cols;
@@ -716,7 +789,7 @@ struct score_args {
     enum scoring how;
 };
 
-static void score_piece(const void *args, uint64_t first, uint64_t last)
+PIECE(score_piece)
 {
     const struct score_args o = *(const struct score_args *)args;
     for (uint64_t i = first; i < last; i++) {
@@ -725,7 +798,7 @@ static void score_piece(const void *args, uint64_t first, uint64_t last)
             softmax(x, o.logits.cols);
         for (uint64_t j = 0; j < o.logits.cols && o.how != SCORING_SOFTMAX; j++)
             x[j] = o.how == SCORING_SIGMOID ? sigmoid(x[j])
-                                            : sqrtf(x[j] > 20 ? x[j] : log1pf(expf(x[j])));
+                                            : sqrtf(x[j] > 20 ? x[j] : log1pf(exp_f32(x[j])));
     }
 }
 
@@ -857,23 +930,32 @@ static void sort_by_expert(struct device *d, struct mat token, struct mat sorted
 
 /* ---- results ---- */
 
-/* log of the sum of exp; in double, since a vocabulary is large. */
-static double log_sum(const float *x, uint64_t count)
+/* Add up to LANES numbers of e^(x - most). */
+INLINE void add_powers(double *lane, const float *x, float most, uint64_t count)
 {
+    for (uint64_t j = 0; j < count; j++)
+        lane[j] += (double)exp_f32(x[j] - most);
+}
+
+/* log of the sum of exp; in double, since a vocabulary is large. */
+INLINE double log_sum(const float *x, uint64_t count)
+{
+    double lane[LANES] = {0};
     float most = x[0];
-    double sum = 0;
+    uint64_t i = 0;
     for (uint64_t j = 1; j < count; j++)
         most = fmaxf(most, x[j]);
-    for (uint64_t j = 0; j < count; j++)
-        sum += (double)expf(x[j] - most);
-    return (double)most + log(sum);
+    for (; i + LANES <= count; i += LANES)
+        add_powers(lane, x + i, most, LANES);
+    add_powers(lane, x + i, most, count - i);
+    return (double)most + log(sum_lanes(lane));
 }
 
 struct loss_args {
     struct mat nll, logits, target;
 };
 
-static void loss_piece(const void *args, uint64_t first, uint64_t last)
+PIECE(loss_piece)
 {
     const struct loss_args o = *(const struct loss_args *)args;
     for (uint64_t i = first; i < last; i++) {
@@ -891,7 +973,7 @@ struct best_args {
     struct mat value, number, logits;
 };
 
-static void best_piece(const void *args, uint64_t first, uint64_t last)
+PIECE(best_piece)
 {
     const struct best_args o = *(const struct best_args *)args;
     for (uint64_t i = first; i < last; i++) {

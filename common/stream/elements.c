@@ -145,7 +145,7 @@ void elements_as_bytes(struct elements *elements)
  */
 static uint64_t piece_elements(const struct tensor *form)
 {
-    enum { PIECE = 1 << 18 };
+    enum { PIECE = 1 << 19 };
     uint64_t cols = form->rank == 2 ? form->dim[1] : 0;
     if (cols == 0 || cols > WEIGHT_COLS_MAX)
         return PIECE;

@@ -8,10 +8,10 @@
 #include "stream/elements.h"
 #include "tensor/bf16.h"
 
-/* E4M3's smallest subnormal as a power of two; as many numbers as have a sum in 32 bits of it. */
-enum { E4M3_UNIT = -9, E4M3_CHUNK = 1 << 13 };
+/* E4M3's smallest subnormal as a power of two; as many codes as have a sum in 32 bits of it. */
+enum { E4M3_UNIT = -9, CODES_CHUNK = 1 << 13 };
 
-enum { WIDE = 1024, CHUNK = 1 << 14, BYTES = 256, TABLES = 4, LANES = 8, INFINITE = 0x7f80 };
+enum { WIDE = 1024, CHUNK = 1 << 14, BYTES = 256, TABLES = 8, LANES = 8, INFINITE = 0x7f80 };
 
 void stats_clear(struct stats *stats)
 {
@@ -88,8 +88,11 @@ static void count_bytes(const uint8_t *byte, size_t count, uint64_t *times)
     }
     for (; i < count; i++)
         table[0][byte[i]]++;
-    for (i = 0; i < BYTES; i++)
-        times[i] = table[0][i] + table[1][i] + table[2][i] + table[3][i];
+    for (i = 0; i < BYTES; i++) {
+        times[i] = 0;
+        for (size_t j = 0; j < TABLES; j++)
+            times[i] += table[j][i];
+    }
 }
 
 static void add_bytes(struct stats *stats, enum dtype dtype, const uint8_t *data, size_t count,
@@ -113,26 +116,38 @@ static void add_bytes(struct stats *stats, enum dtype dtype, const uint8_t *data
 
 /* ---- bytes without a histogram: their sums are exact, so their order does not matter ---- */
 
-/* `flip` makes the order of I8 that of unsigned bytes; 0 for U8. */
-WIDE_VECTORS static void add_integers(struct stats *stats, const uint8_t *data, size_t count,
-                                      uint8_t flip)
+/* The bytes among at most CODES_MOST that are 0 but for other bits than `mask`; counts of every
+ * STEP-th one fit a byte. */
+enum { STEP = 64, CODES_MOST = STEP * UINT8_MAX };
+INLINE uint64_t zeros_of(const uint8_t *code, size_t count, uint8_t mask)
 {
-    enum { STEP = 256 }; /* sums of as many fit 16 bits */
+    uint8_t lane[STEP] = {0};
+    uint64_t zeros = 0;
+    size_t i = 0;
+    for (; i + STEP <= count; i += STEP)
+        for (size_t j = 0; j < STEP; j++)
+            lane[j] += (code[i + j] & mask) == 0;
+    for (; i < count; i++)
+        zeros += (code[i] & mask) == 0;
+    for (size_t j = 0; j < STEP; j++)
+        zeros += lane[j];
+    return zeros;
+}
+
+/* At most CODES_MOST bytes. `flip` makes the order of I8 that of unsigned bytes; 0 for U8. */
+VECTORS(void, add_integers, (struct stats * stats, const uint8_t *data, size_t count, uint8_t flip),
+        (stats, data, count, flip))
+{
     uint8_t least = UINT8_MAX, most = 0;
-    uint64_t sum = 0;
-    for (size_t n, done = 0; done < count; done += n) {
-        uint16_t zeros = 0, some = 0;
-        n = (size_t)at_most(count - done, STEP);
-        for (size_t i = done; i < done + n; i++) {
-            uint8_t byte = data[i] ^ flip;
-            least = byte < least ? byte : least;
-            most = byte > most ? byte : most;
-            zeros += byte == flip;
-            some += byte;
-        }
-        stats->zeros += zeros;
-        sum += some;
+    uint32_t sum = 0;
+    for (size_t i = 0; i < count; i++) {
+        uint8_t byte = data[i] ^ flip;
+        least = byte < least ? byte : least;
+        most = byte > most ? byte : most;
     }
+    for (size_t i = 0; i < count; i++)
+        sum += data[i] ^ flip;
+    stats->zeros += zeros_of(data, count, UINT8_MAX);
     widen(stats, least - flip, most - flip);
     stats->sum += (double)sum - (double)flip * (double)count;
 }
@@ -155,24 +170,18 @@ static double e4m3_value(uint8_t code)
 }
 
 /* False, and nothing added, if there is a NaN. */
-WIDE_VECTORS static bool add_e4m3(struct stats *stats, const uint8_t *code, size_t count)
+VECTORS(bool, add_e4m3, (struct stats * stats, const uint8_t *code, size_t count),
+        (stats, code, count))
 {
-    enum { E4M3_NAN = 0x7f };
     int8_t least = INT8_MAX, most = INT8_MIN;
-    uint16_t zeros = 0, nan = 0;
-    for (size_t i = 0; i < count; i++) {
-        uint8_t magnitude = code[i] & 0x7f;
-        zeros += magnitude == 0;
-        nan += magnitude == E4M3_NAN;
-    }
-    if (nan)
-        return false;
     for (size_t i = 0; i < count; i++) {
         int8_t place = (int8_t)(code[i] & 0x80 ? code[i] ^ 0x7f : code[i]);
         least = (int8_t)(place < least ? place : least);
         most = (int8_t)(place > most ? place : most);
     }
-    stats->zeros += zeros;
+    if (least == INT8_MIN || most == INT8_MAX) /* the NaN with and without a sign */
+        return false;
+    stats->zeros += zeros_of(code, count, 0x7f);
     widen(stats, e4m3_value((uint8_t)(least < 0 ? least ^ 0x7f : least)),
           e4m3_value((uint8_t)(most < 0 ? most ^ 0x7f : most)));
     stats->sum += ldexp(sum_e4m3(code, count), E4M3_UNIT);
@@ -182,13 +191,11 @@ WIDE_VECTORS static bool add_e4m3(struct stats *stats, const uint8_t *code, size
 static void add_bytes_quickly(struct stats *stats, enum dtype dtype, const uint8_t *data,
                               size_t count)
 {
-    if (dtype != DTYPE_F8_E4M3) {
-        add_integers(stats, data, count, dtype == DTYPE_I8 ? 0x80 : 0);
-        return;
-    }
     for (size_t n; count; count -= n, data += n) {
-        n = (size_t)at_most(count, E4M3_CHUNK);
-        if (!add_e4m3(stats, data, n))
+        n = (size_t)at_most(count, CODES_CHUNK);
+        if (dtype != DTYPE_F8_E4M3)
+            add_integers(stats, data, n, dtype == DTYPE_I8 ? 0x80 : 0);
+        else if (!add_e4m3(stats, data, n))
             add_bytes(stats, dtype, data, n, STATS_NO_HISTOGRAM);
     }
 }
@@ -278,7 +285,8 @@ static void add_exponents(struct stats *stats, const uint16_t *bits, size_t coun
 }
 
 /* Range, kinds and sum of at most CHUNK elements. */
-INLINE void add_chunk(struct stats *stats, const uint16_t *bits, size_t count)
+VECTORS(void, add_chunk, (struct stats * stats, const uint16_t *bits, size_t count),
+        (stats, bits, count))
 {
     uint64_t others = stats->nan + stats->infinite;
     count_kinds(stats, bits, count);
@@ -291,23 +299,70 @@ INLINE void add_chunk(struct stats *stats, const uint16_t *bits, size_t count)
                 find_ends(stats, &bits[i], 1);
 }
 
-WIDE_VECTORS static void add_chunk_wide(struct stats *stats, const uint16_t *bits, size_t count)
-{
-    add_chunk(stats, bits, count);
-}
-
 static void add_bf16(struct stats *stats, const uint16_t *bits, size_t count, bool exponents)
 {
-    bool wide = has_wide_vectors();
     for (size_t n; count; count -= n, bits += n) {
         uint64_t zeros = stats->zeros;
         n = (size_t)at_most(count, CHUNK);
-        if (wide)
-            add_chunk_wide(stats, bits, n);
-        else
-            add_chunk(stats, bits, n);
+        add_chunk(stats, bits, n);
         if (exponents)
             add_exponents(stats, bits, n, stats->zeros - zeros);
+    }
+}
+
+/* ---- F32 without a histogram ---- */
+
+/* The bits of F32 as an integer of the same order, and back. */
+INLINE int32_t ordered_f32(int32_t bits)
+{
+    return bits < 0 ? bits ^ INT32_MAX : bits;
+}
+
+static double f32_of(int32_t place)
+{
+    int32_t bits = ordered_f32(place);
+    float value;
+    memcpy(&value, &bits, sizeof value);
+    return (double)value + 0.0;
+}
+
+/* False, and nothing added, if one of at most WIDE elements is not finite. */
+VECTORS(bool, add_finite_f32, (struct stats * stats, const char *data, size_t count),
+        (stats, data, count))
+{
+    const int32_t infinity = 0x7f800000;
+    int32_t bits[WIDE], least = INT32_MAX, most = INT32_MIN, zeros = 0;
+    float value[WIDE];
+    double lane[LANES] = {0};
+    memcpy(bits, data, count * sizeof *bits);
+    memcpy(value, data, count * sizeof *value);
+    for (size_t i = 0; i < count; i++) {
+        int32_t place = ordered_f32(bits[i]);
+        least = place < least ? place : least;
+        most = place > most ? place : most;
+        zeros += (bits[i] & INT32_MAX) == 0;
+    }
+    if (most >= infinity || least <= ordered_f32((int32_t)((uint32_t)infinity | 1U << 31)))
+        return false;
+    stats->zeros += (uint64_t)zeros;
+    widen(stats, f32_of(least), f32_of(most));
+    size_t i = 0;
+    for (; i + LANES <= count; i += LANES)
+        for (size_t j = 0; j < LANES; j++)
+            lane[j] += (double)value[i + j];
+    for (; i < count; i++)
+        lane[0] += (double)value[i];
+    for (size_t j = 0; j < LANES; j++)
+        stats->sum += lane[j];
+    return true;
+}
+
+static void add_f32(struct stats *stats, const char *data, size_t count)
+{
+    for (size_t n; count; count -= n, data += n * sizeof(float)) {
+        n = (size_t)at_most(count, WIDE);
+        if (!add_finite_f32(stats, data, n))
+            add_wide(stats, DTYPE_F32, data, n, false);
     }
 }
 
@@ -327,6 +382,8 @@ void stats_add(struct stats *stats, enum dtype dtype, const void *data, size_t c
         add_bytes(stats, dtype, data, count, histogram);
     else if (dtype == DTYPE_BF16)
         add_bf16(stats, data, count, histogram != STATS_NO_HISTOGRAM);
+    else if (dtype == DTYPE_F32 && histogram == STATS_NO_HISTOGRAM)
+        add_f32(stats, data, count);
     else
         add_wide(stats, dtype, data, count, histogram != STATS_NO_HISTOGRAM);
 }

@@ -3,20 +3,21 @@
 #include <math.h>
 #include <string.h>
 
+#include "base/vectors.h"
 #include "tensor/bf16.h"
 #include "tensor/e2m1.h"
 #include "tensor/e4m3.h"
 #include "tensor/nvfp4.h"
 #include "tensor/split.h"
 
-static uint32_t bits_of(float value)
+INLINE uint32_t bits_of(float value)
 {
     uint32_t bits;
     memcpy(&bits, &value, sizeof bits);
     return bits;
 }
 
-static float from_bits(uint32_t bits)
+INLINE float from_bits(uint32_t bits)
 {
     float value;
     memcpy(&value, &bits, sizeof value);
@@ -24,13 +25,13 @@ static float from_bits(uint32_t bits)
 }
 
 /* 2^ceil(log2(value)) of a positive normal number, computed on its bits as in the reference. */
-static float power_above(float value)
+INLINE float power_above(float value)
 {
     uint32_t bits = bits_of(value);
     return from_bits((bits & 0x7f800000) + ((bits & 0x7fffff) ? 0x800000 : 0));
 }
 
-static float block_amax(const uint16_t *x, size_t count, float least)
+INLINE float block_amax(const uint16_t *x, size_t count, float least)
 {
     uint16_t most = 0;
     for (size_t i = 0; i < count; i++) {
@@ -42,7 +43,7 @@ static float block_amax(const uint16_t *x, size_t count, float least)
 
 /* e4m3_to_f32(e4m3_from_f32(value)) for |value| <= 448. It has no branch, so that loops over it
  * vectorize. */
-static float round_e4m3(float value)
+INLINE float round_e4m3(float value)
 {
     uint32_t bits = bits_of(value), magnitude = bits & 0x7fffffff;
     float small = from_bits(magnitude) + 0x1p14f; /* its last place is 2^-9 */
@@ -51,19 +52,25 @@ static float round_e4m3(float value)
     return from_bits(rounded | (bits & 0x80000000));
 }
 
-static void round_fp8(uint16_t *y, const uint16_t *x, size_t count, float scale)
+INLINE void round_fp8(uint16_t *y, const uint16_t *x, size_t count, float scale)
 {
     for (size_t i = 0; i < count; i++)
         y[i] = bf16_from_f32(round_e4m3(bf16_to_f32(x[i]) / scale) * scale);
 }
 
-void activation_fp8_row(uint16_t *y, const uint16_t *x, size_t cols, size_t block)
+VECTORS(void, fp8_row, (uint16_t * y, const uint16_t *x, size_t cols, size_t block),
+        (y, x, cols, block))
 {
     for (size_t first = 0; first < cols; first += block) {
         size_t count = cols - first < block ? cols - first : block;
         float scale = power_above(block_amax(x + first, count, 1e-4f) * (1 / E4M3_MAX));
         round_fp8(y + first, x + first, count, scale);
     }
+}
+
+void activation_fp8_row(uint16_t *y, const uint16_t *x, size_t cols, size_t block)
+{
+    fp8_row(y, x, cols, block);
 }
 
 /* The scale of the block that begins at column `first`, and how many columns it has. */

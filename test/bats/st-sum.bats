@@ -58,6 +58,39 @@ load craft
     [ "${lines[1]}" = "$(le64 7 | sha256sum | cut -c1-64)"$'\ts\tI64\t[]' ]
 }
 
+@test "-a xxh128: the digests of XXH3-128; --check takes the algorithm of its file" {
+    safetensors "$T/a.safetensors" '{"e":{"dtype":"F16","shape":[0,3],"data_offsets":[0,0]}}'
+    run st-sum -a xxh128 --each "$T/a.safetensors"
+    [ "$status" = 0 ]
+    [ "$output" = $'99aa06d3014798d86001c324468d497f\te\tF16\t[0,3]' ] # published, of no bytes
+    [ "$(st-sum -a sha256 "$NANO")" = "$(st-sum "$NANO")" ]
+    st-sum -a xxh128 --each -o "$T/sums" "$NANO"
+    [ "$(cut -f1 "$T/sums" | sort -u | wc -l)" = "$(st-sum --each "$NANO" | cut -f1 | sort -u | wc -l)" ]
+    st-sum --check "$T/sums" "$NANO"
+    st-read --inline "$NANO" | st-sum -j 1 --check "$T/sums"
+    sum=$(st-sum -a xxh128 "$NANO")
+    [[ $sum =~ ^[0-9a-f]{32}$'\t667 tensors\t12701674 bytes'$ ]]
+    [ "$(st-read --inline "$NANO" | st-sum -a xxh128)" = "$sum" ]
+    tr '0123456789abcdef' '123456789abcdef0' <"$T/sums" | head -c 32 >"$T/other"
+    tail -c +33 "$T/sums" >>"$T/other"
+    run st-sum --check "$T/other" "$NANO"
+    [ "$status" = 1 ]
+    [[ ${lines[0]} = *': FAILED' ]]
+}
+
+@test "a listing of two algorithms, or an algorithm beside --check: refused" {
+    st-sum --each "$NANO" | head -n 3 >"$T/sums"
+    st-sum -a xxh128 --each "$NANO" | tail -n 3 >>"$T/sums"
+    run st-sum --check "$T/sums" "$NANO"
+    [ "$status" = 1 ]
+    [ "$output" = "st-sum: $T/sums: line 4: not of a listing as --each writes it" ]
+    run st-sum -a xxh128 --check "$T/sums" "$NANO"
+    [ "$status" = 2 ]
+    [[ ${lines[0]} = *'--check takes the algorithm from its file; leave -a out'* ]]
+    run st-sum -a md5 "$NANO"
+    [ "$status" = 2 ]
+}
+
 @test "--check: as listed, changed, missing, new" {
     header='{"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},"b":{"dtype":"U8","shape":[1],"data_offsets":[1,2]}}'
     safetensors "$T/a.safetensors" "$header" 'xy'

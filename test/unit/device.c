@@ -187,6 +187,56 @@ static void swiglu_cuts_gate_above_and_up_at_both_ends(void **state)
         }
 }
 
+static void expect_most(struct device *d, struct mat seen, struct mat x)
+{
+    float wanted, got, none = 0.5F; /* a larger one stays */
+    struct mat amax = f32(1, 1, &none);
+    d->max_abs(d, amax, x);
+    d->read(d, &wanted, amax);
+    d->read(d, &got, seen);
+    assert_memory_equal(&got, &wanted, sizeof got);
+    d->drop(d, amax);
+}
+
+/* What swiglu() says that it saw is what max_abs() finds, and y the same, also in gate's place. */
+static void swiglu_sees_the_largest(void **state)
+{
+    (void)state;
+    need_device(d);
+    enum { HIGH = 37, WIDE = 130 };
+    float gate[HIGH * WIDE], up[HIGH * WIDE], weight[HIGH];
+    for (int i = 0; i < HIGH * WIDE; i++) {
+        gate[i] = (float)((i * 7919 % 2003) - 1001) / 300;
+        up[i] = (float)((i * 104729 % 1999) - 999) / 200;
+    }
+    for (int i = 0; i < HIGH; i++)
+        weight[i] = (float)(i % 5 + 1) / 4;
+    for (int how = 0; how < 3; how++) {
+        struct mat g = bf16(HIGH, WIDE, gate), u = bf16(HIGH, WIDE, up), w = f32(HIGH, 1, weight);
+        struct mat y = bf16(HIGH, WIDE, up), plain = bf16(HIGH, WIDE, up);
+        const float half[4] = {0.5F, 0.5F, 0.5F, 0.5F};
+        struct mat most = f32(4, 1, half), none = {0};
+        const struct swiglu_seen seen = {mat_rows(most, 0, 1), mat_rows(most, 1, 1),
+                                         mat_rows(most, 2, 1), mat_rows(most, 3, 1)};
+        struct swiglu limits = {.limit = 4, .rounds = how == 1};
+        d->swiglu(d, plain, g, u, limits, none, NULL);
+        d->swiglu(d, y, g, u, limits, how < 2 ? w : none, &seen);
+        expect_most(d, seen.gate, g);
+        expect_most(d, seen.up, u);
+        expect_most(d, seen.y, y);
+        if (how < 2)
+            expect_most(d, seen.unweighted, plain);
+        uint16_t there[HIGH * WIDE], in_place[HIGH * WIDE];
+        d->swiglu(d, g, g, u, limits, how < 2 ? w : none, NULL);
+        d->read(d, there, y);
+        d->read(d, in_place, g);
+        assert_memory_equal(in_place, there, sizeof there);
+        const struct mat mats[] = {g, u, w, y, plain, most};
+        for (size_t i = 0; i < sizeof mats / sizeof *mats; i++)
+            d->drop(d, mats[i]);
+    }
+}
+
 /* The bias decides who is chosen, and nothing else; of equal ones the first. */
 static void bias_chooses_but_does_not_weigh(void **state)
 {
@@ -656,6 +706,7 @@ int main(void)
         cmocka_unit_test(sinkhorn_turns_as_often_as_it_should),
         cmocka_unit_test(copies_mix_the_right_way_round),
         cmocka_unit_test(swiglu_cuts_gate_above_and_up_at_both_ends),
+        cmocka_unit_test(swiglu_sees_the_largest),
         cmocka_unit_test(bias_chooses_but_does_not_weigh),
         cmocka_unit_test(tokens_are_sorted_by_expert),
         cmocka_unit_test(activations_are_those_of_the_codecs),

@@ -155,6 +155,34 @@ static void assert_sum(enum dtype dtype, const uint8_t *data)
     assert_true(stats.sum == sum);
 }
 
+/* Finite numbers of all magnitudes, zeros of either sign, and then one that is not finite. */
+static void finite_f32(void **state)
+{
+    (void)state;
+    uint64_t random = 1;
+    uint32_t *bits = malloc(MANY * sizeof *bits);
+    for (size_t i = 0; i < MANY; i++)
+        bits[i] = (uint32_t)next(&random) & ~(1U << 23 << i % 8);
+    bits[5] = 0;
+    bits[77] = 0x80000000;
+    check(DTYPE_F32, bits, MANY, STATS_NO_HISTOGRAM);
+    const uint32_t others[] = {0x7f800000, 0xff800000, 0x7f800001, 0xffc00000};
+    for (size_t i = 0; i < sizeof others / sizeof *others; i++) {
+        bits[MANY / 2] = others[i];
+        check(DTYPE_F32, bits, MANY, STATS_NO_HISTOGRAM);
+    }
+    float *whole = malloc(MANY * sizeof *whole);
+    double sum = 0;
+    for (size_t i = 0; i < MANY; i++)
+        sum += (double)(whole[i] = (float)(int16_t)next(&random));
+    struct stats stats;
+    stats_clear(&stats);
+    stats_add(&stats, DTYPE_F32, whole, MANY, STATS_NO_HISTOGRAM);
+    assert_true(stats.sum == sum);
+    free(bits);
+    free(whole);
+}
+
 /* Of bytes whose sums are exact: any, with NaN in one place, and the largest of either sign. */
 static void sums_of_bytes(void **state)
 {
@@ -184,6 +212,7 @@ int main(void)
         cmocka_unit_test(any_bits_of_any_dtype),
         cmocka_unit_test(every_bf16),
         cmocka_unit_test(sums),
+        cmocka_unit_test(finite_f32),
         cmocka_unit_test(sums_of_bytes),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
