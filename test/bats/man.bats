@@ -42,9 +42,9 @@ usage() {
 }
 
 @test "a quotation ends before the next one begins" {
-    wrong=0
+    wrong=0 left=$'\u2018' right=$'\u2019'
     for page in man/*; do # .Ql takes all that follows it on its line
-        nested=$(mandoc -T utf8 -O width=500 "$page" | sed 's/.\x08//g' | grep -o '‘[^’]*‘' | head -n 1)
+        nested=$(mandoc -T utf8 -O width=500 "$page" | sed 's/.\x08//g' | grep -o "${left}[^$right]*$left" | head -n 1)
         [ -z "$nested" ] || { echo "$page: $nested" && wrong=1; }
     done
     [ $wrong = 0 ]
