@@ -1,6 +1,7 @@
 # make [all]      build the programs into bin/; V=1 shows the commands
 # make demo       the main job, on a small checkpoint that lies in test/data
-# make install    copy programs, pipelines, recipes and pages to PREFIX=/usr/local, below DESTDIR=
+# make install    copy programs, pipelines, recipes, pages and what completes options in bash, zsh and fish to
+#                 PREFIX=/usr/local, below DESTDIR=
 # make uninstall  remove the same files
 # make deps       install the Debian packages that building and testing need; make deps-build only what
 #                 building needs, deps-lint and deps-bench what these need
@@ -94,15 +95,21 @@ INSTALLED := $(foreach f,$(PROGRAMS),755 $f bin/$(notdir $f)) \
              $(foreach f,$(wildcard pipelines/*.bash),644 $f bin/$(notdir $f)) \
              $(foreach f,$(SHARED),644 $f share/seekpipe/$(f:pipelines/%=%)) \
              $(foreach f,$(wildcard man/*.[1-9]),644 $f share/man/man$(subst .,,$(suffix $f))/$(notdir $f))
+# Shell, program, and place of what completes its options.
+COMPLETIONS := $(foreach f,$(PROGRAMS),bash $f share/bash-completion/completions/$(notdir $f) \
+                 zsh $f share/zsh/site-functions/_$(notdir $f) fish $f share/fish/vendor_completions.d/$(notdir $f).fish)
 root      := $(DESTDIR)$(or $(filter /%,$(PREFIX)),$(error PREFIX '$(PREFIX)' is not an absolute path))
 
 install: all
 	@printf '%s %s %s\n' $(INSTALLED) | while read -r mode file place; do \
 	    install -D -m "$$mode" "$$file" "$(root)/$$place" || exit; done
+	@printf '%s %s %s\n' $(COMPLETIONS) | while read -r shell program place; do \
+	    install -D -m 644 /dev/null "$(root)/$$place" && \
+	    packaging/completion "$$shell" "$$program" >"$(root)/$$place" || exit; done
 	@echo "installed in $(root)"
 
 uninstall:
-	@printf '%s %s %s\n' $(INSTALLED) | while read -r mode file place; do rm -f "$(root)/$$place"; done
+	@printf '%s %s %s\n' $(INSTALLED) $(COMPLETIONS) | while read -r _ _ place; do rm -f "$(root)/$$place"; done
 	@[ ! -d "$(root)/share/seekpipe" ] || find "$(root)/share/seekpipe" -depth -type d -empty -delete
 
 help:

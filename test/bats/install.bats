@@ -28,6 +28,16 @@ installing() {
     done
 }
 
+@test "installed: what completes the options of every program and pipeline, in three shells" {
+    for program in "$usr"/bin/*; do
+        name=${program##*/}
+        [ "${name%.bash}" = "$name" ] || continue
+        grep -q " $name\$" "$usr/share/bash-completion/completions/$name"
+        grep -qx "#compdef $name" "$usr/share/zsh/site-functions/_$name"
+        grep -q "^complete -c $name " "$usr/share/fish/vendor_completions.d/$name.fish"
+    done
+}
+
 @test "installed: files and folders are readable by all, writable by the owner" {
     [ -z "$(find "$usr" -type f ! -perm 755 ! -perm 644)" ]
     [ -z "$(find "$usr" -type d ! -perm 755)" ]
