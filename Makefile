@@ -10,6 +10,9 @@
 # CC, CFLAGS, CPPFLAGS and LDFLAGS are the user's. CUDA is found, not required: CUDA=0 builds without it,
 # NVCC=/path/to/nvcc says where it is. DNNL=0 builds without oneDNN: only a GPU can run models then.
 
+# The one that programs print, for pages and packages.
+VERSION  := $(shell sed -n 's/^.define SEEKPIPE_VERSION "\(.*\)"$$/\1/p' common/base/args.h)
+
 PREFIX   ?= /usr/local
 DNNL     ?= 1
 
@@ -93,23 +96,25 @@ PROGRAMS  := $(STAGES) $(filter-out %.bash %/slurm %/recipes,$(wildcard pipeline
 SHARED    := $(wildcard pipelines/slurm/* pipelines/recipes/*/*)
 INSTALLED := $(foreach f,$(PROGRAMS),755 $f bin/$(notdir $f)) \
              $(foreach f,$(wildcard pipelines/*.bash),644 $f bin/$(notdir $f)) \
-             $(foreach f,$(SHARED),644 $f share/seekpipe/$(f:pipelines/%=%)) \
-             $(foreach f,$(wildcard man/*.[1-9]),644 $f share/man/man$(subst .,,$(suffix $f))/$(notdir $f))
-# Shell, program, and place of what completes its options.
-COMPLETIONS := $(foreach f,$(PROGRAMS),bash $f share/bash-completion/completions/$(notdir $f) \
-                 zsh $f share/zsh/site-functions/_$(notdir $f) fish $f share/fish/vendor_completions.d/$(notdir $f).fish)
+             $(foreach f,$(SHARED),644 $f share/seekpipe/$(f:pipelines/%=%))
+# What is made of a file, that file, and place: a page that says the version; what completes a program's options.
+MADE      := $(foreach f,$(wildcard man/*.[1-9]),page $f share/man/man$(subst .,,$(suffix $f))/$(notdir $f)) \
+             $(foreach f,$(PROGRAMS),bash $f share/bash-completion/completions/$(notdir $f)) \
+             $(foreach f,$(PROGRAMS),zsh $f share/zsh/site-functions/_$(notdir $f)) \
+             $(foreach f,$(PROGRAMS),fish $f share/fish/vendor_completions.d/$(notdir $f).fish)
+page       = sed 's/^\.Os.*/.Os seekpipe $(VERSION)/'
 root      := $(DESTDIR)$(or $(filter /%,$(PREFIX)),$(error PREFIX '$(PREFIX)' is not an absolute path))
 
 install: all
 	@printf '%s %s %s\n' $(INSTALLED) | while read -r mode file place; do \
 	    install -D -m "$$mode" "$$file" "$(root)/$$place" || exit; done
-	@printf '%s %s %s\n' $(COMPLETIONS) | while read -r shell program place; do \
-	    install -D -m 644 /dev/null "$(root)/$$place" && \
-	    packaging/completion "$$shell" "$$program" >"$(root)/$$place" || exit; done
+	@printf '%s %s %s\n' $(MADE) | while read -r what file place; do \
+	    case $$what in page) set -- $(page) ;; *) set -- packaging/completion "$$what" ;; esac; \
+	    install -D -m 644 /dev/null "$(root)/$$place" && "$$@" "$$file" >"$(root)/$$place" || exit; done
 	@echo "installed in $(root)"
 
 uninstall:
-	@printf '%s %s %s\n' $(INSTALLED) $(COMPLETIONS) | while read -r _ _ place; do rm -f "$(root)/$$place"; done
+	@printf '%s %s %s\n' $(INSTALLED) $(MADE) | while read -r _ _ place; do rm -f "$(root)/$$place"; done
 	@[ ! -d "$(root)/share/seekpipe" ] || find "$(root)/share/seekpipe" -depth -type d -empty -delete
 
 help:

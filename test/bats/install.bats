@@ -22,9 +22,12 @@ installing() {
     [ ! -e "$usr/bin/test" ]
 }
 
-@test "installed: every page, in its section" {
+@test "installed: every page, in its section, with the version that programs print" {
+    version=$(st-ls --version) # "st-ls (seekpipe) 0.1.0"
     for page in man/*.[1-9]; do
-        [ -f "$usr/share/man/man${page##*.}/${page##*/}" ]
+        installed=$usr/share/man/man${page##*.}/${page##*/}
+        diff <(sed "s/^\.Os.*/.Os seekpipe ${version##* }/" "$page") "$installed"
+        [[ $(mandoc -T ascii "$installed" | tail -n 1) == "seekpipe ${version##* } "* ]]
     done
 }
 
