@@ -5,6 +5,14 @@
 
 #include <stdint.h>
 
+/* The file `name`, open for reading; -1 if there is none. What is no regular file, or another
+ * user's, ends the process without waiting for it. */
+int folder_file(int fd, const char *path, const char *name);
+
+/* End the process if `path` leads to another folder by now: what is written there would be somebody
+ * else's to change. */
+void folder_refuse_moved(int fd, const char *path);
+
 /* Bytes on the disk of the files whose names match. */
 uint64_t folder_bytes(int fd, const char *path, const char *pattern);
 

@@ -1,5 +1,6 @@
 #include "forward/kept.h"
 
+#include <fcntl.h>
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
@@ -94,7 +95,8 @@ static bool exists(const struct kept *kept, size_t chunk, const struct level *le
 {
     struct stat status;
     char *name = name_of(chunk, level);
-    bool is = level->layer >= 0 && !fstatat(kept->fd, name, &status, 0) && S_ISREG(status.st_mode);
+    bool is = level->layer >= 0 && !fstatat(kept->fd, name, &status, AT_SYMLINK_NOFOLLOW) &&
+              S_ISREG(status.st_mode);
     free(name);
     return is;
 }
@@ -212,8 +214,11 @@ void kept_load(const struct kept *kept, size_t chunk, const struct level *level,
                struct offloaded hidden)
 {
     struct label wanted, found;
-    char *path = path_of(kept, chunk, level), *to = (char *)&found;
-    struct ts_in *in = ts_open(path, NULL);
+    char *name = name_of(chunk, level), *path = path_of(kept, chunk, level), *to = (char *)&found;
+    int file = folder_file(kept->fd, kept->folder, name);
+    if (file < 0)
+        die_errno("%s", path);
+    struct ts_in *in = ts_open_fd(file, path);
     struct toc *toc = plan(kept, chunk);
     check_table(in, toc);
     describe(&wanted, kept, chunk, level);
@@ -229,6 +234,7 @@ void kept_load(const struct kept *kept, size_t chunk, const struct level *level,
     ts_close(in);
     toc_free(toc);
     free(path);
+    free(name);
 }
 
 static void write_rows(const struct kept *kept, struct ts_out *out, size_t chunk,
@@ -254,6 +260,7 @@ void kept_store(const struct kept *kept, const struct stage *stage, size_t chunk
     char *path = path_of(kept, chunk, level);
     struct stage file = {.output = path, .entry = stage->entry};
     struct toc *toc = plan(kept, chunk);
+    folder_refuse_moved(kept->fd, kept->folder);
     struct ts_out *out = ts_create(&file, NULL, toc);
     struct label label;
     ts_direct(out);

@@ -467,23 +467,6 @@ part() {
 
 # ---- neighbours ----
 
-# stopped_at CALL N DO COMMAND...: run COMMAND, stop it after its N-th CALL, and run DO meanwhile. Sets status.
-stopped_at() {
-    local stopped=''
-    strace -o /dev/null true 2>/dev/null || skip 'strace is missing, or may not trace'
-    : >"$T/log"
-    strace -f -o "$T/log" -e "trace=$1" -e "inject=$1:signal=SIGSTOP:when=$2" "${@:4}" 2>"$T/said" 3>&- &
-    until [ -n "$stopped" ]; do
-        kill -0 $!
-        sleep 0.02
-        [ ! -e "$T/log" ] || stopped=$(awk '/stopped by SIGSTOP/ { print $1 }' "$T/log")
-    done
-    "$3"
-    kill -CONT "$stopped"
-    status=0
-    wait $! || status=$?
-}
-
 @test "links, devices and FIFOs of another user are not written" {
     [ "$(id -u)" = 0 ] || skip 'only root can give files to others'
     echo secret >"$T/secret"
