@@ -19,6 +19,7 @@ enum {
     BUDGET_LEAST = 1 << 22,     /* of the others of all texts … */
     BUDGET_BYTE = 1024,         /* … and for each of their bytes */
     NANOSECONDS_BYTE = 5000,    /* of a processor for each of their bytes; see LEFT_MOST */
+    TEXT_BYTES = 64,            /* that a text counts for besides its own, however short */
     MATCHES = 16,               /* after which the time is looked at, … */
     READ = 1 << 24,             /* … if each that reads on to the end once has read so much */
     STARTS = 1024,              /* bytes at which one search may begin to match */
@@ -314,6 +315,7 @@ struct pattern_budget pattern_budget(void)
 
 void pattern_budget_begin(struct pattern_budget *budget, size_t length)
 {
+    length += TEXT_BYTES;
     budget->steps += BUDGET_BYTE * (uint64_t)length;
     budget->end_ns = cpu_ns() + budget->left_ns + NANOSECONDS_BYTE * (int64_t)length;
 }
