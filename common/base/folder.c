@@ -34,12 +34,17 @@ void folder_refuse_moved(int fd, const char *path)
         die("%s: was moved or removed meanwhile; give the folder that it is now", path);
 }
 
+bool folder_matches(const char *name, const char *pattern)
+{
+    return !fnmatch(pattern, name, FNM_EXTMATCH);
+}
+
 /* The next name that matches, or NULL after the last. */
 static const char *next(DIR *entries, const char *path, const char *pattern)
 {
     struct dirent *entry;
     while (errno = 0, (entry = readdir(entries)))
-        if (!fnmatch(pattern, entry->d_name, 0))
+        if (folder_matches(entry->d_name, pattern))
             return entry->d_name;
     if (errno)
         die_errno("%s", path);

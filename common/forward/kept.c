@@ -12,8 +12,8 @@
 #include "tensor/bf16.h"
 
 /* The second are left where the filesystem has no files without names (output.h). */
-static const char files[] = "calibration.[0-9]*.[0-9]*.ts",
-                  unfinished[] = "calibration.[0-9]*.[0-9]*.ts.*.partial";
+#define FILES "calibration.[0-9][0-9][0-9]+([0-9]).+([0-9]).ts"
+static const char files[] = FILES, unfinished[] = FILES ".+([0-9]).partial";
 
 /* As many rows are copied at a time: memory that is used again stays in the allocator. */
 enum { COPIED_BYTES = 8 << 20 };
@@ -104,6 +104,11 @@ static bool exists(const struct kept *kept, size_t chunk, const struct level *le
 uint64_t kept_there(const struct kept *kept)
 {
     return folder_bytes(kept->fd, kept->folder, files);
+}
+
+bool kept_is_name(const char *name)
+{
+    return folder_matches(name, files) || folder_matches(name, unfinished);
 }
 
 void kept_remove(int fd, const char *folder)

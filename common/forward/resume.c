@@ -18,9 +18,20 @@
 #include "forward/needed.h"
 #include "forward/states.h"
 
-static const char name[] = "calibration.ts", unfinished[] = "calibration.ts.*.partial";
+static const char name[] = "calibration.ts", unfinished[] = "calibration.ts.+([0-9]).partial";
 static const struct level nothing = {-1, "00000000000000000000000000000000"
                                          "00000000000000000000000000000000"};
+
+bool resume_keeps(const char *folder, const char *file)
+{
+    struct stat own, parent;
+    const char *slash = strrchr(file, '/'), *last = slash ? slash + 1 : file;
+    char *inside = output_folder_of(file);
+    bool same = !stat(folder, &own) && !stat(inside, &parent) && own.st_dev == parent.st_dev &&
+                own.st_ino == parent.st_ino;
+    free(inside);
+    return same && (!strcmp(last, name) || folder_matches(last, unfinished) || kept_is_name(last));
+}
 
 void resume_begin(struct resume *resume, const char *folder, const char *options,
                   const struct keeping *keeping)

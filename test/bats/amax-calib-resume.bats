@@ -393,6 +393,21 @@ other_scale() {
     echo mine >"$T/kept/mine"
     "${calib[@]}" -q --resume "$T/kept" "$NANO" >"$T/out.ts"
     [ "$(ls -A "$T/kept")" = mine ]
+    # What is called much like it; and what would be called so.
+    similar=(calibration.2024-05-01.128-samples.ts calibration.1.2.ts calibration.ts.old.partial)
+    (cd "$T/kept" && touch "${similar[@]}")
+    "${calib[@]}" -q --resume "$T/kept" -o "$T/kept/calibration.2024-11.ts" "$NANO"
+    (cd "$T/kept" && ls -- mine "${similar[@]}")
+    cmp "$T/out.ts" "$T/kept/calibration.2024-11.ts"
+    cp "$T/tokens.safetensors" "$T/kept/calibration.2024.11.ts"
+    for options in '-o calibration.ts' '-o calibration.2024.11.ts' '--states-out ./calibration.0000.1.ts' \
+        "--tokens $T/kept/calibration.2024.11.ts" '-o calibration.ts.1.partial'; do
+        # shellcheck disable=SC2086 # words
+        run env -C "$T/kept" "${calib[@]}" $options --resume . "$NANO"
+        [ "$status" -eq 2 ]
+        [[ $output == *': --resume keeps and removes files of such names there; name another file'* ]]
+    done
+    cmp "$T/tokens.safetensors" "$T/kept/calibration.2024.11.ts"
 }
 
 @test "a file that --resume did not write is refused" {
