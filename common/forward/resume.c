@@ -24,13 +24,9 @@ static const struct level nothing = {-1, "00000000000000000000000000000000"
 
 bool resume_keeps(const char *folder, const char *file)
 {
-    struct stat own, parent;
     const char *slash = strrchr(file, '/'), *last = slash ? slash + 1 : file;
-    char *inside = output_folder_of(file);
-    bool same = !stat(folder, &own) && !stat(inside, &parent) && own.st_dev == parent.st_dev &&
-                own.st_ino == parent.st_ino;
-    free(inside);
-    return same && (!strcmp(last, name) || folder_matches(last, unfinished) || kept_is_name(last));
+    return (!strcmp(last, name) || folder_matches(last, unfinished) || kept_is_name(last)) &&
+           output_is_in(file, folder);
 }
 
 void resume_begin(struct resume *resume, const char *folder, const char *options,
