@@ -432,8 +432,7 @@ put_probabilities(struct attend_room<S> *room, float sum[2], const float logit[2
             float low = expf(logit[n][2 * i] - most[i]), high = expf(logit[n][2 * i + 1] - most[i]);
             sum[i] += low;
             sum[i] += high;
-            *(uint32_t *)(room->p + (row + i * 8) * P_STRIDE + n * 8 + col) =
-                bf16_from_f32(low) | (uint32_t)bf16_from_f32(high) << 16;
+            *(uint32_t *)(room->p + (row + i * 8) * P_STRIDE + n * 8 + col) = bf16_pair(low, high);
         }
 }
 
@@ -475,9 +474,8 @@ put_output(const struct mat &o, const struct attend_room<S> *room,
                 bf16_row(o, token) + (uint64_t)(first + head) * S::WIDTH + warp * S::COLS;
 #pragma unroll
             for (unsigned n = 0; n < S::COLS / 8; n++) {
-                uint32_t low = bf16_from_f32(total[m][n][2 * i] / all);
-                uint32_t high = bf16_from_f32(total[m][n][2 * i + 1] / all);
-                *(uint32_t *)(to + n * 8 + lane % 4 * 2) = low | high << 16;
+                const float *pair = total[m][n] + 2 * i;
+                *(uint32_t *)(to + n * 8 + lane % 4 * 2) = bf16_pair(pair[0] / all, pair[1] / all);
             }
         }
 }

@@ -182,14 +182,6 @@ static __device__ __forceinline__ void logits_of(float *logit, const struct hopp
     }
 }
 
-/* Two values as BF16, the first in the lower half. */
-static __device__ uint32_t rounded(float low, float high)
-{
-    uint32_t both;
-    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(both) : "f"(high), "f"(low));
-    return both;
-}
-
 /* 2^x; 2 units in the last place at most. */
 static __device__ float power(float x)
 {
@@ -242,7 +234,7 @@ static __device__ __forceinline__ void probabilities_of(uint32_t (*p)[4], struct
         float high = power(__fmaf_rn(logit[n + 1], scale, -own.most[i]));
         own.sum[i] += low;
         own.sum[i] += high;
-        p[n / 8][n / 2 % 4] = rounded(low, high);
+        p[n / 8][n / 2 % 4] = bf16_pair(low, high);
     }
 }
 
@@ -312,7 +304,7 @@ static __device__ uint32_t rotated_back(uint32_t pair, float2 angle)
 {
     float a = bf16_to_f32((uint16_t)pair), b = bf16_to_f32((uint16_t)(pair >> 16));
     float cosine = angle.x, sine = -angle.y;
-    return rounded(a * cosine - b * sine, a * sine + b * cosine);
+    return bf16_pair(a * cosine - b * sine, a * sine + b * cosine);
 }
 
 /* Eight columns of a warp's output. They are permuted within a row, so that all banks are used. */
@@ -360,8 +352,8 @@ static __device__ __forceinline__ uint32_t put_output(struct lane &own, const st
 #pragma unroll
         for (unsigned i = 0; i < OUT / 4; i++) {
             const float *total = own.total + n / 2 + i * 2;
-            pair[i] = rounded(quotient(total[0], all[i % 2], part[i % 2]),
-                              quotient(total[1], all[i % 2], part[i % 2]));
+            pair[i] = bf16_pair(quotient(total[0], all[i % 2], part[i % 2]),
+                                quotient(total[1], all[i % 2], part[i % 2]));
         }
         if (first + n >= WIDTH - ending.turned) {
             const float *angle =

@@ -19,6 +19,7 @@ static __global__ void swiglu_row(struct mat y, struct mat gate, struct mat up, 
     {
         struct eight gates = load_codes(bf16_row(gate, i) + j, y.cols - j);
         struct eight ups = load_codes(bf16_row(up, i) + j, y.cols - j), plain, out;
+        float value[EIGHT];
 #pragma unroll
         for (unsigned k = 0; k < EIGHT; k++) {
             float g = bf16_to_f32(code_of(gates, k)), u = bf16_to_f32(code_of(ups, k));
@@ -27,9 +28,12 @@ static __global__ void swiglu_row(struct mat y, struct mat gate, struct mat up, 
                 g = g > how.limit ? how.limit : g;
             }
             float silu = g / (1 + expf(-g));
-            float value = (how.rounds ? to_bf16(silu) : silu) * u;
-            put_code(plain, k, bf16_from_f32(value));
-            put_code(out, k, bf16_from_f32(factor * value));
+            value[k] = (how.rounds ? to_bf16(silu) : silu) * u;
+        }
+#pragma unroll
+        for (unsigned k = 0; k < EIGHT; k += 2) {
+            plain.pair[k / 2] = bf16_pair(value[k], value[k + 1]);
+            out.pair[k / 2] = bf16_pair(factor * value[k], factor * value[k + 1]);
         }
         store_codes(bf16_row(y, i) + j, out, y.cols - j);
         most_gate = most_of(most_gate, gates);

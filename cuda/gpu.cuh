@@ -196,8 +196,8 @@ static __device__ inline void store8(uint16_t *to, const float *x, uint64_t left
 {
     struct eight codes;
 #pragma unroll
-    for (unsigned i = 0; i < EIGHT; i++)
-        put_code(codes, i, bf16_from_f32(x[i]));
+    for (unsigned i = 0; i < EIGHT; i += 2)
+        codes.pair[i / 2] = bf16_pair(x[i], x[i + 1]);
     store_codes(to, codes, left);
 }
 

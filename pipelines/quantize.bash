@@ -84,7 +84,7 @@ calibration, or an NVFP4 checkpoint of this model; --input-scale 1 does without"
     samples=${samples:-128} length=${length:-512} device=${device:-cpu}
     kept=${destination%"${destination##*[!/]}"}.calib # what a killed run leaves to the next one
     folder_of "$kept"
-    [ -w "$folder" ] || kept=$destination/.calib # as where the destination is a mount point
+    [ -w "$folder" ] || [ ! -d "$destination" ] || kept=$destination/.calib # as where the destination is a mount point
 }
 
 # apart OPTION NAME: an output must not be a file that the run reads, nor be in the way of the checkpoint.
@@ -129,8 +129,8 @@ conversion_begin() {
 
 end_conversion() {
     rm -rf "$scratch"
-    # Nothing was kept; unless amax-calib is at work there for another run.
-    [ ! -d "$kept" ] || flock -n "$kept" rmdir "$kept" 2>/dev/null || :
+    # Nothing was kept; unless amax-calib is at work there for another run, or it is another user's.
+    [ ! -O "$kept" ] || flock -n "$kept" rmdir "$kept" 2>/dev/null || :
 }
 
 # tokenize RESULT SAMPLES TEXT...: by the checkpoint's own tokenizer.

@@ -265,6 +265,7 @@ file_name() {
 }
 
 # is_planted NAME: whether it is a link, device or FIFO of another user, but not of root (owner.h).
+planted='is a link, device or FIFO of another user, who would choose what is written'
 is_planted() {
     local owner
     [ -L "$1" ] || { [ -e "$1" ] && [ ! -f "$1" ] && [ ! -d "$1" ]; } || return
@@ -291,7 +292,7 @@ folder_of() {
 output_file() {
     local folder file=$2
     file_name "$1" "$2"
-    ! is_planted "$2" || usage_error "$1: $2 is another user's, who could have made it to be written instead"
+    ! is_planted "$2" || usage_error "$1: $2 $planted; choose another name"
     [ ! -d "$2" ] || usage_error "$1: $2 is a folder; name a file"
     [ -e "$2" ] || [ ! -L "$2" ] || usage_error "$1: $2 is a symbolic link to nothing"
     if [ -e "$2" ] && [ ! -f "$2" ]; then # a device, or a pipe
@@ -335,7 +336,7 @@ beside=''
 put_file() {
     local target
     if is_planted "$2"; then # by now
-        echo "$program: $2: is another user's, who could have made it to be written instead; remove it" >&2
+        echo "$program: $2: $planted; remove it" >&2
         exit 1
     fi
     if [ -e "$2" ] && [ ! -f "$2" ]; then

@@ -297,7 +297,7 @@ static struct arg keep_every_arg(uint64_t *to)
                         .to = to,
                         .value = "N",
                         .help = "keep hidden states after every N layers (default: as often as "
-                                "takes at most a tenth of the time)",
+                                "a tenth of the time allows)",
                         .in = FORM(0),
                         .silent = true};
 }

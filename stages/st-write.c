@@ -772,7 +772,7 @@ static void take_options(struct options *o, struct stage *stage, int argc, char 
          .silent = true},
         {.name = "overwrite",
          .to = &o->overwrite,
-         .help = "replace dir, even if it is not empty, when the new one is complete",
+         .help = "replace the checkpoint in dir when the new one is complete",
          .in = FORM(0) | FORM(1),
          .silent = true},
         {.name = "part",

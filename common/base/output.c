@@ -89,7 +89,7 @@ void output_check_folder(const char *folder)
             die("%s: is a symbolic link to nothing; remove it, or name another folder", folder);
         check_folder_of(folder, NULL);
     } else if (!S_ISDIR(status.st_mode)) {
-        die("%s: exists and is not a folder", folder);
+        die("%s: exists and is not a folder; choose another name", folder);
     } else if (!takes_files(folder)) {
         die_errno("%s: cannot write into it", folder);
     }

@@ -53,8 +53,8 @@ void owner_refuse_planted(const char *path)
         char next = *end;
         *end = 0;
         if (is_planted(part, last))
-            die("%s: %s is another user's, who could have made it to be written instead; remove "
-                "it, or name another",
+            die("%s: %s is a link, device or FIFO of another user, who would choose what is "
+                "written; remove it, or choose another name",
                 path, last ? "it" : part);
         *end = next;
     }

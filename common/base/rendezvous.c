@@ -224,13 +224,12 @@ _Noreturn static void die_missing(const struct rendezvous *rendezvous,
             first = rendezvous->peer[i].rank;
         }
     char *strangers = listener->strangers
-                          ? xprintf(" (%u connections were of strangers: other users, or without "
-                                    "the same $SEEKPIPE_RANKS_SECRET)",
+                          ? xprintf(" (dropped connections of other users, or without the same "
+                                    "$SEEKPIPE_RANKS_SECRET: %u)",
                                     listener->strangers)
                           : xstrdup("");
     die("rank %u%s did not connect within %u seconds%s; did it start, with the same MASTER_ADDR "
-        "and "
-        "MASTER_PORT?",
+        "and MASTER_PORT?",
         first, missing > 1 ? " (and others)" : "", seconds, strangers);
 }
 

@@ -89,8 +89,10 @@ static char *how_often(const struct kept *kept, const struct keeping *keeping)
 {
     char all[BYTES_TEXT];
     if (!keeping->every)
-        return xstrdup("as often as takes at most a tenth of the time");
+        return xstrdup("as often as a tenth of the time allows");
     uint64_t times = (kept->run->last + needs_mtp(kept->run)) / keeping->every;
+    if (times < 2)
+        return xstrdup(times ? "once" : "never, as there are fewer layers");
     return xprintf("%" PRIu64 " times, %s in all", times,
                    bytes_text((double)times * (double)kept_bytes(kept), all));
 }

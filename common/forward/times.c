@@ -36,9 +36,9 @@ struct times times_tell(const char *what, struct times now, struct times from)
 void times_tell_bound(struct times all)
 {
     struct times t = times_tell("all:", all, (struct times){0});
-    warn("the bound was %s", t.wait < t.all / 2  ? "computing"
-                             : t.read < t.upload ? "the upload to the device"
-                                                 : "reading the weights");
+    warn("the bottleneck was %s", t.wait < t.all / 2  ? "computing"
+                                  : t.read < t.upload ? "the upload to the device"
+                                                      : "reading the weights");
     if (all.products > 0)
         warn("matrix products took %.1f%% of the time", 100 * all.products / all.all);
 }

@@ -65,7 +65,8 @@ void reach_check(const char *path, const char *real, const char *folder, bool cl
     if (!ends_with(real, ".safetensors") && !(folder && is_of(real, folder, claimed)) &&
         !is_allowed(real) && !is_public(real))
         die("%s: leads to %s, which is private, no .safetensors file, and outside of the "
-            "checkpoint's folder; if it belongs to it, name its folder in $SEEKPIPE_ALLOW",
+            "checkpoint's folder; if it belongs to it, give its folder's absolute path in "
+            "$SEEKPIPE_ALLOW",
             path, real);
 }
 

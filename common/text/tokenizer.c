@@ -356,6 +356,10 @@ struct tokenizer *tokenizer_open(const char *path)
     if (!there)
         hub_refuse(path);
     char *file = folder ? beside(path, folder, "tokenizer.json") : xstrdup(path);
+    if (folder && lstat(file, &status) && errno == ENOENT)
+        die("%s: no tokenizer.json in it; is it a checkpoint? (for one that has none, other "
+            "programs make the ids: amax-calib --tokens)",
+            path);
     char *config = beside(path, folder, "tokenizer_config.json");
     char *model = beside(path, folder, "config.json");
     struct tokenizer *t;

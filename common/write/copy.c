@@ -86,14 +86,24 @@ static bool zero_piece(int fd, uint64_t offset, size_t size, char *buffer, const
     return zeros_only(buffer, size);
 }
 
+/* Where the next data (SEEK_DATA) or hole (SEEK_HOLE) from `at` on is; at most `end`. Without a
+ * word of the filesystem, all is data. */
+static uint64_t seek(int fd, uint64_t at, uint64_t end, int whence)
+{
+    off_t found = lseek(fd, (off_t)at, whence);
+    if (found < 0)
+        return errno == ENXIO || whence == SEEK_HOLE ? end : at; /* ENXIO: no data up to the end */
+    return at_most((uint64_t)found, end);
+}
+
 bool zero_range(int fd, uint64_t offset, uint64_t length, const char *what)
 {
     char *buffer = xgrow(NULL, BUFFER, 1);
-    uint64_t done = 0, size = at_most(length, PAGE);
+    uint64_t end = offset + length, size = at_most(length, PAGE);
     bool zero = length && zero_piece(fd, offset + (length - size) / 2, size, buffer, what);
-    for (; zero && done < length; done += size) {
-        size = at_most(length - done, BUFFER);
-        zero = zero_piece(fd, offset + done, size, buffer, what);
+    for (uint64_t at = offset; zero && (at = seek(fd, at, end, SEEK_DATA)) < end; at += size) {
+        size = at_most(seek(fd, at, end, SEEK_HOLE) - at, BUFFER);
+        zero = zero_piece(fd, at, size, buffer, what);
     }
     free(buffer);
     return zero;

@@ -242,7 +242,7 @@ void output_dir_name(struct output_dir *output, const char *path)
     free(above);
     free(clean);
     if (exists && !S_ISDIR(status.st_mode))
-        die("%s: exists and is not a folder", output->path);
+        die("%s: exists and is not a folder; choose another name", output->path);
     output->inside = exists && is_fixed(output->path, output->parent);
     if (output->inside) {
         free(output->parent);

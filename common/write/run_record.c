@@ -208,7 +208,9 @@ static char *differing_values(const char *program, const json_t *was, const json
                      *now = json_object_get(is, keys[i][0]);
         if ((before || now) && !json_equal(before, now)) {
             char *had = value_of(before), *has = value_of(now);
-            char *text = xprintf("%s had %s %s, and has %s here", program, keys[i][1], had, has);
+            char *text =
+                before ? xprintf("%s had %s %s, and has %s here", program, keys[i][1], had, has)
+                       : xprintf("%s had no %s, and has %s here", program, keys[i][1], has);
             free(had);
             free(has);
             return printable(text);

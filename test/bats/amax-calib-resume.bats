@@ -173,11 +173,12 @@ gives_again() {
     }
     kept direct
     grep -q ' fcntl([0-9]*, F_SETFL, .*O_DIRECT|.*= 0$' "$T/calls" || skip 'this filesystem does not say that it can'
-    grep -q ' write(.*, 8388608) *= 8388608$' "$T/calls"
+    # strace divides a call during which another thread makes one.
+    grep -Eq ' write(\(.*, 8388608| resumed>)\) *= 8388608$' "$T/calls"
     # Of all writes of its thread.
-    first=$(awk '/ write\(/ { n[$1]++; if (/, 8388608\)/) { print n[$1]; exit } }' "$T/calls")
+    first=$(awk '/ write\(/ { n[$1]++; if (/, 8388608[) ]/) { print n[$1]; exit } }' "$T/calls")
     kept refused -e inject=write:error=EINVAL:when="$first"
-    grep -q ' write(.*, 8388608).*EINVAL.*(INJECTED)' "$T/calls"
+    grep -Eq ' write(\(.*, 8388608| resumed>)\).*EINVAL.*\(INJECTED\)' "$T/calls"
     cmp "$T"/{direct,refused}/calibration.0000.0.ts
     st-sum "$T/direct/calibration.0000.0.ts" # its digest holds
 }
@@ -511,10 +512,14 @@ other_scale() {
 @test "a plan keeps nothing; --states-in does not go with it" {
     "${calib[@]}" -n --resume "$T/kept" "$NANO" >"$T/plan.ts" 2>"$T/err"
     [ ! -e "$T/kept" ]
-    grep -q 'kept: keeps 246 kB of hidden states, as often as takes at most a tenth of the time; .* are free$' "$T/err"
+    grep -q 'kept: keeps 246 kB of hidden states, as often as a tenth of the time allows; .* are free$' "$T/err"
     [ "$(wc -l <"$T/err")" = 1 ]
     "${calib[@]}" -n --resume "$T/kept" --keep-every 2 "$NANO" 2>&1 >"$T/plan.ts" |
         grep 'kept: keeps 246 kB of hidden states, 2 times, 492 kB in all; .* are free$'
+    "${calib[@]}" -n --resume "$T/kept" --keep-every 4 "$NANO" 2>&1 >"$T/plan.ts" |
+        grep 'kept: keeps 246 kB of hidden states, once; .* are free$'
+    "${calib[@]}" -n --resume "$T/kept" --keep-every 5 "$NANO" 2>&1 >"$T/plan.ts" |
+        grep 'kept: keeps 246 kB of hidden states, never, as there are fewer layers; .* are free$'
     for options in -q '--resume-keep --no-keep'; do
         # shellcheck disable=SC2086 # words
         "${calib[@]}" -n --resume "$T/kept" $options "$NANO" >"$T/plan.ts" 2>"$T/err"

@@ -11,11 +11,11 @@ prepare() {
     calib=(amax-calib -q --tokens "$T/tokens.safetensors")
 }
 
-@test "-v: where the time went, layer by layer, and what the bound was" {
+@test "-v: where the time went, layer by layer, and what the bottleneck was" {
     amax-calib -v --samples 2 --tokens "$T/tokens.safetensors" -o "$T/a.ts" "$NANO" 2>"$T/said"
     [ "$(grep -cE '^amax-calib: (start:|layers\.[0-3]\.|all:) [0-9.]+ s: read .*, upload .*, compute .*, wait ' "$T/said")" = 6 ]
     grep -qE '^amax-calib: matrix products took [0-9.]+% of the time$' "$T/said"
-    grep -qE '^amax-calib: the bound was (computing|reading the weights|the upload to the device)$' "$T/said"
+    grep -qE '^amax-calib: the bottleneck was (computing|reading the weights|the upload to the device)$' "$T/said"
 }
 
 # everywhere COMMAND: with the processor's own BF16 products, if it has them, and without.

@@ -43,7 +43,7 @@ kept_out() {
 }
 
 @test "a stream's tensor leads to another's file" {
-    wrong="home/secret: leads to $T/home/secret, which is private, .* name its folder in .SEEKPIPE_ALLOW"
+    wrong="home/secret: leads to $T/home/secret, which is private, .* give its folder's absolute path in .SEEKPIPE_ALLOW"
     leads "$T/home/secret"
     kept_out "$wrong"
     refused "$wrong" st-stat "$T/a.ts"

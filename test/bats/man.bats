@@ -41,6 +41,15 @@ usage() {
     [ $wrong = 0 ]
 }
 
+@test "a quotation ends before the next one begins" {
+    wrong=0 left=$'\u2018' right=$'\u2019'
+    for page in man/*; do # .Ql takes all that follows it on its line
+        nested=$(mandoc -T utf8 -O width=500 "$page" | sed 's/.\x08//g' | grep -o "${left}[^$right]*$left" | head -n 1)
+        [ -z "$nested" ] || { echo "$page: $nested" && wrong=1; }
+    done
+    [ $wrong = 0 ]
+}
+
 @test "every page has the sections that a reader looks for" {
     wrong=0
     for page in man/*.1; do

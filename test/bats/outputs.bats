@@ -480,16 +480,16 @@ part() {
     echo secret >"$T/secret"
     chown -h nobody "$T/x.ts" "$T/out" "$T/fifo"
     for name in x.ts fifo; do
-        refused "$name: it is another user's, who could have made it to be written instead" timeout 20 st-read -o "$T/$name" "$src"
+        refused "$name: it is a link, device or FIFO of another user, who would choose what is written" timeout 20 st-read -o "$T/$name" "$src"
         run timeout 20 pipelines/amax-plot -o "$T/$name" "$T/dump.ts"
         [ "$status" -eq 2 ]
-        [[ $output == *"$name is another user's"* ]]
+        [[ $output == *"$name is a link, device or FIFO of another user"* ]]
         # It may appear after that.
         run timeout 20 bash -c ". pipelines/seekpipe.bash && put_file '$T/dump.ts' '$T/$name'"
         [ "$status" -eq 1 ]
-        [[ $output == *"$name: is another user's"* ]]
+        [[ $output == *"$name: is a link, device or FIFO of another user"* ]]
     done
-    refused 'out: it is another user.s' bash -c "st-read '$NANO' | st-write -q '$T/out'"
+    refused 'out: it is a link, device or FIFO of another user' bash -c "st-read '$NANO' | st-write -q '$T/out'"
     [ "$(cat "$T/secret")" = secret ]
     [ -z "$(ls -A "$T/folder")" ]
 }
@@ -601,7 +601,7 @@ nobody() {
     nobody ln -s "$T/own" "$T/shared/folder"
     nobody mkfifo "$T/shared/fifo"
     pt-read "$NANO_AMAX" >"$T/dump.ts"
-    wrong='is another user.s, who could have made it to be written instead'
+    wrong='is a link, device or FIFO of another user, who would choose what is written'
     for name in x.ts folder/x.ts fifo; do
         refused "$wrong" st-read -o "$T/shared/$name" "$src"
         refused "$wrong" st-sum -o "$T/shared/$name" "$src"
@@ -615,7 +615,7 @@ nobody() {
         for name in x.ts fifo; do
             run timeout 20 pipelines/amax-plot -o "$T/shared/$name" "$T/dump.ts"
             [ "$status" -eq 2 ]
-            [[ $output == *"is another user's"* ]]
+            [[ $output == *"$wrong"* ]]
         done
     fi
     [ "$(cat "$T/key")" = key ]

@@ -18,8 +18,9 @@ full_amaxes() {
 # like_golden FIXTURES RESULT: every tensor of the golden is there, byte for byte, and nothing else is NVFP4 but
 # the input scales of experts that the golden's calibration did not reach.
 like_golden() {
-    sed 's/\tuint8\t/\tU8\t/; s/\tfloat8_e4m3fn\t/\tF8_E4M3\t/; s/\tfloat32\t/\tF32\t/; s/[][ ]//g' \
-        "$1/golden/full.tsv" | LC_ALL=C sort >"$T/wanted"
+    golden_lines "$1/golden/full.tsv" |
+        sed 's/\tuint8\t/\tU8\t/; s/\tfloat8_e4m3fn\t/\tF8_E4M3\t/; s/\tfloat32\t/\tF32\t/; s/[][ ]//g' |
+        LC_ALL=C sort >"$T/wanted"
     digests "$2" >"$T/got"
     [ -z "$(LC_ALL=C comm -13 "$T/got" "$T/wanted" | head -n 3 | tee /dev/stderr)" ] &&
         [ -z "$(LC_ALL=C comm -23 "$T/got" "$T/wanted" | cut -f1 | grep -E 'weight_scale(_2)?$' | tee /dev/stderr)" ] &&

@@ -531,7 +531,7 @@ END
     head -c 1000 "$NANO/tokenizer.json" >"$T/tokenizer.json"
     fails "$T/tokenizer.json: line " --tokenizer "$T" "$T/a.jsonl"
     rm "$T/tokenizer.json"
-    fails "$T/tokenizer.json: No such file" --tokenizer "$T" "$T/a.jsonl"
+    fails "$T: no tokenizer.json in it; is it a checkpoint" --tokenizer "$T" "$T/a.jsonl"
 }
 
 @test "wrong command lines" {

@@ -251,7 +251,7 @@ copy() {
     echo '{"text": "a <other> b"}' >"$T/a.jsonl"
     own=(--calib "$T/a.jsonl" "$T/source")
     rm "$T/source/tokenizer.json"
-    fails "$T/source/tokenizer.json: No such file" "${own[@]}"
+    fails "$T/source: no tokenizer.json in it; is it a checkpoint" "${own[@]}"
     change() {
         jq -c "$1" "$NANO/tokenizer.json" >"$T/source/tokenizer.json"
     }

@@ -384,6 +384,28 @@ static void moving(void **state)
     }
 }
 
+static void rounds(struct device *d, const struct mat *m)
+{
+    d->copy(d, m[1], m[0]);
+}
+
+/* All finite BF16 numbers and infinity, and what lies between each and the next: ties, and what is
+ * next to them. */
+static void rounding(void **state)
+{
+    (void)state;
+    need_device(cuda);
+    static const uint32_t below[] = {0, 1, 0x7fff, 0x8000, 0x8001, 0xffff};
+    enum { BELOW = sizeof below / sizeof *below, CODES = 0x7f80 };
+    struct array m[] = {f32(2 * BELOW, CODES, 1, 1), result(bf16(2 * BELOW, CODES, 1, 2), 0)};
+    uint32_t *bits = m[0].data;
+    for (uint32_t i = 0; i < 2 * BELOW * CODES; i++)
+        bits[i] = (i / CODES % 2 << 31 | i % CODES << 16) + below[i / CODES / 2];
+    bits[0] = 0x7f800000;
+    bits[CODES] = 0xff800000;
+    COMPARE(rounds, m);
+}
+
 /* Sums in lanes, some of which take long to get there; then what lane 0 makes of them. A sum's last
  * bits tell in which order its terms came. */
 static void sums(struct device *d, const struct mat *m)
@@ -873,23 +895,15 @@ static int close_devices(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(fp8_weights),
-        cmocka_unit_test(fp8_blocks),
-        cmocka_unit_test(fp4_weights),
-        cmocka_unit_test(plain_weights),
-        cmocka_unit_test(activations),
-        cmocka_unit_test(moving),
-        cmocka_unit_test(lanes),
-        cmocka_unit_test(norms_and_turns),
-        cmocka_unit_test(hyper_connections),
-        cmocka_unit_test(experts),
-        cmocka_unit_test(tokens_by_expert),
-        cmocka_unit_test(losses),
-        cmocka_unit_test(products),
-        cmocka_unit_test(compression),
-        cmocka_unit_test(selection),
-        cmocka_unit_test(attention),
-        cmocka_unit_test(files),
+        cmocka_unit_test(fp8_weights),     cmocka_unit_test(fp8_blocks),
+        cmocka_unit_test(fp4_weights),     cmocka_unit_test(plain_weights),
+        cmocka_unit_test(activations),     cmocka_unit_test(rounding),
+        cmocka_unit_test(moving),          cmocka_unit_test(lanes),
+        cmocka_unit_test(norms_and_turns), cmocka_unit_test(hyper_connections),
+        cmocka_unit_test(experts),         cmocka_unit_test(tokens_by_expert),
+        cmocka_unit_test(losses),          cmocka_unit_test(products),
+        cmocka_unit_test(compression),     cmocka_unit_test(selection),
+        cmocka_unit_test(attention),       cmocka_unit_test(files),
     };
     return cmocka_run_group_tests(tests, open_devices, close_devices);
 }
