@@ -696,9 +696,10 @@ nobody() {
     [ ! -e "$T/out" ]
 }
 
+# Names that normalization would compose are refused before that: hostile-checkpoint.bats.
 @test "names that are one file where case or normalization does not count" {
     for pair in 'MODEL-00001-of-00003.safetensors.txt model-00001-OF-00003.safetensors.TXT' 'Config.JSON' 'README.MD readme.md' \
-        $'caf\u00e9.txt cafe\u0301.txt' $'stra\u00dfe STRASSE' 'x.txt X.txt.' 'x/y x./y' $'read\u200cme readme' $'\uff41.txt a.txt'; do
+        $'stra\u00dfe STRASSE' 'x.txt X.txt.' 'x/y x./y' $'read\u200cme readme' $'\uff41.txt a.txt'; do
         cp -r "$NANO" "$T/ckpt"
         for name in $pair; do mkdir -p "$(dirname "$T/ckpt/$name")" && echo x >"$T/ckpt/$name"; done
         refused '(are one file where case or Unicode normalization does not count|occurs twice)' \
