@@ -358,6 +358,14 @@ static void take_options(struct options *o, struct stage *stage, int argc, char 
     free(args);
 }
 
+static void refuse_kept(const struct options *o, const char *file)
+{
+    if (o->resume && file && resume_keeps(o->resume, file))
+        die_usage("%s: --resume keeps and removes files of such names there; name another file, or "
+                  "another folder",
+                  file);
+}
+
 static void check_options(const struct options *o, const struct stage *stage)
 {
     struct launch launch;
@@ -378,6 +386,9 @@ static void check_options(const struct options *o, const struct stage *stage)
             "--resume does not go with several ranks: each has the states of its own samples");
     if (o->resume)
         output_check_folder(o->resume);
+    refuse_kept(o, stage->output);
+    refuse_kept(o, o->forward.states_out);
+    refuse_kept(o, o->forward.tokens);
     if (o->moments)
         output_check_folder(o->moments);
 }

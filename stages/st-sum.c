@@ -202,6 +202,25 @@ static int by_tensor(const void *left, const void *right)
     return difference ? difference : strcmp(a, b);
 }
 
+enum { LINE_MOST = DIGEST_TEXT + TENSOR_NAME_MAX + 16 + TENSOR_SHAPE_TEXT };
+
+/* The next line without its end, or false after the last. Of one that is too long, or holds a NUL,
+ * nothing: no listing has it. */
+static bool next_line(FILE *file, char *line)
+{
+    size_t length = 0;
+    int c;
+    while ((c = getc_unlocked(file)) != EOF && c != '\n') {
+        if (!c || length == LINE_MOST) {
+            line[0] = 0;
+            return true;
+        }
+        line[length++] = (char)c;
+    }
+    line[length] = 0;
+    return c != EOF || length;
+}
+
 /* Returns which digests the listing has. */
 static enum digest_kind read_listing(struct listing *listing, const char *path)
 {
@@ -210,11 +229,8 @@ static enum digest_kind read_listing(struct listing *listing, const char *path)
     FILE *file = from_stdin ? stdin : fopen(path, "re");
     if (!file)
         die_errno("%s", path);
-    char *line = NULL;
-    size_t room = 0;
-    for (ssize_t length; (length = getline(&line, &room, file)) > 0;) {
-        if (line[length - 1] == '\n')
-            line[length - 1] = 0;
+    char line[LINE_MOST + 1];
+    while (next_line(file, line)) {
         if (!listing->count && line_valid(line, DIGEST_XXH128))
             kind = DIGEST_XXH128;
         if (!line_valid(line, kind))
@@ -223,7 +239,6 @@ static enum digest_kind read_listing(struct listing *listing, const char *path)
     }
     if (ferror(file))
         die_errno("%s", path);
-    free(line);
     if (!from_stdin)
         fclose(file);
     return kind;

@@ -8,13 +8,43 @@
 #include <unistd.h>
 
 #include "base/die.h"
+#include "base/owner.h"
+
+int folder_file(int fd, const char *path, const char *name)
+{
+    struct stat status;
+    int file = openat(fd, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+    if (file < 0 && errno == ENOENT)
+        return -1;
+    if (file < 0 && errno != ELOOP)
+        die_errno("%s/%s", path, name);
+    if (file < 0 || fstat(file, &status) || !S_ISREG(status.st_mode))
+        die("%s/%s: is not a regular file; remove it, or choose another folder", path, name);
+    if (!owner_is_self(file, fd))
+        die("%s/%s: belongs to another user; remove it, or choose another folder", path, name);
+    return file;
+}
+
+void folder_refuse_moved(int fd, const char *path)
+{
+    struct stat own, there;
+    if (fstat(fd, &own))
+        die_errno("%s", path);
+    if (stat(path, &there) || own.st_dev != there.st_dev || own.st_ino != there.st_ino)
+        die("%s: was moved or removed meanwhile; give the folder that it is now", path);
+}
+
+bool folder_matches(const char *name, const char *pattern)
+{
+    return !fnmatch(pattern, name, FNM_EXTMATCH);
+}
 
 /* The next name that matches, or NULL after the last. */
 static const char *next(DIR *entries, const char *path, const char *pattern)
 {
     struct dirent *entry;
     while (errno = 0, (entry = readdir(entries)))
-        if (!fnmatch(pattern, entry->d_name, 0))
+        if (folder_matches(entry->d_name, pattern))
             return entry->d_name;
     if (errno)
         die_errno("%s", path);

@@ -95,6 +95,16 @@ void output_check_folder(const char *folder)
     }
 }
 
+bool output_is_in(const char *file, const char *folder)
+{
+    struct stat own, parent;
+    char *above = output_folder_of(file);
+    bool is = !stat(folder, &own) && !stat(above, &parent) && own.st_dev == parent.st_dev &&
+              own.st_ino == parent.st_ino;
+    free(above);
+    return is;
+}
+
 bool output_is_same(const char *a, const char *b)
 {
     struct stat of_a, of_b;

@@ -16,6 +16,9 @@ void output_check_folder(const char *folder);
 /* The folder that a path lies in, which the caller frees. */
 char *output_folder_of(const char *path);
 
+/* True if `file` lies in `folder`, which is there. */
+bool output_is_in(const char *file, const char *folder);
+
 /* True if both are names of one regular file, which need not exist yet. */
 bool output_is_same(const char *a, const char *b);
 

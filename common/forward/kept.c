@@ -1,5 +1,6 @@
 #include "forward/kept.h"
 
+#include <fcntl.h>
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,8 +12,8 @@
 #include "tensor/bf16.h"
 
 /* The second are left where the filesystem has no files without names (output.h). */
-static const char files[] = "calibration.[0-9]*.[0-9]*.ts",
-                  unfinished[] = "calibration.[0-9]*.[0-9]*.ts.*.partial";
+#define FILES "calibration.[0-9][0-9][0-9]+([0-9]).+([0-9]).ts"
+static const char files[] = FILES, unfinished[] = FILES ".+([0-9]).partial";
 
 /* As many rows are copied at a time: memory that is used again stays in the allocator. */
 enum { COPIED_BYTES = 8 << 20 };
@@ -94,7 +95,8 @@ static bool exists(const struct kept *kept, size_t chunk, const struct level *le
 {
     struct stat status;
     char *name = name_of(chunk, level);
-    bool is = level->layer >= 0 && !fstatat(kept->fd, name, &status, 0) && S_ISREG(status.st_mode);
+    bool is = level->layer >= 0 && !fstatat(kept->fd, name, &status, AT_SYMLINK_NOFOLLOW) &&
+              S_ISREG(status.st_mode);
     free(name);
     return is;
 }
@@ -102,6 +104,11 @@ static bool exists(const struct kept *kept, size_t chunk, const struct level *le
 uint64_t kept_there(const struct kept *kept)
 {
     return folder_bytes(kept->fd, kept->folder, files);
+}
+
+bool kept_is_name(const char *name)
+{
+    return folder_matches(name, files) || folder_matches(name, unfinished);
 }
 
 void kept_remove(int fd, const char *folder)
@@ -212,8 +219,11 @@ void kept_load(const struct kept *kept, size_t chunk, const struct level *level,
                struct offloaded hidden)
 {
     struct label wanted, found;
-    char *path = path_of(kept, chunk, level), *to = (char *)&found;
-    struct ts_in *in = ts_open(path, NULL);
+    char *name = name_of(chunk, level), *path = path_of(kept, chunk, level), *to = (char *)&found;
+    int file = folder_file(kept->fd, kept->folder, name);
+    if (file < 0)
+        die_errno("%s", path);
+    struct ts_in *in = ts_open_fd(file, path);
     struct toc *toc = plan(kept, chunk);
     check_table(in, toc);
     describe(&wanted, kept, chunk, level);
@@ -229,6 +239,7 @@ void kept_load(const struct kept *kept, size_t chunk, const struct level *level,
     ts_close(in);
     toc_free(toc);
     free(path);
+    free(name);
 }
 
 static void write_rows(const struct kept *kept, struct ts_out *out, size_t chunk,
@@ -254,6 +265,7 @@ void kept_store(const struct kept *kept, const struct stage *stage, size_t chunk
     char *path = path_of(kept, chunk, level);
     struct stage file = {.output = path, .entry = stage->entry};
     struct toc *toc = plan(kept, chunk);
+    folder_refuse_moved(kept->fd, kept->folder);
     struct ts_out *out = ts_create(&file, NULL, toc);
     struct label label;
     ts_direct(out);

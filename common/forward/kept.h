@@ -61,6 +61,9 @@ void kept_store(const struct kept *kept, const struct stage *stage, size_t chunk
                 const struct level *level, struct offloaded hidden);
 void kept_drop(const struct kept *kept, size_t chunk, const struct level *level);
 
+/* True if a file of any chunk may be called so. */
+bool kept_is_name(const char *name);
+
 /* Remove the files of all chunks in the folder `fd` at `folder`, of any level and run. */
 void kept_remove(int fd, const char *folder);
 

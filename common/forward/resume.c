@@ -18,9 +18,16 @@
 #include "forward/needed.h"
 #include "forward/states.h"
 
-static const char name[] = "calibration.ts", unfinished[] = "calibration.ts.*.partial";
+static const char name[] = "calibration.ts", unfinished[] = "calibration.ts.+([0-9]).partial";
 static const struct level nothing = {-1, "00000000000000000000000000000000"
                                          "00000000000000000000000000000000"};
+
+bool resume_keeps(const char *folder, const char *file)
+{
+    const char *slash = strrchr(file, '/'), *last = slash ? slash + 1 : file;
+    return (!strcmp(last, name) || folder_matches(last, unfinished) || kept_is_name(last)) &&
+           output_is_in(file, folder);
+}
 
 void resume_begin(struct resume *resume, const char *folder, const char *options,
                   const struct keeping *keeping)
@@ -64,16 +71,16 @@ static void check_room(const struct kept *kept, uint64_t room)
             bytes_text((double)room, available));
 }
 
-static bool is_finished(const char *folder)
+static bool is_finished(int fd, const char *folder)
 {
-    char *file = xprintf("%s/%s", folder, name);
-    bool finished = false;
-    if (!access(file, F_OK)) {
-        struct ts_in *in = ts_open(file, NULL);
-        finished = toc_find(ts_toc(in), "before") < 0;
-        ts_close(in);
-    }
-    free(file);
+    int file = folder_file(fd, folder, name);
+    if (file < 0)
+        return false;
+    char *path = xprintf("%s/%s", folder, name);
+    struct ts_in *in = ts_open_fd(file, path);
+    bool finished = toc_find(ts_toc(in), "before") < 0;
+    ts_close(in);
+    free(path);
     return finished;
 }
 
@@ -95,7 +102,10 @@ void resume_plan(const char *folder, const struct forward *run, const struct kee
 {
     struct kept kept;
     int fd = folder ? open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
-    bool exists = fd >= 0, finished = exists && is_finished(folder);
+    bool exists = fd >= 0;
+    if (exists)
+        owner_refuse_other(fd, folder);
+    bool finished = exists && is_finished(fd, folder);
     if (exists && (keeping->never || finished))
         close(fd);
     if (!folder || keeping->never || finished)
@@ -190,9 +200,10 @@ static unsigned read_tensor(struct resume *resume, const struct forward *run, st
     return read_record(in, scalars), 0;
 }
 
-static void read_file(struct resume *resume, const struct forward *run, struct scalars *scalars)
+static void read_file(struct resume *resume, int file, const struct forward *run,
+                      struct scalars *scalars)
 {
-    struct ts_in *in = ts_open(resume->file, NULL);
+    struct ts_in *in = ts_open_fd(file, resume->file);
     const unsigned all = FINGERPRINT | OPTIONS | LAYER | WEIGHTS | BEFORE | WEIGHTS_BEFORE;
     unsigned seen = 0;
     while (ts_next(in))
@@ -207,13 +218,13 @@ static void read_file(struct resume *resume, const struct forward *run, struct s
 
 bool resume_load(struct resume *resume, struct forward *run, struct scalars *scalars)
 {
-    struct stat status;
     if (!resume->folder)
         return false;
     kept_begin(&resume->kept, run, resume->folder, resume->fd, resume->options);
-    bool there = !fstatat(resume->fd, name, &status, 0);
+    int file = folder_file(resume->fd, resume->folder, name);
+    bool there = file >= 0;
     if (there)
-        read_file(resume, run, scalars);
+        read_file(resume, file, run, scalars);
     if (!resume->finished && !resume->keeping.never)
         check_room(&resume->kept, room_for(&resume->kept, true));
     if (!there)
@@ -281,6 +292,7 @@ static void write_file(const struct resume *resume, const struct stage *stage,
 {
     struct stage file = {.output = resume->file, .entry = stage->entry};
     struct toc *toc = toc_new();
+    folder_refuse_moved(resume->fd, resume->folder);
     plan_digest(toc, "fingerprint");
     plan_digest(toc, "options");
     plan_level(toc, "layer", "weights");

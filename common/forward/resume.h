@@ -59,6 +59,9 @@ struct resume {
                                   was done last, or the run began, by now() */
 };
 
+/* True if `file` is in `folder` and called as something that is kept, and removed, there. */
+bool resume_keeps(const char *folder, const char *file);
+
 /* Create `folder` if it does not exist (NULL: keep nothing), and lock it. `options` is any text
  * that stands for all that decides the result besides weights, tokens, arithmetic and recipe, which
  * the fingerprint has. If another program holds the lock, or the folder is another user's, the

@@ -154,7 +154,8 @@ static void add_side_file(struct checkpoint *checkpoint, const char *name, const
         return;
     }
     if (!side_file_name_valid(name))
-        die("%s: a side file's name must be UTF-8 without control characters; rename it",
+        die("%s: a side file's name must be composed UTF-8 (NFC) without control characters; "
+            "rename it",
             printable(xstrdup(path)));
     int fd = open_regular(path);
     if (fd < 0 || fstat(fd, &status))

@@ -3,12 +3,23 @@
 #include <fnmatch.h>
 #include <stdlib.h>
 #include <string.h>
+#include <utf8proc.h>
 
 #include "base/folded_name.h"
 #include "base/text.h"
 #include "base/utf8.h"
 #include "stream/checkpoint.h"
 #include "tensor/toc.h"
+
+/* libarchive composes the names that it reads from pax headers, so another name would come out of a
+ * stream than went in. */
+static bool is_composed(const char *name)
+{
+    utf8proc_uint8_t *composed = utf8proc_NFC((const utf8proc_uint8_t *)name);
+    bool is = composed && !strcmp((const char *)composed, name);
+    free(composed);
+    return is;
+}
 
 bool side_file_name_valid(const char *name)
 {
@@ -25,7 +36,7 @@ bool side_file_name_valid(const char *name)
     }
     /* tar has names in UTF-8, or none */
     return depth <= SIDE_FILE_DEPTH_MAX && text_is_line(name) &&
-           utf8_valid(name, strlen(name)) == strlen(name);
+           utf8_valid(name, strlen(name)) == strlen(name) && is_composed(name);
 }
 
 static bool component_excluded(const char *component)

@@ -8,9 +8,9 @@
 
 enum { SIDE_FILE_DEPTH_MAX = 16 }; /* folders that a side file may lie in, below the checkpoint's */
 
-/* True for a name that a side file may have: a relative path in UTF-8 of less than 1024 bytes and
- * at most SIDE_FILE_DEPTH_MAX folders, without empty, "." or ".." components and control
- * characters. */
+/* True for a name that a side file may have: a relative path in UTF-8, composed (Unicode's form
+ * NFC), of less than 1024 bytes and at most SIDE_FILE_DEPTH_MAX folders, without empty, "." or ".."
+ * components and control characters. */
 bool side_file_name_valid(const char *name);
 
 /* True for names that are never side files: a checkpoint's shards and index; hidden files; what

@@ -41,6 +41,10 @@ enum { TS_JSON_MAX = 16 << 20 };
  * have no readers that what was opened has not (readers.h). ts_close() or ts_finish() frees it. */
 struct ts_in *ts_open(const char *path, const struct stage *stage);
 
+/* The same for a stream in a file that is open already, and `name` in messages. The stream owns
+ * `fd`. */
+struct ts_in *ts_open_fd(int fd, const char *name);
+
 /* Open several .safetensors files, or one folder, as one source. */
 struct ts_in *ts_open_all(char **path, size_t count, const struct stage *stage);
 

@@ -185,16 +185,42 @@ static void limit_readers(const struct ts_in *in)
             readers_limit(checkpoint->file[i].mode);
 }
 
-static struct ts_in *open_any(char **path, size_t count, const struct stage *stage)
+static struct ts_in *new_in(const char *name, const struct stage *stage)
 {
     struct ts_in *in = xalloc(1, sizeof *in);
     in->stage = stage;
-    if (count == 1 && !strcmp(path[0], "-"))
-        count = 0;
-    in->opened = xstrdup(count ? path[0] : "<stdin>");
-    in->name = xstrdup(in->opened);
+    in->opened = xstrdup(name);
+    in->name = xstrdup(name);
     in->plan_only = stage && stage->plan;
     in->counted = json_object();
+    return in;
+}
+
+static void open_stream(struct ts_in *in, int fd)
+{
+    in->checkpoint.toc = toc_new();
+    readers_limit_to(fd);
+    in->tar = tar_open(fd, in->opened);
+    read_header(in);
+    read_toc(in);
+    read_side_files(in);
+    open_model(in);
+}
+
+/* Whatever was opened. */
+static struct ts_in *ready(struct ts_in *in)
+{
+    limit_readers(in);
+    bool last = in->stage && in->stage->progress;
+    in->progress = progress_begin(last && !in->plan_only, toc_bytes(in->checkpoint.toc, true));
+    return in;
+}
+
+static struct ts_in *open_any(char **path, size_t count, const struct stage *stage)
+{
+    if (count == 1 && !strcmp(path[0], "-"))
+        count = 0;
+    struct ts_in *in = new_in(count ? path[0] : "<stdin>", stage);
     if (count && is_checkpoint(path[0])) {
         open_checkpoint(in, path, count);
         if (!stage || !stage->allow_zeros)
@@ -204,29 +230,27 @@ static struct ts_in *open_any(char **path, size_t count, const struct stage *sta
             die_usage(
                 "%s: only one stream at a time; several operands must all be .safetensors files",
                 path[0]);
-        in->checkpoint.toc = toc_new();
         int fd = count ? open(path[0], O_RDONLY | O_CLOEXEC) : STDIN_FILENO;
         if (fd < 0)
             die_errno("%s", path[0]);
         if (isatty(fd))
             die_usage(
                 "standard input is a terminal; give a tensor stream, or a checkpoint's folder");
-        readers_limit_to(fd);
-        in->tar = tar_open(fd, in->opened);
-        read_header(in);
-        read_toc(in);
-        read_side_files(in);
-        open_model(in);
+        open_stream(in, fd);
     }
-    limit_readers(in);
-    bool last = stage && stage->progress;
-    in->progress = progress_begin(last && !in->plan_only, toc_bytes(in->checkpoint.toc, true));
-    return in;
+    return ready(in);
 }
 
 struct ts_in *ts_open(const char *path, const struct stage *stage)
 {
     return open_any((char **)&path, path != NULL, stage);
+}
+
+struct ts_in *ts_open_fd(int fd, const char *name)
+{
+    struct ts_in *in = new_in(name, NULL);
+    open_stream(in, fd);
+    return ready(in);
 }
 
 struct ts_in *ts_open_all(char **path, size_t count, const struct stage *stage)

@@ -16,10 +16,10 @@ enum {
     PATTERN_MAX = 1 << 14,      /* bytes */
     MATCH_LIMIT = 50000000,     /* steps of one match; runs of white space can be long */
     FREE_LIMIT = 512,           /* those that are not counted */
-    BUDGET_LEAST = 1 << 22,     /* of a text's others … */
-    BUDGET_BYTE = 1024,         /* … and for each of its bytes */
-    SECONDS_LEAST = 5,          /* of a processor for a text … */
-    NANOSECONDS_BYTE = 5000,    /* … and for each of its bytes */
+    BUDGET_LEAST = 1 << 22,     /* of the others of all texts … */
+    BUDGET_BYTE = 1024,         /* … and for each of their bytes */
+    NANOSECONDS_BYTE = 5000,    /* of a processor for each of their bytes; see LEFT_MOST */
+    TEXT_BYTES = 64,            /* that a text counts for besides its own, however short */
     MATCHES = 16,               /* after which the time is looked at, … */
     READ = 1 << 24,             /* … if each that reads on to the end once has read so much */
     STARTS = 1024,              /* bytes at which one search may begin to match */
@@ -28,6 +28,9 @@ enum {
     JIT_STACK_FIRST = 32 << 10, /* bytes */
     JIT_STACK_MAX = 8 << 20,
 };
+
+/* Nanoseconds of a processor for all texts, besides those for their bytes. */
+static const int64_t LEFT_MOST = INT64_C(5000000000);
 
 struct pattern {
     pcre2_code *code;
@@ -305,13 +308,24 @@ static int64_t cpu_ns(void)
     return now.tv_sec * INT64_C(1000000000) + now.tv_nsec;
 }
 
-struct pattern_budget pattern_budget(size_t length)
+struct pattern_budget pattern_budget(void)
 {
-    return (struct pattern_budget){
-        .steps = BUDGET_LEAST + BUDGET_BYTE * (uint64_t)length,
-        .end_ns =
-            cpu_ns() + SECONDS_LEAST * INT64_C(1000000000) + NANOSECONDS_BYTE * (int64_t)length,
-    };
+    return (struct pattern_budget){.steps = BUDGET_LEAST, .left_ns = LEFT_MOST};
+}
+
+void pattern_budget_begin(struct pattern_budget *budget, size_t length)
+{
+    length += TEXT_BYTES;
+    budget->steps += BUDGET_BYTE * (uint64_t)length;
+    budget->end_ns = cpu_ns() + budget->left_ns + NANOSECONDS_BYTE * (int64_t)length;
+}
+
+void pattern_budget_end(struct pattern_budget *budget)
+{
+    int64_t left = budget->end_ns - cpu_ns();
+    budget->left_ns = left < LEFT_MOST ? left : LEFT_MOST;
+    if (budget->steps > BUDGET_LEAST)
+        budget->steps = BUDGET_LEAST;
 }
 
 /* Take steps off the budget. False if not so many are left, or not the time that 8 times as many

@@ -42,10 +42,11 @@ struct tokenizer {
     struct pretokenizer *pretokenizer;
     struct added *added;
     size_t added_count;
-    const struct added **by_id; /* index: id */
-    uint32_t size;              /* highest id + 1 */
-    struct finder pass[2];      /* those that are not normalized, then the others */
-    struct pattern *word;       /* matches a word character, for single_word */
+    const struct added **by_id;   /* index: id */
+    uint32_t size;                /* highest id + 1 */
+    struct finder pass[2];        /* those that are not normalized, then the others */
+    struct pattern *word;         /* matches a word character, for single_word */
+    struct pattern_budget budget; /* of the pre-tokenizer's patterns */
     int32_t bos, eos, pad;
     char *chat_template;
     bool has_family;        /* config.json names a known family */
@@ -194,6 +195,7 @@ static char *parse(struct tokenizer *t, const json_t *root)
 char *tokenizer_parse(struct tokenizer **out, const char *text, size_t length)
 {
     struct tokenizer *t = *out = xalloc(1, sizeof *t);
+    t->budget = pattern_budget();
     t->bos = t->eos = t->pad = -1;
     json_t *root;
     char *error = load(&root, text, length);
@@ -500,7 +502,6 @@ struct encoding {
     const struct passage *passage;
     struct ids *ids;
     size_t enough;
-    struct pattern_budget budget;
     const char *error;
 };
 
@@ -554,7 +555,7 @@ static const struct added *next_token(const struct encoding *e, const struct fin
 static bool encode_from(struct encoding *e, int pass, const char *text, size_t length)
 {
     if (pass == 2) {
-        e->error = pretokenizer_cut(e->t->pretokenizer, text, length, &e->budget, take_piece, e);
+        e->error = pretokenizer_cut(e->t->pretokenizer, text, length, &e->t->budget, take_piece, e);
         return !e->error && e->ids->count < e->enough;
     }
     const struct finder *finder = &e->t->pass[pass];
@@ -585,8 +586,10 @@ static bool encode_from(struct encoding *e, int pass, const char *text, size_t l
 char *tokenizer_encode_passage(struct tokenizer *t, const struct passage *passage, size_t enough,
                                struct ids *ids)
 {
-    struct encoding e = {t, passage, ids, enough, pattern_budget(passage->length), NULL};
+    struct encoding e = {t, passage, ids, enough, NULL};
+    pattern_budget_begin(&t->budget, passage->length);
     encode_from(&e, 0, passage->text, passage->length);
+    pattern_budget_end(&t->budget);
     return e.error ? xprintf("%s", e.error) : NULL;
 }
 

@@ -394,6 +394,21 @@ other_scale() {
     echo mine >"$T/kept/mine"
     "${calib[@]}" -q --resume "$T/kept" "$NANO" >"$T/out.ts"
     [ "$(ls -A "$T/kept")" = mine ]
+    # What is called much like it; and what would be called so.
+    similar=(calibration.2024-05-01.128-samples.ts calibration.1.2.ts calibration.ts.old.partial)
+    (cd "$T/kept" && touch "${similar[@]}")
+    "${calib[@]}" -q --resume "$T/kept" -o "$T/kept/calibration.2024-11.ts" "$NANO"
+    (cd "$T/kept" && ls -- mine "${similar[@]}")
+    cmp "$T/out.ts" "$T/kept/calibration.2024-11.ts"
+    cp "$T/tokens.safetensors" "$T/kept/calibration.2024.11.ts"
+    for options in '-o calibration.ts' '-o calibration.2024.11.ts' '--states-out ./calibration.0000.1.ts' \
+        "--tokens $T/kept/calibration.2024.11.ts" '-o calibration.ts.1.partial'; do
+        # shellcheck disable=SC2086 # words
+        run env -C "$T/kept" "${calib[@]}" $options --resume . "$NANO"
+        [ "$status" -eq 2 ]
+        [[ $output == *': --resume keeps and removes files of such names there; name another file'* ]]
+    done
+    cmp "$T/tokens.safetensors" "$T/kept/calibration.2024.11.ts"
 }
 
 @test "a file that --resume did not write is refused" {
@@ -402,6 +417,17 @@ other_scale() {
     refused 'not a tensor stream' "${calib[@]}" --resume "$T/kept" "$NANO"
     "${calib[@]}" -q --layers 0-1 --states-out "$kept" "$NANO" >"$T/out.ts"
     refused 'calibration.ts: was not written by --resume' "${calib[@]}" --resume "$T/kept" "$NANO"
+    # What would be waited for, or leads elsewhere.
+    mv "$kept" "$T/elsewhere.ts"
+    for plant in mkfifo mkdir "ln -s $T/elsewhere.ts" 'ln -s none'; do
+        # shellcheck disable=SC2086 # words
+        $plant "$kept"
+        for plan in '' -n; do
+            # shellcheck disable=SC2086 # a word, or none
+            refused 'calibration.ts: is not a regular file; remove it' "${calib[@]}" -q $plan --resume "$T/kept" "$NANO"
+        done
+        rm -d "$kept"
+    done
 }
 
 @test "a chunk that is missing, was changed, or is of another run is refused" {
@@ -442,6 +468,36 @@ other_scale() {
     cp "$T/good"/* "$T/kept"
     random_ids "$T/tokens.safetensors" 3 40
     refused 'calibration\.0001\.0\.ts: is not what this run keeps' "${again[@]}"
+}
+
+@test "what another user put into the folder, or in its place, is not taken" {
+    [ "$(id -u)" = 0 ] && setpriv --reuid 65534 --clear-groups true || skip 'only root can act for others'
+    "${calib[@]}" -q "$NANO" >"$T/whole.ts"
+    killed fsync 12 # one chunk after layer 1, two after layer 0
+    cp -r "$T/kept" "$T/good"
+    for file in calibration.ts calibration.0000.1.ts calibration.0002.0.ts; do
+        chown 65534 "$T/kept/$file"
+        refused "kept/$file: belongs to another user" "${calib[@]}" -q --resume "$T/kept" "$NANO"
+        rm -r "$T/kept"
+        cp -r "$T/good" "$T/kept"
+    done
+    chown 65534 "$T/kept"
+    refused 'kept: belongs to another user' "${calib[@]}" -q -n --resume "$T/kept" "$NANO"
+    # Once the folder is locked, another takes its name: what was kept is read, but nothing written there.
+    mkdir -m 777 "$T/open"
+    mv "$T/good" "$T/open/kept"
+    mv "$T/kept" "$T/open/planted"
+    random_ids "$T/tokens.safetensors" 3 40 8
+    killed fsync 12
+    cp "$T/kept"/* "$T/open/planted"
+    random_ids "$T/tokens.safetensors" 3 40
+    swap() { mv "$T/open/kept" "$T/open/away" && mv "$T/open/planted" "$T/open/kept"; }
+    stopped_at flock 1 swap "${calib[@]}" -q --resume "$T/open/kept" -o "$T/out.ts" "$NANO"
+    [ "$status" -eq 1 ]
+    grep -q 'open/kept: was moved or removed meanwhile; give the folder that it is now' "$T/said"
+    rm -r "$T/kept"
+    mv "$T/open/away" "$T/kept"
+    catches_up 1 1-2 1-1
 }
 
 @test "what other runs left is removed before the first chunk is written" {

@@ -165,3 +165,20 @@ spoil() {
     # shellcheck disable=SC2059 # escapes
     printf "$2" | dd of="$T/ckpt/$file" bs=1 seek="${offset%+*}" conv=notrunc status=none
 }
+
+# stopped_at CALL N DO COMMAND...: run COMMAND, stop it after its N-th CALL, and run DO meanwhile. Sets status.
+stopped_at() {
+    local stopped=''
+    strace -o /dev/null true 2>/dev/null || skip 'strace is missing, or may not trace'
+    : >"$T/log"
+    strace -f -o "$T/log" -e "trace=$1" -e "inject=$1:signal=SIGSTOP:when=$2" "${@:4}" 2>"$T/said" 3>&- &
+    until [ -n "$stopped" ]; do
+        kill -0 $!
+        sleep 0.02
+        [ ! -e "$T/log" ] || stopped=$(awk '/stopped by SIGSTOP/ { print $1; exit }' "$T/log")
+    done
+    "$3"
+    kill -CONT "$stopped"
+    status=0
+    wait $! || status=$?
+}

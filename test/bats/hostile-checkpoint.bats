@@ -181,11 +181,13 @@ good() {
     head -c 2000000 /dev/zero >"$T/d/a@b.bin"
     refused 'a@b\.bin: a stream cannot refer .*rename it' st-read -o "$T/out.ts" "$T/d"
     rm "$T/d/a@b.bin"
-    for name in "$(printf 'a\nb')" "$(printf 'a\177b')" "$(printf 'a\377b')"; do
+    for name in "$(printf 'a\nb')" "$(printf 'a\177b')" "$(printf 'a\377b')" "$(printf 'e\314\201')"; do
         : >"$T/d/$name"
-        refused 'must be UTF-8 without control characters; rename it' st-read -o "$T/out.ts" "$T/d"
+        refused 'must be composed UTF-8 .NFC. without control characters; rename it' st-read -o "$T/out.ts" "$T/d"
         rm "$T/d/$name"
     done
+    : >"$T/d/$(printf '\303\251')"
+    pipeline "st-read '$T/d' | st-ls >'$T/list'" # composed
     printf -v long 'x%.0s' {1..200}
     mkdir -p "$T/d/$long"
     mv "$T/d/m.safetensors" "$T/e/other.safetensors"

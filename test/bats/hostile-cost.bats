@@ -232,18 +232,19 @@ empty_expert() {
     refused 'recipe\.json: line 1: more than 1 MiB' nvfp4-pack -n --recipe "$T/recipe.json" "$NANO"
 }
 
-# costly REGEX [second]: with this pattern in a Split of the tokenizer (the first, or the second), and $T/text.txt, st-tokenize ends
-# within some seconds of a processor's time, with an error that names the pattern.
+# costly REGEX [PLACE [OPTION... FILE]]: with this pattern in a Split of the tokenizer (the first, or the second), and $T/text.txt
+# or FILE, st-tokenize ends within some seconds of a processor's time, with an error that names the pattern.
 costly() {
     local status=0 seconds=30
+    [ $# -gt 2 ] || set -- "$1" "${2-first}" "$T/text.txt"
     [[ $BIN != *sanitize* ]] || seconds=100
-    jq --arg regex "$1" --arg place "${2-}" '
+    jq --arg regex "$1" --arg place "$2" '
         def split: {type: "Split", pattern: {Regex: .}, behavior: "Isolated", invert: false};
         .pre_tokenizer = {type: "Sequence", pretokenizers: [
             if $place == "second" then "\n" | split else empty end, ($regex | split),
             {type: "ByteLevel", add_prefix_space: false, trim_offsets: true, use_regex: false}]}' \
         "$NANO/tokenizer.json" >"$T/tokenizer.json"
-    (ulimit -t $seconds && exec timeout 300 st-tokenize --tokenizer "$T/tokenizer.json" --no-bos --length 100 "$T/text.txt") >/dev/null 2>"$T/said" || status=$?
+    (ulimit -t $seconds && exec timeout 300 st-tokenize --tokenizer "$T/tokenizer.json" --no-bos --length 100 "${@:3}") >/dev/null 2>"$T/said" || status=$?
     cat "$T/said"
     [ "$status" -eq 1 ]
     grep -qF "pattern takes too many steps on this text: $1" "$T/said"
@@ -257,6 +258,14 @@ costly() {
     # What real patterns meet, long runs of one kind, is not it.
     { head -c 200000 /dev/zero | tr '\0' ' ' && echo && head -c 200000 /dev/zero | tr '\0' a && echo; } >"$T/text.txt"
     quick st-tokenize --tokenizer "$NANO" --length 100 "$T/text.txt"
+}
+
+@test "so is one that takes a tolerable time for each of many texts" {
+    jq -nc 'range(3000) | {text: ("a" * 60 + " c")}' >"$T/text.jsonl"
+    costly '\p{L}+\p{L}+\p{L}+\p{L}+\p{L}+1|.' first --samples 3000 "$T/text.jsonl"
+    # What real patterns meet leaves all of it to the next text.
+    jq -nc 'range(100000) | {text: ("It is " + "a" * 200)}' >"$T/text.jsonl"
+    quick st-tokenize --tokenizer "$NANO" --length 100 --samples 100000 "$T/text.jsonl"
 }
 
 @test "so is one of few steps that each read all of the text" {

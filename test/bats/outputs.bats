@@ -467,23 +467,6 @@ part() {
 
 # ---- neighbours ----
 
-# stopped_at CALL N DO COMMAND...: run COMMAND, stop it after its N-th CALL, and run DO meanwhile. Sets status.
-stopped_at() {
-    local stopped=''
-    strace -o /dev/null true 2>/dev/null || skip 'strace is missing, or may not trace'
-    : >"$T/log"
-    strace -f -o "$T/log" -e "trace=$1" -e "inject=$1:signal=SIGSTOP:when=$2" "${@:4}" 2>"$T/said" 3>&- &
-    until [ -n "$stopped" ]; do
-        kill -0 $!
-        sleep 0.02
-        [ ! -e "$T/log" ] || stopped=$(awk '/stopped by SIGSTOP/ { print $1 }' "$T/log")
-    done
-    "$3"
-    kill -CONT "$stopped"
-    status=0
-    wait $! || status=$?
-}
-
 @test "links, devices and FIFOs of another user are not written" {
     [ "$(id -u)" = 0 ] || skip 'only root can give files to others'
     echo secret >"$T/secret"
@@ -713,9 +696,10 @@ nobody() {
     [ ! -e "$T/out" ]
 }
 
+# Names that normalization would compose are refused before that: hostile-checkpoint.bats.
 @test "names that are one file where case or normalization does not count" {
     for pair in 'MODEL-00001-of-00003.safetensors.txt model-00001-OF-00003.safetensors.TXT' 'Config.JSON' 'README.MD readme.md' \
-        $'caf\u00e9.txt cafe\u0301.txt' $'stra\u00dfe STRASSE' 'x.txt X.txt.' 'x/y x./y' $'read\u200cme readme' $'\uff41.txt a.txt'; do
+        $'stra\u00dfe STRASSE' 'x.txt X.txt.' 'x/y x./y' $'read\u200cme readme' $'\uff41.txt a.txt'; do
         cp -r "$NANO" "$T/ckpt"
         for name in $pair; do mkdir -p "$(dirname "$T/ckpt/$name")" && echo x >"$T/ckpt/$name"; done
         refused '(are one file where case or Unicode normalization does not count|occurs twice)' \

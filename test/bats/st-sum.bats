@@ -127,6 +127,13 @@ load craft
     [[ $output == *"line 1: "* ]]
     run st-sum --check "$T/none" "$NANO"
     [ "$status" = 1 ]
+    # Something behind a line's end for C, and lines without end.
+    st-sum --each "$NANO" >"$T/sums"
+    { head -n 1 "$T/sums" | tr '\n' '\0' && echo and more && tail -n +2 "$T/sums"; } >"$T/more"
+    refused 'more: line 1: not of a listing' st-sum --check "$T/more" "$NANO"
+    { cat "$T/sums" && printf '%064d\t%05000d\tF32\t[]\n' 0 0; } >"$T/more"
+    refused 'more: line 668: not of a listing' st-sum --check "$T/more" "$NANO"
+    refused '/dev/zero: line 1: not of a listing' bash -c "ulimit -v 4000000; exec st-sum --check /dev/zero '$NANO'"
 }
 
 @test "-n: the same lines without digests" {
