@@ -79,6 +79,7 @@ offered_by_fish() {
     [ "$(completed "$T/v4" v4-experts --device cu)" = cuda ]
     [ "$(completed "$T/v4" v4-experts --device = cu)" = cuda ]
     [ "$(completed "$T/v4" v4-experts --device =)" = $'cpu\ncuda' ]
+    [ "$(completed "$T/v4" v4-experts --scale-search '')" = $'max\nmse\n4over6\nhessian' ]
     [ "$(completed "$T/sum" st-sum -a x)" = xxh128 ]
     [ -z "$(completed "$T/v4" v4-experts --jobs '')" ]
     [ -z "$(completed "$T/v4" v4-experts --amax --all)" ] # a file of that name: bash offers files
