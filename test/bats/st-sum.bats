@@ -133,6 +133,7 @@ load craft
     refused 'more: line 1: not of a listing' st-sum --check "$T/more" "$NANO"
     { cat "$T/sums" && printf '%064d\t%05000d\tF32\t[]\n' 0 0; } >"$T/more"
     refused 'more: line 668: not of a listing' st-sum --check "$T/more" "$NANO"
+    [[ $BIN != *sanitize* ]] || return 0 # they take more memory
     refused '/dev/zero: line 1: not of a listing' bash -c "ulimit -v 4000000; exec st-sum --check /dev/zero '$NANO'"
 }
 
