@@ -366,6 +366,14 @@ static void refuse_kept(const struct options *o, const char *file)
                   file);
 }
 
+static void refuse_among_moments(const struct options *o, const char *file)
+{
+    if (o->moments && file && output_is_in(file, o->moments))
+        die_usage("%s: is in the folder of --moments, where all files are of moments; name another "
+                  "file, or another folder",
+                  file);
+}
+
 static void check_options(const struct options *o, const struct stage *stage)
 {
     struct launch launch;
@@ -391,6 +399,8 @@ static void check_options(const struct options *o, const struct stage *stage)
     refuse_kept(o, o->forward.tokens);
     if (o->moments)
         output_check_folder(o->moments);
+    refuse_among_moments(o, stage->output);
+    refuse_among_moments(o, o->forward.states_out);
 }
 
 /* What the run reports, and to whom. */

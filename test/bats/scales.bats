@@ -186,6 +186,18 @@ refuses() {
     [ "$(grep -c '^mtp\.0\.ffn\.experts\.' "$T/list")" -gt 16 ]
 }
 
+@test "moments: nothing else is written into their folder" {
+    prepare
+    mkdir "$T/m"
+    for option in '-o m/layers.1.ts' '--states-out m/states.safetensors' '-o m/../m/x.ts'; do
+        # shellcheck disable=SC2086 # two words
+        run bash -c "cd '$T' && \"\$@\" 2>&1 >x.ts" - "${calib[@]}" --moments m $option "$NANO"
+        [ "$status" -eq 2 ]
+        [[ $output == *': is in the folder of --moments, where all files are of moments; name another file'* ]]
+        [ -z "$(ls -A "$T/m")" ]
+    done
+}
+
 @test "moments: a killed run leaves the layers that it finished, and the same command adds the others" {
     prepare
     "${calib[@]}" --moments "$T/whole" "$NANO" >"$T/whole.ts"
