@@ -47,8 +47,8 @@ static struct {
  * free. NCCL_MAX_CTAS and NCCL_CGA_CLUSTER_SIZE overrule both. */
 enum { CTAS = 16, NO_CLUSTERS = 0, MAGIC = (int)0xcafebeef, VERSION = 21700 };
 
-/* Of one exchange: so many that starting it costs little beside it, and so few that the next ones
- * are read and uploaded meanwhile. */
+/* The bytes of one exchange: large enough that starting it costs little in comparison, and small
+ * enough that the next ones are read and uploaded meanwhile. */
 enum { BATCH = 128 << 20 };
 
 /* Exchanges whose times are not read yet; the oldest one is complete long before the next uses its

@@ -64,7 +64,7 @@ static struct window *new_window(void)
     return w;
 }
 
-/* A window of at least so many bytes, for the stream of fetches. */
+/* A window that holds at least `bytes`, and is free once the stream of fetches gets there. */
 static struct window *window_for(struct fetches *f, size_t bytes)
 {
     struct window *w = f->stored.first ? take(&f->stored, &f->stored.first) : new_window();

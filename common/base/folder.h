@@ -1,6 +1,5 @@
-/* folder.h: the files of a program in an open folder, by patterns of fnmatch(3)
- * with FNM_EXTMATCH. `fd` is the
- * folder, `path` its name in errors, which end the process. */
+/* folder.h: the files of a program in an open folder, by patterns of fnmatch(3) with FNM_EXTMATCH.
+ * `fd` is the folder, `path` its name in errors, which end the process. */
 #ifndef FOLDER_H
 #define FOLDER_H
 

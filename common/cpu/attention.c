@@ -124,11 +124,6 @@ static void pool(struct device *d, struct mat y, struct mat kv, struct mat score
 
 /* ---- the indexer ---- */
 
-INLINE float to_bf16(float value)
-{
-    return bf16_to_f32(bf16_from_f32(value));
-}
-
 /* Scores of one run of blocks, from `first` on, from the products of all heads with their keys. */
 VECTORS(void, score_run,
         (float *score, const float *product, const struct keys *keys, uint64_t first,

@@ -161,11 +161,6 @@ static void look(const struct causal *c, bool *seen, uint64_t row, uint64_t coun
     }
 }
 
-INLINE float to_bf16(float value)
-{
-    return bf16_to_f32(bf16_from_f32(value));
-}
-
 /* The logits of `count` keys, in place in the first part's; -infinity where a key is not seen. */
 VECTORS(void, finish_logits,
         (float *logit, const float *second, const bool *seen, uint64_t count, float scale,

@@ -4,6 +4,7 @@
 
 #include "base/blocks.h"
 #include "base/parallel.h"
+#include "base/vectors.h"
 #include "cpu/gemm.h"
 #include "forward/device.h"
 #include "tensor/bf16.h"
@@ -35,6 +36,12 @@ static inline float *f32_row(struct mat m, uint64_t i)
 static inline int32_t *i32_row(struct mat m, uint64_t i)
 {
     return (int32_t *)m.at + i * m.stride;
+}
+
+/* One step in BF16: the value rounded. */
+INLINE float to_bf16(float value)
+{
+    return bf16_to_f32(bf16_from_f32(value));
 }
 
 /* The grain for parallel_for() of rows worth `elements` elements each: together they take some

@@ -357,11 +357,6 @@ static void layer_norm(struct device *d, struct mat y, struct mat x, struct mat 
              &(struct layer_norm_args){y, x, weight, bias, eps});
 }
 
-INLINE float to_bf16(float value)
-{
-    return bf16_to_f32(bf16_from_f32(value));
-}
-
 /* Add up to LANES squares that are rounded to BF16. */
 INLINE void add_rounded_squares(double *lane, const uint16_t *x, uint64_t count)
 {

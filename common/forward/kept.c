@@ -193,8 +193,7 @@ static void check_finite(const struct kept *kept, struct ts_in *in, const uint16
             wrong |= bf16_not_finite(rows[i * network_columns(n) + j]);
     if (wrong)
         die("%s: holds NaN or infinity, which no run keeps; remove the calibration.* there to "
-            "start "
-            "again",
+            "start again",
             ts_name(in));
 }
 

@@ -40,7 +40,7 @@
 
 /* How often hidden states are kept. */
 struct keeping {
-    uint64_t every; /* after so many layers; 0: see resume_is_due() */
+    uint64_t every; /* keep after every N-th layer; 0: as resume_is_due() decides */
     bool never;     /* only what an earlier run kept is used; see resume_finish() */
 };
 

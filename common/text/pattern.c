@@ -328,9 +328,9 @@ void pattern_budget_end(struct pattern_budget *budget)
         budget->steps = BUDGET_LEAST;
 }
 
-/* Take steps off the budget. False if not so many are left, or not the time that 8 times as many
- * may take, going by the last try. *since is when that began, 0 if this is not known; it becomes
- * the time now. */
+/* Deduct steps from the budget. False if fewer are left, or less time than a try of 8 times as many
+ * steps as the last one may take. *since is when the last try began, 0 if there was none; it
+ * becomes the time now. */
 static bool spend(struct pattern_budget *budget, uint32_t steps, int64_t *since)
 {
     int64_t now = cpu_ns(), took = *since ? now - *since : 0;
