@@ -10,8 +10,15 @@
 #include "cufile.h"
 
 /* A piece has a spare page at both ends. The driver buffers copies of up to SMALL bytes itself;
- * they need no piece. */
-enum { PIECES = 32, PAGE = 4096, PIECE_ROOM = DEVICE_PIECE + 2 * PAGE, SMALL = 32 << 10 };
+ * they need no piece. What operations write is copied so up to SMALL_MOST: a piece would wait for
+ * the GPU's one copy engine, which may be bringing offloaded rows, some 8 ms for a batch. */
+enum {
+    PIECES = 32,
+    PAGE = 4096,
+    PIECE_ROOM = DEVICE_PIECE + 2 * PAGE,
+    SMALL = 32 << 10,
+    SMALL_MOST = 1 << 20
+};
 
 struct piece {
     char *memory;
@@ -217,14 +224,20 @@ static bool read_file(struct device *d, struct mat m, uint64_t at, size_t size, 
     return all;
 }
 
+static void write_small(cudaStream_t stream, void *to, const void *data, uint64_t bytes)
+{
+    for (uint64_t at = 0; at < bytes; at += SMALL) {
+        uint64_t size = bytes - at < SMALL ? bytes - at : SMALL;
+        gpu_check(cudaMemcpyAsync((char *)to + at, (const char *)data + at, size,
+                                  cudaMemcpyHostToDevice, stream),
+                  "write");
+    }
+}
+
 static void upload_pieces(struct gpu *gpu, cudaStream_t stream, void *to, const void *data,
                           uint64_t bytes)
 {
     struct uploads *a = gpu->uploads;
-    if (bytes <= SMALL) {
-        gpu_check(cudaMemcpyAsync(to, data, bytes, cudaMemcpyHostToDevice, stream), "write");
-        return;
-    }
     for (uint64_t at = 0; at < bytes; at += DEVICE_PIECE) {
         size_t size = bytes - at < DEVICE_PIECE ? (size_t)(bytes - at) : (size_t)DEVICE_PIECE;
         struct piece *piece = piece_acquire(a);
@@ -235,7 +248,10 @@ static void upload_pieces(struct gpu *gpu, cudaStream_t stream, void *to, const 
 
 void gpu_write(struct gpu *gpu, void *to, const void *data, uint64_t bytes)
 {
-    upload_pieces(gpu, gpu->stream, to, data, bytes);
+    if (bytes <= SMALL_MOST)
+        write_small(gpu->stream, to, data, bytes);
+    else
+        upload_pieces(gpu, gpu->stream, to, data, bytes);
 }
 
 /* ---- the stream ---- */
@@ -251,7 +267,10 @@ void *gpu_alloc_upload(struct gpu *gpu, uint64_t bytes)
 
 void gpu_upload(struct gpu *gpu, void *to, const void *data, uint64_t bytes)
 {
-    upload_pieces(gpu, gpu->uploads->stream, to, data, bytes);
+    if (bytes <= SMALL)
+        write_small(gpu->uploads->stream, to, data, bytes);
+    else
+        upload_pieces(gpu, gpu->uploads->stream, to, data, bytes);
 }
 
 /* ---- waiting ---- */
