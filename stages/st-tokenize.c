@@ -401,7 +401,7 @@ static void take_options(struct options *o, struct stage *stage, int argc, char 
          .to = &o->field,
          .value = "name",
          .help = "the field with a sample's text or messages; a+b joins texts (default: the first "
-                 "present of text, article, prompt+response, messages)",
+                 "present of text, article, prompt+response, messages, conversations)",
          .in = FORM(0)},
         {.name = "format",
          .kind = ARG_CHOICE,

@@ -8,6 +8,7 @@
 #include "base/die.h"
 #include "base/json.h"
 #include "base/utf8.h"
+#include "text/sharegpt.h"
 #include "text/unpacked.h"
 
 enum { ROW_PARSED_MAX = 256 << 20 }; /* bytes of a row as a tree; its text has SAMPLE_MAX */
@@ -121,10 +122,20 @@ static char *no_field(const json_t *object, const char *wanted)
     return error;
 }
 
+static char *conversation_text(const json_t *object, json_t *conversation, enum chat_style style,
+                               struct passage *passage)
+{
+    json_t *messages = sharegpt_messages(conversation);
+    char *error = chat_text(style, messages, json_object_get(object, "tools"), passage);
+    json_decref(messages);
+    return error;
+}
+
 static char *object_text(const json_t *object, const char *field, enum chat_style style,
                          struct passage *passage)
 {
-    static const char *const usual[] = {"text", "article", "prompt+response", "messages"};
+    static const char *const usual[] = {"text", "article", "prompt+response", "messages",
+                                        "conversations"};
     enum { USUAL = sizeof usual / sizeof *usual };
     if (!json_is_object(object))
         return xprintf("a row must be a JSON object, such as {\"text\": \"...\"}");
@@ -133,15 +144,15 @@ static char *object_text(const json_t *object, const char *field, enum chat_styl
     for (size_t i = 0; i < count; i++) {
         if (!present(object, names[i]))
             continue;
-        const json_t *value = json_object_get(object, names[i]);
-        return json_is_array(value)
-                   ? chat_text(style, value, json_object_get(object, "tools"), passage)
-                   : join(object, names[i], passage);
+        json_t *value = json_object_get(object, names[i]);
+        return json_is_array(value) ? conversation_text(object, value, style, passage)
+                                    : join(object, names[i], passage);
     }
     for (size_t i = 0; i < count; i++)
         if (is_null(object, names[i]))
             return NULL;
-    return no_field(object, field ? field : "text, article, prompt and response, or messages");
+    return no_field(
+        object, field ? field : "text, article, prompt and response, messages, or conversations");
 }
 
 char *sample_text(const char *row, size_t length, const char *field, enum chat_style style,

@@ -217,6 +217,29 @@ tokenizer_of() {
     [ "$count" = 145 ]
 }
 
+@test "ShareGPT's conversations are messages with other names" {
+    {
+        echo '{"messages": [{"role": "system", "content": "s"}, {"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}'
+        echo '{"messages": [{"role": "user", "content": "c"}, {"role": "assistant", "content": ""}]}'
+    } >"$T/messages.jsonl"
+    {
+        echo '{"id": 1, "conversations": [{"from": "system", "value": "s"}, {"from": "human", "value": "a", "x": 1}, {"from": "gpt", "value": "b"}]}'
+        echo '{"conversations": [{"from": "user", "value": "c"}, {"from": "assistant", "value": ""}]}'
+    } >"$T/share.jsonl"
+    tokenizer_of v3
+    of() { st-tokenize --tokenizer "$T/t" "$@" | st-sum --each; }
+    [ "$(of "$T/share.jsonl")" = "$(of "$T/messages.jsonl")" ]
+    sed 's/conversations/turns/' "$T/share.jsonl" >"$T/turns.jsonl"
+    [ "$(of --field turns "$T/turns.jsonl")" = "$(of "$T/messages.jsonl")" ]
+    share() { echo "{\"conversations\": $1}" >"$T/a.jsonl" && refused "$2" st-tokenize --tokenizer "$T/t" "$T/a.jsonl"; }
+    share '[{"from": "observation", "value": "a"}]' "messages.0.: unknown role 'observation'"
+    share '[{"from": "human", "value": "a"}, {"value": "b"}]' "messages.1.: unknown role ''"
+    share '[{"from": "human", "value": "a"}, 7]' "messages.1.: unknown role ''"
+    share '[{"from": "human", "value": 7}]' 'a content is not text'
+    share '[{"from": 1, "value": "a"}]' "messages.0.: unknown role ''"
+    share '[]' 'wanted 1 to'
+}
+
 @test "which release a chat template is, with other white space and quotes, or in a file of its own" {
     echo '{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "<think>c</think>b"}]}' >"$T/a.jsonl"
     text() { st-tokenize --tokenizer "$T/t" "$T/a.jsonl" | st-tokenize --tokenizer "$T/t" --decode | jq -r .text; }
@@ -487,7 +510,7 @@ END
 
 @test "a field that is not there: what the row has is named" {
     jq -nc '{id: 1, body: "a", "a\u001b[31m": 2}' >"$T/a.jsonl"
-    fails 'line 1: wanted text, article, prompt and response, or messages; the row has id, body, a?[31m; name what holds the text with --field' \
+    fails 'line 1: wanted text, article, prompt and response, messages, or conversations; the row has id, body, a?[31m; name what holds the text with --field' \
         "$T/a.jsonl"
     fails 'line 1: wanted x+id; the row has id, body' --field x+id "$T/a.jsonl"
     jq -nc '[range(30) | {key: "field\(.)", value: .}] | from_entries' >"$T/b.jsonl"
