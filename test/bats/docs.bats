@@ -3,6 +3,7 @@ load common
 load craft
 load v3
 load examples
+PATH=$PWD/$BIN/test:$PATH
 
 # The hub's releases, in small. The bundled V3 has no tokenizer: it gets one of bytes, in which the one that UTF-8 does
 # not use begins a text.
@@ -37,6 +38,7 @@ fresh() {
 
 @test "README.md: its commands run in order in a fresh clone, the demo too" {
     fresh "$T/clone"
+    # shellcheck disable=SC2016 # for the stand-in
     stand_in make '[ $# = 0 ] || [ "$1" != demo ] || exec test/tools/demo'
     markdown_examples README.md >"$T/commands"
     [ "$(grep -c . "$T/commands")" -gt 15 ]
@@ -47,9 +49,8 @@ fresh() {
 }
 
 @test "README.md: as long as a visitor reads" {
-    lines=$(wc -l <README.md)
-    [ "$lines" -ge 80 ]
-    [ "$lines" -le 120 ]
+    [ "$(wc -l <README.md)" -ge 80 ]
+    [ "$(wc -l <README.md)" -le 120 ]
 }
 
 # For two GPUs, by which the bundled V4 checkpoint divides.
@@ -90,4 +91,106 @@ fresh() {
     page_examples man/quantize-deepseek.7 PROCEDURE >"$T/page"
     while read -r command; do grep -qxF -- "$command" "$T/page" || { echo "$command" && wrong=1; }; done <"$T/serve"
     [ -z "${wrong-}" ]
+}
+
+# leads FILE LINK: whether a link of that page of the site leads to a page, a place in one, or one of Debian's.
+leads() {
+    local file=${2%%#*} place=${2#*#} name
+    case $2 in
+    https://manpages.debian.org/*)
+        name=${2##*/}
+        grep -qwF -- "${name%.*}-${name##*.}" test/tools/lint ;; # its list of pages that are not ours
+    https:*) grep -qF ".Lk $2" man/* ;;
+    *:*) false ;;
+    *'#'*) grep -qF " id=\"$place\"" "$T/html/${file:-$1}" ;;
+    *) [ -s "$T/html/$file" ] ;;
+    esac
+}
+
+@test "make html: a page for each page, an index of all, no script, and every link leads somewhere" {
+    packaging/html 1.2 "$T/html"
+    for page in man/*.[1-9]; do
+        grep -q 'class="manual-text"' "$T/html/${page##*/}.html"
+        grep -qF "href=\"${page##*/}.html\"" "$T/html/index.html"
+    done
+    run grep -ciE '<script| on[a-z]+="|javascript:' "$T/html"/*.html
+    [ "$status" -eq 1 ]
+    (cd "$T/html" && grep -oHE '(href|src)="[^"]*"' ./*.html) | sed 's|^\./||; s/:[a-z]*="/ /; s/"$//' | sort -u >"$T/links"
+    [ "$(wc -l <"$T/links")" -gt 300 ]
+    grep -q '^st-read.1.html st-write.1.html$' "$T/links"
+    while read -r file link; do leads "$file" "$link" || { echo "$file: $link" && wrong=1; }; done <"$T/links"
+    [ -z "${wrong-}" ]
+    grep -q 'seekpipe 1.2' "$T/html/st-read.1.html"
+}
+
+# The messages that a page lists, one a line.
+entries() {
+    awk '/^\.Sh/ { on = $2 == "DIAGNOSTICS" }
+         on && item { sub(/^\\&/, ""); gsub(/\\-/, "-"); gsub(/\\e/, "\\"); print }
+         { item = $0 == ".It" }' man/seekpipe-troubleshooting.7
+}
+
+@test "seekpipe-troubleshooting(7) has every message that names a next step, once, and no other" {
+    test/tools/messages >"$T/said"
+    [ "$(wc -l <"$T/said")" -gt 200 ]
+    entries | LC_ALL=C sort >"$T/listed"
+    echo '<: programs say it, and the page does not list it; >: the reverse'
+    diff "$T/said" "$T/listed"
+}
+
+@test "messages: from C and shell, in whatever way they are said" {
+    mkdir -p "$T/tree/test/tools" "$T/tree"/{common/base,stages,cuda,pipelines}
+    cp test/tools/messages "$T/tree/test/tools"
+    cat >"$T/tree/stages/a.c" <<'END'
+/* "in a comment; remove it" */
+static const struct arg options[] = {{.name = "x", .help = "as it is; choose this"}, {0}};
+const char *wrong(int n)
+{
+    if (n == '"')
+        die("%s: %s: has %" PRIu64 " bytes, "
+            "\"%s\" wanted; get it again",
+            a, b);
+    return n ? "is empty; no step" : "is old; st-read makes it";
+}
+END
+    touch "$T/tree/pipelines"/{a.bash,v4-x,amax-plot}
+    cat >"$T/tree/pipelines/a.bash" <<'END'
+    [ -n "$x" ] || usage_error "$1: '$2' is odd; \
+name another" # here
+    echo "$program: ${x:-y}: belongs to $(whoami); move it" >&2
+END
+    "$T/tree/test/tools/messages" >"$T/found"
+    diff - "$T/found" <<'END'
+'...' is odd; name another
+belongs to ...; move it
+has ... bytes, "..." wanted; get it again
+is old; st-read makes it
+END
+}
+
+@test "terminal-svg: what a terminal showed, when, and its last screen" {
+    printf 'Script started\nab\rA\033[1m<b>\033[0m\r\n\033[31mred\033[0m one\r\033[Ktwo\r\nüx\r\n' >"$T/typescript"
+    printf '%s\n' '0.5 2' '9.0 15' '0.1 3' '0.1 13' '1.0 9' '0.1 1' '0.1 4' >"$T/timing" # parts of ESC [ 31 m, of ü
+    terminal-svg "$T/timing" "$T/typescript" 20 2 >"$T/a.svg"
+    cat "$T/a.svg"
+    # Nine seconds of pause are 1.5; what is drawn over soon is not shown.
+    grep -qF '<text y="17" visibility="hidden">ab<set attributeName="visibility" to="visible" begin="r.begin+0.50s" dur="1.50s"/></text>' "$T/a.svg"
+    grep -qF '<text y="17">A<tspan font-weight="bold">&lt;b&gt;</tspan><set ' "$T/a.svg"
+    grep -qF '<text y="34" visibility="hidden"><tspan fill="#ff7b72">red</tspan> one<set ' "$T/a.svg"
+    grep -qF '<text y="34">two<set ' "$T/a.svg"
+    grep -qF '<text y="51">üx<set ' "$T/a.svg"
+    # Four lines, of which the screen shows the last two.
+    grep -qF '<g transform="translate(0 -34)">' "$T/a.svg"
+    run grep -c '[[:cntrl:]]' "$T/a.svg"
+    [ "$output" = 0 ]
+    run terminal-svg "$T/timing" "$T/timing.none"
+    [ "$status" -eq 1 ]
+}
+
+@test "pictures: small, of one piece, without scripts" {
+    for picture in docs/*.svg; do
+        [ "$(stat -c %s "$picture")" -lt 40000 ]
+        run grep -ciE '<script|href=|url\([^#]|@import' "$picture"
+        [ "$status" -eq 1 ]
+    done
 }

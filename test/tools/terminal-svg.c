@@ -309,7 +309,8 @@ static void write_svg(const struct terminal *t)
     const size_t width = LEFT * 2 + t->columns * 8, height = t->rows * ROW + TOP + LEFT;
     const double length = t->now + rest;
     printf(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" xml:space=\"preserve\" viewBox=\"0 0 %zu %zu\" width=\"%zu\" "
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" xml:space=\"preserve\" viewBox=\"0 0 %zu %zu\" "
+        "width=\"%zu\" "
         "height=\"%zu\" role=\"img\">\n<title>A recording of a terminal</title>\n"
         "<style>text{white-space:pre;font:13.3px ui-monospace,\"DejaVu Sans "
         "Mono\",Menlo,Consolas,monospace;fill:#c9d1d9}</style>\n"
