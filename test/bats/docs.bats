@@ -174,11 +174,12 @@ END
     terminal-svg "$T/timing" "$T/typescript" 20 2 >"$T/a.svg"
     cat "$T/a.svg"
     # Nine seconds of pause are 1.5; what is drawn over soon is not shown.
-    grep -qF '<text y="17" visibility="hidden">ab<set attributeName="visibility" to="visible" begin="r.begin+0.50s" dur="1.50s"/></text>' "$T/a.svg"
-    grep -qF '<text y="17">A<tspan font-weight="bold">&lt;b&gt;</tspan><set ' "$T/a.svg"
+    grep -qF '<text y="17" visibility="hidden">ab<set attributeName="visibility" to="visible" begin="r.begin+0.5s" dur="1.5s"/></text>' "$T/a.svg"
+    grep -A 1 -F '<g><set attributeName="visibility" to="hidden" begin="r.begin" dur="2.1s"/>' "$T/a.svg" |
+        grep -qxF '<text y="17">A<tspan font-weight="bold">&lt;b&gt;</tspan></text>'
     grep -qF '<text y="34" visibility="hidden"><tspan fill="#ff7b72">red</tspan> one<set ' "$T/a.svg"
-    grep -qF '<text y="34">two<set ' "$T/a.svg"
-    grep -qF '<text y="51">üx<set ' "$T/a.svg"
+    grep -qF '<text y="34">two</text>' "$T/a.svg"
+    grep -qF '<text y="51">üx</text>' "$T/a.svg"
     # Four lines, of which the screen shows the last two.
     grep -qF '<g transform="translate(0 -34)">' "$T/a.svg"
     run grep -c '[[:cntrl:]]' "$T/a.svg"

@@ -10,7 +10,7 @@
 #include "base/utf8.h"
 
 enum { COLUMNS_MAX = 200, LINES_MAX = 2000, ROW = 17, LEFT = 10, TOP = 24, PLAIN = -1 };
-static const double pause_most = 1.5, redraw_least = 0.4, rest = 6; /* seconds */
+static const double pause_most = 1.5, redraw_least = 0.4, same_time = 0.1, rest = 6; /* seconds */
 
 struct cell {
     uint32_t code;
@@ -269,22 +269,48 @@ static void look(struct terminal *t)
 
 /* ---- SVG ---- */
 
-/* States before the last are shown for a while; the last is hidden until it comes. */
-static void write_line(const struct line *line, size_t row)
+/* States that others replaced are shown for a while. */
+static void write_passing(const struct line *line, size_t row)
 {
-    for (size_t i = 0; i < line->states; i++) {
+    for (size_t i = 0; i + 1 < line->states; i++) {
         const struct state *state = &line->state[i];
-        const bool last = i + 1 == line->states;
-        if (!*state->text)
-            continue;
-        printf("<text y=\"%zu\"%s>%s<set attributeName=\"visibility\" ", row * ROW,
-               last ? "" : " visibility=\"hidden\"", state->text);
-        if (last)
-            printf("to=\"hidden\" begin=\"r.begin\" dur=\"%.2fs\"/></text>\n", state->from + 0.01);
-        else
-            printf("to=\"visible\" begin=\"r.begin+%.2fs\" dur=\"%.2fs\"/></text>\n", state->from,
-                   state[1].from - state->from);
+        if (*state->text)
+            printf("<text y=\"%zu\" visibility=\"hidden\">%s<set attributeName=\"visibility\" "
+                   "to=\"visible\" begin=\"r.begin+%.1fs\" dur=\"%.1fs\"/></text>\n",
+                   row * ROW, state->text, state->from, state[1].from - state->from);
     }
+}
+
+/* A line's last state, which stays; NULL if it is empty. */
+static const struct state *lasting(const struct line *line)
+{
+    const struct state *state = line->states ? &line->state[line->states - 1] : NULL;
+    return state && *state->text ? state : NULL;
+}
+
+/* What stays is hidden until it comes: lines that come at the same time together. */
+static void write_lasting(const struct terminal *t)
+{
+    const struct state *first = NULL;
+    for (size_t i = 0; i < t->lines; i++) {
+        const struct state *state = lasting(t->line[i]);
+        if (!state)
+            continue;
+        if (!first || state->from > first->from + same_time || state->from < first->from) {
+            printf("%s<g><set attributeName=\"visibility\" to=\"hidden\" begin=\"r.begin\" "
+                   "dur=\"%.1fs\"/>\n",
+                   first ? "</g>" : "", state->from + same_time);
+            first = state;
+        }
+        printf("<text y=\"%zu\">%s</text>\n", (i + 1) * ROW, state->text);
+    }
+    puts(first ? "</g>" : "");
+}
+
+/* True if the screen stayed for a while where the i-th movement brought it. */
+static bool stayed(const struct terminal *t, size_t i)
+{
+    return i + 1 == t->top || t->scrolled[i + 1] > t->scrolled[i] + same_time;
 }
 
 static void write_scrolling(const struct terminal *t, double length)
@@ -295,11 +321,11 @@ static void write_scrolling(const struct terminal *t, double length)
           "begin=\"r.begin\" values=\"0 0",
           stdout);
     for (size_t i = 0; i < t->top; i++)
-        if (i + 1 == t->top || t->scrolled[i + 1] > t->scrolled[i])
+        if (stayed(t, i))
             printf(";0 -%zu", (i + 1) * ROW);
     fputs("\" keyTimes=\"0", stdout);
     for (size_t i = 0; i < t->top; i++)
-        if (i + 1 == t->top || t->scrolled[i + 1] > t->scrolled[i])
+        if (stayed(t, i))
             printf(";%.4f", t->scrolled[i] / length);
     printf("\" dur=\"%.2fs\"/>\n", length);
 }
@@ -322,7 +348,8 @@ static void write_svg(const struct terminal *t)
         t->top * ROW);
     write_scrolling(t, length);
     for (size_t i = 0; i < t->lines; i++)
-        write_line(t->line[i], i + 1);
+        write_passing(t->line[i], i + 1);
+    write_lasting(t);
     puts("</g></svg></svg>");
 }
 
