@@ -102,11 +102,13 @@ arrange() {
     arranged=$(getopt -n "$program" -o hnqv -l "$common,$1" -- "${@:2}") || try_help
 }
 
+print_version() { st-read --version | sed "s/^[^ ]*/$program/"; }
+
 # common_option OPTION: one that every pipeline has.
 common_option() {
     case $1 in
     -h | --help) usage; exit 0 ;;
-    --version) st-read --version | sed "s/^[^ ]*/$program/"; exit 0 ;;
+    --version) print_version && exit 0 ;;
     -n | --plan | --dry-run) plan=(-n) ;;
     -q | --quiet) talk=(-q) ;;
     -v | --verbose) talk=(-v) ;;

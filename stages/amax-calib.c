@@ -43,6 +43,7 @@ struct results {
     const struct tokens *tokens;
     const struct model *model;
     const struct recipe *recipe; /* or NULL */
+    char *name; /* of the checkpoint's folder, for whoever looks at the amaxes later; or NULL */
     struct resume resume;
     struct scalars scalars;
     struct moments_writer *moments; /* NULL: not wanted */
@@ -245,6 +246,8 @@ static void emit(struct results *r)
         scalars_write(scalars, out);
     json_t *counts = json_pack("{s:I, s:I}", "experts", experts, "experts_unreached", unreached);
     json_object_update(counts, r->tokens->counts);
+    if (r->name)
+        json_object_set_new(counts, "model", json_string(r->name));
     ts_finish(out, NULL, counts);
 }
 
@@ -420,6 +423,14 @@ static void listen(struct forward *run, struct results *r)
         r->moments = moments_writer_new(r->options->moments, r->model, r->stage);
 }
 
+/* The caller frees it. */
+static char *folder_name(struct ts_in *in)
+{
+    const char *folder = json_string_value(json_object_get(ts_header(in), "source"));
+    const char *slash = folder ? strrchr(folder, '/') : NULL;
+    return slash && slash[1] ? xstrdup(slash + 1) : NULL;
+}
+
 int main(int argc, char **argv)
 {
     struct options o = {0};
@@ -438,7 +449,8 @@ int main(int argc, char **argv)
                               .run = &run,
                               .tokens = &tokens,
                               .model = model,
-                              .recipe = recipe};
+                              .recipe = recipe,
+                              .name = folder_name(run.in)};
     scalars_begin(&results.scalars, "amax.safetensors");
     listen(&run, &results);
     if (stage.plan)
@@ -455,6 +467,7 @@ int main(int argc, char **argv)
     scalars_free(&results.scalars);
     moments_writer_free(results.moments);
     recipe_free(recipe);
+    free(results.name);
     int code = stage_end(&stage);
     resume_end(&results.resume); /* the output is complete */
     return code;

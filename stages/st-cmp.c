@@ -28,7 +28,7 @@ enum {
 };
 
 struct options {
-    bool common, files, json, tsv, summary, values;
+    bool common, files, json, tsv, summarize, values;
     enum report form;
     uint64_t threads;
 };
@@ -49,7 +49,7 @@ static void conclude(struct finding *f, struct totals *totals, const struct opti
     totals->only_a += !f->in_b;
     totals->only_b += !f->in_a;
     totals->differ += f->in_a && f->in_b && !equal;
-    if (!o->summary && !stage->quiet && (!equal || stage->verbose)) {
+    if (!o->summarize && !stage->quiet && (!equal || stage->verbose)) {
         if (o->form == REPORT_TEXT)
             finding_print_text(f);
         else
@@ -63,7 +63,7 @@ static void print_totals(const struct totals *totals, const char *what, const st
     if (o->form == REPORT_TEXT)
         printf("%zu %s: %zu equal, %zu differ, %zu only in A, %zu only in B\n", totals->count, what,
                totals->equal, totals->differ, totals->only_a, totals->only_b);
-    else if (o->summary)
+    else if (o->summarize)
         report_record(o->form,
                       json_pack("{s:s, s:I, s:I, s:I, s:I, s:I}", "what", what, "count",
                                 (json_int_t)totals->count, "equal", (json_int_t)totals->equal,
@@ -295,7 +295,7 @@ static void take_options(struct options *o, struct stage *stage, int argc, char 
          .to = &o->tsv,
          .help = "the same as --json, tab-separated",
          .or_previous = true},
-        {.name = "summary", .letter = 's', .to = &o->summary, .help = "write the totals only"},
+        {.name = "summarize", .letter = 's', .to = &o->summarize, .help = "write the totals only"},
         {.name = "values",
          .to = &o->values,
          .help = "compare numbers, FP8, MXFP4 and NVFP4 matrices as BF16; not dtypes, bytes or "

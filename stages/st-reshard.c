@@ -16,10 +16,10 @@ static const struct program program = {
         "passes by reference. Reads a tensor stream from a file or standard input, or a "
         "checkpoint's folder.",
     .operands = {"[stream]", "[stream]"},
-    .examples = {"st-reshard -n 2 DeepSeek-V4 | st-write DeepSeek-V4-mp2",
-                 "st-reshard -n 2 --experts fp8 DeepSeek-V4 | st-write DeepSeek-V4-mp2-fp8",
+    .examples = {"st-reshard --ranks 2 DeepSeek-V4 | st-write DeepSeek-V4-mp2",
+                 "st-reshard --ranks 2 --experts fp8 DeepSeek-V4 | st-write DeepSeek-V4-mp2-fp8",
                  "st-reshard -r DeepSeek-V4-mp2 | st-write DeepSeek-V4-again",
-                 "st-reshard -n 2 --plan DeepSeek-V4 | st-ls"},
+                 "st-reshard --ranks 2 -n DeepSeek-V4 | st-ls"},
     .max_operands = 1,
     .in_place = true,
 };
@@ -47,7 +47,6 @@ static void take_options(struct options *o, struct stage *stage, int argc, char 
                  "nothing where the scales of a block of 128 x 128 are within 2^14",
          .in = TO_RANKS},
         {.name = "ranks",
-         .letter = 'n',
          .kind = ARG_NUMBER,
          .to = &o->ranks,
          .value = "N",
@@ -66,7 +65,7 @@ static void take_options(struct options *o, struct stage *stage, int argc, char 
     };
     stage_begin(stage, &program, args, argc, argv);
     if (o->reverse ? o->ranks || o->experts : !o->ranks)
-        die_usage("either -n N, with N from 1 on, or -r alone");
+        die_usage("either --ranks N, with N from 1 on, or -r alone");
 }
 
 static enum experts experts_of(const struct options *o)

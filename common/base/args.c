@@ -212,14 +212,6 @@ static bool adapt(struct arg *args, const struct arg *change)
     return false;
 }
 
-/* A letter that the program has for an option of its own is not the shared one's. */
-static void take_letter(struct arg *args, char letter)
-{
-    for (; args->name; args++)
-        if (letter && args->letter == letter)
-            args->letter = 0;
-}
-
 struct arg *args_join(const struct arg *own, const struct arg *shared)
 {
     size_t count = count_args(shared);
@@ -227,10 +219,8 @@ struct arg *args_join(const struct arg *own, const struct arg *shared)
     struct arg *end = all, *changed = xalloc(count + 1, sizeof *changed);
     memcpy(changed, shared, count * sizeof *changed);
     for (; own && own->name; own++)
-        if (own->to || !adapt(changed, own)) {
-            take_letter(changed, own->letter);
+        if (own->to || !adapt(changed, own))
             *end++ = *own;
-        }
     memcpy(end, changed, count * sizeof *changed);
     free(changed);
     return all;
@@ -261,6 +251,7 @@ static struct arg *add_shared(const struct arg *own, struct stage *stage, struct
          .to = &stage->plan,
          .help = "write the table only, no tensors",
          .silent = true},
+        {.name = "dry-run", .to = &stage->plan, .silent = true}, /* as pipelines have it, too */
         {.name = "output",
          .letter = 'o',
          .kind = ARG_OUTPUT,

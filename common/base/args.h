@@ -103,7 +103,7 @@ void stage_begin(struct stage *stage, const struct program *program, const struc
 
 /* A program's own options (may be NULL) and shared ones in one table, which the caller frees. An
  * entry of `own` without `to` adds no option: its `help` and `in`, if set, replace those of the
- * shared option with its name. A shared option whose letter an own one has keeps its name alone. */
+ * shared option with its name. */
 struct arg *args_join(const struct arg *own, const struct arg *shared);
 
 /* -j, --threads N, into *to: 0 if not given, which ordered_pool_threads() accepts. */

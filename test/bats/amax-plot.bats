@@ -46,28 +46,72 @@ size() {
     diff - "$T/text" <<'TEXT'
 3 layers of 4 experts; 1 of 12 reached by no token (X)
 
-input amax of w1, 1 000111222333444555666777888999 16, logarithmic
+input amax of w1: 0 is 1, 9 is 16, on a logarithmic scale
  layer  0
      0  000000000000
      1  999000XXX000
 
  mtp 0  000000000000
 
-weight amax of w1, 0.5 000111222333444555666777888999 0.5, logarithmic
+weight amax of w1: 0.5 everywhere
  layer  0
-     0  000000000000
-     1  000000XXX000
+     0  444444444444
+     1  444444XXX444
 
- mtp 0  000000000000
+ mtp 0  444444444444
 
-tokens, 100 000111222333444555666777888999 100, logarithmic
+tokens: 100 everywhere
  layer  0
-     0  000000000000
-     1  000000XXX000
+     0  444444444444
+     1  444444XXX444
 
- mtp 0  000000000000
+ mtp 0  444444444444
 
 TEXT
+}
+
+@test "numbers have three digits and no exponent; the model's name, whatever is in it" {
+    cd "$T"
+    st-tokenize -q --tokenizer "$NANO" --samples 2 --length 32 "$OLDPWD/test/data/text/calib-prose.jsonl" -o ids.ts
+    amax-calib -q --tokens ids.ts -o amax.ts "$NANO"
+    st-ls --header amax.ts | jq -e '.counts[-1].model == "ckpt"'
+    run amax-plot amax.ts
+    [ "$status" = 0 ]
+    [[ ${lines[0]} == 'ckpt: 4 layers of 16 experts; '* ]]
+    cp -r "$NANO" "$(printf 'a\\" \`touch it\` $(touch it)_b')"
+    amax-calib -q --tokens ids.ts -o odd.ts a*b
+    run amax-plot <odd.ts
+    [ "$status" = 0 ]
+    [[ ${lines[0]} == 'a'*'touch?it'*'_b: 4 layers of 16 experts; '* ]]
+    if command -v gnuplot; then amax-plot -o odd.png odd.ts; fi
+    [ ! -e it ]
+    # 1580.4, 12345678 and 0.00123456.
+    for w in '\xcd\x8c\xc5\x44 1580' '\x4e\x61\x3c\x4b 12300000' '\xf6\xd0\xa1\x3a 0.00123'; do
+        safetensors one.safetensors "$(printf '{"%s":{"dtype":"F32","shape":[],"data_offsets":[0,4]}}' \
+            layers.0.ffn.experts.0.w1_input_quantizer._amax)" "${w% *}"
+        amax-merge -q -o one.ts one.safetensors
+        amax-plot one.ts | grep -F "input amax of w1: ${w#* } everywhere"
+    done
+}
+
+@test "colour: on a terminal unless NO_COLOR is set, always, or never" {
+    calibration "$T/amax.ts"
+    ! amax-plot "$T/amax.ts" | grep -q $'\e'
+    amax-plot --color always "$T/amax.ts" | grep -q $'\e\[38;5;'
+    on_terminal() { script -qec "$*" /dev/null </dev/null; }
+    on_terminal env TERM=xterm amax-plot "$T/amax.ts" | grep -q $'\e\[38;5;'
+    ! on_terminal env TERM=xterm NO_COLOR=1 amax-plot "$T/amax.ts" | grep -q $'\e\[38;5;'
+    ! on_terminal env TERM=xterm amax-plot --color=never "$T/amax.ts" | grep -q $'\e\[38;5;'
+    run amax-plot --color sometimes "$T/amax.ts"
+    [ "$status" = 2 ]
+}
+
+@test "options after the stream, and --version, as everywhere" {
+    calibration "$T/amax.ts"
+    cmp <(amax-plot "$T/amax.ts" --projection w2) <(amax-plot --projection=w2 "$T/amax.ts")
+    [ "$(amax-plot --version)" = "$(st-read --version | sed 's/^st-read/amax-plot/')" ]
+    cp "$T/amax.ts" "$T/-v"
+    cd "$T" && amax-plot -- -v | grep -q '3 layers'
 }
 
 @test "a dump without counts: the expert that misses its amaxes is cold" {
@@ -99,7 +143,7 @@ TEXT
     diff - "$T/text" <<TEXT
 1 layers of 100 experts; 97 of 100 reached by no token (X)
 
-tokens, fewest of each 2 experts, 1 0123456789 5, logarithmic
+tokens, fewest of each 2 experts: 0 is 1, 9 is 5, on a logarithmic scale
  layer  0                 36                72
      0  ${cold// /X}0X
 

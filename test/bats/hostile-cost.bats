@@ -71,7 +71,7 @@ empty_expert() {
         quick nvfp4-pack -q --scale-search mse --amax "$T/amax.safetensors" "$T/v4/a.safetensors"
     done
     safetensors "$T/v4/a.safetensors" "{\"layers.0.attn.wo_b.weight\":{\"dtype\":\"BF16\",\"shape\":[$n,0],\"data_offsets\":[0,0]}}"
-    quick st-reshard -n 2 "$T/v4/a.safetensors"
+    quick st-reshard --ranks 2 "$T/v4/a.safetensors"
     # Tokens without a token are none.
     safetensors "$T/ids.safetensors" "{\"input_ids\":{\"dtype\":\"I32\",\"shape\":[$n,0],\"data_offsets\":[0,0]}}"
     refused 'no sample in it' st-tokenize --tokenizer "$NANO" --decode "$T/ids.safetensors"
@@ -124,7 +124,7 @@ empty_expert() {
             refusal='wanted an amax|nothing to convert' ;;
         amax-calib | st-eval) runs=("$name --tokens $T/ids.safetensors INPUT") refusal='no config\.json|is missing' ;;
         st-tokenize) runs=("st-tokenize --tokenizer $NANO --decode INPUT") refusal='no tensor input_ids' ;;
-        st-reshard) runs=('st-reshard -n 2 INPUT' 'st-reshard -r INPUT') refusal='model-parallel|no such tensor|ranks' ;;
+        st-reshard) runs=('st-reshard --ranks 2 INPUT' 'st-reshard -r INPUT') refusal='model-parallel|no such tensor|ranks' ;;
         *) echo "$name: is not tried here" && return 1 ;;
         esac
         for run in "${runs[@]}"; do

@@ -351,7 +351,7 @@ unread() {
     st-read "$src" | st-write -q --json "$T/out" 2>"$T/said" >/dev/full
     grep -qx "st-write: $T/out: is in place, but standard output did not take .*: No space left on device" "$T/said"
     st-write --json "$T/out" "$T/a.ts" >/dev/full # complete already
-    unread "st-reshard -n 1 '$src' | st-write '$T/out'"
+    unread "st-reshard --ranks 1 '$src' | st-write '$T/out'"
     unread "for i in 1 2; do st-read --part \$i/2 '$src' | st-write --json --part '$T/out' || exit; done >/dev/null 2>&1; st-write --join --json '$T/out'"
     # Before the work, and what a plan or a question is for, is an error.
     run bash -c "st-write --state '$T/out' >/dev/full"

@@ -83,7 +83,7 @@ has() {
     has '# DeepSeek-V4-Nano in BF16' '| transformers 5.24.0 | loads | refuses: it does not speculate with drafts |'
     cmp "$T/source/README.md" "$T/out/README.source.md"
     # It reads FP8 experts, too.
-    st-reshard -n 2 --experts fp8 "$T/source" | st-write -q "$T/fp8"
+    st-reshard --ranks 2 --experts fp8 "$T/source" | st-write -q "$T/fp8"
     cmp "$T/source/inference/config.json" "$T/fp8/inference/config.json"
     cmp "$T/source/README.md" "$T/fp8/README.md"
     st-read "$T/source" | st-write -q "$T/copy"

@@ -38,13 +38,13 @@ rank() {
 
 @test "V4: names, dtypes, shapes, bytes and files of convert.py, experts in FP4 and in FP8" {
     for experts in fp4 fp8; do
-        st-reshard -n 2 --experts $experts -o "$T/$experts.ts" "$NANO"
+        st-reshard --ranks 2 --experts $experts -o "$T/$experts.ts" "$NANO"
         diff <(ranks "$T/$experts.ts") <(golden_lines "$GOLDEN/mp2-$experts.tsv")
         st-write -q "$T/$experts" "$T/$experts.ts"
         diff <(ranks "$T/$experts") <(golden_lines "$GOLDEN/mp2-$experts.tsv")
     done
     # By default, experts stay.
-    st-cmp <(st-reshard -n 2 "$NANO") "$T/fp4.ts"
+    st-cmp <(st-reshard --ranks 2 "$NANO") "$T/fp4.ts"
     # No index, and no model card; DeepSeek's code, of which only a config is here, stays.
     [ "$(cd "$T/fp4" && echo *)" = 'config.json generation_config.json inference model0-mp2.safetensors model1-mp2.safetensors quant-run.json tokenizer.json tokenizer_config.json' ]
 }
@@ -52,14 +52,14 @@ rank() {
 @test "V4: one rank" {
     local one=$PWD/../shared/fixtures/v4-nano/golden/mp1-fp4
     [ -f "$one.tsv" ] || skip "larger fixtures (v4-nano) are not here"
-    st-reshard -n 1 -o "$T/a.ts" "$NANO"
+    st-reshard --ranks 1 -o "$T/a.ts" "$NANO"
     diff <(ranks "$T/a.ts") <(golden_lines "$one.tsv")
 }
 
 @test "V4: MXFP4 that FP8 cannot hold, counted" {
     fixtures v4-mini
     for experts in fp4 fp8; do
-        st-reshard -n 2 --experts $experts -o "$T/$experts.ts" "$FIXTURES/ckpt"
+        st-reshard --ranks 2 --experts $experts -o "$T/$experts.ts" "$FIXTURES/ckpt"
         diff <(ranks "$T/$experts.ts") <(golden_lines "$FIXTURES/golden/mp2-$experts.tsv")
     done
     [ "$(tar xOf "$T/fp8.ts" .end | jq -c '.counts[0] | [.fp8_blocks, .fp8_lossy]')" = '[1966080,13]' ]
@@ -72,7 +72,7 @@ rank() {
     for run in 'v3-nano 1 124' 'v32-nano 1 131' 'v3-wide 1 124' 'v3-wide 2 124'; do
         read -r model n left <<<"$run"
         fixtures "$model"
-        run st-reshard -n "$n" -o "$T/a.ts" "$FIXTURES/ckpt"
+        run st-reshard --ranks "$n" -o "$T/a.ts" "$FIXTURES/ckpt"
         [ "$output" = "st-reshard: $left tensors of MTP are left out, which DeepSeek's inference code does not have" ]
         diff <(ranks "$T/a.ts") <(golden_lines "$FIXTURES/golden/mp$n.tsv")
         st-reshard -r -o "$T/back.ts" "$T/a.ts"
@@ -81,7 +81,7 @@ rank() {
     # convert.py refuses these two, with "Dimension 1 must be divisible by 2".
     for model in v3-nano v32-nano; do
         fixtures $model
-        refused 'weight_scale_inv: its (1 columns|3 rows) cannot be divided by 2 ranks' st-reshard -n 2 "$FIXTURES/ckpt"
+        refused 'weight_scale_inv: its (1 columns|3 rows) cannot be divided by 2 ranks' st-reshard --ranks 2 "$FIXTURES/ckpt"
     done
 }
 
@@ -90,15 +90,15 @@ rank() {
         v3_checkpoint "$T/$type" $type
         jq '.num_attention_heads = 2' "$T/$type/config.json" >"$T/config.json"
         cp "$T/config.json" "$T/$type"
-        pipeline "st-reshard -q -n 1 '$T/$type' | st-write -q '$T/$type-mp1'"
+        pipeline "st-reshard -q --ranks 1 '$T/$type' | st-write -q '$T/$type-mp1'"
         st-reshard -r -o "$T/back.ts" "$T/$type-mp1"
         st-cmp --common "$T/$type" "$T/back.ts"
         diff <(digests "$T/back.ts") <(digests "$T/$type" | grep -v '^model\.layers\.2\.')
         cmp <(st-ls --tsv "$T/back.ts" | cut -f1) <(st-ls --tsv "$T/$type" | cut -f1 | grep -v '^model\.layers\.2\.')
-        refused 'weight_scale_inv: its 1 rows cannot be divided by 2 ranks' st-reshard -n 2 "$T/$type"
-        refused "config.json's num_attention_heads, 2, is not divisible by 3 ranks" st-reshard -n 3 "$T/$type"
+        refused 'weight_scale_inv: its 1 rows cannot be divided by 2 ranks' st-reshard --ranks 2 "$T/$type"
+        refused "config.json's num_attention_heads, 2, is not divisible by 3 ranks" st-reshard --ranks 3 "$T/$type"
         jq '.num_attention_heads = 6' "$T/config.json" >"$T/$type/config.json"
-        refused "config.json's n_routed_experts, 2, is not divisible by 3 ranks" st-reshard -n 3 "$T/$type"
+        refused "config.json's n_routed_experts, 2, is not divisible by 3 ranks" st-reshard --ranks 3 "$T/$type"
     done
     st-ls --tsv "$T/deepseek_v32-mp1" | cut -f1 | sed 's/[.][0-9]*[.]/.N./g' | uniq | sort -u >"$T/names"
     printf '%s\n' layers.N.ffn.gate.bias layers.N.attn.indexer.k_norm.bias layers.N.attn.indexer.wq_b.scale layers.N.attn.wkv_a.scale \
@@ -111,7 +111,7 @@ rank() {
     cp -r "$NANO" "$T/named"
     jq '.expert_dtype = "fp4"' "$NANO/config.json" >"$T/named/config.json"
     for experts in fp4 fp8; do
-        pipeline "st-reshard -n 2 --experts $experts '$T/named' | st-write -q '$T/$experts'"
+        pipeline "st-reshard --ranks 2 --experts $experts '$T/named' | st-write -q '$T/$experts'"
         [ "$(jq -r .expert_dtype "$T/$experts/config.json")" = $experts ]
     done
     same_json "$T/fp4/config.json" "$T/named/config.json"
@@ -121,7 +121,7 @@ rank() {
 
 @test "joined again: every tensor of the source, but for wo_a, which is BF16" {
     for n in 1 2; do
-        pipeline "st-reshard -n $n '$NANO' | st-write -q '$T/mp$n'"
+        pipeline "st-reshard --ranks $n '$NANO' | st-write -q '$T/mp$n'"
         st-reshard -r -o "$T/back$n.ts" "$T/mp$n"
         diff <(digests "$T/back$n.ts" | grep -v 'wo_a\.') <(digests "$NANO" | grep -v 'wo_a\.')
         st-cmp --values "$NANO" "$T/back$n.ts"
@@ -130,15 +130,15 @@ rank() {
     same_json "$T/back/config.json" "$NANO/config.json"
     [ "$(st-ls --tsv "$T/back" | cut -f5 | sort -u)" = model-00001-of-00001.safetensors ]
     # Once more, to the same ranks: wo_a is BF16 now.
-    st-reshard -n 2 -o "$T/again.ts" "$T/back"
+    st-reshard --ranks 2 -o "$T/again.ts" "$T/back"
     diff <(ranks "$T/again.ts") <(golden_lines "$GOLDEN/mp2-fp4.tsv")
 }
 
 @test "releases with FP8 experts, with scales in F32 or E8M0: there and back" {
     for name in base fp8; do
         release $name "$T/$name"
-        st-reshard -n 2 -o "$T/mp2.ts" "$T/$name"
-        st-reshard -n 2 --experts fp8 -o "$T/fp8.ts" "$T/$name"
+        st-reshard --ranks 2 -o "$T/mp2.ts" "$T/$name"
+        st-reshard --ranks 2 --experts fp8 -o "$T/fp8.ts" "$T/$name"
         st-cmp "$T/mp2.ts" "$T/fp8.ts"
         st-reshard -r -o "$T/back.ts" "$T/mp2.ts"
         diff <(digests "$T/back.ts" | grep -v 'wo_a\.') <(digests "$T/$name" | grep -v 'wo_a\.')
@@ -147,47 +147,47 @@ rank() {
 }
 
 @test "joined again from FP8: the same values" {
-    pipeline "st-reshard -n 2 --experts fp8 '$NANO' | st-reshard -r >'$T/back.ts'"
+    pipeline "st-reshard --ranks 2 --experts fp8 '$NANO' | st-reshard -r >'$T/back.ts'"
     st-cmp --values "$NANO" "$T/back.ts"
-    st-reshard -n 2 --experts fp8 -o "$T/again.ts" "$T/back.ts"
+    st-reshard --ranks 2 --experts fp8 -o "$T/again.ts" "$T/back.ts"
     diff <(ranks "$T/again.ts") <(golden_lines "$GOLDEN/mp2-fp8.tsv")
 }
 
 @test "2 ranks of 1, and 1 of 2, through the release's layout" {
-    pipeline "st-reshard -n 2 '$NANO' | st-reshard -r | st-reshard -n 1 >'$T/a.ts'"
-    pipeline "st-reshard -n 1 '$NANO' >'$T/b.ts'"
+    pipeline "st-reshard --ranks 2 '$NANO' | st-reshard -r | st-reshard --ranks 1 >'$T/a.ts'"
+    pipeline "st-reshard --ranks 1 '$NANO' >'$T/b.ts'"
     st-cmp "$T/a.ts" "$T/b.ts"
 }
 
 # ---- the stream ----
 
 @test "only what is cut by columns or converted is inline, there and back" {
-    st-reshard -n 2 -o "$T/a.ts" "$NANO"
+    st-reshard --ranks 2 -o "$T/a.ts" "$NANO"
     [ "$(tar tvf "$T/a.ts" | grep '^-' | awk '{ print $NF }' | grep -v '^[.]\|^files/' | sed 's/.*[.]attn[.]//' | sort -u | paste -sd' ')" = \
         'wo_a.weight wo_b.scale wo_b.weight' ]
     st-write -q "$T/mp2" "$T/a.ts"
     st-reshard -r -o "$T/b.ts" "$T/mp2"
     run grep -c . <(tar tvf "$T/b.ts" | grep '^-' | grep 'experts\|norm\|hc_\|compressor\|wq_a\|wkv')
     [ "$output" = 0 ]
-    st-reshard -n 1 -o "$T/c.ts" "$NANO"
+    st-reshard --ranks 1 -o "$T/c.ts" "$NANO"
     [ "$(tar tvf "$T/c.ts" | grep '^-' | grep -v ' [.]\| files/' | grep -vc 'wo_a.weight')" = 0 ]
 }
 
 @test "the same from an inline stream, on any number of threads, and with a small memory for what waits" {
     st-read --inline -o "$T/inline.ts" "$NANO"
-    st-reshard -n 2 --experts fp8 -o "$T/a.ts" "$NANO"
+    st-reshard --ranks 2 --experts fp8 -o "$T/a.ts" "$NANO"
     for j in 1 3; do
-        st-reshard -j $j -n 2 --experts fp8 <"$T/inline.ts" >"$T/b$j.ts"
+        st-reshard -j $j --ranks 2 --experts fp8 <"$T/inline.ts" >"$T/b$j.ts"
         st-cmp "$T/a.ts" "$T/b$j.ts"
     done
     cmp "$T/b1.ts" "$T/b3.ts"
-    pipeline "st-reshard -n 2 '$NANO' | st-write -q '$T/mp2'"
+    pipeline "st-reshard --ranks 2 '$NANO' | st-write -q '$T/mp2'"
     st-read --inline -o "$T/ranks.ts" "$T/mp2"
     st-cmp <(st-reshard -r "$T/ranks.ts") <(st-reshard -r "$T/mp2")
 }
 
 @test "a plan has the same table, and reads no tensor" {
-    for way in '-n 2 --experts fp8' '-n 1'; do
+    for way in '--ranks 2 --experts fp8' '--ranks 1'; do
         # shellcheck disable=SC2086 # several words
         st-reshard $way --plan -o "$T/plan.ts" "$NANO"
         # shellcheck disable=SC2086
@@ -204,7 +204,7 @@ rank() {
     "$BIN/test/mkckpt" -q --model pro "$T/pro"
     st-read --allow-zeros -o "$T/pro.ts" "$T/pro"
     SECONDS=0
-    st-reshard -n 16 --plan -o "$T/plan.ts" "$T/pro.ts"
+    st-reshard --ranks 16 -n -o "$T/plan.ts" "$T/pro.ts"
     st-reshard -r --plan -o "$T/back.ts" "$T/plan.ts"
     [ $SECONDS -le 20 ]
     [ "$(tar xOf "$T/plan.ts" .toc | cut -f4 | sort -u | wc -l)" -eq 16 ]
@@ -225,82 +225,82 @@ rank() {
 }
 
 @test "numbers of ranks that do not divide" {
-    refused "config.json's num_attention_heads, 4, is not divisible by 3 ranks" st-reshard -n 3 "$NANO"
-    refused "config.json's o_groups, 2, is not divisible by 4 ranks" st-reshard -n 4 "$NANO"
-    refused "config.json's num_attention_heads, 4, is not divisible by 18446744073709551615 ranks" st-reshard -n 18446744073709551615 "$NANO"
+    refused "config.json's num_attention_heads, 4, is not divisible by 3 ranks" st-reshard --ranks 3 "$NANO"
+    refused "config.json's o_groups, 2, is not divisible by 4 ranks" st-reshard --ranks 4 "$NANO"
+    refused "config.json's num_attention_heads, 4, is not divisible by 18446744073709551615 ranks" st-reshard --ranks 18446744073709551615 "$NANO"
     cp -r "$NANO" "$T/odd"
     jq '.n_routed_experts = 17' "$NANO/config.json" >"$T/odd/config.json"
-    refused "lacks layers.0.ffn.experts.16" st-reshard -n 2 "$T/odd"
+    refused "lacks layers.0.ffn.experts.16" st-reshard --ranks 2 "$T/odd"
     small
     rank model.safetensors 'norm.weight BF16 [4] 8 a'
     for key in vocab_size index_n_heads n_routed_experts; do
         jq ".$key = 4097" "$NANO/config.json" >"$T/small/config.json"
-        refused "config.json's $key, 4097, is not divisible by 2 ranks" st-reshard -n 2 "$T/small/model.safetensors"
+        refused "config.json's $key, 4097, is not divisible by 2 ranks" st-reshard --ranks 2 "$T/small/model.safetensors"
     done
     jq 'del(.n_routed_experts)' "$NANO/config.json" >"$T/odd/config.json"
-    refused 'layers.0.ffn.experts.0.w1.scale: how many experts are there' st-reshard -n 2 "$T/odd"
+    refused 'layers.0.ffn.experts.0.w1.scale: how many experts are there' st-reshard --ranks 2 "$T/odd"
     jq 'del(.model_type)' "$NANO/config.json" >"$T/odd/config.json"
-    refused 'what model is it.* config.json is missing, or has an unknown model_type' st-reshard -n 2 "$T/odd"
+    refused 'what model is it.* config.json is missing, or has an unknown model_type' st-reshard --ranks 2 "$T/odd"
 }
 
 @test "tensors that cannot be cut: too narrow, or within a block of a scale" {
     small
     rank model.safetensors 'layers.0.attn.wq_b.weight BF16 [3,2] 12 a'
-    refused 'layers.0.attn.wq_b.weight: its 3 rows cannot be divided by 2 ranks' st-reshard -n 2 "$T/small/model.safetensors"
+    refused 'layers.0.attn.wq_b.weight: its 3 rows cannot be divided by 2 ranks' st-reshard --ranks 2 "$T/small/model.safetensors"
     rank model.safetensors 'layers.0.attn.wo_b.weight BF16 [2,3] 12 a'
-    refused 'layers.0.attn.wo_b.weight: its 3 columns cannot be divided by 2 ranks' st-reshard -n 2 "$T/small/model.safetensors"
+    refused 'layers.0.attn.wo_b.weight: its 3 columns cannot be divided by 2 ranks' st-reshard --ranks 2 "$T/small/model.safetensors"
     rank model.safetensors 'layers.0.attn.wo_b.weight BF16 [4] 8 a'
-    refused 'layers.0.attn.wo_b.weight: its 0 columns cannot be divided' st-reshard -n 2 "$T/small/model.safetensors"
+    refused 'layers.0.attn.wo_b.weight: its 0 columns cannot be divided' st-reshard --ranks 2 "$T/small/model.safetensors"
     rank model.safetensors 'layers.0.attn.attn_sink F32 [] 4 a'
-    refused 'layers.0.attn.attn_sink: its 0 rows cannot be divided' st-reshard -n 2 "$T/small/model.safetensors"
+    refused 'layers.0.attn.attn_sink: its 0 rows cannot be divided' st-reshard --ranks 2 "$T/small/model.safetensors"
     rank model.safetensors 'layers.0.attn.wq_b.scale F32 [2,1] 8 a' 'layers.0.attn.wq_b.weight F8_E4M3 [192,2] 384 a'
-    refused "layers.0.attn.wq_b.weight: a rank's 96 rows of it are no whole blocks of 128" st-reshard -n 2 "$T/small/model.safetensors"
+    refused "layers.0.attn.wq_b.weight: a rank's 96 rows of it are no whole blocks of 128" st-reshard --ranks 2 "$T/small/model.safetensors"
     rank model.safetensors 'layers.0.attn.wo_b.scale F32 [1,1] 4 a' 'layers.0.attn.wo_b.weight F8_E4M3 [2,96] 192 a'
-    refused 'layers.0.attn.wo_b.scale: its 1 columns cannot be divided' st-reshard -n 2 "$T/small/model.safetensors"
-    st-reshard -n 1 "$T/small/model.safetensors" >"$T/one.ts"
+    refused 'layers.0.attn.wo_b.scale: its 1 columns cannot be divided' st-reshard --ranks 2 "$T/small/model.safetensors"
+    st-reshard --ranks 1 "$T/small/model.safetensors" >"$T/one.ts"
     rank model.safetensors 'layers.0.ffn.experts.1.w1.scale F8_E8M0 [64,4] 256 a' 'layers.0.ffn.experts.1.w1.weight I8 [64,64] 4096 a'
-    refused 'layers.0.ffn.experts.1.w1.scale: 64 by 128 elements are no whole blocks of 128 by 128' st-reshard -n 2 --experts fp8 "$T/small/model.safetensors"
-    st-reshard -n 2 "$T/small/model.safetensors" >"$T/two.ts"
+    refused 'layers.0.ffn.experts.1.w1.scale: 64 by 128 elements are no whole blocks of 128 by 128' st-reshard --ranks 2 --experts fp8 "$T/small/model.safetensors"
+    st-reshard --ranks 2 "$T/small/model.safetensors" >"$T/two.ts"
     [ "$(tar xOf "$T/two.ts" .toc | cut -f2-4)" = $'F8_E8M0\t[64,4]\tmodel1-mp2.safetensors\nF4\t[64,128]\tmodel1-mp2.safetensors' ]
     rank model.safetensors 'layers.0.ffn.experts.2.w1.scale F8_E8M0 [64,4] 256 a' 'layers.0.ffn.experts.2.w1.weight I8 [64,64] 4096 a'
-    refused 'layers.0.ffn.experts.2.w1.scale: config.json counts 2 experts' st-reshard -n 2 "$T/small/model.safetensors"
+    refused 'layers.0.ffn.experts.2.w1.scale: config.json counts 2 experts' st-reshard --ranks 2 "$T/small/model.safetensors"
 }
 
 @test "an E8M0 NaN, in each way of reading a scale" {
     small
     rank model.safetensors 'layers.0.ffn.experts.1.w1.scale F8_E8M0 [128,4] 512 \xff' 'layers.0.ffn.experts.1.w1.weight I8 [128,64] 8192 a'
-    refused 'experts.1.w1.scale: element 0 .*is the E8M0 code 255, NaN' st-reshard -n 2 --experts fp8 -o "$T/x.ts" "$T/small/model.safetensors"
+    refused 'experts.1.w1.scale: element 0 .*is the E8M0 code 255, NaN' st-reshard --ranks 2 --experts fp8 -o "$T/x.ts" "$T/small/model.safetensors"
     rank model.safetensors 'layers.0.attn.wo_a.scale F8_E8M0 [2,1] 2 \xff' 'layers.0.attn.wo_a.weight F8_E4M3 [256,4] 1024 a'
-    refused 'wo_a.scale: element 0 .*is the E8M0 code 255, NaN' st-reshard -n 2 -o "$T/x.ts" "$T/small/model.safetensors"
+    refused 'wo_a.scale: element 0 .*is the E8M0 code 255, NaN' st-reshard --ranks 2 -o "$T/x.ts" "$T/small/model.safetensors"
     [ ! -e "$T/x.ts" ]
 }
 
 @test "models and formats that have no ranks" {
-    refused 'it is not known how model-parallel ranks share a model of type deepseek_v41' st-reshard -n 2 test/data/v41-tiny/ckpt
+    refused 'it is not known how model-parallel ranks share a model of type deepseek_v41' st-reshard --ranks 2 test/data/v41-tiny/ckpt
     amaxes "$T/amax.ts"
     nvfp4-cast --amax "$T/amax.ts" -o "$T/nvfp4.ts" "$NANO"
-    refused 'layers.0.ffn.experts.0.w1.*: is NVFP4, which' st-reshard -n 2 "$T/nvfp4.ts"
-    pipeline "st-reshard -n 2 '$NANO' | st-write -q '$T/mp2'"
-    refused 'model0-mp2.safetensors is a rank.s file already' st-reshard -n 2 "$T/mp2"
+    refused 'layers.0.ffn.experts.0.w1.*: is NVFP4, which' st-reshard --ranks 2 "$T/nvfp4.ts"
+    pipeline "st-reshard --ranks 2 '$NANO' | st-write -q '$T/mp2'"
+    refused 'model0-mp2.safetensors is a rank.s file already' st-reshard --ranks 2 "$T/mp2"
     refused 'model-00001-of-00003.safetensors is not the file of a model-parallel rank' st-reshard -r "$NANO"
     mxfp4-unpack -o "$T/bf16.ts" "$NANO"
     for experts in fp4 fp8; do
-        refused 'layers.0.ffn.experts.0.w1.weight: this expert is BF16, of which --experts' st-reshard -n 2 --experts $experts "$T/bf16.ts"
+        refused 'layers.0.ffn.experts.0.w1.weight: this expert is BF16, of which --experts' st-reshard --ranks 2 --experts $experts "$T/bf16.ts"
     done
-    st-reshard -n 2 "$T/bf16.ts" >"$T/bf16-mp2.ts"
-    st-reshard -n 2 --experts fp8 -o "$T/fp8.ts" "$NANO"
+    st-reshard --ranks 2 "$T/bf16.ts" >"$T/bf16-mp2.ts"
+    st-reshard --ranks 2 --experts fp8 -o "$T/fp8.ts" "$NANO"
     st-reshard -r -o "$T/back.ts" "$T/fp8.ts"
-    refused 'layers.0.ffn.experts.0.w1.*: this expert is FP8, of which --experts' st-reshard -n 2 --experts fp4 "$T/back.ts"
+    refused 'layers.0.ffn.experts.0.w1.*: this expert is FP8, of which --experts' st-reshard --ranks 2 --experts fp4 "$T/back.ts"
 }
 
 @test "tensors of which the first convert.py knows nothing: drafts of DSpark, vision" {
     for name in dspark vision; do
         release $name "$T/$name"
         refused '(mtp.2.(markov|confidence)_head|vision|aligner|image)[a-z0-9_.]*: it is not known what model-parallel ranks have of this' \
-            st-reshard -n 2 "$T/$name"
+            st-reshard --ranks 2 "$T/$name"
     done
     # Without them, as a part of a checkpoint.
-    pipeline "st-grep -V '^mtp[.]' '$T/dspark' | st-reshard -n 2 >'$T/trunk.ts'"
+    pipeline "st-grep -V '^mtp[.]' '$T/dspark' | st-reshard --ranks 2 >'$T/trunk.ts'"
     run st-write -q "$T/out" "$T/trunk.ts"
     [ "$status" -eq 1 ]
     st-write -q --partial "$T/out" "$T/trunk.ts"
@@ -310,8 +310,8 @@ rank() {
 # ---- ranks that are not as they should be ----
 
 @test "files of ranks: one is missing, of another number, or called something else" {
-    pipeline "st-reshard -n 2 '$NANO' | st-write -q '$T/mp2'"
-    pipeline "st-reshard -n 1 '$NANO' | st-write -q '$T/mp1'"
+    pipeline "st-reshard --ranks 2 '$NANO' | st-write -q '$T/mp2'"
+    pipeline "st-reshard --ranks 1 '$NANO' | st-write -q '$T/mp1'"
     mkdir "$T/few"
     cp "$T/mp2/config.json" "$T/mp2/model1-mp2.safetensors" "$T/few"
     refused 'model0-mp2.safetensors is missing; all ranks are needed' st-reshard -r "$T/few"
@@ -333,7 +333,7 @@ rank() {
 }
 
 @test "copies that differ are named, with the place" {
-    pipeline "st-reshard -n 2 '$NANO' | st-write -q '$T/mp2'"
+    pipeline "st-reshard --ranks 2 '$NANO' | st-write -q '$T/mp2'"
     for name in norm.weight layers.1.ffn.shared_experts.w2.scale layers.0.ffn.gate.tid2eid; do
         cp -r "$T/mp2" "$T/patched"
         patch "$T/patched" model1-mp2.safetensors "$name"
@@ -378,7 +378,7 @@ rank() {
     small
     rank model.safetensors 'layers.0.attn.wo_b.weight BF16 [0,4] 0 a' 'layers.0.attn.wq_b.weight BF16 [0,2] 0 a' 'norm.weight BF16 [0] 0 a'
     st-read -o "$T/empty.ts" "$T/small/model.safetensors"
-    st-reshard -n 2 -o "$T/mp2.ts" "$T/empty.ts"
+    st-reshard --ranks 2 -o "$T/mp2.ts" "$T/empty.ts"
     st-reshard -r -o "$T/back.ts" "$T/mp2.ts"
     st-cmp "$T/empty.ts" "$T/back.ts"
 }
