@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "base/die.h"
+#include "base/folder.h"
 #include "base/number.h"
 #include "stream/checkpoint.h"
 #include "write/copy.h"
@@ -110,8 +111,7 @@ void journal_begin(struct journal *journal, int folder, const char *path, const 
     free(line);
     free(table);
     sync_journal(journal);
-    if (fsync(folder) && errno != EINVAL) /* some filesystems cannot */
-        die_errno("%s: syncing it to disk", path);
+    folder_sync(folder, path);
 }
 
 void journal_note(struct journal *journal, const char *line)

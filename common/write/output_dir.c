@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "base/die.h"
+#include "base/folder.h"
 #include "base/lock.h"
 #include "base/owner.h"
 #include "base/temporary.h"
@@ -322,7 +323,10 @@ static int lock_own(const char *path)
 static void sync_folder(const char *path)
 {
     int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (fd < 0 || (fsync(fd) && errno != EINVAL) || close(fd))
+    if (fd < 0)
+        die_errno("%s", path);
+    folder_sync(fd, path);
+    if (close(fd))
         die_errno("%s: syncing it to disk", path);
 }
 
@@ -410,8 +414,9 @@ static void mark_replaced(const struct output_dir *output, const struct journal 
 /* The last step: DST, complete and in place, becomes a checkpoint when its journal is removed. */
 static void remove_journal(const struct output_dir *output, int folder)
 {
-    if (unlinkat(folder, journal_name, 0) || (fsync(folder) && errno != EINVAL))
+    if (unlinkat(folder, journal_name, 0))
         die_errno("%s/%s", output->path, journal_name);
+    folder_sync(folder, output->path);
 }
 
 /* Without an exchange: the old checkpoint was moved to DST.replaced. Put the new one in place,

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "base/die.h"
+#include "base/folder.h"
 #include "base/names.h"
 #include "base/number.h"
 #include "base/output.h"
@@ -437,8 +438,7 @@ static void move_part(const char *partial, const char *name)
     }
     if (errno)
         die_errno("%s", folder);
-    if (fsync(dirfd(entries)) && errno != EINVAL) /* some filesystems cannot */
-        die_errno("%s: syncing it to disk", folder);
+    folder_sync(dirfd(entries), folder);
     for (size_t i = 0; i < sizeof own / sizeof *own; i++)
         if (unlinkat(dirfd(entries), own[i], 0) && errno != ENOENT)
             die_errno("%s/%s", folder, own[i]);
