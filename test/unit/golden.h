@@ -15,7 +15,7 @@
 
 #include <cmocka.h>
 
-static const char *golden_path = "test/data/codecs/golden.safetensors";
+static const char *golden_path = "test/data/codecs/golden.safetensors.gz";
 
 static struct {
     json_t *header; /* entries that were asked for get a member "read" */
@@ -27,7 +27,9 @@ static struct {
 static inline int golden_open(void **state)
 {
     (void)state;
-    FILE *file = fopen(golden_path, "rb");
+    char command[FILENAME_MAX];
+    snprintf(command, sizeof command, "gzip -dcf -- '%s'", golden_path); /* also if it is not */
+    FILE *file = popen(command, "r"); /* NOLINT(cert-env33-c) */
     if (!file) {
         perror(golden_path);
         return -1;
@@ -43,7 +45,8 @@ static inline int golden_open(void **state)
     golden.payload = malloc(ROOM);
     if (golden.payload)
         golden.bytes = fread(golden.payload, 1, ROOM, file);
-    fclose(file);
+    if (pclose(file))
+        return -1;
     if (golden.header && golden.bytes)
         return 0;
     fprintf(stderr, "%s: not a safetensors file\n", golden_path);
