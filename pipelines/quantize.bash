@@ -12,7 +12,7 @@
 . "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/seekpipe.bash"
 
 amax='' calib=() samples='' length='' all_experts=() save_amax='' eval='' device=''
-fallback='' field=() input_scale='' jobs=1 summary='' mtp=() measured=() headroom=() record=()
+fallback='' field=() input_scale='' jobs=1 summary='' mtp=() report=() headroom=() record=()
 recipe=() selection=() policies=() convert=() converter='' drafts_too='' keep_every=() no_keep=()
 
 # What arrange takes for conversion_option.
@@ -120,6 +120,7 @@ conversion_begin() {
     local headers=()
     make_scratch
     trap end_conversion EXIT
+    last_lap=${EPOCHREALTIME//[!0-9]/}
     weights=$source
     [ -n "${zeros[*]}" ] || return 0
     weights=$scratch/source.ts
@@ -131,6 +132,25 @@ end_conversion() {
     rm -rf "$scratch"
     # Nothing was kept; unless amax-calib is at work there for another run, or it is another user's.
     [ ! -O "$kept" ] || flock -n "$kept" rmdir "$kept" 2>/dev/null || :
+}
+
+# lap STEP [BYTES]: for the report, how long it took since the last lap, and what it read.
+lap() {
+    local now=${EPOCHREALTIME//[!0-9]/} took
+    took=$((now - last_lap)) last_lap=$now
+    printf '{"step": "%s", "seconds": %d.%06d, "bytes": %s}\n' "$1" $((took / 1000000)) $((took % 1000000)) \
+        "${2:-0}" >>"$scratch/report"
+}
+
+# weight_bytes: of the source's shards.
+weight_bytes() {
+    stat -Lc %s -- "$source"/*.safetensors | awk '{ all += $1 } END { printf "%.0f", all }'
+}
+
+# json_text TEXT: as a string in JSON.
+json_text() {
+    local text=${1//\\/\\\\}
+    printf '"%s"' "${text//\"/\\\"}"
 }
 
 # tokenize RESULT SAMPLES TEXT...: by the checkpoint's own tokenizer.
@@ -199,8 +219,11 @@ convert_checkpoint() {
         [ -z "$eval" ] || tell "$program: --eval was not done again; st-eval does it alone"
         return 0
     fi
+    lap 'read texts, plan'
     [ -z "${calib[*]}" ] || calibrate
     [ -z "$eval" ] || evaluate
+    report+=(--report "$scratch/report")
+    [ -n "$input_scale" ] || report+=(--amax "$scratch/amax.ts")
     write_weights
     verify_result "$destination" "$source" # what serving engines make of it
     # Nothing is left to do for which anything was kept.
@@ -276,13 +299,16 @@ calibrate() {
         --device "$device" --tokens "$scratch/calib.ts" --resume "$kept" --resume-keep "${keep_every[@]}" \
         "${no_keep[@]}" -o "$amax" "$weights" || blame $? amax-calib
     merge "$amax"
+    lap calibrate "$(weight_bytes)"
 }
 
 # How well source and result predict a text, each with its serving arithmetic. The source's predictions are kept
 # until the weights are written, under a name that tells source, text and device.
 evaluate() {
     judge+=("${talk[@]}")
-    local lines name=${eval##*/}
+    local lines name
+    name=$(printf '%s' "${eval##*/}" | iconv -cf UTF-8 -t UTF-8) || : # of a name in another encoding, what is UTF-8
+    name=${name//[[:cntrl:]]/?}
     digest=$({ st-read -n "${zeros[@]}" "$source" && cat "$scratch/eval.ts" && echo "$device"; } | sha256sum)
     before=$kept/source-${digest:0:16}.ts
     own_folder "$kept"
@@ -290,17 +316,21 @@ evaluate() {
         quietly st-sum -o /dev/null "$before" || blame $? st-sum
     else
         "${judge[@]}" --save "$before" -o /dev/null "$weights" || blame $? st-eval
+        lap 'evaluate the source' "$(weight_bytes)"
     fi
     st-read "${zeros[@]}" "$source" |
         "${convert[@]}" |
         "${judge[@]}" --save "$scratch/result.ts" -o /dev/null ||
         blame "${PIPESTATUS[*]}" st-read "$converter" st-eval
-    quietly st-eval --compare -v -o "$scratch/both" "$before" "$scratch/result.ts" ||
+    lap 'evaluate the result' "$(weight_bytes)"
+    quietly st-eval --compare -v -o "$scratch/both" "$before" "$scratch/result.ts" &&
+        quietly st-eval --compare -v --json -o "$scratch/both.json" "$before" "$scratch/result.ts" ||
         blame $? st-eval
+    printf '{"evaluation": %s, "text": %s}\n' "$(<"$scratch/both.json")" "$(json_text "$name")" >>"$scratch/report"
     mapfile -t lines <"$scratch/both"
     results=$(printf 'source: %s\nresult: %s\nresult against source: %s' "${lines[@]}")
-    printf 'text: %s\n%s\n' "${name//[[:cntrl:]]/?}" "$results" >"$scratch/measured"
-    measured=(--measured "$scratch/measured") # for README.md
+    printf 'text: %s\n%s\n' "$name" "$results" >"$scratch/measured"
+    report+=(--measured "$scratch/measured") # for README.md
 }
 
 # The weights, to disk. Until here, nothing was put in place.
@@ -309,10 +339,10 @@ write_weights() {
         resume "$destination"
         st-read "${zeros[@]}" "${part[@]}" "$source" |
             "${convert[@]}" |
-            put "$destination" "${measured[@]}" ||
+            put "$destination" "${report[@]}" ||
             blame "${PIPESTATUS[*]}" st-read "$converter" "$last"
     else
         in_parts "$jobs" write_part
-        quietly st-write "${talk[@]}" "${overwrite[@]}" "${measured[@]}" --join "$destination" || blame $? 'st-write --join'
+        quietly st-write "${talk[@]}" "${overwrite[@]}" "${report[@]}" --join "$destination" || blame $? 'st-write --join'
     fi
 }

@@ -153,12 +153,6 @@ static struct entry *find(struct table *table, const char *module, enum amax_whi
     return line < 0 ? NULL : &table->entry[line];
 }
 
-static bool is_tokens(const struct tensor *tensor)
-{
-    const char *dot = strrchr(tensor->name, '.');
-    return dot && !strcmp(dot, ".tokens") && tensor->dtype == DTYPE_I64 && tensor->size == 8;
-}
-
 /* Model Optimizer 0.45 to 0.47 also measures the codes of FP8 weights without their scales, which
  * gives 448, the largest there is, for all. A weight whose amax is 448 loses nothing: nvfp4-pack
  * and fp8-pack find it again. */
@@ -230,7 +224,7 @@ static void read_entry(struct table *table, const struct options *o, struct ts_i
 {
     const struct tensor *tensor = ts_present(in);
     char module[TENSOR_NAME_MAX + 1];
-    if (is_tokens(tensor)) {
+    if (amax_is_tokens(tensor)) {
         struct entry *entry = append(table, tensor->name, DTYPE_I64);
         entry->is_tokens = true;
         ts_read(in, &entry->tokens, sizeof entry->tokens);
@@ -273,7 +267,7 @@ static void read_planned(struct table *table, const struct options *o, struct ts
     char module[TENSOR_NAME_MAX + 1];
     enum amax_which which;
     for (size_t i = 0; i < toc->count; i++)
-        if (is_tokens(&toc->tensor[i]))
+        if (amax_is_tokens(&toc->tensor[i]))
             append(table, toc->tensor[i].name, DTYPE_I64)->is_tokens = true;
         else if (amax_key(table->model, toc->tensor[i].name, module, &which))
             append_chosen(table, o, in, module, which, 1);

@@ -14,6 +14,7 @@
 #include "base/owner.h"
 #include "base/progress.h"
 #include "base/text.h"
+#include "report/report.h"
 #include "stream/checkpoint.h"
 #include "stream/ts.h"
 #include "stream/whole.h"
@@ -42,11 +43,19 @@ static const struct program program = {
     .max_operands = 2,
 };
 
+/* What README.md and the report say besides what the stream says; NULL where nothing is given. */
+struct said {
+    char *lines;       /* of --measured */
+    json_t *figures;   /* of --report */
+    struct maps *maps; /* of --amax */
+};
+
 struct options {
     bool join, json, no_share, overwrite, part, partial, state, todo, verify;
     struct arg_pair todo_part;
-    const char *measured;
-    char *lines; /* of that file, or NULL */
+    const char *amax, *measured, *report;
+    struct said *said;
+    double start; /* of the run */
 };
 
 /* ---- questions ---- */
@@ -203,25 +212,45 @@ static void write_tensors(struct ts_in *in, struct output_dir *output, const str
             output->partial, missing);
 }
 
+/* A page about a converted checkpoint, for people. */
+static char *page_text(struct ts_in *in, const struct toc *toc, const struct configs *configs,
+                       const json_t *counts, const json_t *record, uint64_t bytes,
+                       const struct options *o)
+{
+    const struct report report = {.maps = o->said->maps,
+                                  .measured = o->said->figures,
+                                  .counts = counts,
+                                  .input = json_object_get(ts_header(in), "input"),
+                                  .record = record,
+                                  .seconds = now() - o->start,
+                                  .bytes = bytes};
+    return report_page(&report, in, toc, configs);
+}
+
 /* Write everything but shards: side files, what is made from the stream, and last the index. */
 static void write_rest(struct ts_in *in, struct output_dir *output, struct toc *toc,
-                       struct copier *copier, const struct configs *configs,
-                       const struct card *card, const struct stage *stage)
+                       struct copier *copier, const struct configs *configs, const json_t *counts,
+                       const struct summary *s, const struct options *o, const struct stage *stage)
 {
     char *index = shards_index(toc);
     json_t *record = run_record_of(in, stage);
-    char *run = json_text(record, true, false);
-    char *readme = configs->converted ? card_text(card, in, toc, configs) : NULL;
+    char *run = json_text(record, true, false), *readme = NULL, *page = NULL;
+    if (configs->converted) {
+        readme = card_text(&(struct card){counts, o->said->lines}, in, toc, configs);
+        page = page_text(in, toc, configs, counts, record, s->file_bytes, o);
+    }
     write_side_files(output, copier, in, configs);
     sources_check(ts_sources(in));
     put_text(output, RUN_RECORD, run);
     put_text(output, "README.md", readme);
+    put_text(output, REPORT_FILE, page);
     put_text(output, "config.json", configs->config);
     put_text(output, "hf_quant_config.json", configs->hf_quant);
     put_text(output, CHECKPOINT_INDEX, index);
     json_decref(record);
     free(run);
     free(readme);
+    free(page);
     free(index);
 }
 
@@ -335,25 +364,26 @@ static void take_bytes(struct summary *s, const struct copier *copier)
 /* Write all shards, and unless it is a part, what belongs to them. */
 static void write_all(struct ts_in *in, struct output_dir *output, struct toc *toc,
                       struct shards *shards, struct copier *copier, const struct configs *configs,
-                      const struct options *o, const struct stage *stage)
+                      const struct summary *s, const struct options *o, const struct stage *stage)
 {
     write_tensors(in, output, toc, shards);
     if (o->verify)
         shards_verify(shards, output, in);
     if (!o->part)
-        write_rest(in, output, toc, copier, configs, &(struct card){ts_end_counts(in), o->lines},
-                   stage);
+        write_rest(in, output, toc, copier, configs, ts_end_counts(in), s, o, stage);
 }
 
 /* Write a stream to a folder, or with -n print its plan. Closes the stream. */
 static void write_stream(struct ts_in *in, struct output_dir *output, const struct options *o,
-                         const struct stage *stage, double start)
+                         const struct stage *stage)
 {
     struct copier copier = {.no_share = o->no_share};
     struct configs configs;
     struct toc *toc = ts_toc(in);
     char hex[DIGEST_TEXT];
     const char *identity = identity_of(in, stage, hex);
+    if (o->amax && !o->part && !stage->plan) /* before any work: it may be no calibration */
+        o->said->maps = maps_load(o->amax, ts_model(in));
     if (!o->part)
         refuse_parts(output);
     if (!stage->plan && output_dir_was_done(output, identity, toc)) {
@@ -383,7 +413,7 @@ static void write_stream(struct ts_in *in, struct output_dir *output, const stru
     } else {
         if (!continued)
             output_dir_begin(output, identity, toc);
-        write_all(in, output, toc, shards, &copier, &configs, o, stage);
+        write_all(in, output, toc, shards, &copier, &configs, &s, o, stage);
     }
     s.counts = json_deep_copy(ts_end_counts(in));
     if (!stage->plan)
@@ -399,7 +429,7 @@ static void write_stream(struct ts_in *in, struct output_dir *output, const stru
     free(notes);
     if (!stage->plan)
         output_dir_finish(output);
-    s.seconds = now() - start;
+    s.seconds = now() - o->start;
     say(&s, output->path, o, stage);
     if (shortage && !fflush(stdout))
         die("%s", shortage);
@@ -628,6 +658,8 @@ static void write_joined(struct output_dir *output, struct summary *s, const str
     struct copier copier = {0};
     struct configs configs;
     parts_gather(&parts, output->partial);
+    if (o->amax)
+        o->said->maps = maps_load(o->amax, ts_model(parts.in));
     struct shards *shards = shards_plan(parts.toc, parts.in, &copier);
     configs_derive(&configs, parts.in, parts.toc);
     output_names_check(shards, parts.in, &configs);
@@ -649,8 +681,7 @@ static void write_joined(struct output_dir *output, struct summary *s, const str
         die("%s: its parts are not of the run that its journal is of; remove it (rm -r) to start "
             "again",
             output->partial);
-    write_rest(parts.in, output, parts.toc, &copier, &configs,
-               &(struct card){parts.counts, o->lines}, stage);
+    write_rest(parts.in, output, parts.toc, &copier, &configs, parts.counts, s, o, stage);
     configs_free(&configs);
     shards_free(shards);
     parts_free(&parts);
@@ -660,8 +691,7 @@ static void write_joined(struct output_dir *output, struct summary *s, const str
 
 /* Join the parts. The journal begins when all of them are present, and says "joined" when only
  * shards are left to move. */
-static void join(struct output_dir *output, const struct options *o, const struct stage *stage,
-                 double start)
+static void join(struct output_dir *output, const struct options *o, const struct stage *stage)
 {
     struct summary s = {0};
     if (output_dir_was_done(output, NULL, NULL)) {
@@ -672,7 +702,7 @@ static void join(struct output_dir *output, const struct options *o, const struc
         write_joined(output, &s, o, stage);
     parts_move_up(output->partial);
     output_dir_finish(output);
-    s.seconds = now() - start;
+    s.seconds = now() - o->start;
     if (s.output)
         say(&s, output->path, o, stage);
     forget(&s);
@@ -739,13 +769,14 @@ static struct arg *add_questions(struct options *o, const struct arg *own)
     return args_join(own, questions);
 }
 
-static struct arg arg_measured(const char **to)
+/* A file that README.md or the report takes something from. */
+static struct arg arg_said(const char *name, const char **to, const char *help)
 {
-    return (struct arg){.name = "measured",
+    return (struct arg){.name = name,
                         .kind = ARG_INPUT,
                         .to = to,
                         .value = "file",
-                        .help = "README.md quotes the lines of this file, what st-eval measured",
+                        .help = help,
                         .in = FORM(0) | FORM(1),
                         .silent = true};
 }
@@ -753,6 +784,8 @@ static struct arg arg_measured(const char **to)
 static void take_options(struct options *o, struct stage *stage, int argc, char **argv)
 {
     const struct arg own[] = {
+        arg_said("amax", &o->amax,
+                 REPORT_FILE " draws these amaxes and tokens, as amax-merge wrote them"),
         {.name = "join",
          .to = &o->join,
          .help = "join the parts that --part wrote; no stream is read",
@@ -764,7 +797,8 @@ static void take_options(struct options *o, struct stage *stage, int argc, char 
          .help = "print the summary as JSON on standard output",
          .in = FORM(0) | FORM(1),
          .silent = true},
-        arg_measured(&o->measured),
+        arg_said("measured", &o->measured,
+                 "README.md quotes the lines of this file, what st-eval measured"),
         {.name = "no-share",
          .to = &o->no_share,
          .help = "copy; never share disk space with the source",
@@ -787,6 +821,8 @@ static void take_options(struct options *o, struct stage *stage, int argc, char 
          .in = FORM(0),
          .or_previous = true,
          .silent = true},
+        arg_said("report", &o->report,
+                 REPORT_FILE " shows what a pipeline measured, a JSON object a line"),
         {.name = "verify",
          .to = &o->verify,
          .help = "read all shards again before dir appears, and compare",
@@ -808,8 +844,7 @@ static void take_options(struct options *o, struct stage *stage, int argc, char 
     free(args);
 }
 
-static void run_join(struct output_dir *output, const struct options *o, const struct stage *stage,
-                     double start)
+static void run_join(struct output_dir *output, const struct options *o, const struct stage *stage)
 {
     if (was_joined(output, o)) {
         if (!stage->quiet)
@@ -817,11 +852,11 @@ static void run_join(struct output_dir *output, const struct options *o, const s
         return;
     }
     output_dir_check(output, o->overwrite, NULL, &(struct sources){0});
-    join(output, o, stage, start);
+    join(output, o, stage);
 }
 
 static void run_stream(struct output_dir *output, const struct options *o,
-                       const struct stage *stage, double start)
+                       const struct stage *stage)
 {
     struct ts_in *in = ts_open(stage->operands > 1 ? stage->operand[1] : NULL, stage);
     if (was_complete(output, in, o, stage))
@@ -829,7 +864,7 @@ static void run_stream(struct output_dir *output, const struct options *o,
     output_dir_check(output, o->overwrite,
                      json_string_value(json_object_get(ts_header(in), "source")), ts_sources(in));
     if (!o->part || stage->plan || enter_part(output, in, stage)) {
-        write_stream(in, output, o, stage, start);
+        write_stream(in, output, o, stage);
         return;
     }
     if (!stage->quiet)
@@ -839,10 +874,10 @@ static void run_stream(struct output_dir *output, const struct options *o,
 
 int main(int argc, char **argv)
 {
-    struct options o = {0};
+    struct said said = {0};
+    struct options o = {.said = &said, .start = now()};
     struct stage stage;
     struct output_dir output;
-    double start = now();
     take_options(&o, &stage, argc, argv);
     check_options(&o, &stage);
     if (o.state || o.todo || o.todo_part.text) {
@@ -851,14 +886,17 @@ int main(int argc, char **argv)
     }
     if (!stage.plan) /* nobody has to read what it says of its work */
         signal(SIGPIPE, SIG_IGN);
-    o.lines = o.measured ? card_measured(o.measured) : NULL;
+    said.lines = o.measured ? card_measured(o.measured) : NULL;
+    said.figures = o.report ? report_measured(o.report) : NULL;
     stage.progress |= isatty(STDERR_FILENO) && !stage.quiet; /* always the last stage */
     output_dir_name(&output, stage.operand[0]);
     if (o.join)
-        run_join(&output, &o, &stage, start);
+        run_join(&output, &o, &stage);
     else
-        run_stream(&output, &o, &stage, start);
+        run_stream(&output, &o, &stage);
     output_dir_free(&output);
-    free(o.lines);
+    free(said.lines);
+    json_decref(said.figures);
+    maps_free(said.maps);
     return stage.plan ? stage_end(&stage) : stage_end_in_place(&stage, stage.operand[0]);
 }

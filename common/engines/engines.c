@@ -106,6 +106,18 @@ enum verdict engine_judge(const struct engine *engine, const struct evidence *ev
     return *rule ? (*rule)->verdict : VERDICT_LOADS;
 }
 
+char *engine_command(const struct engine *engine, const struct evidence *evidence, bool drafts)
+{
+    const struct rule *rule;
+    bool known =
+        engine->serve && (!drafts || (engine->speculate && !(evidence->found & FACT(DRAFTS_MANY))));
+    for (int speculates = 0; known && speculates <= drafts; speculates++)
+        known = engine_judge(engine, evidence, speculates, &rule) == VERDICT_LOADS;
+    return !known   ? NULL
+           : drafts ? xprintf("%s %s", engine->serve, engine->speculate)
+                    : xstrdup(engine->serve);
+}
+
 const char *verdict_name(enum verdict verdict)
 {
     static const char *const name[] = {[VERDICT_LOADS] = "loads",

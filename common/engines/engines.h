@@ -26,6 +26,10 @@ bool engines_know(const struct evidence *evidence);
 enum verdict engine_judge(const struct engine *engine, const struct evidence *evidence, bool drafts,
                           const struct rule **rule);
 
+/* The command that serves the folder it is run in, with speculation or without; the caller frees
+ * it. NULL if the engine does not load it so, or no command is known. */
+char *engine_command(const struct engine *engine, const struct evidence *evidence, bool drafts);
+
 /* "loads", "refuses", "loads silently wrong", "not known"; static. */
 const char *verdict_name(enum verdict verdict);
 

@@ -349,6 +349,19 @@ bool model_is_last_matrix(const struct model *model, const struct place *place)
     return *model_matrix_name(model, place) && !*model_matrix_name(model, &next);
 }
 
+char *model_product_name(const struct model *model, const struct place *place)
+{
+    char *names = NULL;
+    struct place member;
+    for (unsigned i = 0; model_group_member(model, place, i, &member); i++) {
+        const char *name = model_matrix_name(model, &member);
+        char *longer = names ? xprintf("%s+%s", names, name) : xstrdup(name);
+        free(names);
+        names = longer;
+    }
+    return names ? names : xstrdup(model_matrix_name(model, place));
+}
+
 char *model_expert_path(const struct model *model, const struct place *place, char *path)
 {
     if (part_path(model, place, path))

@@ -71,6 +71,10 @@ char *model_expert_path(const struct model *model, const struct place *place, ch
 const char *model_matrix_name(const struct model *model, const struct place *place);
 bool model_is_last_matrix(const struct model *model, const struct place *place);
 
+/* The matrices of an expert that engines multiply at once with the one at `place`: "w1+w3", "w2".
+ * The caller frees it. */
+char *model_product_name(const struct model *model, const struct place *place);
+
 /* The path of a place's layer ("layers.3", "mtp.0"), into `path` (TENSOR_NAME_MAX + 1 bytes), which
  * it returns; "" outside of layers. */
 char *model_layer_path(const struct model *model, const struct place *place, char *path);

@@ -44,6 +44,12 @@ bool amax_key(const struct model *model, const char *name, char *module, enum am
     return false;
 }
 
+bool amax_is_tokens(const struct tensor *tensor)
+{
+    const char *dot = strrchr(tensor->name, '.');
+    return dot && !strcmp(dot, ".tokens") && tensor->dtype == DTYPE_I64 && tensor->size == 8;
+}
+
 char *amax_name(const struct model *model, const char *module, enum amax_which which)
 {
     char dumped[TENSOR_NAME_MAX + 1];

@@ -33,6 +33,9 @@ enum amax_which {
  * (TENSOR_NAME_MAX + 1 bytes), and in *which the quantizer. */
 bool amax_key(const struct model *model, const char *name, char *module, enum amax_which *which);
 
+/* True if the tensor is the number of tokens that reached an expert: EXPERT.tokens, an I64. */
+bool amax_is_tokens(const struct tensor *tensor);
+
 /* The key of a module's amax, which the caller frees. */
 char *amax_name(const struct model *model, const char *module, enum amax_which which);
 

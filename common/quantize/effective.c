@@ -84,20 +84,6 @@ static int by_place(const void *a, const void *b)
     return place_compare(&((const struct product *)a)->place, &((const struct product *)b)->place);
 }
 
-/* "w1+w3"; the caller frees it. */
-static char *matrices_of(const struct model *model, const struct place *place)
-{
-    char *names = NULL;
-    struct place member;
-    for (unsigned i = 0; model_group_member(model, place, i, &member); i++) {
-        const char *name = model_matrix_name(model, &member);
-        char *longer = names ? xprintf("%s+%s", names, name) : xstrdup(name);
-        free(names);
-        names = longer;
-    }
-    return names ? names : xstrdup(model_matrix_name(model, place));
-}
-
 json_t *effective_scales(const struct effective *effective)
 {
     json_t *all = json_array();
@@ -106,7 +92,7 @@ json_t *effective_scales(const struct effective *effective)
     for (size_t i = 0; i < effective->count; i++) {
         const struct product *product = &effective->product[i];
         char path[TENSOR_NAME_MAX + 1];
-        char *matrices = matrices_of(effective->model, &product->place);
+        char *matrices = model_product_name(effective->model, &product->place);
         qsort(product->own, product->count, sizeof *product->own, by_amax);
         json_t *one =
             json_pack("{s:s, s:s, s:f, s:I, s:f}", "experts",

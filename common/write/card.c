@@ -10,11 +10,11 @@
 
 #include "base/die.h"
 #include "base/json.h"
-#include "base/names.h"
 #include "base/text.h"
 #include "base/utf8.h"
 #include "engines/engines.h"
-#include "tensor/weight.h"
+#include "write/calibration.h"
+#include "write/matrix_groups.h"
 #include "write/run_record.h"
 #include "write/side_files.h"
 #include "write/source_card.h"
@@ -71,111 +71,46 @@ static char *model_name(const char *hub, const char *card, const json_t *config)
     return name ? name : printable(xstrdup(type ? type : "Checkpoint"));
 }
 
-static void put_head(FILE *out, const char *card, const struct configs *configs)
+/* The same with what it became; the caller frees it. */
+static char *title_of(const char *card, const struct configs *configs)
 {
     const uint64_t found = configs->evidence.found;
+    const json_t *config = configs->evidence.config;
     const bool nvfp4 = found & (FACT(EXPERTS_NVFP4) | FACT(DENSE_NVFP4));
     const bool plain = !nvfp4 && !(found & (FACT(FP8) | FACT(MXFP4)));
+    char *name = model_name(hub_name(config), card, config);
+    char *title = xprintf("%s%s", name, nvfp4 ? " in NVFP4" : plain ? " in BF16" : ", converted");
+    free(name);
+    return title;
+}
+
+static void put_head(FILE *out, const char *card, const struct configs *configs)
+{
+    const bool nvfp4 = configs->evidence.found & (FACT(EXPERTS_NVFP4) | FACT(DENSE_NVFP4));
     const char *hub = hub_name(configs->evidence.config);
-    char *name = model_name(hub, card, configs->evidence.config);
+    char *title = title_of(card, configs);
     fputs("---\n", out);
     source_card_license(card, out);
     if (hub)
         fprintf(out, "base_model: %s\n%s", hub, nvfp4 ? "base_model_relation: quantized\n" : "");
     if (nvfp4)
         fputs("tags:\n- nvfp4\n", out);
-    fprintf(out, "---\n\n# %s%s\n\n", name,
-            nvfp4   ? " in NVFP4"
-            : plain ? " in BF16"
-                    : ", converted");
-    fputs("Converted by seekpipe " SEEKPIPE_VERSION ". `" RUN_RECORD
-          "` lists the stages and their options.",
-          out);
+    fprintf(out,
+            "---\n\n# %s\n\nConverted by seekpipe " SEEKPIPE_VERSION ". `" RUN_RECORD
+            "` lists the stages and their options.",
+            title);
     if (card)
         fputs(" `" SOURCE_CARD "` is the source's card.", out);
     fputs("\n", out);
-    free(name);
+    free(title);
 }
 
 /* ---- formats ---- */
 
-/* Matrices of one format that have the same place in their layers. */
-struct group {
-    char *path;         /* "layers.*.ffn.experts.*"; "" at the top */
-    const char *format; /* static */
-    struct names *names;
-    char *list; /* the names, "w1, w3, w2" */
-    size_t matrices;
-};
-
-/* A module's path and last component; every number in the path becomes '*'. */
-static const char *split(const char *module, char *path)
-{
-    const char *last = strrchr(module, '.');
-    size_t size = 0, length = last ? (size_t)(last - module) : 0;
-    for (size_t i = 0; i < length; i++) {
-        size_t digits = strspn(module + i, "0123456789");
-        bool begins = i == 0 || module[i - 1] == '.', ends = module[i + digits] == '.';
-        if (digits && begins && ends) {
-            path[size++] = '*';
-            i += digits - 1;
-        } else {
-            path[size++] = module[i];
-        }
-    }
-    path[size] = 0;
-    return last ? last + 1 : module;
-}
-
-enum { GROUPS_MAX = 100, NAMES_MAX = 40 };
-
-static void add_matrix(struct group *group, const char *name)
-{
-    group->matrices++;
-    if (names_find(group->names, name, strlen(name)) >= 0)
-        return;
-    size_t number = names_add(group->names, name);
-    if (number > NAMES_MAX)
-        return;
-    char *list = number == NAMES_MAX ? xprintf("%s, …", group->list)
-                                     : xprintf("%s%s%s", group->list, number ? ", " : "", name);
-    free(group->list);
-    group->list = list;
-}
-
-/* At most GROUPS_MAX groups; returns their number. All further matrices are in the last one. */
-static size_t group_matrices(const struct toc *toc, struct group *group)
-{
-    struct names *keys = names_new();
-    size_t count = 0;
-    for (size_t i = 0; i < toc->count; i++) {
-        const struct tensor *tensor = &toc->tensor[i];
-        char module[TENSOR_NAME_MAX + 1], path[TENSOR_NAME_MAX + 1];
-        enum format format = format_of(tensor);
-        if (tensor->context || format == FORMAT_COUNT)
-            continue;
-        const char *last = split(weight_module(tensor, module), path);
-        const char *name = format == FORMAT_PLAIN ? dtype_name(tensor->dtype) : format_name(format);
-        char *key = xprintf("%s %s", name, path);
-        int64_t found = names_find(keys, key, strlen(key));
-        if (found < 0 && count < GROUPS_MAX) {
-            found = (int64_t)names_add(keys, key);
-            group[count++] = (struct group){
-                .path = xstrdup(path), .format = name, .names = names_new(), .list = xstrdup("")};
-        } else if (found < 0) {
-            found = GROUPS_MAX - 1;
-        }
-        free(key);
-        add_matrix(&group[found], last);
-    }
-    names_free(keys);
-    return count;
-}
-
 static void put_formats(FILE *out, const struct toc *toc, const char *recipe)
 {
-    struct group group[GROUPS_MAX];
-    size_t count = group_matrices(toc, group);
+    struct matrix_group group[MATRIX_GROUPS_MAX];
+    size_t count = matrix_groups(toc, group);
     fputs("\n## Formats\n\n", out);
     if (recipe) {
         fputs("Recipe: ", out);
@@ -191,33 +126,17 @@ static void put_formats(FILE *out, const struct toc *toc, const char *recipe)
         }
         put_cell(out, group[i].list);
         fprintf(out, " | %s | %zu |\n", group[i].format, group[i].matrices);
-        free(group[i].path);
-        free(group[i].list);
-        names_free(group[i].names);
     }
+    matrix_groups_free(group, count);
 }
 
 /* ---- calibration ---- */
-
-/* The counts of the stages that made the amaxes, or NULL. */
-static const json_t *amax_counts(const json_t *counts)
-{
-    size_t i;
-    const json_t *stage;
-    json_array_foreach(counts, i, stage)
-    {
-        const json_t *amax = json_object_get(stage, "amax");
-        if (amax)
-            return amax;
-    }
-    return NULL;
-}
 
 static void put_texts(FILE *out, const json_t *texts)
 {
     size_t i;
     json_t *text;
-    json_array_foreach(texts, i, text)
+    json_array_foreach((json_t *)texts, i, text)
     {
         const char *file = json_string_value(json_object_get(text, "file"));
         fputs(i ? ", " : ": ", out);
@@ -227,49 +146,23 @@ static void put_texts(FILE *out, const json_t *texts)
     }
 }
 
-static void put_merge(FILE *out, const json_t *merge)
-{
-    json_int_t filled = json_integer_value(json_object_get(merge, "input_fallback"));
-    json_int_t drafts = json_integer_value(json_object_get(merge, "drafts_fallback"));
-    const char *rule = json_string_value(json_object_get(merge, "fallback"));
-    const char *w2 = json_string_value(json_object_get(merge, "w2"));
-    const json_t *scale = json_object_get(merge, "input_scale");
-    const char *from = json_string_value(json_object_get(merge, "from"));
-    if (from && !strcmp(from, "checkpoint"))
-        fputs("- They are those of another NVFP4 checkpoint of this model.\n", out);
-    if (scale)
-        fprintf(out, "- All are %.9g, without a calibration.\n", json_number_value(scale));
-    if (filled)
-        fprintf(out, "- Scales of experts that no token reached: %" PRId64 " filled in (%s).\n",
-                (int64_t)filled, rule ? rule : "");
-    if (drafts)
-        fprintf(out,
-                "- Scales of drafts that were not calibrated: %" PRId64
-                " filled in from the last layer (%s).\n",
-                (int64_t)drafts, rule ? rule : "");
-    if (w2)
-        fprintf(out, "- The inputs of experts' last matrix were measured %s.\n",
-                strcmp(w2, "engine") ? "with the router's weight, as the reference does"
-                                     : "without the router's weight, as engines quantize them");
-}
-
 static void put_calibration(FILE *out, const json_t *counts)
 {
-    const json_t *amax = amax_counts(counts), *stage;
-    size_t i;
-    if (!amax)
+    struct calibration c;
+    if (!calibration_find(&c, counts))
         return;
     fputs("\n## Calibration\n\nScales of activations (`input_scale`):\n\n", out);
-    json_array_foreach(amax, i, stage)
-    {
-        json_int_t samples, tokens;
-        if (!json_unpack((json_t *)stage, "{s:I, s:I}", "samples", &samples, "tokens", &tokens)) {
-            fprintf(out, "- The model ran on %" PRId64 " samples, %" PRId64 " tokens",
-                    (int64_t)samples, (int64_t)tokens);
-            put_texts(out, json_object_get(stage, "texts"));
-            fputs(".\n", out);
-        }
-        put_merge(out, stage);
+    if (c.tokens) {
+        fprintf(out, "- The model ran on %" PRId64 " samples, %" PRId64 " tokens", c.samples,
+                c.tokens);
+        put_texts(out, c.texts);
+        fputs(".\n", out);
+    }
+    char *lines[CALIBRATION_LINES];
+    size_t count = calibration_lines(&c, lines);
+    for (size_t i = 0; i < count; i++) {
+        fprintf(out, "- %s\n", lines[i]);
+        free(lines[i]);
     }
 }
 
@@ -303,18 +196,16 @@ static void put_engines(FILE *out, const struct evidence *evidence)
 /* Commands of the engines that load it. */
 static void put_commands(FILE *out, const struct evidence *evidence)
 {
-    const struct rule *rule;
     bool any = false;
-    for (const struct engine *engine = engines; engine->name; engine++) {
-        if (!engine->serve || engine_judge(engine, evidence, false, &rule) != VERDICT_LOADS)
-            continue;
-        fputs(any ? "" : "\n## Serve\n\nIn this folder:\n\n", out);
-        any = true;
-        fprintf(out, "    %s\n", engine->serve);
-        if (engine->speculate && !(evidence->found & FACT(DRAFTS_MANY)) &&
-            engine_judge(engine, evidence, true, &rule) == VERDICT_LOADS)
-            fprintf(out, "    %s %s\n", engine->serve, engine->speculate);
-    }
+    for (const struct engine *engine = engines; engine->name; engine++)
+        for (int drafts = 0; drafts < 2; drafts++) {
+            char *command = engine_command(engine, evidence, drafts);
+            if (!command)
+                continue;
+            fprintf(out, "%s    %s\n", any ? "" : "\n## Serve\n\nIn this folder:\n\n", command);
+            any = true;
+            free(command);
+        }
 }
 
 /* ---- the card ---- */
@@ -326,6 +217,13 @@ static char *source_card(struct ts_in *in)
     if (i < 0)
         i = ts_file_find(in, "README.md");
     return i < 0 ? NULL : ts_file_read(in, (size_t)i);
+}
+
+char *card_title(struct ts_in *in, const struct configs *configs)
+{
+    char *source = source_card(in), *title = title_of(source, configs);
+    free(source);
+    return title;
 }
 
 char *card_text(const struct card *card, struct ts_in *in, const struct toc *toc,

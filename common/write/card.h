@@ -17,6 +17,9 @@ struct card {
 char *card_text(const struct card *card, struct ts_in *in, const struct toc *toc,
                 const struct configs *configs);
 
+/* "DeepSeek-V4-Flash in NVFP4": one printable line, which the caller frees. */
+char *card_title(struct ts_in *in, const struct configs *configs);
+
 /* Lines for card.measured from a file of up to 64 KiB of UTF-8 text, which the caller frees. Any
  * other file ends the process. */
 char *card_measured(const char *path);

@@ -48,8 +48,10 @@ void output_names_check(const struct shards *shards, struct ts_in *in,
         add(&list, "config.json");
     if (configs->hf_quant)
         add(&list, "hf_quant_config.json");
-    if (configs->converted)
+    if (configs->converted) {
         add(&list, "README.md");
+        add(&list, REPORT_FILE);
+    }
     names_free(list.folded);
     free(list.name);
 }

@@ -21,6 +21,7 @@ const char *side_file_name(struct ts_in *in, const char *name, const struct conf
 {
     if (side_file_excluded(name) || !strcmp(name, RUN_RECORD) ||
         (!strcmp(name, "config.json") && configs->config) ||
+        (!strcmp(name, REPORT_FILE) && configs->converted) ||
         (!strcmp(name, "hf_quant_config.json") && !configs->keep_hf_quant) ||
         (leaves_code_out(configs) && starts_with(name, source_code)))
         return NULL;

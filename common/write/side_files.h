@@ -7,6 +7,10 @@
 /* The source's card, beside that of a converted checkpoint (card.h). */
 #define SOURCE_CARD "README.source.md"
 
+/* The page about a converted checkpoint (report/report.h). A source that was converted before has
+ * one of that conversion, which is left out. */
+#define REPORT_FILE "quant-report.html"
+
 /* The name that a side file of the stream gets; NULL if it is left out, since st-write makes a file
  * of that name itself, or since it is code that does not read the formats that are written. Static,
  * or `name`. */

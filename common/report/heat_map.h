@@ -1,0 +1,16 @@
+/* heat_map.h: a map of layers and experts, drawn. */
+#ifndef HEAT_MAP_H
+#define HEAT_MAP_H
+
+#include <stdio.h>
+
+#include "report/maps.h"
+
+/* A figure; `id` tells those of a page apart. Colours are logarithmic, from the least value above 0
+ * to the largest; cold experts have a colour of their own, and a cross where there is room. */
+void heat_map_write(FILE *out, const struct maps *maps, const struct map *map, const char *id);
+
+/* What a map shows: "input amax of w1+w3", "tokens". The caller frees it. */
+char *heat_map_title(const struct map *map);
+
+#endif
