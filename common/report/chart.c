@@ -27,7 +27,7 @@ void figure_end(FILE *out)
     fputs("</svg>\n</div>\n</figure>\n", out);
 }
 
-enum { LEFT = 64, RIGHT = 16, TOP = 52, PLOT = 180, BOTTOM = 44, WIDE = 34, NARROW = 15, FEW = 20 };
+enum { LEFT = 64, RIGHT = 16, TOP = 52, PLOT = 180, BOTTOM = 44, WIDE = 34, NARROW = 12, FEW = 20 };
 
 static double height_of(const struct scale *scale, double value)
 {
