@@ -13,11 +13,11 @@
 
 amax='' calib=() samples='' length='' all_experts=() save_amax='' eval='' device=''
 fallback='' field=() input_scale='' jobs=1 summary='' mtp=() report=() headroom=() record=()
-recipe=() selection=() policies=() convert=() converter='' drafts_too='' keep_every=() no_keep=()
+recipe=() selection=() policies=() convert=() converter='' drafts_too='' keep_every=() no_keep=() prompts=()
 
 # What arrange takes for conversion_option.
 conversion_options=amax:,calib:,field:,samples:,length:,all-experts,save-amax:,device:,eval:,fallback:,input-scale:
-conversion_options+=,jobs:,keep-every:,no-keep,recipe:,summary:
+conversion_options+=,generate:,jobs:,keep-every:,no-keep,recipe:,summary:
 
 # conversion_option OPTION NEXT: one that every such pipeline has; $taken: how many words after it are its value.
 conversion_option() {
@@ -33,6 +33,10 @@ conversion_option() {
     --save-amax) output_file "$1" "$2"; save_amax=$2 ;;
     --device) choice "$1" "$2" cpu cuda; device=$2 ;;
     --eval) file_name "$1" "$2"; eval=$2 ;;
+    --generate)
+        [ -n "$2" ] || usage_error "$1: no text to continue"
+        printf '%s' "$2" | iconv -f UTF-8 -t UTF-8 &>/dev/null || usage_error "$1: wanted text in UTF-8"
+        prompts+=("$2") ;;
     --fallback) choice "$1" "$2" layer-max projection-max none; fallback=$2 ;;
     --input-scale)
         headroom=() input_scale=''
@@ -75,8 +79,10 @@ calibration, or an NVFP4 checkpoint of this model; --input-scale 1 does without"
     [ -n "${calib[*]}" ] || [ -z "${keep_every[*]}${no_keep[*]}" ] ||
         usage_error "--keep-every and --no-keep are for a calibration that is made here, with --calib"
     [ -z "${keep_every[*]}" ] || [ -z "${no_keep[*]}" ] || usage_error "--keep-every and --no-keep exclude each other"
-    [ -n "${calib[*]}$eval" ] || [ -z "${field[*]}$samples$length$device" ] ||
-        usage_error "--field, --samples, --length and --device are for running the model on a text, with --calib or --eval"
+    [ -n "${calib[*]}$eval" ] || [ -z "${field[*]}$samples$length" ] ||
+        usage_error "--field, --samples and --length are for running the model on a text, with --calib or --eval"
+    [ -n "${calib[*]}$eval${prompts[*]}" ] || [ -z "$device" ] ||
+        usage_error "--device is for running the model, with --calib, --eval or --generate"
     [ -z "$save_amax" ] || [ "$save_amax" != "$summary" ] || usage_error "--save-amax and --summary name the same file"
     [ -z "$save_amax" ] || apart --save-amax "$save_amax"
     [ -z "$summary" ] || apart --summary "$summary"
@@ -150,7 +156,10 @@ weight_bytes() {
 # json_text TEXT: as a string in JSON.
 json_text() {
     local text=${1//\\/\\\\}
-    printf '"%s"' "${text//\"/\\\"}"
+    text=${text//\"/\\\"}
+    text=${text//$'\n'/\\n}
+    text=${text//$'\t'/\\t}
+    printf '"%s"' "${text//[[:cntrl:]]/?}"
 }
 
 # tokenize RESULT SAMPLES TEXT...: by the checkpoint's own tokenizer.
@@ -222,6 +231,7 @@ convert_checkpoint() {
     lap 'read texts, plan'
     [ -z "${calib[*]}" ] || calibrate
     [ -z "$eval" ] || evaluate
+    [ -z "${prompts[*]}" ] || generate
     report+=(--report "$scratch/report")
     [ -n "$input_scale" ] || report+=(--amax "$scratch/amax.ts")
     write_weights
@@ -323,14 +333,29 @@ evaluate() {
         "${judge[@]}" --save "$scratch/result.ts" -o /dev/null ||
         blame "${PIPESTATUS[*]}" st-read "$converter" st-eval
     lap 'evaluate the result' "$(weight_bytes)"
-    quietly st-eval --compare -v -o "$scratch/both" "$before" "$scratch/result.ts" &&
-        quietly st-eval --compare -v --json -o "$scratch/both.json" "$before" "$scratch/result.ts" ||
-        blame $? st-eval
+    quietly st-eval --compare -v -o "$scratch/both" "$before" "$scratch/result.ts" || blame $? st-eval
+    quietly st-eval --compare -v --json -o "$scratch/both.json" "$before" "$scratch/result.ts" || blame $? st-eval
     printf '{"evaluation": %s, "text": %s}\n' "$(<"$scratch/both.json")" "$(json_text "$name")" >>"$scratch/report"
     mapfile -t lines <"$scratch/both"
     results=$(printf 'source: %s\nresult: %s\nresult against source: %s' "${lines[@]}")
     printf 'text: %s\n%s\n' "$name" "$results" >"$scratch/measured"
     report+=(--measured "$scratch/measured") # for README.md
+}
+
+# What source and result write, for the report. st-eval reads the weights once per token: the result's, of which only
+# what is new takes space, are in a file.
+generate() {
+    local prompt writes=(quietly st-eval "${talk[@]}" --device "$device" --json) before after
+    st-read "${zeros[@]}" "$source" | "${convert[@]}" >"$scratch/written.ts" ||
+        blame "${PIPESTATUS[*]}" st-read "$converter"
+    for prompt in "${prompts[@]}"; do
+        before=$("${writes[@]}" --generate "$prompt" "$weights") || blame $? st-eval
+        after=$("${writes[@]}" --generate "$prompt" "$scratch/written.ts") || blame $? st-eval
+        printf '{"prompt": %s, "source": %s, "result": %s}\n' "$(json_text "$prompt")" "$before" "$after" \
+            >>"$scratch/report"
+    done
+    rm -f "$scratch/written.ts"
+    lap 'continue texts'
 }
 
 # The weights, to disk. Until here, nothing was put in place.
@@ -343,6 +368,7 @@ write_weights() {
             blame "${PIPESTATUS[*]}" st-read "$converter" "$last"
     else
         in_parts "$jobs" write_part
+        lap 'convert and write' "$(weight_bytes)"
         quietly st-write "${talk[@]}" "${overwrite[@]}" "${report[@]}" --join "$destination" || blame $? 'st-write --join'
     fi
 }

@@ -5,6 +5,7 @@
 
 #include "base/die.h"
 #include "quantize/to_nvfp4.h"
+#include "quantize/weight_error.h"
 #include "quantize/zeros.h"
 #include "tensor/mxfp4.h"
 #include "tensor/nvfp4.h"
@@ -65,6 +66,7 @@ struct casting {
     bool zero;  /* all scales are */
     const struct options *options;
     struct nvfp4_cast_count count;
+    double sum[2]; /* of the error of what is rewritten (weight_error.h) */
 };
 
 static const uint8_t *e8m0_of(const struct casting *c, uint64_t row)
@@ -94,13 +96,42 @@ static void count_scales(struct band *band)
     c->count.rewrite += band->found[1];
 }
 
+/* A row's nibbles, in place, and its error (weight_error.h). */
+static void measure_row(struct band *band, const struct casting *c, uint64_t i, uint8_t *row)
+{
+    size_t cols = (size_t)c->member->w->cols, blocks = cols / MXFP4_BLOCK;
+    uint16_t *before = xgrow(NULL, cols, sizeof *before), *after = xgrow(NULL, cols, sizeof *after);
+    uint8_t *scale = xgrow(NULL, blocks, 2);
+    struct nvfp4_cast_count none = {0};
+    mxfp4_unpack_row(before, row, e8m0_of(c, i), cols);
+    nvfp4_cast_nibbles_row(row, e8m0_of(c, i), blocks, c->k, c->options->zero_positive);
+    nvfp4_cast_scales_row(scale, e8m0_of(c, i), blocks, c->k, &none);
+    nvfp4_unpack_row(after, row, scale, cols, nvfp4_cast_scale_2(c->k));
+    weight_sums_add(band->sum, before, after, cols);
+    free(before);
+    free(after);
+    free(scale);
+}
+
 static void make_nibbles(struct band *band)
 {
     const struct casting *c = band->of;
     uint64_t row_bytes = c->member->w->cols / 2, blocks = c->member->w->cols / MXFP4_BLOCK;
-    for (uint64_t i = 0; i < band->rows; i++)
-        nvfp4_cast_nibbles_row((uint8_t *)band->raw + i * row_bytes, e8m0_of(c, band->first + i),
-                               (size_t)blocks, c->k, c->options->zero_positive);
+    for (uint64_t i = 0; i < band->rows; i++) {
+        uint8_t *row = (uint8_t *)band->raw + i * row_bytes;
+        if (weight_error_wants(band->first + i))
+            measure_row(band, c, band->first + i, row);
+        else
+            nvfp4_cast_nibbles_row(row, e8m0_of(c, band->first + i), (size_t)blocks, c->k,
+                                   c->options->zero_positive);
+    }
+}
+
+static void add_error(struct band *band)
+{
+    struct casting *c = band->of;
+    c->sum[0] += band->sum[0];
+    c->sum[1] += band->sum[1];
 }
 
 static void end_casting(void *context)
@@ -112,6 +143,7 @@ static void end_casting(void *context)
         warn("%s: %" PRIu64 " of %" PRIu64 " blocks are out of range and were requantized",
              c->member->tensor->name, c->count.rewrite, c->count.blocks);
     to_nvfp4_count(c->job, c->member);
+    weight_error_count(out, ts_model(c->job->in), &c->member->w->place, c->sum);
     ts_count(out, NULL, "blocks", c->count.blocks);
     ts_count(out, NULL, "lossy", c->count.lossy);
     ts_count(out, NULL, "rewritten", c->count.rewrite);
@@ -132,7 +164,7 @@ static void cast_member(struct to_nvfp4 *job, const struct group *group,
     free(row);
     uint64_t blocks = w->cols / MXFP4_BLOCK, most = blocks ? 1 + SCALES_BAND / blocks : 1;
     struct band scales = {.convert = make_scales, .check = count_scales, .of = c};
-    struct band nibbles = {.convert = make_nibbles, .of = c};
+    struct band nibbles = {.convert = make_nibbles, .check = add_error, .of = c};
     c->zero = zeros_only(member->scales.raw, (size_t)(w->rows * blocks));
     to_nvfp4_scales(job, group, member, nvfp4_cast_scale_2(k));
     to_nvfp4_bands(job, member, "weight_scale", &scales, most, 0, 2 * blocks);

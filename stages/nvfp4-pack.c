@@ -9,6 +9,7 @@
 #include "quantize/magnitude.h"
 #include "quantize/moments.h"
 #include "quantize/to_nvfp4.h"
+#include "quantize/weight_error.h"
 #include "quantize/zeros.h"
 #include "tensor/bf16.h"
 #include "tensor/mxfp4.h"
@@ -82,17 +83,21 @@ struct packing {
     bool synthesized; /* its amax was taken from the weight */
     bool zero;        /* its amax is 0, or all its scales are */
     bool nonzero;     /* a byte of it is not 0 */
+    double sum[2];    /* of its error (weight_error.h) */
 };
 
-/* A thread's scratch memory: a row as BF16, or its output. */
+/* A thread's scratch memory: a row as BF16, or its output; and for its error, its codes and what
+ * they stand for. */
 struct room {
-    uint16_t *row;
-    uint8_t *scale, *packed;
+    uint16_t *row, *result;
+    uint8_t *scale, *packed, *codes;
 };
 
 static void room_begin(struct room *room, const struct weight *w)
 {
     room->row = xgrow(NULL, (size_t)w->cols, sizeof *room->row);
+    room->result = xgrow(NULL, (size_t)w->cols, sizeof *room->result);
+    room->codes = xgrow(NULL, (size_t)w->cols / 2, 1);
     room->packed = (uint8_t *)room->row; /* never both at once */
     room->scale = xgrow(NULL, (size_t)w->cols / NVFP4_BLOCK, 1);
 }
@@ -100,6 +105,8 @@ static void room_begin(struct room *room, const struct weight *w)
 static void room_end(struct room *room)
 {
     free(room->row);
+    free(room->result);
+    free(room->codes);
     free(room->scale);
 }
 
@@ -125,6 +132,21 @@ static void pack_row(const struct band *band, uint64_t i, struct room *room, uin
         p->scales(scale, room->row, cols, p->scale_2);
     if (packed)
         codec->nvfp4_nibbles_row(packed, scale, room->row, cols, p->scale_2);
+}
+
+/* Add the error of row i of a band, which has these scales. */
+static void add_error(struct band *band, uint64_t i, struct room *room, const uint8_t *scale)
+{
+    const struct packing *p = band->of;
+    const struct weight *w = p->member->w;
+    const struct codec *codec = p->job->codec;
+    const char *raw = (const char *)band->raw + i * weight_row_bytes(w, p->member->tensor);
+    size_t cols = (size_t)w->cols;
+    weight_rows_by(codec, w, p->member->tensor, &p->member->scales, band->first + i, 1, raw,
+                   room->row);
+    codec->nvfp4_nibbles_row(room->codes, scale, room->row, cols, p->scale_2);
+    codec->nvfp4_unpack_row(room->result, room->codes, scale, cols, p->scale_2);
+    weight_sums_add(band->sum, room->row, room->result, cols);
 }
 
 /* found: 1 + the row with the first element that is not finite, and its column. */
@@ -154,6 +176,8 @@ static void make_scales(struct band *band)
         pack_row(band, i, &room, scale, p->packed ? p->packed + at : NULL);
         if (memchr(scale, NVFP4_NOT_FINITE, blocks))
             find_not_finite(band, i, &room);
+        else if (weight_error_wants(band->first + i))
+            add_error(band, i, &room, scale);
     }
     if (!band->found[0])
         band->found[1] = !zeros_only(band->raw, band->raw_size);
@@ -168,6 +192,8 @@ static void check_elements(struct band *band)
             "be packed",
             ts_name(p->job->in), p->member->tensor->name, band->found[0] - 1, band->found[1]);
     p->nonzero |= band->found[1] != 0;
+    p->sum[0] += band->sum[0];
+    p->sum[1] += band->sum[1];
 }
 
 static void make_nibbles(struct band *band)
@@ -185,6 +211,7 @@ static void end_packing(void *context)
     struct packing *p = context;
     struct ts_out *out = p->job->out;
     to_nvfp4_count(p->job, p->member);
+    weight_error_count(out, ts_model(p->job->in), &p->member->w->place, p->sum);
     ts_count(out, NULL, "weight_amax_synthesized", p->synthesized);
     if (p->zero || !p->nonzero)
         zeros_add(out, p->member->tensor->name, p->options->verbose);

@@ -214,7 +214,7 @@ static void write_tensors(struct ts_in *in, struct output_dir *output, const str
 
 /* A page about a converted checkpoint, for people. */
 static char *page_text(struct ts_in *in, const struct toc *toc, const struct configs *configs,
-                       const json_t *counts, const json_t *record, uint64_t bytes,
+                       const json_t *counts, const json_t *record, const struct summary *s,
                        const struct options *o)
 {
     const struct report report = {.maps = o->said->maps,
@@ -222,8 +222,10 @@ static char *page_text(struct ts_in *in, const struct toc *toc, const struct con
                                   .counts = counts,
                                   .input = json_object_get(ts_header(in), "input"),
                                   .record = record,
+                                  .step = o->join ? "join the parts" : "convert and write",
                                   .seconds = now() - o->start,
-                                  .bytes = bytes};
+                                  .bytes = o->join ? 0 : s->file_bytes,
+                                  .finished = s->finished};
     return report_page(&report, in, toc, configs);
 }
 
@@ -237,7 +239,7 @@ static void write_rest(struct ts_in *in, struct output_dir *output, struct toc *
     char *run = json_text(record, true, false), *readme = NULL, *page = NULL;
     if (configs->converted) {
         readme = card_text(&(struct card){counts, o->said->lines}, in, toc, configs);
-        page = page_text(in, toc, configs, counts, record, s->file_bytes, o);
+        page = page_text(in, toc, configs, counts, record, s, o);
     }
     write_side_files(output, copier, in, configs);
     sources_check(ts_sources(in));
@@ -382,8 +384,6 @@ static void write_stream(struct ts_in *in, struct output_dir *output, const stru
     struct toc *toc = ts_toc(in);
     char hex[DIGEST_TEXT];
     const char *identity = identity_of(in, stage, hex);
-    if (o->amax && !o->part && !stage->plan) /* before any work: it may be no calibration */
-        o->said->maps = maps_load(o->amax, ts_model(in));
     if (!o->part)
         refuse_parts(output);
     if (!stage->plan && output_dir_was_done(output, identity, toc)) {
@@ -769,23 +769,42 @@ static struct arg *add_questions(struct options *o, const struct arg *own)
     return args_join(own, questions);
 }
 
-/* A file that README.md or the report takes something from. */
-static struct arg arg_said(const char *name, const char **to, const char *help)
+/* The same and files from which README.md and the report take something. */
+static struct arg *add_files(struct options *o, const struct arg *own)
 {
-    return (struct arg){.name = name,
-                        .kind = ARG_INPUT,
-                        .to = to,
-                        .value = "file",
-                        .help = help,
-                        .in = FORM(0) | FORM(1),
-                        .silent = true};
+    const unsigned forms = FORM(0) | FORM(1);
+    const struct arg files[] = {
+        {.name = "amax",
+         .kind = ARG_INPUT,
+         .to = &o->amax,
+         .value = "file",
+         .help = REPORT_FILE " draws these amaxes and tokens, as amax-merge wrote them",
+         .in = forms,
+         .silent = true},
+        {.name = "measured",
+         .kind = ARG_INPUT,
+         .to = &o->measured,
+         .value = "file",
+         .help = "README.md quotes the lines of this file, what st-eval measured",
+         .in = forms,
+         .silent = true},
+        {.name = "report",
+         .kind = ARG_INPUT,
+         .to = &o->report,
+         .value = "file",
+         .help = REPORT_FILE " shows what a pipeline measured, a JSON object a line",
+         .in = forms,
+         .silent = true},
+        {0},
+    };
+    struct arg *questions = add_questions(o, own), *all = args_join(questions, files);
+    free(questions);
+    return all;
 }
 
 static void take_options(struct options *o, struct stage *stage, int argc, char **argv)
 {
     const struct arg own[] = {
-        arg_said("amax", &o->amax,
-                 REPORT_FILE " draws these amaxes and tokens, as amax-merge wrote them"),
         {.name = "join",
          .to = &o->join,
          .help = "join the parts that --part wrote; no stream is read",
@@ -797,8 +816,6 @@ static void take_options(struct options *o, struct stage *stage, int argc, char 
          .help = "print the summary as JSON on standard output",
          .in = FORM(0) | FORM(1),
          .silent = true},
-        arg_said("measured", &o->measured,
-                 "README.md quotes the lines of this file, what st-eval measured"),
         {.name = "no-share",
          .to = &o->no_share,
          .help = "copy; never share disk space with the source",
@@ -821,8 +838,6 @@ static void take_options(struct options *o, struct stage *stage, int argc, char 
          .in = FORM(0),
          .or_previous = true,
          .silent = true},
-        arg_said("report", &o->report,
-                 REPORT_FILE " shows what a pipeline measured, a JSON object a line"),
         {.name = "verify",
          .to = &o->verify,
          .help = "read all shards again before dir appears, and compare",
@@ -839,7 +854,7 @@ static void take_options(struct options *o, struct stage *stage, int argc, char 
          .in = FORM(0) | FORM(1)},
         {0},
     };
-    struct arg *args = add_questions(o, own);
+    struct arg *args = add_files(o, own);
     stage_begin(stage, &program, args, argc, argv);
     free(args);
 }
@@ -861,6 +876,8 @@ static void run_stream(struct output_dir *output, const struct options *o,
     struct ts_in *in = ts_open(stage->operands > 1 ? stage->operand[1] : NULL, stage);
     if (was_complete(output, in, o, stage))
         return;
+    if (o->amax && !o->part && !stage->plan) /* before any work: it may be no calibration */
+        o->said->maps = maps_load(o->amax, ts_model(in));
     output_dir_check(output, o->overwrite,
                      json_string_value(json_object_get(ts_header(in), "source")), ts_sources(in));
     if (!o->part || stage->plan || enter_part(output, in, stage)) {

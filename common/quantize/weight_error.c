@@ -6,34 +6,34 @@
 
 static const double unit = 1e-9;
 
-/* In four sums, which a processor adds at the same time. */
-void weight_sums_add(struct weight_sums *sums, const uint16_t *before, const uint16_t *after,
-                     size_t cols)
+/* In four parts, which a processor adds at the same time. */
+void weight_sums_add(double sum[2], const uint16_t *before, const uint16_t *after, size_t cols)
 {
-    enum { LANES = 4 };
-    double changes[LANES] = {0}, weights[LANES] = {0};
+    enum { PARTS = 4 };
+    double changes[PARTS] = {0}, weights[PARTS] = {0};
     for (size_t i = 0; i < cols; i++) {
         double weight = bf16_to_f32(before[i]), change = weight - bf16_to_f32(after[i]);
-        changes[i % LANES] += change * change;
-        weights[i % LANES] += weight * weight;
+        changes[i % PARTS] += change * change;
+        weights[i % PARTS] += weight * weight;
     }
-    for (unsigned i = 0; i < LANES; i++) {
-        sums->changes += changes[i];
-        sums->weights += weights[i];
+    for (unsigned i = 0; i < PARTS; i++) {
+        sum[0] += changes[i];
+        sum[1] += weights[i];
     }
 }
 
 void weight_error_count(struct ts_out *out, const struct model *model, const struct place *place,
-                        const struct weight_sums *sums)
+                        const double sum[2])
 {
     char path[TENSOR_NAME_MAX + 1];
-    double error = sums->weights > 0 ? sums->changes / sums->weights : 0;
+    double error = sum[1] > 0 ? sum[0] / sum[1] : 0;
     model_layer_path(model, place, path);
     if (!*path)
         return;
     ts_count(out, "weight_error_of", path, 1);
-    /* no packing of finite weights is worse than dropping them all, which is 1 */
-    ts_count(out, "weight_error", path, (uint64_t)llround(fmin(error, 1) / unit));
+    /* no packing is worse than dropping all weights, which is 1; nothing counts 0 of a shard */
+    if (error >= unit)
+        ts_count(out, "weight_error", path, (uint64_t)llround(fmin(error, 1) / unit));
 }
 
 bool weight_error_find(struct weight_error *error, const json_t *counts, const char *path)

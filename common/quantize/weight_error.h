@@ -15,18 +15,18 @@
 
 enum { WEIGHT_ERROR_EVERY = 64 };
 
-/* Sums over rows. */
-struct weight_sums {
-    double changes, weights;
-};
+/* True if a row is one of those. */
+static inline bool weight_error_wants(uint64_t row)
+{
+    return row % WEIGHT_ERROR_EVERY == 0;
+}
 
-/* Add a row of BF16 values as it was and as it is. */
-void weight_sums_add(struct weight_sums *sums, const uint16_t *before, const uint16_t *after,
-                     size_t cols);
+/* Add a row of BF16 values as it was and as it is, to sums over a band: changes and weights. */
+void weight_sums_add(double sum[2], const uint16_t *before, const uint16_t *after, size_t cols);
 
-/* Count a matrix; nothing outside of layers. */
+/* Count a matrix with its sums; nothing outside of layers. */
 void weight_error_count(struct ts_out *out, const struct model *model, const struct place *place,
-                        const struct weight_sums *sums);
+                        const double sum[2]);
 
 struct weight_error {
     uint64_t matrices;

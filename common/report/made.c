@@ -92,7 +92,7 @@ static double number_of(const json_t *object, const char *key)
     return isfinite(number) && number > 0 ? number : 0;
 }
 
-/* That of writing is known to the process that writes the page. Its last moments are missing. */
+/* The last one is that of the process that writes the page, but for what comes after it. */
 void section_steps(const struct page *page)
 {
     const struct report *report = page->report;
@@ -115,12 +115,16 @@ void section_steps(const struct page *page)
             put_step(page, text_of(line, "step"), number_of(line, "seconds"),
                      number_of(line, "bytes"), longest);
     }
-    put_step(page, "convert and write", report->seconds, (double)report->bytes, longest);
+    put_step(page, report->step, report->seconds, (double)report->bytes, longest);
     fprintf(page->out,
             "<tr><th scope=\"row\">all</th><td class=\"number\">%s</td><td></td><td></td>"
             "<td></td></tr>\n",
             time_text(all, time));
     table_end(page, NULL);
+    if (report->finished)
+        fprintf(page->out,
+                "<p>Shards that an earlier run finished, without their time: %" PRIu64 ".</p>\n",
+                report->finished);
     section_end(page);
 }
 

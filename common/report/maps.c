@@ -169,7 +169,7 @@ struct maps *maps_load(const char *path, const struct model *model)
     struct what what;
     find_rows(&r, ts_toc(in));
     for (const struct tensor *tensor; (tensor = ts_next(in));)
-        if (is_drawn(r.model, tensor, &what))
+        if (r.row && is_drawn(r.model, tensor, &what))
             read_value(&r, in, &what);
     if (ts_plan_only(in))
         die("%s: is a plan, without values", path);

@@ -10,7 +10,7 @@
 #include "model/model.h"
 
 /* Of experts beyond these, nothing is drawn: no name makes an unbounded picture. */
-enum { MAP_ROWS_MAX = 1000, MAP_EXPERTS_MAX = 4096 };
+enum { MAP_ROWS_MAX = 1000, MAP_EXPERTS_MAX = 1024 };
 
 enum map_kind { MAP_INPUT, MAP_WEIGHT, MAP_TOKENS };
 

@@ -18,8 +18,10 @@ struct report {
     const json_t *counts;   /* of the stages, from .end */
     const json_t *input;    /* formats_totals() of the checkpoint that was read */
     const json_t *record;   /* run_record_of() */
-    double seconds;         /* that writing took, the conversion included */
-    uint64_t bytes;         /* of all shards */
+    const char *step;       /* the last one, which ends with the page: "convert and write" */
+    double seconds;         /* that it took */
+    uint64_t bytes;         /* that it wrote */
+    uint64_t finished;      /* shards that an earlier run wrote */
 };
 
 /* The page, which the caller frees. */

@@ -37,16 +37,20 @@ static size_t ticks_of(const struct scale *scale, const int *digit, double tick[
     return count;
 }
 
-/* Multiples of a step of 1, 2 or 5 times a power of ten, of which about five fit. */
+/* Multiples of a step of 1, 2 or 5 times a power of ten, of which three to seven fit. */
 static size_t even_ticks(const struct scale *scale, double tick[SCALE_TICKS])
 {
     double range = scale->high - scale->low, step = pow(10, floor(log10(range)));
     size_t count = 0;
-    while (range / step < 3)
+    if (range / step < 3)
         step /= range / step < 1.5 ? 5 : 2;
-    for (double i = ceil(scale->low / step - 1e-9); i * step <= scale->high * (1 + 1e-9); i++)
-        if (count < SCALE_TICKS)
-            tick[count++] = i * step;
+    else if (range / step > 6)
+        step *= 2;
+    double first = fmax(0, ceil(scale->low / step - 1e-9));
+    while (count < SCALE_TICKS && (first + (double)count) * step <= scale->high * (1 + 1e-9)) {
+        tick[count] = (first + (double)count) * step;
+        count++;
+    }
     return count;
 }
 
@@ -56,7 +60,7 @@ size_t scale_ticks(const struct scale *scale, double tick[SCALE_TICKS])
     if (!scale->logarithmic || scale->high < 4 * scale->low)
         return even_ticks(scale, tick);
     size_t count = ticks_of(scale, some, tick);
-    if (count > SCALE_TICKS / 2)
+    if (count > 8)
         count = ticks_of(scale, few, tick);
     return count < SCALE_TICKS ? count : SCALE_TICKS; /* of so many powers of ten the first */
 }
@@ -65,7 +69,7 @@ char *number_text(double number, char text[NUMBER_TEXT])
 {
     static const char *const unit[] = {"", "k", "M", "G", "T"};
     size_t i = 0;
-    for (; number >= 10000 && i < sizeof unit / sizeof *unit - 1; i++)
+    for (; number >= (i ? 1000 : 10000) && i < sizeof unit / sizeof *unit - 1; i++)
         number /= 1000;
     snprintf(text, NUMBER_TEXT, number >= 1000 && number < 1e15 ? "%.0f%s" : "%.3g%s", number,
              unit[i]);

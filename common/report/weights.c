@@ -86,7 +86,7 @@ void section_weights(const struct page *page)
     if (count) {
         section_begin(page, "weights", "How far weights moved",
                       "Root mean square of what quantization changed, beside that of the weights, "
-                      "the mean of a layer’s matrices; by every 16th row.");
+                      "the mean of a layer’s matrices; by every 64th row.");
         if (largest > 0)
             put_chart(page, layer, count);
         else

@@ -29,6 +29,7 @@ struct band {
     void *of;                           /* the stage's data about the tensor */
     uint64_t first, rows;               /* the rows of the tensor that the band holds */
     uint64_t found[2];                  /* results of convert() for check() */
+    double sum[2];                      /* the same; check() may add them up, in order */
     /* bands_next() sets these. The pipeline owns the buffers. */
     void *raw, *out;
     size_t raw_size, out_size;

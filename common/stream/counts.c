@@ -6,7 +6,7 @@
 
 #include "base/number.h"
 
-enum { KEYS_MAX = 64, TEXT_MAX = 1023 };
+enum { KEYS_MAX = 256, TEXT_MAX = 1023 };
 static const json_int_t count_max = (json_int_t)1 << 53;
 
 static bool only_selects(const json_t *stage)

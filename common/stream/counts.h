@@ -17,7 +17,7 @@
 /* The number of stages in a history that do not only select tensors: the index of the next one. */
 size_t counts_stages(const json_t *history);
 
-/* True if `stages` are counts by stage, each of at most 64 keys and no number over 2^53, and no
+/* True if `stages` are counts by stage, each of at most 256 keys and no number over 2^53, and no
  * index is as high as `end`. */
 bool counts_valid(const json_t *stages, size_t end);
 

@@ -36,6 +36,17 @@ digests() {
         awk -F'\t' '{ gsub(/[][]/, "", $4); print $2 "\t" $3 "\t" $4 "\t" $1 }' | LC_ALL=C sort
 }
 
+# same_run A B [OPTION...]: what two equal runs of a pipeline made, by diff with these options: their reports have
+# different times.
+same_run() {
+    diff -r -x quant-report.html "${@:3}" "$1" "$2" &&
+        diff <(without_times "$1/quant-report.html") <(without_times "$2/quant-report.html")
+}
+
+without_times() {
+    sed '/<section aria-labelledby="steps">/,/<\/section>/d' "$1"
+}
+
 # golden_lines FILE: a golden file, or FILE.gz, sorted.
 golden_lines() {
     if [ -f "$1" ]; then cat "$1"; else gzip -dc "$1.gz"; fi | LC_ALL=C sort

@@ -47,7 +47,7 @@ tidy() {
         v4-experts -q --fallback layer-max --amax "$amax" -- "$name" -dst
         v4-experts --fallback layer-max --amax "$amax" -- "$name" -dst 2>"$T/said"
         grep -q 'complete already' "$T/said"
-        diff -r "$T/whole" ./-dst
+        same_run "$T/whole" ./-dst
         tidy
         rm -r ./-dst
     done

@@ -62,7 +62,7 @@ has() {
     [ "$(wc -l <"$T/results")" -eq 3 ]
     sed -n '/^## Measured/,/^## Engines/s/^    //p' "$T/out/README.md" | diff - <(echo 'text: eval.jsonl' && cat "$T/results")
     "${run[@]}" --jobs 2 "$T/source" "$T/again" >"$T/results"
-    diff -r "$T/out" "$T/again"
+    same_run "$T/out" "$T/again"
 }
 
 @test "a calibration kept, scales of another checkpoint, one scale for all" {

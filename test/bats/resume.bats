@@ -626,7 +626,7 @@ logged() {
     : >"$T/read"
     v4-experts -q --lossy --amax "$NANO_AMAX" "$NANO" "$T/out"
     grep -qx -- "--shards $third $NANO" "$T/read"
-    as_undisturbed
+    same_run "$T/whole" "$T/out"
     rm -r "$T/whole" "$T/out"
     v4-bf16 -q "$NANO" "$T/whole"
     fp8-dequant "$NANO" | mxfp4-unpack | nvfp4-unpack >"$T/a.ts"

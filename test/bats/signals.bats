@@ -58,7 +58,7 @@ signalled() {
     [ ! -e "$T/out" ]
     as_before st-write
     "${run[@]}"
-    diff -r "$T/whole" "$T/out"
+    same_run "$T/whole" "$T/out"
 }
 
 @test "the same with --jobs, in v4-bf16, and in a calibration, which leaves no empty folder" {

@@ -35,7 +35,7 @@ SH
 goes_on() {
     "${run[@]}" -v "${@:2}" "$NANO" "$T/out/" 2>"$T/said"
     [ "$(grep -c '^amax-calib: layers\..*compute' "$T/said")" = "$1" ]
-    diff -r "$T/whole" "$T/out"
+    same_run "$T/whole" "$T/out"
     [ ! -e "$T/out.calib" ]
     [ ! -e "$T/out.partial" ]
 }
@@ -151,7 +151,7 @@ counts_as_whole() {
     grep -qx "$1 of 3 shards were finished by an earlier run" "$T/said"
     diff <(counted "$T/wanted") <(counted "$T/said")
     if grep 'nothing to do' "$T/said"; then return 1; fi
-    diff -r "$T/whole" "$T/out"
+    same_run "$T/whole" "$T/out"
     rm -r "$T/out"
 }
 
@@ -255,7 +255,7 @@ SH
     v4-experts "${own[@]}" --eval "$text/eval.jsonl" "$NANO" "$T/out" >"$T/found"
     diff "$T/wanted" "$T/found"
     [ "$(grep -c -- '--save .*out.calib/source-' "$T/runs")" -eq 0 ]
-    diff -r "$T/whole" "$T/out"
+    same_run "$T/whole" "$T/out"
     [ ! -e "$T/out.calib" ]
 }
 
@@ -351,5 +351,5 @@ SH
     [ "$status" -eq 1 ]
     [[ $output == *'config.json was changed'* ]]
     "${run[@]}" --overwrite
-    diff -r "$T/whole" "$T/out"
+    same_run "$T/whole" "$T/out"
 }

@@ -126,6 +126,7 @@ whole() {
 # same CASE OUT [OPTION...]: OUT is what an undisturbed run makes, by diff with these options. Streams may differ in
 # what they say of their sources' last changes.
 same() {
+    case $1 in v4-experts*) set -- "$@" -x quant-report.html ;; esac # which has times
     diff -r "${@:3}" "$T/whole/$1" "$2" >/dev/null ||
             { is_stream "$T/whole/$1" && [ -f "$2" ] && diff <(content "$T/whole/$1") <(content "$2") >/dev/null; }
 }
