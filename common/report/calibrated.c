@@ -14,23 +14,17 @@
 
 /* ---- maps ---- */
 
-enum { COLD_NAMED = 24 }; /* of a layer; of more, the number */
-
 static void put_cold(const struct page *page, const struct maps *maps, size_t row)
 {
-    uint32_t named = 0, more = 0;
+    enum { NAMED = 24 }; /* of a layer; of more, the number */
+    unsigned cold = 0;
     fputs("<td>", page->out);
-    for (uint32_t expert = 0; expert < maps->experts; expert++) {
-        if (!maps->cold[row * maps->experts + expert])
-            continue;
-        if (named < COLD_NAMED)
-            fprintf(page->out, "%s%" PRIu32, named++ ? ", " : "", expert);
-        else
-            more++;
-    }
-    if (more)
-        fprintf(page->out, " and %" PRIu32 " more", more);
-    fputs(named ? "</td>" : "none</td>", page->out);
+    for (uint32_t expert = 0; expert < maps->experts; expert++)
+        if (maps->cold[row * maps->experts + expert] && cold++ < NAMED)
+            html_print(page->out, "%s%u", cold > 1 ? ", " : "", expert);
+    if (cold > NAMED)
+        html_print(page->out, " and %u more", cold - NAMED);
+    fputs(cold ? "</td>" : "none</td>", page->out);
 }
 
 static int by_value(const void *a, const void *b)
@@ -43,53 +37,45 @@ static int by_value(const void *a, const void *b)
 static void put_range(const struct page *page, const struct maps *maps, const struct map *map,
                       size_t row)
 {
-    double *known = xalloc(maps->experts, sizeof *known), largest = 0;
+    double *known = xalloc(maps->experts, sizeof *known);
     const double *value = map->value + row * maps->experts;
     uint32_t count = 0, best = 0;
-    char text[NUMBER_TEXT];
+    char median[NUMBER_TEXT], largest[NUMBER_TEXT];
     for (uint32_t expert = 0; expert < maps->experts; expert++) {
         if (isnan(value[expert]))
             continue;
         known[count++] = value[expert];
-        if (value[expert] > largest) {
-            largest = value[expert];
+        if (isnan(value[best]) || value[expert] > value[best])
             best = expert;
-        }
     }
     qsort(known, count, sizeof *known, by_value);
     if (count)
-        fprintf(page->out, "<td class=\"number\">%s</td>", number_text(known[count / 2], text));
+        html_print(page->out, "<td class=\"number\">%s</td><td class=\"number\">%s (%u)</td>",
+                   number_text(known[count / 2], median), number_text(value[best], largest), best);
     else
-        fputs("<td></td>", page->out);
-    if (count)
-        fprintf(page->out, "<td class=\"number\">%s (%" PRIu32 ")</td>", number_text(largest, text),
-                best);
-    else
-        fputs("<td></td>", page->out);
+        fputs("<td></td><td></td>", page->out);
     free(known);
 }
 
 static void put_map_table(const struct page *page, const struct maps *maps)
 {
+    static const char *const what[] = {"input", "weight", "tokens"};
     char *columns = xstrdup("layer|never reached"), text[LAYER_TEXT];
-    static const char details[] = "The maps as a table";
     for (size_t i = 0; i < maps->count; i++) {
-        const struct map *map = &maps->map[i];
-        static const char *const what[] = {"input", "weight", "tokens"};
-        char *longer =
-            xprintf("%s|>%s %s: median|>largest (expert)", columns, what[map->kind], map->matrices);
+        char *longer = xprintf("%s|>%s %s: median|>largest (expert)", columns,
+                               what[maps->map[i].kind], maps->map[i].matrices);
         free(columns);
         columns = longer;
     }
-    table_begin(page, "Amaxes and tokens by layer", columns, details);
+    table_begin(page, "amaxes and tokens by layer", columns, true);
     for (size_t row = 0; row < maps->rows; row++) {
-        fprintf(page->out, "<tr><th scope=\"row\">%s</th>", layer_text(&maps->layer[row], text));
+        html_print(page->out, "<tr><th scope=\"row\">%s</th>", layer_text(&maps->layer[row], text));
         put_cold(page, maps, row);
         for (size_t i = 0; i < maps->count; i++)
             put_range(page, maps, &maps->map[i], row);
         fputs("</tr>\n", page->out);
     }
-    table_end(page, details);
+    table_end(page, true);
     free(columns);
 }
 
@@ -98,88 +84,55 @@ static void put_maps(const struct page *page)
     const struct maps *maps = page->report->maps;
     if (!maps || !maps->count)
         return;
-    fprintf(page->out,
-            "<p>Each row is a layer, each column an expert. %zu of %zu experts were reached by no "
-            "token; they are <span class=\"cold\">magenta</span>.</p>\n",
-            maps->cold_count, maps->expert_count);
-    fputs("<div class=\"figures\">\n", page->out);
-    for (size_t i = 0; i < maps->count; i++) {
-        char id[24];
-        snprintf(id, sizeof id, "map%zu", i);
-        heat_map_write(page->out, maps, &maps->map[i], id);
-    }
+    html_print(
+        page->out,
+        "<p>Each row is a layer, each column an expert. %zu of %zu experts were reached by no "
+        "token; they are <span class=\"cold\">magenta</span>.</p>\n<div class=\"figures\">\n",
+        maps->cold_count, maps->expert_count);
+    for (size_t i = 0; i < maps->count; i++)
+        heat_map_write(page->out, maps, i);
     fputs("</div>\n", page->out);
     put_map_table(page, maps);
-}
-
-/* ---- what the model ran on ---- */
-
-static void put_texts(const struct page *page, const struct calibration *c)
-{
-    size_t i;
-    json_t *text;
-    if (!c->tokens)
-        return;
-    fprintf(page->out, "<p>The model ran on %" PRId64 " samples, %" PRId64 " tokens", c->samples,
-            c->tokens);
-    json_array_foreach((json_t *)c->texts, i, text)
-    {
-        const char *file = json_string_value(json_object_get(text, "file"));
-        fputs(i ? ", <code>" : ": <code>", page->out);
-        html_text(page->out, file ? file : "");
-        fprintf(page->out, "</code> (%" PRId64 ")",
-                (int64_t)json_integer_value(json_object_get(text, "samples")));
-    }
-    fputs(".</p>\n", page->out);
 }
 
 void section_calibration(const struct page *page)
 {
     struct calibration c;
     char *line[CALIBRATION_LINES];
-    bool known = calibration_find(&c, page->report->counts);
-    if (!known && !page->report->maps)
+    size_t i;
+    json_t *text;
+    if (!calibration_find(&c, page->report->counts) && !page->report->maps)
         return;
     section_begin(page, "calibration", "Calibration",
                   "How large the inputs of each expert get decides the scales under which they are "
-                  "rounded to 4 bits (<code>input_scale</code>).");
-    put_texts(page, &c);
+                  "rounded to 4 bits (input_scale).");
+    if (c.tokens)
+        html_print(page->out, "<p>The model ran on %zu samples, %zu tokens", (size_t)c.samples,
+                   (size_t)c.tokens);
+    json_array_foreach((json_t *)c.texts, i, text)
+        html_print(page->out, "%s<code>%s</code> (%.0f)", i ? ", " : ": ",
+                   member_text(text, "file"), member_number(text, "samples"));
+    fputs(c.tokens ? ".</p>\n<ul>\n" : "<ul>\n", page->out);
     size_t count = calibration_lines(&c, line);
-    fputs(count ? "<ul>\n" : "", page->out);
-    for (size_t i = 0; i < count; i++) {
-        fputs("<li>", page->out);
-        html_text(page->out, line[i]);
-        fputs("</li>\n", page->out);
+    for (i = 0; i < count; i++) {
+        html_print(page->out, "<li>%s</li>\n", line[i]);
         free(line[i]);
     }
-    fputs(count ? "</ul>\n" : "", page->out);
+    fputs("</ul>\n", page->out);
     put_maps(page);
     section_end(page);
 }
 
 /* ---- input scales in engines ---- */
 
-static double number_of(const json_t *object, const char *key)
+/* The layer of "layers.3.ffn.experts", as a number. */
+static const char *layer_of(const struct page *page, const json_t *scale, char text[LAYER_TEXT])
 {
-    double number = json_number_value(json_object_get(object, key));
-    return isfinite(number) ? number : 0;
-}
-
-static const char *text_of(const json_t *object, const char *key)
-{
-    const char *text = json_string_value(json_object_get(object, key));
-    return text ? text : "";
-}
-
-/* The layer of "layers.3.ffn.experts", as a number; the caller frees it. */
-static char *layer_of(const struct page *page, const json_t *scale)
-{
-    char text[LAYER_TEXT];
-    char *name = xprintf("%s.0.tokens", text_of(scale, "experts"));
+    char *name = xprintf("%s.0.tokens", member_text(scale, "experts"));
     struct place place = model_place(ts_model(page->in), name);
     free(name);
-    return xstrdup(place.section == SECTION_UNKNOWN ? text_of(scale, "experts")
-                                                    : layer_text(&place, text));
+    return place.section == SECTION_UNKNOWN ? member_text(scale, "experts")
+                                            : layer_text(&place, text);
 }
 
 /* A figure of one product's scales. */
@@ -187,18 +140,17 @@ static void put_scales_of(const struct page *page, const json_t *scales, const c
 {
     size_t i, count = 0;
     json_t *scale;
+    char text[LAYER_TEXT];
     struct column *column = xalloc(json_array_size(scales), sizeof *column);
-    char **mark = xalloc(json_array_size(scales), sizeof *mark);
     json_array_foreach((json_t *)scales, i, scale)
     {
-        if (strcmp(text_of(scale, "matrices"), matrices) != 0)
+        if (strcmp(member_text(scale, "matrices"), matrices) != 0)
             continue;
-        mark[count] = xprintf("%.0f", number_of(scale, "expert"));
-        column[count] = (struct column){.name = layer_of(page, scale),
-                                        .value = number_of(scale, "input_scale"),
-                                        .from = number_of(scale, "median"),
-                                        .mark = mark[count]};
-        count++;
+        struct column *own = &column[count++];
+        own->value = member_number(scale, "input_scale");
+        own->from = member_number(scale, "median");
+        snprintf(own->name, COLUMN_TEXT, "%s", layer_of(page, scale, text));
+        snprintf(own->mark, COLUMN_TEXT, "%.0f", member_number(scale, "expert"));
     }
     char *title = xprintf("Input scale of %s in each layer", matrices);
     chart_write(page->out,
@@ -211,37 +163,28 @@ static void put_scales_of(const struct page *page, const json_t *scales, const c
                                 .logarithmic = true,
                                 .column = column,
                                 .count = count});
-    for (i = 0; i < count; i++) {
-        free(column[i].name);
-        free(mark[i]);
-    }
     free(column);
-    free(mark);
     free(title);
 }
 
 static void put_scale_table(const struct page *page, const json_t *scales)
 {
-    static const char details[] = "The scales as a table";
     size_t i;
     json_t *scale;
-    table_begin(page, "Input scales in engines",
-                "layer|product|>input scale|>set by expert|>median expert’s|>ratio", details);
+    char text[LAYER_TEXT];
+    table_begin(page, "input scales in engines",
+                "layer|product|>input scale|>set by expert|>median expert’s|>ratio", true);
     json_array_foreach((json_t *)scales, i, scale)
     {
-        double own = number_of(scale, "input_scale"), median = number_of(scale, "median");
-        char *layer = layer_of(page, scale);
-        fputs("<tr><th scope=\"row\">", page->out);
-        html_text(page->out, layer);
-        fputs("</th><td><code>", page->out);
-        html_text(page->out, text_of(scale, "matrices"));
-        fprintf(page->out,
-                "</code></td><td class=\"number\">%.3g</td><td class=\"number\">%.0f</td>"
-                "<td class=\"number\">%.3g</td><td class=\"number\">%.2f</td></tr>\n",
-                own, number_of(scale, "expert"), median, median > 0 ? own / median : 1);
-        free(layer);
+        double own = member_number(scale, "input_scale"), median = member_number(scale, "median");
+        html_print(page->out,
+                   "<tr><th scope=\"row\">%s</th><td><code>%s</code></td><td "
+                   "class=\"number\">%.3g</td><td class=\"number\">%.0f</td><td "
+                   "class=\"number\">%.3g</td><td class=\"number\">%.2f</td></tr>\n",
+                   layer_of(page, scale, text), member_text(scale, "matrices"), own,
+                   member_number(scale, "expert"), median, median > 0 ? own / median : 1);
     }
-    table_end(page, details);
+    table_end(page, true);
 }
 
 void section_scales(const struct page *page)
@@ -255,17 +198,17 @@ void section_scales(const struct page *page)
         return;
     section_begin(page, "scales", "Which expert sets each layer’s scale",
                   "Engines quantize the inputs of all experts of a layer under one scale, the "
-                  "largest: the full dot, with the number of the expert that sets it. The "
-                  "further it is above the median expert’s, the hollow dot, the coarser it is for "
-                  "most of them.");
+                  "largest: the full dot, with the number of the expert that sets it. The further "
+                  "it is above the median expert’s, the hollow dot, the coarser it is for most of "
+                  "them.");
     fputs("<div class=\"figures\">\n", page->out);
     json_array_foreach((json_t *)c.scales, i, scale)
     {
-        const char *matrices = text_of(scale, "matrices");
-        bool again = false;
+        const char *matrices = member_text(scale, "matrices");
+        bool again = products == PRODUCTS_MAX;
         for (size_t j = 0; j < products; j++)
             again |= !strcmp(drawn[j], matrices);
-        if (again || products == PRODUCTS_MAX)
+        if (again)
             continue;
         drawn[products++] = matrices;
         put_scales_of(page, c.scales, matrices);

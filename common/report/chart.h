@@ -16,11 +16,12 @@ void figure_begin(FILE *out, const struct figure *figure);
 void figure_end(FILE *out);
 
 /* Values of layers side by side. */
+enum { COLUMN_TEXT = 24 };
 struct column {
-    char *name;       /* "3" */
-    double value;     /* above 0 */
-    double from;      /* a line goes from here to the value; 0: a bar from the bottom */
-    const char *mark; /* at the top, or NULL */
+    char name[COLUMN_TEXT]; /* "3" */
+    double value;
+    double from;            /* a line goes from here to the value; 0: a bar from the bottom */
+    char mark[COLUMN_TEXT]; /* at the top */
 };
 struct chart {
     const char *title, *description;

@@ -8,22 +8,21 @@
 static void put_verdict(const struct page *page, const struct engine *engine, bool drafts)
 {
     static const struct {
-        const char *class, *sign, *text;
-    } as[] = {[VERDICT_LOADS] = {"good", "✓", "loads"},
-              [VERDICT_REFUSES] = {"bad", "✗", "refuses"},
-              [VERDICT_WRONG] = {"bad", "‼", "loads silently wrong"},
-              [VERDICT_UNKNOWN] = {"unknown", "?", "not known"}};
+        const char *class, *sign;
+    } as[] = {[VERDICT_LOADS] = {"good", "✓"},
+              [VERDICT_REFUSES] = {"bad", "✗"},
+              [VERDICT_WRONG] = {"bad", "‼"},
+              [VERDICT_UNKNOWN] = {"unknown", "?"}};
     const struct rule *rule;
     enum verdict verdict = engine_judge(engine, &page->configs->evidence, drafts, &rule);
-    fprintf(page->out,
-            "<td data-label=\"%s speculation\"><span class=\"verdict %s\"><span "
-            "aria-hidden=\"true\">%s</span> %s</span>",
-            drafts ? "with" : "without", as[verdict].class, as[verdict].sign, as[verdict].text);
+    html_print(page->out,
+               "<td data-label=\"%s speculation\"><span class=\"verdict %s\"><span "
+               "aria-hidden=\"true\">%s</span> %s</span>",
+               drafts ? "with" : "without", as[verdict].class, as[verdict].sign,
+               verdict_name(verdict));
     if (rule) {
         char *why = rule_text(rule, &page->configs->evidence);
-        fputs("<small>", page->out);
-        html_text(page->out, why);
-        fputs("</small>", page->out);
+        html_print(page->out, "<small>%s</small>", why);
         free(why);
     }
     fputs("</td>", page->out);
@@ -37,11 +36,10 @@ static void put_commands(const struct page *page)
             char *command = engine_command(engine, &page->configs->evidence, drafts);
             if (!command)
                 continue;
-            fprintf(page->out, "%s<p class=\"command\">%s%s</p>\n<pre tabindex=\"0\"><code>",
-                    any ? "" : "<h3>Serve it</h3>\n<p>In this folder:</p>\n", engine->title,
-                    drafts ? ", with speculation" : "");
-            html_text(page->out, command);
-            fputs("</code></pre>\n", page->out);
+            fputs(any ? "" : "<h3>Serve it</h3>\n<p>In this folder:</p>\n", page->out);
+            html_print(page->out,
+                       "<p class=\"command\">%s%s</p>\n<pre tabindex=\"0\"><code>%s</code></pre>\n",
+                       engine->title, drafts ? ", with speculation" : "", command);
             any = true;
             free(command);
         }
@@ -55,15 +53,15 @@ void section_engines(const struct page *page)
                   "By the rules of st-verify(1). To speculate is to guess tokens ahead with the "
                   "checkpoint’s drafts.");
     fputs("<div class=\"stack\">\n", page->out);
-    table_begin(page, "Engines", "engine|without speculation|with speculation", NULL);
+    table_begin(page, "Engines", "engine|without speculation|with speculation", false);
     for (const struct engine *engine = engines; engine->name; engine++) {
-        fprintf(page->out, "<tr><th scope=\"row\">%s<small>%s</small></th>", engine->title,
-                engine->version);
+        html_print(page->out, "<tr><th scope=\"row\">%s<small>%s</small></th>", engine->title,
+                   engine->version);
         put_verdict(page, engine, false);
         put_verdict(page, engine, true);
         fputs("</tr>\n", page->out);
     }
-    table_end(page, NULL);
+    table_end(page, false);
     fputs("</div>\n", page->out);
     put_commands(page);
     section_end(page);

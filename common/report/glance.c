@@ -1,4 +1,3 @@
-#include <inttypes.h>
 #include <stdlib.h>
 
 #include "base/die.h"
@@ -8,63 +7,30 @@
 #include "report/sections.h"
 #include "tensor/weight.h"
 
-/* A figure and what it is; ends `value`. */
-static void put_tile(const struct page *page, const char *what, char *value, const char *detail)
+/* A figure, what it is, and more about it; frees the last two. */
+static void put_tile(const struct page *page, const char *what, char *value, char *more)
 {
-    fprintf(page->out, "<li><span>%s</span><strong>", what);
-    html_text(page->out, value);
-    fputs("</strong>", page->out);
-    if (detail) {
-        fputs("<small>", page->out);
-        html_text(page->out, detail);
-        fputs("</small>", page->out);
-    }
-    fputs("</li>\n", page->out);
+    html_print(page->out, "<li><span>%s</span><strong>%s</strong><small>%s</small></li>\n", what,
+               value, more);
     free(value);
-}
-
-static void put_size(const struct page *page)
-{
-    char before[BYTES_TEXT], after[BYTES_TEXT];
-    json_t *totals = formats_totals(page->toc);
-    double out = (double)json_integer_value(json_object_get(totals, "bytes"));
-    double in = (double)json_integer_value(json_object_get(page->report->input, "bytes"));
-    char *from =
-        in > 0 ? xprintf("from %s (%+.1f %%)", bytes_text(in, before), 100 * (out / in - 1)) : NULL;
-    put_tile(page, "Size", xprintf("%s", bytes_text(out, after)), from);
-    free(from);
-    json_decref(totals);
+    free(more);
 }
 
 static void put_evaluation(const struct page *page)
 {
     const json_t *e = json_object_get(report_evaluation(page->report), "evaluation");
     const json_t *runs = json_object_get(e, "runs");
-    double before = json_number_value(json_object_get(json_array_get(runs, 0), "perplexity"));
-    double after = json_number_value(json_object_get(json_array_get(runs, 1), "perplexity"));
+    double before = member_number(json_array_get(runs, 0), "perplexity");
+    double after = member_number(json_array_get(runs, 1), "perplexity");
     if (!e)
         return;
-    if (before > 0) {
-        char *from = xprintf("from %.2f (%+.1f %%)", before, 100 * (after / before - 1));
-        put_tile(page, "Perplexity", xprintf("%.2f", after), from);
-        free(from);
-    }
-    put_tile(page, "KL divergence",
-             xprintf("%.4f", json_number_value(json_object_get(e, "kl_divergence"))),
-             "nats a token");
-    put_tile(page, "Same best token",
-             xprintf("%.1f %%", 100 * json_number_value(json_object_get(e, "top1_agreement"))),
-             "as the source");
-}
-
-static void put_experts(const struct page *page)
-{
-    const struct maps *maps = page->report->maps;
-    if (!maps || !maps->expert_count)
-        return;
-    char *of = xprintf("of %zu", maps->expert_count);
-    put_tile(page, "Experts never reached", xprintf("%zu", maps->cold_count), of);
-    free(of);
+    if (before > 0)
+        put_tile(page, "Perplexity", xprintf("%.2f", after),
+                 xprintf("from %.2f (%+.1f %%)", before, 100 * (after / before - 1)));
+    put_tile(page, "KL divergence", xprintf("%.4f", member_number(e, "kl_divergence")),
+             xstrdup("nats a token"));
+    put_tile(page, "Same best token", xprintf("%.1f %%", 100 * member_number(e, "top1_agreement")),
+             xstrdup("as the source"));
 }
 
 static void put_blocks(const struct page *page)
@@ -73,18 +39,14 @@ static void put_blocks(const struct page *page)
     json_t *stage;
     json_array_foreach((json_t *)page->report->counts, i, stage)
     {
-        json_int_t blocks, lossy;
-        if (json_unpack(stage, "{s:I, s:I}", "blocks", &blocks, "lossy", &lossy) || blocks <= 0)
-            continue;
-        char *of = xprintf("%" PRId64 " of %" PRId64 " blocks keep their values",
-                           (int64_t)(blocks - lossy), (int64_t)blocks);
-        /* 100 % only if it is all of them */
-        double part = 100.0 * (double)(blocks - lossy) / (double)blocks;
-        put_tile(page, "Weights without loss",
-                 lossy && part > 99.9999 ? xstrdup("99.9999 %")
-                                         : xprintf(lossy ? "%.4f %%" : "%.0f %%", part),
-                 of);
-        free(of);
+        double blocks = member_number(stage, "blocks"),
+               kept = blocks - member_number(stage, "lossy");
+        if (blocks > 0) /* 100 % are all of them */
+            put_tile(page, "Weights without loss",
+                     kept < blocks && kept / blocks > 0.999999
+                         ? xstrdup("over 99.9999 %")
+                         : xprintf(kept < blocks ? "%.4f %%" : "%.0f %%", 100 * kept / blocks),
+                     xprintf("%.0f of %.0f blocks keep their values", kept, blocks));
     }
 }
 
@@ -104,16 +66,29 @@ static void put_engines(const struct page *page)
         names = longer;
     }
     put_tile(page, "Engines that load it", xprintf("%u of %u", loads, all), names);
-    free(names);
+}
+
+static void put_size(const struct page *page)
+{
+    char before[BYTES_TEXT], after[BYTES_TEXT];
+    json_t *totals = formats_totals(page->toc);
+    double out = member_number(totals, "bytes"), in = member_number(page->report->input, "bytes");
+    put_tile(page, "Size", xprintf("%s", bytes_text(out, after)),
+             in > 0 ? xprintf("from %s (%+.1f %%)", bytes_text(in, before), 100 * (out / in - 1))
+                    : xstrdup(""));
+    json_decref(totals);
 }
 
 void section_glance(const struct page *page)
 {
+    const struct maps *maps = page->report->maps;
     section_begin(page, "glance", "At a glance", NULL);
     fputs("<ul class=\"tiles\">\n", page->out);
     put_evaluation(page);
     put_blocks(page);
-    put_experts(page);
+    if (maps && maps->expert_count)
+        put_tile(page, "Experts never reached", xprintf("%zu", maps->cold_count),
+                 xprintf("of %zu", maps->expert_count));
     put_engines(page);
     put_size(page);
     fputs("</ul>\n", page->out);

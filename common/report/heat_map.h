@@ -6,11 +6,8 @@
 
 #include "report/maps.h"
 
-/* A figure; `id` tells those of a page apart. Colours are logarithmic, from the least value above 0
- * to the largest; cold experts have a colour of their own, and a cross where there is room. */
-void heat_map_write(FILE *out, const struct maps *maps, const struct map *map, const char *id);
-
-/* What a map shows: "input amax of w1+w3", "tokens". The caller frees it. */
-char *heat_map_title(const struct map *map);
+/* A figure of one of the maps. Colours are logarithmic, from the least value above 0 to the
+ * largest; cold experts have a colour of their own, and a cross where there is room. */
+void heat_map_write(FILE *out, const struct maps *maps, size_t number);
 
 #endif

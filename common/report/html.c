@@ -1,43 +1,30 @@
 #include "report/html.h"
 
 #include <stdarg.h>
-#include <stdlib.h>
 #include <string.h>
 
-#include "base/die.h"
 #include "base/text.h"
 #include "base/utf8.h"
+
+static const char replacement[] = "\xEF\xBF\xBD"; /* U+FFFD */
 
 /* What stands for a character of `length` bytes; NULL: itself. */
 static const char *escape_of(const char *text, size_t length)
 {
-    if (length > 1)
-        return text_is_plain(utf8_decode(text)) ? NULL : "\xEF\xBF\xBD";
-    switch (*text) {
-    case '&':
-        return "&amp;";
-    case '<':
-        return "&lt;";
-    case '>':
-        return "&gt;";
-    case '"':
-        return "&quot;";
-    case '\'':
-        return "&#39;";
-    case '\n':
-    case '\t':
-        return NULL;
-    default:
-        return text_is_plain((unsigned char)*text) ? NULL : "\xEF\xBF\xBD";
-    }
+    static const char marks[] = "&<>\"'\n\t";
+    static const char *const escapes[] = {"&amp;", "&lt;", "&gt;", "&quot;", "&#39;", NULL, NULL};
+    const char *mark = length == 1 && *text ? strchr(marks, *text) : NULL;
+    if (mark)
+        return escapes[mark - marks];
+    return text_is_plain(utf8_decode(text)) ? NULL : replacement;
 }
 
-void html_write(FILE *out, const char *text, size_t length)
+void html_text(FILE *out, const char *text, size_t length)
 {
     for (size_t at = 0, step; at < length; at += step) {
         bool valid;
         step = utf8_step(text + at, length - at, &valid);
-        const char *escape = valid ? escape_of(text + at, step) : "\xEF\xBF\xBD";
+        const char *escape = valid ? escape_of(text + at, step) : replacement;
         if (escape)
             fputs(escape, out);
         else
@@ -45,17 +32,44 @@ void html_write(FILE *out, const char *text, size_t length)
     }
 }
 
-void html_text(FILE *out, const char *text)
+/* Write the value of a conversion, "%s"; returns its length. */
+static size_t put_value(FILE *out, const char *from, va_list *args)
 {
-    html_write(out, text, strlen(text));
+    char conversion[16];
+    size_t length = strcspn(from + 1, "%scuxfg") + 2;
+    snprintf(conversion, sizeof conversion, "%.*s", (int)length, from);
+    switch (from[length - 1]) {
+    case 's': {
+        const char *text = va_arg(*args, const char *);
+        html_text(out, text, strlen(text));
+        break;
+    }
+    case 'f':
+    case 'g':
+        fprintf(out, conversion, va_arg(*args, double));
+        break;
+    case '%':
+        fputc('%', out);
+        break;
+    default:
+        if (strchr(conversion, 'z'))
+            fprintf(out, conversion, va_arg(*args, size_t));
+        else
+            fprintf(out, conversion, va_arg(*args, unsigned));
+    }
+    return length;
 }
 
-void html_print(FILE *out, const char *format, ...)
+void html_print(FILE *out, const char *markup, ...)
 {
     va_list args;
-    va_start(args, format);
-    char *text = xvprintf(format, args);
+    va_start(args, markup);
+    while (*markup) {
+        size_t plain = strcspn(markup, "%");
+        fwrite(markup, 1, plain, out);
+        markup += plain;
+        if (*markup)
+            markup += put_value(out, markup, &args);
+    }
     va_end(args);
-    html_text(out, text);
-    free(text);
 }

@@ -1,4 +1,4 @@
-/* html.h: text in a page of HTML. Everything from outside goes through these. */
+/* html.h: a page of HTML, in which everything from outside is text. */
 #ifndef HTML_H
 #define HTML_H
 
@@ -8,10 +8,10 @@
 /* Write text as the content of an element, or of an attribute in double quotes: markup is escaped;
  * newlines and tabs stay; U+FFFD stands for each other character that is not plain (text.h), and
  * for each sequence that is not UTF-8. */
-void html_write(FILE *out, const char *text, size_t length);
-void html_text(FILE *out, const char *text);
+void html_text(FILE *out, const char *text, size_t length);
 
-/* The same of all that the format gives. */
-void html_print(FILE *out, const char *format, ...) __attribute__((format(printf, 2, 3)));
+/* Write markup as printf() does; what a %s stands for is written as html_text() does. Takes %s, %c,
+ * %u, %x, %zu, %f and %g, without '*'. */
+void html_print(FILE *out, const char *markup, ...) __attribute__((format(printf, 2, 3)));
 
 #endif

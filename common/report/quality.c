@@ -1,29 +1,26 @@
-#include <inttypes.h>
-#include <stdlib.h>
 #include <string.h>
 
-#include "base/die.h"
-#include "base/utf8.h"
 #include "report/html.h"
 #include "report/sections.h"
 
 /* ---- losses ---- */
 
-static void put_run(const struct page *page, const char *name, const json_t *run)
+const json_t *report_evaluation(const struct report *report)
 {
-    fprintf(page->out,
-            "<tr><th scope=\"row\">%s</th><td class=\"number\">%.4f</td><td class=\"number\">%.4f"
-            "</td><td class=\"number\">%" PRId64 "</td></tr>\n",
-            name, json_number_value(json_object_get(run, "mean_nll")),
-            json_number_value(json_object_get(run, "perplexity")),
-            (int64_t)json_integer_value(json_object_get(run, "tokens")));
+    size_t i;
+    json_t *line;
+    json_array_foreach((json_t *)report->measured, i, line)
+    {
+        if (json_is_object(json_object_get(line, "evaluation")))
+            return line;
+    }
+    return NULL;
 }
 
 void section_losses(const struct page *page)
 {
-    const json_t *line = report_evaluation(page->report);
-    const json_t *e = json_object_get(line, "evaluation"), *runs = json_object_get(e, "runs");
-    const char *text = json_string_value(json_object_get(line, "text"));
+    static const char *const names[] = {"source", "result"};
+    const json_t *line = report_evaluation(page->report), *e = json_object_get(line, "evaluation");
     if (!e)
         return;
     section_begin(
@@ -31,23 +28,22 @@ void section_losses(const struct page *page)
         "Source and result read the same text, each with the arithmetic that it is served "
         "with. Perplexity is how many next tokens a model is, so to speak, in doubt "
         "between.");
-    if (text) {
-        fputs("<p>Text: <code>", page->out);
-        html_text(page->out, text);
-        fputs("</code></p>\n", page->out);
+    if (*member_text(line, "text"))
+        html_print(page->out, "<p>Text: <code>%s</code></p>\n", member_text(line, "text"));
+    table_begin(page, "Losses", "|>mean loss, nats|>perplexity|>tokens", false);
+    for (size_t i = 0; i < 2; i++) {
+        const json_t *run = json_array_get(json_object_get(e, "runs"), i);
+        html_print(page->out,
+                   "<tr><th scope=\"row\">%s</th><td class=\"number\">%.4f</td><td "
+                   "class=\"number\">%.4f</td><td class=\"number\">%.0f</td></tr>\n",
+                   names[i], member_number(run, "mean_nll"), member_number(run, "perplexity"),
+                   member_number(run, "tokens"));
     }
-    if (json_array_size(runs) == 2) {
-        table_begin(page, "Losses", "|>mean loss, nats|>perplexity|>tokens", NULL);
-        put_run(page, "source", json_array_get(runs, 0));
-        put_run(page, "result", json_array_get(runs, 1));
-        table_end(page, NULL);
-    }
-    fprintf(
-        page->out,
-        "<p>The result’s predictions are %.4f nats from the source’s (KL divergence). In %.2f %% "
-        "of places both think the same token most likely.</p>\n",
-        json_number_value(json_object_get(e, "kl_divergence")),
-        100 * json_number_value(json_object_get(e, "top1_agreement")));
+    table_end(page, false);
+    html_print(page->out,
+               "<p>The result’s predictions are %.4f nats from the source’s (KL divergence). In "
+               "%.2f %% of places both think the same token most likely.</p>\n",
+               member_number(e, "kl_divergence"), 100 * member_number(e, "top1_agreement"));
     section_end(page);
 }
 
@@ -64,38 +60,16 @@ static size_t common_length(const char *a, const char *b)
     return length;
 }
 
-static void put_text(const struct page *page, const char *name, const char *text, size_t prompt,
+/* A text of which so much was given, and so much is as in the other one. */
+static void put_text(const struct page *page, const char *name, const char *text, size_t given,
                      size_t same)
 {
-    fprintf(page->out, "<div><h3>%s</h3><p class=\"text\"><b>", name);
-    html_write(page->out, text, prompt);
+    html_print(page->out, "<div><h3>%s</h3><p class=\"text\"><b>", name);
+    html_text(page->out, text, given);
     fputs("</b>", page->out);
-    html_write(page->out, text + prompt, same - prompt);
-    if (text[same]) {
-        fputs("<mark>", page->out);
-        html_text(page->out, text + same);
-        fputs("</mark>", page->out);
-    }
-    fputs("</p></div>\n", page->out);
-}
-
-static const char *generated(const json_t *line, const char *by)
-{
-    return json_string_value(json_object_get(json_object_get(line, by), "text"));
-}
-
-static void put_pair(const struct page *page, const json_t *line)
-{
-    const char *prompt = json_string_value(json_object_get(line, "prompt"));
-    const char *before = generated(line, "source"), *after = generated(line, "result");
-    size_t same = common_length(before, after);
-    size_t given = prompt ? common_length(prompt, before) : 0;
-    if (given > same)
-        given = same;
-    fputs("<div class=\"pair\">\n", page->out);
-    put_text(page, "Source", before, given, same);
-    put_text(page, "Result", after, given, same);
-    fputs("</div>\n", page->out);
+    html_text(page->out, text + given, same - given);
+    html_print(page->out, text[same] ? "<mark>%s</mark></p></div>\n" : "%s</p></div>\n",
+               text + same);
 }
 
 void section_texts(const struct page *page)
@@ -105,7 +79,9 @@ void section_texts(const struct page *page)
     bool any = false;
     json_array_foreach((json_t *)page->report->measured, i, line)
     {
-        if (!generated(line, "source") || !generated(line, "result"))
+        const char *before = member_text(json_object_get(line, "source"), "text");
+        const char *after = member_text(json_object_get(line, "result"), "text");
+        if (!*before || !*after)
             continue;
         if (!any)
             section_begin(page, "texts", "What it writes",
@@ -113,7 +89,13 @@ void section_texts(const struct page *page)
                           "What differs is marked: after one other token, all that follows may "
                           "differ.");
         any = true;
-        put_pair(page, line);
+        size_t same = common_length(before, after);
+        size_t given = common_length(member_text(line, "prompt"), before);
+        given = given < same ? given : same;
+        fputs("<div class=\"pair\">\n", page->out);
+        put_text(page, "Source", before, given, same);
+        put_text(page, "Result", after, given, same);
+        fputs("</div>\n", page->out);
     }
     if (any)
         section_end(page);

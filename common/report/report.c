@@ -1,5 +1,6 @@
 #include "report/report.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -40,26 +41,26 @@ json_t *report_measured(const char *path)
     return all;
 }
 
-const json_t *report_evaluation(const struct report *report)
+/* ---- sections ---- */
+
+const char *member_text(const json_t *object, const char *key)
 {
-    size_t i;
-    json_t *line;
-    json_array_foreach((json_t *)report->measured, i, line)
-    {
-        if (json_is_object(json_object_get(line, "evaluation")))
-            return line;
-    }
-    return NULL;
+    const char *text = json_string_value(json_object_get(object, key));
+    return text ? text : "";
 }
 
-/* ---- sections ---- */
+double member_number(const json_t *object, const char *key)
+{
+    double number = json_number_value(json_object_get(object, key));
+    return isfinite(number) && number > 0 ? number : 0;
+}
 
 void section_begin(const struct page *page, const char *id, const char *heading, const char *about)
 {
-    fprintf(page->out, "<section aria-labelledby=\"%s\">\n<h2 id=\"%s\">%s</h2>\n", id, id,
-            heading);
+    html_print(page->out, "<section aria-labelledby=\"%s\">\n<h2 id=\"%s\">%s</h2>\n", id, id,
+               heading);
     if (about)
-        fprintf(page->out, "<p>%s</p>\n", about);
+        html_print(page->out, "<p>%s</p>\n", about);
 }
 
 void section_end(const struct page *page)
@@ -67,31 +68,29 @@ void section_end(const struct page *page)
     fputs("</section>\n", page->out);
 }
 
-void table_begin(const struct page *page, const char *caption, const char *columns,
-                 const char *details)
+void table_begin(const struct page *page, const char *caption, const char *columns, bool folded)
 {
-    if (details)
-        fprintf(page->out, "<details>\n<summary>%s</summary>\n", details);
-    fprintf(page->out,
-            "<div class=\"scroll\" role=\"group\" tabindex=\"0\" aria-label=\"%s\">\n<table>\n"
-            "<caption>%s</caption>\n<thead>\n<tr>",
-            caption, caption);
+    if (folded)
+        html_print(page->out, "<details>\n<summary>Table: %s</summary>\n", caption);
+    html_print(page->out,
+               "<div class=\"scroll\" role=\"group\" tabindex=\"0\" aria-label=\"%s\">\n<table>\n"
+               "<caption>%s</caption>\n<thead>\n<tr>",
+               caption, caption);
     while (*columns) {
         size_t length = strcspn(columns, "|");
         bool number = *columns == '>';
         fprintf(page->out, "<th scope=\"col\"%s>", number ? " class=\"number\"" : "");
-        html_write(page->out, columns + number, length - number);
+        html_text(page->out, columns + number, length - number);
         fputs("</th>", page->out);
         columns += length + (columns[length] == '|');
     }
     fputs("</tr>\n</thead>\n<tbody>\n", page->out);
 }
 
-void table_end(const struct page *page, const char *details)
+void table_end(const struct page *page, bool folded)
 {
-    fputs("</tbody>\n</table>\n</div>\n", page->out);
-    if (details)
-        fputs("</details>\n", page->out);
+    fputs(folded ? "</tbody>\n</table>\n</div>\n</details>\n" : "</tbody>\n</table>\n</div>\n",
+          page->out);
 }
 
 /* ---- the page ---- */
@@ -103,19 +102,22 @@ static const char head[] =
     "style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'\">\n"
     "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n"
     "<meta name=\"color-scheme\" content=\"light dark\">\n"
-    "<meta name=\"generator\" content=\"seekpipe " SEEKPIPE_VERSION "\">\n<title>";
+    "<meta name=\"generator\" content=\"seekpipe " SEEKPIPE_VERSION "\">\n<style>\n";
+static const char foot[] =
+    "</main>\n<footer>\n<p>st-write(1) says how this page is made. <code>README.md</code> is the "
+    "model card, <code>" RUN_RECORD "</code> the record for programs.</p>\n</footer>\n</body>\n"
+    "</html>\n";
 
 static void put_head(const struct page *page)
 {
     char *title = card_title(page->in, page->configs);
     fputs(head, page->out);
-    html_text(page->out, title);
-    fprintf(page->out, "</title>\n<style>\n%s</style>\n</head>\n<body>\n<header>\n<h1>",
-            report_style);
-    html_text(page->out, title);
-    fputs("</h1>\n<p>How this checkpoint was made, and how well it came out. Made by "
-          "seekpipe " SEEKPIPE_VERSION ".</p>\n</header>\n<main>\n",
-          page->out);
+    fputs(report_style, page->out);
+    html_print(page->out,
+               "</style>\n<title>%s</title>\n</head>\n<body>\n<header>\n<h1>%s</h1>\n<p>How this "
+               "checkpoint was made, and how well it came out. Made by seekpipe %s.</p>\n"
+               "</header>\n<main>\n",
+               title, title, SEEKPIPE_VERSION);
     free(title);
 }
 
@@ -133,10 +135,7 @@ char *report_page(const struct report *report, struct ts_in *in, const struct to
     put_head(&page);
     for (size_t i = 0; i < sizeof sections / sizeof *sections; i++)
         sections[i](&page);
-    fputs("</main>\n<footer>\n<p>st-write(1) says how this page is made. <code>README.md</code> is "
-          "the model card, <code>" RUN_RECORD "</code> the record for programs.</p>\n</footer>\n"
-          "</body>\n</html>\n",
-          page.out);
+    fputs(foot, page.out);
     if (fclose(page.out))
         die("out of memory");
     return text;

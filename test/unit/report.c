@@ -21,7 +21,7 @@ static void expect_html(const char *text, size_t length, const char *wanted)
     char *got;
     size_t size;
     FILE *out = open_memstream(&got, &size);
-    html_write(out, text, length);
+    html_text(out, text, length);
     fclose(out);
     assert_string_equal(got, wanted);
     free(got);
