@@ -120,7 +120,7 @@ void heat_map_write(FILE *out, const struct maps *maps, size_t number)
                                        [MAP_TOKENS] = "Tokens that reached each expert"};
     const struct map *map = &maps->map[number];
     struct drawing d = {.out = out, .maps = maps, .map = map, .scale = scale_for(maps, map)};
-    d.wide = maps->experts <= 32 ? 22 : maps->experts <= 64 ? 13 : maps->experts <= 160 ? 5 : 2;
+    d.wide = maps->experts <= 32 ? 21 : maps->experts <= 64 ? 13 : maps->experts <= 160 ? 5 : 2;
     d.high = maps->rows <= 16 ? 22 : maps->rows <= 32 ? 14 : 8;
     double legend = TOP + d.high * (double)maps->rows + 14;
     char *title = xprintf("%s%s", what[map->kind], map->matrices);
