@@ -6,19 +6,20 @@
 
 static const double unit = 1e-9;
 
-/* In four parts, which a processor adds at the same time. */
+/* In parts, which a processor adds at the same time. */
 void weight_sums_add(double sum[2], const uint16_t *before, const uint16_t *after, size_t cols)
 {
-    enum { PARTS = 4 };
+    enum { PARTS = 8 };
     double changes[PARTS] = {0}, weights[PARTS] = {0};
-    for (size_t i = 0; i < cols; i++) {
-        double weight = bf16_to_f32(before[i]), change = weight - bf16_to_f32(after[i]);
-        changes[i % PARTS] += change * change;
-        weights[i % PARTS] += weight * weight;
-    }
-    for (unsigned i = 0; i < PARTS; i++) {
-        sum[0] += changes[i];
-        sum[1] += weights[i];
+    for (size_t i = 0; i + PARTS <= cols; i += PARTS)
+        for (size_t j = 0; j < PARTS; j++) {
+            double weight = bf16_to_f32(before[i + j]), change = weight - bf16_to_f32(after[i + j]);
+            changes[j] += change * change;
+            weights[j] += weight * weight;
+        }
+    for (size_t j = 0; j < PARTS; j++) {
+        sum[0] += changes[j];
+        sum[1] += weights[j];
     }
 }
 

@@ -21,7 +21,8 @@ static inline bool weight_error_wants(uint64_t row)
     return row % WEIGHT_ERROR_EVERY == 0;
 }
 
-/* Add a row of BF16 values as it was and as it is, to sums over a band: changes and weights. */
+/* Add a row of BF16 values as it was and as it is, to sums over a band: changes and weights. `cols`
+ * is a multiple of NVFP4's block. */
 void weight_sums_add(double sum[2], const uint16_t *before, const uint16_t *after, size_t cols);
 
 /* Count a matrix with its sums; nothing outside of layers. */
