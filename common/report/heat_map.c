@@ -57,11 +57,13 @@ static void put_picture(const struct drawing *d)
 /* Not by colour alone, where there is room. */
 static void put_crosses(const struct drawing *d)
 {
-    for (size_t i = 0; d->wide > 12 && i < d->maps->rows * d->maps->experts; i++)
+    for (size_t i = 0; d->wide > 12 && i < d->maps->rows * d->maps->experts; i++) {
+        size_t row = i / d->maps->experts, expert = i % d->maps->experts;
         if (d->maps->cold[i])
             html_print(d->out, "<path class=\"cross\" d=\"M%.1f %.1fl6 6m0-6l-6 6\"/>\n",
-                       LEFT + d->wide * ((double)(i % d->maps->experts) + 0.5) - 3,
-                       TOP + d->high * ((double)(i / d->maps->experts) + 0.5) - 3);
+                       LEFT + d->wide * ((double)expert + 0.5) - 3,
+                       TOP + d->high * ((double)row + 0.5) - 3);
+    }
 }
 
 static void put_labels(const struct drawing *d)

@@ -52,10 +52,11 @@ static size_t put_value(FILE *out, const char *from, va_list *args)
         fputc('%', out);
         break;
     default:
-        if (strchr(conversion, 'z'))
+        if (strchr(conversion, 'z')) {
             fprintf(out, conversion, va_arg(*args, size_t));
-        else
-            fprintf(out, conversion, va_arg(*args, unsigned));
+            break;
+        }
+        fprintf(out, conversion, va_arg(*args, unsigned));
     }
     return length;
 }
