@@ -675,7 +675,7 @@ counted() {
 @test ".counts that are none, of nothing, or more than .end says" {
     counted
     between() { entry a abcd && here && reference b m.safetensors@2+6; }
-    many=$(for ((i = 0; i < 65; i++)); do printf '"n%d":1,' "$i"; done)
+    many=$(for ((i = 0; i < 257; i++)); do printf '"n%d":1,' "$i"; done)
     for counts in '[]' 'null' '3' '{' '{"m.safetensors":{},"m.safetensors":{}}'; do
         stream begin between finish
         bad '\.counts'
