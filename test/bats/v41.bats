@@ -13,7 +13,7 @@ prepare() {
 # changed JQ: a copy of the checkpoint in $T/model, its config.json changed.
 changed() {
     rm -rf "$T/model"
-    cp -r "$V41" "$T/model"
+    cp -rL "$V41" "$T/model"
     jq "$1" "$V41/config.json" >"$T/model/config.json"
 }
 
