@@ -11,7 +11,7 @@
 # NVCC=/path/to/nvcc says where it is. DNNL=0 builds without oneDNN: only a GPU can run models then.
 
 # The one that programs print, for pages and packages.
-VERSION  := $(shell sed -n 's/^.define SEEKPIPE_VERSION "\(.*\)"$$/\1/p' common/base/args.h)
+VERSION  := $(shell sed -n 's/^.define SEEKPIPE_VERSION "\(.*\)"$$/\1/p' common/base/version.h)
 
 PREFIX   ?= /usr/local
 DNNL     ?= 1

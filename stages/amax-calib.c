@@ -8,6 +8,7 @@
 #include "base/die.h"
 #include "base/json.h"
 #include "base/output.h"
+#include "base/version.h"
 #include "forward/forward_options.h"
 #include "forward/inputs.h"
 #include "forward/resume.h"

@@ -18,6 +18,7 @@
 #include "base/parent.h"
 #include "base/text.h"
 #include "base/usage.h"
+#include "base/version.h"
 
 enum { LONG_ONLY = 256, PAIR_MAX = 999999999 };
 

@@ -22,8 +22,6 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define SEEKPIPE_VERSION "0.1.0"
-
 enum arg_kind {
     ARG_FLAG,   /* bool: set to true */
     ARG_TEXT,   /* const char * */

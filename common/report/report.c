@@ -6,6 +6,7 @@
 
 #include "base/die.h"
 #include "base/json.h"
+#include "base/version.h"
 #include "report/html.h"
 #include "report/sections.h"
 #include "write/card.h"

@@ -12,6 +12,7 @@
 #include "base/json.h"
 #include "base/text.h"
 #include "base/utf8.h"
+#include "base/version.h"
 #include "engines/engines.h"
 #include "write/calibration.h"
 #include "write/matrix_groups.h"
