@@ -91,30 +91,31 @@ demo: deps-build
 	@+$(build) all
 	@test/tools/demo
 
-# Mode, file, and place below PREFIX.
-PROGRAMS  := $(STAGES) $(filter-out %.bash %/slurm %/recipes,$(wildcard pipelines/*))
-SHARED    := $(wildcard pipelines/slurm/* pipelines/recipes/*/*)
-INSTALLED := $(foreach f,$(PROGRAMS),755 $f bin/$(notdir $f)) \
-             $(foreach f,$(wildcard pipelines/*.bash),644 $f bin/$(notdir $f)) \
-             $(foreach f,$(SHARED),644 $f share/seekpipe/$(f:pipelines/%=%))
-# What is made of a file, that file, and place: a page that says the version; what completes a program's options.
-MADE      := $(foreach f,$(wildcard man/*.[1-9]),page $f share/man/man$(subst .,,$(suffix $f))/$(notdir $f)) \
-             $(foreach f,$(PROGRAMS),bash $f share/bash-completion/completions/$(notdir $f)) \
-             $(foreach f,$(PROGRAMS),zsh $f share/zsh/site-functions/_$(notdir $f)) \
-             $(foreach f,$(PROGRAMS),fish $f share/fish/vendor_completions.d/$(notdir $f).fish)
+# Mode, how it is made of a file, that file, and its place below PREFIX.
+PIPELINES := $(filter-out %.bash %/slurm %/recipes,$(wildcard pipelines/*))
+PROGRAMS  := $(STAGES) $(PIPELINES)
+SHARED    := $(wildcard pipelines/*.bash pipelines/slurm/* pipelines/recipes/*/*)
+INSTALLED := $(foreach f,$(STAGES),755 copy $f bin/$(notdir $f)) \
+             $(foreach f,$(PIPELINES),755 pipeline $f bin/$(notdir $f)) \
+             $(foreach f,$(SHARED),644 copy $f share/seekpipe/$(f:pipelines/%=%)) \
+             $(foreach f,$(wildcard man/*.[1-9]),644 page $f share/man/man$(subst .,,$(suffix $f))/$(notdir $f)) \
+             $(foreach f,$(PROGRAMS),644 bash $f share/bash-completion/completions/$(notdir $f)) \
+             $(foreach f,$(PROGRAMS),644 zsh $f share/zsh/site-functions/_$(notdir $f)) \
+             $(foreach f,$(PROGRAMS),644 fish $f share/fish/vendor_completions.d/$(notdir $f).fish)
+# Pipelines source what they share from another folder than their own; pages say the version.
+pipeline   = sed '/^\. /s|/\([a-z0-9]*\.bash"\)$$|/../share/seekpipe/\1|'
 page       = sed 's/^\.Os.*/.Os seekpipe $(VERSION)/'
 root      := $(DESTDIR)$(or $(filter /%,$(PREFIX)),$(error PREFIX '$(PREFIX)' is not an absolute path))
 
 install: all
-	@printf '%s %s %s\n' $(INSTALLED) | while read -r mode file place; do \
-	    install -D -m "$$mode" "$$file" "$(root)/$$place" || exit; done
-	@printf '%s %s %s\n' $(MADE) | while read -r what file place; do \
-	    case $$what in page) set -- $(page) ;; *) set -- packaging/completion "$$what" ;; esac; \
-	    install -D -m 644 /dev/null "$(root)/$$place" && "$$@" "$$file" >"$(root)/$$place" || exit; done
+	@printf '%s %s %s %s\n' $(INSTALLED) | while read -r mode how file place; do \
+	    case $$how in copy) set -- cat ;; pipeline) set -- $(pipeline) ;; page) set -- $(page) ;; \
+	        *) set -- packaging/completion "$$how" ;; esac; \
+	    install -D -m "$$mode" /dev/null "$(root)/$$place" && "$$@" "$$file" >"$(root)/$$place" || exit; done
 	@echo "installed in $(root)"
 
 uninstall:
-	@printf '%s %s %s\n' $(INSTALLED) $(MADE) | while read -r _ _ place; do rm -f "$(root)/$$place"; done
+	@printf '%s %s %s %s\n' $(INSTALLED) | while read -r _ _ _ place; do rm -f "$(root)/$$place"; done
 	@[ ! -d "$(root)/share/seekpipe" ] || find "$(root)/share/seekpipe" -depth -type d -empty -delete
 
 help:

@@ -1,7 +1,7 @@
 # Shared by the pipelines, which source it and define `usage`.
 
 # The programs: beside the pipelines when installed, in ../bin in the source tree.
-here=$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")
+here=$(dirname "$(readlink -f "$0")")
 PATH=${SEEKPIPE_BIN:-$here/../bin}:$here:$PATH
 program=$(basename "$0")
 export SEEKPIPE_PIPELINE=$program # stages after one that failed are silent; blame says which failed

@@ -14,12 +14,12 @@ installing() {
     for source in stages/*.c pipelines/*; do
         name=$(basename "$source" .c)
         case $name in
-        slurm | recipes) diff -r "$source" "$usr/share/seekpipe/$name" ;;
-        *.bash) [ -f "$usr/bin/$name" ] ;;
-        *) [ -x "$usr/bin/$name" ] ;;
+        slurm | recipes | *.bash) diff -r "$source" "$usr/share/seekpipe/$name" ;;
+        *) [ -x "$usr/bin/$name" ] && programs+=("$name") ;;
         esac
     done
-    [ ! -e "$usr/bin/test" ]
+    # and nothing else
+    diff <(printf '%s\n' "${programs[@]}" | sort) <(ls "$usr/bin")
 }
 
 @test "installed: every page, in its section, with the version that programs print" {
@@ -34,7 +34,6 @@ installing() {
 @test "installed: what completes the options of every program and pipeline, in three shells" {
     for program in "$usr"/bin/*; do
         name=${program##*/}
-        [ "${name%.bash}" = "$name" ] || continue
         grep -q " $name\$" "$usr/share/bash-completion/completions/$name"
         grep -qx "#compdef $name" "$usr/share/zsh/site-functions/_$name"
         grep -q "^complete -c $name " "$usr/share/fish/vendor_completions.d/$name.fish"
