@@ -64,6 +64,20 @@ installing() {
     [[ $output == *'no engine is known to serve this checkpoint'* ]]
 }
 
+@test "the installed demo runs, without the source tree, in a folder that it makes" {
+    mkdir "$T/work"
+    (cd "$T/work" && PATH=/usr/bin:/bin "$usr/bin/seekpipe-demo" >"$T/said" 2>"$T/log") || { cat "$T/log" && false; }
+    [ "$(ls "$T/work")" = seekpipe-demo ]
+    grep -q '^perplexity  ' "$T/said"
+    grep -qF "$(printf '$ v4-experts --calib %q' "$usr/share/seekpipe/demo/text/calib-prose.jsonl")" "$T/said"
+    st-verify -q "$T/work/seekpipe-demo/demo"
+    # and says so if it lacks its data
+    rm -r "$usr/share/seekpipe/demo"
+    run "$usr/bin/seekpipe-demo" "$T/other"
+    [ "$status" -eq 1 ]
+    [[ ${lines[-1]} == "seekpipe-demo: $T/root/usr/test/data/v4-nano: it is not there, but the demo converts it" ]]
+}
+
 @test "a relative PREFIX is refused" {
     run installing install PREFIX=usr
     [ "$status" -eq 2 ]
