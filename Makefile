@@ -8,7 +8,8 @@
 # make clean      remove all that was built
 #
 # CC, CFLAGS, CPPFLAGS and LDFLAGS are the user's. CUDA is found, not required: CUDA=0 builds without it,
-# NVCC=/path/to/nvcc says where it is. DNNL=0 builds without oneDNN: only a GPU can run models then.
+# CUDA=library makes a library of it, which programs load if it is installed; NVCC=/path/to/nvcc says where it
+# is. DNNL=0 builds without oneDNN: only a GPU can run models then.
 
 # The one that programs print, for pages and packages.
 VERSION  := $(shell sed -n 's/^.define SEEKPIPE_VERSION "\(.*\)"$$/\1/p' common/base/version.h)
@@ -31,7 +32,9 @@ LINK      = $(CC) $(SANITIZERS) $(LDFLAGS)
 # Only programs that run the model come to need oneDNN or cuBLASLt for products, and OpenMP
 # to tell oneDNN that a product stays on one thread.
 LIBS     := -larchive -ljansson -lpcre2-8 -lcrypto -lxxhash -lutf8proc
-LDLIBS    = -Wl,--as-needed $(LIBS) -lm $(if $(filter 0,$(DNNL)),,-ldnnl) -fopenmp $(CUDA_LIBS)
+LDLIBS    = -Wl,--as-needed $(LIBS) -lm $(if $(filter 0,$(DNNL)),,-ldnnl) -fopenmp \
+            $(if $(filter $(SEPARATE),$(GPU)),-Wl$(comma)--dynamic-list=cuda/exports,$(CUDA_LIBS))
+comma     = ,
 
 # Of each device, the CPU and the GPU: its files, or one that stands in for it.
 include cuda/Makefile
@@ -43,7 +46,7 @@ STAGES   := $(patsubst stages/%.c,$(BIN)/%,$(wildcard stages/*.c))
 
 .PHONY: all cuda demo install uninstall deps help clean FORCE
 .DELETE_ON_ERROR:
-all: cuda $(STAGES)
+all: cuda $(STAGES) $(CUDA_SO)
 
 cuda:
 	@echo "cuda: $(or $(CUDA_LINE),no)"
@@ -98,6 +101,7 @@ DEMO      := $(wildcard test/data/v4-nano/ckpt/*.json test/data/v4-nano/ckpt/*.s
 SHARED    := $(wildcard pipelines/*.bash pipelines/slurm/* pipelines/recipes/*/*)
 INSTALLED := $(foreach f,$(STAGES),755 copy $f bin/$(notdir $f)) \
              $(foreach f,$(PIPELINES),755 pipeline $f bin/$(notdir $f)) \
+             $(foreach f,$(CUDA_SO),644 copy $f lib/seekpipe/$(notdir $f)) \
              $(foreach f,$(SHARED),644 copy $f share/seekpipe/$(f:pipelines/%=%)) \
              $(foreach f,$(DEMO),644 copy $f share/seekpipe/demo/$(f:test/data/%=%)) \
              $(foreach f,$(wildcard man/*.[1-9]),644 page $f share/man/man$(subst .,,$(suffix $f))/$(notdir $f)) \
@@ -118,7 +122,8 @@ install: all
 
 uninstall:
 	@printf '%s %s %s %s\n' $(INSTALLED) | while read -r _ _ _ place; do rm -f "$(root)/$$place"; done
-	@[ ! -d "$(root)/share/seekpipe" ] || find "$(root)/share/seekpipe" -depth -type d -empty -delete
+	@for folder in share lib; do [ ! -d "$(root)/$$folder/seekpipe" ] || \
+	    find "$(root)/$$folder/seekpipe" -depth -type d -empty -delete; done
 
 help:
 	@awk '/^$$/ { nextfile } { sub(/^# ?/, "") } 1' Makefile test/Makefile packaging/Makefile

@@ -61,9 +61,16 @@ static void *open_in_wheels(const char *file)
 static void *open_library(const char *file, char **why)
 {
     void *library = dlopen(file, RTLD_NOW | RTLD_LOCAL);
-    char *error = library ? NULL : xstrdup(dlerror());
-    if (!library)
-        library = open_in_cuda(file);
+    if (library)
+        return library;
+    char *error = xstrdup(dlerror());
+    if (strchr(file, '/')) {
+        if (why)
+            *why = xstrdup(error);
+        free(error);
+        return NULL;
+    }
+    library = open_in_cuda(file);
     if (!library)
         library = open_in_wheels(file);
     if (!library && why)

@@ -13,7 +13,8 @@ struct library_function {
 
 /* Load `file` ("libnccl.so.2") for the rest of the process and fill in the functions. It searches
  * the system's directories ($LD_LIBRARY_PATH first), CUDA's ($CUDA_HOME, $CUDA_PATH,
- * /usr/local/cuda), and PyPI wheels (nvidia/.../lib) of the user and of each Python in $PATH.
+ * /usr/local/cuda), and PyPI wheels (nvidia/.../lib) of the user and of each Python in $PATH. A
+ * name with a slash is of that file.
  * Returns false if the library is not found or cannot be loaded, with the reason in *why (the
  * caller frees it) unless why is NULL. A library that lacks a function ends the process. */
 bool library_load(const char *file, const struct library_function *functions, char **why);

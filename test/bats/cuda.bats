@@ -47,3 +47,45 @@ EOF
     run "$BIN/st-eval" --device gpu --tokens "$tokens" "$NANO"
     [ "$status" -eq 2 ]
 }
+
+# ---- CUDA in a library of its own (make CUDA=library) ----
+
+# separate CODE: st-eval as installed without CUDA, and a library beside it, of this C.
+separate() {
+    nm -D "$BIN/st-eval" | grep -q ' T device_attended$' || skip 'this build has CUDA inside'
+    version=$(st-eval --version)
+    library=$T/root/lib/seekpipe/cuda-${version##* }.so
+    mkdir -p "$T/root/bin" "${library%/*}"
+    cp "$BIN/st-eval" "$T/root/bin/"
+    [ -z "$1" ] || ${CC:-cc} -shared -fPIC -x c -o "$library" - <<<"$1"
+    run "$T/root/bin/st-eval" --device cuda --tokens "$GOLDEN/eval-ids.safetensors" "$NANO"
+    echo "$output"
+    [ "$status" -eq 1 ]
+}
+
+@test "a library of the program's version, beside it, is the CUDA device; it may call the program" {
+    separate 'void die(const char *, ...);
+        void *gather_nccl;
+        void *device_cuda(unsigned gpu, const char **why) { die("GPU %u, as the library says", gpu); return 0; }'
+    [ "$output" = 'st-eval: GPU 0, as the library says' ]
+}
+
+@test "without the library, with a damaged one, and with one that needs what programs lack: --device cuda is refused" {
+    separate ''
+    [[ $output == *"this build has no CUDA, and $library is not installed"* ]]
+    echo damaged >"$library"
+    separate ''
+    [[ $output == "st-eval: --device cuda: $library: "* ]]
+    separate 'void of_another_version(void); void gather_nccl(void) {} void device_cuda(void) { of_another_version(); }'
+    [[ $output == "st-eval: --device cuda: "*'undefined symbol: of_another_version'* ]]
+}
+
+@test "programs that run the model export what the library needs" {
+    nm -D "$BIN/st-eval" | grep -q ' T device_attended$' || skip 'this build has CUDA inside'
+    names=$(sed -n 's/^ *\([a-z_]*\);$/\1/p' cuda/exports | sort)
+    [ -n "$names" ]
+    for program in st-eval amax-calib; do
+        diff <(echo "$names") <(nm -D --defined-only "$BIN/$program" | awk '$2 == "T" { print $3 }' |
+            grep -xF "$names" | sort)
+    done
+}

@@ -103,6 +103,19 @@ static void nowhere(void **state)
     free(why);
 }
 
+/* A name with a slash is of that file: nothing else is searched. */
+static void a_path(void **state)
+{
+    (void)state;
+    const struct library_function none[] = {{0}};
+    char *why = NULL;
+    assert_false(library_load("/nowhere/libm.so.6", none, NULL));
+    assert_false(library_load("/nowhere/libm.so.6", none, &why));
+    assert_non_null(strstr(why, "/nowhere/libm.so.6"));
+    assert_null(strstr(why, "LD_LIBRARY_PATH"));
+    free(why);
+}
+
 /* What is there, but is no library, is as if it were not. */
 static void no_library(void **state)
 {
@@ -151,6 +164,7 @@ int main(void)
         cmocka_unit_test(in_the_folders_of_cuda),
         cmocka_unit_test(functions),
         cmocka_unit_test(nowhere),
+        cmocka_unit_test(a_path),
         cmocka_unit_test(no_library),
         cmocka_unit_test(another_version),
         cmocka_unit_test(in_wheels), /* the last: it takes $PATH away */
