@@ -50,7 +50,8 @@ EOF
 
 # ---- CUDA in a library of its own (make CUDA=library) ----
 
-# separate CODE: st-eval as installed without CUDA, and a library beside it, of this C.
+# separate CODE: st-eval as installed without CUDA, and a library beside it, of this C; it is asked for a GPU, and
+# fails: $said.
 separate() {
     nm -D "$BIN/st-eval" | grep -q ' T device_attended$' || skip 'this build has CUDA inside'
     version=$(st-eval --version)
@@ -58,26 +59,25 @@ separate() {
     mkdir -p "$T/root/bin" "${library%/*}"
     cp "$BIN/st-eval" "$T/root/bin/"
     [ -z "$1" ] || ${CC:-cc} -shared -fPIC -x c -o "$library" - <<<"$1"
-    run "$T/root/bin/st-eval" --device cuda --tokens "$GOLDEN/eval-ids.safetensors" "$NANO"
-    echo "$output"
-    [ "$status" -eq 1 ]
+    ! said=$("$T/root/bin/st-eval" --device cuda --tokens "$GOLDEN/eval-ids.safetensors" "$NANO" 2>&1) || false
+    echo "$said"
 }
 
 @test "a library of the program's version, beside it, is the CUDA device; it may call the program" {
     separate 'void die(const char *, ...);
         void *gather_nccl;
         void *device_cuda(unsigned gpu, const char **why) { die("GPU %u, as the library says", gpu); return 0; }'
-    [ "$output" = 'st-eval: GPU 0, as the library says' ]
+    [ "$said" = 'st-eval: GPU 0, as the library says' ]
 }
 
 @test "without the library, with a damaged one, and with one that needs what programs lack: --device cuda is refused" {
     separate ''
-    [[ $output == *"this build has no CUDA, and $library is not installed"* ]]
+    [[ $said == *"this build has no CUDA, and $library is not installed"* ]]
     echo damaged >"$library"
     separate ''
-    [[ $output == "st-eval: --device cuda: $library: "* ]]
+    [[ $said == "st-eval: --device cuda: $library: "* ]]
     separate 'void of_another_version(void); void gather_nccl(void) {} void device_cuda(void) { of_another_version(); }'
-    [[ $output == "st-eval: --device cuda: "*'undefined symbol: of_another_version'* ]]
+    [[ $said == "st-eval: --device cuda: "*'undefined symbol: of_another_version'* ]]
 }
 
 @test "programs that run the model export what the library needs" {
