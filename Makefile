@@ -98,11 +98,13 @@ demo: deps-build
 PIPELINES := $(filter-out %.bash %/slurm %/recipes,$(wildcard pipelines/*))
 PROGRAMS  := $(STAGES) $(PIPELINES)
 DEMO      := $(wildcard test/data/v4-nano/ckpt/*.json test/data/v4-nano/ckpt/*.safetensors test/data/text/*.jsonl)
-SHARED    := $(wildcard pipelines/*.bash pipelines/slurm/* pipelines/recipes/*/*)
+SHARED    := $(wildcard pipelines/*.bash pipelines/recipes/*/*)
+SLURM     := $(wildcard pipelines/slurm/*)
 INSTALLED := $(foreach f,$(STAGES),755 copy $f bin/$(notdir $f)) \
              $(foreach f,$(PIPELINES),755 pipeline $f bin/$(notdir $f)) \
              $(foreach f,$(CUDA_SO),644 copy $f lib/seekpipe/$(notdir $f)) \
              $(foreach f,$(SHARED),644 copy $f share/seekpipe/$(f:pipelines/%=%)) \
+             $(foreach f,$(SLURM),755 copy $f share/seekpipe/$(f:pipelines/%=%)) \
              $(foreach f,$(DEMO),644 copy $f share/seekpipe/demo/$(f:test/data/%=%)) \
              $(foreach f,$(wildcard man/*.[1-9]),644 page $f share/man/man$(subst .,,$(suffix $f))/$(notdir $f)) \
              $(foreach f,$(PROGRAMS),644 bash $f share/bash-completion/completions/$(notdir $f)) \
