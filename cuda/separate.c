@@ -41,7 +41,7 @@ struct device *device_cuda(unsigned gpu, const char **why)
     bool there = !access(path, F_OK), loaded = there && library_load(path, functions, &missing);
     if (!there)
         *why = xprintf("this build has no CUDA, and %s is not installed; --device cpu needs none "
-                       "(where nvcc is found, make builds with it)",
+                       "(the package seekpipe-cuda has it; where nvcc is found, make builds it)",
                        path);
     else if (!loaded)
         *why = missing;

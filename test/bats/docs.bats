@@ -40,7 +40,7 @@ fresh() {
     hub
     fresh "$T/clone"
     # shellcheck disable=SC2016 # for the stand-in
-    stand_in make '[ $# = 0 ] || [ "$1" != demo ] || exec test/tools/demo'
+    stand_in make '[ $# = 0 ] || [ "$1" != demo ] || SEEKPIPE_BIN=$PWD/bin exec pipelines/seekpipe-demo build'
     markdown_examples README.md >"$T/commands"
     [ "$(grep -c . "$T/commands")" -gt 15 ]
     run env -u SEEKPIPE_BIN PATH="$T/stand-in:/usr/local/bin:/usr/bin:/bin" \

@@ -77,9 +77,10 @@ given() {
         echo 1'
     stand_in scontrol 'echo localhost'
     stand_in srun 'while [ "${1#--}" != "$1" ]; do shift; done; exec "$@"'
-    # Engines, in the folder that they serve; and make, whose targets are those of make help.
+    # Engines, in the folder that they serve; apt; and make, whose targets are those of make help.
     for name in vllm trtllm-serve python3; do stand_in "$name" 'grep -q "quant_algo" config.json'; done
     stand_in sudo 'exec "$@"'
+    stand_in apt '[ "$1" = install ]'
     stand_in make "[ \$# = 0 ] || /usr/bin/make -s -C '$PWD' help | grep -q \"^make \$1 \""
     # Reads to the end, so that what feeds it does not sometimes die of SIGPIPE.
     stand_in head '/usr/bin/head "$@" && cat >/dev/null'
