@@ -59,7 +59,7 @@ fresh() {
 @test "the commands in docs/ run" {
     hub
     for page in docs/*.md; do
-        examples=$(markdown_examples "$page" | sed 's/-n 8/-n 2/; s/^amax-calib --recipe/amax-calib --all-experts --recipe/')
+        examples=$(markdown_examples "$page" | sed 's/--ranks 8/--ranks 2/; s/^amax-calib --recipe/amax-calib --all-experts --recipe/')
         [ -n "$examples" ] || continue
         try "${page##*/}" "$examples" || wrong=1
     done
