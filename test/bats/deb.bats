@@ -3,16 +3,22 @@ load common
 
 setup_file() {
     local program
+    export LACKS=''
     for program in dh dpkg-buildpackage; do
-        command -v $program >/dev/null || skip "no $program"
+        command -v $program >/dev/null || LACKS=$program
     done
-    dpkg-query -W build-essential >/dev/null 2>&1 || skip 'no build-essential'
+    dpkg-query -W build-essential >/dev/null 2>&1 || LACKS=build-essential
+    [ -z "$LACKS" ] || return 0
     export DEB=$BATS_FILE_TMPDIR/deb ROOT=$BATS_FILE_TMPDIR/root
     VERSION=$("$BIN/st-ls" --version)
     export VERSION=${VERSION##* }
     BUILT=$PWD/$BIN packaging/deb "$VERSION" "$DEB" >"$BATS_FILE_TMPDIR/said" 2>&1 ||
         { cat "$BATS_FILE_TMPDIR/said" && false; }
     dpkg-deb -x "$DEB"/seekpipe_*.deb "$ROOT"
+}
+
+prepare() {
+    [ -z "$LACKS" ] || skip "no $LACKS"
 }
 
 @test "one package, of the programs' version; CUDA's is left out if it is not asked for" {
