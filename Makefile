@@ -36,6 +36,8 @@ LDLIBS    = -Wl,--as-needed $(LIBS) -lm $(if $(filter 0,$(DNNL)),,-ldnnl) -fopen
             $(if $(filter $(SEPARATE),$(GPU)),-Wl$(comma)--dynamic-list=cuda/exports,$(CUDA_LIBS))
 comma     = ,
 
+.DEFAULT_GOAL := all
+
 # Of each device, the CPU and the GPU: its files, or one that stands in for it.
 include cuda/Makefile
 NO_CPU   := common/cpu/none.c
