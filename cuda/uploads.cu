@@ -227,7 +227,7 @@ static bool read_file(struct device *d, struct mat m, uint64_t at, size_t size, 
 static void write_small(cudaStream_t stream, void *to, const void *data, uint64_t bytes)
 {
     for (uint64_t at = 0; at < bytes; at += SMALL) {
-        uint64_t size = bytes - at < SMALL ? bytes - at : SMALL;
+        uint64_t size = min(bytes - at, (uint64_t)SMALL);
         gpu_check(cudaMemcpyAsync((char *)to + at, (const char *)data + at, size,
                                   cudaMemcpyHostToDevice, stream),
                   "write");

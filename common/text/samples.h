@@ -19,8 +19,9 @@ enum { SAMPLE_MAX = 16 << 20 };
 /* The text of one row, a JSON object. `field` names its source: a text, a conversation (an array of
  * messages, or as ShareGPT writes them, joined in `style`), or several texts, as in
  * "prompt+response", joined by newlines. NULL: the first that exists of text, article,
- * prompt+response, messages, conversations. A conversation's tools are the object's. Returns NULL, or an error text that the caller frees. *passage is all 0 after
- * an error, and if the field is null. The caller frees it with passage_free(). */
+ * prompt+response, messages, conversations. A conversation's tools are the object's. Returns NULL,
+ * or an error text that the caller frees. *passage is all 0 after an error, and if the field is
+ * null. The caller frees it with passage_free(). */
 char *sample_text(const char *row, size_t length, const char *field, enum chat_style style,
                   struct passage *passage);
 

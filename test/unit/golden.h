@@ -29,7 +29,7 @@ static inline int golden_open(void **state)
     (void)state;
     char command[FILENAME_MAX];
     snprintf(command, sizeof command, "gzip -dcf -- '%s'", golden_path); /* also if it is not */
-    FILE *file = popen(command, "r"); /* NOLINT(cert-env33-c) */
+    FILE *file = popen(command, "r");                                    /* NOLINT(cert-env33-c) */
     if (!file) {
         perror(golden_path);
         return -1;
