@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/die.h"
+#include "base/hub.h"
 #include "base/text.h"
 #include "engines/engines.h"
 #include "stream/report.h"
@@ -117,8 +118,10 @@ static bool verify(struct folder *folder, const struct options *o, const struct 
     struct nvfp4s nvfp4s = {0};
     struct checkpoint source = {0};
     size_t count[LEVEL_FAULT + 1] = {0};
-    if (o->source)
-        checkpoint_open(&source, (char *[]){(char *)o->source}, 1);
+    char *from = o->source ? hub_folder(o->source) : NULL;
+    if (from)
+        checkpoint_open(&source, &from, 1);
+    free(from);
     if (!facts->of[FACT_SHARD].count) {
         check_tensors(folder, &nvfp4s, facts);
         check_values(folder, &nvfp4s, o->values, facts);
@@ -191,10 +194,12 @@ int main(int argc, char **argv)
 
     struct folder folder;
     struct facts facts = {0};
-    folder_open(&folder, stage.operand[0], &facts);
+    char *path = hub_folder(stage.operand[0]);
+    folder_open(&folder, path, &facts);
     bool well = verify(&folder, &o, &stage, &facts);
     bool failed = judge(&folder, &facts, &o, &stage);
     folder_close(&folder);
+    free(path);
     facts_free(&facts);
     free(o.engine.text);
     report_end(&stage);
