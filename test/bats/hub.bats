@@ -159,3 +159,33 @@ prepare() {
     [ "$status" -eq 1 ]
     [ ! -e out ]
 }
+
+# What upload_folder() of huggingface_hub takes: every file below the folder, by its name in it. It refuses folders named
+# .git and .cache, and a card whose metadata is no YAML.
+@test "hf upload takes a result as it is: plain files, no dot files, no paths, a card in YAML" {
+    source=$T/source
+    cp -r "$NANO" "$source"
+    chmod -R u+w "$source"
+    mkdir -p "$source"/{.git,.cache/huggingface/download,inference}
+    touch "$source"/{.git/config,.cache/huggingface/download/a.metadata,.gitattributes,.DS_Store,inference/.hidden}
+    echo MIT >"$source/LICENSE"
+    ln -s LICENSE "$source/COPYING"
+    for run in 'v4-experts --input-scale 1' v4-bf16; do
+        printf '%s\n' --- 'license: mit' 'license: [mit' 'license_name: "of mine' 'license_name: a: b' 'license_link: "LICENSE"' \
+            --- '# V4-Nano' >"$source/README.md"
+        # shellcheck disable=SC2086 # a list
+        $run -q --overwrite "$source" out
+        [ -z "$(find out ! -type f ! -type d)" ]
+        [ -z "$(find out -mindepth 1 -name '.*')" ]
+        run grep -rlF "$T" out --include='*.json' --include='*.md'
+        [ "$output" = "" ]
+        sed -n '2,/^---$/p' out/README.md >head
+        # Of each key one, its value a scalar or a list.
+        grep -Ev '^([a-z_]+: ([A-Za-z0-9][^:]*|"[^"\\]*")|tags:|- [a-z0-9]+|---)$' head && false
+        [ "$(grep '^[a-z]' head | sed 's/:.*//')" = "$(grep '^[a-z]' head | sed 's/:.*//' | sort -u)" ]
+        [ "$(grep ^license head)" = $'license: mit\nlicense_link: "LICENSE"' ]
+        for file in LICENSE COPYING README.md README.source.md quant-run.json config.json model.safetensors.index.json; do
+            [ -s "out/$file" ]
+        done
+    done
+}
