@@ -28,7 +28,7 @@ enum { WELL, FAULT, TROUBLE };
 struct options {
     const char *source;
     struct arg_list engine;
-    bool speculation, values, json;
+    bool speculation, values, json, tsv;
     enum report form;
 };
 
@@ -51,7 +51,7 @@ static void print_fact(enum fact fact, const struct seen *seen, enum report form
     }
     if (form == REPORT_TEXT && seen->count > shown)
         printf("%s %s: and %zu more\n", level, name, seen->count - shown);
-    if (form == REPORT_JSON)
+    if (form != REPORT_TEXT)
         report_record(form, json_pack("{s:s, s:s, s:I, s:O}", "what", level, "name", name, "count",
                                       (json_int_t)seen->count, "found", cases));
     json_decref(cases);
@@ -70,7 +70,7 @@ static void print_verdict(const struct engine *engine, const struct evidence *ev
                           enum verdict verdict, const struct rule *rule, enum report form)
 {
     char *why = rule ? rule_text(rule, evidence) : NULL;
-    if (form == REPORT_JSON)
+    if (form != REPORT_TEXT)
         report_record(form,
                       json_pack("{s:s, s:s, s:s, s:b, s:s, s:s?}", "what", "verdict", "engine",
                                 engine->name, "version", engine->version, "speculation", drafts,
@@ -166,6 +166,10 @@ static void take_options(struct options *o, struct stage *stage, int argc, char 
          .to = &o->values,
          .help = "read all block scales, with --source also all that passed through, not a sample"},
         {.name = "json", .to = &o->json, .help = "a line of JSON for each finding and verdict"},
+        {.name = "tsv",
+         .to = &o->tsv,
+         .help = "the same as --json, tab-separated",
+         .or_previous = true},
         {.name = "plan", .in = NO_FORM},
         {.name = "progress", .in = NO_FORM},
         {.name = "verbose", .in = NO_FORM},
@@ -181,7 +185,7 @@ int main(int argc, char **argv)
     struct options o = {0};
     struct stage stage;
     take_options(&o, &stage, argc, argv);
-    o.form = report_form(false, o.json);
+    o.form = report_form(o.tsv, o.json);
     if (stage.operands != 1)
         die_usage("which checkpoint? Give its folder");
     for (size_t i = 0; i < o.engine.count; i++)

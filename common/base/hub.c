@@ -110,7 +110,7 @@ static char *snapshot(const char *cache, const char *name)
 char *hub_folder(const char *path)
 {
     struct stat status;
-    if (!stat(path, &status) || errno != ENOENT || !hub_is_name(path) || is_file(path))
+    if (!lstat(path, &status) || errno != ENOENT || !hub_is_name(path) || is_file(path))
         return xstrdup(path);
     const char *slash = strchr(path, '/');
     char *owner = xprintf("%.*s", (int)(slash - path), path), *cache = cache_folder();

@@ -24,7 +24,7 @@ char *tokenizer_configure(struct tokenizer *t, const char *text, size_t length);
 /* Open both files: tokenizer.json in a folder or snapshot (hub.h), or that file itself, and
  * tokenizer_config.json beside it, if it exists; a chat_template.jinja there replaces its chat
  * template. An error ends the process. The caller frees the result with tokenizer_free(). */
-struct tokenizer *tokenizer_open(const char *path);
+struct tokenizer *tokenizer_open(const char *given);
 void tokenizer_free(struct tokenizer *t);
 
 /* Append the ids of a text in valid UTF-8 to *ids. Stops once *ids has at least `enough` (SIZE_MAX:

@@ -20,16 +20,14 @@ cached() {
 }
 
 prepare() {
-    unset HF_HUB_CACHE HF_HOME XDG_CACHE_HOME
-    export HOME=$T/home
+    export HF_HUB_CACHE=$T/cache HOME=$T/home
     cached "$T/cache" "$NANO"
     snapshot=$T/cache/models--tests--V4-Nano/snapshots/$commit
     mkdir "$T/work" "$T/home"
-    cd "$T/work"
+    cd "$T/work" || exit
 }
 
 @test "a name whose snapshot is in the cache works as its folder does, in every program" {
-    export HF_HUB_CACHE=$T/cache
     echo '{"text": "a b c d"}' >a.jsonl
     [ "$(st-read --locate $name)" = "$snapshot" ]
     st-read $name | cmp - <(st-read "$snapshot")
@@ -56,7 +54,6 @@ prepare() {
 }
 
 @test "pipelines take a name, too, for the source and for --amax" {
-    export HF_HUB_CACHE=$T/cache
     v4-experts -q --input-scale 1 $name a
     v4-experts -q --input-scale 1 "$NANO" b
     diff -r a b
@@ -76,8 +73,9 @@ prepare() {
 }
 
 @test "where the cache is, and a folder of that name goes first" {
-    for variables in "HF_HUB_CACHE=$T/cache HF_HOME=/x XDG_CACHE_HOME=/x" "HF_HOME=$T/a XDG_CACHE_HOME=/x" \
-        "XDG_CACHE_HOME=$T/b HF_HUB_CACHE= HF_HOME=" "HOME=$T/c"; do
+    unset HF_HOME XDG_CACHE_HOME
+    for variables in "HF_HUB_CACHE=$T/cache HF_HOME=/x XDG_CACHE_HOME=/x" "HF_HOME=$T/a XDG_CACHE_HOME=/x HF_HUB_CACHE=" \
+        "XDG_CACHE_HOME=$T/b HF_HUB_CACHE= HF_HOME=" "HOME=$T/c HF_HUB_CACHE="; do
         case $variables in
         HF_HUB_CACHE=*) place=$T/cache ;;
         HF_HOME=*) place=$T/a/hub ;;
@@ -95,9 +93,11 @@ prepare() {
         # shellcheck disable=SC2086
         [ "$(env $variables st-read --locate $name)" = "$snapshot" ]
     done
-    export HF_HUB_CACHE=$T/cache
     mkdir tests # the owner's name alone is no such folder
     [ "$(st-read --locate $name)" = "$snapshot" ]
+    ln -s gone $name # a link that leads nowhere stands for nothing else
+    refused "$name: No such file or directory" st-read -n $name
+    rm $name
     mkdir $name
     [ "$(st-read --locate $name)" = $name ]
     refused 'no .safetensors file' st-read -n $name
@@ -110,7 +110,6 @@ prepare() {
 }
 
 @test "what refs/main may hold: a commit's digits, and nothing else" {
-    export HF_HUB_CACHE=$T/cache
     ref=$T/cache/models--tests--V4-Nano/refs/main
     mkdir -p "$T/cache/models--tests--V4-Nano/snapshots/elsewhere" "$T/elsewhere"
     for content in '' ../../../elsewhere elsewhere .. . "$commit"$'\n' "$commit/../elsewhere" "${commit^^}" "${commit%7}/" \
@@ -142,7 +141,6 @@ prepare() {
 }
 
 @test "a snapshot that is not whole is refused as an incomplete checkpoint is" {
-    export HF_HUB_CACHE=$T/cache
     mv "$snapshot/model-00002-of-00003.safetensors" "$T/link"
     refused "model-00002-of-00003.safetensors: named by model.safetensors.index.json .is the download complete.*" st-read -n $name
     mv "$snapshot/model.safetensors.index.json" "$T/index"
@@ -179,11 +177,11 @@ prepare() {
         [ -z "$(find out -mindepth 1 -name '.*')" ]
         run grep -rlF "$T" out --include='*.json' --include='*.md'
         [ "$output" = "" ]
-        sed -n '2,/^---$/p' out/README.md >head
+        sed -n '2,/^---$/p' out/README.md >"$T/head"
         # Of each key one, its value a scalar or a list.
-        grep -Ev '^([a-z_]+: ([A-Za-z0-9][^:]*|"[^"\\]*")|tags:|- [a-z0-9]+|---)$' head && false
-        [ "$(grep '^[a-z]' head | sed 's/:.*//')" = "$(grep '^[a-z]' head | sed 's/:.*//' | sort -u)" ]
-        [ "$(grep ^license head)" = $'license: mit\nlicense_link: "LICENSE"' ]
+        grep -Ev '^([a-z_]+: ([A-Za-z0-9][^:]*|"[^"\\]*")|tags:|- [a-z0-9]+|---)$' "$T/head" && false
+        [ "$(grep '^[a-z]' "$T/head" | sed 's/:.*//')" = "$(grep '^[a-z]' "$T/head" | sed 's/:.*//' | sort -u)" ]
+        [ "$(grep ^license "$T/head")" = $'license: mit\nlicense_link: "LICENSE"' ]
         for file in LICENSE COPYING README.md README.source.md quant-run.json config.json model.safetensors.index.json; do
             [ -s "out/$file" ]
         done
