@@ -125,3 +125,19 @@ char *hub_folder(const char *path)
     free(cache);
     return folder;
 }
+
+char *hub_label(const char *folder)
+{
+    static const char models[] = "/models--", snapshots[] = "/snapshots/";
+    const char *last = folder ? strrchr(folder, '/') : NULL, *next, *owner, *name = NULL;
+    if (!last || !last[1])
+        return NULL;
+    for (owner = folder; (next = strstr(owner, models)); owner = next + strlen(models))
+        continue;
+    const char *end = strstr(owner, snapshots);
+    if (owner != folder && end && strchr(end + 1, '/') == last)
+        name = strstr(owner, "--");
+    return name && name < end
+               ? xprintf("%.*s/%.*s", (int)(name - owner), owner, (int)(end - name - 2), name + 2)
+               : xstrdup(last + 1);
+}

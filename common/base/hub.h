@@ -19,4 +19,9 @@ bool hub_is_name(const char *text);
  * holds anything but a commit's digits ends the process. */
 char *hub_folder(const char *path);
 
+/* What people call the checkpoint in a folder with this absolute path: OWNER/NAME of a snapshot in
+ * a cache, the folder's own name of another one. The caller frees it. NULL if it has none, or for
+ * NULL. */
+char *hub_label(const char *folder);
+
 #endif
