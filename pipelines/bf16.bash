@@ -31,5 +31,6 @@ bf16_main() {
     operand source "$1"
     source=$operand
     operand destination "$2"
+    find_source "$source"
     to_bf16 "$source" "$operand"
 }

@@ -83,6 +83,7 @@ calibration, or an NVFP4 checkpoint of this model; --input-scale 1 does without"
         usage_error "--field, --samples and --length are for running the model on a text, with --calib or --eval"
     [ -n "${calib[*]}$eval${prompts[*]}" ] || [ -z "$device" ] ||
         usage_error "--device is for running the model, with --calib, --eval or --generate"
+    find_source "$source"
     [ -z "$save_amax" ] || [ "$save_amax" != "$summary" ] || usage_error "--save-amax and --summary name the same file"
     [ -z "$save_amax" ] || apart --save-amax "$save_amax"
     [ -z "$summary" ] || apart --summary "$summary"

@@ -283,6 +283,12 @@ operand() {
     [[ $2 != -* ]] || operand=./$2
 }
 
+# find_source NAME: set $source to the folder that it names: itself, or a snapshot in the cache of the Hugging Face hub.
+find_source() {
+    source=$(st-read --locate "$1" && echo /) || blame $? st-read
+    source=${source%$'\n'/} # newlines at its end stay
+}
+
 # folder_of NAME: set $folder to the folder that it is in; $() would drop newlines at the end.
 folder_of() {
     local name=${1%"${1##*[!/]}"}

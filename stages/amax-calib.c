@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "base/die.h"
+#include "base/hub.h"
 #include "base/json.h"
 #include "base/output.h"
 #include "base/version.h"
@@ -424,14 +425,6 @@ static void listen(struct forward *run, struct results *r)
         r->moments = moments_writer_new(r->options->moments, r->model, r->stage);
 }
 
-/* The caller frees it. */
-static char *folder_name(struct ts_in *in)
-{
-    const char *folder = json_string_value(json_object_get(ts_header(in), "source"));
-    const char *slash = folder ? strrchr(folder, '/') : NULL;
-    return slash && slash[1] ? xstrdup(slash + 1) : NULL;
-}
-
 int main(int argc, char **argv)
 {
     struct options o = {0};
@@ -445,13 +438,14 @@ int main(int argc, char **argv)
     forward_options_open(&o.forward, &stage, &run, &tokens, 1);
     const struct model *model = ts_model(run.in);
     struct recipe *recipe = open_recipe(&o, &stage, run.in);
-    struct results results = {.stage = &stage,
-                              .options = &o,
-                              .run = &run,
-                              .tokens = &tokens,
-                              .model = model,
-                              .recipe = recipe,
-                              .name = folder_name(run.in)};
+    struct results results = {
+        .stage = &stage,
+        .options = &o,
+        .run = &run,
+        .tokens = &tokens,
+        .model = model,
+        .recipe = recipe,
+        .name = hub_label(json_string_value(json_object_get(ts_header(run.in), "source")))};
     scalars_begin(&results.scalars, "amax.safetensors");
     listen(&run, &results);
     if (stage.plan)

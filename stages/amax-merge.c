@@ -16,6 +16,7 @@
 #include "quantize/effective.h"
 #include "quantize/fit.h"
 #include "quantize/recipe.h"
+#include "stream/report.h"
 #include "stream/whole.h"
 #include "tensor/e4m3.h"
 #include "tensor/nvfp4.h"
@@ -39,7 +40,8 @@ struct options {
     float input_scale; /* of all experts; 0: not given */
     json_t *entry;     /* of this run in the history */
     uint64_t coverage; /* percent */
-    bool headroom, peer_max, trust, verbose;
+    bool headroom, json, peer_max, trust, tsv, verbose;
+    enum report form; /* of the summary */
 };
 
 /* An amax, or the number of tokens that reached an expert. Its name is in the table of contents. */
@@ -725,57 +727,94 @@ static struct line *gather_lines(const struct table *table, size_t *count)
 }
 
 /* How many, how many filled in, min, median, max. */
-static void write_digest(FILE *out, const struct table *table)
+static void write_line(FILE *out, enum report form, const struct model *model,
+                       const struct line *line)
+{
+    const struct place *place = &line->first->peers->place;
+    const bool input = line->first->which == AMAX_INPUT;
+    const double *amax = line->amax, median = amax[line->count / 2], most = amax[line->count - 1];
+    char path[TENSOR_NAME_MAX + 1];
+    const char *matrix = model_matrix_name(model, place);
+    model_experts_path(model, place, path);
+    if (form != REPORT_TEXT) {
+        report_record_to(out, form,
+                         json_pack("{s:s, s:s, s:s, s:s, s:I, s:I, s:f, s:f, s:f}", "what",
+                                   "digest", "name", path, "matrix", matrix, "kind",
+                                   input ? "input amax" : "weight amax", "experts",
+                                   (json_int_t)line->count, "filled", (json_int_t)line->filled,
+                                   "min", amax[0], "median", median, "max", most));
+        return;
+    }
+    char *label = xprintf("%s %s %s", path, matrix, input ? "input" : "weight");
+    fprintf(out, "%-40s %8zu %8zu %12.4g %12.4g %12.4g\n", label, line->count, line->filled,
+            amax[0], median, most);
+    free(label);
+}
+
+static void write_digest(FILE *out, enum report form, const struct table *table)
 {
     size_t count;
     struct line *lines = gather_lines(table, &count);
-    fprintf(out, "\n%-40s %8s %8s %12s %12s %12s\n", "digest", "experts", "filled", "min", "median",
-            "max");
+    if (form == REPORT_TEXT)
+        fprintf(out, "\n%-40s %8s %8s %12s %12s %12s\n", "digest", "experts", "filled", "min",
+                "median", "max");
     for (size_t i = 0; i < count; i++) {
-        const struct line *line = &lines[i];
-        const struct place *place = &line->first->peers->place;
-        qsort(line->amax, line->count, sizeof *line->amax, by_amax);
-        char path[TENSOR_NAME_MAX + 1];
-        char *label = xprintf("%s %s %s", model_experts_path(table->model, place, path),
-                              model_matrix_name(table->model, place),
-                              line->first->which == AMAX_INPUT ? "input" : "weight");
-        fprintf(out, "%-40s %8zu %8zu %12.4g %12.4g %12.4g\n", label, line->count, line->filled,
-                line->amax[0], line->amax[line->count / 2], line->amax[line->count - 1]);
-        free(label);
-        free(line->amax);
+        qsort(lines[i].amax, lines[i].count, sizeof *lines[i].amax, by_amax);
+        write_line(out, form, table->model, &lines[i]);
+        free(lines[i].amax);
     }
     free(lines);
 }
 
-static const char *format_of_entry(const struct table *table, const struct entry *entry)
+static bool is_fp8(const struct table *table, const struct entry *entry)
 {
     char module[TENSOR_NAME_MAX + 1];
-    bool fp8 = table->recipe && model_module(table->model, &entry->place, module) &&
-               recipe_choice(table->recipe, module).per_tensor;
-    return fp8 ? "FP8, per tensor" : "NVFP4, block 16";
+    return table->recipe && model_module(table->model, &entry->place, module) &&
+           recipe_choice(table->recipe, module).per_tensor;
+}
+
+static void write_quantizer(FILE *out, enum report form, const struct table *table,
+                            const struct entry *entry)
+{
+    const bool fp8 = is_fp8(table, entry);
+    char *name = xstrdup(name_of(table, entry));
+    *strrchr(name, '.') = 0; /* "._amax" */
+    if (form == REPORT_TEXT)
+        fprintf(out, "%-80s TensorQuantizer(%s, amax=%.2e%s)\n", name,
+                fp8 ? "FP8, per tensor" : "NVFP4, block 16", entry->amax,
+                entry->filled ? ", filled in: never reached" : "");
+    else
+        report_record_to(out, form,
+                         json_pack("{s:s, s:s, s:s, s:f, s:b}", "what", "quantizer", "name", name,
+                                   "format", fp8 ? "FP8" : "NVFP4", "amax", entry->amax, "filled",
+                                   (int)entry->filled));
+    free(name);
+}
+
+static void write_disabled(FILE *out, enum report form, const char *name)
+{
+    if (form == REPORT_TEXT)
+        fprintf(out, "%-80s TensorQuantizer(disabled)\n", name);
+    else
+        report_record_to(out, form,
+                         json_pack("{s:s, s:s, s:n, s:n, s:n}", "what", "quantizer", "name", name,
+                                   "format", "amax", "filled"));
 }
 
 /* The summary, which output_finish() puts in place once the amaxes are. */
-static void write_summary(struct output *file, const char *path, const struct table *table)
+static void write_summary(struct output *file, const struct options *o, const struct table *table)
 {
+    const char *path = o->summary;
     output_open(file, path);
     FILE *out = fdopen(dup(file->fd), "w");
     if (!out)
         die_errno("%s", path);
-    for (size_t i = 0; i < table->count; i++) {
-        const struct entry *entry = &table->entry[i];
-        if (entry->is_tokens)
-            continue;
-        char *quantizer = xstrdup(name_of(table, entry));
-        *strrchr(quantizer, '.') = 0; /* "._amax" */
-        fprintf(out, "%-80s TensorQuantizer(%s, amax=%.2e%s)\n", quantizer,
-                format_of_entry(table, entry), entry->amax,
-                entry->filled ? ", filled in: never reached" : "");
-        free(quantizer);
-    }
+    for (size_t i = 0; i < table->count; i++)
+        if (!table->entry[i].is_tokens)
+            write_quantizer(out, o->form, table, &table->entry[i]);
     for (size_t i = 0; i < table->disabled_count; i++)
-        fprintf(out, "%-80s TensorQuantizer(disabled)\n", table->disabled[i]);
-    write_digest(out, table);
+        write_disabled(out, o->form, table->disabled[i]);
+    write_digest(out, o->form, table);
     if (ferror(out) || fclose(out))
         die_errno("%s", path);
 }
@@ -844,6 +883,9 @@ static void check_options(struct options *o, const struct stage *stage)
 {
     if (o->coverage > 100)
         die_usage("--coverage: at most 100 percent");
+    o->form = report_form(o->tsv, o->json);
+    if (o->form != REPORT_TEXT && !o->summary)
+        die_usage("--json and --tsv are forms of the --summary; name its file");
     if (o->input_scale == 0)
         return;
     if (!o->model || stage->operands)
@@ -895,6 +937,24 @@ static struct arg peer_max_arg(bool *to)
                         .in = FORM(0)};
 }
 
+static struct arg json_arg(bool *to)
+{
+    return (struct arg){.name = "json",
+                        .to = to,
+                        .help = "write the summary as lines of JSON: of quantizers name, format, "
+                                "amax, filled, and of the digest",
+                        .silent = true};
+}
+
+static struct arg tsv_arg(bool *to)
+{
+    return (struct arg){.name = "tsv",
+                        .to = to,
+                        .help = "the same as --json, tab-separated",
+                        .or_previous = true,
+                        .silent = true};
+}
+
 static void take_options(struct options *o, struct stage *stage, int argc, char **argv)
 {
     const struct arg args[] = {
@@ -925,6 +985,8 @@ static void take_options(struct options *o, struct stage *stage, int argc, char 
                  "checkpoint; with 1, engines quantize activations by their blocks alone",
          .in = FORM(1),
          .required = FORM(1)},
+        json_arg(&o->json),
+        tsv_arg(&o->tsv),
         {.name = "model",
          .kind = ARG_INPUT,
          .to = &o->model,
@@ -986,7 +1048,7 @@ int main(int argc, char **argv)
     struct output summary;
     bool summarize = o.summary && !stage.plan;
     if (summarize)
-        write_summary(&summary, o.summary, &table);
+        write_summary(&summary, &o, &table);
     if (!stage.quiet)
         warn_of_w2(&table, &o);
     if (!stage.quiet)

@@ -5,7 +5,9 @@
 #include <string.h>
 
 #include "base/die.h"
+#include "base/hub.h"
 #include "base/number.h"
+#include "base/text.h"
 #include "stream/ts.h"
 #include "tensor/weight.h"
 
@@ -13,7 +15,7 @@ static const struct program program = {
     .about = "Write a checkpoint as a tensor stream: its table of contents, its side "
              "files, and its tensors in the order in which the model uses them, by "
              "reference to the files that hold them.",
-    .operands = {"dir | file.safetensors ... | stream"},
+    .operands = {"dir | file.safetensors ... | stream", "dir"},
     .examples = {"st-read DeepSeek-V4 | st-ls", "st-read DeepSeek-V4 >v4.ts && tar tvf v4.ts",
                  "st-read --inline --layers 0-1 DeepSeek-V4 | zstd | ssh host 'zstd -d | st-stat'"},
     .max_operands = ANY_OPERANDS,
@@ -23,6 +25,7 @@ static const struct program program = {
 struct options {
     struct arg_pair layers, part;
     const char *shards, *root;
+    bool locate;
     size_t first_shard, end_shard; /* of the part */
 };
 
@@ -30,6 +33,9 @@ static void check_options(const struct options *o, const struct stage *stage)
 {
     if (!stage->operands)
         die_usage("which checkpoint? Give its folder");
+    if (o->locate && (o->layers.text || o->part.text || o->shards || o->root || stage->embed ||
+                      stage->allow_zeros || stage->plan || stage->output || stage->operands > 1))
+        die_usage("--locate takes one folder or name, and no other option");
     if (o->layers.text && (o->part.text || o->shards))
         die_usage("--layers does not go with --part and --shards");
     if (o->root && (o->root[0] != '/' || !strstr(o->root, "=/")))
@@ -213,39 +219,65 @@ static void take_options(struct options *o, struct stage *stage, int argc, char 
         {.name = "allow-zeros",
          .to = &stage->allow_zeros,
          .help = "read shards that end in zeros, too (as incomplete downloads do)",
+         .in = FORM(0),
          .silent = true},
         {.name = "inline",
          .to = &stage->embed,
          .help = "put all bytes into the stream, for use on another machine",
+         .in = FORM(0),
          .silent = true},
         {.name = "layers",
          .kind = ARG_RANGE,
          .to = &o->layers,
          .value = "A-B",
-         .help = "only layers A to B, and nothing outside layers"},
+         .help = "only layers A to B, and nothing outside layers",
+         .in = FORM(0)},
+        {.name = "locate",
+         .to = &o->locate,
+         .help = "print the checkpoint's folder instead: for a name on the Hugging Face hub, that "
+                 "of the snapshot in its cache",
+         .in = FORM(1),
+         .required = FORM(1)},
         /* The scope records these two; parts of a checkpoint have the same history. */
         {.name = "part",
          .kind = ARG_PART,
          .to = &o->part,
          .value = "I/N",
          .help = "only the shards of part I of N (1 to N), of about equal bytes",
+         .in = FORM(0),
          .silent = true},
         {.name = "shards",
          .kind = ARG_TEXT,
          .to = &o->shards,
          .value = "list",
          .help = "only these shards (names separated by commas or newlines)",
+         .in = FORM(0),
          .silent = true},
         {.name = "root",
          .kind = ARG_TEXT,
          .to = &o->root,
          .value = "OLD=NEW",
          .help = "references below folder OLD point below NEW (a saved stream moved)",
+         .in = FORM(0),
          .silent = true},
-        {.name = "verbose", .help = "say how much was read"},
+        {.name = "verbose", .help = "say how much was read", .in = FORM(0)},
+        {.name = "plan", .in = FORM(0)},
+        {.name = "output", .in = FORM(0)},
+        {.name = "progress", .in = FORM(0)},
+        {.name = "quiet", .in = FORM(0)},
         {0},
     };
     stage_begin(stage, &program, args, argc, argv);
+}
+
+/* For scripts. The folder need not be there; who opens it says so. */
+static int locate(struct stage *stage)
+{
+    char *folder = hub_folder(stage->operand[0]);
+    text_write(stdout, folder, strlen(folder));
+    putchar('\n');
+    free(folder);
+    return stage_end(stage);
 }
 
 static void tell_folders(struct ts_in *in)
@@ -262,6 +294,8 @@ int main(int argc, char **argv)
     struct stage stage;
     take_options(&o, &stage, argc, argv);
     check_options(&o, &stage);
+    if (o.locate)
+        return locate(&stage);
     struct ts_in *in = ts_open_all(stage.operand, (size_t)stage.operands, &stage);
     if (o.root)
         move_root(&o, in);

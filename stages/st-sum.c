@@ -29,7 +29,8 @@ enum { BUFFER = 1 << 17, LARGE = 1 << 20 };
 
 struct options {
     const char *algorithm, *check;
-    bool each;
+    bool each, json, tsv;
+    enum report form;
     uint64_t threads;
 };
 
@@ -61,9 +62,14 @@ static void free_lines(struct listing *listing)
     free(listing->line);
 }
 
-static void print_sum(const char *digest, size_t tensors, uint64_t bytes)
+/* `digest`: NULL in a plan. */
+static void print_sum(enum report form, const char *digest, size_t tensors, uint64_t bytes)
 {
-    printf("%s\t%zu tensors\t%" PRIu64 " bytes\n", digest, tensors, bytes);
+    if (form == REPORT_TEXT)
+        printf("%s\t%zu tensors\t%" PRIu64 " bytes\n", digest ? digest : "-", tensors, bytes);
+    else
+        report_record(form, json_pack("{s:s?, s:I, s:I}", "digest", digest, "tensors",
+                                      (json_int_t)tensors, "bytes", (json_int_t)bytes));
 }
 
 /* A line of the listing. */
@@ -74,10 +80,54 @@ static char *listing_line(const char *digest, const struct tensor *tensor)
                    tensor_shape(tensor, shape));
 }
 
+/* A line's fields, in one allocation. A line of somebody's listing may lack some: NULL. */
+struct fields {
+    char *digest, *name, *dtype, *shape;
+};
+
+static struct fields split(const char *line)
+{
+    char *rest = xstrdup(line);
+    struct fields fields;
+    fields.digest = strsep(&rest, "\t");
+    fields.name = strsep(&rest, "\t");
+    fields.dtype = strsep(&rest, "\t");
+    fields.shape = rest;
+    return fields;
+}
+
+/* A field as a value of a record; null for none. */
+static json_t *text_value(char *field)
+{
+    return field ? json_string(printable(field)) : json_null();
+}
+
+static json_t *shape_value(const char *field)
+{
+    json_t *shape = field ? json_loads(field, 0, NULL) : NULL;
+    return shape ? shape : json_null();
+}
+
+/* A line of the listing, which is tab-separated in any case. */
+static void print_line(enum report form, const char *line)
+{
+    if (form != REPORT_JSON) {
+        puts(line);
+        return;
+    }
+    struct fields of = split(line);
+    json_t *digest = strcmp(of.digest, "-") ? json_string(of.digest) : json_null();
+    report_record(form,
+                  json_pack("{s:o, s:o, s:o, s:o}", "digest", digest, "name", text_value(of.name),
+                            "dtype", text_value(of.dtype), "shape", shape_value(of.shape)));
+    free(of.digest);
+}
+
 /* Shared by the threads. */
 struct summing {
     struct ts_in *in;
     enum digest_kind kind;
+    enum report form;
     bool each;
     struct listing listing;
 };
@@ -117,7 +167,7 @@ static void take_line(void *context, void *piece)
     struct summing *s = context;
     struct sum *sum = piece;
     if (s->each) {
-        puts(sum->line);
+        print_line(s->form, sum->line);
         free(sum->line);
     } else {
         add_line(&s->listing, sum->line);
@@ -156,18 +206,19 @@ static int by_bytes(const void *left, const void *right)
 }
 
 /* For a plan: the same lines, with - instead of digests. */
-static void print_plan(const struct toc *toc, bool each)
+static void print_plan(const struct toc *toc, const struct options *o)
 {
-    for (size_t i = 0; i < toc->count && each; i++) {
+    for (size_t i = 0; i < toc->count && o->each; i++) {
         char *line = listing_line("-", &toc->tensor[i]);
-        puts(line);
+        print_line(o->form, line);
         free(line);
     }
-    if (!each)
-        print_sum("-", toc->count, toc_bytes(toc, true));
+    if (!o->each)
+        print_sum(o->form, NULL, toc->count, toc_bytes(toc, true));
 }
 
-static void sum_listing(struct listing *listing, enum digest_kind kind, uint64_t bytes)
+static void sum_listing(struct listing *listing, enum digest_kind kind, enum report form,
+                        uint64_t bytes)
 {
     sort_lines(listing, by_bytes);
     struct digest *digest = digest_new_of(kind);
@@ -176,7 +227,7 @@ static void sum_listing(struct listing *listing, enum digest_kind kind, uint64_t
         digest_add(digest, "\n", 1);
     }
     char hex[DIGEST_TEXT];
-    print_sum(digest_end(digest, hex), listing->count, bytes);
+    print_sum(form, digest_end(digest, hex), listing->count, bytes);
 }
 
 /* ---- --check ---- */
@@ -244,14 +295,24 @@ static enum digest_kind read_listing(struct listing *listing, const char *path)
     return kind;
 }
 
-static void say_tensor(const char *line, const char *verdict)
+/* `here`: the tensor's line, `there`: the listing's; one of them may be NULL. */
+static void say_tensor(enum report form, const char *here, const char *there, const char *status)
 {
-    const char *name = line_tensor(line);
-    text_print(stdout, "%.*s: %s\n", (int)strcspn(name, "\t"), name, verdict);
+    struct fields of = split(here ? here : there), listed = split(there ? there : here);
+    if (form == REPORT_TEXT)
+        text_print(stdout, "%s: %s\n", of.name, status);
+    else
+        report_record(form,
+                      json_pack("{s:o, s:s, s:o, s:o, s:s?, s:s?}", "name", text_value(of.name),
+                                "status", status, "dtype", text_value(of.dtype), "shape",
+                                shape_value(of.shape), "digest", here ? of.digest : NULL, "listed",
+                                there ? listed.digest : NULL));
+    free(of.digest);
+    free(listed.digest);
 }
 
 /* Compare the stream with the listing; returns how many tensors differ. */
-static size_t check_listing(struct listing *found, struct listing *listed,
+static size_t check_listing(struct listing *found, struct listing *listed, enum report form,
                             const struct stage *stage)
 {
     sort_lines(found, by_tensor);
@@ -259,17 +320,18 @@ static size_t check_listing(struct listing *found, struct listing *listed,
     size_t wrong = 0;
     for (size_t i = 0, j = 0; i < found->count || j < listed->count;) {
         bool have = i < found->count, want = j < listed->count;
-        const char *here = have ? found->line[i] : "", *there = want ? listed->line[j] : "";
+        const char *here = have ? found->line[i] : NULL, *there = want ? listed->line[j] : NULL;
         int order = !have ? 1 : !want ? -1 : strcmp(line_tensor(here), line_tensor(there));
         bool equal = order == 0 && !strcmp(here, there);
         i += order <= 0;
         j += order >= 0;
         wrong += !equal;
         if (!stage->quiet && (!equal || stage->verbose))
-            say_tensor(order > 0 ? there : here, equal       ? "OK"
-                                                 : order > 0 ? "missing"
-                                                 : order < 0 ? "not listed"
-                                                             : "FAILED");
+            say_tensor(form, order > 0 ? NULL : here, order < 0 ? NULL : there,
+                       equal       ? "OK"
+                       : order > 0 ? "missing"
+                       : order < 0 ? "not listed"
+                                   : "FAILED");
     }
     return wrong;
 }
@@ -294,6 +356,14 @@ static void take_options(struct options *o, struct stage *stage, int argc, char 
          .to = &o->each,
          .help = "a tab-separated line per tensor: digest, name, dtype, shape",
          .or_previous = true},
+        {.name = "json",
+         .to = &o->json,
+         .help = "lines of JSON: digest, tensors, bytes; with --each digest, name, dtype, shape; "
+                 "with --check name, status, dtype, shape, digest, listed"},
+        {.name = "tsv",
+         .to = &o->tsv,
+         .help = "the same as --json, tab-separated",
+         .or_previous = true},
         arg_threads(&o->threads),
         {.name = "plan", .help = "from the table only: number and bytes, - for digests"},
         {.name = "quiet", .help = "with --check: no lines on standard output"},
@@ -309,6 +379,7 @@ int main(int argc, char **argv)
     struct stage stage;
     take_options(&o, &stage, argc, argv);
     stage.allow_zeros = true; /* it reports what is there */
+    o.form = report_form(o.tsv, o.json);
     if (o.check && o.each)
         die_usage("--check and --each exclude each other");
     if (o.check && o.algorithm)
@@ -319,7 +390,7 @@ int main(int argc, char **argv)
         die_usage("standard input cannot be both the listing and the stream");
     unsigned threads = ordered_pool_threads(o.threads);
     struct listing listed = {0};
-    struct summing summing = {.each = o.each};
+    struct summing summing = {.each = o.each, .form = o.form};
     if (o.algorithm && !strcmp(o.algorithm, "xxh128"))
         summing.kind = DIGEST_XXH128;
     if (o.check)
@@ -330,16 +401,16 @@ int main(int argc, char **argv)
     report_begin(&stage);
 
     if (stage.plan)
-        print_plan(ts_toc(in), o.each);
+        print_plan(ts_toc(in), &o);
     sum_all(&summing, threads);
     if (ts_plan_only(in) && !stage.plan)
         die("%s: a plan, without tensors; run the stages before without -n", ts_name(in));
     ts_close(in);
     size_t wrong = 0;
     if (o.check)
-        wrong = check_listing(&summing.listing, &listed, &stage);
+        wrong = check_listing(&summing.listing, &listed, o.form, &stage);
     else if (!o.each && !stage.plan)
-        sum_listing(&summing.listing, summing.kind, bytes);
+        sum_listing(&summing.listing, summing.kind, o.form, bytes);
     if (wrong)
         die("%s: %zu tensors are not as %s lists them", name, wrong, o.check);
     free(name);

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/die.h"
+#include "base/hub.h"
 #include "base/text.h"
 #include "engines/engines.h"
 #include "stream/report.h"
@@ -27,7 +28,7 @@ enum { WELL, FAULT, TROUBLE };
 struct options {
     const char *source;
     struct arg_list engine;
-    bool speculation, values, json;
+    bool speculation, values, json, tsv;
     enum report form;
 };
 
@@ -50,7 +51,7 @@ static void print_fact(enum fact fact, const struct seen *seen, enum report form
     }
     if (form == REPORT_TEXT && seen->count > shown)
         printf("%s %s: and %zu more\n", level, name, seen->count - shown);
-    if (form == REPORT_JSON)
+    if (form != REPORT_TEXT)
         report_record(form, json_pack("{s:s, s:s, s:I, s:O}", "what", level, "name", name, "count",
                                       (json_int_t)seen->count, "found", cases));
     json_decref(cases);
@@ -69,7 +70,7 @@ static void print_verdict(const struct engine *engine, const struct evidence *ev
                           enum verdict verdict, const struct rule *rule, enum report form)
 {
     char *why = rule ? rule_text(rule, evidence) : NULL;
-    if (form == REPORT_JSON)
+    if (form != REPORT_TEXT)
         report_record(form,
                       json_pack("{s:s, s:s, s:s, s:b, s:s, s:s?}", "what", "verdict", "engine",
                                 engine->name, "version", engine->version, "speculation", drafts,
@@ -117,8 +118,10 @@ static bool verify(struct folder *folder, const struct options *o, const struct 
     struct nvfp4s nvfp4s = {0};
     struct checkpoint source = {0};
     size_t count[LEVEL_FAULT + 1] = {0};
-    if (o->source)
-        checkpoint_open(&source, (char *[]){(char *)o->source}, 1);
+    char *from = o->source ? hub_folder(o->source) : NULL;
+    if (from)
+        checkpoint_open(&source, &from, 1);
+    free(from);
     if (!facts->of[FACT_SHARD].count) {
         check_tensors(folder, &nvfp4s, facts);
         check_values(folder, &nvfp4s, o->values, facts);
@@ -163,6 +166,10 @@ static void take_options(struct options *o, struct stage *stage, int argc, char 
          .to = &o->values,
          .help = "read all block scales, with --source also all that passed through, not a sample"},
         {.name = "json", .to = &o->json, .help = "a line of JSON for each finding and verdict"},
+        {.name = "tsv",
+         .to = &o->tsv,
+         .help = "the same as --json, tab-separated",
+         .or_previous = true},
         {.name = "plan", .in = NO_FORM},
         {.name = "progress", .in = NO_FORM},
         {.name = "verbose", .in = NO_FORM},
@@ -178,7 +185,7 @@ int main(int argc, char **argv)
     struct options o = {0};
     struct stage stage;
     take_options(&o, &stage, argc, argv);
-    o.form = report_form(false, o.json);
+    o.form = report_form(o.tsv, o.json);
     if (stage.operands != 1)
         die_usage("which checkpoint? Give its folder");
     for (size_t i = 0; i < o.engine.count; i++)
@@ -191,10 +198,12 @@ int main(int argc, char **argv)
 
     struct folder folder;
     struct facts facts = {0};
-    folder_open(&folder, stage.operand[0], &facts);
+    char *path = hub_folder(stage.operand[0]);
+    folder_open(&folder, path, &facts);
     bool well = verify(&folder, &o, &stage, &facts);
     bool failed = judge(&folder, &facts, &o, &stage);
     folder_close(&folder);
+    free(path);
     facts_free(&facts);
     free(o.engine.text);
     report_end(&stage);

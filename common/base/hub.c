@@ -1,18 +1,31 @@
 #include "base/hub.h"
 
+#include <ctype.h>
 #include <errno.h>
-#include <stdbool.h>
+#include <fcntl.h>
+#include <pwd.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/die.h"
 
-static bool is_name(const char *text, size_t length)
+/* ---- names ---- */
+
+static bool is_part(const char *text, size_t length)
 {
-    static const char characters[] =
-        "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_.";
-    return length && text[0] != '.' && text[0] != '-' && strspn(text, characters) >= length;
+    for (size_t i = 0; i < length; i++)
+        if (!isalnum((unsigned char)text[i]) && !strchr("-_.", text[i]))
+            return false;
+    return length && !strchr("-.", text[0]) && !strchr("-.", text[length - 1]);
+}
+
+bool hub_is_name(const char *text)
+{
+    const char *slash = strchr(text, '/');
+    return slash && is_part(text, (size_t)(slash - text)) &&
+           is_part(slash + 1, strlen(slash + 1)) && !strstr(text, "--") && !strstr(text, "..");
 }
 
 /* A file's name, which no checkpoint on the hub ends in. */
@@ -26,19 +39,105 @@ static bool is_file(const char *name)
     return false;
 }
 
-void hub_refuse(const char *path)
+/* ---- the cache ---- */
+
+/* The variable's value; NULL if it is not set or empty. */
+static const char *variable(const char *name)
 {
-    int error = errno;
+    const char *value = getenv(name);
+    return value && *value ? value : NULL;
+}
+
+static const char *home(void)
+{
+    const char *home = variable("HOME");
+    const struct passwd *user = home ? NULL : getpwuid(getuid());
+    return home ? home : user ? user->pw_dir : "/";
+}
+
+/* The cache's folder, which may not be there; the caller frees it. */
+static char *cache_folder(void)
+{
+    const char *cache = variable("HF_HUB_CACHE"), *all = variable("HF_HOME");
+    const char *caches = variable("XDG_CACHE_HOME");
+    return cache    ? xstrdup(cache)
+           : all    ? xprintf("%s/hub", all)
+           : caches ? xprintf("%s/huggingface/hub", caches)
+                    : xprintf("%s/.cache/huggingface/hub", home());
+}
+
+enum { COMMIT = 40 /* hexadecimal digits */ };
+
+/* Read what refs/main holds. False if there is no such file. */
+static bool read_commit(const char *path, const char *name, char commit[COMMIT + 1])
+{
+    struct stat status;
+    char text[COMMIT + 1] = "";
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+    if (fd < 0 && (errno == ENOENT || errno == ENOTDIR))
+        return false;
+    if (fd < 0 || fstat(fd, &status))
+        die_errno("%s", path);
+    bool is_commit = S_ISREG(status.st_mode) && pread(fd, text, sizeof text, 0) == COMMIT &&
+                     strspn(text, "0123456789abcdef") == COMMIT;
+    close(fd);
+    if (!is_commit)
+        die("%s: is not the %d digits of a commit; the cache is damaged: remove this file, and "
+            "'hf download %s' makes it again",
+            path, COMMIT, name);
+    memcpy(commit, text, sizeof text);
+    return true;
+}
+
+/* The snapshot of main, which the caller frees; NULL if there is none. */
+static char *snapshot(const char *cache, const char *name)
+{
+    int owner = (int)strcspn(name, "/");
+    char *repository = xprintf("%s/models--%.*s--%s", cache, owner, name, name + owner + 1);
+    char *ref = xprintf("%s/refs/main", repository), commit[COMMIT + 1], *folder = NULL;
+    struct stat status;
+    if (read_commit(ref, name, commit)) {
+        char *path = xprintf("%s/snapshots/%s", repository, commit);
+        if (!stat(path, &status) && S_ISDIR(status.st_mode) && !(folder = realpath(path, NULL)))
+            die_errno("%s", path);
+        free(path);
+    }
+    free(ref);
+    free(repository);
+    return folder;
+}
+
+char *hub_folder(const char *path)
+{
+    struct stat status;
+    if (!lstat(path, &status) || errno != ENOENT || !hub_is_name(path) || is_file(path))
+        return xstrdup(path);
     const char *slash = strchr(path, '/');
-    if (error != ENOENT || !slash || !is_name(path, (size_t)(slash - path)) ||
-        !is_name(slash + 1, strlen(slash + 1)) || is_file(slash + 1))
-        return;
-    char *owner = xprintf("%.*s", (int)(slash - path), path);
-    bool here = !access(owner, F_OK);
+    char *owner = xprintf("%.*s", (int)(slash - path), path), *cache = cache_folder();
+    char *folder = snapshot(cache, path);
+    if (!folder && !access(owner, F_OK))
+        folder = xstrdup(path);
+    if (!folder)
+        die("%s: there is no such folder here, and no snapshot of it in %s; from the Hugging Face "
+            "hub, 'hf download %s --local-dir %s' gets it",
+            path, cache, path, slash + 1);
     free(owner);
-    if (!here)
-        die("%s: there is no such folder here; from the Hugging Face hub, 'hf download %s "
-            "--local-dir %s' gets it",
-            path, path, slash + 1);
-    errno = error;
+    free(cache);
+    return folder;
+}
+
+char *hub_label(const char *folder)
+{
+    static const char models[] = "/models--", snapshots[] = "/snapshots/";
+    const char *last = folder ? strrchr(folder, '/') : NULL, *next, *owner, *name = NULL;
+    if (!last || !last[1])
+        return NULL;
+    for (owner = folder; (next = strstr(owner, models)); owner = next + strlen(models))
+        continue;
+    const char *end = strstr(owner, snapshots);
+    if (owner != folder && end && strchr(end + 1, '/') == last)
+        name = strstr(owner, "--");
+    return name && name < end
+               ? xprintf("%.*s/%.*s", (int)(name - owner), owner, (int)(end - name - 2), name + 2)
+               : xstrdup(last + 1);
 }

@@ -38,41 +38,44 @@ int report_end(struct stage *stage)
     return code;
 }
 
-static void write_json(const json_t *value)
-{
-    json_print(stdout, value, false);
-}
-
-static void write_field(const json_t *value)
+static void write_field(FILE *out, const json_t *value)
 {
     char text[NUMBER_TEXT];
-    if (json_is_string(value))
-        text_print(stdout, "%s", json_string_value(value));
-    else if (json_is_real(value))
-        fputs(number_text(json_real_value(value), text), stdout);
-    else if (json_is_null(value))
-        putchar('-');
-    else
-        write_json(value);
+    if (json_is_string(value)) {
+        char *line = printable(xstrdup(json_string_value(value)));
+        fputs(line, out);
+        free(line);
+    } else if (json_is_real(value)) {
+        fputs(number_text(json_real_value(value), text), out);
+    } else if (json_is_null(value)) {
+        fputc('-', out);
+    } else {
+        json_print(out, value, false);
+    }
 }
 
 void report_record(enum report form, json_t *record)
 {
+    report_record_to(stdout, form, record);
+}
+
+void report_record_to(FILE *out, enum report form, json_t *record)
+{
     if (!record)
         die("out of memory");
     if (form == REPORT_JSON) {
-        write_json(record);
+        json_print(out, record, false);
     } else {
         const char *key, *tab = "";
         json_t *value;
         json_object_foreach(record, key, value)
         {
-            fputs(tab, stdout);
-            write_field(value);
+            fputs(tab, out);
+            write_field(out, value);
             tab = "\t";
         }
     }
-    putchar('\n');
+    fputc('\n', out);
     json_decref(record);
 }
 

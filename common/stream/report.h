@@ -4,6 +4,7 @@
 #define REPORT_H
 
 #include <jansson.h>
+#include <stdio.h>
 
 #include "base/args.h"
 #include "tensor/toc.h"
@@ -18,10 +19,14 @@ enum report report_form(bool tsv, bool json);
  * that a failed run leaves nothing that looks finished. */
 void report_begin(struct stage *stage);
 
-/* Write a record, an object that is taken over: as a line of JSON, or (REPORT_TSV) its values in
- * insertion order, tab-separated: strings as they are, null as "-", arrays and objects as JSON. No
- * value may hold tabs or newlines. Not for REPORT_TEXT. */
+/* Write a record, an object that is taken over, on standard output: as a line of JSON, or
+ * (REPORT_TSV) its values in insertion order, tab-separated: strings with '?' for what printable()
+ * (text.h) replaces, tabs and newlines among it; null as "-"; arrays and objects as JSON. Not for
+ * REPORT_TEXT. */
 void report_record(enum report form, json_t *record);
+
+/* The same to another file; the caller checks it for errors. */
+void report_record_to(FILE *out, enum report form, json_t *record);
 
 /* End main as stage_end() does, and rename the output into place. */
 int report_end(struct stage *stage);

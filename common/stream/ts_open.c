@@ -124,10 +124,8 @@ static void read_side_files(struct ts_in *in)
 static bool is_checkpoint(const char *path)
 {
     struct stat status;
-    if (stat(path, &status)) {
-        hub_refuse(path);
+    if (stat(path, &status))
         die_errno("%s", path);
-    }
     return S_ISDIR(status.st_mode) || ends_with(path, ".safetensors");
 }
 
@@ -221,6 +219,9 @@ static struct ts_in *open_any(char **path, size_t count, const struct stage *sta
     if (count == 1 && !strcmp(path[0], "-"))
         count = 0;
     struct ts_in *in = new_in(count ? path[0] : "<stdin>", stage);
+    char *folder = count == 1 ? hub_folder(path[0]) : NULL;
+    if (folder)
+        path = &folder;
     if (count && is_checkpoint(path[0])) {
         open_checkpoint(in, path, count);
         if (!stage || !stage->allow_zeros)
@@ -238,6 +239,7 @@ static struct ts_in *open_any(char **path, size_t count, const struct stage *sta
                 "standard input is a terminal; give a tensor stream, or a checkpoint's folder");
         open_stream(in, fd);
     }
+    free(folder);
     return ready(in);
 }
 

@@ -349,12 +349,11 @@ static void read_template(struct tokenizer *t, char *path)
     t->chat_template = text;
 }
 
-struct tokenizer *tokenizer_open(const char *path)
+struct tokenizer *tokenizer_open(const char *given)
 {
     struct stat status;
-    bool there = !stat(path, &status), folder = there && S_ISDIR(status.st_mode);
-    if (!there)
-        hub_refuse(path);
+    char *path = hub_folder(given);
+    bool folder = !stat(path, &status) && S_ISDIR(status.st_mode);
     char *file = folder ? beside(path, folder, "tokenizer.json") : xstrdup(path);
     if (folder && lstat(file, &status) && errno == ENOENT)
         die("%s: no tokenizer.json in it; is it a checkpoint? (for one that has none, other "
@@ -378,6 +377,7 @@ struct tokenizer *tokenizer_open(const char *path)
     free(model);
     free(config);
     free(file);
+    free(path);
     return t;
 }
 

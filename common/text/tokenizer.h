@@ -21,10 +21,10 @@ char *tokenizer_parse(struct tokenizer **out, const char *text, size_t length);
  * pad a text, and the chat template. Returns NULL, or an error text that the caller frees. */
 char *tokenizer_configure(struct tokenizer *t, const char *text, size_t length);
 
-/* Open both files: tokenizer.json in a folder, or that file itself, and tokenizer_config.json
- * beside it, if it exists; a chat_template.jinja there replaces its chat template. An error ends
- * the process. The caller frees the result with tokenizer_free(). */
-struct tokenizer *tokenizer_open(const char *path);
+/* Open both files: tokenizer.json in a folder or snapshot (hub.h), or that file itself, and
+ * tokenizer_config.json beside it, if it exists; a chat_template.jinja there replaces its chat
+ * template. An error ends the process. The caller frees the result with tokenizer_free(). */
+struct tokenizer *tokenizer_open(const char *given);
 void tokenizer_free(struct tokenizer *t);
 
 /* Append the ids of a text in valid UTF-8 to *ids. Stops once *ids has at least `enough` (SIZE_MAX:

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "base/die.h"
+#include "base/hub.h"
 #include "base/json.h"
 #include "base/text.h"
 #include "base/utf8.h"
@@ -51,17 +52,11 @@ static void put_verbatim(FILE *out, const char *text)
 
 /* ---- name and license ---- */
 
-/* config.json's _name_or_path if it is a name in a hub, "owner/name"; otherwise NULL. */
+/* config.json's _name_or_path if it is a name on the hub; otherwise NULL. */
 static const char *hub_name(const json_t *config)
 {
     const char *name = json_string_value(json_object_get(config, "_name_or_path"));
-    const char *slash = name ? strchr(name, '/') : NULL;
-    if (!slash || slash == name || !slash[1] || !isalnum((unsigned char)*name))
-        return NULL;
-    for (const char *c = name; *c; c++)
-        if (c != slash && !isalnum((unsigned char)*c) && !strchr("._-", *c))
-            return NULL;
-    return name;
+    return name && hub_is_name(name) ? name : NULL;
 }
 
 /* What is known of the source; the caller frees it. */

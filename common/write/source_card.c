@@ -19,27 +19,45 @@ static char *next_line(const char **text)
     return line;
 }
 
-static bool is_of_license(const char *line)
+/* True for a scalar of YAML on one line, plain or in quotes. Hubs refuse cards that are no YAML. */
+static bool is_scalar(const char *value)
 {
-    static const char *const key[] = {"license: ", "license_name: ", "license_link: "};
-    for (size_t i = 0; i < sizeof key / sizeof *key; i++)
-        if (starts_with(line, key[i]))
-            return text_is_line(line);
-    return false;
+    size_t length = strlen(value);
+    if (length > 1 && strchr("'\"", *value)) {
+        size_t inside = strcspn(value + 1, (char[]){*value, '\\', 0});
+        return inside == length - 2 && value[length - 1] == *value;
+    }
+    return isalnum((unsigned char)*value) && !strstr(value, ": ") && value[length - 1] != ':';
+}
+
+static const char *const license_keys[] = {"license: ", "license_name: ", "license_link: "};
+enum { LICENSE_KEYS = sizeof license_keys / sizeof *license_keys };
+
+/* Print a line that has one of the keys, unless one had it before. */
+static void put_license(const char *line, bool seen[LICENSE_KEYS], FILE *out)
+{
+    for (size_t i = 0; i < LICENSE_KEYS; i++) {
+        const char *key = license_keys[i];
+        if (!starts_with(line, key) || seen[i] || !text_is_line(line) ||
+            !is_scalar(line + strlen(key)))
+            continue;
+        fprintf(out, "%s\n", line);
+        seen[i] = true;
+    }
 }
 
 void source_card_license(const char *card, FILE *out)
 {
     if (!card || !starts_with(card, "---"))
         return;
+    bool seen[LICENSE_KEYS] = {0};
     free(next_line(&card));
     for (char *line; (line = next_line(&card)); free(line)) {
         if (!strcmp(line, "---")) {
             free(line);
             return;
         }
-        if (is_of_license(line))
-            fprintf(out, "%s\n", line);
+        put_license(line, seen, out);
     }
 }
 

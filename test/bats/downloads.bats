@@ -235,7 +235,8 @@ clear_tensor() {
 @test "a name on the hub instead of a folder: how to download it, whoever is asked" {
     cd "$T"
     name=deepseek-ai/DeepSeek-V4.1
-    hint="$name: there is no such folder here; from the Hugging Face hub, 'hf download $name --local-dir DeepSeek-V4.1' gets it"
+    export HF_HUB_CACHE=$T/cache
+    hint="$name: there is no such folder here, and no snapshot of it in $T/cache; from the Hugging Face hub, 'hf download $name --local-dir DeepSeek-V4.1' gets it"
     echo '{"text": "a"}' >a.jsonl
     for command in "st-read" "st-ls" "st-tokenize a.jsonl --tokenizer" "amax-calib --tokens a.ts" "st-cmp $NANO" \
         "amax-merge --input-scale 1 --model" "st-eval --tokens a.ts" "nvfp4-cast -n"; do
