@@ -45,7 +45,7 @@ static void note_kept(json_t *notes, const struct ts_in *in, const struct toc *t
     if (kept.drafts && !kept.others)
         json_array_append_new(
             notes, json_sprintf("stays MXFP4: %s, %" PRIu64 " matrices of the drafts' experts "
-                                "(mtp.*), as SGLang needs them; --drafts cast makes them NVFP4",
+                                "(mtp.*), as SGLang needs them (--drafts cast makes them NVFP4)",
                                 bytes, kept.drafts));
     else if (kept.others)
         json_array_append_new(notes, json_sprintf("stays MXFP4: %s, %" PRIu64
