@@ -196,7 +196,7 @@ drawn() {
         if [ $what != none ]; then kill -$what "$shower"; fi
         wait $pid
         if [ $what != none ] && kill -0 "$shower" 2>/dev/null; then return 1; fi
-        if [ $what = KILL ]; then mv "$T/out" "$T/first"; else diff -r "$T/first" "$T/out"; fi
+        if [ $what = KILL ]; then mv "$T/out" "$T/first"; else diff -r -x quant-report.html "$T/first" "$T/out"; fi
     done
 }
 
