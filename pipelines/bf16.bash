@@ -1,6 +1,6 @@
 # What v3-bf16 and v4-bf16, which source it, have in common: all but their usage.
 . "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/seekpipe.bash"
-. "$here/estimate.bash"
+. "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/estimate.bash"
 
 # to_bf16 SOURCE DESTINATION: everything quantized to BF16.
 to_bf16() {

@@ -10,7 +10,7 @@
 #     drafts_too not empty: drafts are calibrated, too, where they have a forward pass
 
 . "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/seekpipe.bash"
-. "$here/estimate.bash" # calib and eval, too
+. "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/estimate.bash" # calib and eval, too
 
 amax='' samples='' length='' all_experts=() save_amax='' device=''
 fallback='' field=() input_scale='' jobs=1 summary='' mtp=() report=() headroom=() record=()
