@@ -10,8 +10,9 @@
 #     drafts_too not empty: drafts are calibrated, too, where they have a forward pass
 
 . "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/seekpipe.bash"
+. "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/estimate.bash" # calib and eval, too
 
-amax='' calib=() samples='' length='' all_experts=() save_amax='' eval='' device=''
+amax='' samples='' length='' all_experts=() save_amax='' device=''
 fallback='' field=() input_scale='' jobs=1 summary='' mtp=() report=() headroom=() record=()
 recipe=() selection=() policies=() convert=() converter='' drafts_too='' keep_every=() no_keep=() prompts=()
 
@@ -53,7 +54,7 @@ conversion_option() {
     --recipe) file_name "$1" "$2"; recipe=(--recipe "$2") ;;
     --summary) output_file "$1" "$2"; summary=$2 ;;
     --all-experts) taken=0 all_experts=(--all-experts) ;;
-    *) taken=0; common_option "$1" ;;
+    *) common_option "$@" ;;
     esac
 }
 
@@ -103,7 +104,7 @@ apart() {
     done
     [[ $path != "$(readlink -mn -- "$source" && echo /)"* ]] ||
         usage_error "$1: $2 is in the source's folder; name a file elsewhere"
-    for other in '' .partial .calib .replaced; do
+    for other in '' .partial .calib .log .replaced; do
         other=$(readlink -mn -- "${destination%"${destination##*[!/]}"}$other" && echo /)
         [[ $path != "$other"* ]] || usage_error "$1: $2 is where the checkpoint is made; name a file elsewhere"
     done
@@ -116,7 +117,7 @@ refuse_types() {
     type=$(head -c 1M "$source/config.json" 2>/dev/null |
         sed -n 's/.*"model_type" *: *"\([^"]*\)".*/\1/p' | head -n 1) || :
     [[ " ${*:2} " != *" $type "* ]] || [ -z "$type" ] || {
-        echo "$program: $source: its model_type is $type, which $1 converts" >&2
+        tell "$program: $source: its model_type is $type, which $1 converts"
         exit 1
     }
 }
@@ -128,6 +129,9 @@ conversion_begin() {
     make_scratch
     trap end_conversion EXIT
     last_lap=${EPOCHREALTIME//[!0-9]/}
+    begin_status "${destination%"${destination##*[!/]}"}.log"
+    plan_steps
+    step checks
     weights=$source
     [ -n "${zeros[*]}" ] || return 0
     weights=$scratch/source.ts
@@ -135,7 +139,22 @@ conversion_begin() {
     quietly st-read "${headers[@]}" "${zeros[@]}" -o "$weights" "$source" || blame $? st-read
 }
 
+# plan_steps: what st-status is to expect. Running the model takes as long as there are tokens, the rest as there are
+# bytes.
+plan_steps() {
+    local steps=(checks) calib_bytes eval_bytes bytes
+    [ -n "$showing" ] || return 0
+    bytes=$(bytes_of "$source")
+    calib_bytes=$(stat -c %s -- "$scratch/calib.ts" 2>/dev/null) || :
+    eval_bytes=$(stat -c %s -- "$scratch/eval.ts" 2>/dev/null) || :
+    [ -z "${calib[*]}" ] || steps+=("calibration:model:$calib_bytes")
+    [ -z "$eval" ] || steps+=({"evaluation of the source","evaluation of the result"}":model:$eval_bytes")
+    [ -z "${prompts[*]}" ] || steps+=('texts of both')
+    announce "${steps[@]}" "weights:copy:$bytes:$((bytes / COPIED_A_SECOND + 1))" verdicts
+}
+
 end_conversion() {
+    end_status
     rm -rf "$scratch"
     # Nothing was kept; unless amax-calib is at work there for another run, or it is another user's.
     [ ! -O "$kept" ] || flock -n "$kept" rmdir "$kept" 2>/dev/null || :
@@ -205,23 +224,28 @@ own_folder() {
     owners=$(stat -c %u -- "$1" "$probe" | uniq | wc -l)
     rm -f -- "$probe"
     [ "$owners" = 1 ] || {
-        echo "$program: $1: belongs to another user; move or remove it, or choose another destination" >&2
+        tell "$program: $1: belongs to another user; move or remove it, or choose another destination"
         exit 1
     }
 }
 
 # unmade FILE: an output that was asked for cannot come from a run with nothing to do.
 unmade() {
-    echo "$program: $1: was not written, as $destination is complete already; amax-calib and amax-merge write it \
-alone, or --overwrite" >&2
+    tell "$program: $1: was not written, as $destination is complete already; amax-calib and amax-merge write it \
+alone, or --overwrite"
     exit 1
 }
 
 # convert_checkpoint: all of it.
 convert_checkpoint() {
+    local begin=$EPOCHREALTIME
     get_calibration
+    plan_steps
     make_plan
-    [ -z "${plan[*]}" ] || return 0
+    if [ -n "${plan[*]}" ]; then
+        [ "$last" != st-write ] || estimate "$begin" "$source" "$destination" "${convert[@]}"
+        return 0
+    fi
     if complete_already "$(<"$scratch/plan")"; then
         for file in "$save_amax" ${calib[0]:+"$summary"}; do
             [ -z "$file" ] || [ -e "$file" ] || unmade "$file"
@@ -229,24 +253,23 @@ convert_checkpoint() {
         [ -z "$eval" ] || tell "$program: --eval was not done again; st-eval does it alone"
         return 0
     fi
+    note_destination "$destination"
+    tell_status '{"log":true}'
     lap 'read texts, plan'
-    [ -z "${calib[*]}" ] || calibrate
+    [ -z "${calib[*]}" ] || { step calibration && calibrate; }
     [ -z "$eval" ] || evaluate
-    [ -z "${prompts[*]}" ] || generate
+    [ -z "${prompts[*]}" ] || { step 'texts of both' && generate; }
     report+=(--report "$scratch/report")
     [ -n "$input_scale" ] || report+=(--amax "$scratch/amax.ts")
+    step weights
     write_weights
+    step verdicts
     verify_result "$destination" "$source" # what serving engines make of it
     # Nothing is left to do for which anything was kept.
     rm -f "$kept"/source-????????????????.ts{,.*.partial}
     [ -z "${calib[*]}" ] || amax-calib --resume "$kept" --resume-discard || blame $? amax-calib
-    [ -z "$eval" ] || print_results
-}
-
-# What --eval found. The checkpoint is in place, whether or not standard output takes this.
-print_results() {
-    (trap '' PIPE; echo "$results") 2>/dev/null ||
-        tell "$program: $destination is in place, but standard output did not take what --eval found:"$'\n'"$results"
+    closing_summary "$source" "$destination"
+    [ -z "$eval" ] || [ -n "${json[*]}" ] || print_results "$destination" 'what --eval found' "$results"
 }
 
 # Texts to tokens. Amaxes that are there, or no calibration.
@@ -262,13 +285,13 @@ make_plan() {
     choose_last "$destination"
     if [ -n "${calib[*]}" ]; then
         keeps=("${keep_every[@]}" "${no_keep[@]}")
-        [ -n "${overwrite[*]}" ] || [ "$(st-write --state "$destination" 2>/dev/null)" != complete ] ||
+        [ -n "${overwrite[*]}" ] || [ "$(state_of "$destination")" != complete ] ||
             keeps=(--no-keep) # no calibration is to come, and needs no room
         plan_calib=(quietly amax-calib -n "${talk[@]}" "${all_experts[@]}" "${headroom[@]}" "${recipe[@]}"
             --device "$device" --tokens "$scratch/calib.ts" --resume "$kept" --resume-keep "${keeps[@]}"
             -o "$scratch/plan.ts")
         # Drafts that are cast are calibrated, too, where they have a forward pass.
-        if [ -n "$drafts_too" ] && "${plan_calib[@]}" --mtp "$weights" 2>"$scratch/said"; then
+        if [ -n "$drafts_too" ] && SEEKPIPE_STATUS='' "${plan_calib[@]}" --mtp "$weights" 2>"$scratch/said"; then
             mtp=(--mtp)
             [ ! -s "$scratch/said" ] || tell "$(<"$scratch/said")"
         else
@@ -323,20 +346,22 @@ evaluate() {
     digest=$({ st-read -n "${zeros[@]}" "$source" && cat "$scratch/eval.ts" && echo "$device"; } | sha256sum)
     before=$kept/source-${digest:0:16}.ts
     own_folder "$kept"
+    step 'evaluation of the source'
     if [ -e "$before" ]; then
         quietly st-sum -o /dev/null "$before" || blame $? st-sum
     else
         "${judge[@]}" --save "$before" -o /dev/null "$weights" || blame $? st-eval
         lap 'evaluate the source' "$(weight_bytes)"
     fi
+    step 'evaluation of the result'
     st-read "${zeros[@]}" "$source" |
         "${convert[@]}" |
         "${judge[@]}" --save "$scratch/result.ts" -o /dev/null ||
         blame "${PIPESTATUS[*]}" st-read "$converter" st-eval
     lap 'evaluate the result' "$(weight_bytes)"
     quietly st-eval --compare -v -o "$scratch/both" "$before" "$scratch/result.ts" || blame $? st-eval
-    quietly st-eval --compare -v --json -o "$scratch/both.json" "$before" "$scratch/result.ts" || blame $? st-eval
-    printf '{"evaluation": %s, "text": %s}\n' "$(<"$scratch/both.json")" "$(json_text "$name")" >>"$scratch/report"
+    quietly st-eval --compare -v --json -o "$scratch/quality" "$before" "$scratch/result.ts" || blame $? st-eval
+    printf '{"evaluation": %s, "text": %s}\n' "$(<"$scratch/quality")" "$(json_text "$name")" >>"$scratch/report"
     mapfile -t lines <"$scratch/both"
     results=$(printf 'source: %s\nresult: %s\nresult against source: %s' "${lines[@]}")
     printf 'text: %s\n%s\n' "$name" "$results" >"$scratch/measured"
@@ -370,6 +395,8 @@ write_weights() {
     else
         in_parts "$jobs" write_part
         lap 'convert and write' "$(weight_bytes)"
-        quietly st-write "${talk[@]}" "${overwrite[@]}" "${report[@]}" --join "$destination" || blame $? 'st-write --join'
+        quietly st-write -q --json "${overwrite[@]}" "${report[@]}" --join "$destination" >"$scratch/written" ||
+            blame $? 'st-write --join'
+        [ -z "${verify[*]}" ] || [ "${talk[*]}" = -q ] || tell "$program: verified: each part read its shards again"
     fi
 }

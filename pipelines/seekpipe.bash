@@ -6,14 +6,15 @@ PATH=${SEEKPIPE_BIN:-$here/../bin}:$here:$PATH
 program=$(basename "$0")
 export SEEKPIPE_PIPELINE=$program # stages after one that failed are silent; blame says which failed
 
-# Options of every pipeline, for all stages, for st-read and for st-write.
+# Options of every pipeline, for all stages, for st-read and for st-write; and for st-status.
 plan=() talk=() overwrite=() verify=() zeros=()
+color=() status_fd=() json=()
 
 # lead "$@": run the script once more, in a process group of its own, and return in that run only. The first
 # run stays behind as its leader: a signal to it ends the whole group. It waits until all of the group has
 # ended, says how to go on, and exits with 128 + the signal's number, as shells do.
 lead() {
-    local leader=${SEEKPIPE_LEADER-} script=$0 life watch group='' signal='' status i
+    local leader=${SEEKPIPE_LEADER-} script=$0 life watch lines notes group='' signal='' status i
     if [ "${leader%:*}" = "$PPID" ]; then
         watch=${leader#*:}
         unset SEEKPIPE_LEADER
@@ -33,9 +34,12 @@ lead() {
     # A pipe that only the leader holds open for writing, so that its end is seen, however it comes.
     exec {life}<> <(:)
     exec {watch}<"/proc/self/fd/$life"
+    exec {lines}<> <(:) {notes}<> <(:) # of the stages for st-status; of the run for say_ended
+    trap 'echo "{\"show\":true}" >&"$lines" &' USR1
     set -m
     [[ $0 == */* ]] || script=./$0 # not one in PATH
-    SEEKPIPE_LEADER=$$:$watch "$BASH" -c "$silently" "$script" "$@" {life}>&- &
+    SEEKPIPE_LEADER=$$:$watch SEEKPIPE_NOTES=$notes SEEKPIPE_STATUS=$lines:$(readlink "/proc/$BASHPID/fd/$lines") \
+        "$BASH" -c "$silently" "$script" "$@" {life}>&- &
     group=$!
     set +m
     exec {watch}<&-
@@ -53,7 +57,7 @@ lead() {
     done
     [ "$status" -gt 128 ] || exit "$status"
     signal=${signal:-$(kill -l "$status")}
-    echo "$program: ended by SIG$signal; the same command continues" >&2
+    say_ended "$signal" "$notes" "$@" >&2
     exit $((128 + $(kill -l "$signal")))
 }
 
@@ -94,19 +98,117 @@ quietly() {
     return "$status"
 }
 
+# note_destination DESTINATION: for say_ended, should the run be ended.
+note_destination() {
+    [ -n "${plan[*]}" ] || printf '%s\0' "$1" >&"$SEEKPIPE_NOTES"
+}
+
+# shell_words WORD...: set $words to them as a shell reads them, without characters that a terminal obeys.
+shell_words() {
+    local word LC_ALL=C
+    words=''
+    for word; do
+        [[ $word =~ ^[[:alnum:]_./=,:@%+-]+$ ]] || printf -v word %q "$word"
+        words+=${words:+ }$word
+    done
+}
+
+# say_ended SIGNAL NOTES "$@": what is kept, and how to go on.
+say_ended() {
+    local words name destination=''
+    printf '\0' >&"$2" # so that read does not wait
+    IFS= read -r -d '' -u "$2" destination || :
+    echo "$program: ended by SIG$1; the same command continues:"
+    shell_words "$program" "${@:3}"
+    echo "    $words"
+    destination=${destination%"${destination##*[!/]}"}
+    for name in {,/}.partial {,/}.calib; do # inside, where it is a mount point
+        [[ -n $destination && -e $destination$name ]] || continue
+        shell_words "$destination$name"
+        case $name in
+        *.partial) echo "kept: $words, whose finished shards are not made again" ;;
+        *.calib) echo "kept: $words, from which the calibration goes on" ;;
+        esac
+    done
+}
+
+# ---- the state of the run ----
+
+# begin_status NAME LOG STEP...: st-status shows from now on where the run stands, and adds it to LOG once log_run
+# says so. Nothing depends on it: stages and shells never wait for it, whatever becomes of it.
+showing='' step_names=() step_begins=()
+begin_status() {
+    local lines=${SEEKPIPE_STATUS%%:*}
+    if [ -n "${plan[*]}" ] || [ -z "$lines" ] || ! command -v st-status >/dev/null; then
+        unset SEEKPIPE_STATUS
+        return
+    fi
+    [ "${talk[*]}" != -q ] || status_fd+=(-q)
+    st-status --name "$program" --terminal-of "$PPID" --log "$1" "${color[@]}" "${status_fd[@]}" <&"$lines" &
+    showing=$!
+    disown "$showing"
+}
+
+# announce STEP:KIND:WORK:SECONDS...: all steps, of which those of one kind take as long for each unit of work;
+# SECONDS, if nothing is measured yet. A step without a kind takes no time to speak of.
+announce() {
+    local step kind work seconds list=''
+    for step; do
+        IFS=: read -r step kind work seconds <<<"$step"
+        list+="${list:+,}{\"step\":\"$step\",\"kind\":\"$kind\",\"work\":${work:-0},\"seconds\":${seconds:-0}}"
+    done
+    tell_status "{\"steps\":[$list]}"
+}
+
+# bytes_of SOURCE: of its shards; 0 if it has none.
+COPIED_A_SECOND=500000000 # what a disk does, until it is measured
+bytes_of() {
+    { stat -Lc %s -- "$1"/*.safetensors 2>/dev/null || :; } | awk '{ n += $1 } END { printf "%.0f\n", n }'
+}
+
+# step NAME: it begins.
+step() {
+    step_names+=("$1") step_begins+=("$EPOCHREALTIME")
+    tell_status "{\"step\":\"$1\"}"
+}
+
+tell_status() {
+    [ -z "$showing" ] || echo "$1" >&"${SEEKPIPE_STATUS%%:*}"
+}
+
+# end_status: the block is gone; what is printed from now on stays. Should st-status hang, it is killed.
+end_status() {
+    local i
+    [ -n "$showing" ] || return 0
+    tell_status '{"end":true}'
+    for ((i = 0; i < 100; i++)); do
+        kill -0 "$showing" 2>/dev/null || break
+        sleep 0.02
+    done
+    ! kill -KILL "$showing" 2>/dev/null || ! [ -t 2 ] || printf '\r\033[J' >&2
+    showing=''
+    unset SEEKPIPE_STATUS
+}
+
 # arrange OPTIONS "$@": parse the command line as the programs do (short options together, options
 # after operands) into $arranged: options, each a word, then --, then operands. For
 # eval "set -- $arranged". OPTIONS are the pipeline's own, as getopt(1) takes them.
 arrange() {
-    local common=allow-zeros,help,version,verbose,quiet,plan,dry-run,overwrite,verify
+    local common=allow-zeros,color:,help,version,verbose,quiet,plan,dry-run,json,overwrite,status-fd:,verify
     arranged=$(getopt -n "$program" -o hnqv -l "$common,$1" -- "${@:2}") || try_help
 }
 
 print_version() { st-read --version | sed "s/^[^ ]*/$program/"; }
 
-# common_option OPTION: one that every pipeline has.
+# common_option OPTION NEXT: one that every pipeline has; $taken: how many words after it are its value.
 common_option() {
+    taken=0
     case $1 in
+    --color) choice "$1" "$2" auto always never; color=(--color "$2") taken=1 ;;
+    --status-fd)
+        number "$1" "$2" 1 2147483647
+        [ -w "/proc/self/fd/$2" ] || usage_error "$1: descriptor $2 is not open for writing"
+        status_fd=(--status-fd "$2") taken=1 ;;
     -h | --help) usage; exit 0 ;;
     --version) print_version && exit 0 ;;
     -n | --plan | --dry-run) plan=(-n) ;;
@@ -115,12 +217,25 @@ common_option() {
     --overwrite) overwrite=(--overwrite) ;;
     --verify) verify=(--verify) ;;
     --allow-zeros) zeros=(--allow-zeros) ;;
+    --json) json=(--json) ;;
     esac
 }
 
-# tell LINES: on standard error. That it is full, or its reader gone, ends no run.
+# tell LINES: on standard error, and in the log. That it is full, or its reader gone, ends no run.
 tell() {
-    (trap '' PIPE; echo "$1" >&2) || :
+    local erase='' text=$1
+    [ -z "$showing" ] || ! [ -t 2 ] || erase=$'\r\e[J'
+    (trap '' PIPE; echo "$erase$1" >&2) || :
+    text=${text//\\/\\\\}
+    text=${text//\"/\\\"}
+    while IFS= read -r text; do
+        tell_status "{\"message\":\"${text//[[:cntrl:]]/?}\"}"
+    done <<<"$text"
+}
+
+# state_of DESTINATION: in a word (st-write).
+state_of() {
+    SEEKPIPE_STATUS='' st-write --state "$1" 2>/dev/null
 }
 
 # choose_last DESTINATION: set $last, the last stage: st-write, or, with --verify, st-cmp if a complete
@@ -128,7 +243,7 @@ tell() {
 last=st-write
 choose_last() {
     if [ -n "${verify[*]}" ] && [ -z "${plan[*]}${overwrite[*]}" ] &&
-        [ "$(st-write --state "$1" 2>/dev/null)" = complete ]; then
+        [ "$(state_of "$1")" = complete ]; then
         last=st-cmp
     fi
 }
@@ -153,31 +268,66 @@ complete_already() {
 }
 
 # put DESTINATION [OPTION...]: the last stage of a pipeline: write the stream to DESTINATION, with options of
-# st-write, or compare it.
+# st-write, or compare it. What st-write says of it goes to $scratch/written, for closing_summary.
 put() {
     local status=0 quiet=()
+    if [ -n "${plan[*]}" ]; then
+        quietly st-write -n "${overwrite[@]}" "$1"
+        return
+    fi
     if [ "$last" = st-write ]; then
-        quietly st-write "${plan[@]}" "${talk[@]}" "${overwrite[@]}" "${verify[@]}" "${@:2}" "$1"
+        quietly st-write -q --json "${overwrite[@]}" "${verify[@]}" "${@:2}" "$1" >"$scratch/written"
         return
     fi
     [ "${talk[*]}" != -q ] || quiet=(-q)
     quietly st-cmp "${quiet[@]}" - "$1" || status=$?
-    [ "$status" != 1 ] || echo "$program: $1: is not what this source and these options give" >&2
+    [ "$status" != 1 ] || tell "$program: $1: is not what this source and these options give"
     return "$status"
 }
 
 # verify_result DESTINATION SOURCE: a checkpoint that is in place: its headers, scalars and configs, and what each
 # serving engine makes of it. One that st-cmp found to have the right tensors also has the source's other files.
+# What is found goes to $scratch/checks.
 verify_result() {
-    local with=() found
+    local with=()
     [ "$last" = st-write ] || with=(--source "$2")
-    if found=$(quietly st-verify "${with[@]}" "$1"); then
-        [ "${talk[*]}" = -q ] || tell "$found"
-        return
-    fi
-    tell "$found"
-    echo "$program: $1 is in place, but not as it should be: see the faults above" >&2
+    ! quietly st-verify --json "${with[@]}" "$1" >"$scratch/checks" || return 0
+    tell "$(quietly st-verify "${with[@]}" "$1")"
+    tell "$program: $1 is in place, but not as it should be: see the faults above"
     exit 1
+}
+
+# closing_summary SOURCE DESTINATION: of a run that is done, on standard error, or (--json) standard output. The
+# checkpoint is in place, whether or not somebody takes it.
+closing_summary() {
+    local files=() name text
+    end_status
+    print_steps >"$scratch/steps"
+    for name in written checks quality steps; do
+        [ ! -s "$scratch/$name" ] || files+=("--$name" "$scratch/$name")
+    done
+    [ "${talk[*]}" != -v ] || files+=(-v)
+    text=$(st-summary --name "$program" "${json[@]}" "${files[@]}" -- "$1" "$2") || blame $? st-summary
+    if [ -z "${json[*]}" ]; then
+        [ "${talk[*]}" = -q ] || tell "$text"
+    else
+        print_results "$2" "the summary" "$text"
+    fi
+}
+
+# print_results DESTINATION WHAT TEXT: on standard output.
+print_results() {
+    (trap '' PIPE; echo "$3") 2>/dev/null ||
+        tell "$program: $1 is in place, but standard output did not take $2:"$'\n'"$3"
+}
+
+# print_steps: how long each took, the last one until now, as lines of JSON.
+print_steps() {
+    local i names=("${step_names[@]}") begins=("${step_begins[@]}" "$EPOCHREALTIME")
+    for ((i = 0; i < ${#names[@]}; i++)); do
+        awk -v name="${names[i]}" -v from="${begins[i]}" -v to="${begins[i + 1]}" \
+            'BEGIN { printf "{\"step\":\"%s\",\"seconds\":%.3f}\n", name, to - from }'
+    done
 }
 
 # resume DESTINATION: if a run died there, set ${part[@]}, options of st-read, to its missing shards.
@@ -194,7 +344,7 @@ resume_part() {
 
 todo() {
     local missing
-    if [ "$last" = st-write ] && [ -z "${plan[*]}" ] && missing=$(st-write "$@" 2>/dev/null); then
+    if [ "$last" = st-write ] && [ -z "${plan[*]}" ] && missing=$(SEEKPIPE_STATUS='' st-write "$@" 2>/dev/null); then
         part=(--shards "$missing")
     fi
 }
@@ -211,14 +361,14 @@ blame() {
         shift
         if [ "$status" -eq 0 ] || [ "$status" -eq 141 ]; then continue; fi
         if [ "$status" -gt 128 ]; then
-            echo "$program: $stage was ended by SIG$(kill -l "$status"); $lost; the same command continues" >&2
+            tell "$program: $stage was ended by SIG$(kill -l "$status"); $lost; the same command continues"
         else
             [ "$stage" != st-cmp ] || lost='nothing was written'
-            echo "$program: $stage failed (exit $status); $lost" >&2
+            tell "$program: $stage failed (exit $status); $lost"
         fi
         exit $((status == 2 ? 2 : 1))
     done
-    echo "$program: a stage was cut off; $lost" >&2
+    tell "$program: a stage was cut off; $lost"
     exit 1
 }
 

@@ -194,7 +194,7 @@ static size_t tokenize(struct job *job, const char *path, enum samples_format fo
         }
         if (format == SAMPLES_TEXT)
             bos = -1; /* the rest is of the same sample */
-        progress_add(job->progress, samples_bytes(samples) - seen);
+        progress_add(job->progress, samples_bytes(samples) - seen, 0);
         seen = samples_bytes(samples);
     }
     if (ids.count)
@@ -332,7 +332,7 @@ static int encode_main(const struct options *o, struct stage *stage, struct toke
                       .tokenizer = tokenizer,
                       .bos = o->no_bos ? -1 : tokenizer_bos(tokenizer),
                       .sources = json_array(),
-                      .progress = progress_begin(stage->progress, bytes_of(stage))};
+                      .progress = progress_begin(stage->progress, bytes_of(stage), NULL, NULL)};
     if (job.bos < 0 && !o->no_bos)
         die("%s: no token begins a text; see bos_token in tokenizer_config.json, or use --no-bos",
             o->tokenizer);

@@ -301,12 +301,15 @@ static void look_again(struct summary *s, struct shards *shards, struct output_d
 static void say(const struct summary *s, const char *path, const struct options *o,
                 const struct stage *stage)
 {
-    if (o->json)
-        summary_print_json(s, stage->plan);
-    else if (stage->plan)
-        summary_print_plan(s, path);
+    json_t *document = summary_document(s, stage->plan);
+    if (o->json) {
+        json_print(stdout, document, true);
+        putchar('\n');
+    } else if (stage->plan)
+        summary_print_plan(stdout, document, path);
     if (!stage->plan && !stage->quiet)
-        summary_print(s, path, stage->verbose);
+        summary_print(stderr, document, path, stage->verbose);
+    json_decref(document);
 }
 
 static void forget(struct summary *s)
@@ -316,6 +319,7 @@ static void forget(struct summary *s)
     json_decref(s->counts);
     json_decref(s->folders);
     json_decref(s->notes);
+    json_decref(s->engines);
 }
 
 /* What is known before the first byte, of a checkpoint that will be `whole`, or of a part. */
@@ -326,7 +330,8 @@ static struct summary summary_of(struct ts_in *in, struct toc *toc, const struct
     return (struct summary){.input = json_incref(json_object_get(ts_header(in), "input")),
                             .output = formats_totals(toc),
                             .folders = ts_folders(in),
-                            .notes = summary_notes(in, configs, whole),
+                            .notes = summary_notes(in, configs, toc),
+                            .engines = summary_engines(configs, whole),
                             .classes = model_classes(ts_model(in)),
                             .file_bytes = shards_bytes(shards),
                             .free_bytes = output_dir_free_bytes(output),
@@ -430,6 +435,7 @@ static void write_stream(struct ts_in *in, struct output_dir *output, const stru
     if (!stage->plan)
         output_dir_finish(output);
     s.seconds = now() - o->start;
+    s.verified = o->verify && !stage->plan;
     say(&s, output->path, o, stage);
     if (shortage && !fflush(stdout))
         die("%s", shortage);
@@ -666,7 +672,8 @@ static void write_joined(struct output_dir *output, struct summary *s, const str
     shards_take_notes(shards, parts.notes);
     *s = (struct summary){.input = json_incref(json_object_get(ts_header(parts.in), "input")),
                           .output = formats_totals(parts.toc),
-                          .notes = summary_notes(parts.in, &configs, true),
+                          .notes = summary_notes(parts.in, &configs, parts.toc),
+                          .engines = summary_engines(&configs, true),
                           .classes = model_classes(ts_model(parts.in)),
                           .counts = json_deep_copy(parts.counts),
                           .file_bytes = shards_bytes(shards),
@@ -703,6 +710,7 @@ static void join(struct output_dir *output, const struct options *o, const struc
     parts_move_up(output->partial);
     output_dir_finish(output);
     s.seconds = now() - o->start;
+    s.verified = o->verify;
     if (s.output)
         say(&s, output->path, o, stage);
     forget(&s);

@@ -16,6 +16,7 @@
 #include "base/number.h"
 #include "base/output.h"
 #include "base/parent.h"
+#include "base/progress.h"
 #include "base/text.h"
 #include "base/usage.h"
 #include "base/version.h"
@@ -412,6 +413,7 @@ void stage_begin(struct stage *stage, const struct program *program, const struc
 {
     hold_standard_descriptors();
     parent_follow();
+    progress_hold_signal();
     *stage = (struct stage){.entry = json_pack("{s:s, s:s, s:[]}", "program",
                                                program_invocation_short_name, "version",
                                                SEEKPIPE_VERSION, "options")};

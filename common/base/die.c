@@ -7,6 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/status.h"
 #include "base/text.h"
 
 static int failed = EXIT_FAILED;
@@ -26,8 +27,15 @@ static void say(const char *format, va_list args, const char *tail)
     if (message)
         printable(message);
     fflush(stdout);
-    fprintf(stderr, "%s: %s%s%s\n", program_invocation_short_name, message ? message : format,
-            tail ? ": " : "", tail ? tail : "");
+    char *line = NULL;
+    if (asprintf(&line, "%s%s%s", message ? message : format, tail ? ": " : "", tail ? tail : "") <
+        0)
+        line = NULL;
+    fprintf(stderr, "%s%s: %s\n", status_eraser(), program_invocation_short_name,
+            line ? line : format);
+    if (line)
+        status_say(line);
+    free(line);
     free(message);
 }
 

@@ -102,6 +102,38 @@ void text_print(FILE *out, const char *format, ...)
     free(text);
 }
 
+/* Characters; each is taken to be one column wide. */
+static size_t columns_of(const char *text, size_t length)
+{
+    size_t columns = 0;
+    for (size_t i = 0; i < length; i++)
+        columns += ((unsigned char)text[i] & 0xc0) != 0x80;
+    return columns;
+}
+
+void text_wrap(FILE *out, unsigned column, unsigned indent, const char *text)
+{
+    char *line = printable(xstrdup(text));
+    size_t at = column;
+    bool first = true;
+    for (const char *word = line + strspn(line, " "); *word; word += strspn(word, " ")) {
+        size_t length = strcspn(word, " "), width = columns_of(word, length);
+        if (!first && at + 1 + width > TEXT_WIDTH) {
+            fprintf(out, "\n%*s", (int)indent, "");
+            at = indent;
+        } else if (!first) {
+            fputc(' ', out);
+            at++;
+        }
+        fwrite(word, 1, length, out);
+        at += width;
+        word += length;
+        first = false;
+    }
+    fputc('\n', out);
+    free(line);
+}
+
 void text_put_quoted(const char *text, FILE *out)
 {
     fputc('"', out);

@@ -24,6 +24,11 @@ char *printable(char *text);
  * but a newline at its end. */
 void text_print(FILE *out, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
+/* Print text of one line, printable(), as lines of at most TEXT_WIDTH columns where its words fit:
+ * it goes on at column `column`, and further lines begin at `indent`. Ends with a newline. */
+enum { TEXT_WIDTH = 80 };
+void text_wrap(FILE *out, unsigned column, unsigned indent, const char *text);
+
 /* Write text of any number of lines: as it is, but to a terminal with '?' as printable() has it;
  * newlines and tabs stay. */
 void text_write(FILE *out, const char *text, size_t length);

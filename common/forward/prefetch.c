@@ -571,7 +571,8 @@ const struct tensor *prefetch_take(struct prefetch *prefetch, struct prefetched 
     const struct tensor *tensor = item->tensor;
     *to = item->to;
     free(item);
-    progress_add(prefetch->progress, bytes_of(prefetch, tensor));
+    progress_add(prefetch->progress, bytes_of(prefetch, tensor),
+                 (uint64_t)(tensor - ts_toc(prefetch->in)->tensor));
     return tensor;
 }
 

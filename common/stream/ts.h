@@ -120,7 +120,8 @@ bool ts_held_ref(const struct ts_held *held, size_t *source, uint64_t *offset);
 void ts_release(struct ts_held *held);
 
 /* Take over progress, for a caller that is not done with a tensor when it is read: a line for
- * `total` bytes, which the caller ends with progress_end(); NULL if not shown. */
+ * `total` bytes, which the caller ends with progress_end(), before the stream; NULL if there is
+ * none. The items of progress_add() are the table's lines. */
 struct progress *ts_take_progress(struct ts_in *in, uint64_t total);
 
 /* The counts of the earlier stages, from the trailer (.end) of a stream that was read to its end.

@@ -251,7 +251,7 @@ static const struct tensor *next_tensor(struct ts_in *in)
 {
     struct toc *toc = in->checkpoint.toc;
     if (in->tensor)
-        progress_add(in->progress, in->tensor->size);
+        progress_add(in->progress, in->tensor->size, in->next);
     skip_rest(in);
     if (in->next == toc->count) {
         if (in->tar && !in->end) {
@@ -340,12 +340,33 @@ bool ts_recount(struct ts_in *in, const json_t *part, const json_t *whole)
     return counts_replace(end, json_object_get(in->header, "history"), part, whole);
 }
 
+/* progress_find() of a stream. */
+static void find_layer(const void *context, uint64_t at, struct progress_layer *layer)
+{
+    const struct ts_in *in = context;
+    const struct toc *toc = in->checkpoint.toc;
+    if (at >= toc->count)
+        return;
+    const struct place place = model_place(in->checkpoint.model, toc->tensor[at].name);
+    const json_t *layers = json_object_get(model_config(in->checkpoint.model), "num_hidden_layers");
+    if (place.section != SECTION_LAYERS || json_integer_value(layers) <= (json_int_t)place.layer)
+        return;
+    *layer = (struct progress_layer){place.layer, (uint64_t)json_integer_value(layers)};
+}
+
+void ts_in_progress(struct ts_in *in, uint64_t total)
+{
+    if (in->stage && !in->plan_only)
+        in->progress = progress_begin(in->stage->progress, total, find_layer, in);
+}
+
 struct progress *ts_take_progress(struct ts_in *in, uint64_t total)
 {
-    bool shown = in->progress;
     progress_end(in->progress);
+    ts_in_progress(in, total);
+    struct progress *progress = in->progress;
     in->progress = NULL;
-    return progress_begin(shown, total);
+    return progress;
 }
 
 bool ts_plan_only(const struct ts_in *in)

@@ -33,4 +33,7 @@ struct ts_in {
 void ts_in_reference(struct ts_in *in, const char *name, const char *text, uint64_t size,
                      size_t *source, uint64_t *offset);
 
+/* Begin progress for `total` bytes, if tensors are wanted. */
+void ts_in_progress(struct ts_in *in, uint64_t total);
+
 #endif

@@ -209,8 +209,7 @@ static void open_stream(struct ts_in *in, int fd)
 static struct ts_in *ready(struct ts_in *in)
 {
     limit_readers(in);
-    bool last = in->stage && in->stage->progress;
-    in->progress = progress_begin(last && !in->plan_only, toc_bytes(in->checkpoint.toc, true));
+    ts_in_progress(in, toc_bytes(in->checkpoint.toc, true));
     return in;
 }
 

@@ -64,14 +64,14 @@ static int by_first(const void *a, const void *b)
     return (x->first > y->first) - (x->first < y->first);
 }
 
+/* A row for each of its matrices that have scales of their own. */
 static void print_layer(FILE *out, const json_t *scales, const struct layer_scales *layer)
 {
-    text_print(out, "  %-24s", text_of(scales, layer->first, "experts"));
     for (size_t i = layer->first; i < layer->first + layer->count; i++)
-        text_print(out, "  %5s %-9.3g by expert %-3.0f (%.2f x)", text_of(scales, i, "matrices"),
-                   number_of(scales, i, "input_scale"), number_of(scales, i, "expert"),
-                   ratio_of(scales, i));
-    fputc('\n', out);
+        text_print(out, "  %-28s %-17s %-9.3g expert %-3.0f %.2f x\n",
+                   i == layer->first ? text_of(scales, i, "experts") : "",
+                   text_of(scales, i, "matrices"), number_of(scales, i, "input_scale"),
+                   number_of(scales, i, "expert"), ratio_of(scales, i));
 }
 
 void input_scales_print(FILE *out, const json_t *scales, bool all)
@@ -80,8 +80,8 @@ void input_scales_print(FILE *out, const json_t *scales, bool all)
     struct layer_scales *list = group_layers(scales, &layers);
     size_t shown = all || layers <= LAYERS_FEW ? layers : LAYERS_SHOWN;
     if (shown)
-        text_print(out, "input scales in engines, the largest of a layer's experts (and beside the "
-                        "median's):\n");
+        text_print(out, "input scales in engines: a layer's largest, whose it is, and beside the "
+                        "median's\n");
     if (shown < layers) {
         qsort(list, layers, sizeof *list, by_ratio);
         qsort(list, shown, sizeof *list, by_first);

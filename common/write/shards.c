@@ -13,6 +13,7 @@
 #include "base/die.h"
 #include "base/json.h"
 #include "base/names.h"
+#include "base/progress.h"
 #include "base/text.h"
 #include "stream/counts.h"
 #include "stream/safetensors.h"
@@ -616,6 +617,7 @@ char *shards_file_difference(struct shards *shards, size_t i, int fd, struct ts_
 
 void shards_verify(struct shards *shards, struct output_dir *output, struct ts_in *in)
 {
+    struct progress *progress = ts_take_progress(in, shards_bytes(shards));
     for (size_t i = 0; i < shards->count; i++) {
         const struct shard *shard = &shards->shard[i];
         if (!shard->count)
@@ -623,6 +625,7 @@ void shards_verify(struct shards *shards, struct output_dir *output, struct ts_i
         int fd = output_dir_open(output, shard->name, false);
         char *wrong = shards_file_difference(shards, i, fd, in, true);
         output_dir_close(fd, shard->name, false);
+        progress_add(progress, shard->size, ts_toc(in)->count);
         if (!wrong)
             continue;
         char *line = xprintf("redo\t%s\n", shard->name);
@@ -631,6 +634,7 @@ void shards_verify(struct shards *shards, struct output_dir *output, struct ts_i
             "writes this shard again",
             output->partial, shard->name, wrong);
     }
+    progress_end(progress);
 }
 
 uint64_t shards_zeros(const struct shards *shards, size_t i, int fd, const char **first)

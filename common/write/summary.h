@@ -5,6 +5,7 @@
 #include <jansson.h>
 #include <stdbool.h>
 #include <stdint.h>
+#include <stdio.h>
 
 #include "model/model.h"
 #include "write/config.h"
@@ -15,24 +16,34 @@ struct summary {
     json_t *counts;  /* of all stages, in the whole checkpoint; may be NULL */
     json_t *folders; /* ts_folders() of the stream */
     json_t *notes;   /* summary_notes() of the output */
+    json_t *engines; /* summary_engines() of the output */
     const struct expert_class *classes; /* of the model's routed experts */
     uint64_t file_bytes;
     uint64_t free_bytes;
-    uint64_t shared, copied, written;
-    uint64_t shards, finished; /* all, and those finished by an earlier run */
+    uint64_t shared, copied, written; /* bytes, by this run */
+    uint64_t shards, finished;        /* all, and those finished by an earlier run */
     double seconds;
+    bool verified; /* all shards were read again, and compared */
 };
 
-/* Lines for people, an array that the caller owns: what engines make of the checkpoint, if it is
- * `whole` (of a part, they would be wrong), and what is left out of it. */
-json_t *summary_notes(const struct ts_in *in, const struct configs *configs, bool whole);
+/* Lines for people, arrays that the caller owns: what is left out of the checkpoint and what keeps
+ * its format; and what engines make of it, if it is `whole` (of a part, they would be wrong). */
+json_t *summary_notes(const struct ts_in *in, const struct configs *configs, const struct toc *toc);
+json_t *summary_engines(const struct configs *configs, bool whole);
 
-/* For people: the whole summary on standard error; the plan for the folder `path` on standard
- * output. */
-void summary_print(const struct summary *s, const char *path, bool verbose);
-void summary_print_plan(const struct summary *s, const char *path);
+/* All of it as an object, which the caller owns: what --json prints, and the functions below. */
+json_t *summary_document(const struct summary *s, bool plan);
 
-/* For programs, as JSON on standard output. */
-void summary_print_json(const struct summary *s, bool plan);
+/* Print each string of an array, wrapped. */
+void summary_print_lines(FILE *out, const json_t *lines);
+
+/* For people, rows of at most 80 columns, of a document that summary_document() made: the formats
+ * of source and result with their notes; what stages counted; both, and how long the run took. */
+void summary_print_formats(FILE *out, const json_t *document);
+void summary_print_counts(FILE *out, const json_t *document, bool verbose);
+void summary_print(FILE *out, const json_t *document, const char *path, bool verbose);
+
+/* The plan for the folder `path`. */
+void summary_print_plan(FILE *out, const json_t *document, const char *path);
 
 #endif

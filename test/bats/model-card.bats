@@ -41,13 +41,13 @@ has() {
             "\(.engine) \(.speculation) \(.verdict)" + if .rule then ": \(.rule)" else "" end' >"$T/verdicts"
         sed -nE 's/^\| (vLLM|SGLang|TensorRT-LLM|transformers) [^|]*\| ([^|]*) \| ([^|]*) \|$/\1 false \2\n\1 true \3/p' \
             "$T/out/README.md" | sed 's/^vLLM/vllm/; s/^SGLang/sglang/; s/^TensorRT-LLM/trtllm/' | diff "$T/verdicts" -
-        for output in plan summary; do
-            grep -E '^(vLLM|SGLang|TensorRT-LLM|transformers) .*(; with|, also with) speculation: ' "$T/$output"
-        done >"$T/both"
-        [ "$(wc -l <"$T/both")" -eq 8 ]
-        [ "$(sort -u "$T/both" | wc -l)" -eq 4 ]
-        while read -r _ speculation verdict; do
-            [ "$speculation" = true ] || grep -qF ": $verdict" "$T/both"
+        tr '\n' ' ' <"$T/plan" | tr -s ' ' >"$T/plan.line"
+        tr '\n' ' ' <"$T/summary" | tr -s ' ' >"$T/summary.line"
+        while read -r engine speculation verdict; do
+            row=$(grep -iE "^(${engine/trtllm/TensorRT-LLM}) " "$T/summary")
+            grep -qF " ${verdict%%: *}" <<<"$row"
+            [ "${verdict#*: }" = "$verdict" ] || grep -qF ") ${verdict#*: } " "$T/summary.line"
+            [ "$speculation" = true ] || grep -qF ": $verdict" "$T/plan.line"
         done <"$T/verdicts"
         rm -r "$T/out"
     done

@@ -65,8 +65,8 @@ plain() {
     [ "$(grep -c '<path class="cross"' "$page")" = $((5 * cold)) ]
     # Who sets the scale of a layer is who the summary says.
     v4-experts -v --overwrite --amax "$T/amax.ts" "$NANO" "$T/again" 2>"$T/summary"
-    sed -nE 's/^ +layers\.([0-9])\.ffn\.experts +w1\+w3 ([^ ]+) +by expert ([0-9]+) .* w2 ([^ ]+) +by expert ([0-9]+) .*/\1 w1+w3 \2 \3\n\1 w2 \4 \5/p' \
-        "$T/summary" >"$T/wanted"
+    awk '/^ +layers\.[0-9]\.ffn\.experts/ { split($1, name, "."); sub(/^ +[^ ]+/, "") }
+        $3 == "expert" && $6 == "x" { print name[2], $1, $2, $4 }' "$T/summary" >"$T/wanted"
     [ "$(wc -l <"$T/wanted")" = 8 ]
     section scales | sed -nE 's,.*<th scope="row">([0-9])</th><td><code>(.*)</code></td><td class="number">([^<]*)</td><td class="number">([0-9]+)<.*,\1 \2 \3 \4,p' |
         diff "$T/wanted" -

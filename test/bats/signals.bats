@@ -1,32 +1,7 @@
 # Signals to a pipeline, or to one of its stages: everything ends, nothing appears later, the same command goes on.
-# shellcheck disable=SC2016,SC2030,SC2031 # for another shell; each test is a subshell
+# shellcheck disable=SC2016,SC2030,SC2031,SC2154 # for another shell; each test is a subshell
 load common
-
-PATH=$PWD/pipelines:$PATH
-
-prepare() {
-    mkdir "$T/bin"
-    ln -s "$PWD/$BIN"/* "$T/bin"
-    export SEEKPIPE_BIN=$T/bin
-    run=(v4-experts -q --amax "$NANO_AMAX" "$NANO" "$T/out")
-}
-
-# instead PROGRAM COMMAND: where PROGRAM works, not where it plans or answers, it runs this before.
-instead() {
-    rm "$T/bin/$1"
-    cat >"$T/bin/$1" <<SH
-#!/bin/sh
-case " \$* " in *' -n '* | *' --todo'* | *' --state '*) exec "$PWD/$BIN/$1" "\$@" ;; esac
-$2
-exec "$PWD/$BIN/$1" "\$@"
-SH
-    chmod +x "$T/bin/$1"
-}
-
-# as_before PROGRAM: it is itself again.
-as_before() {
-    ln -sf "$PWD/$BIN/$1" "$T/bin/$1"
-}
+load instead
 
 # signalled SIGNAL COMMAND...: the signal reaches the script alone, when a stage is at work, which then waits.
 signalled() {
@@ -44,7 +19,8 @@ signalled() {
     cat "$T/said"
     [ "$status" = $((128 + $(kill -l "$signal"))) ]
     if kill -0 "$(<"$T/at")" 2>/dev/null; then return 1; fi
-    [ "$(<"$T/said")" = "$1: ended by SIG$signal; the same command continues" ]
+    [ "$(grep -v '^kept: ' "$T/said")" = "$1: ended by SIG$signal; the same command continues:
+    $*" ]
 }
 
 @test "TERM, HUP and INT to the script alone" {
@@ -120,7 +96,7 @@ signalled() {
     instead st-write 'kill -KILL "$(ps -o pgid= -p $$ | tr -d " ")"; sleep 1'
     run "${run[@]}"
     [ "$status" -eq 137 ]
-    [ "$output" = 'v4-experts: ended by SIGKILL; the same command continues' ]
+    [ "${lines[0]}" = 'v4-experts: ended by SIGKILL; the same command continues:' ]
     sleep 1
     [ ! -e "$T/out" ]
 }
@@ -209,4 +185,25 @@ gone() {
     timeout -k 1 60 script -qec "stty tostop; v4-experts --amax '$NANO_AMAX' '$NANO' '$T/out'" "$T/typed" </dev/null >"$T/said"
     grep -q 'lossless MXFP4->NVFP4' "$T/said"
     [ -e "$T/out/config.json" ]
+}
+
+@test "Ctrl-C: what is kept, and the command that goes on, as a shell reads it" {
+    command -v script >/dev/null || skip 'script, of util-linux, is missing'
+    text=$PWD/test/data/text/calib-code.jsonl odd="$T/o'u t"
+    instead nvfp4-cast "echo \$PPID >'$T/at'; sleep 5"
+    printf 'v4-experts -q --samples 1 --length 8 --calib %q --overwrite %q %q' "$text" "$NANO" "$odd" >"$T/script"
+    typing() { # the key
+        for ((i = 0; i < 200; i++)); do [ ! -s "$T/at" ] || break; sleep 0.05; done
+        sleep 0.3
+        printf '\003'
+    }
+    run timeout -k 1 60 script -qec "bash '$T/script'" "$T/typed" < <(typing)
+    tr -d '\r' <"$T/typed" >"$T/said"
+    cat "$T/said"
+    grep -q 'v4-experts: ended by SIGINT; the same command continues:' "$T/said"
+    grep -q "^kept: .*calib'*, from which the calibration goes on" "$T/said"
+    as_before nvfp4-cast
+    command=$(sed -n 's/^    \(v4-experts -q .*\)/\1/p' "$T/said")
+    bash -c "$command"
+    [ -e "$odd/config.json" ]
 }

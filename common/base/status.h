@@ -1,0 +1,26 @@
+/* status.h: what a program tells the pipeline script that runs it, through a pipe that the script
+ * gave it: lines of JSON. Nothing depends on whether anybody reads them: what cannot be written at
+ * once is dropped, and no call fails.
+ *
+ * The script says in SEEKPIPE_STATUS which pipe that is: DESCRIPTOR:pipe:[INODE], the number and
+ * what /proc says of it. So a descriptor of that number that is something else is left alone. */
+#ifndef STATUS_H
+#define STATUS_H
+
+#include <stdbool.h>
+
+/* The pipe, which the caller closes; -1 if there is none. */
+int status_open(void);
+
+/* Write a line (without its newline, shorter than STATUS_LINE) to what status_open() returned. */
+enum { STATUS_LINE = 2048 };
+void status_send(int fd, const char *line);
+
+/* A message for people that was printed on standard error, for the script's log. */
+void status_say(const char *message);
+
+/* What to print on standard error before a message: nothing, or, if the script draws a block on
+ * that terminal, what erases it. Its cursor rests at the beginning of the block. */
+const char *status_eraser(void);
+
+#endif

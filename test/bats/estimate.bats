@@ -1,0 +1,55 @@
+# What a dry run says of the run: how long, what bounds it, how much memory. Nothing is left of what it measures.
+load common
+
+PATH=$PWD/pipelines:$PATH
+
+# everything: each file in $T and in the folder of temporary files.
+everything() {
+    find "$T" -printf '%p %s %T@\n' | sort
+}
+
+@test "-n says how long a run takes, and leaves nothing" {
+    mkdir "$T/tmp"
+    export TMPDIR=$T/tmp
+    calib=(v4-experts --samples 12 --length 32 --calib test/data/text/calib-code.jsonl)
+    v3=$PWD/test/data/v3-tiny/ckpt
+    for command in "v4-bf16" "v4-experts --amax $NANO_AMAX" "v4-experts --lossy --input-scale 1" \
+        "${calib[*]} --eval test/data/text/eval.jsonl" "v3-nvfp4 --input-scale 1"; do
+        source=$NANO
+        case $command in v3*) source=$v3 ;; esac
+        $command -n "$source" "$T/out" >"$T/tmp/plan" 2>"$T/tmp/said" || { cat "$T/tmp/said" && return 1; }
+        cat "$T/tmp/plan" "$T/tmp/said"
+        grep -qE '^time  about [0-9hms.]+: checks [0-9.]+s, .*weights [0-9.]+s at [0-9]+ MB/s; bound by ' "$T/tmp/plan"
+        grep -qE '^memory at most (256 MiB a stage|4 GiB for weights, and [0-9.]+ GB of hidden states)$' "$T/tmp/plan"
+        case $command in *--eval*) grep -q ', calibration [0-9.]*s, evaluation [0-9.]*s, ' "$T/tmp/plan" ;; esac
+        rm "$T/tmp/plan" "$T/tmp/said"
+        [ "$(find "$T" -mindepth 1)" = "$T/tmp" ]
+    done
+}
+
+@test "a run that is refused, or that is done, is not measured" {
+    v4-experts -q --amax "$NANO_AMAX" "$NANO" "$T/out"
+    v4-experts -n --amax "$NANO_AMAX" "$NANO" "$T/out" >"$T/plan"
+    if grep '^time' "$T/plan"; then return 1; fi
+    run v4-experts -n --input-scale 1 "$NANO" "$T/out"
+    [ "$status" -eq 1 ]
+    [[ $output != *'time  about'* ]]
+}
+
+@test "st-speed: bytes and seconds; what takes long to arrive is waited for" {
+    st-read "$NANO" | fp8-dequant | st-speed --json "$T" >"$T/json"
+    jq -e '.bytes == 14700400 and .seconds > 0 and .waiting <= .seconds' "$T/json"
+    fp8-dequant "$NANO" | { head -c 2000000; sleep 1; cat; } | st-speed --json "$T" |
+        jq -e '.waiting > 0.8 and .seconds > 0.9'
+    st-read --inline "$NANO" | { head -c 6000000; sleep 5; cat || true; } | st-speed --json --seconds 1 "$T" |
+        jq -e '.seconds < 7 and .bytes < 12000000' || return 1
+    [ "$(ls -A "$T")" = json ]
+    run st-speed "$T/none" <(st-read "$NANO")
+    [ "$status" -eq 1 ]
+    st-read -n -o "$T/plan.ts" "$NANO"
+    run st-speed "$T" "$T/plan.ts"
+    [ "$status" -eq 1 ]
+    [[ $output == *'is a plan'* ]]
+    run st-speed
+    [ "$status" -eq 2 ]
+}
