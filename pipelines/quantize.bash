@@ -12,13 +12,14 @@
 . "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/seekpipe.bash"
 . "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/estimate.bash" # calib and eval, too
 
-amax='' samples='' length='' all_experts=() save_amax='' device=''
+amax='' samples='' length='' eval_samples='' eval_length='' all_experts=() save_amax='' device=''
 fallback='' field=() input_scale='' jobs=1 summary='' mtp=() report=() headroom=() record=()
 recipe=() selection=() policies=() convert=() converter='' drafts_too='' keep_every=() no_keep=() prompts=()
 
 # What arrange takes for conversion_option.
+own_letters=j:
 conversion_options=amax:,calib:,field:,samples:,length:,all-experts,save-amax:,device:,eval:,fallback:,input-scale:
-conversion_options+=,generate:,jobs:,keep-every:,no-keep,recipe:,summary:
+conversion_options+=,eval-length:,eval-samples:,generate:,jobs:,keep-every:,no-keep,recipe:,summary:
 
 # conversion_option OPTION NEXT: one that every such pipeline has; $taken: how many words after it are its value.
 conversion_option() {
@@ -34,6 +35,8 @@ conversion_option() {
     --save-amax) output_file "$1" "$2"; save_amax=$2 ;;
     --device) choice "$1" "$2" cpu cuda; device=$2 ;;
     --eval) file_name "$1" "$2"; eval=$2 ;;
+    --eval-samples) number "$1" "$2" 1 999999999; eval_samples=$2 ;;
+    --eval-length) number "$1" "$2" 2 2147483647; eval_length=$2 ;;
     --generate)
         [ -n "$2" ] || usage_error "$1: no text to continue"
         printf '%s' "$2" | iconv -f UTF-8 -t UTF-8 &>/dev/null || usage_error "$1: wanted text in UTF-8"
@@ -48,7 +51,7 @@ conversion_option() {
         [[ $2 =~ ^[0-9]*\.?[0-9]*([eE][-+]?[0-9]+)?$ && ${2%[eE]*} =~ [1-9] ]] ||
             usage_error "$1: '$2' is not calib, headroom or a number above 0"
         input_scale=$2 ;;
-    --jobs) number "$1" "$2" 1 999; jobs=$2 ;;
+    -j | --jobs) number "$1" "$2" 1 999; jobs=$2 ;;
     --keep-every) number "$1" "$2" 1 999999999; keep_every=(--keep-every "$2") ;;
     --no-keep) taken=0 no_keep=(--no-keep) ;;
     --recipe) file_name "$1" "$2"; recipe=(--recipe "$2") ;;
@@ -82,6 +85,8 @@ calibration, or an NVFP4 checkpoint of this model; --input-scale 1 does without"
     [ -z "${keep_every[*]}" ] || [ -z "${no_keep[*]}" ] || usage_error "--keep-every and --no-keep exclude each other"
     [ -n "${calib[*]}$eval" ] || [ -z "${field[*]}$samples$length" ] ||
         usage_error "--field, --samples and --length are for running the model on a text, with --calib or --eval"
+    [ -n "$eval" ] || [ -z "$eval_samples$eval_length" ] ||
+        usage_error "--eval-samples and --eval-length are for --eval"
     [ -n "${calib[*]}$eval${prompts[*]}" ] || [ -z "$device" ] ||
         usage_error "--device is for running the model, with --calib, --eval or --generate"
     find_source "$source"
@@ -90,6 +95,7 @@ calibration, or an NVFP4 checkpoint of this model; --input-scale 1 does without"
     [ -z "$summary" ] || apart --summary "$summary"
     [ -z "${plan[*]}" ] || summary=''
     samples=${samples:-128} length=${length:-512} device=${device:-cpu}
+    eval_samples=${eval_samples:-${samples##*,}} eval_length=${eval_length:-$length}
     kept=${destination%"${destination##*[!/]}"}.calib # what a killed run leaves to the next one
     folder_of "$kept"
     [ -w "$folder" ] || [ ! -d "$destination" ] || kept=$destination/.calib # as where the destination is a mount point
@@ -128,7 +134,6 @@ conversion_begin() {
     local headers=()
     make_scratch
     trap end_conversion EXIT
-    last_lap=${EPOCHREALTIME//[!0-9]/}
     begin_status "${destination%"${destination##*[!/]}"}.log"
     plan_steps
     step checks
@@ -160,19 +165,6 @@ end_conversion() {
     [ ! -O "$kept" ] || flock -n "$kept" rmdir "$kept" 2>/dev/null || :
 }
 
-# lap STEP [BYTES]: for the report, how long it took since the last lap, and what it read.
-lap() {
-    local now=${EPOCHREALTIME//[!0-9]/} took
-    took=$((now - last_lap)) last_lap=$now
-    printf '{"step": "%s", "seconds": %d.%06d, "bytes": %s}\n' "$1" $((took / 1000000)) $((took % 1000000)) \
-        "${2:-0}" >>"$scratch/report"
-}
-
-# weight_bytes: of the source's shards.
-weight_bytes() {
-    stat -Lc %s -- "$source"/*.safetensors | awk '{ all += $1 } END { printf "%.0f", all }'
-}
-
 # json_text TEXT: as a string in JSON.
 json_text() {
     local text=${1//\\/\\\\}
@@ -182,10 +174,10 @@ json_text() {
     printf '"%s"' "${text//[[:cntrl:]]/?}"
 }
 
-# tokenize RESULT SAMPLES TEXT...: by the checkpoint's own tokenizer.
+# tokenize RESULT SAMPLES LENGTH TEXT...: by the checkpoint's own tokenizer.
 tokenize() {
-    quietly st-tokenize "${talk[@]:--v}" --tokenizer "$source" --length "$length" --samples "$2" \
-        "${field[@]}" -o "$1" -- "${@:3}" || blame $? st-tokenize
+    quietly st-tokenize "${talk[@]:--v}" --tokenizer "$source" --length "$3" --samples "$2" \
+        "${field[@]}" -o "$1" -- "${@:4}" || blame $? st-tokenize
 }
 
 # merge_amaxes OPTION...: with what all runs of amax-merge have.
@@ -238,7 +230,8 @@ alone, or --overwrite"
 
 # convert_checkpoint: all of it.
 convert_checkpoint() {
-    local begin=$EPOCHREALTIME
+    local begin=$EPOCHREALTIME bytes
+    bytes=$(bytes_of "$source")
     get_calibration
     plan_steps
     make_plan
@@ -255,13 +248,13 @@ convert_checkpoint() {
     fi
     note_destination "$destination"
     tell_status '{"log":true}'
-    lap 'read texts, plan'
-    [ -z "${calib[*]}" ] || { step calibration && calibrate; }
+    [ -z "${calib[*]}" ] || calibrate
     [ -z "$eval" ] || evaluate
     [ -z "${prompts[*]}" ] || { step 'texts of both' && generate; }
     report+=(--report "$scratch/report")
     [ -n "$input_scale" ] || report+=(--amax "$scratch/amax.ts")
-    step weights
+    print_steps >>"$scratch/report"
+    step weights "$bytes"
     write_weights
     step verdicts
     verify_result "$destination" "$source" # what serving engines make of it
@@ -274,8 +267,8 @@ convert_checkpoint() {
 
 # Texts to tokens. Amaxes that are there, or no calibration.
 get_calibration() {
-    [ -z "${calib[*]}" ] || tokenize "$scratch/calib.ts" "$samples" "${calib[@]}"
-    [ -z "$eval" ] || tokenize "$scratch/eval.ts" "${samples##*,}" "$eval"
+    [ -z "${calib[*]}" ] || tokenize "$scratch/calib.ts" "$samples" "$length" "${calib[@]}"
+    [ -z "$eval" ] || tokenize "$scratch/eval.ts" "$eval_samples" "$eval_length" "$eval"
     [ -z "$amax" ] || merge "$amax"
     [ -z "$input_scale" ] || merge_amaxes --input-scale "$input_scale" || blame $? amax-merge
 }
@@ -327,13 +320,13 @@ make_plan() {
 # A calibration of our own: the model runs on the text, expert by expert. The result is kept until the weights are
 # written.
 calibrate() {
+    step calibration "$bytes"
     amax=${save_amax:-$scratch/calib-amax.ts}
     [ -z "${record[*]}" ] || own_folder "$kept"
     quietly amax-calib "${talk[@]}" "${all_experts[@]}" "${headroom[@]}" "${record[@]}" "${recipe[@]}" "${mtp[@]}" \
         --device "$device" --tokens "$scratch/calib.ts" --resume "$kept" --resume-keep "${keep_every[@]}" \
         "${no_keep[@]}" -o "$amax" "$weights" || blame $? amax-calib
     merge "$amax"
-    lap calibrate "$(weight_bytes)"
 }
 
 # How well source and result predict a text, each with its serving arithmetic. The source's predictions are kept
@@ -346,19 +339,18 @@ evaluate() {
     digest=$({ st-read -n "${zeros[@]}" "$source" && cat "$scratch/eval.ts" && echo "$device"; } | sha256sum)
     before=$kept/source-${digest:0:16}.ts
     own_folder "$kept"
-    step 'evaluation of the source'
     if [ -e "$before" ]; then
+        step 'evaluation of the source'
         quietly st-sum -o /dev/null "$before" || blame $? st-sum
     else
+        step 'evaluation of the source' "$bytes"
         "${judge[@]}" --save "$before" -o /dev/null "$weights" || blame $? st-eval
-        lap 'evaluate the source' "$(weight_bytes)"
     fi
-    step 'evaluation of the result'
+    step 'evaluation of the result' "$bytes"
     st-read "${zeros[@]}" "$source" |
         "${convert[@]}" |
         "${judge[@]}" --save "$scratch/result.ts" -o /dev/null ||
         blame "${PIPESTATUS[*]}" st-read "$converter" st-eval
-    lap 'evaluate the result' "$(weight_bytes)"
     quietly st-eval --compare -v -o "$scratch/both" "$before" "$scratch/result.ts" || blame $? st-eval
     quietly st-eval --compare -v --json -o "$scratch/quality" "$before" "$scratch/result.ts" || blame $? st-eval
     printf '{"evaluation": %s, "text": %s}\n' "$(<"$scratch/quality")" "$(json_text "$name")" >>"$scratch/report"
@@ -381,7 +373,6 @@ generate() {
             >>"$scratch/report"
     done
     rm -f "$scratch/written.ts"
-    lap 'continue texts'
 }
 
 # The weights, to disk. Until here, nothing was put in place.
@@ -394,7 +385,7 @@ write_weights() {
             blame "${PIPESTATUS[*]}" st-read "$converter" "$last"
     else
         in_parts "$jobs" write_part
-        lap 'convert and write' "$(weight_bytes)"
+        print_steps | tail -n 1 >>"$scratch/report"
         quietly st-write -q --json "${overwrite[@]}" "${report[@]}" --join "$destination" >"$scratch/written" ||
             blame $? 'st-write --join'
         [ -z "${verify[*]}" ] || [ "${talk[*]}" = -q ] || tell "$program: verified: each part read its shards again"

@@ -136,7 +136,7 @@ say_ended() {
 
 # begin_status NAME LOG STEP...: st-status shows from now on where the run stands, and adds it to LOG once log_run
 # says so. Nothing depends on it: stages and shells never wait for it, whatever becomes of it.
-showing='' step_names=() step_begins=()
+showing='' step_names=() step_begins=() step_bytes=()
 begin_status() {
     local lines=${SEEKPIPE_STATUS%%:*}
     if [ -n "${plan[*]}" ] || [ -z "$lines" ] || ! command -v st-status >/dev/null; then
@@ -166,9 +166,9 @@ bytes_of() {
     { stat -Lc %s -- "$1"/*.safetensors 2>/dev/null || :; } | awk '{ n += $1 } END { printf "%.0f\n", n }'
 }
 
-# step NAME: it begins.
+# step NAME [BYTES]: it begins, and will read so many.
 step() {
-    step_names+=("$1") step_begins+=("$EPOCHREALTIME")
+    step_names+=("$1") step_begins+=("$EPOCHREALTIME") step_bytes+=("${2:-0}")
     tell_status "{\"step\":\"$1\"}"
 }
 
@@ -195,7 +195,7 @@ end_status() {
 # eval "set -- $arranged". OPTIONS are the pipeline's own, as getopt(1) takes them.
 arrange() {
     local common=allow-zeros,color:,help,version,verbose,quiet,plan,dry-run,json,overwrite,status-fd:,verify
-    arranged=$(getopt -n "$program" -o hnqv -l "$common,$1" -- "${@:2}") || try_help
+    arranged=$(getopt -n "$program" -o "hnqv${own_letters-}" -l "$common,$1" -- "${@:2}") || try_help
 }
 
 print_version() { st-read --version | sed "s/^[^ ]*/$program/"; }
@@ -325,8 +325,8 @@ print_results() {
 print_steps() {
     local i names=("${step_names[@]}") begins=("${step_begins[@]}" "$EPOCHREALTIME")
     for ((i = 0; i < ${#names[@]}; i++)); do
-        awk -v name="${names[i]}" -v from="${begins[i]}" -v to="${begins[i + 1]}" \
-            'BEGIN { printf "{\"step\":\"%s\",\"seconds\":%.3f}\n", name, to - from }'
+        awk -v name="${names[i]}" -v from="${begins[i]}" -v to="${begins[i + 1]}" -v bytes="${step_bytes[i]}" \
+            'BEGIN { printf "{\"step\":\"%s\",\"seconds\":%.3f,\"bytes\":%s}\n", name, to - from, bytes }'
     done
 }
 

@@ -66,8 +66,10 @@ static void add_time(json_t *run)
     size_t i;
     json_t *step;
     double seconds = 0;
-    json_array_foreach(json_object_get(run, "steps"), i, step) seconds +=
-        json_number_value(json_object_get(step, "seconds"));
+    json_array_foreach(json_object_get(run, "steps"), i, step)
+    {
+        seconds += json_number_value(json_object_get(step, "seconds"));
+    }
     json_object_set_new(run, "seconds", json_real(seconds));
 }
 

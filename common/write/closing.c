@@ -38,8 +38,11 @@ static void print_steps(FILE *out, const json_t *run)
         return;
     fputc('\n', out);
     text_print(out, "%-*s%10s\n", FIRST, "step", "time");
-    json_array_foreach(steps, i, step) text_print(out, "%-*s%10s\n", FIRST, text_of(step, "step"),
-                                                  time_text(number_of(step, "seconds"), time));
+    json_array_foreach(steps, i, step)
+    {
+        text_print(out, "%-*s%10s\n", FIRST, text_of(step, "step"),
+                   time_text(number_of(step, "seconds"), time));
+    }
     text_print(out, "%-*s%10s", FIRST, "all", time_text(all, time));
     if (all > 0 && size > 0)
         text_print(out, "   %s, %s/s", bytes_text(size, bytes), bytes_text(size / all, rate));

@@ -54,7 +54,7 @@ plain() {
         '<strong>100 %</strong><small>196608 of 196608 blocks keep their values</small>' \
         "<strong>3 of 4</strong><small>vLLM, SGLang, TensorRT-LLM</small>" '<code>eval.jsonl</code>' \
         'The model ran on 8 samples, 512 tokens: <code>calib-prose.jsonl</code> (8).' '<pre tabindex="0"><code>vllm serve .</code></pre>' \
-        'All weights that became NVFP4 kept their values.' '<th scope="row">calibrate</th>' '<td>layers.*.ffn.experts.*</td>' \
+        'All weights that became NVFP4 kept their values.' '<th scope="row">calibration</th>' '<td>layers.*.ffn.experts.*</td>' \
         'Recipe: <code>experts</code>.' '<code>model-00001-of-00003.safetensors</code>'
     grep -qF "KL divergence</span><strong>$(sed -nE 's/.*KL divergence (0\.[0-9]{4}).*/\1/p' "$T/results" | head -n 1 | cut -c1-5)" "$page"
     # The maps are those that amax-plot draws, with as many cold experts.

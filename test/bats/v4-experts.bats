@@ -201,6 +201,21 @@ copy() {
     st-cmp "$T/wanted" "$T/out"
 }
 
+@test "--eval has samples and a length of its own" {
+    own=(--input-scale 1 --eval test/data/text/eval.jsonl --samples 4 --length 64)
+    run v4-experts "${own[@]}" "$NANO" "$T/a"
+    [ "$status" = 0 ]
+    [[ $output == *'result: '*"tokens $((4 * 63))"* ]]
+    run v4-experts "${own[@]}" --eval-samples 3 --eval-length 32 -j 2 "$NANO" "$T/b"
+    [ "$status" = 0 ]
+    [[ $output == *'result: '*"tokens $((3 * 31))"* ]]
+    run v4-experts --input-scale 1 --eval-samples 3 "$NANO" "$T/c"
+    [ "$status" = 2 ]
+    [[ $output == *'--eval-samples and --eval-length are for --eval'* ]]
+    run v4-experts --input-scale 1 --eval-length 1 --eval test/data/text/eval.jsonl "$NANO" "$T/c"
+    [ "$status" = 2 ]
+}
+
 @test "--calib --dry-run: the plan that a run follows; nothing is computed or written" {
     own=(--calib "$TEXT/calib-prose.jsonl" --eval "$TEXT/eval.jsonl" --save-amax "$T/kept.ts" "${small[@]}")
     run v4-experts --dry-run "${own[@]}" "$NANO" "$T/out"
