@@ -13,6 +13,7 @@
 #include "base/die.h"
 #include "base/json.h"
 #include "base/names.h"
+#include "base/parallel.h"
 #include "base/progress.h"
 #include "base/text.h"
 #include "stream/counts.h"
@@ -64,6 +65,7 @@ struct shards {
     struct copier *copier;
     uint32_t current; /* the open shard, or NO_SHARD */
     int fd;
+    uint64_t begun; /* the offset up to which it is being written to the disk */
     struct waiting waiting;
     struct syncing syncing;
     json_t *counted; /* in each shard, by the stages of this run */
@@ -340,9 +342,22 @@ static void open_shard(struct shards *shards, struct output_dir *output, uint32_
         output_dir_close(shards->fd, shards->shard[shards->current].name, false);
     shards->fd = output_dir_open(output, shard->name, !shard->made);
     shards->current = i;
+    shards->begun = 0;
     if (!shard->made)
         create(shards, output, shard, in);
     shard->made = true;
+}
+
+/* What was written goes to the disk while more comes, so that the disk need not wait for the end of
+ * a shard. The sync at that end tells whether it could. */
+static void begin_writeback(struct shards *shards, uint64_t end)
+{
+    enum { PIECE = 32 << 20 };
+    if (end < shards->begun + PIECE)
+        return;
+    (void)sync_file_range(shards->fd, (off_t)shards->begun, (off_t)(end - shards->begun),
+                          SYNC_FILE_RANGE_WRITE);
+    shards->begun = end;
 }
 
 /* The checksum of the current tensor, read to its end; with `what`, write it to the open shard. */
@@ -356,8 +371,10 @@ static uint64_t read_inline(struct shards *shards, struct ts_in *in, uint64_t of
         size_t size = (size_t)at_most(tensor->size - done, BUFFER);
         ts_read(in, buffer, size);
         checksum_add(checksum, buffer, size);
-        if (what)
+        if (what) {
             write_at(shards->fd, offset + done, buffer, size, what);
+            begin_writeback(shards, offset + done + size);
+        }
         done += size;
     }
     free(buffer);
@@ -637,20 +654,42 @@ void shards_verify(struct shards *shards, struct output_dir *output, struct ts_i
     progress_end(progress);
 }
 
+struct zeros {
+    const struct shards *shards;
+    const struct shard *shard;
+    int fd;
+    bool *found; /* of each tensor */
+};
+
+static void find_zeros(void *context, unsigned thread, uint64_t first, uint64_t last)
+{
+    const struct zeros *z = context;
+    (void)thread;
+    for (uint64_t k = first; k < last; k++) {
+        uint32_t line = z->shard->line[k];
+        const struct tensor *tensor = &z->shards->toc->tensor[line];
+        z->found[k] = tensor->rank >= 2 &&
+                      zero_range(z->fd, z->shards->offset[line], tensor->size, tensor->name);
+    }
+}
+
 uint64_t shards_zeros(const struct shards *shards, size_t i, int fd, const char **first)
 {
+    enum { READS = 8 }; /* a disk's queue */
     const struct shard *shard = &shards->shard[i];
+    struct zeros z = {shards, shard, fd, xalloc(shard->count + 1, sizeof *z.found)};
+    struct parallel *threads = parallel_new(READS);
     uint64_t count = 0;
     posix_fadvise(fd, 0, 0, POSIX_FADV_RANDOM); /* a page of each */
-    for (size_t k = 0; k < shard->count; k++) {
-        const struct tensor *tensor = &shards->toc->tensor[shard->line[k]];
-        if (tensor->rank < 2 ||
-            !zero_range(fd, shards->offset[shard->line[k]], tensor->size, tensor->name))
-            continue;
-        *first = *first ? *first : tensor->name;
-        count++;
-    }
+    parallel_for(threads, shard->count, 1, find_zeros, &z);
     posix_fadvise(fd, 0, 0, POSIX_FADV_NORMAL);
+    for (size_t k = 0; k < shard->count; k++) {
+        if (z.found[k] && !*first)
+            *first = shards->toc->tensor[shard->line[k]].name;
+        count += z.found[k];
+    }
+    parallel_free(threads);
+    free(z.found);
     return count;
 }
 
