@@ -64,16 +64,20 @@ static void summarize(struct ts_in *in, const struct configs *configs)
                         .output = formats_totals(ts_toc(in)),
                         .counts = json_deep_copy(ts_end_counts(in)),
                         .folders = ts_folders(in),
-                        .notes = summary_notes(in, configs, ts_is_whole(in)),
+                        .notes = summary_notes(in, configs, ts_toc(in)),
+                        .engines = summary_engines(configs, ts_is_whole(in)),
                         .classes = model_classes(ts_model(in))};
-    summary_print(&s, "checkpoint", true);
-    summary_print_plan(&s, "checkpoint");
-    summary_print_json(&s, false);
+    json_t *document = summary_document(&s, false), *plan = summary_document(&s, true);
+    summary_print(stdout, document, "checkpoint", true);
+    summary_print_plan(stdout, plan, "checkpoint");
+    json_decref(document);
+    json_decref(plan);
     json_decref(s.input);
     json_decref(s.output);
     json_decref(s.counts);
     json_decref(s.folders);
     json_decref(s.notes);
+    json_decref(s.engines);
 }
 
 static void write_checkpoint(void *context)
