@@ -13,7 +13,7 @@ to_bf16() {
     note_destination "$2"
     make_scratch
     trap 'end_status; rm -rf "$scratch"' EXIT
-    begin_status "${2%"${2##*[!/]}"}.log"
+    begin_status "${2%"${2##*[!/]}"}.log" "$1"/*
     bytes=$(bytes_of "$1")
     announce "weights:copy:$bytes:$((bytes / COPIED_A_SECOND + 1))"
     tell_status '{"log":true}'

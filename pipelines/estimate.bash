@@ -1,8 +1,8 @@
 # What a run of a pipeline will take: measured by some seconds of it, for --dry-run. Sourced by pipelines.
 # shellcheck disable=SC2154 # the variables of seekpipe.bash and quantize.bash
 
-# Texts on which the model runs, if any.
-calib=() eval=''
+# Texts on which the model runs, and what it continues, if any.
+calib=() eval='' prompts=()
 
 # estimate BEGIN SOURCE DESTINATION COMMAND...: how long a run takes whose checks began at BEGIN, and which converts by
 # COMMAND: the checks take as long in the run; some seconds of what is converted are written, of layers in the middle;
@@ -18,7 +18,7 @@ estimate() {
     [ -z "${calib[*]}$eval" ] || mapfile -t model < <(model_speed "$2")
     awk -v begin="$1" -v planned="$planned" -v speed="$speed" -v made="${made:-0}" -v layers="${layers:-0}" \
         -v first="${model[0]-}" -v fixed="${model[1]-}" -v token="${model[2]-}" \
-        -v calib="$(tokens_in calib)" -v eval="$(tokens_in eval)" \
+        -v texts="${#prompts[@]}" -v calib="$(tokens_in calib)" -v eval="$(tokens_in eval)" \
         -v row="$((2 * $(config_number "$2" hidden_size 0) * $(config_number "$2" hc_mult 1)))" "$estimating"
 }
 
@@ -45,9 +45,12 @@ estimating='
         if (calib) parts = parts ", calibration " text(run(calib))
         if (eval) parts = parts ", evaluation " text(2 * run(eval))
         if (model > weights) bound = run(calib + eval) > layers * first ? "the model" : "reading"
-        if (model) memory = sprintf("4 GiB for weights, and %.1f GB of hidden states", (calib > eval ? calib : eval) * row / 1e9)
-        printf "time  about %s: checks %s%s, weights %s at %.0f MB/s; bound by %s\n", text(checks + model + weights), \
-            text(checks), parts, text(weights), s[1] / s[2] / 1e6, bound
+        states = (calib > eval ? calib : eval) * row
+        states = states < 1e9 ? sprintf("%.1f MB", states / 1e6) : sprintf("%.1f GB", states / 1e9)
+        if (model) memory = "4 GiB for weights, and " states " of hidden states"
+        printf "time  about %s, bound by %s\n", text(checks + model + weights), bound
+        if (texts) parts = parts ", texts of --generate not counted"
+        printf "      checks %s%s, weights %s at %.0f MB/s\n", text(checks), parts, text(weights), s[1] / s[2] / 1e6
         printf "memory at most %s\n", memory
     }'
 

@@ -134,7 +134,8 @@ conversion_begin() {
     local headers=()
     make_scratch
     trap end_conversion EXIT
-    begin_status "${destination%"${destination##*[!/]}"}.log"
+    begin_status "${destination%"${destination##*[!/]}"}.log" "$source"/* "${calib[@]}" "$eval" "$amax" \
+        "$amax"/*.{pt,json,safetensors} "${recipe[@]:1}"
     plan_steps
     step checks
     weights=$source
@@ -244,6 +245,7 @@ convert_checkpoint() {
             [ -z "$file" ] || [ -e "$file" ] || unmade "$file"
         done
         [ -z "$eval" ] || tell "$program: --eval was not done again; st-eval does it alone"
+        [ -z "${prompts[*]}" ] || tell "$program: --generate was not done; st-eval --generate does it alone"
         return 0
     fi
     note_destination "$destination"

@@ -14,7 +14,7 @@ color=() status_fd=() json=()
 # run stays behind as its leader: a signal to it ends the whole group. It waits until all of the group has
 # ended, says how to go on, and exits with 128 + the signal's number, as shells do.
 lead() {
-    local leader=${SEEKPIPE_LEADER-} script=$0 life watch lines notes group='' signal='' status i
+    local leader=${SEEKPIPE_LEADER-} script=$0 life watch lines notes result group='' signal='' status i
     if [ "${leader%:*}" = "$PPID" ]; then
         watch=${leader#*:}
         unset SEEKPIPE_LEADER
@@ -26,6 +26,7 @@ lead() {
         return
     fi
     [ -z "$leader" ] || exit 1 # it was killed before this run began
+    trap : USR1 # until there is something to show
     for i in HUP INT QUIT TERM; do
         # shellcheck disable=SC2064 # i is of now
         trap "signal=$i; end_group" "$i"
@@ -34,11 +35,11 @@ lead() {
     # A pipe that only the leader holds open for writing, so that its end is seen, however it comes.
     exec {life}<> <(:)
     exec {watch}<"/proc/self/fd/$life"
-    exec {lines}<> <(:) {notes}<> <(:) # of the stages for st-status; of the run for say_ended
+    exec {lines}<> <(:) {notes}<> <(:) {result}<> <(:) # of the stages for st-status; of the run for say_ended; its status
     trap 'echo "{\"show\":true}" >&"$lines" &' USR1
     set -m
     [[ $0 == */* ]] || script=./$0 # not one in PATH
-    SEEKPIPE_LEADER=$$:$watch SEEKPIPE_NOTES=$notes SEEKPIPE_STATUS=$lines:$(readlink "/proc/$BASHPID/fd/$lines") \
+    SEEKPIPE_LEADER=$$:$watch SEEKPIPE_NOTES=$notes SEEKPIPE_RESULT=$result SEEKPIPE_STATUS=$lines:$(readlink "/proc/$BASHPID/fd/$lines") \
         "$BASH" -c "$silently" "$script" "$@" {life}>&- &
     group=$!
     set +m
@@ -49,6 +50,9 @@ lead() {
         wait "$group" 2>/dev/null || status=$?
         kill -0 "$group" 2>/dev/null || break
     done
+    trap '' USR1
+    [ "$status" != $((128 + $(kill -l USR1))) ] || # it came as the group ended, which has said its status
+        read -r -t 1 -u "$result" status || :
     [ "$status" -ne 0 ] || exit 0
     end_group
     for ((i = 0; i < 100; i++)); do # what a killed shell of the group did not wait for
@@ -57,7 +61,7 @@ lead() {
     done
     [ "$status" -gt 128 ] || exit "$status"
     signal=${signal:-$(kill -l "$status")}
-    say_ended "$signal" "$notes" "$@" >&2
+    (trap '' PIPE; say_ended "$signal" "$notes" "$@" >&2) || :
     exit $((128 + $(kill -l "$signal")))
 }
 
@@ -65,7 +69,8 @@ lead() {
 # substitution, it never does. The shell around it waits, whatever signals come. The group is not the terminal's
 # foreground: where `stty tostop` is set, TTOU would stop it at the first line that it prints.
 # shellcheck disable=SC2016 # for the inner shell
-silently='trap : HUP INT QUIT TERM; trap "" TTOU; exec {out}>&1; none=$(exec >&"$out" {out}>&-; . "$0"); exit'
+silently='trap : HUP INT QUIT TERM; trap "" TTOU; exec {out}>&1; none=$(exec >&"$out" {out}>&-; . "$0"); status=$?
+    echo "$status" >&"$SEEKPIPE_RESULT"; exit "$status"'
 
 # end_with_leader DESCRIPTOR: a process of the group that ends it if the leader was killed.
 end_with_leader() {
@@ -118,6 +123,7 @@ say_ended() {
     local words name destination=''
     printf '\0' >&"$2" # so that read does not wait
     IFS= read -r -d '' -u "$2" destination || :
+    [ -n "$destination" ] || [ "$1" != PIPE ] || return 0 # a plan, of which somebody read enough
     echo "$program: ended by SIG$1; the same command continues:"
     shell_words "$program" "${@:3}"
     echo "    $words"
@@ -134,19 +140,29 @@ say_ended() {
 
 # ---- the state of the run ----
 
-# begin_status NAME LOG STEP...: st-status shows from now on where the run stands, and adds it to LOG once log_run
-# says so. Nothing depends on it: stages and shells never wait for it, whatever becomes of it.
+# begin_status LOG INPUT...: st-status shows from now on where the run stands, and adds it to LOG once a line says so,
+# unless that is a file that the run reads, or that its output goes to. Nothing depends on it: stages and shells never
+# wait for it, whatever becomes of it.
 showing='' step_names=() step_begins=() step_bytes=()
 begin_status() {
-    local lines=${SEEKPIPE_STATUS%%:*}
+    local lines=${SEEKPIPE_STATUS%%:*} log=(--log "$1") other
     if [ -n "${plan[*]}" ] || [ -z "$lines" ] || ! command -v st-status >/dev/null; then
         unset SEEKPIPE_STATUS
         return
     fi
     [ "${talk[*]}" != -q ] || status_fd+=(-q)
-    st-status --name "$program" --terminal-of "$PPID" --log "$1" "${color[@]}" "${status_fd[@]}" <&"$lines" &
+    for other in "/proc/$BASHPID/fd/1" "/proc/$BASHPID/fd/2" "${@:2}"; do
+        [ ! -e "$1" ] || [[ ! $1 -ef $other ]] || log=()
+    done
+    st-status --name "$program" --terminal-of "$PPID" "${log[@]}" "${color[@]}" "${status_fd[@]}" <&"$lines" &
     showing=$!
     disown "$showing"
+    [ -n "${log[*]}" ] || tell "$program: $1: is read, or is where this run's output goes; it has no log"
+}
+
+# draws: whether standard error is a terminal on which st-status may draw.
+draws() {
+    [ -t 2 ] && [[ ${TERM-} != @(|dumb) ]]
 }
 
 # announce STEP:KIND:WORK:SECONDS...: all steps, of which those of one kind take as long for each unit of work;
@@ -185,7 +201,7 @@ end_status() {
         kill -0 "$showing" 2>/dev/null || break
         sleep 0.02
     done
-    ! kill -KILL "$showing" 2>/dev/null || ! [ -t 2 ] || printf '\r\033[J' >&2
+    ! kill -KILL "$showing" 2>/dev/null || ! draws || printf '\r\033[J' >&2
     showing=''
     unset SEEKPIPE_STATUS
 }
@@ -224,8 +240,9 @@ common_option() {
 # tell LINES: on standard error, and in the log. That it is full, or its reader gone, ends no run.
 tell() {
     local erase='' text=$1
-    [ -z "$showing" ] || ! [ -t 2 ] || erase=$'\r\e[J'
+    [ -z "$showing" ] || ! draws || erase=$'\r\e[J'
     (trap '' PIPE; echo "$erase$1" >&2) || :
+    text=${text#"$program: "} # as the log says, too
     text=${text//\\/\\\\}
     text=${text//\"/\\\"}
     while IFS= read -r text; do

@@ -164,7 +164,7 @@ static void sum_program(const struct run_state *run, size_t i, struct run_view *
         if (strcmp(task->program, program) != 0)
             continue;
         view->done += task->done;
-        view->total += task->total;
+        view->total += task->over ? task->done : task->total; /* it may have ended before all */
         if (task->layers && (!view->layers || task->layer < view->layer)) {
             view->layer = task->layer;
             view->layers = task->layers;

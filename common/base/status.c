@@ -65,7 +65,9 @@ void status_say(const char *message)
 
 const char *status_eraser(void)
 {
-    int saved = errno, fd = isatty(STDERR_FILENO) ? status_open() : -1;
+    const char *term = getenv("TERM");
+    bool draws = isatty(STDERR_FILENO) && term && *term && strcmp(term, "dumb") != 0;
+    int saved = errno, fd = draws ? status_open() : -1;
     if (fd >= 0)
         close(fd);
     errno = saved;

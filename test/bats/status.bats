@@ -104,6 +104,13 @@ drawn() {
     jq -es 'last | .event == "end" and .interrupted == false' "$T/lines"
 }
 
+@test "a task that ended before all of its bytes counts as what it did" {
+    task() { echo "{\"program\":\"one\",\"task\":$1,\"layer\":0,\"layers\":0,\"done\":$2,\"total\":1000,\"cpu\":0,\"disk\":0,\"over\":$3}"; }
+    { echo '{"step":"calibration"}' && task 1 100 true && task 2 400 false && sleep 1.5; } |
+        st-status --status-fd 1 >"$T/lines"
+    jq -se 'map(select(.event == "state")) | last | .done == 500 and .total == 1100' "$T/lines"
+}
+
 @test "--status-fd: each step and message, as JSON" {
     v4-experts -q --amax "$NANO_AMAX" --status-fd 5 "$NANO" "$T/out" 5>"$T/lines" 2>"$T/said"
     jq -s -r 'map(select(.event == "step") | "\(.number) \(.steps) \(.step)")[]' "$T/lines" |
@@ -158,6 +165,47 @@ drawn() {
     # No output may be there.
     run v4-experts --input-scale 1 --summary "$T/out.log" "$NANO" "$T/out"
     [ "$status" -eq 2 ]
+}
+
+@test "the log: never a file that the run reads, nor one that its output goes to" {
+    cp test/data/text/eval.jsonl "$T/eval.log"
+    amaxes "$T/amax.log"
+    run v4-experts --amax "$T/amax.log" "$NANO" "$T/amax"
+    [ "$status" = 0 ]
+    [[ $output == *"$T/amax.log: is read, or is where this run's output goes; it has no log"* ]]
+    amaxes "$T/again"
+    cmp "$T/amax.log" "$T/again"
+    v4-experts -q --input-scale 1 --eval "$T/eval.log" --field text --samples 2 --length 32 "$NANO" "$T/eval" 2>&1 || true
+    cmp test/data/text/eval.jsonl "$T/eval.log"
+    v4-experts --input-scale 1 "$NANO" "$T/out" 2>"$T/out.log"
+    grep -q "it has no log" "$T/out.log"
+    [ "$(grep -c '^20..-' "$T/out.log")" = 0 ]
+}
+
+@test "SIGUSR1 as the run ends does not change its exit status" {
+    for i in 1 2 3 4 5 6; do
+        v4-experts -q --input-scale 1 "$NANO" "$T/u$i" 2>/dev/null &
+        run=$!
+        until [ -e "$T/u$i.log" ]; do sleep 0.01; done
+        while kill -USR1 $run 2>/dev/null; do sleep 0.01; done
+        status=0
+        wait $run || status=$?
+        echo "$status"
+        [ "$status" = 0 ]
+        [ -e "$T/u$i/config.json" ]
+    done
+}
+
+@test "ended by a signal while standard error takes nothing: the status tells" {
+    for to in /dev/full /dev/null; do
+        v4-experts -q --calib test/data/text/calib-prose.jsonl --samples 64 --length 256 "$NANO" "$T/x" 2>$to &
+        run=$!
+        sleep 1
+        kill -TERM $run
+        status=0
+        wait $run || status=$?
+        [ "$status" = 143 ]
+    done
 }
 
 @test "SIGUSR1: a pipeline, or one stage, says once where it stands, and goes on" {
