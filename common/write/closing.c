@@ -129,7 +129,8 @@ static void print_engines(FILE *out, const json_t *checks)
         if (!is_verdict(check) || json_is_true(json_object_get(check, "speculation")))
             continue;
         if (!any)
-            text_print(out, "%-*s%-*s%s\n", FIRST, "engine", SECOND, "no speculation", "with speculation");
+            text_print(out, "%-*s%-*s%s\n", FIRST, "engine", SECOND, "no speculation",
+                       "with speculation");
         print_engine(out, notes, check, json_array_get(checks, i + 1));
         any = true;
         served |= serves(check);

@@ -108,12 +108,13 @@ empty_expert() {
         [ -f "$program" ] || continue
         name=${program##*/} refusal='nothing, if that is not here'
         case $name in
-        pt-read) continue ;; # reads no stream
+        pt-read | st-status | st-summary) continue ;; # read no stream
         st-read) runs=('st-read --inline INPUT' 'st-read --part 1/2 INPUT' 'st-read --layers 0-0 INPUT') ;;
         st-ls) runs=('st-ls INPUT' 'st-ls -l INPUT' 'st-ls --json INPUT') ;;
         st-stat) runs=('st-stat INPUT' 'st-stat --hist INPUT' 'st-stat --json INPUT') ;;
         st-sum) runs=('st-sum INPUT' 'st-sum --each INPUT') ;;
         st-cmp) runs=("st-cmp INPUT $T/written" "st-cmp --values $T/inline.ts INPUT") ;;
+        st-speed) runs=("st-speed --seconds 1 $T INPUT") ;;
         st-grep) runs=('st-grep weight INPUT' 'st-grep -V gate INPUT') ;;
         st-write) runs=("st-write -n --partial $T/x INPUT" "st-write -q --overwrite --verify --partial $T/again INPUT") ;;
         st-verify) runs=("st-verify $T/written" "st-verify --values --source $T/v4 $T/written") refusal=faults ;;
