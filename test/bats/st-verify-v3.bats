@@ -53,7 +53,7 @@ judged() {
     judged "$trtllm" loads # which requantizes the one with the smaller scale
     grep -qF 'warning own-scale-2: model.layers.0.self_attn.q_a_proj.weight_scale_2: is ' <<<"$output"
     run v3-nvfp4 -n --input-scale 1 --mla nvfp4 "$T/v3" "$T/plan"
-    [[ $output == *"$vllm, also with speculation: $wrong: of the second-level scales"* ]]
+    [[ $(tr -s '\n ' ' ' <<<"$output") == *"$vllm, also with speculation: $wrong: of the second-level scales"* ]]
     jq 'del(.separate_scales) | .name = "shared"' pipelines/recipes/deepseek_v3/mla-nvfp4.json >"$T/shared.json"
     make --recipe "$T/shared.json"
     run v3-nvfp4 -n --input-scale 1 --recipe "$T/shared.json" "$T/v3" "$T/plan"
