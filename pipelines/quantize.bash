@@ -263,7 +263,7 @@ convert_checkpoint() {
     # Nothing is left to do for which anything was kept.
     rm -f "$kept"/source-????????????????.ts{,.*.partial}
     [ -z "${calib[*]}" ] || amax-calib --resume "$kept" --resume-discard || blame $? amax-calib
-    closing_summary "$source" "$destination"
+    closing_summary "$source" "$destination" || : # that TMPDIR is full changes nothing
     [ -z "$eval" ] || [ -n "${json[*]}" ] || print_results "$destination" 'what --eval found' "$results"
 }
 

@@ -315,7 +315,7 @@ verify_result() {
 }
 
 # closing_summary SOURCE DESTINATION: of a run that is done, on standard error, or (--json) standard output. The
-# checkpoint is in place, whether or not somebody takes it.
+# checkpoint is in place, whether or not that succeeds, and the caller goes on.
 closing_summary() {
     local files=() name text
     end_status
@@ -324,7 +324,10 @@ closing_summary() {
         [ ! -s "$scratch/$name" ] || files+=("--$name" "$scratch/$name")
     done
     [ "${talk[*]}" != -v ] || files+=(-v)
-    text=$(st-summary --name "$program" "${json[@]}" "${files[@]}" -- "$1" "$2") || blame $? st-summary
+    text=$(st-summary --name "$program" "${json[@]}" "${files[@]}" -- "$1" "$2") || {
+        tell "$program: $2 is in place, but st-summary failed"
+        return 0
+    }
     if [ -z "${json[*]}" ]; then
         [ "${talk[*]}" = -q ] || tell "$text"
     else

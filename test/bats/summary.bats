@@ -87,3 +87,15 @@ narrow() {
     run st-summary a
     [ "$status" -eq 2 ]
 }
+
+@test "the summary fails: the checkpoint is in place, and the status says so" {
+    load instead
+    prepare
+    rm "$T/bin/st-summary"
+    printf '#!/bin/sh\nexit 3\n' >"$T/bin/st-summary"
+    chmod +x "$T/bin/st-summary"
+    run v4-experts --amax "$NANO_AMAX" "$NANO" "$T/out"
+    [ "$status" = 0 ]
+    [[ $output == *"$T/out is in place, but st-summary failed"* ]]
+    [ -e "$T/out/config.json" ]
+}
