@@ -136,6 +136,7 @@ conversion_begin() {
     trap end_conversion EXIT
     begin_status "${destination%"${destination##*[!/]}"}.log" "$source"/* "${calib[@]}" "$eval" "$amax" \
         "$amax"/*.{pt,json,safetensors} "${recipe[@]:1}"
+    source_bytes=$(bytes_of "$source")
     plan_steps
     step checks
     weights=$source
@@ -148,15 +149,14 @@ conversion_begin() {
 # plan_steps: what st-status is to expect. Running the model takes as long as there are tokens, the rest as there are
 # bytes.
 plan_steps() {
-    local steps=(checks) calib_bytes eval_bytes bytes
+    local steps=(checks) calib_bytes eval_bytes
     [ -n "$showing" ] || return 0
-    bytes=$(bytes_of "$source")
     calib_bytes=$(stat -c %s -- "$scratch/calib.ts" 2>/dev/null) || :
     eval_bytes=$(stat -c %s -- "$scratch/eval.ts" 2>/dev/null) || :
     [ -z "${calib[*]}" ] || steps+=("calibration:model:$calib_bytes")
     [ -z "$eval" ] || steps+=({"evaluation of the source","evaluation of the result"}":model:$eval_bytes")
     [ -z "${prompts[*]}" ] || steps+=('texts of both')
-    announce "${steps[@]}" "weights:copy:$bytes:$((bytes / COPIED_A_SECOND + 1))" verdicts
+    announce "${steps[@]}" "weights:copy:$source_bytes:$((source_bytes / COPIED_A_SECOND + 1))" verdicts
 }
 
 end_conversion() {
@@ -231,8 +231,7 @@ alone, or --overwrite"
 
 # convert_checkpoint: all of it.
 convert_checkpoint() {
-    local begin=$EPOCHREALTIME bytes
-    bytes=$(bytes_of "$source")
+    local begin=$EPOCHREALTIME
     get_calibration
     plan_steps
     make_plan
@@ -256,7 +255,7 @@ convert_checkpoint() {
     report+=(--report "$scratch/report")
     [ -n "$input_scale" ] || report+=(--amax "$scratch/amax.ts")
     print_steps >>"$scratch/report"
-    step weights "$bytes"
+    step weights "$source_bytes"
     write_weights
     step verdicts
     verify_result "$destination" "$source" # what serving engines make of it
@@ -322,7 +321,7 @@ make_plan() {
 # A calibration of our own: the model runs on the text, expert by expert. The result is kept until the weights are
 # written.
 calibrate() {
-    step calibration "$bytes"
+    step calibration "$source_bytes"
     amax=${save_amax:-$scratch/calib-amax.ts}
     [ -z "${record[*]}" ] || own_folder "$kept"
     quietly amax-calib "${talk[@]}" "${all_experts[@]}" "${headroom[@]}" "${record[@]}" "${recipe[@]}" "${mtp[@]}" \
@@ -345,10 +344,10 @@ evaluate() {
         step 'evaluation of the source'
         quietly st-sum -o /dev/null "$before" || blame $? st-sum
     else
-        step 'evaluation of the source' "$bytes"
+        step 'evaluation of the source' "$source_bytes"
         "${judge[@]}" --save "$before" -o /dev/null "$weights" || blame $? st-eval
     fi
-    step 'evaluation of the result' "$bytes"
+    step 'evaluation of the result' "$source_bytes"
     st-read "${zeros[@]}" "$source" |
         "${convert[@]}" |
         "${judge[@]}" --save "$scratch/result.ts" -o /dev/null ||

@@ -182,7 +182,7 @@ bytes_of() {
     { stat -Lc %s -- "$1"/*.safetensors 2>/dev/null || :; } | awk '{ n += $1 } END { printf "%.0f\n", n }'
 }
 
-# step NAME [BYTES]: it begins, and will read so many.
+# step NAME [BYTES]: it begins, and will read that many bytes.
 step() {
     step_names+=("$1") step_begins+=("$EPOCHREALTIME") step_bytes+=("${2:-0}")
     tell_status "{\"step\":\"$1\"}"

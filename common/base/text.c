@@ -148,3 +148,16 @@ void text_put_quoted(const char *text, FILE *out)
     }
     fputc('"', out);
 }
+
+char *text_of_file(const char *path, size_t most, size_t *size)
+{
+    char *text = xalloc(most + 2, 1);
+    FILE *in = fopen(path, "r");
+    if (!in)
+        die_errno("%s", path);
+    *size = fread(text, 1, most + 1, in);
+    if (ferror(in))
+        die_errno("%s", path);
+    fclose(in);
+    return text;
+}

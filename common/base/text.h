@@ -39,4 +39,8 @@ bool text_is_line(const char *text);
 /* Write printable ASCII text as a JSON string: only quotes and backslashes need escaping. */
 void text_put_quoted(const char *text, FILE *out);
 
+/* The first `most` + 1 bytes of a file, or all if there are fewer, and a NUL; *size: how many. The
+ * caller frees them, and refuses more than `most`. Ends the process if it cannot be read. */
+char *text_of_file(const char *path, size_t most, size_t *size);
+
 #endif

@@ -6,6 +6,7 @@
 
 #include "base/die.h"
 #include "base/json.h"
+#include "base/text.h"
 #include "base/version.h"
 #include "report/html.h"
 #include "report/sections.h"
@@ -17,15 +18,9 @@
 json_t *report_measured(const char *path)
 {
     enum { MOST = 1 << 20 };
-    char *text = xalloc(MOST + 2, 1);
+    size_t size;
+    char *text = text_of_file(path, MOST, &size);
     json_t *all = json_array();
-    FILE *in = fopen(path, "r");
-    if (!in)
-        die_errno("%s", path);
-    size_t size = fread(text, 1, MOST + 1, in);
-    if (ferror(in))
-        die_errno("%s", path);
-    fclose(in);
     if (size > MOST)
         die("%s: is larger than 1 MiB", path);
     for (size_t at = 0, length, line = 1; at < size; at += length + 1, line++) {

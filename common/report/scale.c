@@ -62,7 +62,7 @@ size_t scale_ticks(const struct scale *scale, double tick[SCALE_TICKS])
     size_t count = ticks_of(scale, some, tick);
     if (count > 8)
         count = ticks_of(scale, few, tick);
-    return count < SCALE_TICKS ? count : SCALE_TICKS; /* of so many powers of ten the first */
+    return count < SCALE_TICKS ? count : SCALE_TICKS; /* the lowest ones, if there are more */
 }
 
 char *number_text(double number, char text[NUMBER_TEXT])

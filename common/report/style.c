@@ -1,6 +1,6 @@
 #include "report/sections.h"
 
-/* Text has a contrast of at least 4.5 to what is behind it, in light and in dark. */
+/* The contrast of text and its background is at least 4.5, in the light and the dark theme. */
 const char report_style[] =
     ":root{color-scheme:light dark;--back:#fbfbfa;--card:#fff;--text:#1c1e21;--soft:#555b64;"
     "--line:#d9dce1;--main:#1f5fa8;--good:#166b3a;--bad:#a8231b}\n"

@@ -253,14 +253,8 @@ char *card_text(const struct card *card, struct ts_in *in, const struct toc *toc
 char *card_measured(const char *path)
 {
     enum { MOST = 1 << 16 };
-    char *text = xalloc(MOST + 1, 1);
-    FILE *in = fopen(path, "r");
-    if (!in)
-        die_errno("%s", path);
-    size_t size = fread(text, 1, MOST + 1, in);
-    if (ferror(in))
-        die_errno("%s", path);
-    fclose(in);
+    size_t size;
+    char *text = text_of_file(path, MOST, &size);
     if (size > MOST || strlen(text) != size || utf8_valid(text, size) != size)
         die("%s: wanted up to 64 KiB of text in UTF-8, as st-eval prints", path);
     return text;
