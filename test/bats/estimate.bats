@@ -21,7 +21,7 @@ everything() {
         cat "$T/tmp/plan" "$T/tmp/said"
         grep -qE '^time  about [0-9hms.]+, bound by ' "$T/tmp/plan"
         grep -qE '^      checks [0-9.]+s, .*weights [0-9.]+s at [0-9]+ MB/s$' "$T/tmp/plan"
-        grep -qE '^memory at most (256 MiB a stage|4 GiB for weights, and [0-9.]+ GB of hidden states)$' "$T/tmp/plan"
+        grep -qE '^memory at most (256 MiB a stage|4 GiB for weights, and [0-9.]+ [MG]B of hidden states)$' "$T/tmp/plan"
         case $command in *--eval*) grep -q ', calibration [0-9.]*s, evaluation [0-9.]*s, ' "$T/tmp/plan" ;; esac
         rm "$T/tmp/plan" "$T/tmp/said"
         [ "$(find "$T" -mindepth 1)" = "$T/tmp" ]
