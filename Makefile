@@ -23,6 +23,10 @@ BIN      := $(if $(VARIANT),build/$(VARIANT)/)bin
 OBJ      := build/$(if $(VARIANT),$(VARIANT)/)obj
 CFLAGS   ?= $(if $(filter sanitize-%,$(VARIANT)),-O1,-O3) -g
 
+# The objects of source files. Those of CUDA take long and are the same in each variant.
+CUDA_OBJ := build/cuda
+objects   = $(patsubst $(OBJ)/%.cu.o,$(CUDA_OBJ)/%.cu.o,$(1:%=$(OBJ)/%.o))
+
 # What the code needs stays, whatever the user's flags are. Contraction off: every product and sum is
 # rounded, as the formats' contract says.
 INCLUDE  := -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 -Icommon
@@ -43,7 +47,7 @@ include cuda/Makefile
 NO_CPU   := common/cpu/none.c
 LEFT_OUT := $(if $(filter 0,$(DNNL)),$(filter-out $(NO_CPU),$(wildcard common/cpu/*.c)),$(NO_CPU))
 COMMON   := $(filter-out $(LEFT_OUT),$(wildcard common/*/*.c common/*/*/*.c)) $(GPU)
-COMMON   := $(COMMON:%=$(OBJ)/%.o)
+COMMON   := $(call objects,$(COMMON))
 STAGES   := $(patsubst stages/%.c,$(BIN)/%,$(wildcard stages/*.c))
 
 .PHONY: all cuda demo install uninstall deps help clean FORCE
@@ -59,7 +63,7 @@ $(OBJ)/%.c.o: %.c $(OBJ)/cc.flags
 	@mkdir -p $(@D)
 	$(call quiet,CC $<)$(COMPILE) $(WERROR) -c -o $@ $<
 
-$(OBJ)/%.cu.o: %.cu $(OBJ)/nvcc.flags
+$(CUDA_OBJ)/%.cu.o: %.cu $(CUDA_OBJ)/nvcc.flags
 	@mkdir -p $(@D)
 	$(call quiet,NVCC $<)$(COMPILE_CUDA) $(WERROR:%=-Xcompiler %) -c -o $@ $<
 
@@ -76,14 +80,14 @@ $(STAGES): $(BIN)/%: $(OBJ)/stages/%.c.o $(OBJ)/common.a
 # These files change when the flags in them do, and what was built with the flags is built again. That is
 # also when a build looks for the libraries that it needs.
 $(OBJ)/cc.flags:   export FLAGS = $(COMPILE)
-$(OBJ)/nvcc.flags: export FLAGS = $(COMPILE_CUDA)
+$(CUDA_OBJ)/nvcc.flags: export FLAGS = $(COMPILE_CUDA)
 $(OBJ)/ld.flags:   export FLAGS = $(LINK) $(LDLIBS) $(COMMON)
-$(OBJ)/nvcc.flags $(OBJ)/ld.flags: | $(OBJ)/cc.flags
-$(OBJ)/%.flags: FORCE
+$(CUDA_OBJ)/nvcc.flags $(OBJ)/ld.flags: | $(OBJ)/cc.flags
+%.flags: FORCE
 	@mkdir -p $(@D)
 	@echo "$$FLAGS" | cmp -s - $@ || { $(setup) -n $(or $(VARIANT:sanitize-%=),build) && echo "$$FLAGS" >$@; }
 
--include $(shell find $(OBJ) -name '*.d' 2>/dev/null)
+-include $(shell find $(OBJ) $(CUDA_OBJ) -name '*.d' 2>/dev/null)
 
 setup = CC="$(CC)" CPPFLAGS="$(CPPFLAGS)" DNNL="$(DNNL)" test/tools/setup
 deps: deps-check

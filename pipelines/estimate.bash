@@ -15,10 +15,10 @@ estimate() {
         sed -n 's/^  "file_bytes": \([0-9]*\),$/\1/p') || return 0
     [ -z "${calib[*]}" ] || convert_all=(cat) # the amaxes are not known yet; they make little difference
     speed=$(speed_of "$2" "$3" "${convert_all[@]}")
-    [ -z "${calib[*]}$eval" ] || mapfile -t model < <(model_speed "$2")
+    [ -z "${calib[*]}$eval${prompts[*]}" ] || mapfile -t model < <(model_speed "$2")
     awk -v begin="$1" -v planned="$planned" -v speed="$speed" -v made="${made:-0}" -v layers="${layers:-0}" \
         -v first="${model[0]-}" -v fixed="${model[1]-}" -v token="${model[2]-}" \
-        -v texts="${#prompts[@]}" -v calib="$(tokens_in calib)" -v eval="$(tokens_in eval)" \
+        -v texts="${#prompts[@]}" -v cached="$(fits_memory "$2")" -v calib="$(tokens_in calib)" -v eval="$(tokens_in eval)" \
         -v row="$((2 * $(config_number "$2" hidden_size 0) * $(config_number "$2" hc_mult 1)))" "$estimating"
 }
 
@@ -29,27 +29,31 @@ estimating='
         if (s < 3600) return sprintf("%dm%02ds", s / 60, s % 60)
         return sprintf("%dh%02dm", s / 3600, s % 3600 / 60)
     }
-    # A layer is read while the one before it runs.
-    function run(tokens) {
-        if (!tokens) return 0
-        computing = layers * (fixed + tokens * token)
-        return computing > layers * first ? computing : layers * first
-    }
+    # Of one pass over all layers: a layer is read while the one before it runs.
+    function computing(tokens) { return tokens ? layers * (fixed + tokens * token) : 0 }
+    function run(tokens) { return !tokens ? 0 : computing(tokens) > reading ? computing(tokens) : reading }
     BEGIN {
+        APPENDED = 64 # to a text: each of these tokens is a pass, of about as many tokens
         if (split(speed, s, " ") != 3 || s[1] <= 0) exit
+        reading = layers * first
         checks = planned - begin
         weights = made * s[2] / s[1] + checks # its stages start as those of the checks do
-        model = run(calib) + 2 * run(eval)
+        passes = texts * 2 * APPENDED
+        generate = passes * (cached ? computing(APPENDED) : run(APPENDED))
+        model = run(calib) + 2 * run(eval) + generate
         bound = s[3] > s[2] / 2 ? "the conversion" : "the disk"
+        if (model > weights) {
+            computed = computing(calib) + 2 * computing(eval) + passes * computing(APPENDED)
+            bound = computed > ((calib > 0) + 2 * (eval > 0) + (cached ? 0 : passes)) * reading ? "the model" : "reading"
+        }
         memory = "256 MiB a stage"
         if (calib) parts = parts ", calibration " text(run(calib))
         if (eval) parts = parts ", evaluation " text(2 * run(eval))
-        if (model > weights) bound = run(calib + eval) > layers * first ? "the model" : "reading"
         states = (calib > eval ? calib : eval) * row
         states = states < 1e9 ? sprintf("%.1f MB", states / 1e6) : sprintf("%.1f GB", states / 1e9)
         if (model) memory = "4 GiB for weights, and " states " of hidden states"
         printf "time  about %s, bound by %s\n", text(checks + model + weights), bound
-        if (texts) parts = parts ", texts of --generate not counted"
+        if (texts) parts = parts ", texts of both " text(generate)
         printf "      checks %s%s, weights %s at %.0f MB/s\n", text(checks), parts, text(weights), s[1] / s[2] / 1e6
         printf "memory at most %s\n", memory
     }'
@@ -69,6 +73,11 @@ speed_of() {
         st-speed --json "$folder" | sed -E 's/[{}]|"[a-z]+"://g; s/,/ /g'; } 2>/dev/null || :
 }
 
+# fits_memory SOURCE: 1 if its shards, and as much again for the result, can stay in the page cache; else 0.
+fits_memory() {
+    awk -v bytes="$(bytes_of "$1")" '/^MemAvailable:/ { room = $2 * 1024 } END { print (2 * bytes < room) + 0 }' /proc/meminfo
+}
+
 # tokens_in NAME: of $scratch/NAME.ts, with those that fill up short samples; 0 if it is not there.
 tokens_in() {
     [ ! -f "$scratch/$1.ts" ] || st-ls --tsv "$scratch/$1.ts" | awk '$1 == "input_ids" { print $4 / 4 }'
@@ -76,14 +85,18 @@ tokens_in() {
 
 # model_speed SOURCE: seconds that one layer takes to be read and to run on few tokens, that it takes without reading,
 # and besides these for each token: with more and more of them, until that takes a second or two. Layers before the
-# first one with experts are left out.
+# first one with experts are left out. The texts are those of the run, or a prompt of --generate, again and again.
 model_speed() {
-    local layer samples took=0 tokens=0 before times=()
+    local layer samples took=0 tokens=0 before times=() text=${calib[0]-$eval}
+    if [ -z "$text" ]; then
+        text=$scratch/prompt.txt
+        { yes -- "${prompts[0]}" || :; } | head -c 1M >"$text"
+    fi
     layer=$(config_number "$1" first_k_dense_replace 0)
     for samples in 2 2 8 32 128 512; do
         before=$tokens
         st-tokenize -q --tokenizer "$1" --length "$length" --samples "$samples" "${field[@]}" \
-            -o "$scratch/some.ts" -- "${calib[0]-$eval}" 2>/dev/null
+            -o "$scratch/some.ts" -- "$text" 2>/dev/null
         tokens=$(tokens_in some)
         [ "$samples" = 2 ] || [ "$tokens" != "$before" ] || break # all of the text
         took=$(layer_time "$scratch/some.ts" "$layer")

@@ -19,6 +19,9 @@ lead() {
         watch=${leader#*:}
         unset SEEKPIPE_LEADER
         export SEEKPIPE_GROUP=$$ # stages end with the shells that started them (parent.h)
+        export SEEKPIPE_TERMINAL=$PPID # they draw while the leader is in the terminal's foreground (status.h)
+        shell_words "$program" "$@"
+        command_line=$words
         end_with_leader "$watch" </dev/null &>/dev/null &
         disown $!
         exec {watch}<&-
@@ -154,15 +157,16 @@ begin_status() {
     for other in "/proc/$BASHPID/fd/1" "/proc/$BASHPID/fd/2" "${@:2}"; do
         [ ! -e "$1" ] || [[ ! $1 -ef $other ]] || log=()
     done
-    st-status --name "$program" --terminal-of "$PPID" "${log[@]}" "${color[@]}" "${status_fd[@]}" <&"$lines" &
+    st-status --name "$program" --command "$command_line" "${log[@]}" "${color[@]}" "${status_fd[@]}" <&"$lines" &
     showing=$!
     disown "$showing"
     [ -n "${log[*]}" ] || tell "$program: $1: is read, or is where this run's output goes; it has no log"
 }
 
-# draws: whether standard error is a terminal on which st-status may draw.
+# draws: whether standard error is a terminal on which st-status may draw, as status.h has it.
 draws() {
-    [ -t 2 ] && [[ ${TERM-} != @(|dumb) ]]
+    [ -t 2 ] && [[ ${TERM-} != @(|dumb) ]] &&
+        sed 's/^.*) //' "/proc/$SEEKPIPE_TERMINAL/stat" 2>/dev/null | awk '{ exit $3 != $6 }' # pgrp, tpgid
 }
 
 # announce STEP:KIND:WORK:SECONDS...: all steps, of which those of one kind take as long for each unit of work;
@@ -457,6 +461,7 @@ operand() {
 find_source() {
     source=$(st-read --locate "$1" && echo /) || blame $? st-read
     source=${source%$'\n'/} # newlines at its end stay
+    [ -e "$source" ] || { tell "$program: $source: No such file or directory" && exit 1; }
 }
 
 # folder_of NAME: set $folder to the folder that it is in; $() would drop newlines at the end.

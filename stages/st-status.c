@@ -17,6 +17,7 @@
 #include "base/run_log.h"
 #include "base/run_state.h"
 #include "base/run_text.h"
+#include "base/status.h"
 #include "base/text.h"
 
 static const struct program program = {
@@ -35,8 +36,8 @@ enum { LINE_MAX_READ = 64 << 10, TICK_MS = 250, SLOW_READER_MS = 200, JSON_MOST 
 static const double JSON_PERIOD = 1;
 
 struct options {
-    const char *color, *log, *name;
-    uint64_t every, status_fd, terminal_of;
+    const char *color, *command, *log, *name;
+    uint64_t every, status_fd;
 };
 
 struct show {
@@ -91,15 +92,6 @@ static void take_signals(void)
 }
 
 /* ---- the terminal: the cursor rests at the beginning of the block ---- */
-
-/* True if standard error is a terminal that can draw, and the run is in its foreground. */
-static bool can_draw(const struct show *show)
-{
-    const char *term = getenv("TERM");
-    pid_t group = show->o->terminal_of ? getpgid((pid_t)show->o->terminal_of) : getpgrp();
-    return !show->quiet && isatty(STDERR_FILENO) && term && *term && strcmp(term, "dumb") != 0 &&
-           tcgetpgrp(STDERR_FILENO) == group;
-}
 
 static bool wants_color(const char *when)
 {
@@ -181,12 +173,14 @@ static void begin_log(struct show *show)
     if (!show->o->log || show->log >= 0)
         return;
     show->log = run_log_open(show->o->log, &reason);
-    if (show->log >= 0)
-        run_log_add(show->log, show->name, "begins");
-    else {
+    if (show->log < 0) {
         erase(show);
         warn("%s: %s; this run has no log", show->o->log, reason);
+        return;
     }
+    char *text = show->o->command ? xprintf("begins: %s", show->o->command) : xstrdup("begins");
+    run_log_add(show->log, show->name, text);
+    free(text);
 }
 
 static void take_message(struct show *show, const json_t *line)
@@ -257,7 +251,7 @@ static void tick(struct show *show)
 {
     double time = now();
     const struct run_view view = run_state_view(&show->run, time);
-    bool drawn = can_draw(show);
+    bool drawn = !show->quiet && status_draws();
     if (!drawn)
         erase(show);
     if (asked)
@@ -303,6 +297,12 @@ static void take_options(struct options *o, struct stage *stage, int argc, char 
          .choices = "auto|always|never",
          .help = "color in the block: auto (default), on a terminal unless NO_COLOR is set",
          .silent = true},
+        {.name = "command",
+         .kind = ARG_TEXT,
+         .to = &o->command,
+         .value = "text",
+         .help = "the command line that the log says has begun",
+         .silent = true},
         {.name = "every",
          .kind = ARG_NUMBER,
          .to = &o->every,
@@ -326,12 +326,6 @@ static void take_options(struct options *o, struct stage *stage, int argc, char 
          .to = &o->status_fd,
          .value = "N",
          .help = "write lines of JSON for a script to this descriptor",
-         .silent = true},
-        {.name = "terminal-of",
-         .kind = ARG_NUMBER,
-         .to = &o->terminal_of,
-         .value = "N",
-         .help = "draw only while this process is in the terminal's foreground",
          .silent = true},
         {.name = "plan", .in = NO_FORM},
         {.name = "output", .in = NO_FORM},

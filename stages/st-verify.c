@@ -1,7 +1,9 @@
 /* st-verify: check a checkpoint, and say what engines make of it. */
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/die.h"
 #include "base/hub.h"
@@ -34,6 +36,20 @@ struct options {
 
 /* ---- report ---- */
 
+/* A line for people, whose words may be from outside; folded on a terminal. */
+static void __attribute__((format(printf, 1, 2))) print_line(const char *format, ...)
+{
+    va_list values;
+    va_start(values, format);
+    char *line = xvprintf(format, values);
+    va_end(values);
+    if (isatty(STDOUT_FILENO))
+        text_wrap(stdout, 0, 2, line);
+    else
+        text_print(stdout, "%s\n", line);
+    free(line);
+}
+
 static const char *level_name(enum level level)
 {
     return level == LEVEL_FAULT ? "fault" : "warning";
@@ -46,7 +62,7 @@ static void print_fact(enum fact fact, const struct seen *seen, enum report form
     size_t shown = seen->count < FACT_CASES ? seen->count : FACT_CASES;
     for (size_t i = 0; i < shown; i++) {
         if (form == REPORT_TEXT)
-            printf("%s %s: %s\n", level, name, seen->found[i]);
+            print_line("%s %s: %s", level, name, seen->found[i]);
         json_array_append_new(cases, json_string(seen->found[i]));
     }
     if (form == REPORT_TEXT && seen->count > shown)
@@ -76,7 +92,7 @@ static void print_verdict(const struct engine *engine, const struct evidence *ev
                                 engine->name, "version", engine->version, "speculation", drafts,
                                 "verdict", verdict_name(verdict), "rule", why));
     else
-        text_print(stdout, "%s %s, %s speculation: %s%s%s\n", engine->title, engine->version,
+        print_line("%s %s, %s speculation: %s%s%s", engine->title, engine->version,
                    drafts ? "with" : "no", verdict_name(verdict), why ? ": " : "", why ? why : "");
     free(why);
 }

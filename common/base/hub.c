@@ -55,15 +55,34 @@ static const char *home(void)
     return home ? home : user ? user->pw_dir : "/";
 }
 
+/* A folder that a variable names, with the user's own for a leading "~", as the hub's library reads
+ * it; NULL if the variable is not set or empty. The caller frees it. */
+static char *folder_in(const char *name)
+{
+    const char *value = variable(name);
+    if (!value)
+        return NULL;
+    bool is_home = *value == '~' && (!value[1] || value[1] == '/');
+    return is_home ? xprintf("%s%s", home(), value + 1) : xstrdup(value);
+}
+
 /* The cache's folder, which may not be there; the caller frees it. */
 static char *cache_folder(void)
 {
-    const char *cache = variable("HF_HUB_CACHE"), *all = variable("HF_HOME");
-    const char *caches = variable("XDG_CACHE_HOME");
-    return cache    ? xstrdup(cache)
-           : all    ? xprintf("%s/hub", all)
-           : caches ? xprintf("%s/huggingface/hub", caches)
-                    : xprintf("%s/.cache/huggingface/hub", home());
+    static const struct {
+        const char *variable, *inside;
+    } each[] = {{"HF_HUB_CACHE", ""},
+                {"HUGGINGFACE_HUB_CACHE", ""},
+                {"HF_HOME", "/hub"},
+                {"XDG_CACHE_HOME", "/huggingface/hub"}};
+    for (size_t i = 0; i < sizeof each / sizeof *each; i++) {
+        char *found = folder_in(each[i].variable);
+        char *cache = found ? xprintf("%s%s", found, each[i].inside) : NULL;
+        free(found);
+        if (cache)
+            return cache;
+    }
+    return xprintf("%s/.cache/huggingface/hub", home());
 }
 
 enum { COMMIT = 40 /* hexadecimal digits */ };

@@ -11,8 +11,9 @@ bool hub_is_name(const char *text);
 
 /* The folder that is meant by `path`, which the caller frees: `path` itself, if it is there or can
  * be no name on the hub; otherwise the absolute path of the snapshot that the cache has of the
- * branch main. The cache is the folder $HF_HUB_CACHE, or $HF_HOME/hub, or huggingface/hub in
- * $XDG_CACHE_HOME or ~/.cache.
+ * branch main. The cache is the folder $HF_HUB_CACHE or $HUGGINGFACE_HUB_CACHE, its older name, or
+ * $HF_HOME/hub, or huggingface/hub in $XDG_CACHE_HOME or ~/.cache. A leading "~" in these is the
+ * user's own folder.
  *
  * Without a snapshot, ends the process with the command that downloads it; unless a folder OWNER is
  * here, in which the user may have meant a file: then it is `path`, too. A cache whose refs/main

@@ -63,11 +63,20 @@ void status_say(const char *message)
     errno = saved;
 }
 
+bool status_draws(void)
+{
+    const char *term = getenv("TERM"), *text = getenv("SEEKPIPE_TERMINAL");
+    uint64_t leader;
+    pid_t group = getpgrp();
+    if (text && number_parse(&text, INT32_MAX, &leader) && !*text)
+        group = getpgid((pid_t)leader);
+    return isatty(STDERR_FILENO) && term && *term && strcmp(term, "dumb") != 0 &&
+           tcgetpgrp(STDERR_FILENO) == group;
+}
+
 const char *status_eraser(void)
 {
-    const char *term = getenv("TERM");
-    bool draws = isatty(STDERR_FILENO) && term && *term && strcmp(term, "dumb") != 0;
-    int saved = errno, fd = draws ? status_open() : -1;
+    int saved = errno, fd = status_draws() ? status_open() : -1;
     if (fd >= 0)
         close(fd);
     errno = saved;

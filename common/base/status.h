@@ -19,8 +19,12 @@ void status_send(int fd, const char *line);
 /* A message for people that was printed on standard error, for the script's log. */
 void status_say(const char *message);
 
-/* What to print on standard error before a message: nothing, or, if the script draws a block on
- * that terminal, what erases it. Its cursor rests at the beginning of the block. */
+/* True if standard error is a terminal on which a block can be drawn, and the run is in its
+ * foreground: the process SEEKPIPE_TERMINAL, which the script names, or else this one. */
+bool status_draws(void);
+
+/* What to print on standard error before a message: nothing, or, if the script draws a block
+ * there (status_draws()), what erases it. Its cursor rests at the beginning of the block. */
 const char *status_eraser(void);
 
 #endif

@@ -131,10 +131,10 @@ const struct tar_entry *tar_peek(struct tar_in *tar)
         return NULL;
     if (code != ARCHIVE_OK && tar->ended)
         die_cut(tar->name,
-                "%s: is cut off at offset %" PRId64
+                "%s: is cut off at offset %" PRIu64
                 "; an earlier stage failed, or the file is not whole: make it "
                 "again",
-                tar->name, archive_read_header_position(tar->archive));
+                tar->name, tar->bytes);
     if (code != ARCHIVE_OK)
         die("%s: offset %" PRId64 ": %s; the stream is truncated or damaged, make it again",
             tar->name, archive_read_header_position(tar->archive), tar_error(tar));

@@ -126,12 +126,16 @@ void parts_check(const char *partial, const char *scope, const char *identity)
     list_parts(&list, partial);
     if (!list.count)
         check_journal(partial);
-    for (size_t i = 0; i < list.count; i++)
-        if ((is_part && list.part[i].of != own.of) ||
-            (identity && strncmp(list.part[i].run, identity, DIGITS) != 0))
-            die("%s: holds %s, a part of a run with other input or options, or in other parts; "
-                "remove it (rm -r) to start again",
+    for (size_t i = 0; i < list.count; i++) {
+        if (identity && strncmp(list.part[i].run, identity, DIGITS) != 0)
+            die("%s: holds %s, a part of a run with other input or options; remove it (rm -r) to "
+                "start again",
                 partial, list.part[i].name);
+        if (is_part && list.part[i].of != own.of)
+            die("%s: holds %s; run it in %" PRIu64 " parts, too (-j %" PRIu64 "), to continue, or "
+                "remove it (rm -r) to start again",
+                partial, list.part[i].name, list.part[i].of, list.part[i].of);
+    }
     list_free(&list);
 }
 

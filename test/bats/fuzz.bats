@@ -1,4 +1,4 @@
-# 100,000 changed inputs for each parser, the same ones each time; `make fuzz` tries more, and others.
+# 50,000 changed inputs for each parser, the same ones each time; `make fuzz` tries more, and others.
 
 load common
 
@@ -8,11 +8,11 @@ fuzzed() {
     mkdir "$T/corpus"
     # test/tools/check's options for programs that die by design.
     unset ASAN_OPTIONS UBSAN_OPTIONS
-    run "build/sanitize-fuzz/bin/fuzz/$1" -runs=100000 -seed=1 -timeout=10 -rss_limit_mb=512 -max_len=16384 \
+    run "build/sanitize-fuzz/bin/fuzz/$1" -runs=50000 -seed=1 -timeout=10 -rss_limit_mb=512 -max_len=16384 \
         -artifact_prefix="$T/" "$T/corpus" "test/fuzz/corpus/$1"
     [ "$status" -eq 0 ] || printf '%s\n' "${lines[@]: -40}"
     [ "$status" -eq 0 ]
-    [[ $output == *'Done 100000 runs'* ]]
+    [[ $output == *'Done 50000 runs'* ]]
 }
 
 @test "arriving: the notes of a run that is continued, and the stream that comes" {

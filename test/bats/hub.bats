@@ -75,11 +75,17 @@ prepare() {
 }
 
 @test "where the cache is, and a folder of that name goes first" {
-    unset HF_HOME XDG_CACHE_HOME
-    for variables in "HF_HUB_CACHE=$T/cache HF_HOME=/x XDG_CACHE_HOME=/x" "HF_HOME=$T/a XDG_CACHE_HOME=/x HF_HUB_CACHE=" \
-        "XDG_CACHE_HOME=$T/b HF_HUB_CACHE= HF_HOME=" "HOME=$T/c HF_HUB_CACHE="; do
+    unset HF_HOME XDG_CACHE_HOME HUGGINGFACE_HUB_CACHE
+    for variables in "HF_HUB_CACHE=$T/cache HF_HOME=/x XDG_CACHE_HOME=/x HUGGINGFACE_HUB_CACHE=/x" \
+        "HUGGINGFACE_HUB_CACHE=$T/d HF_HOME=/x HF_HUB_CACHE=" "HF_HOME=$T/a XDG_CACHE_HOME=/x HF_HUB_CACHE=" \
+        "XDG_CACHE_HOME=$T/b HF_HUB_CACHE= HF_HOME=" "HOME=$T/c HF_HUB_CACHE=" \
+        'HF_HUB_CACHE=~/e' 'HF_HOME=~/f HF_HUB_CACHE=' 'HF_HOME=~ HF_HUB_CACHE='; do
         case $variables in
+        *=~/e) place=$T/home/e ;;
+        *=~/f*) place=$T/home/f/hub ;;
+        *=~*) place=$T/home/hub ;;
         HF_HUB_CACHE=*) place=$T/cache ;;
+        HUGGINGFACE*) place=$T/d ;;
         HF_HOME=*) place=$T/a/hub ;;
         XDG*) place=$T/b/huggingface/hub ;;
         *) place=$T/c/.cache/huggingface/hub ;;

@@ -33,6 +33,18 @@ usage() {
     [ $wrong = 0 ]
 }
 
+# Its examples are to be copied whole.
+@test "what -h says fits a terminal of 80 columns" {
+    for source in stages/*.c pipelines/*; do
+        case $source in *.bash | */slurm | */recipes) continue ;; esac
+        command=$source
+        [ "${source%%/*}" != stages ] || command=$BIN/$(basename "$source" .c)
+        "$command" -h | awk -v name="$source" '/^Example/ { exit } length > 80 { print name ": " $0 }'
+    done >"$T/wide"
+    cat "$T/wide"
+    [ ! -s "$T/wide" ]
+}
+
 @test "every page is of something that exists" {
     wrong=0
     for page in man/*.1; do

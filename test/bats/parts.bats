@@ -312,7 +312,7 @@ joined() {
     plan '' '--zero positive' --part
     refused 'out\.partial: holds part-1-of-2-.*, a part of a run with other input or options' bash -c "$planned"
     plan '--part 2/3' '' --part
-    refused 'out\.partial: holds part-1-of-2-.*, .*or in other parts' bash -c "$planned"
+    refused 'out\.partial: holds part-1-of-2-.*; run it in 2 parts, too \(-j 2\), to continue' bash -c "$planned"
     plan '--part 2/2' '' --part
     pipeline "$planned"
     for jobs in 3 1; do

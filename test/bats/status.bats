@@ -197,10 +197,12 @@ drawn() {
 }
 
 @test "ended by a signal while standard error takes nothing: the status tells" {
+    instead st-write "echo \$\$ >'$T/at'; sleep 30"
     for to in /dev/full /dev/null; do
-        v4-experts -q --calib test/data/text/calib-prose.jsonl --samples 64 --length 256 "$NANO" "$T/x" 2>$to &
+        rm -f "$T/at"
+        v4-experts -q --amax "$NANO_AMAX" "$NANO" "$T/x" 2>$to &
         run=$!
-        sleep 1
+        for ((i = 0; i < 200; i++)); do [ ! -s "$T/at" ] || break; sleep 0.05; done
         kill -TERM $run
         status=0
         wait $run || status=$?
