@@ -6,10 +6,10 @@ calib=() eval='' prompts=()
 
 # estimate BEGIN SOURCE DESTINATION COMMAND...: how long a run takes whose checks began at BEGIN, and which converts by
 # COMMAND: the checks take as long in the run; some seconds of what is converted are written, of layers in the middle;
-# and some samples run through one layer of the model. Nothing is left of either. Says nothing if that fails.
+# and some samples run through one layer of the model. Nothing is left of either. Says nothing if that fails, or for -q.
 estimate() {
     local planned=$EPOCHREALTIME layers speed made model=() convert_all=("${@:4}")
-    [ -f "$2/config.json" ] && [ "$(state_of "$3")" != complete ] || return 0
+    [ "${talk[*]}" != -q ] && [ -f "$2/config.json" ] && [ "$(state_of "$3")" != complete ] || return 0
     layers=$(config_number "$2" num_hidden_layers)
     made=$(st-read -n "${zeros[@]}" "$2" | "${@:4}" -q -n | st-write -n --json "${overwrite[@]}" "$3" |
         sed -n 's/^  "file_bytes": \([0-9]*\),$/\1/p') || return 0

@@ -24,6 +24,12 @@ struct drawing {
     double wide, high; /* of a cell */
 };
 
+/* Cold experts; but their weights are known. */
+static bool is_marked(const struct drawing *d, size_t cell)
+{
+    return d->maps->cold[cell] && !(d->map->kind == MAP_WEIGHT && d->map->value[cell] > 0);
+}
+
 static struct scale scale_for(const struct maps *maps, const struct map *map)
 {
     double low = INFINITY, high = 0;
@@ -41,9 +47,9 @@ static void put_picture(const struct drawing *d)
     uint8_t *pixel = xalloc(cells, 1);
     for (size_t i = 0; i < cells; i++) {
         double value = d->map->value[i];
-        pixel[i] = (uint8_t)(d->maps->cold[i] ? PALETTE_MARK
-                             : value > 0      ? palette_step(scale_part(&d->scale, value))
-                                              : PALETTE_NONE);
+        pixel[i] = (uint8_t)(is_marked(d, i) ? PALETTE_MARK
+                             : value > 0     ? palette_step(scale_part(&d->scale, value))
+                                             : PALETTE_NONE);
     }
     html_print(d->out,
                "<image class=\"map\" x=\"%u\" y=\"%u\" width=\"%.0f\" height=\"%.0f\" "
@@ -59,7 +65,7 @@ static void put_crosses(const struct drawing *d)
 {
     for (size_t i = 0; d->wide > 12 && i < d->maps->rows * d->maps->experts; i++) {
         size_t row = i / d->maps->experts, expert = i % d->maps->experts;
-        if (d->maps->cold[i])
+        if (is_marked(d, i))
             html_print(d->out, "<path class=\"cross\" d=\"M%.1f %.1fl6 6m0-6l-6 6\"/>\n",
                        LEFT + d->wide * ((double)expert + 0.5) - 3,
                        TOP + d->high * ((double)row + 0.5) - 3);

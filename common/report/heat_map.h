@@ -7,7 +7,8 @@
 #include "report/maps.h"
 
 /* A figure of one of the maps. Colours are logarithmic, from the least value above 0 to the
- * largest; cold experts have a colour of their own, and a cross where there is room. */
+ * largest; cold experts have a colour of their own, and a cross where there is room, but where the
+ * map is of weights, which are known all the same. */
 void heat_map_write(FILE *out, const struct maps *maps, size_t number);
 
 #endif

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/die.h"
@@ -96,11 +97,22 @@ static uint64_t seek(int fd, uint64_t at, uint64_t end, int whence)
     return at_most((uint64_t)found, end);
 }
 
+/* True if a piece is in a hole, so that it need not be read. In a file without holes this is not
+ * asked: there it may cost as much as reading, as on a network. */
+static bool in_hole(int fd, uint64_t offset, uint64_t size)
+{
+    enum { BLOCK = 512 }; /* of st_blocks, whatever the filesystem's is */
+    struct stat status;
+    return !fstat(fd, &status) && status.st_blocks < status.st_size / BLOCK &&
+           seek(fd, offset, offset + size, SEEK_DATA) == offset + size;
+}
+
 bool zero_range(int fd, uint64_t offset, uint64_t length, const char *what)
 {
     char *buffer = xgrow(NULL, BUFFER, 1);
-    uint64_t end = offset + length, size = at_most(length, PAGE);
-    bool zero = length && zero_piece(fd, offset + (length - size) / 2, size, buffer, what);
+    uint64_t end = offset + length, size = at_most(length, PAGE),
+             middle = offset + (length - size) / 2;
+    bool zero = length && (in_hole(fd, middle, size) || zero_piece(fd, middle, size, buffer, what));
     for (uint64_t at = offset; zero && (at = seek(fd, at, end, SEEK_DATA)) < end; at += size) {
         size = at_most(seek(fd, at, end, SEEK_HOLE) - at, BUFFER);
         zero = zero_piece(fd, at, size, buffer, what);

@@ -39,7 +39,7 @@ uint64_t compare_range(int in, uint64_t in_offset, int out, uint64_t out_offset,
                        const char *what);
 
 /* True if a range, which must exist and have bytes, is all zeros. Reads a page in its middle, and
- * all but holes only if that is zeros. Moves the file's offset. */
+ * the rest only if that is zeros; what lies in holes is not read. Moves the file's offset. */
 bool zero_range(int fd, uint64_t offset, uint64_t length, const char *what);
 
 /* Read or write exactly `size` bytes at `offset`. An error or the end of the file ends the process.

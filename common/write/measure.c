@@ -9,17 +9,32 @@
 #include "base/temporary.h"
 #include "write/copy.h"
 
-/* Bytes between two looks at the clock. */
-enum { PIECE = 16 << 20 };
+/* Bytes between two looks at the clock; and those that the disk may be behind, as in a run that is
+ * much longer. */
+enum { PIECE = 16 << 20, BEHIND = 256 << 20 };
 
 struct measuring {
     struct ts_in *in;
     struct copier copier;
     int fd;
-    uint64_t at; /* in the file */
+    uint64_t at, synced; /* in the file */
     char *piece;
     double waiting;
 };
+
+/* Have the disk begin with a piece, and wait until it is no more than BEHIND. An error comes back
+ * in the end. */
+static void write_back(struct measuring *m, uint64_t from, uint64_t size)
+{
+    sync_file_range(m->fd, (off_t)from, (off_t)size, SYNC_FILE_RANGE_WRITE);
+    if (m->at < m->synced + BEHIND + PIECE)
+        return;
+    uint64_t to = m->at - BEHIND;
+    sync_file_range(m->fd, (off_t)m->synced, (off_t)(to - m->synced),
+                    SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE |
+                        SYNC_FILE_RANGE_WAIT_AFTER);
+    m->synced = to;
+}
 
 /* `size` bytes of the current tensor from `done` on. */
 static void write_piece(struct measuring *m, uint64_t done, uint64_t size)
@@ -39,8 +54,7 @@ static void write_piece(struct measuring *m, uint64_t done, uint64_t size)
         write_at(m->fd, m->at, m->piece, size, what);
     }
     m->at += size;
-    /* what a long run's disk does meanwhile */
-    sync_file_range(m->fd, (off_t)(m->at - size), (off_t)size, SYNC_FILE_RANGE_WRITE);
+    write_back(m, m->at - size, size);
 }
 
 static bool next_tensor(struct measuring *m)

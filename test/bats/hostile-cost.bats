@@ -335,7 +335,7 @@ st-write -q N.killed N.ts
 st-write -q --join N.joined
 st-write -q --join --verify N.verified
 COMMANDS
-    for n in 50 300; do
+    for n in 40 160; do
         shards $n
         for part in 1/2 2/2; do
             st-read --part $part $n >part.ts
@@ -351,9 +351,9 @@ COMMANDS
         done
     done
     for ((i = 0; i < ${#commands[@]}; i++)); do
-        echo "${commands[i]}: ${asked[50.$i]} calls for 50, ${asked[300.$i]} for 300"
-        [ "${asked[50.$i]}" -gt 50 ]
-        [ "${asked[300.$i]}" -le $((7 * asked[50.$i])) ]
+        echo "${commands[i]}: ${asked[40.$i]} calls for 40, ${asked[160.$i]} for 160"
+        [ "${asked[40.$i]}" -gt 40 ]
+        [ "${asked[160.$i]}" -le $((5 * asked[40.$i])) ]
     done
 }
 

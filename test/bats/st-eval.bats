@@ -196,10 +196,11 @@ cast() {
 
 @test "the bounds hold without BF16 products of the processor" {
     fixtures v4-nano
-    for isa in AVX2 AVX512_CORE; do
-        for test in device device_v3 deepseek_v4 deepseek_v41 forward; do
-            ONEDNN_MAX_CPU_ISA=$isa "$BIN/test/$test"
-        done
+    for test in device device_v3 deepseek_v4 deepseek_v41; do
+        ONEDNN_MAX_CPU_ISA=AVX512_CORE "$BIN/test/$test"
+    done
+    for test in device device_v3 deepseek_v4 deepseek_v41 forward; do
+        ONEDNN_MAX_CPU_ISA=AVX2 "$BIN/test/$test"
     done
 }
 
