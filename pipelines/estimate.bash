@@ -1,24 +1,27 @@
 # What a run of a pipeline will take: measured by some seconds of it, for --dry-run. Sourced by pipelines.
 # shellcheck disable=SC2154 # the variables of seekpipe.bash and quantize.bash
 
-# Texts on which the model runs, and what it continues, if any.
+# Texts on which the model runs, and what it continues, if any, by that many tokens.
 calib=() eval='' prompts=()
+appended=64
 
 # estimate BEGIN SOURCE DESTINATION COMMAND...: how long a run takes whose checks began at BEGIN, and which converts by
 # COMMAND: the checks take as long in the run; some seconds of what is converted are written, of layers in the middle;
-# and some samples run through one layer of the model. Nothing is left of either. Says nothing if that fails, or for -q.
+# and some samples run through some layers of the model. Nothing is left of either. Says nothing if that fails, or for -q.
 estimate() {
-    local planned=$EPOCHREALTIME layers speed made model=() convert_all=("${@:4}")
+    local planned=$EPOCHREALTIME layers speed made calibrating='0 0 0' evaluating='0 0 0' continuing='0 0' convert_all=("${@:4}")
     [ "${talk[*]}" != -q ] && [ -f "$2/config.json" ] && [ "$(state_of "$3")" != complete ] || return 0
-    layers=$(config_number "$2" num_hidden_layers)
+    layers=$(config_number "$2" num_hidden_layers 0)
     made=$(st-read -n "${zeros[@]}" "$2" | "${@:4}" -q -n | st-write -n --json "${overwrite[@]}" "$3" |
         sed -n 's/^  "file_bytes": \([0-9]*\),$/\1/p') || return 0
     [ -z "${calib[*]}" ] || convert_all=(cat) # the amaxes are not known yet; they make little difference
     speed=$(speed_of "$2" "$3" "${convert_all[@]}")
-    [ -z "${calib[*]}$eval${prompts[*]}" ] || mapfile -t model < <(model_speed "$2")
-    awk -v begin="$1" -v planned="$planned" -v speed="$speed" -v made="${made:-0}" -v layers="${layers:-0}" \
-        -v first="${model[0]-}" -v fixed="${model[1]-}" -v token="${model[2]-}" \
-        -v texts="${#prompts[@]}" -v cached="$(fits_memory "$2")" -v calib="$(tokens_in calib)" -v eval="$(tokens_in eval)" \
+    [ -z "${calib[*]}" ] || calibrating=$(model_speed amax-calib "$2" "${calib[0]}")
+    [ -z "$eval" ] || evaluating=$(model_speed st-eval "$2" "$eval")
+    [ -z "${prompts[*]}" ] || continuing=$(text_speed "$2")
+    awk -v begin="$1" -v planned="$planned" -v speed="$speed" -v made="${made:-0}" -v layers="$layers" \
+        -v calib="$(tokens_in calib) $calibrating" -v eval="$(tokens_in eval) $evaluating" \
+        -v texts="${#prompts[@]} $continuing" -v appended=$appended -v cached="$(fits_memory "$2")" \
         -v row="$((2 * $(config_number "$2" hidden_size 0) * $(config_number "$2" hc_mult 1)))" "$estimating"
 }
 
@@ -29,31 +32,43 @@ estimating='
         if (s < 3600) return sprintf("%dm%02ds", s / 60, s % 60)
         return sprintf("%dh%02dm", s / 3600, s % 3600 / 60)
     }
-    # Of one pass over all layers: a layer is read while the one before it runs.
-    function computing(tokens) { return tokens ? layers * (fixed + tokens * token) : 0 }
-    function run(tokens) { return !tokens ? 0 : computing(tokens) > reading ? computing(tokens) : reading }
+    # Of one pass over all layers, each read while the one before it runs.
+    function pass(read, compute) {
+        seconds = layers * (compute > read ? compute : read)
+        if (compute > read) computed += seconds
+        else waited += seconds
+        return seconds
+    }
+    # TOKENS, of which a layer is read in READ, and runs in FIXED and TOKEN for each.
+    function run(line,    of) {
+        split(line, of, " ")
+        return of[1] ? pass(of[2], of[3] + of[1] * of[4]) : 0
+    }
+    # TEXTS, READ, and what a layer takes for each token that is appended: its weights are read again, of source and
+    # result, from the disk unless they stay in memory.
+    function continued(line,    of) {
+        split(line, of, " ")
+        return of[1] ? of[1] * 2 * appended * pass(cached ? 0 : of[2], of[3]) : 0
+    }
     BEGIN {
-        APPENDED = 64 # to a text: each of these tokens is a pass, of about as many tokens
         if (split(speed, s, " ") != 3 || s[1] <= 0) exit
-        reading = layers * first
         checks = planned - begin
         weights = made * s[2] / s[1] + checks # its stages start as those of the checks do
-        passes = texts * 2 * APPENDED
-        generate = passes * (cached ? computing(APPENDED) : run(APPENDED))
-        model = run(calib) + 2 * run(eval) + generate
+        calibration = run(calib)
+        evaluation = 2 * run(eval)
+        generation = continued(texts)
+        model = calibration + evaluation + generation
         bound = s[3] > s[2] / 2 ? "the conversion" : "the disk"
-        if (model > weights) {
-            computed = computing(calib) + 2 * computing(eval) + passes * computing(APPENDED)
-            bound = computed > ((calib > 0) + 2 * (eval > 0) + (cached ? 0 : passes)) * reading ? "the model" : "reading"
-        }
-        memory = "256 MiB a stage"
-        if (calib) parts = parts ", calibration " text(run(calib))
-        if (eval) parts = parts ", evaluation " text(2 * run(eval))
-        states = (calib > eval ? calib : eval) * row
-        states = states < 1e9 ? sprintf("%.1f MB", states / 1e6) : sprintf("%.1f GB", states / 1e9)
-        if (model) memory = "4 GiB for weights, and " states " of hidden states"
+        if (model > weights) bound = computed > waited ? "the model" : "reading"
+        states = (calib + 0 > eval + 0 ? calib : eval) * row # their first numbers
+        memory = model ? "4 GiB for weights" : "256 MiB a stage"
+        if (states)
+            memory = memory (states < 1e9 ? sprintf(", and %.1f MB", states / 1e6) : sprintf(", and %.1f GB", states / 1e9)) \
+                " of hidden states"
+        if (calibration) parts = parts ", calibration " text(calibration)
+        if (evaluation) parts = parts ", evaluation " text(evaluation)
+        if (generation) parts = parts ", texts of both " text(generation)
         printf "time  about %s, bound by %s\n", text(checks + model + weights), bound
-        if (texts) parts = parts ", texts of both " text(generate)
         printf "      checks %s%s, weights %s at %.0f MB/s\n", text(checks), parts, text(weights), s[1] / s[2] / 1e6
         printf "memory at most %s\n", memory
     }'
@@ -83,45 +98,55 @@ tokens_in() {
     [ ! -f "$scratch/$1.ts" ] || st-ls --tsv "$scratch/$1.ts" | awk '$1 == "input_ids" { print $4 / 4 }'
 }
 
-# model_speed SOURCE: seconds that one layer takes to be read and to run on few tokens, that it takes without reading,
-# and besides these for each token: with more and more of them, until that takes a second or two. Layers before the
-# first one with experts are left out. The texts are those of the run, or a prompt of --generate, again and again.
+# model_speed PROGRAM SOURCE TEXT: seconds that a layer takes to be read, to run on few tokens, and besides for each
+# token: on more and more of them, for some seconds.
 model_speed() {
-    local layer samples took=0 tokens=0 before times=() text=${calib[0]-$eval}
-    if [ -z "$text" ]; then
-        text=$scratch/prompt.txt
-        { yes -- "${prompts[0]}" || :; } | head -c 1M >"$text"
-    fi
-    layer=$(config_number "$1" first_k_dense_replace 0)
-    for samples in 2 2 8 32 128 512; do
+    local samples tokens=0 before times=() end=$((SECONDS + 2))
+    for samples in 2 8 32 128 512; do
         before=$tokens
-        st-tokenize -q --tokenizer "$1" --length "$length" --samples "$samples" "${field[@]}" \
-            -o "$scratch/some.ts" -- "$text" 2>/dev/null
+        some_tokens "$2" "$3" "$length" "$samples"
         tokens=$(tokens_in some)
-        [ "$samples" = 2 ] || [ "$tokens" != "$before" ] || break # all of the text
-        took=$(layer_time "$scratch/some.ts" "$layer")
-        times+=("$took $tokens")
-        [ "$samples" = 2 ] || [ "${took%.*}" -lt 1 ] || break
+        [ "$tokens" != "$before" ] || break # all of the text
+        times+=("$tokens $(layer_times "$1" "$2")")
+        [ "$SECONDS" -lt "$end" ] || break
     done
-    printf '%s\n' "${times[@]}" | awk '{ time[NR] = $1; tokens[NR] = $2 } END {
-        token = tokens[NR] > tokens[2] ? (time[NR] - time[2]) / (tokens[NR] - tokens[2]) : 0
+    printf '%s\n' "${times[@]}" | awk '{ tokens[NR] = $1; time[NR] = $3 } NR == 1 { read = $2 } END {
+        token = NR > 1 ? (time[NR] - time[1]) / (tokens[NR] - tokens[1]) : 0
         if (token <= 0) token = time[NR] / tokens[NR]
-        fixed = time[2] - token * tokens[2]
-        print time[1]
-        print (fixed > 0 ? fixed : 0)
-        print token
+        fixed = time[1] - token * tokens[1]
+        print read, (fixed > 0 ? fixed : 0), token
     }'
 }
 
-# layer_time TOKENS LAYER: seconds of one layer, without those before it and without the start of the program.
-layer_time() {
-    local begin=$EPOCHREALTIME middle runs=(amax-calib -q --device "$device" --tokens "$1" -o /dev/null)
-    if [ "$2" = 0 ]; then
-        "${runs[@]}" -n --layers 0-0 "$weights"
-    else
-        "${runs[@]}" --layers "0-$(($2 - 1))" "$weights"
-    fi
-    middle=$EPOCHREALTIME
-    "${runs[@]}" --layers "0-$2" "$weights"
-    awk -v a="$begin" -v b="$middle" -v c="$EPOCHREALTIME" 'BEGIN { t = (c - b) - (b - a); printf "%.4f\n", (t > 0 ? t : 0) }'
+# text_speed SOURCE: seconds that a layer takes to be read, and to run on as many tokens as a text of --generate has, about.
+text_speed() {
+    { yes -- "${prompts[0]}" || :; } | head -c 1M >"$scratch/prompt.txt"
+    some_tokens "$1" "$scratch/prompt.txt" "$appended" 1
+    layer_times st-eval "$1"
+}
+
+# some_tokens SOURCE TEXT LENGTH SAMPLES: to $scratch/some.ts.
+some_tokens() {
+    st-tokenize -q --tokenizer "$1" --length "$3" --samples "$4" "${field[@]}" -o "$scratch/some.ts" -- "$2" 2>/dev/null
+}
+
+# layer_times PROGRAM SOURCE: seconds that a layer is read and is computed, with the tokens in $scratch/some.ts: the mean
+# of the first ones with experts, up to four of 4 GB, as layers of one model differ.
+layer_times() {
+    local first count to=-o
+    [ "$1" != st-eval ] || to=--states-out # of layers that are not the last, it gives nothing else
+    first=$(config_number "$2" first_k_dense_replace 0)
+    count=$(awk -v bytes="$(bytes_of "$2")" -v layers="$layers" -v first="$first" 'BEGIN {
+        count = bytes ? int(4e9 / (bytes / layers)) : 1
+        if (count > layers - first) count = layers - first
+        print (count < 1 ? 1 : count > 4 ? 4 : count)
+    }')
+    "$1" -v --device "$device" --tokens "$scratch/some.ts" "$to" /dev/null --layers "0-$((first + count - 1))" "$weights" 2>&1 |
+        awk -v first="$first" '$2 ~ /layers\.[0-9]+\.$/ && $3 + 0 == $3 {
+            number = split($2, part, ".")
+            if (part[number - 1] < first) next
+            read += $6
+            compute += $10
+            count++
+        } END { if (count) print read / count, compute / count }'
 }
