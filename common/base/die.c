@@ -1,16 +1,34 @@
 #include "base/die.h"
 
 #include <errno.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/status.h"
 #include "base/text.h"
 
 static int failed = EXIT_FAILED;
+
+/* Where nobody reads, the write sends SIGPIPE to this thread: it is blocked meanwhile, and taken. */
+void say_line(const char *format, ...)
+{
+    sigset_t pipe, before, waiting;
+    va_list args;
+    va_start(args, format);
+    sigemptyset(&pipe);
+    sigaddset(&pipe, SIGPIPE);
+    sigpending(&waiting);
+    pthread_sigmask(SIG_BLOCK, &pipe, &before);
+    if (vfprintf(stderr, format, args) < 0 && errno == EPIPE && !sigismember(&waiting, SIGPIPE))
+        sigtimedwait(&pipe, NULL, &(struct timespec){0});
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    va_end(args);
+}
 
 void die_with(int status)
 {
@@ -31,8 +49,7 @@ static void say(const char *format, va_list args, const char *tail)
     if (asprintf(&line, "%s%s%s", message ? message : format, tail ? ": " : "", tail ? tail : "") <
         0)
         line = NULL;
-    fprintf(stderr, "%s%s: %s\n", status_eraser(), program_invocation_short_name,
-            line ? line : format);
+    say_line("%s%s: %s\n", status_eraser(), program_invocation_short_name, line ? line : format);
     if (line)
         status_say(line);
     free(line);
@@ -94,7 +111,7 @@ _Noreturn void die_usage(const char *format, ...)
     va_start(args, format);
     say(format, args, NULL);
     va_end(args);
-    fprintf(stderr, "Try '%s --help'.\n", program_invocation_short_name);
+    say_line("Try '%s --help'.\n", program_invocation_short_name);
     leave(EXIT_USAGE);
 }
 

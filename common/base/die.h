@@ -34,8 +34,12 @@ _Noreturn void die_cut(const char *input, const char *format, ...)
  * it before other threads start. */
 void die_with(int status);
 
-/* Print "program: message" on standard error and return. */
+/* Print "program: message" on standard error and return. As of all these, that nobody reads it ends
+ * no program: its work goes on, and the exit status tells. */
 void warn(const char *format, ...) __attribute__((format(printf, 1, 2)));
+
+/* Print on standard error, as it is, with the same promise. */
+void say_line(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
 /* calloc, realloc and strdup that end the process when memory runs out. The caller frees what they
  * return with free(). Sizes are count * size, checked for overflow; count may be 0. xalloc() zeroes

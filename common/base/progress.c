@@ -103,7 +103,7 @@ static void draw(struct progress *progress)
     describe(progress, line);
     if (!ioctl(STDERR_FILENO, TIOCGWINSZ, &size) && size.ws_col > 1 && strlen(line) >= size.ws_col)
         line[size.ws_col - 1] = 0;
-    fprintf(stderr, "\r%s\033[K\r", line);
+    say_line("\r%s\033[K\r", line);
     progress->drawn = true;
 }
 
@@ -111,7 +111,7 @@ static void print_plain(struct progress *progress)
 {
     char line[LINE];
     describe(progress, line);
-    fprintf(stderr, "%s%s\n", progress->drawn ? "\r\033[K" : status_eraser(), line);
+    say_line("%s%s\n", progress->drawn ? "\r\033[K" : status_eraser(), line);
     progress->drawn = false;
     progress->plain = now();
 }

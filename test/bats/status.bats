@@ -210,6 +210,17 @@ drawn() {
     done
 }
 
+@test "a standard error whose reader is gone ends no run, nor a stage that has something to say" {
+    st-tokenize -q --tokenizer "$NANO" --samples 1 --length 16 -o "$T/ids.ts" test/data/text/calib-prose.jsonl
+    for command in "amax-calib -v --tokens $T/ids.ts -o $T/amax.ts $NANO" \
+        "v4-experts --calib test/data/text/calib-prose.jsonl --samples 1 --length 16 $NANO $T/out"; do
+        # shellcheck disable=SC2086 # a list
+        { sleep 0.2 && $command && echo done >>"$T/ended"; } 2>&1 >/dev/null | true
+    done
+    [ "$(grep -c done "$T/ended")" = 2 ]
+    [ -e "$T/out/config.json" ] && [ -s "$T/amax.ts" ]
+}
+
 @test "SIGUSR1: a pipeline, or one stage, says once where it stands, and goes on" {
     instead st-write "echo \$\$ >'$T/at'; sleep 1"
     v4-experts -q --amax "$NANO_AMAX" "$NANO" "$T/out" 2>"$T/said" &
