@@ -85,6 +85,14 @@ bool shard_record_has(const char *text, const struct proof *proof, const struct 
     return has;
 }
 
+bool shard_record_checksum(const char *text, uint64_t *checksum)
+{
+    if (strcspn(text, "\t\n") != CHECKSUM_TEXT || strspn(text, "0123456789abcdef") != CHECKSUM_TEXT)
+        return false;
+    *checksum = strtoull(text, NULL, 16);
+    return true;
+}
+
 static uint64_t checksum_of(int fd, uint64_t offset, uint64_t size, const char *what)
 {
     struct checksum *checksum = checksum_new();

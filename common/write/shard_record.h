@@ -43,6 +43,9 @@ const char **shard_record_proofs(const char *note, size_t count);
 /* True if the proof in a note, followed by a tab or the end, is this one. */
 bool shard_record_has(const char *text, const struct proof *proof, const struct sources *sources);
 
+/* True if the proof in a note is a checksum, which becomes *checksum; else it is a reference. */
+bool shard_record_checksum(const char *text, uint64_t *checksum);
+
 /* Read the tensors of a shard from `fd` at `offset` (by line of the table), and compare them with
  * the note's proofs. Returns NULL, or the first tensor that differs; then *at is the offset in the
  * file from which it differs. A system error ends the process. */
