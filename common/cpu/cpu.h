@@ -55,10 +55,26 @@ static inline uint64_t cpu_grain(uint64_t elements)
 /* Convert `count` BF16 elements to operand elements of `type`, from element `at` of `to` on. */
 void cpu_fill(enum gemm_type type, void *to, uint64_t at, const uint16_t *from, uint64_t count);
 
+/* The n <= count largest of count numbers, in order, ties to the first. */
+void cpu_largest(const float *x, uint64_t count, int32_t *index, uint64_t n);
+
+/* The largest magnitudes of x, if `seen` is given. */
+static inline void cpu_see(struct device *d, struct mat seen, struct mat x)
+{
+    if (seen.rows)
+        d->max_abs(d, seen, x);
+}
+
 /* Set a file's operations in the table. */
-void cpu_rows(struct device *d);      /* rows.c */
-void cpu_attention(struct device *d); /* attention.c */
-void cpu_causal(struct device *d);    /* causal.c */
-void cpu_inputs(struct device *d);    /* inputs.c */
+void cpu_rows(struct device *d);
+void cpu_norms(struct device *d);
+void cpu_rotations(struct device *d);
+void cpu_swiglu(struct device *d);
+void cpu_hyper_connections(struct device *d);
+void cpu_routing(struct device *d);
+void cpu_losses(struct device *d);
+void cpu_attention(struct device *d);
+void cpu_causal(struct device *d);
+void cpu_inputs(struct device *d);
 
 #endif

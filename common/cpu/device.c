@@ -465,6 +465,12 @@ struct device *device_cpu(unsigned threads)
     d->product = product;
     d->max_abs = max_abs;
     cpu_rows(d);
+    cpu_norms(d);
+    cpu_rotations(d);
+    cpu_swiglu(d);
+    cpu_hyper_connections(d);
+    cpu_routing(d);
+    cpu_losses(d);
     cpu_attention(d);
     cpu_causal(d);
     cpu_inputs(d);

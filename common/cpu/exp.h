@@ -1,7 +1,8 @@
-/* exp.h: e^x, in loops that compilers vectorize. */
+/* exp.h: e^x, in loops that compilers vectorize, and what is made of it. */
 #ifndef CPU_EXP_H
 #define CPU_EXP_H
 
+#include <math.h>
 #include <stdint.h>
 #include <string.h>
 
@@ -36,6 +37,24 @@ INLINE float exp_f32(float x)
     bits = (bits + 1023) << 52;
     memcpy(&scale, &bits, sizeof scale);
     return (float)(power * scale);
+}
+
+INLINE float sigmoid(float x)
+{
+    return 1 / (1 + exp_f32(-x));
+}
+
+INLINE void softmax(float *x, uint64_t count)
+{
+    float most = x[0], sum = 0;
+    for (uint64_t j = 1; j < count; j++)
+        most = fmaxf(most, x[j]);
+    for (uint64_t j = 0; j < count; j++)
+        x[j] = exp_f32(x[j] - most);
+    for (uint64_t j = 0; j < count; j++)
+        sum += x[j];
+    for (uint64_t j = 0; j < count; j++)
+        x[j] /= sum;
 }
 
 #endif

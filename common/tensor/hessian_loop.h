@@ -17,6 +17,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "base/vectors.h"
 #include "tensor/bf16.h"
 #include "tensor/e2m1.h"
 #include "tensor/e4m3.h"
@@ -142,15 +143,24 @@ struct best {
     lanes error, s;
 };
 
+/* Take s for the blocks in `open` that it suits better than the best so far, or, with `ties`, as
+ * well. Part of both loops: as one function, GCC makes the version without vectors slower. */
+TARGET INLINE void try_scale(struct best *best, const struct blocks *blocks,
+                             const struct block_moments *moments, lanes s, mask open, bool ties)
+{
+    lanes error = error_under(blocks, moments, s, best->error, open);
+    mask better =
+        ties ? without(open, less(best->error, error)) : both(open, less(error, best->error));
+    best->error = where(better, error, best->error);
+    best->s = where(better, s, best->s);
+}
+
 TARGET static inline void search_up(struct best *best, const struct blocks *blocks,
                                     const struct block_moments *moments)
 {
     mask open = blocks->valid;
     for (lanes s = best->s; any(open); s = next_scale(s)) {
-        lanes error = error_under(blocks, moments, s, best->error, open);
-        mask better = both(open, less(error, best->error));
-        best->error = where(better, error, best->error);
-        best->s = where(better, s, best->s);
+        try_scale(best, blocks, moments, s, open, false);
         open = both(open, less(s, least_of(times(blocks->amax, splat(4)), splat(E4M3_MAX))));
         open = without(open, less(best->error, zeros_cost(blocks, s)));
     }
@@ -159,16 +169,13 @@ TARGET static inline void search_up(struct best *best, const struct blocks *bloc
 TARGET static inline void search_down(struct best *best, const struct blocks *blocks,
                                       const struct block_moments *moments, lanes s)
 {
-    mask open = both(blocks->valid, less(splat(0), s));
+    mask open = blocks->valid;
     for (;; s = last_scale(s)) {
         open = both(open, less(splat(0), s));
         open = without(open, less(best->error, clipping_cost(blocks, moments, s)));
         if (!any(open))
             break;
-        lanes error = error_under(blocks, moments, s, best->error, open);
-        mask better = without(open, less(best->error, error));
-        best->error = where(better, error, best->error);
-        best->s = where(better, s, best->s);
+        try_scale(best, blocks, moments, s, open, true);
     }
 }
 

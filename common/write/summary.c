@@ -411,3 +411,13 @@ json_t *summary_document(const struct summary *s, bool plan)
         die("out of memory");
     return document;
 }
+
+void summary_free(struct summary *s)
+{
+    json_decref(s->input);
+    json_decref(s->output);
+    json_decref(s->counts);
+    json_decref(s->folders);
+    json_decref(s->notes);
+    json_decref(s->engines);
+}

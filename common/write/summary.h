@@ -46,4 +46,7 @@ void summary_print(FILE *out, const json_t *document, const char *path, bool ver
 /* The plan for the folder `path`. */
 void summary_print_plan(FILE *out, const json_t *document, const char *path);
 
+/* Free its members. */
+void summary_free(struct summary *s);
+
 #endif
