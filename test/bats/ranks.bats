@@ -49,9 +49,11 @@ patience() {
     export SEEKPIPE_RANK_TIMEOUT=$1
 }
 
-# has_met PID: the run has come together: the thread that watches is there.
-has_met() {
-    [ "$(find "/proc/$1/task" -mindepth 1 -maxdepth 1 | wc -l)" -gt 1 ]
+# never: a FIFO, $T/never, from which no tokens come. $T/met is there once a rank waits for them, which has met the
+# others then.
+never() {
+    mkfifo "$T/never"
+    { : >"$T/met" && exec sleep 100; } >"$T/never" 3>&- &
 }
 
 @test "2, 3 and 5 ranks: the same amaxes as one, to the byte" {
@@ -186,11 +188,11 @@ SH
 }
 
 @test "a rank that is killed ends all, each with the reason" {
-    mkfifo "$T/never" # what rank 1 waits for
+    never
     rank 0 3 "${calib[@]}" -o "$T/x.ts" "$NANO"
     rank 1 3 amax-calib --tokens "$T/never" "$NANO"
     rank 2 3 "${calib[@]}" "$NANO"
-    becomes has_met "${pid[1]}"
+    becomes test -e "$T/met"
     kill -9 "${pid[1]}"
     ended 0 1 2
     cat "$T/0" "$T/2"
@@ -201,14 +203,38 @@ SH
 }
 
 @test "rank 0 killed: the others end" {
-    mkfifo "$T/never"
+    never
     rank 0 2 amax-calib --tokens "$T/never" -o "$T/x.ts" "$NANO"
     rank 1 2 "${calib[@]}" "$NANO"
-    becomes has_met "${pid[0]}"
+    becomes test -e "$T/met"
     kill -9 "${pid[0]}"
     ended 0 1
     [ "$codes" = '137 1' ]
     grep -qx 'amax-calib\[1\]: rank 0 has ended; its own message says why; all ranks end' "$T/1"
+}
+
+# connected N: so many connections with rank 0 are there.
+connected() {
+    [ "$(awk -v port="$(printf ':%04X$' "$MASTER_PORT")" '$4 == "01" && $2 ~ port' /proc/net/tcp | wc -l)" = "$1" ]
+}
+
+@test "while one has not come yet, another is killed, or stopped: those that wait end" {
+    [ -e /proc/net/tcp ] || skip 'no /proc/net/tcp'
+    patience 3
+    for lost in 'KILL 1 ended' 'STOP 0 silent' 'STOP 1 silent'; do
+        read -r signal victim why <<<"$lost"
+        for r in 0 1 2; do rank $r 4 "${calib[@]}" -o "$T/x.ts" "$NANO"; done
+        becomes connected 4
+        sleep 1 # until they know each other
+        kill "-$signal" "${pid[victim]}"
+        ended $((1 - victim)) 2
+        kill -9 "${pid[victim]}" || true
+        wait "${pid[victim]}" || true
+        echo "$lost"
+        cat "$T/0" "$T/1" "$T/2"
+        [ "$codes" = '1 1' ]
+        grep -q "rank $victim has .*$why" "$T/2"
+    done
 }
 
 @test "a rank that fails by itself says why, and ends all" {
@@ -222,11 +248,11 @@ SH
 
 @test "a rank that is stopped ends the others, and itself when it goes on" {
     patience 5
-    mkfifo "$T/never"
+    never
     rank 0 3 "${calib[@]}" "$NANO"
     rank 1 3 amax-calib --tokens "$T/never" "$NANO"
     rank 2 3 "${calib[@]}" "$NANO"
-    becomes has_met "${pid[1]}"
+    becomes test -e "$T/met"
     kill -STOP "${pid[1]}"
     ended 0 2
     kill -CONT "${pid[1]}"
@@ -256,10 +282,10 @@ two_machines() {
     ended 0 1
     cmp "$T/alone.ts" "$T/two.ts"
     patience 2
-    mkfifo "$T/never"
+    never
     rank 0 2 ip netns exec "$net.0" amax-calib --tokens "$T/never" "$NANO"
     rank 1 2 ip netns exec "$net.1" "${calib[@]}" "$NANO"
-    becomes has_met "${pid[0]}"
+    becomes test -e "$T/met"
     ip -n "$net.1" link set cable down
     ended 0 1
     [ "$codes" = '1 1' ]
@@ -275,7 +301,7 @@ two_machines() {
     ended 0 2 1
     [ "$codes" = '1 1 1' ]
     grep -q 'rank 1 did not connect within 10 seconds' "$T/0"
-    grep -q 'rank 0 ended before all ranks had connected' "$T/2"
+    grep -q 'rank 0 has ended; its own message says why' "$T/2"
     grep -q "rank 0 does not answer at 127.0.0.1, port [0-9]*; did it start?: Connection refused" "$T/1"
 }
 
@@ -292,7 +318,7 @@ two_machines() {
     ended 0 1
     [ "$codes" = '1 1' ]
     grep -q 'rank 1 of 3 connected, but this is a run of 2' "$T/0"
-    grep -q 'rank 0 ended before all ranks had connected' "$T/1"
+    grep -q 'rank 0 has ended; its own message says why' "$T/1"
 }
 
 # greeting COUNT RANK CHANNEL: what a rank says first, with a number of zeros.
