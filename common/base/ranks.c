@@ -34,7 +34,8 @@ struct ranks *ranks_open(const struct launch *launch)
     program_invocation_short_name = xprintf("%s[%u]", program_invocation_short_name, launch->rank);
     rendezvous_begin(&ranks->rendezvous, launch);
     ranks->heartbeat = heartbeat_begin(&ranks->rendezvous, silence());
-    const struct peer *lost = rendezvous_meet(&ranks->rendezvous, launch, PATIENCE * silence());
+    const struct peer *lost =
+        rendezvous_meet(&ranks->rendezvous, launch, PATIENCE * silence(), silence());
     if (lost)
         heartbeat_lost(ranks->heartbeat, lost->rank);
     return ranks;

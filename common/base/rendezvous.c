@@ -320,7 +320,8 @@ static int try_addresses(const struct addrinfo *address)
     return -1;
 }
 
-/* Say who this is, and prove it once rank 0 has proven itself. False if it did not answer. */
+/* Say who this is, and prove it once rank 0 has proven itself. False if it did not answer; errno is
+ * EAGAIN if it did not hang up either. */
 static bool greet(int fd, const struct launch *launch, enum channel channel)
 {
     struct hello hello;
@@ -335,8 +336,11 @@ static bool greet(int fd, const struct launch *launch, enum channel channel)
     }
     hello_make(&hello, launch->count, launch->rank, channel);
     (void)!send(fd, &hello, sizeof hello, MSG_NOSIGNAL);
-    if (recv(fd, &answer, sizeof answer, MSG_WAITALL) != (ssize_t)sizeof answer)
+    ssize_t got = recv(fd, &answer, sizeof answer, MSG_WAITALL);
+    if (got != (ssize_t)sizeof answer) {
+        errno = got < 0 ? errno : ECONNRESET;
         return false;
+    }
     if (!hello_is_answered(&hello, &answer, proof))
         die("port %s is not of this run: what answers has another $SEEKPIPE_RANKS_SECRET%s",
             launch->port,
@@ -353,26 +357,32 @@ static bool has_ended(int life)
 }
 
 /* Connect to rank 0, retrying until the time `end`, as it may not listen yet, or be busy with
- * others; -1 if it does not answer, or ended after `life` was connected. */
+ * others, or for `silence` seconds if it listens but is silent; -1 if it does not answer, or ended
+ * after `life` was connected. */
 static int call(const struct launch *launch, const struct addrinfo *address, enum channel channel,
-                int life, double end)
+                int life, double end, unsigned silence)
 {
+    double heard = monotonic_seconds();
     for (;;) {
         int fd = try_addresses(address);
         if (fd >= 0 && greet(fd, launch, channel))
             return fd;
-        int error = errno;
+        int error = fd >= 0 && errno == EAGAIN ? ETIMEDOUT : errno;
+        double now = monotonic_seconds();
+        if (fd < 0 || error != ETIMEDOUT)
+            heard = now;
         if (fd >= 0)
             close(fd);
         errno = error;
-        if (monotonic_seconds() >= end || has_ended(life))
+        if (now >= end || now - heard > silence || has_ended(life))
             return -1;
         usleep(RETRY_MICROSECONDS);
     }
 }
 
 /* Returns rank 0 if its connection broke before all were connected, or NULL. */
-static const struct peer *join(struct peer *peer, const struct launch *launch, unsigned seconds)
+static const struct peer *join(struct peer *peer, const struct launch *launch, unsigned seconds,
+                               unsigned silence)
 {
     if (!is_local(launch) && !proof_has_secret())
         die("rank 0 is at %s, perhaps another machine, and must see a proof that this is of its "
@@ -384,11 +394,11 @@ static const struct peer *join(struct peer *peer, const struct launch *launch, u
     struct addrinfo *address = addresses(host, launch->port);
     char all_here;
     double end = monotonic_seconds() + seconds;
-    int life = call(launch, address, CHANNEL_LIFE, -1, end);
+    int life = call(launch, address, CHANNEL_LIFE, -1, end, silence);
     if (life < 0)
         die_errno("rank 0 does not answer at %s, port %s; did it start?", host, launch->port);
     peer->life = life;
-    peer->data = call(launch, address, CHANNEL_DATA, life, end);
+    peer->data = call(launch, address, CHANNEL_DATA, life, end, silence);
     freeaddrinfo(address);
     if (peer->data >= 0) /* rank 0 itself waits no longer than it should, and says who is missing */
         set_timeout(peer->data, 0);
@@ -407,9 +417,9 @@ void rendezvous_begin(struct rendezvous *rendezvous, const struct launch *launch
 }
 
 const struct peer *rendezvous_meet(struct rendezvous *rendezvous, const struct launch *launch,
-                                   unsigned seconds)
+                                   unsigned seconds, unsigned silence)
 {
-    return launch->rank ? join(rendezvous->peer, launch, seconds)
+    return launch->rank ? join(rendezvous->peer, launch, seconds, silence)
                         : gather(rendezvous, launch, seconds);
 }
 

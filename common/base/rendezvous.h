@@ -24,12 +24,13 @@ struct rendezvous {
 void rendezvous_begin(struct rendezvous *rendezvous, const struct launch *launch);
 void rendezvous_close(struct rendezvous *rendezvous);
 
-/* Connect. Ends the process if not all ranks have connected within `seconds`. Connections
+/* Connect. Ends the process if not all ranks have connected within `seconds`, or if rank 0's
+ * machine takes connections for `silence` seconds that rank 0 does not answer. Connections
  * that do not prove within some seconds that they are of this run (proof.h) are closed, and their
  * number is said; none waits for another. Returns a peer whose connection broke meanwhile, or
  * NULL: all are connected. */
 const struct peer *rendezvous_meet(struct rendezvous *rendezvous, const struct launch *launch,
-                                   unsigned seconds);
+                                   unsigned seconds, unsigned silence);
 
 /* Seconds on a monotonic clock. */
 double monotonic_seconds(void);
