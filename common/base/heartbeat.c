@@ -17,7 +17,8 @@
 #include "base/die.h"
 #include "base/message.h"
 
-enum { BEATS = 6, FAREWELL_SECONDS = 2 }; /* BEATS: heartbeats per `silence` */
+/* BEATS: heartbeats per `silence`. ABSENT: how long a peer's connection goes unnoticed. */
+enum { BEATS = 6, FAREWELL_SECONDS = 2, ABSENT_MILLISECONDS = 100 };
 
 struct peer_state {
     double heard; /* time of the last byte */
@@ -52,6 +53,8 @@ static void wait_until_read(const struct heartbeat *heartbeat)
     for (unsigned i = 0; i < heartbeat->rendezvous->peers; i++) {
         int fd = heartbeat->rendezvous->peer[i].life;
         char bytes[REASON_MOST];
+        if (fd < 0)
+            continue;
         shutdown(fd, SHUT_WR);
         for (double left; (left = end - monotonic_seconds()) > 0;) {
             struct pollfd poll_for = {.fd = fd, .events = POLLIN};
@@ -132,7 +135,9 @@ static void check_all(struct heartbeat *heartbeat, const struct pollfd *polled)
         struct peer_state *w = &heartbeat->state[i];
         if (polled[i].revents)
             listen_to(heartbeat, i);
-        else if (!w->done && now - w->heard > heartbeat->silence)
+        else if (polled[i].fd < 0) /* it has not connected yet, or is done */
+            w->heard = now;
+        else if (now - w->heard > heartbeat->silence)
             heartbeat_give_up(heartbeat,
                               "rank %u has been silent for %u seconds (stopped, or its machine "
                               "hangs or is cut off); all ranks end",
@@ -161,17 +166,21 @@ static bool all_done(const struct heartbeat *heartbeat)
     return done == heartbeat->rendezvous->peers;
 }
 
-/* Wait until a peer has sent something, this process is to leave, or `seconds` have passed. */
+/* Wait until a peer has sent something, this process is to leave, or `seconds` have passed; less
+ * while one has not connected yet. */
 static void wait_for(struct heartbeat *heartbeat, struct pollfd *polled, double seconds)
 {
     unsigned peers = heartbeat->rendezvous->peers;
-    for (unsigned i = 0; i < peers; i++) /* poll() ignores a negative fd */
-        polled[i] = (struct pollfd){
-            .fd = heartbeat->state[i].done ? -1 : heartbeat->rendezvous->peer[i].life,
-            .events = POLLIN};
+    int most = seconds > 0 ? (int)(seconds * 1000) + 1 : 0;
+    for (unsigned i = 0; i < peers; i++) { /* poll() ignores a negative fd */
+        int fd = heartbeat->rendezvous->peer[i].life;
+        if (fd < 0 && most > ABSENT_MILLISECONDS)
+            most = ABSENT_MILLISECONDS;
+        polled[i] = (struct pollfd){.fd = heartbeat->state[i].done ? -1 : fd, .events = POLLIN};
+    }
     polled[peers] =
         (struct pollfd){.fd = heartbeat->leaving ? -1 : heartbeat->wake, .events = POLLIN};
-    poll(polled, peers + 1, seconds > 0 ? (int)(seconds * 1000) + 1 : 0);
+    poll(polled, peers + 1, most);
     heartbeat->leaving |= polled[peers].revents != 0;
 }
 

@@ -1,8 +1,8 @@
 /* heartbeat.h: a thread that ends this process when a peer exits or stays silent too long.
  *
- * Connected processes regularly send a byte to say that they are alive. A peer is lost if its
- * connection closes before it said goodbye, or if it is silent too long; a lost peer ends this
- * process. Rank 0 first tells the others why it ends. */
+ * From when they are connected, processes regularly send a byte to say that they are alive. A peer
+ * is lost if its connection closes before it said goodbye, or if it is silent too long; a lost peer
+ * ends this process. Rank 0 first tells the others why it ends. */
 #ifndef HEARTBEAT_H
 #define HEARTBEAT_H
 
@@ -10,8 +10,9 @@
 
 struct heartbeat;
 
-/* Start the thread. `silence`: seconds after which a silent peer is lost. `rendezvous` must outlive
- * the heartbeat; heartbeat_end() frees it. */
+/* Start the thread, which begins with each peer once it is connected. `silence`: seconds after
+ * which a silent peer is lost. `rendezvous` must outlive the heartbeat; heartbeat_end() frees it.
+ */
 struct heartbeat *heartbeat_begin(const struct rendezvous *rendezvous, unsigned silence);
 
 /* This process begins to read bytes of a tensor. If that takes longer than `silence`, the process

@@ -32,8 +32,12 @@ struct ranks *ranks_open(const struct launch *launch)
     struct ranks *ranks = xalloc(1, sizeof *ranks);
     ranks->launch = *launch;
     program_invocation_short_name = xprintf("%s[%u]", program_invocation_short_name, launch->rank);
-    rendezvous_open(&ranks->rendezvous, launch, PATIENCE * silence());
+    rendezvous_begin(&ranks->rendezvous, launch);
     ranks->heartbeat = heartbeat_begin(&ranks->rendezvous, silence());
+    const struct peer *lost =
+        rendezvous_meet(&ranks->rendezvous, launch, PATIENCE * silence(), silence());
+    if (lost)
+        heartbeat_lost(ranks->heartbeat, lost->rank);
     return ranks;
 }
 

@@ -4,9 +4,9 @@
  * They connect to rank 0 by TCP and from then on monitor each other. If one exits early, is silent
  * for $SEEKPIPE_RANK_TIMEOUT seconds (30; its machine hangs, is cut off, or it is stopped), or
  * waits that long for some bytes of a file, all end, each with a line that says which rank it was.
- * At the start of a run, ranks wait ten times as long for each other. Who joins must
- * prove that it may (proof.h); once all have, machines and network are trusted, as with MPI and
- * NCCL.
+ * At the start of a run, ranks wait ten times as long for one that has not connected yet. Who joins
+ * must prove that it may (proof.h); once all have, machines and network are trusted, as with MPI
+ * and NCCL.
  *
  * All ranks call the collective functions (max, sum, broadcast, gather, agree) in the same order,
  * with the same sizes, from one thread. With ranks == NULL, a run of one process, they do nothing.

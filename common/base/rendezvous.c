@@ -177,24 +177,22 @@ static enum hello_state hear(struct caller *caller)
     return state == HELLO_WHOLE && !answer(caller) ? HELLO_STRANGER : state;
 }
 
-/* The place of a caller that has proven who it is. If its rank or run is none of this, that is a
- * mistake, which ends the run. */
-static int *place_of(struct rendezvous *rendezvous, const struct launch *launch,
-                     const struct hello *hello)
+/* The peer that a caller is, which has proven it, and in *channel which of its connections this is.
+ * If its rank or run is none of this, that is a mistake, which ends the run. */
+static struct peer *peer_of(struct rendezvous *rendezvous, const struct launch *launch,
+                            const struct hello *hello, enum channel *channel)
 {
     unsigned rank;
-    enum channel channel;
-    if (!hello_is_of(hello, launch->count, &rank, &channel))
+    if (!hello_is_of(hello, launch->count, &rank, channel))
         die("rank %u of %u connected, but this is a run of %u; if another uses port %s too, set "
             "$MASTER_PORT",
             rank, ntohl(hello->count), launch->count, launch->port);
     struct peer *peer = &rendezvous->peer[rank - 1];
-    int *place = channel == CHANNEL_LIFE ? &peer->life : &peer->data;
-    if (*place >= 0)
+    if ((*channel == CHANNEL_LIFE ? peer->life : peer->data) >= 0)
         die("two processes say that they are rank %u; if another run uses port %s too, set "
             "$MASTER_PORT",
             rank, launch->port);
-    return place;
+    return peer;
 }
 
 /* A caller has sent all: true if it is one of this run's. */
@@ -202,14 +200,18 @@ static bool admit(struct rendezvous *rendezvous, struct listener *listener, stru
                   const struct launch *launch)
 {
     const struct heard *heard = &caller->heard;
+    enum channel channel;
     if (!hello_is_proven(heard)) {
         drop(listener, caller);
         return false;
     }
-    int *place = place_of(rendezvous, launch, &heard->seen.hello);
+    struct peer *peer = peer_of(rendezvous, launch, &heard->seen.hello, &channel);
     fcntl(caller->fd, F_SETFL, 0); /* blocking again */
-    set_timeout(caller->fd, HELLO_SECONDS);
-    *place = caller->fd;
+    set_timeout(caller->fd, 0);
+    if (channel == CHANNEL_LIFE)
+        peer->life = caller->fd;
+    else
+        peer->data = caller->fd;
     caller->fd = -1;
     return true;
 }
@@ -267,8 +269,10 @@ static unsigned serve(struct rendezvous *rendezvous, struct listener *listener,
     return admitted;
 }
 
-/* Wait for all, then tell them that all are connected. */
-static void gather(struct rendezvous *rendezvous, const struct launch *launch, unsigned seconds)
+/* Wait for all, then tell them that all are connected. Returns one whose connection broke, or NULL.
+ */
+static const struct peer *gather(struct rendezvous *rendezvous, const struct launch *launch,
+                                 unsigned seconds)
 {
     struct listener listener = {.fd = listen_for(launch)};
     double end = monotonic_seconds() + seconds, left;
@@ -294,7 +298,8 @@ static void gather(struct rendezvous *rendezvous, const struct launch *launch, u
         warn("%u connections of strangers were dropped", listener.strangers);
     for (unsigned i = 0; i < rendezvous->peers; i++)
         if (send(rendezvous->peer[i].data, "", 1, MSG_NOSIGNAL) != 1)
-            die("rank %u has ended already; its own message says why", rendezvous->peer[i].rank);
+            return &rendezvous->peer[i];
+    return NULL;
 }
 
 /* ---- the others ---- */
@@ -315,7 +320,8 @@ static int try_addresses(const struct addrinfo *address)
     return -1;
 }
 
-/* Say who this is, and prove it once rank 0 has proven itself. False if it did not answer. */
+/* Say who this is, and prove it once rank 0 has proven itself. False if it did not answer; errno is
+ * EAGAIN if it did not hang up either. */
 static bool greet(int fd, const struct launch *launch, enum channel channel)
 {
     struct hello hello;
@@ -330,8 +336,11 @@ static bool greet(int fd, const struct launch *launch, enum channel channel)
     }
     hello_make(&hello, launch->count, launch->rank, channel);
     (void)!send(fd, &hello, sizeof hello, MSG_NOSIGNAL);
-    if (recv(fd, &answer, sizeof answer, MSG_WAITALL) != (ssize_t)sizeof answer)
+    ssize_t got = recv(fd, &answer, sizeof answer, MSG_WAITALL);
+    if (got != (ssize_t)sizeof answer) {
+        errno = got < 0 ? errno : ECONNRESET;
         return false;
+    }
     if (!hello_is_answered(&hello, &answer, proof))
         die("port %s is not of this run: what answers has another $SEEKPIPE_RANKS_SECRET%s",
             launch->port,
@@ -348,25 +357,32 @@ static bool has_ended(int life)
 }
 
 /* Connect to rank 0, retrying until the time `end`, as it may not listen yet, or be busy with
- * others; -1 if it does not answer, or ended after `life` was connected. */
+ * others, or for `silence` seconds if it listens but is silent; -1 if it does not answer, or ended
+ * after `life` was connected. */
 static int call(const struct launch *launch, const struct addrinfo *address, enum channel channel,
-                int life, double end)
+                int life, double end, unsigned silence)
 {
+    double heard = monotonic_seconds();
     for (;;) {
         int fd = try_addresses(address);
         if (fd >= 0 && greet(fd, launch, channel))
             return fd;
-        int error = errno;
+        int error = fd >= 0 && errno == EAGAIN ? ETIMEDOUT : errno;
+        double now = monotonic_seconds();
+        if (fd < 0 || error != ETIMEDOUT)
+            heard = now;
         if (fd >= 0)
             close(fd);
         errno = error;
-        if (monotonic_seconds() >= end || has_ended(life))
+        if (now >= end || now - heard > silence || has_ended(life))
             return -1;
         usleep(RETRY_MICROSECONDS);
     }
 }
 
-static void join(struct peer *peer, const struct launch *launch, unsigned seconds)
+/* Returns rank 0 if its connection broke before all were connected, or NULL. */
+static const struct peer *join(struct peer *peer, const struct launch *launch, unsigned seconds,
+                               unsigned silence)
 {
     if (!is_local(launch) && !proof_has_secret())
         die("rank 0 is at %s, perhaps another machine, and must see a proof that this is of its "
@@ -378,33 +394,33 @@ static void join(struct peer *peer, const struct launch *launch, unsigned second
     struct addrinfo *address = addresses(host, launch->port);
     char all_here;
     double end = monotonic_seconds() + seconds;
-    peer->life = call(launch, address, CHANNEL_LIFE, -1, end);
-    if (peer->life < 0)
+    int life = call(launch, address, CHANNEL_LIFE, -1, end, silence);
+    if (life < 0)
         die_errno("rank 0 does not answer at %s, port %s; did it start?", host, launch->port);
-    peer->data = call(launch, address, CHANNEL_DATA, peer->life, end);
+    peer->life = life;
+    peer->data = call(launch, address, CHANNEL_DATA, life, end, silence);
     freeaddrinfo(address);
-    if (peer->data >= 0) /* rank 0 itself says which rank is missing */
-        set_timeout(peer->data, seconds + HELLO_SECONDS);
-    if (peer->data < 0 || recv(peer->data, &all_here, 1, 0) != 1)
-        die("rank 0 ended before all ranks had connected; its own message says why");
+    if (peer->data >= 0) /* rank 0 itself waits no longer than it should, and says who is missing */
+        set_timeout(peer->data, 0);
+    return peer->data >= 0 && recv(peer->data, &all_here, 1, 0) == 1 ? NULL : peer;
 }
 
 /* ---- both ---- */
 
-void rendezvous_open(struct rendezvous *rendezvous, const struct launch *launch, unsigned seconds)
+void rendezvous_begin(struct rendezvous *rendezvous, const struct launch *launch)
 {
     rendezvous->peers = launch->rank ? 1 : launch->count - 1;
     rendezvous->peer = xalloc(rendezvous->peers, sizeof *rendezvous->peer);
     for (unsigned i = 0; i < rendezvous->peers; i++)
-        rendezvous->peer[i] = (struct peer){launch->rank ? 0 : i + 1, -1, -1};
-    if (launch->rank)
-        join(rendezvous->peer, launch, seconds);
-    else
-        gather(rendezvous, launch, seconds);
-    for (unsigned i = 0; i < rendezvous->peers; i++) {
-        set_timeout(rendezvous->peer[i].life, 0);
-        set_timeout(rendezvous->peer[i].data, 0);
-    }
+        rendezvous->peer[i] =
+            (struct peer){.rank = launch->rank ? 0 : i + 1, .life = -1, .data = -1};
+}
+
+const struct peer *rendezvous_meet(struct rendezvous *rendezvous, const struct launch *launch,
+                                   unsigned seconds, unsigned silence)
+{
+    return launch->rank ? join(rendezvous->peer, launch, seconds, silence)
+                        : gather(rendezvous, launch, seconds);
 }
 
 void rendezvous_close(struct rendezvous *rendezvous)

@@ -182,3 +182,9 @@ stopped_at() {
     status=0
     wait $! || status=$?
 }
+
+# script FILE LINE...: a program of these lines for sh.
+script() {
+    printf '%s\n' '#!/bin/sh' "${@:2}" >"$1"
+    chmod +x "$1"
+}

@@ -117,12 +117,6 @@ gpus() {
     script "$T/pretend/nvidia-smi" "[ \"\$1\" != -L ] || seq -f 'GPU %g: pretended' $1"
 }
 
-# script FILE LINE...
-script() {
-    printf '%s\n' '#!/bin/sh' "${@:2}" >"$1"
-    chmod +x "$1"
-}
-
 @test "gpu-check: says what is there, and skips, counted, what has no data" {
     run "$DIST/test/gpu-check" "$T"
     [ "$status" -eq 0 ]

@@ -3,11 +3,10 @@ load common
 load craft
 
 prepare() {
-    ids=$(awk 'BEGIN { for (x = 7; n++ < 250;) { x = (x * 75 + 74) % 65537; printf "\\x%02x\\x%02x\\x00\\x00", x % 256, int(x / 256) % 16 } }')
-    safetensors "$T/tokens.safetensors" '{"input_ids":{"dtype":"I32","shape":[5,50],"data_offsets":[0,1000]}}' "$ids"
+    random_ids "$T/tokens.safetensors" 8 32
     calib=(amax-calib --tokens "$T/tokens.safetensors" -j 1)
-    # A port of this test's own: tests run at the same time.
-    export MASTER_PORT=$((10000 + 2 * ($$ % 10000)))
+    # Four ports of this test's own: tests run at the same time.
+    export MASTER_PORT=$((10000 + 4 * ($$ % 5000)))
 }
 
 teardown() {
@@ -49,22 +48,43 @@ patience() {
     export SEEKPIPE_RANK_TIMEOUT=$1
 }
 
-# has_met PID: the run has come together: the thread that watches is there.
-has_met() {
-    [ "$(find "/proc/$1/task" -mindepth 1 -maxdepth 1 | wc -l)" -gt 1 ]
+# never: a FIFO, $T/never, from which no tokens come. $T/met is there once a rank waits for them, which has met the
+# others then.
+never() {
+    mkfifo "$T/never"
+    { : >"$T/met" && exec sleep 100; } >"$T/never" 3>&- &
 }
 
-@test "2, 3 and 5 ranks: the same amaxes as one, to the byte" {
+# together N COMMAND...: N ranks; the time is up to the slowest of them.
+together() {
+    local r
+    for ((r = 0; r < $1; r++)); do rank $r "$1" "${@:2}"; done
+    ended $(seq 0 $(($1 - 1)))
+    cat "$T"/[0-9]
+    [ -z "${codes//[0 ]/}" ]
+}
+
+@test "2, 3, 5 and 8 ranks: the same amaxes as one, to the byte" {
     all=("${calib[@]}" -q --mtp --recipe full)
     "${all[@]}" "$NANO" >"$T/alone.ts"
-    for n in 2 3 5; do
-        for ((r = 0; r < n; r++)); do
-            rank $r $n "${all[@]}" -o "$T/$n.ts" "$NANO"
-        done
-        ended $(seq 0 $((n - 1)))
-        cat "$T"/[0-4]
-        [ -z "${codes//[0 ]/}" ]
+    for n in 2 3 5 8; do
+        together "$n" "${all[@]}" -o "$T/$n.ts" "$NANO"
         cmp "$T/alone.ts" "$T/$n.ts"
+    done
+}
+
+@test "8 ranks of V4.1 and of V3: amaxes, losses and predictions are those of one" {
+    random_ids "$T/v41-tiny.safetensors" 8 32
+    awk 'BEGIN { for (i = 0; i < 9 * 16; i++) printf "\\x%02x\\0\\0\\0", i * 37 % 256 }' >"$T/ids"
+    safetensors "$T/v3-tiny.safetensors" '{"input_ids":{"dtype":"I32","shape":[9,16],"data_offsets":[0,576]}}' "$(<"$T/ids")"
+    for model in v41-tiny v3-tiny; do
+        for program in 'amax-calib -q -o' 'st-eval --save'; do
+            read -ra run <<<"${program/ / -j 1 --tokens $T/$model.safetensors }"
+            "${run[@]}" "$T/alone.ts" "test/data/$model/ckpt" >"$T/alone.out"
+            together 8 "${run[@]}" "$T/eight.ts" "test/data/$model/ckpt"
+            cmp "$T/alone.ts" "$T/eight.ts"
+            cmp "$T/alone.out" "$T/0.out"
+        done
     done
 }
 
@@ -118,18 +138,16 @@ SH
 @test "st-eval: the same losses, predictions and samples as one" {
     eval=(st-eval -v -j 1 --mtp --tokens "$T/tokens.safetensors")
     "${eval[@]}" --save "$T/alone.ts" "$NANO" >"$T/alone.out" 2>"$T/alone"
-    for r in 0 1 2; do rank $r 3 "${eval[@]}" --save "$T/three.ts" "$NANO"; done
-    ended 0 1 2
-    [ "$codes" = '0 0 0' ]
-    cmp "$T/alone.ts" "$T/three.ts"
+    together 8 "${eval[@]}" --save "$T/eight.ts" "$NANO"
+    cmp "$T/alone.ts" "$T/eight.ts"
     cmp "$T/alone.out" "$T/0.out"
     # All but the seconds that a layer took, and the line that each rank begins with.
     # shellcheck disable=SC2016 # the names, not their values
     said='as $RANK and $WORLD_SIZE say (unset them to run alone)'
     time=' s: read | of the time$'
     diff <(grep -vE "$time" "$T/alone") <(tail -n +2 "$T/0" | sed 's/^st-eval\[0\]/st-eval/' | grep -vE "$time")
-    [ "$(head -n 1 "$T/0")" = "st-eval: rank 0 of 3, $said" ]
-    [ ! -s "$T/1.out" ] && [ "$(<"$T/1")" = "st-eval: rank 1 of 3, $said" ]
+    [ "$(head -n 1 "$T/0")" = "st-eval: rank 0 of 8, $said" ]
+    [ ! -s "$T/1.out" ] && [ "$(<"$T/1")" = "st-eval: rank 1 of 8, $said" ]
 }
 
 @test "alone, where rank or size is not set, or empty" {
@@ -164,7 +182,7 @@ SH
 }
 
 @test "other tokens, other options, other weights, more ranks than samples" {
-    safetensors "$T/other.safetensors" '{"input_ids":{"dtype":"I32","shape":[5,50],"data_offsets":[0,1000]}}' "\\x01\\x00\\x00\\x00${ids:16}"
+    random_ids "$T/other.safetensors" 8 32 8
     st-read --layers 0-2 "$NANO" >"$T/part.ts"
     wrong() {
         rank 0 2 "${calib[@]}" -o "$T/x.ts" "$NANO"
@@ -186,11 +204,11 @@ SH
 }
 
 @test "a rank that is killed ends all, each with the reason" {
-    mkfifo "$T/never" # what rank 1 waits for
+    never
     rank 0 3 "${calib[@]}" -o "$T/x.ts" "$NANO"
     rank 1 3 amax-calib --tokens "$T/never" "$NANO"
     rank 2 3 "${calib[@]}" "$NANO"
-    becomes has_met "${pid[1]}"
+    becomes test -e "$T/met"
     kill -9 "${pid[1]}"
     ended 0 1 2
     cat "$T/0" "$T/2"
@@ -201,14 +219,70 @@ SH
 }
 
 @test "rank 0 killed: the others end" {
-    mkfifo "$T/never"
+    never
     rank 0 2 amax-calib --tokens "$T/never" -o "$T/x.ts" "$NANO"
     rank 1 2 "${calib[@]}" "$NANO"
-    becomes has_met "${pid[0]}"
+    becomes test -e "$T/met"
     kill -9 "${pid[0]}"
     ended 0 1
     [ "$codes" = '137 1' ]
     grep -qx 'amax-calib\[1\]: rank 0 has ended; its own message says why; all ranks end' "$T/1"
+}
+
+# connected N: so many connections with rank 0 are there.
+connected() {
+    [ "$(awk -v port="$(printf ':%04X$' "$MASTER_PORT")" '$4 == "01" && $2 ~ port' /proc/net/tcp | wc -l)" = "$1" ]
+}
+
+# lost_early N SIGNAL RANK WHY: of four ranks, the last does not come, and RANK gets SIGNAL while they wait; the
+# others end and say WHY. On the Nth port, in a folder of its own.
+lost_early() {
+    T=$T/$1
+    mkdir "$T"
+    MASTER_PORT=$((MASTER_PORT + $1))
+    for r in 0 1 2; do rank $r 4 "${calib[@]}" -o "$T/x.ts" "$NANO"; done
+    becomes connected 4
+    sleep 1 # until they know each other
+    kill "-$2" "${pid[$3]}"
+    ended $((1 - $3)) 2
+    kill -9 "${pid[$3]}" || true
+    wait "${pid[$3]}" || true
+    cat "$T/0" "$T/1" "$T/2"
+    [ "$codes" = '1 1' ]
+    grep -q "rank $3 has $4" "$T/2"
+}
+
+# late: rank 0 is stopped, and another comes only then.
+late() {
+    T=$T/late
+    mkdir "$T"
+    MASTER_PORT=$((MASTER_PORT + 3))
+    rank 0 2 "${calib[@]}" -o "$T/x.ts" "$NANO"
+    # shellcheck disable=SC2317 # becomes calls it
+    listens() { : >"/dev/tcp/127.0.0.1/$MASTER_PORT"; } 2>/dev/null
+    becomes listens
+    kill -STOP "${pid[0]}"
+    rank 1 2 "${calib[@]}" "$NANO"
+    ended 1
+    kill -9 "${pid[0]}"
+    wait "${pid[0]}" || true
+    cat "$T/1"
+    [ "$codes" = 1 ]
+    grep -q 'rank 0 does not answer at 127.0.0.1, port [0-9]*; did it start?: Connection timed out' "$T/1"
+}
+
+@test "while one has not come yet, another is killed, or stopped: those that wait end" {
+    [ -e /proc/net/tcp ] || skip 'no /proc/net/tcp'
+    patience 3
+    lost_early 0 KILL 1 ended 3>&- &
+    runs=($!)
+    lost_early 1 STOP 0 'been silent' 3>&- &
+    runs+=($!)
+    lost_early 2 STOP 1 'been silent' 3>&- &
+    runs+=($!)
+    late 3>&- &
+    runs+=($!)
+    for run in "${runs[@]}"; do wait "$run"; done
 }
 
 @test "a rank that fails by itself says why, and ends all" {
@@ -221,17 +295,17 @@ SH
 }
 
 @test "a rank that is stopped ends the others, and itself when it goes on" {
-    patience 5
-    mkfifo "$T/never"
+    patience 3
+    never
     rank 0 3 "${calib[@]}" "$NANO"
     rank 1 3 amax-calib --tokens "$T/never" "$NANO"
     rank 2 3 "${calib[@]}" "$NANO"
-    becomes has_met "${pid[1]}"
+    becomes test -e "$T/met"
     kill -STOP "${pid[1]}"
     ended 0 2
     kill -CONT "${pid[1]}"
     [ "$codes" = '1 1' ]
-    grep -q 'rank 1 has been silent for 5 seconds' "$T/0"
+    grep -q 'rank 1 has been silent for 3 seconds' "$T/0"
     grep -q 'rank 0 says: rank 1 has been silent' "$T/2"
     ended 1
     [ "$codes" = 1 ]
@@ -256,10 +330,10 @@ two_machines() {
     ended 0 1
     cmp "$T/alone.ts" "$T/two.ts"
     patience 2
-    mkfifo "$T/never"
+    never
     rank 0 2 ip netns exec "$net.0" amax-calib --tokens "$T/never" "$NANO"
     rank 1 2 ip netns exec "$net.1" "${calib[@]}" "$NANO"
-    becomes has_met "${pid[0]}"
+    becomes test -e "$T/met"
     ip -n "$net.1" link set cable down
     ended 0 1
     [ "$codes" = '1 1' ]
@@ -275,7 +349,7 @@ two_machines() {
     ended 0 2 1
     [ "$codes" = '1 1 1' ]
     grep -q 'rank 1 did not connect within 10 seconds' "$T/0"
-    grep -q 'rank 0 ended before all ranks had connected' "$T/2"
+    grep -q 'rank 0 has ended; its own message says why' "$T/2"
     grep -q "rank 0 does not answer at 127.0.0.1, port [0-9]*; did it start?: Connection refused" "$T/1"
 }
 
@@ -292,7 +366,7 @@ two_machines() {
     ended 0 1
     [ "$codes" = '1 1' ]
     grep -q 'rank 1 of 3 connected, but this is a run of 2' "$T/0"
-    grep -q 'rank 0 ended before all ranks had connected' "$T/1"
+    grep -q 'rank 0 has ended; its own message says why' "$T/1"
 }
 
 # greeting COUNT RANK CHANNEL: what a rank says first, with a number of zeros.
