@@ -29,6 +29,10 @@ lead() {
         return
     fi
     [ -z "$leader" ] || exit 1 # it was killed before this run began
+    export SEEKPIPE_OPEN='' # the descriptors that the user opened: more are to come (--status-fd)
+    for i in "/proc/$$/fd"/*; do
+        [ ! -e "$i" ] || SEEKPIPE_OPEN+=" ${i##*/} "
+    done
     trap : USR1 # until there is something to show
     for i in HUP INT QUIT TERM; do
         # shellcheck disable=SC2064 # i is of now
@@ -227,7 +231,7 @@ common_option() {
     --color) choice "$1" "$2" auto always never; color=(--color "$2") taken=1 ;;
     --status-fd)
         number "$1" "$2" 1 2147483647
-        [ -w "/proc/self/fd/$2" ] || usage_error "$1: descriptor $2 is not open for writing"
+        takes_writes "$2" || usage_error "$1: descriptor $2 is not open for writing"
         status_fd=(--status-fd "$2") taken=1 ;;
     -h | --help) usage; exit 0 ;;
     --version) print_version && exit 0 ;;
@@ -239,6 +243,13 @@ common_option() {
     --allow-zeros) zeros=(--allow-zeros) ;;
     --json) json=(--json) ;;
     esac
+}
+
+# takes_writes DESCRIPTOR: whether the user opened it, and for writing.
+takes_writes() {
+    local flags
+    [[ "$SEEKPIPE_OPEN " = *" $1 "* ]] && flags=$(awk '$1 == "flags:" { print $2 }' "/proc/$$/fdinfo/$1" 2>/dev/null) &&
+        [ "$((flags & 3))" != 0 ] # O_RDONLY; a leading 0 makes it octal, as it is
 }
 
 # tell LINES: on standard error, and in the log. That it is full, or its reader gone, ends no run.

@@ -122,10 +122,18 @@ drawn() {
     [ "$status" -eq 1 ]
     jq -es 'map(select(.event == "message" and .program == "pt-read")) | length >= 1' "$T/lines"
     jq -es 'map(select(.event == "message" and .program == "v4-experts")) | last | .message | test("pt-read failed")' "$T/lines"
-    for fd in 77 x -1; do
-        run v4-bf16 --status-fd=$fd "$NANO" "$T/bf16"
+    # Descriptor 6 cannot be written; those from 10 on are the script's own, if any.
+    for fd in 77 x -1 6 10 11 12 13 14 15 16; do
+        run v4-bf16 --status-fd=$fd "$NANO" "$T/bf16" 6<"$T/said" 10>&- 11>&- 12>&- 13>&- 14>&- 15>&- 16>&-
+        echo "$fd: $output"
         [ "$status" -eq 2 ]
     done
+    v4-bf16 -q --status-fd 13 "$NANO" "$T/thirteen" 13>"$T/lines"
+    jq -es 'last | .event == "end"' "$T/lines"
+    run st-status --status-fd 6 6<"$T/said" </dev/null
+    [ "$status" -eq 2 ]
+    run st-status --status-fd 77 </dev/null
+    [ "$status" -eq 2 ]
     # Nobody reads, or nobody reads on.
     v4-bf16 -q --status-fd 5 "$NANO" "$T/bf16" 5> >(exit)
     [ -e "$T/bf16/config.json" ]
