@@ -16,9 +16,9 @@ estimate() {
         sed -n 's/^  "file_bytes": \([0-9]*\),$/\1/p') || return 0
     [ -z "${calib[*]}" ] || convert_all=(cat) # the amaxes are not known yet; they make little difference
     speed=$(speed_of "$2" "$3" "${convert_all[@]}")
-    [ -z "${calib[*]}" ] || calibrating=$(model_speed amax-calib "$2" "${calib[0]}")
-    [ -z "$eval" ] || evaluating=$(model_speed st-eval "$2" "$eval")
-    [ -z "${prompts[*]}" ] || continuing=$(text_speed "$2")
+    [ -z "${calib[*]}" ] || calibrating=$(model_speed amax-calib "$2" "${calib[0]}") || return 0
+    [ -z "$eval" ] || evaluating=$(model_speed st-eval "$2" "$eval") || return 0
+    [ -z "${prompts[*]}" ] || continuing=$(text_speed "$2") || return 0
     awk -v begin="$1" -v planned="$planned" -v speed="$speed" -v made="${made:-0}" -v layers="$layers" \
         -v calib="$(tokens_in calib) $calibrating" -v eval="$(tokens_in eval) $evaluating" \
         -v texts="${#prompts[@]} $continuing" -v appended=$appended -v cached="$(fits_memory "$2")" \
@@ -76,7 +76,7 @@ estimating='
 # config_number SOURCE KEY [DEFAULT]: the first one of that name in config.json.
 config_number() {
     local found
-    found=$(head -c 1M "$1/config.json" | sed -n 's/.*"'"$2"'" *: *\([0-9][0-9]*\).*/\1/p' | head -n 1) || :
+    found=$(config_value "$1" "$2" '[0-9][0-9]*')
     echo "${found:-${3-}}"
 }
 
@@ -120,7 +120,7 @@ model_speed() {
 
 # text_speed SOURCE: seconds that a layer takes to be read, and to run on as many tokens as a text of --generate has, about.
 text_speed() {
-    { yes -- "${prompts[0]}" || :; } | head -c 1M >"$scratch/prompt.txt"
+    { yes -- "${prompts[0]}" || :; } | head -c 1M | sed '$d' >"$scratch/prompt.txt" # it ends within a character, perhaps
     some_tokens "$1" "$scratch/prompt.txt" "$appended" 1
     layer_times st-eval "$1"
 }

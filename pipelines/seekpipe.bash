@@ -475,6 +475,12 @@ find_source() {
     [ -e "$source" ] || { tell "$program: $source: No such file or directory" && exit 1; }
 }
 
+# config_value SOURCE KEY PATTERN: the first value of that name in config.json, on whatever line, if it is of PATTERN;
+# else nothing.
+config_value() {
+    [ ! -f "$1/config.json" ] || { head -c 1M "$1/config.json" | grep -ao "\"$2\" *: *$3" | sed 's/^[^:]*: *//;q'; } 2>/dev/null || :
+}
+
 # folder_of NAME: set $folder to the folder that it is in; $() would drop newlines at the end.
 folder_of() {
     local name=${1%"${1##*[!/]}"}

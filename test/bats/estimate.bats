@@ -58,3 +58,42 @@ everything() {
     run st-speed
     [ "$status" -eq 2 ]
 }
+
+# texts COMMAND...: seconds that a plan says --generate takes; nothing else is said.
+texts() {
+    "$@" 2>"$T/said" >"$T/plan"
+    cat "$T/said"
+    [ ! -s "$T/said" ]
+    grep -o 'texts of both [0-9.hm]*s' "$T/plan" | grep -v ' 0.0s'
+}
+
+@test "--generate is measured whatever its text is, and through st-read, too" {
+    texts v4-experts -n --input-scale 1 --generate 'Είναι' "$NANO" "$T/out"
+    texts v4-experts -n --input-scale 1 --generate '深' "$NANO" "$T/out"
+    texts v4-experts -n --input-scale 1 --generate a --allow-zeros "$NANO" "$T/out"
+}
+
+@test "--generate without a tokenizer is refused before any work" {
+    mkdir "$T/ckpt"
+    cp -r "$NANO"/* "$T/ckpt"
+    rm "$T/ckpt/tokenizer.json"
+    for plan in -n -q; do
+        run v4-experts $plan --input-scale 1 --generate a "$T/ckpt" "$T/out"
+        [ "$status" = 1 ]
+        [[ $output == *'no tokenizer.json in it; --generate needs one'* ]]
+        [ "$(ls "$T")" = ckpt ]
+    done
+}
+
+@test "config.json in one line, with another model's numbers after the first ones" {
+    mkdir "$T/ckpt"
+    cp -r "$NANO"/* "$T/ckpt"
+    other='{"hidden_size": 7, "num_hidden_layers": 99, "first_k_dense_replace": 50, "model_type": "deepseek_v3"}'
+    jq -c ". + {first_k_dense_replace: 0, vision_config: $other}" "$NANO/config.json" >"$T/ckpt/config.json"
+    [ "$(wc -l <"$T/ckpt/config.json")" = 1 ]
+    v4-experts -n --samples 2 --length 32 --calib test/data/text/calib-code.jsonl "$T/ckpt" "$T/out" >"$T/plan" 2>"$T/said"
+    grep '^time' "$T/plan"
+    if grep 'there are layers' "$T/said"; then return 1; fi
+    run v3-nvfp4 -n --input-scale 1 "$T/ckpt" "$T/out"
+    [[ $output == *'its model_type is deepseek_v4, which v4-experts or v4-full converts'* ]]
+}
