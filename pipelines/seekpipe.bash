@@ -303,10 +303,6 @@ complete_already() {
 # st-write, or compare it. What st-write says of it goes to $scratch/written, for closing_summary.
 put() {
     local status=0 quiet=()
-    if [ -n "${plan[*]}" ]; then
-        quietly st-write -n "${overwrite[@]}" "$1"
-        return
-    fi
     if [ "$last" = st-write ]; then
         quietly st-write -q --json "${overwrite[@]}" "${verify[@]}" "${@:2}" "$1" >"$scratch/written"
         return

@@ -160,6 +160,18 @@ drawn() {
     [ ! -e "$T/out.log" ]
 }
 
+@test "the log: none of a run that is refused" {
+    mkdir "$T/other" "$T/empty"
+    touch "$T/other/mine"
+    for command in v4-bf16 'v4-experts --input-scale 1'; do
+        for destination in "$T/other" "$T/empty/." "$T/empty/.." "$T/none/out"; do
+            run $command -q "$NANO" "$destination"
+            [ "$status" -ne 0 ]
+        done
+    done
+    [ "$(find "$T" -name '*log' | wc -l)" = 0 ]
+}
+
 @test "the log: a link, a FIFO, a file with other names are not written, and the run goes on" {
     echo mine >"$T/target"
     plant() { case $1 in link) ln -s target "$T/out.log" ;; fifo) mkfifo "$T/out.log" ;; names) ln "$T/target" "$T/out.log" ;; esac; }
