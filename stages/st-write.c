@@ -355,10 +355,11 @@ static void plan_beside(struct output_dir *output, struct ts_in *in, bool part,
 /* A run in one piece would leave its shards beside parts. */
 static void refuse_parts(const struct output_dir *output)
 {
-    if (parts_begun(output->partial))
-        die("%s: holds parts of a run (--part), which the others of them and --join complete; "
-            "remove it (rm -r) to start again",
-            output->partial);
+    uint64_t of = parts_begun(output->partial);
+    if (of)
+        die("%s: holds parts of a run in %" PRIu64 " (--part), which the others and --join "
+            "complete, as -j %" PRIu64 " does; or remove it (rm -r) to start again",
+            output->partial, of, of);
 }
 
 static void take_bytes(struct summary *s, const struct copier *copier)

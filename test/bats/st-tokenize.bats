@@ -236,6 +236,7 @@ tokenizer_of() {
     share '[{"from": "human", "value": "a"}, {"value": "b"}]' "messages.1.: unknown role ''"
     share '[{"from": "human", "value": "a"}, 7]' "messages.1.: unknown role ''"
     share '[{"from": "human", "value": 7}]' 'a content is not text'
+    share '[{"from": "human", "text": "a"}, {"from": "gpt", "value": "b"}]' 'a content is not text'
     share '[{"from": 1, "value": "a"}]' "messages.0.: unknown role ''"
     share '[]' 'wanted 1 to'
 }
