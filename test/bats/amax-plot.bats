@@ -205,7 +205,7 @@ TEXT
     calibration "$T/amax.ts"
     cp "$T/amax.ts" "$T/before"
     ln -s amax.ts "$T/link"
-    for command in '-o $T/amax.ts $T/amax.ts' '-o$T/link $T/amax.ts' '-o $T/amax.ts <$T/amax.ts'; do
+    for command in "-o $T/amax.ts $T/amax.ts" "-o$T/link $T/amax.ts" "-o $T/amax.ts <$T/amax.ts"; do
         eval "run amax-plot $command"
         [ "$status" -eq 2 ]
         [[ $output == *'is also read; name another file'* ]]
