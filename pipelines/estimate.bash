@@ -16,8 +16,8 @@ estimate() {
         sed -n 's/^  "file_bytes": \([0-9]*\),$/\1/p') || return 0
     [ -z "${calib[*]}" ] || convert_all=(cat) # the amaxes are not known yet; they make little difference
     speed=$(speed_of "$2" "$3" "${convert_all[@]}")
-    [ -z "${calib[*]}" ] || calibrating=$(model_speed amax-calib "$2" "${calib[0]}") || return 0
-    [ -z "$eval" ] || evaluating=$(model_speed st-eval "$2" "$eval") || return 0
+    [ -z "${calib[*]}" ] || calibrating=$(model_speed amax-calib "$2" calib) || return 0
+    [ -z "$eval" ] || evaluating=$(model_speed st-eval "$2" eval) || return 0
     [ -z "${prompts[*]}" ] || continuing=$(text_speed "$2") || return 0
     awk -v begin="$1" -v planned="$planned" -v speed="$speed" -v made="${made:-0}" -v layers="$layers" \
         -v calib="$(tokens_in calib) $calibrating" -v eval="$(tokens_in eval) $evaluating" \
@@ -93,22 +93,28 @@ fits_memory() {
     awk -v bytes="$(bytes_of "$1")" '/^MemAvailable:/ { room = $2 * 1024 } END { print (2 * bytes < room) + 0 }' /proc/meminfo
 }
 
-# tokens_in NAME: of $scratch/NAME.ts, with those that fill up short samples; 0 if it is not there.
-tokens_in() {
-    [ ! -f "$scratch/$1.ts" ] || st-ls --tsv "$scratch/$1.ts" | awk '$1 == "input_ids" { print $4 / 4 }'
+# samples_in NAME: how many are in $scratch/NAME.ts, and how long they are, with what fills up short ones.
+samples_in() {
+    st-ls --tsv "$scratch/$1.ts" | awk '$1 == "input_ids" { gsub(/[^0-9]/, " ", $3); print $3 }'
 }
 
-# model_speed PROGRAM SOURCE TEXT: seconds that a layer takes to be read, to run on few tokens, and besides for each
-# token: on more and more of them, for some seconds.
+# tokens_in NAME: of all these; 0 if it is not there.
+tokens_in() {
+    local all=0 each=0
+    [ ! -f "$scratch/$1.ts" ] || read -r all each < <(samples_in "$1")
+    echo $((all * each))
+}
+
+# model_speed PROGRAM SOURCE NAME: seconds that a layer takes to be read, to run on few of the tokens in
+# $scratch/NAME.ts, and besides for each token: on more and more of them, for some seconds.
 model_speed() {
-    local samples tokens=0 before times=() end=$((SECONDS + 2))
+    local all each samples took times=() end=$((SECONDS + 2))
+    read -r all each < <(samples_in "$3")
     for samples in 2 8 32 128 512; do
-        before=$tokens
-        some_tokens "$2" "$3" "$length" "$samples"
-        tokens=$(tokens_in some)
-        [ "$tokens" != "$before" ] || break # all of the text
-        times+=("$tokens $(layer_times "$1" "$2")")
-        [ "$SECONDS" -lt "$end" ] || break
+        samples=$((samples < all ? samples : all))
+        took=$(layer_times "$1" "$2" "$scratch/$3.ts" --samples "$samples") || return
+        times+=("$((samples * each)) $took")
+        ((samples < all && SECONDS < end)) || break
     done
     printf '%s\n' "${times[@]}" | awk '{ tokens[NR] = $1; time[NR] = $3 } NR == 1 { read = $2 } END {
         token = NR > 1 ? (time[NR] - time[1]) / (tokens[NR] - tokens[1]) : 0
@@ -121,17 +127,12 @@ model_speed() {
 # text_speed SOURCE: seconds that a layer takes to be read, and to run on as many tokens as a text of --generate has, about.
 text_speed() {
     { yes -- "${prompts[0]}" || :; } | head -c 1M | sed '$d' >"$scratch/prompt.txt" # it ends within a character, perhaps
-    some_tokens "$1" "$scratch/prompt.txt" "$appended" 1
-    layer_times st-eval "$1"
+    st-tokenize -q --tokenizer "$1" --length "$appended" --samples 1 -o "$scratch/prompt.ts" "$scratch/prompt.txt"
+    layer_times st-eval "$1" "$scratch/prompt.ts"
 }
 
-# some_tokens SOURCE TEXT LENGTH SAMPLES: to $scratch/some.ts.
-some_tokens() {
-    st-tokenize -q --tokenizer "$1" --length "$3" --samples "$4" "${field[@]}" -o "$scratch/some.ts" -- "$2" 2>/dev/null
-}
-
-# layer_times PROGRAM SOURCE: seconds that a layer is read and is computed, with the tokens in $scratch/some.ts: the mean
-# of the first ones with experts, up to four of 4 GB, as layers of one model differ.
+# layer_times PROGRAM SOURCE TOKENS [OPTION...]: seconds that a layer is read and is computed, with these: the mean of the
+# first ones with experts, up to four of 4 GB, as layers of one model differ.
 layer_times() {
     local first count to=-o
     [ "$1" != st-eval ] || to=--states-out # of layers that are not the last, it gives nothing else
@@ -141,12 +142,12 @@ layer_times() {
         if (count > layers - first) count = layers - first
         print (count < 1 ? 1 : count > 4 ? 4 : count)
     }')
-    "$1" -v --device "$device" --tokens "$scratch/some.ts" "$to" /dev/null --layers "0-$((first + count - 1))" "$weights" 2>&1 |
+    "$1" -v --device "$device" --tokens "$3" "${@:4}" "$to" /dev/null --layers "0-$((first + count - 1))" "$weights" 2>&1 |
         awk -v first="$first" '$2 ~ /layers\.[0-9]+\.$/ && $3 + 0 == $3 {
             number = split($2, part, ".")
             if (part[number - 1] < first) next
             read += $6
             compute += $10
             count++
-        } END { if (count) print read / count, compute / count }'
+        } END { if (!count) exit 1; print read / count, compute / count }'
 }

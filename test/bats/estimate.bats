@@ -59,6 +59,15 @@ everything() {
     [ "$status" -eq 2 ]
 }
 
+@test "texts that can be read once only are measured, too" {
+    mkfifo "$T/fifo.jsonl"
+    cat test/data/text/calib-code.jsonl >"$T/fifo.jsonl" &
+    for text in "$T/fifo.jsonl" <(cat test/data/text/calib-code.jsonl); do
+        timeout 60 v4-experts -n --samples 4 --length 32 --calib "$text" "$NANO" "$T/out" >"$T/plan"
+        grep ', calibration [0-9.]*s, ' "$T/plan"
+    done
+}
+
 # texts COMMAND...: seconds that a plan says --generate takes; nothing else is said.
 texts() {
     "$@" 2>"$T/said" >"$T/plan"
