@@ -500,7 +500,9 @@ END
     done
     printf 'PAR1\x15\x04\x15\0' >"$T/train.parquet"
     fails "$T/train.parquet: a Parquet file; make JSON lines of it: duckdb -jsonlines -c" "$T/train.parquet"
-    fails 'a Parquet file' --length 9 - <"$T/train.parquet"
+    fails "FROM 'FILE.parquet'" --length 9 - <"$T/train.parquet"
+    cp "$T/train.parquet" "$T/it's.parquet"
+    fails "FROM 'FILE.parquet'" "$T/it's.parquet"
     gzip -k "$T/train.parquet"
     fails 'a Parquet file' "$T/train.parquet.gz"
     printf 'ARROW1\0\0' >"$T/a.arrow"
