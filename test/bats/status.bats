@@ -111,6 +111,18 @@ drawn() {
     jq -se 'map(select(.event == "state")) | last | .done == 500 and .total == 1100' "$T/lines"
 }
 
+@test "figures from outside that no time has room for" {
+    {
+        echo '{"step":"a"}'
+        sleep 1
+        echo '{"program":"p","task":1,"done":1,"total":9223372036854775807}'
+        echo '{"program":"p","task":2,"done":1,"total":9223372036854775807}'
+        echo '{"show":true}'
+        sleep 0.5
+    } | st-status 2>"$T/said"
+    grep -q ', 1000000h00m00s left in this step' "$T/said"
+}
+
 @test "--status-fd: each step and message, as JSON" {
     v4-experts -q --amax "$NANO_AMAX" --status-fd 5 "$NANO" "$T/out" 5>"$T/lines" 2>"$T/said"
     jq -s -r 'map(select(.event == "step") | "\(.number) \(.steps) \(.step)")[]' "$T/lines" |
