@@ -22,7 +22,7 @@ estimate() {
     awk -v begin="$1" -v planned="$planned" -v speed="$speed" -v made="${made:-0}" -v layers="$layers" \
         -v calib="$(tokens_in calib) $calibrating" -v eval="$(tokens_in eval) $evaluating" \
         -v texts="${#prompts[@]} $continuing" -v appended=$appended -v cached="$(fits_memory "$2")" \
-        -v row="$((2 * $(config_number "$2" hidden_size 0) * $(config_number "$2" hc_mult 1)))" "$estimating"
+        -v verify="${verify[*]}" -v row="$((2 * $(config_number "$2" hidden_size 0) * $(config_number "$2" hc_mult 1)))" "$estimating"
 }
 
 # shellcheck disable=SC2016 # of awk
@@ -54,12 +54,13 @@ estimating='
         if (split(speed, s, " ") != 3 || s[1] <= 0) exit
         checks = planned - begin
         weights = made * s[2] / s[1] + checks # its stages start as those of the checks do
+        if (verify) verification = made * (s[2] - s[3]) / s[1] # reads source and result, as writing moves both
         calibration = run(calib)
         evaluation = 2 * run(eval)
         generation = continued(texts)
         model = calibration + evaluation + generation
         bound = s[3] > s[2] / 2 ? "the conversion" : "the disk"
-        if (model > weights) bound = computed > waited ? "the model" : "reading"
+        if (model > weights + verification) bound = computed > waited ? "the model" : "reading"
         states = (calib + 0 > eval + 0 ? calib : eval) * row # their first numbers
         memory = model ? "4 GiB for weights" : "256 MiB a stage"
         if (states)
@@ -68,8 +69,9 @@ estimating='
         if (calibration) parts = parts ", calibration " text(calibration)
         if (evaluation) parts = parts ", evaluation " text(evaluation)
         if (generation) parts = parts ", texts of both " text(generation)
-        printf "time  about %s, bound by %s\n", text(checks + model + weights), bound
-        printf "      checks %s%s, weights %s at %.0f MB/s\n", text(checks), parts, text(weights), s[1] / s[2] / 1e6
+        if (verify) again = ", reading them again " text(verification)
+        printf "time  about %s, bound by %s\n", text(checks + model + weights + verification), bound
+        printf "      checks %s%s, weights %s at %.0f MB/s%s\n", text(checks), parts, text(weights), s[1] / s[2] / 1e6, again
         printf "memory at most %s\n", memory
     }'
 

@@ -13,7 +13,7 @@ everything() {
     export TMPDIR=$T/tmp
     calib=(v4-experts --samples 12 --length 32 --calib test/data/text/calib-code.jsonl)
     v3=$PWD/test/data/v3-tiny/ckpt
-    for command in "v4-bf16" "v4-experts --amax $NANO_AMAX" "v4-experts --lossy --input-scale 1" \
+    for command in "v4-bf16" "v4-bf16 --verify" "v4-experts --amax $NANO_AMAX" "v4-experts --lossy --input-scale 1" \
         "${calib[*]} --eval test/data/text/eval.jsonl" "v4-experts --input-scale 1 --generate a,b" \
         "v3-nvfp4 --input-scale 1"; do
         source=$NANO
@@ -21,9 +21,10 @@ everything() {
         $command -n "$source" "$T/out" >"$T/tmp/plan" 2>"$T/tmp/said" || { cat "$T/tmp/said" && return 1; }
         cat "$T/tmp/plan" "$T/tmp/said"
         grep -qE '^time  about [0-9hms.]+, bound by ' "$T/tmp/plan"
-        grep -qE '^      checks [0-9.]+s, .*weights [0-9.]+s at [0-9]+ MB/s$' "$T/tmp/plan"
+        grep -qE '^      checks [0-9.]+s, .*weights [0-9.]+s at [0-9]+ MB/s(, reading them again [0-9.]+s)?$' "$T/tmp/plan"
         grep -qE '^memory at most (256 MiB a stage|4 GiB for weights(, and [0-9.]+ [MG]B of hidden states)?)$' "$T/tmp/plan"
         case $command in
+        *--verify) grep -q 'reading them again' "$T/tmp/plan" ;;
         *--eval*) grep -q ', calibration [0-9.]*s, evaluation [0-9.]*s, ' "$T/tmp/plan" ;;
         *--generate*) grep -qE ', texts of both [0-9hms.]+, ' "$T/tmp/plan" ;;
         esac
