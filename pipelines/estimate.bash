@@ -1,8 +1,8 @@
 # What a run of a pipeline will take: measured by some seconds of it, for --dry-run. Sourced by pipelines.
 # shellcheck disable=SC2154 # the variables of seekpipe.bash and quantize.bash
 
-# Texts on which the model runs, and what it continues, if any, by that many tokens.
-calib=() eval='' prompts=()
+# Texts on which the model runs, and what it continues, if any, by that many tokens; --part if it is for --jobs.
+calib=() eval='' prompts=() split=()
 appended=64
 
 # estimate BEGIN SOURCE DESTINATION COMMAND...: how long a run takes whose checks began at BEGIN, and which converts by
@@ -12,7 +12,7 @@ estimate() {
     local planned=$EPOCHREALTIME layers speed made calibrating='0 0 0' evaluating='0 0 0' continuing='0 0' convert_all=("${@:4}")
     [ "${talk[*]}" != -q ] && [ -f "$2/config.json" ] && [ "$(state_of "$3")" != complete ] || return 0
     layers=$(config_number "$2" num_hidden_layers 0)
-    made=$(st-read -n "${zeros[@]}" "$2" | "${@:4}" -q -n | st-write -n --json "${overwrite[@]}" "$3" |
+    made=$(st-read -n "${zeros[@]}" "$2" | "${@:4}" -q -n | st-write -n --json "${overwrite[@]}" "${split[@]}" "$3" |
         sed -n 's/^  "file_bytes": \([0-9]*\),$/\1/p') || return 0
     [ -z "${calib[*]}" ] || convert_all=(cat) # the amaxes are not known yet; they make little difference
     speed=$(speed_of "$2" "$3" "${convert_all[@]}")

@@ -302,7 +302,6 @@ make_plan() {
     fi
     [ -z "${prompts[*]}" ] || plan_generate
     : >"$scratch/plan"
-    split=()
     [ "$jobs" = 1 ] || split=(--part)
     if [ "$last" = st-write ]; then
         st-read -n "${zeros[@]}" "$source" |

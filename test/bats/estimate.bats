@@ -60,6 +60,15 @@ everything() {
     [ "$status" -eq 2 ]
 }
 
+@test "a run in parts that was killed is measured, too, and nothing is said against its parts" {
+    amax-merge -q --model "$NANO" --input-scale 1 -o "$T/amax.ts"
+    pipeline "st-read --part 1/2 '$NANO' | nvfp4-cast --amax '$T/amax.ts' | st-write -q --part '$T/out'"
+    v4-experts -n -j 2 --input-scale 1 "$NANO" "$T/out" >"$T/plan" 2>"$T/said"
+    cat "$T/said"
+    [ ! -s "$T/said" ]
+    grep '^time  about' "$T/plan"
+}
+
 @test "texts that can be read once only are measured, too" {
     mkfifo "$T/fifo.jsonl"
     cat test/data/text/calib-code.jsonl >"$T/fifo.jsonl" &
