@@ -4,36 +4,38 @@
 
 # to_bf16 SOURCE DESTINATION: everything quantized to BF16.
 to_bf16() {
-    local found bytes begin=$EPOCHREALTIME
+    local bytes begin=$EPOCHREALTIME
     choose_last "$2"
-    if [ -z "${plan[*]}${overwrite[*]}" ] && [ "$last" = st-write ] && [ "$(state_of "$2")" = complete ]; then
-        found=$("$BASH" "$0" -n "${zeros[@]}" "$1" "$2") || exit
-        ! complete_already "$found" || exit 0
-    fi
-    note_destination "$2"
     make_scratch
     trap 'end_status; rm -rf "$scratch"' EXIT
+    if [ "$last" = st-write ]; then
+        st-read -n "${zeros[@]}" "$1" | dequantize -n | plan_write "$2" "$scratch/plan" ||
+            blame "${PIPESTATUS[*]}" st-read 'fp8-dequant | mxfp4-unpack | nvfp4-unpack' st-write
+    fi
+    if [ -n "${plan[*]}" ]; then
+        estimate "$begin" "$1" "$2" dequantize
+        return
+    fi
+    [ "$last" != st-write ] || ! complete_already "$(<"$scratch/plan")" || exit 0
+    note_destination "$2"
     begin_status "${2%"${2##*[!/]}"}.log" "$1"/*
     bytes=$(bytes_of "$1")
     announce "weights:copy:$bytes:$((bytes / COPIED_A_SECOND + 1))"
     tell_status '{"log":true}'
     step weights
     resume "$2"
-    st-read "${plan[@]}" "${zeros[@]}" "${part[@]}" "$1" |
-        fp8-dequant "${plan[@]}" |
-        mxfp4-unpack "${plan[@]}" |
-        nvfp4-unpack "${plan[@]}" |
+    st-read "${zeros[@]}" "${part[@]}" "$1" |
+        fp8-dequant |
+        mxfp4-unpack |
+        nvfp4-unpack |
         put "$2" ||
         blame "${PIPESTATUS[*]}" st-read {fp8-dequant,mxfp4-unpack,nvfp4-unpack} "$last"
-    if [ -n "${plan[*]}" ]; then
-        estimate "$begin" "$1" "$2" dequantize
-    else
-        closing_summary "$1" "$2" || :
-    fi
+    closing_summary "$1" "$2" || :
 }
 
-# dequantize OPTION...: the same stages, for estimate.
+# dequantize OPTION...: the same stages, for a plan, and for estimate.
 dequantize() {
+    end_with_stages
     fp8-dequant "$@" | mxfp4-unpack "$@" | nvfp4-unpack "$@"
 }
 

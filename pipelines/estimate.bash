@@ -1,8 +1,8 @@
 # What a run of a pipeline will take: measured by some seconds of it, for --dry-run. Sourced by pipelines.
 # shellcheck disable=SC2154 # the variables of seekpipe.bash and quantize.bash
 
-# Texts on which the model runs, and what it continues, if any, by that many tokens.
-calib=() eval='' prompts=()
+# Texts on which the model runs, and what it continues, if any, by that many tokens; --part if it is for --jobs.
+calib=() eval='' prompts=() split=()
 appended=64
 
 # estimate BEGIN SOURCE DESTINATION COMMAND...: how long a run takes whose checks began at BEGIN, and which converts by
@@ -12,17 +12,17 @@ estimate() {
     local planned=$EPOCHREALTIME layers speed made calibrating='0 0 0' evaluating='0 0 0' continuing='0 0' convert_all=("${@:4}")
     [ "${talk[*]}" != -q ] && [ -f "$2/config.json" ] && [ "$(state_of "$3")" != complete ] || return 0
     layers=$(config_number "$2" num_hidden_layers 0)
-    made=$(st-read -n "${zeros[@]}" "$2" | "${@:4}" -q -n | st-write -n --json "${overwrite[@]}" "$3" |
+    made=$(st-read -n "${zeros[@]}" "$2" | "${@:4}" -q -n | st-write -n --json "${overwrite[@]}" "${split[@]}" "$3" |
         sed -n 's/^  "file_bytes": \([0-9]*\),$/\1/p') || return 0
     [ -z "${calib[*]}" ] || convert_all=(cat) # the amaxes are not known yet; they make little difference
     speed=$(speed_of "$2" "$3" "${convert_all[@]}")
-    [ -z "${calib[*]}" ] || calibrating=$(model_speed amax-calib "$2" "${calib[0]}")
-    [ -z "$eval" ] || evaluating=$(model_speed st-eval "$2" "$eval")
-    [ -z "${prompts[*]}" ] || continuing=$(text_speed "$2")
+    [ -z "${calib[*]}" ] || calibrating=$(model_speed amax-calib "$2" calib) || return 0
+    [ -z "$eval" ] || evaluating=$(model_speed st-eval "$2" eval) || return 0
+    [ -z "${prompts[*]}" ] || continuing=$(text_speed "$2") || return 0
     awk -v begin="$1" -v planned="$planned" -v speed="$speed" -v made="${made:-0}" -v layers="$layers" \
         -v calib="$(tokens_in calib) $calibrating" -v eval="$(tokens_in eval) $evaluating" \
         -v texts="${#prompts[@]} $continuing" -v appended=$appended -v cached="$(fits_memory "$2")" \
-        -v row="$((2 * $(config_number "$2" hidden_size 0) * $(config_number "$2" hc_mult 1)))" "$estimating"
+        -v verify="${verify[*]}" -v row="$((2 * $(config_number "$2" hidden_size 0) * $(config_number "$2" hc_mult 1)))" "$estimating"
 }
 
 # shellcheck disable=SC2016 # of awk
@@ -54,12 +54,13 @@ estimating='
         if (split(speed, s, " ") != 3 || s[1] <= 0) exit
         checks = planned - begin
         weights = made * s[2] / s[1] + checks # its stages start as those of the checks do
+        if (verify) verification = made * (s[2] - s[3]) / s[1] # reads source and result, as writing moves both
         calibration = run(calib)
         evaluation = 2 * run(eval)
         generation = continued(texts)
         model = calibration + evaluation + generation
         bound = s[3] > s[2] / 2 ? "the conversion" : "the disk"
-        if (model > weights) bound = computed > waited ? "the model" : "reading"
+        if (model > weights + verification) bound = computed > waited ? "the model" : "reading"
         states = (calib + 0 > eval + 0 ? calib : eval) * row # their first numbers
         memory = model ? "4 GiB for weights" : "256 MiB a stage"
         if (states)
@@ -68,15 +69,16 @@ estimating='
         if (calibration) parts = parts ", calibration " text(calibration)
         if (evaluation) parts = parts ", evaluation " text(evaluation)
         if (generation) parts = parts ", texts of both " text(generation)
-        printf "time  about %s, bound by %s\n", text(checks + model + weights), bound
-        printf "      checks %s%s, weights %s at %.0f MB/s\n", text(checks), parts, text(weights), s[1] / s[2] / 1e6
+        if (verify) again = ", reading them again " text(verification)
+        printf "time  about %s, bound by %s\n", text(checks + model + weights + verification), bound
+        printf "      checks %s%s, weights %s at %.0f MB/s%s\n", text(checks), parts, text(weights), s[1] / s[2] / 1e6, again
         printf "memory at most %s\n", memory
     }'
 
 # config_number SOURCE KEY [DEFAULT]: the first one of that name in config.json.
 config_number() {
     local found
-    found=$(head -c 1M "$1/config.json" | sed -n 's/.*"'"$2"'" *: *\([0-9][0-9]*\).*/\1/p' | head -n 1) || :
+    found=$(config_value "$1" "$2" '[0-9][0-9]*')
     echo "${found:-${3-}}"
 }
 
@@ -93,22 +95,28 @@ fits_memory() {
     awk -v bytes="$(bytes_of "$1")" '/^MemAvailable:/ { room = $2 * 1024 } END { print (2 * bytes < room) + 0 }' /proc/meminfo
 }
 
-# tokens_in NAME: of $scratch/NAME.ts, with those that fill up short samples; 0 if it is not there.
-tokens_in() {
-    [ ! -f "$scratch/$1.ts" ] || st-ls --tsv "$scratch/$1.ts" | awk '$1 == "input_ids" { print $4 / 4 }'
+# samples_in NAME: how many are in $scratch/NAME.ts, and how long they are, with what fills up short ones.
+samples_in() {
+    st-ls --tsv "$scratch/$1.ts" | awk '$1 == "input_ids" { gsub(/[^0-9]/, " ", $3); print $3 }'
 }
 
-# model_speed PROGRAM SOURCE TEXT: seconds that a layer takes to be read, to run on few tokens, and besides for each
-# token: on more and more of them, for some seconds.
+# tokens_in NAME: of all these; 0 if it is not there.
+tokens_in() {
+    local all=0 each=0
+    [ ! -f "$scratch/$1.ts" ] || read -r all each < <(samples_in "$1")
+    echo $((all * each))
+}
+
+# model_speed PROGRAM SOURCE NAME: seconds that a layer takes to be read, to run on few of the tokens in
+# $scratch/NAME.ts, and besides for each token: on more and more of them, for some seconds.
 model_speed() {
-    local samples tokens=0 before times=() end=$((SECONDS + 2))
+    local all each samples took times=() end=$((SECONDS + 2))
+    read -r all each < <(samples_in "$3")
     for samples in 2 8 32 128 512; do
-        before=$tokens
-        some_tokens "$2" "$3" "$length" "$samples"
-        tokens=$(tokens_in some)
-        [ "$tokens" != "$before" ] || break # all of the text
-        times+=("$tokens $(layer_times "$1" "$2")")
-        [ "$SECONDS" -lt "$end" ] || break
+        samples=$((samples < all ? samples : all))
+        took=$(layer_times "$1" "$2" "$scratch/$3.ts" --samples "$samples") || return
+        times+=("$((samples * each)) $took")
+        ((samples < all && SECONDS < end)) || break
     done
     printf '%s\n' "${times[@]}" | awk '{ tokens[NR] = $1; time[NR] = $3 } NR == 1 { read = $2 } END {
         token = NR > 1 ? (time[NR] - time[1]) / (tokens[NR] - tokens[1]) : 0
@@ -120,18 +128,13 @@ model_speed() {
 
 # text_speed SOURCE: seconds that a layer takes to be read, and to run on as many tokens as a text of --generate has, about.
 text_speed() {
-    { yes -- "${prompts[0]}" || :; } | head -c 1M >"$scratch/prompt.txt"
-    some_tokens "$1" "$scratch/prompt.txt" "$appended" 1
-    layer_times st-eval "$1"
+    { yes -- "${prompts[0]}" || :; } | head -c 1M | sed '$d' >"$scratch/prompt.txt" # it ends within a character, perhaps
+    st-tokenize -q --tokenizer "$1" --length "$appended" --samples 1 -o "$scratch/prompt.ts" "$scratch/prompt.txt"
+    layer_times st-eval "$1" "$scratch/prompt.ts"
 }
 
-# some_tokens SOURCE TEXT LENGTH SAMPLES: to $scratch/some.ts.
-some_tokens() {
-    st-tokenize -q --tokenizer "$1" --length "$3" --samples "$4" "${field[@]}" -o "$scratch/some.ts" -- "$2" 2>/dev/null
-}
-
-# layer_times PROGRAM SOURCE: seconds that a layer is read and is computed, with the tokens in $scratch/some.ts: the mean
-# of the first ones with experts, up to four of 4 GB, as layers of one model differ.
+# layer_times PROGRAM SOURCE TOKENS [OPTION...]: seconds that a layer is read and is computed, with these: the mean of the
+# first ones with experts, up to four of 4 GB, as layers of one model differ.
 layer_times() {
     local first count to=-o
     [ "$1" != st-eval ] || to=--states-out # of layers that are not the last, it gives nothing else
@@ -141,12 +144,12 @@ layer_times() {
         if (count > layers - first) count = layers - first
         print (count < 1 ? 1 : count > 4 ? 4 : count)
     }')
-    "$1" -v --device "$device" --tokens "$scratch/some.ts" "$to" /dev/null --layers "0-$((first + count - 1))" "$weights" 2>&1 |
+    "$1" -v --device "$device" --tokens "$3" "${@:4}" "$to" /dev/null --layers "0-$((first + count - 1))" "$weights" 2>&1 |
         awk -v first="$first" '$2 ~ /layers\.[0-9]+\.$/ && $3 + 0 == $3 {
             number = split($2, part, ".")
             if (part[number - 1] < first) next
             read += $6
             compute += $10
             count++
-        } END { if (count) print read / count, compute / count }'
+        } END { if (!count) exit 1; print read / count, compute / count }'
 }

@@ -119,9 +119,8 @@ apart() {
 # refuse_types PIPELINE TYPE...: a source of one of these model types is for that pipeline, whose recipes differ.
 refuse_types() {
     local type
-    [ -f "$source/config.json" ] || return 0
-    type=$(head -c 1M "$source/config.json" 2>/dev/null |
-        sed -n 's/.*"model_type" *: *"\([^"]*\)".*/\1/p' | head -n 1) || :
+    type=$(config_value "$source" model_type '"[^"]*"')
+    type=${type//\"/}
     [[ " ${*:2} " != *" $type "* ]] || [ -z "$type" ] || {
         tell "$program: $source: its model_type is $type, which $1 converts"
         exit 1
@@ -142,7 +141,7 @@ conversion_begin() {
     weights=$source
     [ -n "${zeros[*]}" ] || return 0
     weights=$scratch/source.ts
-    [ -n "${calib[*]}$eval" ] || headers=("${plan[@]}")
+    [ -n "${calib[*]}$eval${prompts[*]}" ] || headers=("${plan[@]}")
     quietly st-read "${headers[@]}" "${zeros[@]}" -o "$weights" "$source" || blame $? st-read
 }
 
@@ -301,8 +300,8 @@ make_plan() {
             "${judge[@]}" -n ||
             blame "${PIPESTATUS[*]}" st-read "$converter" st-eval
     fi
+    [ -z "${prompts[*]}" ] || plan_generate
     : >"$scratch/plan"
-    split=()
     [ "$jobs" = 1 ] || split=(--part)
     if [ "$last" = st-write ]; then
         st-read -n "${zeros[@]}" "$source" |
@@ -316,6 +315,18 @@ make_plan() {
             quietly st-write -n "${overwrite[@]}" --part "$destination" >/dev/null ||
             blame "${PIPESTATUS[*]}" st-read "$converter" st-write
     fi
+}
+
+# What generate would refuse.
+plan_generate() {
+    local prompt writes=(quietly st-eval -n --device "$device")
+    st-read -n "${zeros[@]}" "$source" | "${convert[@]}" -q -n >"$scratch/written.ts" ||
+        blame "${PIPESTATUS[*]}" st-read "$converter"
+    for prompt in "${prompts[@]}"; do
+        "${writes[@]}" --generate "$prompt" "$weights" || blame $? st-eval
+        "${writes[@]}" --generate "$prompt" "$scratch/written.ts" || blame $? st-eval
+    done
+    rm -f "$scratch/written.ts"
 }
 
 # A calibration of our own: the model runs on the text, expert by expert. The result is kept until the weights are

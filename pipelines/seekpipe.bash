@@ -29,6 +29,10 @@ lead() {
         return
     fi
     [ -z "$leader" ] || exit 1 # it was killed before this run began
+    export SEEKPIPE_OPEN='' # the descriptors that the user opened: more are to come (--status-fd)
+    for i in "/proc/$$/fd"/*; do
+        [ ! -e "$i" ] || SEEKPIPE_OPEN+=" ${i##*/} "
+    done
     trap : USR1 # until there is something to show
     for i in HUP INT QUIT TERM; do
         # shellcheck disable=SC2064 # i is of now
@@ -227,7 +231,7 @@ common_option() {
     --color) choice "$1" "$2" auto always never; color=(--color "$2") taken=1 ;;
     --status-fd)
         number "$1" "$2" 1 2147483647
-        [ -w "/proc/self/fd/$2" ] || usage_error "$1: descriptor $2 is not open for writing"
+        takes_writes "$2" || usage_error "$1: descriptor $2 is not open for writing"
         status_fd=(--status-fd "$2") taken=1 ;;
     -h | --help) usage; exit 0 ;;
     --version) print_version && exit 0 ;;
@@ -239,6 +243,13 @@ common_option() {
     --allow-zeros) zeros=(--allow-zeros) ;;
     --json) json=(--json) ;;
     esac
+}
+
+# takes_writes DESCRIPTOR: whether the user opened it, and for writing.
+takes_writes() {
+    local flags
+    [[ "$SEEKPIPE_OPEN " = *" $1 "* ]] && flags=$(awk '$1 == "flags:" { print $2 }' "/proc/$$/fdinfo/$1" 2>/dev/null) &&
+        [ "$((flags & 3))" != 0 ] # O_RDONLY; a leading 0 makes it octal, as it is
 }
 
 # tell LINES: on standard error, and in the log. That it is full, or its reader gone, ends no run.
@@ -292,10 +303,6 @@ complete_already() {
 # st-write, or compare it. What st-write says of it goes to $scratch/written, for closing_summary.
 put() {
     local status=0 quiet=()
-    if [ -n "${plan[*]}" ]; then
-        quietly st-write -n "${overwrite[@]}" "$1"
-        return
-    fi
     if [ "$last" = st-write ]; then
         quietly st-write -q --json "${overwrite[@]}" "${verify[@]}" "${@:2}" "$1" >"$scratch/written"
         return
@@ -462,6 +469,12 @@ find_source() {
     source=$(st-read --locate "$1" && echo /) || blame $? st-read
     source=${source%$'\n'/} # newlines at its end stay
     [ -e "$source" ] || { tell "$program: $source: No such file or directory" && exit 1; }
+}
+
+# config_value SOURCE KEY PATTERN: the first value of that name in config.json, on whatever line, if it is of PATTERN;
+# else nothing.
+config_value() {
+    [ ! -f "$1/config.json" ] || { head -c 1M "$1/config.json" | grep -ao "\"$2\" *: *$3" | sed 's/^[^:]*: *//;q'; } 2>/dev/null || :
 }
 
 # folder_of NAME: set $folder to the folder that it is in; $() would drop newlines at the end.

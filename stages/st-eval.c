@@ -438,6 +438,32 @@ static void check_generate(const struct options *o, const struct stage *stage)
         die_usage("--generate: wanted text in UTF-8");
 }
 
+/* Print how the text goes on. */
+static void print_text(const struct options *o, const struct stage *stage,
+                       const struct forward *run, struct tokenizer *tokenizer, struct ids *ids)
+{
+    struct text text = {.tokenizer = tokenizer, .first = tokenizer_bos(tokenizer) >= 0};
+    uint64_t prompt = ids->count;
+    if (!o->json)
+        print_new(&text, ids, false);
+    greedy_continue(&(struct greedy){.path = stage_input(stage),
+                                     .count = o->count,
+                                     .end = tokenizer_eos(tokenizer),
+                                     .context = &text,
+                                     .added = o->json ? keep_quiet : print_token},
+                    run, stage, ids);
+    if (o->json) {
+        size_t length;
+        char *all = text_of(&text, ids, &length);
+        report_record(REPORT_JSON, json_pack("{s:s%, s:I}", "text", all, length, "tokens",
+                                             (json_int_t)(ids->count - prompt)));
+        free(all);
+    } else {
+        print_new(&text, ids, true);
+        putchar('\n');
+    }
+}
+
 static int generate(const struct options *o, struct stage *stage)
 {
     check_generate(o, stage);
@@ -445,27 +471,12 @@ static int generate(const struct options *o, struct stage *stage)
     forward_options_open(&o->forward, stage, &run, NULL, 0);
     struct tokenizer *tokenizer = tokenizer_of(run.in);
     struct ids ids = encode(tokenizer, o->generate);
-    struct text text = {.tokenizer = tokenizer, .first = tokenizer_bos(tokenizer) >= 0};
     run.arithmetic = arithmetic_of(o);
-    uint64_t prompt = ids.count;
-    report_begin(stage);
-    if (!o->json)
-        print_new(&text, &ids, false);
-    greedy_continue(&(struct greedy){.path = stage_input(stage),
-                                     .count = o->count,
-                                     .end = tokenizer_eos(tokenizer),
-                                     .context = &text,
-                                     .added = o->json ? keep_quiet : print_token},
-                    &run, stage, &ids);
-    if (o->json) {
-        size_t length;
-        char *all = text_of(&text, &ids, &length);
-        report_record(REPORT_JSON, json_pack("{s:s%, s:I}", "text", all, length, "tokens",
-                                             (json_int_t)(ids.count - prompt)));
-        free(all);
+    if (stage->plan) {
+        greedy_check(&run, &ids);
     } else {
-        print_new(&text, &ids, true);
-        putchar('\n');
+        report_begin(stage);
+        print_text(o, stage, &run, tokenizer, &ids);
     }
     forward_options_close(&run);
     tokenizer_free(tokenizer);
@@ -530,7 +541,7 @@ static void take_options(struct options *o, struct stage *stage, int argc, char 
         {.name = "layers", .help = "only layers A to B; no losses unless B is the last one"},
         {.name = "plan",
          .help = "check that model, weights and tokens go together; compute and write nothing",
-         .in = FORM(0)},
+         .in = FORM(0) | FORM(2)},
         {.name = "progress", .in = FORM(0) | FORM(2)},
         {.name = "verbose",
          .help = "print each sample's loss, and where time went; with --compare, the losses of "
@@ -548,8 +559,8 @@ int main(int argc, char **argv)
     struct options o = {.arithmetic = "engine", .top = 32, .count = 64};
     struct stage stage;
     take_options(&o, &stage, argc, argv);
-    if (stage.plan && (o.compare || o.generate))
-        die_usage("-n goes with --tokens");
+    if (stage.plan && o.compare)
+        die_usage("-n goes with --tokens or --generate");
     if (o.top < 1 || o.top > TOP_MOST)
         die_usage("--top: from 1 to %d", TOP_MOST);
     if (!o.compare && stage.operands > 1)

@@ -1,6 +1,7 @@
 /* st-status: show where a pipeline stands, from the lines that its stages write. */
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
@@ -337,6 +338,12 @@ static void take_options(struct options *o, struct stage *stage, int argc, char 
     stage_begin(stage, &program, own, argc, argv);
 }
 
+static bool takes_writes(uint64_t fd)
+{
+    int flags = fd <= INT32_MAX ? fcntl((int)fd, F_GETFL) : -1;
+    return flags >= 0 && (flags & O_ACCMODE) != O_RDONLY;
+}
+
 int main(int argc, char **argv)
 {
     struct options o = {.color = "auto", .name = "run", .every = 60};
@@ -344,8 +351,8 @@ int main(int argc, char **argv)
     take_options(&o, &stage, argc, argv);
     if (stage.operands)
         die_usage("it has no operands; it reads standard input");
-    if (o.status_fd > INT32_MAX)
-        die_usage("--status-fd: there is no such descriptor");
+    if (o.status_fd && !takes_writes(o.status_fd))
+        die_usage("--status-fd: descriptor %" PRIu64 " is not open for writing", o.status_fd);
     struct show show = {.o = &o,
                         .name = printable(xstrdup(o.name)),
                         .quiet = stage.quiet,

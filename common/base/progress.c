@@ -57,7 +57,8 @@ char *bytes_text(double bytes, char *text)
 
 char *time_text(double seconds, char *text)
 {
-    long whole = (long)(seconds + 0.5);
+    const double most = 3.6e9; /* a million hours: of figures that came from outside */
+    long whole = (long)((seconds < most ? seconds : most) + 0.5);
     if (seconds < 59.95)
         snprintf(text, TIME_TEXT, "%.1fs", seconds);
     else if (whole < 3600)

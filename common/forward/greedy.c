@@ -1,5 +1,13 @@
 #include "forward/greedy.h"
 
+#include "forward/needed.h"
+
+/* All of the text as one sample; `start` is {0, ids->count}, and lives as long. */
+static struct tokens tokens_of(const struct ids *ids, uint64_t *start)
+{
+    return (struct tokens){.samples = 1, .length = ids->count, .start = start, .id = ids->id};
+}
+
 /* The token after the last one, from its logits. */
 struct step {
     struct device *device;
@@ -23,12 +31,22 @@ static void take_logits(void *context, unsigned mtp, uint64_t first, struct mat 
     d->drop(d, number);
 }
 
+void greedy_check(const struct forward *run, const struct ids *ids)
+{
+    uint64_t start[] = {0, ids->count};
+    const struct tokens tokens = tokens_of(ids, start);
+    struct forward plan = *run;
+    plan.tokens = &tokens;
+    plan.head = true;
+    forward_check(&plan);
+    needed_check(&plan);
+}
+
 static int32_t next_of(const char *path, const struct forward *how, const struct stage *stage,
                        const struct ids *ids)
 {
     uint64_t start[] = {0, ids->count};
-    const struct tokens tokens = {
-        .samples = 1, .length = ids->count, .start = start, .id = ids->id};
+    const struct tokens tokens = tokens_of(ids, start);
     struct step step = {.device = how->device, .last = ids->count - 1};
     struct forward run = *how;
     run.in = ts_open(path, stage);

@@ -15,6 +15,10 @@ struct greedy {
     void (*added)(void *context, const struct ids *ids); /* after each token */
 };
 
+/* End the process where greedy_continue() would before it computes anything. `run` besides has the
+ * weights open, or their plan. */
+void greedy_check(const struct forward *run, const struct ids *ids);
+
 /* Append to `ids`, which holds at least one. `run` sets device, arithmetic, batch, memory and
  * layers. */
 void greedy_continue(const struct greedy *greedy, const struct forward *run,

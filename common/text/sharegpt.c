@@ -26,9 +26,9 @@ json_t *sharegpt_messages(json_t *conversation)
     json_array_foreach(conversation, i, turn)
     {
         json_t *message = json_object(), *value = json_object_get(turn, "value");
+        value = value ? value : json_false(); /* null would be an empty text */
         if (json_object_set_new(message, "role", role_of(json_object_get(turn, "from"))) ||
-            json_object_set(message, "content", value ? value : json_null()) ||
-            json_array_append_new(messages, message))
+            json_object_set(message, "content", value) || json_array_append_new(messages, message))
             die("out of memory");
     }
     return messages;

@@ -7,8 +7,9 @@
 
 /* The same conversation as messages (see chat.h), which the caller frees; other members of its
  * objects are dropped. "human" and "user" become user, "gpt" and "assistant" assistant, "system"
- * system; any other "from" remains as it is, so that chat_text() names it. A conversation whose
- * first object has no "from" is returned as it is. */
+ * system. chat_text() refuses the rest: any other "from", which remains as it is, and an object
+ * without "value", whose content is no text. A conversation whose first object has no "from" is
+ * returned as it is. */
 json_t *sharegpt_messages(json_t *conversation);
 
 #endif

@@ -57,10 +57,12 @@ static void check_begin(const struct unpacked *u)
          "packed by xz"},
         {"PK\x03\x04", "a zip"},
     };
+    /* Whoever chose the file's name does not choose what the shell runs. */
+    const char *file = strpbrk(u->name, "'\"\\$`!<") ? "FILE.parquet" : u->name;
     if (u->ahead >= 4 && !memcmp(u->begin, "PAR1", 4))
         die("%s: a Parquet file; make JSON lines of it: duckdb -jsonlines -c \"SELECT * FROM "
             "'%s'\" >text.jsonl",
-            u->name, u->name);
+            u->name, file);
     for (size_t i = 0; i < sizeof other / sizeof *other; i++) {
         size_t length = strlen(other[i].magic);
         if (u->ahead >= length && !memcmp(u->begin, other[i].magic, length))

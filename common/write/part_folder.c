@@ -1,5 +1,6 @@
 #include "write/part_folder.h"
 
+#include <inttypes.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -56,8 +57,9 @@ void part_folder_plan(struct output_dir *output, struct ts_in *in, const char *i
 
 void part_folder_refuse(const struct output_dir *output)
 {
-    if (parts_begun(output->partial))
-        die("%s: holds parts of a run (--part), which the others of them and --join complete; "
-            "remove it (rm -r) to start again",
-            output->partial);
+    uint64_t of = parts_begun(output->partial);
+    if (of)
+        die("%s: holds parts of a run in %" PRIu64 " (--part), which the others and --join "
+            "complete, as -j %" PRIu64 " does; or remove it (rm -r) to start again",
+            output->partial, of, of);
 }

@@ -175,13 +175,13 @@ char *parts_present(const char *partial, uint64_t number, uint64_t of, bool *com
     return folder;
 }
 
-bool parts_begun(const char *partial)
+uint64_t parts_begun(const char *partial)
 {
     struct list list;
     list_parts(&list, partial);
-    bool begun = list.count;
+    uint64_t of = list.count ? list.part[0].of : 0;
     list_free(&list);
-    return begun;
+    return of;
 }
 
 bool parts_own(const char *name)

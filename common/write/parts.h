@@ -31,8 +31,9 @@ char *parts_folder(const char *partial, const char *scope, const char *identity)
  * is complete; the caller frees the path. NULL if no run of that part left one. */
 char *parts_present(const char *partial, uint64_t number, uint64_t of, bool *complete);
 
-/* True if `partial` holds a part, complete or not. */
-bool parts_begun(const char *partial);
+/* In how many parts the run is of which `partial` holds one, complete or not; 0 if it holds none.
+ */
+uint64_t parts_begun(const char *partial);
 
 /* True for a part's folder, and for what it holds besides shards and journal. */
 bool parts_own(const char *name);

@@ -105,6 +105,9 @@ TEXT
     [ "$(coloured on_terminal env TERM=xterm amax-plot "$T/amax.ts")" -gt 0 ]
     [ "$(coloured on_terminal env TERM=xterm NO_COLOR=1 amax-plot "$T/amax.ts")" = 0 ]
     [ "$(coloured on_terminal env TERM=xterm amax-plot --color=never "$T/amax.ts")" = 0 ]
+    # A terminal that draws no colours, or of which this machine has not heard.
+    [ "$(coloured on_terminal env TERM=dumb amax-plot "$T/amax.ts")" = 0 ]
+    [ "$(coloured on_terminal env TERM=xterm-unheard-of amax-plot "$T/amax.ts")" -gt 0 ]
     run amax-plot --color sometimes "$T/amax.ts"
     [ "$status" = 2 ]
 }
@@ -113,6 +116,7 @@ TEXT
     calibration "$T/amax.ts"
     cmp <(amax-plot "$T/amax.ts" --projection w2) <(amax-plot --projection=w2 "$T/amax.ts")
     [ "$(amax-plot --version)" = "$(st-read --version | sed 's/^st-read/amax-plot/')" ]
+    cmp <(amax-plot "$T/amax.ts") <(COLUMNS=wide amax-plot --col=never "$T/amax.ts")
     cp "$T/amax.ts" "$T/-v"
     cd "$T" && amax-plot -- -v | grep -q '3 layers'
 }
@@ -177,7 +181,7 @@ TEXT
 @test "gnuplot is not here: what to install" {
     calibration "$T/amax.ts"
     mkdir "$T/path"
-    for program in bash basename dirname readlink mktemp rm; do ln -s "$(command -v $program)" "$T/path"; done
+    for program in bash basename dirname getopt readlink mktemp rm; do ln -s "$(command -v $program)" "$T/path"; done
     PATH=$T/path run bash pipelines/amax-plot -o "$T/amax.png" "$T/amax.ts"
     [ "$status" -eq 1 ]
     [[ $output == *gnuplot-nox* ]]
@@ -194,6 +198,19 @@ TEXT
     [ "$status" -eq 1 ]
     [[ ${lines[-1]} == 'amax-plot: st-stat failed (exit 1); nothing was drawn' ]]
     [[ $output != *'layers of'* ]]
+}
+
+@test "-o: never the stream that is drawn, by whatever name" {
+    needs_gnuplot
+    calibration "$T/amax.ts"
+    cp "$T/amax.ts" "$T/before"
+    ln -s amax.ts "$T/link"
+    for command in "-o $T/amax.ts $T/amax.ts" "-o$T/link $T/amax.ts" "-o $T/amax.ts <$T/amax.ts"; do
+        eval "run amax-plot $command"
+        [ "$status" -eq 2 ]
+        [[ $output == *'is also read; name another file'* ]]
+        cmp "$T/before" "$T/amax.ts"
+    done
 }
 
 @test "wrong command lines" {

@@ -308,7 +308,7 @@ joined() {
     plan '' '' --part
     pipeline "$planned"
     plan '' '' ''
-    refused 'out\.partial: holds parts of a run \(--part\)' bash -c "$planned"
+    refused 'out\.partial: holds parts of a run in 2 \(--part\), .*, as -j 2 does' bash -c "$planned"
     plan '' '--zero positive' --part
     refused 'out\.partial: holds part-1-of-2-.*, a part of a run with other input or options' bash -c "$planned"
     plan '--part 2/3' '' --part
@@ -322,7 +322,7 @@ joined() {
     done
     v4-experts -n --jobs 2 --amax "$NANO_AMAX" "$NANO" "$T/out"
     st-read "$NANO" | nvfp4-cast -q --amax "$T/amax.ts" >"$T/whole.ts"
-    refused 'out\.partial: holds parts of a run \(--part\)' st-write "$T/out" "$T/whole.ts"
+    refused 'out\.partial: holds parts of a run in 2 \(--part\)' st-write "$T/out" "$T/whole.ts"
 }
 
 @test "killed when only its journal was left: another run with --overwrite is not taken for it" {

@@ -174,6 +174,17 @@ cast() {
     tar xOf "$T/run.ts" top_ids | od -An -td4 -w4 | tail -n 6 | diff "$T/wanted" -
 }
 
+@test "--generate -n: nothing is written, and what it would lack is refused, of a plan, too" {
+    st-eval -n --generate The -o "$T/text" "$NANO"
+    st-read -n -o "$T/plan.ts" "$NANO"
+    [ -z "$(st-eval -n --generate The "$T/plan.ts")" ]
+    [ ! -e "$T/text" ]
+    st-read "$NANO" | st-grep -q -V '^norm.weight$' >"$T/less.ts"
+    refused 'norm.weight' st-eval -n --generate The "$T/less.ts"
+    run st-eval -n --compare "$T/a.ts" "$T/b.ts"
+    [ "$status" -eq 2 ]
+}
+
 @test "--generate: JSON, from a stream in a file, at another arithmetic; not from a pipe" {
     st-read -o "$T/v4.ts" "$NANO"
     st-eval --generate 'The' --count 2 --json "$T/v4.ts" >"$T/json"
@@ -192,6 +203,7 @@ cast() {
     cp -r "$NANO" "$T/ckpt"
     rm -f "$T/ckpt/tokenizer.json"
     refused 'no tokenizer.json in it' st-eval --generate The "$T/ckpt"
+    refused 'no tokenizer.json in it' st-eval -n --generate The "$T/ckpt"
 }
 
 @test "the bounds hold without BF16 products of the processor" {

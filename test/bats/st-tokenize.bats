@@ -236,6 +236,7 @@ tokenizer_of() {
     share '[{"from": "human", "value": "a"}, {"value": "b"}]' "messages.1.: unknown role ''"
     share '[{"from": "human", "value": "a"}, 7]' "messages.1.: unknown role ''"
     share '[{"from": "human", "value": 7}]' 'a content is not text'
+    share '[{"from": "human", "text": "a"}, {"from": "gpt", "value": "b"}]' 'a content is not text'
     share '[{"from": 1, "value": "a"}]' "messages.0.: unknown role ''"
     share '[]' 'wanted 1 to'
 }
@@ -499,7 +500,9 @@ END
     done
     printf 'PAR1\x15\x04\x15\0' >"$T/train.parquet"
     fails "$T/train.parquet: a Parquet file; make JSON lines of it: duckdb -jsonlines -c" "$T/train.parquet"
-    fails 'a Parquet file' --length 9 - <"$T/train.parquet"
+    fails "FROM 'FILE.parquet'" --length 9 - <"$T/train.parquet"
+    cp "$T/train.parquet" "$T/it's.parquet"
+    fails "FROM 'FILE.parquet'" "$T/it's.parquet"
     gzip -k "$T/train.parquet"
     fails 'a Parquet file' "$T/train.parquet.gz"
     printf 'ARROW1\0\0' >"$T/a.arrow"

@@ -111,6 +111,18 @@ drawn() {
     jq -se 'map(select(.event == "state")) | last | .done == 500 and .total == 1100' "$T/lines"
 }
 
+@test "figures from outside that no time has room for" {
+    {
+        echo '{"step":"a"}'
+        sleep 1
+        echo '{"program":"p","task":1,"done":1,"total":9223372036854775807}'
+        echo '{"program":"p","task":2,"done":1,"total":9223372036854775807}'
+        echo '{"show":true}'
+        sleep 0.5
+    } | st-status 2>"$T/said"
+    grep -q ', 1000000h00m00s left in this step' "$T/said"
+}
+
 @test "--status-fd: each step and message, as JSON" {
     v4-experts -q --amax "$NANO_AMAX" --status-fd 5 "$NANO" "$T/out" 5>"$T/lines" 2>"$T/said"
     jq -s -r 'map(select(.event == "step") | "\(.number) \(.steps) \(.step)")[]' "$T/lines" |
@@ -122,10 +134,18 @@ drawn() {
     [ "$status" -eq 1 ]
     jq -es 'map(select(.event == "message" and .program == "pt-read")) | length >= 1' "$T/lines"
     jq -es 'map(select(.event == "message" and .program == "v4-experts")) | last | .message | test("pt-read failed")' "$T/lines"
-    for fd in 77 x -1; do
-        run v4-bf16 --status-fd=$fd "$NANO" "$T/bf16"
+    # Descriptor 6 cannot be written; those from 10 on are the script's own, if any.
+    for fd in 77 x -1 6 10 11 12 13 14 15 16; do
+        run v4-bf16 --status-fd=$fd "$NANO" "$T/bf16" 6<"$T/said" 10>&- 11>&- 12>&- 13>&- 14>&- 15>&- 16>&-
+        echo "$fd: $output"
         [ "$status" -eq 2 ]
     done
+    v4-bf16 -q --status-fd 13 "$NANO" "$T/thirteen" 13>"$T/lines"
+    jq -es 'last | .event == "end"' "$T/lines"
+    run st-status --status-fd 6 6<"$T/said" </dev/null
+    [ "$status" -eq 2 ]
+    run st-status --status-fd 77 </dev/null
+    [ "$status" -eq 2 ]
     # Nobody reads, or nobody reads on.
     v4-bf16 -q --status-fd 5 "$NANO" "$T/bf16" 5> >(exit)
     [ -e "$T/bf16/config.json" ]
@@ -150,6 +170,18 @@ drawn() {
     v4-experts -q --amax "$NANO_AMAX" "$NANO" "$T/out"
     v4-experts -n --overwrite --amax "$NANO_AMAX" "$NANO" "$T/out" >/dev/null
     [ ! -e "$T/out.log" ]
+}
+
+@test "the log: none of a run that is refused" {
+    mkdir "$T/other" "$T/empty"
+    touch "$T/other/mine"
+    for command in v4-bf16 'v4-experts --input-scale 1'; do
+        for destination in "$T/other" "$T/empty/." "$T/empty/.." "$T/none/out"; do
+            run $command -q "$NANO" "$destination"
+            [ "$status" -ne 0 ]
+        done
+    done
+    [ "$(find "$T" -name '*log' | wc -l)" = 0 ]
 }
 
 @test "the log: a link, a FIFO, a file with other names are not written, and the run goes on" {
