@@ -120,13 +120,13 @@ static void put_legend(const struct drawing *d, size_t number, double y)
     }
 }
 
-/* How many cells are marked, as a sentence or nothing; the caller frees it. */
-static char *marked_text(const struct drawing *d)
+/* Which cells are marked, as a sentence that the caller frees; empty if none is. */
+static char *cold_text(const struct drawing *d)
 {
-    size_t marked = 0;
+    size_t count = 0;
     for (size_t i = 0; i < d->maps->rows * d->maps->experts; i++)
-        marked += is_marked(d, i);
-    return marked ? xprintf(" Magenta: %zu that no token reached.", marked) : xstrdup("");
+        count += is_marked(d, i);
+    return count ? xprintf(" %zu experts that no token reached are magenta.", count) : xstrdup("");
 }
 
 /* Cells are as large as there is room, so that few experts are easy to see and 384 fit a screen. */
@@ -142,12 +142,12 @@ void heat_map_write(FILE *out, const struct maps *maps, size_t number)
     double legend = TOP + d.high * (double)maps->rows + 14;
     char *title = xprintf("%s%s", what[map->kind], map->matrices);
     char low[NUMBER_TEXT], high[NUMBER_TEXT];
-    char *marked = marked_text(&d);
-    char *description = xprintf("%zu layers from top to bottom, %" PRIu32 " experts from left to "
-                                "right; values from %s to %s, logarithmic.%s The table below has "
-                                "the numbers.",
-                                maps->rows, maps->experts, number_text(d.scale.low, low),
-                                number_text(d.scale.high, high), marked);
+    char *cold = cold_text(&d);
+    char *description =
+        xprintf("%zu layers from top to bottom, %" PRIu32 " experts from left to right; values "
+                "from %s to %s, logarithmic.%s The table below has the numbers.",
+                maps->rows, maps->experts, number_text(d.scale.low, low),
+                number_text(d.scale.high, high), cold);
     figure_begin(out, &(struct figure){title, description,
                                        fmax(LEFT + RIGHT + d.wide * maps->experts, LEAST_WIDTH),
                                        legend + LEGEND});
@@ -157,6 +157,6 @@ void heat_map_write(FILE *out, const struct maps *maps, size_t number)
     put_legend(&d, number, legend);
     figure_end(out);
     free(title);
+    free(cold);
     free(description);
-    free(marked);
 }

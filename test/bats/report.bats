@@ -63,7 +63,8 @@ plain() {
     has "<strong>$cold</strong><small>of 64</small>" "No token reached $cold of 64 experts"
     [ "$(grep -c '<image class="map"' "$page")" = 5 ]
     [ "$(grep -c '<path class="cross"' "$page")" = $((3 * cold)) ] # not on the two of weights
-    [ "$(grep -c "Magenta: $cold that no token reached" "$page")" = 3 ]
+    [ "$(grep -c " logarithmic. $cold experts that no token reached are magenta. The table" "$page")" = 3 ]
+    [ "$(grep -c ' logarithmic. The table' "$page")" = 2 ]
     # Who sets the scale of a layer is who the summary says.
     v4-experts -v --overwrite --amax "$T/amax.ts" "$NANO" "$T/again" 2>"$T/summary"
     awk '/^ +layers\.[0-9]\.ffn\.experts/ { split($1, name, "."); sub(/^ +[^ ]+/, "") }
