@@ -1,6 +1,6 @@
 # make [all]      build the programs into bin/; V=1 shows the commands
 # make demo       the main job, on a small checkpoint that lies in test/data
-# make install    copy programs, pipelines, recipes, pages and what completes options in bash, zsh and fish to
+# make install    copy programs, pipelines, recipes, man pages and completion for bash, zsh and fish to
 #                 PREFIX=/usr/local, below DESTDIR=
 # make uninstall  remove the same files
 # make deps       install the Debian packages that building and testing need; make deps-build only what

@@ -240,7 +240,7 @@ static void emit(struct results *r)
             unreached += !scalars->value[i];
         }
     if (unreached && !r->stage->quiet)
-        warn("%" PRId64 " of %" PRId64 " experts were reached by no token; amax-merge --fallback "
+        warn("no token reached %" PRId64 " of %" PRId64 " experts; amax-merge --fallback "
              "fills in for them",
              (int64_t)unreached, (int64_t)experts);
     struct ts_out *out = ts_create(r->stage, NULL, scalars->toc);
@@ -302,7 +302,7 @@ static struct arg keep_every_arg(uint64_t *to)
                         .to = to,
                         .value = "N",
                         .help = "keep hidden states after every N layers (default: as often as "
-                                "a tenth of the time allows)",
+                                "fits in a tenth of the time)",
                         .in = FORM(0),
                         .silent = true};
 }

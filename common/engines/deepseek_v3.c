@@ -99,7 +99,8 @@ static const struct rule trtllm[] = {
      .key = RULE_HF "quant_algo", .unless = "NVFP4"},
     {VERDICT_UNKNOWN, "its rules were read for blocks of 16", .key = RULE_HF "group_size",
      .unless = "16"},
-    {VERDICT_UNKNOWN, "its rules are of NVFP4 and BF16", .found = FACT(FP8) | FACT(PER_TENSOR)},
+    {VERDICT_UNKNOWN, "its rules were read for NVFP4 and BF16",
+     .found = FACT(FP8) | FACT(PER_TENSOR)},
     {VERDICT_UNKNOWN, "its rules were read for kv_b_proj and the indexer's wk in BF16",
      .found = FACT(ABSORBED) | FACT(INDEXER)},
     /* DeepseekV32Attention: its kv_a_proj_with_mqa has had wk in it, and asserted one dtype */

@@ -112,7 +112,7 @@ static const struct rule trtllm[] = {
     /* from_pretrained raises */
     {VERDICT_REFUSES, "it must list a ratio for each layer", .key = "compress_ratios",
      .unless = "*"},
-    {VERDICT_UNKNOWN, "its rules are of FP8 with routed experts in NVFP4 or MXFP4",
+    {VERDICT_UNKNOWN, "its rules were read for FP8 with routed experts in NVFP4 or MXFP4",
      .found = FACT(EXPERTS_PLAIN) | FACT(DENSE_NVFP4)},
     /* _normalize_deepseek_v4_nvfp4_mixed_precision_config wants all of these for FP8 linears */
     {VERDICT_UNKNOWN, "only with MIXED_PRECISION it reads FP8 weights beside NVFP4 experts",

@@ -89,7 +89,7 @@ static char *how_often(const struct kept *kept, const struct keeping *keeping)
 {
     char all[BYTES_TEXT];
     if (!keeping->every)
-        return xstrdup("as often as a tenth of the time allows");
+        return xstrdup("as often as fits in a tenth of the time");
     uint64_t times = (kept->run->last + needs_mtp(kept->run)) / keeping->every;
     if (times < 2)
         return xstrdup(times ? "once" : "never, as there are fewer layers");

@@ -84,12 +84,11 @@ static void put_maps(const struct page *page)
     const struct maps *maps = page->report->maps;
     if (!maps || !maps->count)
         return;
-    html_print(
-        page->out,
-        "<p>Each row is a layer, each column an expert. %zu of %zu experts were reached by no "
-        "token; they are <span class=\"cold\">magenta</span>, but where the map is of "
-        "weights.</p>\n<div class=\"figures\">\n",
-        maps->cold_count, maps->expert_count);
+    html_print(page->out,
+               "<p>Each row is a layer, each column an expert. No token reached %zu of %zu "
+               "experts; they are <span class=\"cold\">magenta</span>, except where the map shows "
+               "weights.</p>\n<div class=\"figures\">\n",
+               maps->cold_count, maps->expert_count);
     for (size_t i = 0; i < maps->count; i++)
         heat_map_write(page->out, maps, i);
     fputs("</div>\n", page->out);

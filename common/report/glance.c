@@ -28,7 +28,7 @@ static void put_evaluation(const struct page *page)
         put_tile(page, "Perplexity", xprintf("%.2f", after),
                  xprintf("from %.2f (%+.1f %%)", before, 100 * (after / before - 1)));
     put_tile(page, "KL divergence", xprintf("%.4f", member_number(e, "kl_divergence")),
-             xstrdup("nats a token"));
+             xstrdup("nats per token"));
     put_tile(page, "Same best token", xprintf("%.1f %%", 100 * member_number(e, "top1_agreement")),
              xstrdup("as the source"));
 }
@@ -42,7 +42,7 @@ static void put_blocks(const struct page *page)
         double blocks = member_number(stage, "blocks"),
                kept = blocks - member_number(stage, "lossy");
         if (blocks > 0) /* 100 % are all of them */
-            put_tile(page, "Weights without loss",
+            put_tile(page, "Lossless weights",
                      kept < blocks && kept / blocks > 0.999999
                          ? xstrdup("over 99.9999 %")
                          : xprintf(kept < blocks ? "%.4f %%" : "%.0f %%", 100 * kept / blocks),

@@ -26,8 +26,8 @@ void section_losses(const struct page *page)
     section_begin(
         page, "losses", "How well it predicts",
         "Source and result read the same text, each with the arithmetic that it is served "
-        "with. Perplexity is how many next tokens a model is, so to speak, in doubt "
-        "between.");
+        "with. Perplexity says how unsure a model is of the next token: as if it chose among "
+        "this many.");
     if (*member_text(line, "text"))
         html_print(page->out, "<p>Text: <code>%s</code></p>\n", member_text(line, "text"));
     table_begin(page, "Losses", "|>mean loss, nats|>perplexity|>tokens", false);

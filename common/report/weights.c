@@ -79,9 +79,10 @@ void section_weights(const struct page *page)
     struct errors errors = {0};
     find_errors(page, &errors);
     if (errors.count)
-        section_begin(page, "weights", "How far weights moved",
-                      "Root mean square of what quantization changed, beside that of the weights, "
-                      "the mean of a layer’s matrices; by every 64th row.");
+        section_begin(
+            page, "weights", "How far weights moved",
+            "Root mean square of the quantization error, relative to that of the weights; "
+            "the mean of a layer’s matrices, from every 64th row.");
     if (errors.count && errors.largest > 0)
         put_errors(page, &errors);
     else if (errors.count)

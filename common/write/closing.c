@@ -230,9 +230,9 @@ void closing_print(FILE *out, const json_t *run, bool verbose)
     const json_t *checks = json_object_get(run, "checks");
     const json_t *engines = json_object_get(written, "engines");
     const char *what = json_is_true(json_object_get(written, "complete"))
-                           ? "was complete already, of"
-                       : written ? "was made of"
-                                 : "is what these options give of";
+                           ? "was complete already, made from"
+                       : written ? "was made from"
+                                 : "is what these options make of";
     char *head = xprintf("%s: %s %s %s", text_of(run, "program"), text_of(run, "destination"), what,
                          text_of(run, "source"));
     text_wrap(out, 0, 2, head);

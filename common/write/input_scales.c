@@ -80,8 +80,8 @@ void input_scales_print(FILE *out, const json_t *scales, bool all)
     struct layer_scales *list = group_layers(scales, &layers);
     size_t shown = all || layers <= LAYERS_FEW ? layers : LAYERS_SHOWN;
     if (shown)
-        text_print(out, "input scales in engines: a layer's largest, whose it is, and beside the "
-                        "median's\n");
+        text_print(out, "input scales in engines: a layer's largest, its expert, its ratio to the "
+                        "median\n");
     if (shown < layers) {
         qsort(list, layers, sizeof *list, by_ratio);
         qsort(list, shown, sizeof *list, by_first);

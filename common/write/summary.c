@@ -59,8 +59,8 @@ json_t *summary_notes(const struct ts_in *in, const struct configs *configs, con
     json_t *notes = json_array();
     const char *left_out = side_files_left_out(in, configs);
     if (left_out)
-        json_array_append_new(notes, json_sprintf("left out: %s, code that reads the formats of "
-                                                  "the source; README.md says what is here",
+        json_array_append_new(notes, json_sprintf("left out: %s, code for the source's formats; "
+                                                  "README.md says how to load the result",
                                                   left_out));
     note_kept(notes, in, toc);
     return notes;
@@ -186,7 +186,7 @@ static void print_weight_amaxes(FILE *out, const json_t *document, const json_t 
     (void)program;
     const json_t *synthesized = json_object_get(stage, "weight_amax_synthesized");
     if (synthesized)
-        text_print(out, "weight amaxes taken from the weight itself: %" PRId64 "\n",
+        text_print(out, "weight amaxes taken from the weights themselves: %" PRId64 "\n",
                    (int64_t)json_integer_value(synthesized));
 }
 
@@ -199,7 +199,7 @@ static void print_fp8(FILE *out, const json_t *document, const json_t *stage, co
         weights)
         text_print(out,
                    "%s: %" PRId64 " weights became FP8 with one scale, of which %" PRId64
-                   " amaxes were taken from the weight itself\n",
+                   " amaxes were taken from the weights themselves\n",
                    program, (int64_t)weights, (int64_t)synthesized);
 }
 

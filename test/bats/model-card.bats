@@ -77,7 +77,7 @@ has() {
 
 @test "a card that is converted again stays the first source's, and code for its formats is gone" {
     v4-experts --amax "$NANO_AMAX" "$T/source" "$T/nvfp4" 2>"$T/summary"
-    grep -q '^left out: inference/, code that reads the formats of the source' "$T/summary"
+    grep -q '^left out: inference/, code for the source.s formats' "$T/summary"
     [ ! -e "$T/nvfp4/inference" ]
     v4-bf16 -q "$T/nvfp4" "$T/out"
     has '# DeepSeek-V4-Nano in BF16' '| transformers 5.24.0 | loads | refuses: it does not speculate with drafts |'

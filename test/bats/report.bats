@@ -60,7 +60,7 @@ plain() {
     # The maps are those that amax-plot draws, with as many cold experts.
     cold=$(amax-plot "$T/amax.ts" | sed -nE '1s/.*; ([0-9]+) of 64 reached.*/\1/p')
     [ "$cold" -gt 0 ]
-    has "<strong>$cold</strong><small>of 64</small>" "$cold of 64 experts were reached by no token"
+    has "<strong>$cold</strong><small>of 64</small>" "No token reached $cold of 64 experts"
     [ "$(grep -c '<image class="map"' "$page")" = 5 ]
     [ "$(grep -c '<path class="cross"' "$page")" = $((3 * cold)) ] # not on the two of weights
     [ "$(grep -c " logarithmic. $cold experts that no token reached are magenta. The table" "$page")" = 3 ]
@@ -212,7 +212,7 @@ calibration() {
     look_at "$T/out"
     plain
     [ "$(stat -c %s "$page")" -lt 400000 ]
-    has '61 of 23424 experts were reached by no token' '61 layers from top to bottom, 384 experts from left to right'
+    has 'No token reached 61 of 23424 experts' '61 layers from top to bottom, 384 experts from left to right'
     [ "$(section calibration | grep -c '<th scope="row">[0-9]*</th><td>7</td>')" = 61 ]
 }
 

@@ -20,7 +20,7 @@ drawn() {
     tr -d '\r' <"$T/typed" | grep -aq 'v4-experts: step 2 of 3, weights, .* so far'
     grep -aq $'\033\\[1m' "$T/typed" # in color
     # The last thing before the summary erases the block.
-    sed $'s/v4-experts: .* was made of.*//' "$T/typed" | tr '\n' ' ' >"$T/before"
+    sed $'s/v4-experts: .* was made from.*//' "$T/typed" | tr '\n' ' ' >"$T/before"
     grep -aqF $'\r\033[J' "$T/before"
     [ -e "$T/out/config.json" ]
     # st-write's bytes, and its layers.

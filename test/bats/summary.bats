@@ -11,7 +11,7 @@ narrow() {
 @test "what was made, of what, steps, rate, quality, verdicts, what next; in 80 columns" {
     v4-experts --samples 2 --length 32 --calib test/data/text/calib-code.jsonl --eval test/data/text/eval.jsonl --verify \
         "$NANO" "$T/out" >"$T/results" 2>"$T/said"
-    sed '1,/^amax-merge/d' "$T/said" | sed -n '/was made of/,$p' >"$T/summary"
+    sed '1,/^amax-merge/d' "$T/said" | sed -n '/was made from/,$p' >"$T/summary"
     [ -s "$T/summary" ]
     tail -n +2 "$T/summary" | grep -v "^  st-verify\|^  cd " >"$T/rows" # names may be long
     narrow "$T/rows"
@@ -46,7 +46,7 @@ narrow() {
         (.steps | map(.step) | length == 6) and ((.steps | map(.seconds) | add) - .seconds | fabs < 1e-6) and
         (.quality.runs | length == 2) and (.checks | map(select(.what == "verdict")) | length == 8) and
         (.next[0] | startswith("st-verify"))' "$T/json"
-    if grep -q 'was made of' "$T/said"; then return 1; fi
+    if grep -q 'was made from' "$T/said"; then return 1; fi
     v4-bf16 -q "$NANO" "$T/bf16" >"$T/none" 2>&1
     [ ! -s "$T/none" ]
     v4-bf16 --json --overwrite "$NANO" "$T/bf16" | jq -e '.written.output.formats.BF16 > 0 and .program == "v4-bf16"'
@@ -74,7 +74,7 @@ narrow() {
 @test "st-summary: names are shown and quoted; files that are none" {
     run st-summary $'a\nb' "c'd e"
     [ "$status" -eq 0 ]
-    [[ ${lines[0]} == "st-write: c'd e is what these options give of a?b" ]]
+    [[ ${lines[0]} == "st-write: c'd e is what these options make of a?b" ]]
     [[ ${lines[-1]} == *"st-cmp --values \$'a\\012b' 'c'\\''d e'" ]]
     st-summary --json $'a\xff' b | jq -e '.next[0] == "st-cmp --values $'"'a\\\\377'"' b"'
     echo '{' >"$T/bad"

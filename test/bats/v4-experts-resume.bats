@@ -125,7 +125,7 @@ goes_on() {
 
 @test "a plan, and a calibration that is there, keep nothing" {
     "${run[@]}" -n "$NANO" "$T/out" >"$T/plan" 2>"$T/said"
-    grep -q 'out\.calib: keeps 1.. kB of hidden states, as often as a tenth of the time allows; .* are free$' "$T/said"
+    grep -q 'out\.calib: keeps 1.. kB of hidden states, as often as fits in a tenth of the time; .* are free$' "$T/said"
     v4-experts -n --drafts cast --keep-every 2 "${run[@]:1}" "$NANO" "$T/out" >"$T/plan" 2>"$T/said"
     grep -q 'out\.calib: keeps 1.. kB of hidden states, 2 times, 3.. kB in all; .* are free$' "$T/said"
     "${run[@]}" -n --no-keep "$NANO" "$T/out" 2>"$T/said" >"$T/plan"

@@ -170,7 +170,7 @@ copy() {
         echo "result against source: $(st-eval --compare "$T/source.ts" "$T/result.ts")"
     } | diff - "$T/found"
     grep -qx 'st-tokenize: 4 samples, 160 tokens, the longest 40' "$T/log"
-    grep -q 'experts were reached by no token' "$T/log"
+    grep -q 'no token reached .* of .* experts' "$T/log"
 
     # The calibration that was kept, by another command.
     v4-experts -q --amax "$T/kept.ts" "$NANO" "$T/again" 2>"$T/log"
@@ -258,7 +258,7 @@ copy() {
     echo '{"text": "a"}' >"$T/a.jsonl"
     run v4-experts --calib "$T/a.jsonl" --eval "$T/a.jsonl" "$NANO" "$T/out"
     [ "$status" -eq 0 ]
-    [[ $output == *'38 of 64 experts were reached by no token'*' tokens 1' ]]
+    [[ $output == *'no token reached 38 of 64 experts'*' tokens 1' ]]
 }
 
 @test "tokenizers: none, one with a part that is not known, one of another model" {
