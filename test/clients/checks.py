@@ -78,6 +78,12 @@ class Nothing:
     def __getattr__(self, name): return lambda *a, **k: None
 
 
+def poison(model):
+    """Fill all parameters with a value that no checkpoint has."""
+    for p in model.parameters():
+        p.data.view(-1).view(torch.uint8).fill_(0xFF)
+
+
 class Lacks(Exception):
     """What a parameter needs and the checkpoint does not have."""
 
@@ -126,6 +132,21 @@ class Checkpoint:
     def left(self):
         """Tensors of this part of the model, trunk or draft, that no parameter took."""
         return [n for n in self.tensor if n not in self.used and n.startswith("mtp.") == self.draft]
+
+
+def differing(model, skipped, holds):
+    """Parameters of a model, by name, for which holds(name, parameter) is not true, or for which the checkpoint lacks
+    something; skipped(name): it holds none of the checkpoint's."""
+    wrong = []
+    for name, p in model.named_parameters():
+        if skipped(name):
+            continue
+        try:
+            if not holds(name, p):
+                wrong.append(name)
+        except Lacks as why:
+            wrong.append(f"{name}: {why}")
+    return wrong
 
 
 def judge(count, wrong, unused, right):

@@ -2,63 +2,21 @@
 its NextN draft), whose parameters were all poisoned before. Each must then hold the checkpoint's values, and
 SGLang's dequantization of the experts must give those of nvfp4-unpack.
 
-Replaced, since no forward pass runs: CUDA streams and events, rotary tables, the question whether this is a
-Blackwell."""
+Replaced besides what sglang_model.py replaces: rotary tables."""
 
-import logging
 import re
-import tempfile
-import types
 
-logging.disable(logging.WARNING)
 import torch
-from checks import FUSED, Checkpoint, Lacks, Nothing, each_case, judge, raw, tensors, verdict, version
+from checks import FUSED, Checkpoint, differing, each_case, judge, raw, tensors, verdict, version
+from sglang_model import build, load
 
-torch.set_num_threads(1)
-torch.cuda.Stream = torch.cuda.Event = Nothing
-
-import sglang.srt.layers.quantization.modelopt_quant as modelopt_quant
 import sglang.srt.models.registry  # takes long: once here, not in each case
-import sglang.srt.weight_cache.daemon as daemon
-from sglang.srt.configs.load_config import LoadConfig
-from sglang.srt.configs.model_config import ModelConfig
 from sglang.srt.layers.quantization.dequantization import dequantize_nvfp4
-from sglang.srt.model_loader import loader
-from sglang.srt.server_args import ServerArgs
-
-modelopt_quant.get_platform = lambda: types.SimpleNamespace(is_blackwell=True)
 
 
-def build(folder, draft):
-    """Model configuration, load configuration, and the model, in the order of SGLang's own weight daemon."""
-    args = ServerArgs(model_path=folder, device="cpu")
-    daemon.publish(args, role="weight_cache_daemon",
-                   ranks=daemon.SpawnRanks(world_rank=daemon.spawn_world_rank(args, tp_rank=0, pp_rank=0), gpu_id=0))
-    from sglang.srt.layers.moe import initialize_moe_config
-    initialize_moe_config()
-    mc = ModelConfig(model_path=folder, is_draft_model=draft)
-    from sglang.srt.distributed.parallel_state import init_distributed_environment, initialize_model_parallel
-    init_distributed_environment(backend="gloo", world_size=1, rank=0, local_rank=0,
-                                 distributed_init_method="file://" + tempfile.mktemp())
-    initialize_model_parallel()
-    from sglang.srt.layers.dp_attention import init_dp_gathered_buffer, initialize_dp_attention
-    initialize_dp_attention(args)
-    init_dp_gathered_buffer(mc)
+def without_rope():
     import sglang.srt.models.deepseek_v4 as v4
     v4.get_rope_wrapper = lambda *a, **k: torch.nn.Identity()
-    lc = LoadConfig()
-    usual = torch.get_default_dtype()
-    torch.set_default_dtype(torch.bfloat16)
-    model = loader._initialize_model(mc, lc, loader._get_quantization_config(mc, lc))
-    torch.set_default_dtype(usual)
-    return mc, lc, model
-
-
-def load(mc, lc, model):
-    for p in model.parameters():
-        p.data.view(-1).view(torch.uint8).fill_(0xFF)
-    model._prewarm_mhc_kernels = lambda: None
-    model.load_weights(loader.DefaultModelLoader(lc)._get_all_weights(mc, model))
 
 
 def wanted(checkpoint, name):
@@ -101,19 +59,11 @@ def holds(p, name, want, up_first):
     return x.shape == want.shape and torch.equal(x, want)
 
 
-def wrong_parameters(model, checkpoint, up_first):
-    wrong = []
-    for name, p in model.named_parameters():
-        if name.endswith(("attn_mqa.k_scale", "attn_mqa.v_scale")):
-            continue  # of the KV cache: not in the checkpoint
-        if checkpoint.draft and ("embed_tokens" in name or "lm_head" in name):
-            continue  # the trunk's
-        try:
-            if not holds(p, name, wanted(checkpoint, name), up_first):
-                wrong.append(name)
-        except Lacks as why:
-            wrong.append(f"{name}: {why}")
-    return wrong
+def skipped(draft):
+    """Scales of the KV cache, which are not in the checkpoint; and a draft's embeddings and head, which are the
+    trunk's."""
+    return lambda name: name.endswith(("attn_mqa.k_scale", "attn_mqa.v_scale")) or (
+        draft and ("embed_tokens" in name or "lm_head" in name))
 
 
 def wrong_experts(checkpoint, unpacked):
@@ -133,14 +83,16 @@ def wrong_experts(checkpoint, unpacked):
 
 def check(folder, unpacked, draft):
     try:
-        mc, lc, model = build(folder, draft)
+        mc, lc, model = build(folder, draft, without_rope)
+        model._prewarm_mhc_kernels = lambda: None
         load(mc, lc, model)
     except Exception as e:
         return verdict("refuses", f"{type(e).__name__}: {e}")
     method = (model.model.decoder if draft else model.model.layers[0]).mlp.experts.quant_method
     name = type(method).__name__
     checkpoint = Checkpoint(folder, draft, mc.hf_config.n_routed_experts, "NvFp4" not in name)
-    wrong = wrong_parameters(model, checkpoint, getattr(method, "load_up_proj_weight_first", False))
+    up_first = getattr(method, "load_up_proj_weight_first", False)
+    wrong = differing(model, skipped(draft), lambda name, p: holds(p, name, wanted(checkpoint, name), up_first))
     dequantized = "NvFp4" in name and not draft
     if dequantized and not wrong:
         wrong = wrong_experts(checkpoint, tensors(unpacked))

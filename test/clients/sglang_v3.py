@@ -2,65 +2,23 @@
 draft), whose parameters were all poisoned before. Each must then hold the checkpoint's bytes; and what SGLang
 dequantizes under the scales that it merges must be what nvfp4-unpack gives.
 
-Replaced, since no forward pass runs: CUDA streams and events, rotary tables, and the questions for a GPU's kind."""
+Replaced besides what sglang_model.py replaces: rotary tables, and more questions for a GPU's kind."""
 
-import logging
-import tempfile
-import types
-
-logging.disable(logging.WARNING)
 import torch
-from checks import Nothing, each_case, judge, tensors, verdict, version
+from checks import differing, each_case, judge, tensors, verdict, version
+from sglang_model import build, load
 from v3_checks import FUSED as THEIRS
-from v3_checks import Checkpoint, differing
+from v3_checks import Checkpoint, holder
 
-torch.set_num_threads(1)
-torch.cuda.Stream = torch.cuda.Event = Nothing
 torch.cuda.get_device_capability = lambda *a: (10, 0)
 
 import sglang.srt.layers.attention.dsa.dsa_indexer as dsa_indexer
-import sglang.srt.layers.quantization.modelopt_quant as modelopt_quant
 import sglang.srt.models.deepseek_v2 as deepseek_v2
-import sglang.srt.weight_cache.daemon as daemon
-from sglang.srt.configs.load_config import LoadConfig
-from sglang.srt.configs.model_config import ModelConfig
 from sglang.srt.layers.quantization.dequantization import dequantize_nvfp4
-from sglang.srt.model_loader import loader
-from sglang.srt.server_args import ServerArgs
 
-modelopt_quant.get_platform = lambda: types.SimpleNamespace(is_blackwell=True)
 deepseek_v2.get_rope_wrapper = dsa_indexer.get_rope_wrapper = lambda *a, **k: torch.nn.Identity()
 dsa_indexer._is_cuda, dsa_indexer.resolve_num_sms = True, lambda *a, **k: 1  # its wk and weights_proj are fused there
 FUSED = THEIRS | {"fused_qkv_a_proj_with_mqa": THEIRS["fused_qkv_a_proj"]}
-
-
-def build(folder, draft):
-    """Model configuration, load configuration, and the model, in the order of SGLang's own weight daemon."""
-    args = ServerArgs(model_path=folder, device="cpu")
-    daemon.publish(args, role="weight_cache_daemon",
-                   ranks=daemon.SpawnRanks(world_rank=daemon.spawn_world_rank(args, tp_rank=0, pp_rank=0), gpu_id=0))
-    from sglang.srt.layers.moe import initialize_moe_config
-    initialize_moe_config()
-    mc = ModelConfig(model_path=folder, is_draft_model=draft)
-    from sglang.srt.distributed.parallel_state import init_distributed_environment, initialize_model_parallel
-    init_distributed_environment(backend="gloo", world_size=1, rank=0, local_rank=0,
-                                 distributed_init_method="file://" + tempfile.mktemp())
-    initialize_model_parallel()
-    from sglang.srt.layers.dp_attention import init_dp_gathered_buffer, initialize_dp_attention
-    initialize_dp_attention(args)
-    init_dp_gathered_buffer(mc)
-    lc = LoadConfig()
-    usual = torch.get_default_dtype()
-    torch.set_default_dtype(torch.bfloat16)
-    model = loader._initialize_model(mc, lc, loader._get_quantization_config(mc, lc))
-    torch.set_default_dtype(usual)
-    return mc, lc, model
-
-
-def load(mc, lc, model):
-    for p in model.parameters():
-        p.data.view(-1).view(torch.uint8).fill_(0xFF)
-    model.load_weights(loader.DefaultModelLoader(lc)._get_all_weights(mc, model))
 
 
 class OneScale(Checkpoint):
@@ -135,7 +93,7 @@ def check(folder, unpacked, draft):
         return verdict("refuses", f"{type(e).__name__}: {e}")
     checkpoint = OneScale(folder, draft)
     renamed = renamer(checkpoint)
-    wrong = differing(checkpoint, list(model.named_parameters()), renamed, skipped(draft))
+    wrong = differing(model, skipped(draft), holder(checkpoint, renamed))
     count, values = wrong_values(model, renamed, skipped(draft), tensors(unpacked))
     judge(len(list(model.parameters())), wrong or values, checkpoint.left(), f"of {type(model).__name__} holds the "
           f"checkpoint's bytes; {count} modules are quantized" + (", and dequantize to its values" if count else ""))

@@ -59,16 +59,6 @@ class Checkpoint:
                 if n not in self.used and n.startswith(self.mtp) == self.draft and n not in copies]
 
 
-def differing(checkpoint, parameters, renamed, skipped):
-    """Parameters, by name, that do not hold the checkpoint's bytes. renamed(name) is the checkpoint's name;
-    skipped(name): it holds none of the checkpoint's."""
-    wrong = []
-    for name, p in parameters:
-        if skipped(name):
-            continue
-        try:
-            if not torch.equal(raw(p.data), checkpoint.parameter(renamed(name))):
-                wrong.append(name)
-        except Lacks as why:
-            wrong.append(f"{name}: {why}")
-    return wrong
+def holder(checkpoint, renamed):
+    """For differing(): does a parameter hold the checkpoint's bytes? renamed(name) is the checkpoint's name for it."""
+    return lambda name, p: torch.equal(raw(p.data), checkpoint.parameter(renamed(name)))

@@ -2,37 +2,23 @@
 model (or its MTP draft), whose parameters were all poisoned before. Each must then hold the bytes of the
 checkpoint, and its experts, dequantized by vLLM, the values that nvfp4-unpack gives.
 
-What cannot exist without a GPU is replaced: CUDA streams and events, the choice of kernels for FP8 linears (none
-runs), of backends for experts (vLLM's own emulation), and the attention's class."""
+Replaced besides what vllm_model.py replaces: the choice of kernels for FP8 linears (none runs), of the backend for
+experts in MXFP4 (vLLM's own emulation), and the attention's class."""
 
-import os
-
-os.environ.setdefault("VLLM_TARGET_DEVICE", "cpu")
-os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
 import re
-import tempfile
 
 import torch
-from checks import FUSED, Checkpoint, Lacks, Nothing, each_case, judge, raw, tensors, verdict, version
-
-torch.set_num_threads(1)
-torch.cuda.Stream = torch.cuda.Event = Nothing
+import vllm_model
+from checks import FUSED, Checkpoint, differing, each_case, judge, raw, tensors, verdict, version
+from vllm_model import load, set_current_vllm_config
 
 import vllm.model_executor.kernels.linear as linear
-import vllm.model_executor.layers.quantization.modelopt as modelopt
 import vllm.model_executor.layers.quantization.mxfp4 as mxfp4
 import vllm.models.deepseek_v4.nvidia.model as nvidia
-from vllm.config import (CacheConfig, DeviceConfig, LoadConfig, ModelConfig, ParallelConfig, SchedulerConfig,
-                         SpeculativeConfig, VllmConfig, set_current_vllm_config)
-from vllm.distributed import init_distributed_environment, initialize_model_parallel
-from vllm.model_executor.layers.fused_moe.experts.nvfp4_emulation_moe import Nvfp4QuantizationEmulationTritonExperts
 from vllm.model_executor.layers.fused_moe.oracle.mxfp4 import Mxfp4MoeBackend, backend_to_kernel_cls
-from vllm.model_executor.layers.fused_moe.oracle.nvfp4 import NvFp4MoeBackend
-from vllm.model_executor.model_loader.default_loader import DefaultModelLoader
 from vllm.models.deepseek_v4.cpu.cpu_sparse import DeepseekV4CPUAttention
 
 linear.choose_scaled_mm_linear_kernel = lambda *a, **k: linear.TritonFp8BlockScaledMMKernel
-modelopt.select_nvfp4_moe_backend = lambda **k: (NvFp4MoeBackend.EMULATION, Nvfp4QuantizationEmulationTritonExperts)
 mxfp4.select_deepseek_v4_mxfp4_moe_backend = lambda *a, **k: (Mxfp4MoeBackend.EMULATION,
                                                               backend_to_kernel_cls(Mxfp4MoeBackend.EMULATION)[0])
 nvidia._select_dsv4_attn_cls = lambda config: DeepseekV4CPUAttention
@@ -44,39 +30,18 @@ class AnyWidth(int):
     __hash__ = int.__hash__
 
 
+def any_width(config):
+    if config.index_head_dim == 64:
+        config.index_head_dim = AnyWidth(64)
+
+
 def build(folder, draft):
-    """The configuration, and the model with its parameters, of which none is loaded."""
-    mc = ModelConfig(model=folder, dtype="bfloat16", enforce_eager=True, max_model_len=512, skip_tokenizer_init=True)
-    if mc.hf_config.index_head_dim == 64:
-        mc.hf_config.index_head_dim = AnyWidth(64)
-    config = VllmConfig(
-        model_config=mc, device_config=DeviceConfig(device="cpu"), load_config=LoadConfig(),
-        parallel_config=ParallelConfig(), cache_config=CacheConfig(block_size=256),
-        scheduler_config=SchedulerConfig(max_num_batched_tokens=512, max_num_seqs=4, max_model_len=512,
-                                         is_encoder_decoder=False))
-    if draft:  # as --speculative-config '{"method": "mtp", "num_speculative_tokens": 1}'
-        config.speculative_config = SpeculativeConfig(method="mtp", num_speculative_tokens=1, target_model_config=mc,
-                                                      target_parallel_config=config.parallel_config)
-    with set_current_vllm_config(config):
-        init_distributed_environment(1, 0, "file://" + tempfile.mktemp(), 0, "gloo")
-        initialize_model_parallel(1, 1)
-        usual = torch.get_default_dtype()
-        torch.set_default_dtype(torch.bfloat16)
-        if draft:
-            import vllm.models.deepseek_v4.nvidia.mtp as mtp
-            model = mtp.DeepSeekV4MTP(vllm_config=config)
-        else:
-            model = nvidia.DeepseekV4ForCausalLM(vllm_config=config)
-        torch.set_default_dtype(usual)
-    return config, model
-
-
-def load(config, model, draft):
-    for p in model.parameters():
-        p.data.view(torch.uint8).fill_(0xFF)
-    with set_current_vllm_config(config):
-        DefaultModelLoader(config.load_config).load_weights(
-            model, config.speculative_config.draft_model_config if draft else config.model_config)
+    def make(config, mc):
+        if not draft:
+            return nvidia.DeepseekV4ForCausalLM(vllm_config=config)
+        import vllm.models.deepseek_v4.nvidia.mtp as mtp
+        return mtp.DeepSeekV4MTP(vllm_config=config)
+    return vllm_model.build(folder, draft, make, any_width)
 
 
 def wanted(checkpoint, name):
@@ -109,17 +74,9 @@ def holds(parameter, name, want):
     return torch.equal(x, raw(want))
 
 
-def wrong_parameters(model, checkpoint):
-    wrong = []
-    for name, p in model.named_parameters():
-        if checkpoint.draft and ("embed_tokens" in name or name.endswith("shared_head.head.weight")):
-            continue  # the trunk's
-        try:
-            if not holds(p, name, wanted(checkpoint, name)):
-                wrong.append(name)
-        except Lacks as why:
-            wrong.append(f"{name}: {why}")
-    return wrong
+def skipped(draft):
+    """A draft's embeddings and head are the trunk's."""
+    return lambda name: draft and ("embed_tokens" in name or name.endswith("shared_head.head.weight"))
 
 
 def wrong_experts(config, model, unpacked):
@@ -149,8 +106,8 @@ def wrong_experts(config, model, unpacked):
 
 def check(folder, unpacked, draft):
     try:
-        config, model = build(folder, draft)
-        load(config, model, draft)
+        config, mc, model = build(folder, draft)
+        load(config, mc, model)
     except Exception as e:
         return verdict("refuses", f"{type(e).__name__}: {e}")
     moe = model.model.layers[str(config.model_config.hf_config.num_hidden_layers)].mtp_block if draft \
@@ -158,7 +115,7 @@ def check(folder, unpacked, draft):
     methods = {type(m.quant_method).__name__ for m in moe.ffn.experts.modules() if hasattr(m, "quant_method")}
     method = next(m for m in methods if "MoE" in m)
     checkpoint = Checkpoint(folder, draft, config.model_config.hf_config.n_routed_experts, method == "Mxfp4MoEMethod")
-    wrong = wrong_parameters(model, checkpoint)
+    wrong = differing(model, skipped(draft), lambda name, p: holds(p, name, wanted(checkpoint, name)))
     dequantized = "NvFp4" in method and not draft
     if dequantized and not wrong:
         wrong = wrong_experts(config, model, tensors(unpacked))

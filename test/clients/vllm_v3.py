@@ -2,40 +2,25 @@
 MTP draft), whose parameters were all poisoned before. Each must then hold the bytes of the checkpoint; and what vLLM
 dequantizes, after it has fused and merged scales, must be what nvfp4-unpack gives.
 
-What cannot exist without a GPU is replaced: CUDA streams and events, the choice of kernels (vLLM's own emulation of
-NVFP4; none for FP8 and for V3.2's attention), and native rounding to FP8."""
-
-import os
-
-os.environ.setdefault("VLLM_TARGET_DEVICE", "cpu")
-os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
-import tempfile
+Replaced besides what vllm_model.py replaces: the choice of kernels (vLLM's own emulation of NVFP4; none for FP8 and for
+V3.2's attention), and native rounding to FP8."""
 
 import torch
-from checks import Nothing, each_case, judge, tensors, verdict, version
-from v3_checks import FUSED, Checkpoint, differing
-
-torch.set_num_threads(1)
-torch.cuda.Stream = torch.cuda.Event = Nothing
+import vllm_model
+from checks import Nothing, differing, each_case, judge, tensors, verdict, version
+from v3_checks import FUSED, Checkpoint, holder
+from vllm_model import load, modelopt, set_current_vllm_config
 
 import vllm.model_executor.layers.attention.mla_attention as mla
-import vllm.model_executor.layers.quantization.modelopt as modelopt
 import vllm.model_executor.layers.quantization.utils.w8a8_utils as w8a8
-from vllm.config import (CacheConfig, DeviceConfig, LoadConfig, ModelConfig, ParallelConfig, SchedulerConfig,
-                         SpeculativeConfig, VllmConfig, set_current_vllm_config)
-from vllm.distributed import init_distributed_environment, initialize_model_parallel
 from vllm.model_executor.kernels.linear.nvfp4.base import NvFp4LinearLayerConfig
 from vllm.model_executor.kernels.linear.nvfp4.emulation import EmulationNvFp4LinearKernel
-from vllm.model_executor.layers.fused_moe.experts.nvfp4_emulation_moe import Nvfp4QuantizationEmulationTritonExperts
-from vllm.model_executor.layers.fused_moe.oracle.nvfp4 import NvFp4MoeBackend
 from vllm.model_executor.layers.quantization.utils.nvfp4_emulation_utils import dequantize_to_dtype
-from vllm.model_executor.model_loader.default_loader import DefaultModelLoader
 from vllm.model_executor.model_loader.utils import initialize_model
 from vllm.model_executor.models.registry import ModelRegistry
 from vllm.models.deepseek_v32.nvidia.model import DeepseekV32ForCausalLM
 from vllm.models.deepseek_v32.nvidia.mtp import DeepseekV32MTP
 
-modelopt.select_nvfp4_moe_backend = lambda **k: (NvFp4MoeBackend.EMULATION, Nvfp4QuantizationEmulationTritonExperts)
 modelopt.init_nvfp4_linear_kernel = lambda **k: EmulationNvFp4LinearKernel(NvFp4LinearLayerConfig())
 modelopt.init_fp8_linear_kernel = lambda **k: Nothing()
 w8a8.ops.scaled_fp8_quant = lambda x, scale: ((x.float() / scale).clamp(-448, 448).to(torch.float8_e4m3fn), scale)
@@ -59,32 +44,7 @@ mla.get_attn_backend = lambda *a, **k: NoKernels if k.get("use_sparse") else usu
 
 
 def build(folder, draft):
-    """The configuration, that of the model to load, and the model with its parameters, of which none is loaded."""
-    mc = ModelConfig(model=folder, dtype="bfloat16", enforce_eager=True, max_model_len=512, skip_tokenizer_init=True)
-    config = VllmConfig(
-        model_config=mc, device_config=DeviceConfig(device="cpu"), load_config=LoadConfig(),
-        parallel_config=ParallelConfig(), cache_config=CacheConfig(block_size=256),
-        scheduler_config=SchedulerConfig(max_num_batched_tokens=512, max_num_seqs=4, max_model_len=512,
-                                         is_encoder_decoder=False))
-    if draft:  # as --speculative-config '{"method": "mtp", "num_speculative_tokens": 1}'
-        config.speculative_config = SpeculativeConfig(method="mtp", num_speculative_tokens=1, target_model_config=mc,
-                                                      target_parallel_config=config.parallel_config)
-        mc = config.speculative_config.draft_model_config
-    with set_current_vllm_config(config):
-        init_distributed_environment(1, 0, "file://" + tempfile.mktemp(), 0, "gloo")
-        initialize_model_parallel(1, 1)
-        usual = torch.get_default_dtype()
-        torch.set_default_dtype(torch.bfloat16)
-        model = initialize_model(config, model_config=mc)
-        torch.set_default_dtype(usual)
-    return config, mc, model
-
-
-def load(config, mc, model):
-    for p in model.parameters():
-        p.data.view(-1).view(torch.uint8).fill_(0xFF)
-    with set_current_vllm_config(config):
-        DefaultModelLoader(config.load_config).load_weights(model, mc)
+    return vllm_model.build(folder, draft, lambda config, mc: initialize_model(config, model_config=mc))
 
 
 def renamed(name):
@@ -143,7 +103,7 @@ def check(folder, unpacked, draft):
         config, mc, model = build(folder, draft)
         load(config, mc, model)
         checkpoint = Checkpoint(folder, draft)
-        wrong = differing(checkpoint, list(model.named_parameters()), renamed, skipped(draft))
+        wrong = differing(model, skipped(draft), holder(checkpoint, renamed))
         count, values = finish(config, model, tensors(unpacked))
     except Exception as e:
         return verdict("refuses", f"{type(e).__name__}: {e}")
