@@ -183,8 +183,8 @@ stopped_at() {
     wait $! || status=$?
 }
 
-# script FILE LINE...: a program of these lines for sh.
-script() {
+# write_script FILE LINE...: a program of these lines for sh.
+write_script() {
     printf '%s\n' '#!/bin/sh' "${@:2}" >"$1"
     chmod +x "$1"
 }

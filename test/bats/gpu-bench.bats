@@ -7,17 +7,17 @@ prepare() {
     mkdir -p "$T/bin/test" "$T/test" "$T/disk"
     cp test/bench/gpu-bench "$T/test/"
     cp "$BIN/st-cmp" "$T/bin/"
-    script "$T/bin/mount" false
-    script "$T/bin/nvidia-smi" 'echo "GPU 0: pretended"' 'echo "GPU 1: pretended"'
+    write_script "$T/bin/mount" false
+    write_script "$T/bin/nvidia-smi" 'echo "GPU 0: pretended"' 'echo "GPU 1: pretended"'
     # shellcheck disable=SC2016 # for the stand-in
-    script "$T/bin/test/mkckpt" 'for last; do :; done' "cp -r '$NANO' \"\$last\""
+    write_script "$T/bin/test/mkckpt" 'for last; do :; done' "cp -r '$NANO' \"\$last\""
     bench=("$T/test/gpu-bench" -d "$T/disk" -m "$T/disk" -n 1 -l 8)
 }
 
 # calibrates LINE...: amax-calib is these lines and then the real one, on the CPU, with tokens of the small model.
 calibrates() {
     # shellcheck disable=SC2016 # for the stand-in
-    script "$T/bin/amax-calib" "$@" 'for word; do
+    write_script "$T/bin/amax-calib" "$@" 'for word; do
             shift
             case $word in cuda | --device) continue ;; */disk/*.safetensors) word='"'$GOLDEN/calib-ids.safetensors'"' ;; esac
             set -- "$@" "$word"
@@ -45,7 +45,7 @@ calibrates() {
     # shellcheck disable=SC2016 # for the stand-in
     ranks=('for n in 0 1 2; do echo "amax-calib[$RANK]: layers.$n. 1 s: read" >&2; done' 'sleep 0.7')
     # shellcheck disable=SC2016
-    script "$T/bin/amax-calib" "${ranks[@]}" 'echo "amax-calib[$RANK]: the other has ended" >&2' 'exit 1'
+    write_script "$T/bin/amax-calib" "${ranks[@]}" 'echo "amax-calib[$RANK]: the other has ended" >&2' 'exit 1'
     run "${bench[@]}" lost
     echo "$output"
     [ "$status" -eq 0 ]
@@ -57,7 +57,7 @@ amax-calib\[$witness\]: the other has ended" <<<"$output"
         done
     done
     # shellcheck disable=SC2016
-    script "$T/bin/amax-calib" "${ranks[@]}" 'while [ $# != 0 ]; do [ "$1" != -o ] || : >"$2"; shift; done'
+    write_script "$T/bin/amax-calib" "${ranks[@]}" 'while [ $# != 0 ]; do [ "$1" != -o ] || : >"$2"; shift; done'
     run "${bench[@]}" lost
     echo "$output"
     [ "$(grep -c 'layers.0: rank 1 of 2 .* s, RANK 0 WITH STATUS 0, AND A RESULT, rank 0 says: NOTHING$' <<<"$output")" -eq 2 ]

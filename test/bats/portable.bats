@@ -107,14 +107,14 @@ of_system() {
 pretend() {
     mkdir -p "$T/pretend"/{bin/test,test,tree/test/data}
     cp test/tools/gpu-check "$T/pretend/test/"
-    for program in bin/st-read bin/test/libraries; do script "$T/pretend/$program" true; done
+    for program in bin/st-read bin/test/libraries; do write_script "$T/pretend/$program" true; done
     gpus 0
     check=(env PATH="$T/pretend:$PATH" "$T/pretend/test/gpu-check" "$T/pretend/tree")
 }
 
 # gpus N: nvidia-smi finds N.
 gpus() {
-    script "$T/pretend/nvidia-smi" "[ \"\$1\" != -L ] || seq -f 'GPU %g: pretended' $1"
+    write_script "$T/pretend/nvidia-smi" "[ \"\$1\" != -L ] || seq -f 'GPU %g: pretended' $1"
 }
 
 @test "gpu-check: says what is there, and skips, counted, what has no data" {
@@ -129,8 +129,8 @@ gpus() {
 
 @test "gpu-check: tests are numbered through, and run in the tree" {
     pretend
-    script "$T/pretend/bin/test/a" 'echo 1..2' 'echo "ok 1 - one"' 'echo "not ok 2 # SKIP two"'
-    script "$T/pretend/bin/test/b" 'echo 1..1' 'printf "ok 1 - " && ls test' 'echo "error 5"'
+    write_script "$T/pretend/bin/test/a" 'echo 1..2' 'echo "ok 1 - one"' 'echo "not ok 2 # SKIP two"'
+    write_script "$T/pretend/bin/test/b" 'echo 1..1' 'printf "ok 1 - " && ls test' 'echo "error 5"'
     run "${check[@]}"
     [ "$status" -eq 0 ]
     diff <(grep -v '^#' <<<"$output") - <<'TAP'
@@ -151,7 +151,7 @@ TAP
 @test "gpu-check: a test that fails, and programs that die, fail it" {
     for ending in 'echo not ok 1 - one' 'echo ok 1 - one; exit 1' "kill -9 \$\$" 'exit 0'; do
         pretend
-        script "$T/pretend/bin/test/a" "$ending"
+        write_script "$T/pretend/bin/test/a" "$ending"
         run "${check[@]}"
         [ "$status" -eq 1 ]
         [[ $output == *'not ok '* ]]
@@ -166,7 +166,7 @@ TAP
     cp -rL test/data "$T/pretend/tree/test/"
     # shellcheck disable=SC2016 # for the stand-ins
     for program in amax-calib st-eval; do
-        script "$T/pretend/bin/$program" \
+        write_script "$T/pretend/bin/$program" \
             'for word; do shift; case $word in cpu | cuda | --device) ;; *) set -- "$@" "$word" ;; esac; done' \
             "exec '$PWD/$BIN/$program' -j 1 \"\$@\""
     done
@@ -177,7 +177,7 @@ TAP
     [[ $output == *'not a bit differs'*'ok 3 - amax-calib: two GPUs'*'not a bit differs'*'ok 5 - '*'V3.2'*'ok 6 - '*'V3.2'*'# 5 passed, 0 failed, 1 skipped' ]]
 
     # shellcheck disable=SC2016
-    script "$T/pretend/bin/amax-calib" \
+    write_script "$T/pretend/bin/amax-calib" \
         'for word; do shift; [ "$word" = cuda ] && more=--all-experts; case $word in cpu | cuda | --device) ;; *) set -- "$@" "$word" ;; esac; done' \
         "exec '$PWD/$BIN/amax-calib' -j 1 \$more \"\$@\""
     run "${check[@]}"
