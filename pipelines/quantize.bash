@@ -89,8 +89,8 @@ calibration, or an NVFP4 checkpoint of this model; --input-scale 1 does without"
         usage_error "--eval-samples and --eval-length are for --eval"
     [ -n "${calib[*]}$eval${prompts[*]}" ] || [ -z "$device" ] ||
         usage_error "--device is for running the model, with --calib, --eval or --generate"
-    find_source "$source"
     [ -z "$save_amax" ] || [ "$save_amax" != "$summary" ] || usage_error "--save-amax and --summary name the same file"
+    find_source "$source"
     [ -z "$save_amax" ] || apart --save-amax "$save_amax"
     [ -z "$summary" ] || apart --summary "$summary"
     [ -z "${plan[*]}" ] || summary=''
