@@ -40,10 +40,10 @@ static void refuse_infinite(struct to_nvfp4 *job, const struct member *member, u
     uint64_t blocks = w->cols / MXFP4_BLOCK;
     const uint8_t *scale = member->scales.raw;
     for (uint64_t i = 0; i < weight_filled_rows(w); i++, scale += blocks) {
-        bool high = false;
+        uint8_t most = 0;
         for (uint64_t b = 0; b < blocks; b++)
-            high |= scale[b] >= 253;
-        if (!high)
+            most = scale[b] > most ? scale[b] : most;
+        if (most < 253)
             continue;
         ts_held_read(member->held, i * w->cols / 2, row, (size_t)(w->cols / 2));
         if (nvfp4_cast_overflows_row(row, scale, (size_t)blocks))

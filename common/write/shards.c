@@ -33,12 +33,18 @@ struct shard {
     uint64_t size;  /* bytes of the file */
     char *note;     /* from the journal, starting at SIZE; NULL until it is complete and on disk */
     const char **noted; /* in it, the proof of each line; NULL if the note is */
+    bool looked;        /* for zeros: how many tensors are zeros, and the first of these */
+    uint64_t zeros;
+    const char *first_zero;
 };
 
-/* A complete shard being synced: a thread waits for the disk while the next shard is read. */
+/* A complete shard being synced: a thread looks for zeros in it and waits for the disk, while the
+ * next shard is read. */
 struct syncing {
     pthread_t thread;
-    uint32_t shard; /* or NO_SHARD */
+    const struct shards *shards;
+    struct shard *of;
+    uint32_t shard; /* its number; or NO_SHARD */
     int fd;
     int error; /* errno of fsync(), or 0 */
 };
@@ -407,9 +413,86 @@ void shards_check(struct shards *shards, const char *folder, struct ts_in *in, s
             folder, tensor->name, shard->name);
 }
 
+struct zeros {
+    const struct shards *shards;
+    const struct shard *shard;
+    int fd;
+    bool *found, *known; /* of each tensor; known without reading */
+};
+
+static void find_zeros(void *context, unsigned thread, uint64_t first, uint64_t last)
+{
+    const struct zeros *z = context;
+    (void)thread;
+    for (uint64_t k = first; k < last; k++) {
+        uint32_t line = z->shard->line[k];
+        const struct tensor *tensor = &z->shards->toc->tensor[line];
+        if (!z->known[k])
+            z->found[k] = zero_range(z->fd, z->shards->offset[line], tensor->size, tensor->name);
+    }
+}
+
+/* True if a tensor's bytes came inline: their checksum. */
+static bool checksum_of(const struct shards *shards, const struct shard *shard, size_t k,
+                        uint64_t *checksum)
+{
+    const struct proof *proof = &shards->proof[shard->line[k]];
+    if (shard->noted)
+        return shard_record_checksum(shard->noted[k], checksum);
+    *checksum = proof->value;
+    return proof->source == PROOF_CHECKSUM;
+}
+
+/* Those that are no matrices need not be read, nor those whose bytes have a checksum. */
+static void know_zeros(struct zeros *z)
+{
+    enum { SIZES = 8 }; /* a model's matrices have few */
+    uint64_t size[SIZES] = {0}, zeros[SIZES], checksum;
+    for (size_t k = 0, next = 0, i = 0; k < z->shard->count; k++) {
+        const struct tensor *tensor = &z->shards->toc->tensor[z->shard->line[k]];
+        bool matrix = tensor->rank >= 2 && tensor->size;
+        bool summed = checksum_of(z->shards, z->shard, k, &checksum);
+        z->known[k] = !matrix || summed;
+        if (!matrix || !summed)
+            continue;
+        for (i = 0; i < SIZES && size[i] != tensor->size; i++)
+            continue;
+        if (i == SIZES) {
+            i = next++ % SIZES;
+            size[i] = tensor->size;
+            zeros[i] = checksum_of_zeros(tensor->size);
+        }
+        z->found[k] = checksum == zeros[i];
+    }
+}
+
+/* Once, in the file of a complete shard. */
+static void look_for_zeros(const struct shards *shards, struct shard *shard, int fd)
+{
+    enum { READS = 8 }; /* a disk's queue */
+    if (shard->looked)
+        return;
+    bool *found = xalloc(shard->count + 1, 2);
+    struct zeros z = {shards, shard, fd, found, found + shard->count};
+    struct parallel *threads = parallel_new(READS);
+    know_zeros(&z);
+    posix_fadvise(fd, 0, 0, POSIX_FADV_RANDOM); /* a page of each */
+    parallel_for(threads, shard->count, 1, find_zeros, &z);
+    posix_fadvise(fd, 0, 0, POSIX_FADV_NORMAL);
+    parallel_free(threads);
+    for (size_t k = 0; k < shard->count; k++) {
+        if (found[k] && !shard->first_zero)
+            shard->first_zero = shards->toc->tensor[shard->line[k]].name;
+        shard->zeros += found[k];
+    }
+    shard->looked = true;
+    free(found);
+}
+
 static void *sync_file(void *context)
 {
     struct syncing *syncing = context;
+    look_for_zeros(syncing->shards, syncing->of, syncing->fd);
     syncing->error = fsync(syncing->fd) ? errno : 0;
     return NULL;
 }
@@ -469,7 +552,10 @@ static void end_sync(struct shards *shards, struct output_dir *output, struct ts
 static void begin_sync(struct shards *shards, struct output_dir *output, struct ts_in *in)
 {
     end_sync(shards, output, in);
-    shards->syncing = (struct syncing){.shard = shards->current, .fd = shards->fd};
+    shards->syncing = (struct syncing){.shards = shards,
+                                       .of = &shards->shard[shards->current],
+                                       .shard = shards->current,
+                                       .fd = shards->fd};
     shards->current = NO_SHARD;
     if (pthread_create(&shards->syncing.thread, NULL, sync_file, &shards->syncing))
         die("cannot start a thread; are there too many processes?");
@@ -654,68 +740,13 @@ void shards_verify(struct shards *shards, struct output_dir *output, struct ts_i
     progress_end(progress);
 }
 
-struct zeros {
-    const struct shards *shards;
-    const struct shard *shard;
-    int fd;
-    bool *found, *known; /* of each tensor; known without reading */
-};
-
-static void find_zeros(void *context, unsigned thread, uint64_t first, uint64_t last)
+uint64_t shards_zeros(struct shards *shards, size_t i, int fd, const char **first)
 {
-    const struct zeros *z = context;
-    (void)thread;
-    for (uint64_t k = first; k < last; k++) {
-        uint32_t line = z->shard->line[k];
-        const struct tensor *tensor = &z->shards->toc->tensor[line];
-        if (!z->known[k])
-            z->found[k] = zero_range(z->fd, z->shards->offset[line], tensor->size, tensor->name);
-    }
-}
-
-/* Those that are no matrices need not be read, nor those whose bytes have a checksum. */
-static void know_zeros(struct zeros *z)
-{
-    enum { SIZES = 8 }; /* a model's matrices have few */
-    uint64_t size[SIZES] = {0}, zeros[SIZES], checksum;
-    for (size_t k = 0, next = 0, i = 0; k < z->shard->count; k++) {
-        const struct tensor *tensor = &z->shards->toc->tensor[z->shard->line[k]];
-        bool matrix = tensor->rank >= 2 && tensor->size;
-        bool summed = shard_record_checksum(z->shard->noted[k], &checksum);
-        z->known[k] = !matrix || summed;
-        if (!matrix || !summed)
-            continue;
-        for (i = 0; i < SIZES && size[i] != tensor->size; i++)
-            continue;
-        if (i == SIZES) {
-            i = next++ % SIZES;
-            size[i] = tensor->size;
-            zeros[i] = checksum_of_zeros(tensor->size);
-        }
-        z->found[k] = checksum == zeros[i];
-    }
-}
-
-uint64_t shards_zeros(const struct shards *shards, size_t i, int fd, const char **first)
-{
-    enum { READS = 8 }; /* a disk's queue */
-    const struct shard *shard = &shards->shard[i];
-    bool *found = xalloc(shard->count + 1, 2);
-    struct zeros z = {shards, shard, fd, found, found + shard->count};
-    struct parallel *threads = parallel_new(READS);
-    uint64_t count = 0;
-    know_zeros(&z);
-    posix_fadvise(fd, 0, 0, POSIX_FADV_RANDOM); /* a page of each */
-    parallel_for(threads, shard->count, 1, find_zeros, &z);
-    posix_fadvise(fd, 0, 0, POSIX_FADV_NORMAL);
-    for (size_t k = 0; k < shard->count; k++) {
-        if (z.found[k] && !*first)
-            *first = shards->toc->tensor[shard->line[k]].name;
-        count += z.found[k];
-    }
-    parallel_free(threads);
-    free(found);
-    return count;
+    struct shard *shard = &shards->shard[i];
+    look_for_zeros(shards, shard, fd);
+    if (!*first)
+        *first = shard->first_zero;
+    return shard->zeros;
 }
 
 /* Open the shard in `folder`, instead of the one that is open, and check its header. */

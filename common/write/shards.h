@@ -79,8 +79,9 @@ void shards_verify(struct shards *shards, struct output_dir *output, struct ts_i
 
 /* How many matrices and their scales are all zeros in the file of the i-th shard, open as `fd`;
  * with *first NULL, it becomes the name of the first. As incomplete downloads leave them: nothing
- * else reads what was copied by reference. */
-uint64_t shards_zeros(const struct shards *shards, size_t i, int fd, const char **first);
+ * else reads what was copied by reference. It is known of what this run wrote; other files are
+ * read. */
+uint64_t shards_zeros(struct shards *shards, size_t i, int fd, const char **first);
 
 /* Compare the current tensor of `in`, that line of the table, with the shard of a finished
  * checkpoint in `folder`, and with each shard its header. A difference ends the process. `folder`
