@@ -247,9 +247,9 @@ drawn() {
     for command in "amax-calib -v --tokens $T/ids.ts -o $T/amax.ts $NANO" \
         "v4-experts --calib test/data/text/calib-prose.jsonl --samples 1 --length 16 $NANO $T/out"; do
         # shellcheck disable=SC2086 # a list
-        { sleep 0.2 && $command && echo done >>"$T/ended"; } 2>&1 >/dev/null | true
+        { sleep 0.2 && $command && echo ended >>"$T/ended"; } 2>&1 >/dev/null | true
     done
-    [ "$(grep -c done "$T/ended")" = 2 ]
+    [ "$(grep -c ended "$T/ended")" = 2 ]
     [ -e "$T/out/config.json" ] && [ -s "$T/amax.ts" ]
 }
 
