@@ -14,7 +14,7 @@
 
 static int failed = EXIT_FAILED;
 
-/* Where nobody reads, the write sends SIGPIPE to this thread: it is blocked meanwhile, and taken. */
+/* Where nobody reads, a write sends SIGPIPE to this thread: it is blocked and taken. */
 void say_line(const char *format, ...)
 {
     sigset_t pipe, before, waiting;
