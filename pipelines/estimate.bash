@@ -126,10 +126,11 @@ model_speed() {
     }'
 }
 
-# text_speed SOURCE: seconds that a layer takes to be read, and to run on as many tokens as a text of --generate has, about.
+# text_speed SOURCE: seconds that a layer takes to be read, and to run on as many tokens as a text of --generate has on the
+# average, about.
 text_speed() {
     { yes -- "${prompts[0]}" || :; } | head -c 1M | sed '$d' >"$scratch/prompt.txt" # it ends within a character, perhaps
-    st-tokenize -q --tokenizer "$1" --length "$appended" --samples 1 -o "$scratch/prompt.ts" "$scratch/prompt.txt"
+    st-tokenize -q --tokenizer "$1" --length "$((appended / 2))" --samples 1 -o "$scratch/prompt.ts" "$scratch/prompt.txt"
     layer_times st-eval "$1" "$scratch/prompt.ts"
 }
 
