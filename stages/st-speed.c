@@ -8,6 +8,7 @@
 #include "base/progress.h"
 #include "stream/report.h"
 #include "stream/ts.h"
+#include "write/incoming.h"
 #include "write/measure.h"
 
 static const struct program program = {
@@ -77,8 +78,7 @@ int main(int argc, char **argv)
     report_begin(&stage);
     const struct measured measured =
         measure_writing(in, stage.operand[0], (double)o.seconds, most_bytes(stage.operand[0]));
-    if (ts_plan_only(in)) /* as its end has said */
-        die("%s: is a plan, without tensors; run its stages without -n", ts_name(in));
+    incoming_refuse_plan(in); /* as its end has said */
     print_measured(&measured, o.json);
     return report_end(&stage);
 }

@@ -36,7 +36,7 @@ uint64_t checksum_of_zeros(uint64_t size)
     static const char zeros[1 << 16];
     struct checksum *checksum = checksum_new();
     for (uint64_t done = 0, piece; done < size; done += piece) {
-        piece = size - done < sizeof zeros ? size - done : sizeof zeros;
+        piece = at_most(size - done, sizeof zeros);
         checksum_add(checksum, zeros, (size_t)piece);
     }
     return checksum_end(checksum);

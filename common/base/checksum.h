@@ -13,7 +13,7 @@ struct checksum *checksum_new(void);
 void checksum_add(struct checksum *checksum, const void *data, size_t size);
 uint64_t checksum_end(struct checksum *checksum);
 
-/* The sum of so many zero bytes; takes as long as that of any others. */
+/* The checksum of `size` zero bytes, all of which are hashed. */
 uint64_t checksum_of_zeros(uint64_t size);
 
 #endif

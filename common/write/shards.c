@@ -42,9 +42,8 @@ struct shard {
  * next shard is read. */
 struct syncing {
     pthread_t thread;
-    const struct shards *shards;
-    struct shard *of;
-    uint32_t shard; /* its number; or NO_SHARD */
+    struct shards *shards;
+    uint32_t shard; /* or NO_SHARD */
     int fd;
     int error; /* errno of fsync(), or 0 */
 };
@@ -492,7 +491,7 @@ static void look_for_zeros(const struct shards *shards, struct shard *shard, int
 static void *sync_file(void *context)
 {
     struct syncing *syncing = context;
-    look_for_zeros(syncing->shards, syncing->of, syncing->fd);
+    look_for_zeros(syncing->shards, &syncing->shards->shard[syncing->shard], syncing->fd);
     syncing->error = fsync(syncing->fd) ? errno : 0;
     return NULL;
 }
@@ -531,8 +530,8 @@ static void end_sync(struct shards *shards, struct output_dir *output, struct ts
     if (syncing->shard == NO_SHARD)
         return;
     const struct shard *shard = &shards->shard[syncing->shard];
-    syncing->shard = NO_SHARD;
     pthread_join(syncing->thread, NULL);
+    syncing->shard = NO_SHARD;
     errno = syncing->error;
     if (errno || fstat(syncing->fd, &status))
         die_errno("%s/%s: syncing it to disk", output->partial, shard->name);
@@ -552,10 +551,8 @@ static void end_sync(struct shards *shards, struct output_dir *output, struct ts
 static void begin_sync(struct shards *shards, struct output_dir *output, struct ts_in *in)
 {
     end_sync(shards, output, in);
-    shards->syncing = (struct syncing){.shards = shards,
-                                       .of = &shards->shard[shards->current],
-                                       .shard = shards->current,
-                                       .fd = shards->fd};
+    shards->syncing =
+        (struct syncing){.shards = shards, .shard = shards->current, .fd = shards->fd};
     shards->current = NO_SHARD;
     if (pthread_create(&shards->syncing.thread, NULL, sync_file, &shards->syncing))
         die("cannot start a thread; are there too many processes?");
